@@ -1,0 +1,31 @@
+# The service alone; MongoDB and NATS are reached through MONGO_URI and NATS_URL.
+# A configuration file of the predecessor goes to /app/connector.yaml.
+
+FROM python:3.12-slim-bookworm AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+# The dependencies first: this layer stays as it is while only the code changes.
+COPY requirements.lock ./
+RUN pip wheel --require-hashes --wheel-dir /wheels -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY app app
+RUN pip wheel --no-deps --wheel-dir /wheels . \
+    && python -m venv /opt/changewire \
+    && /opt/changewire/bin/pip install --no-index --no-deps /wheels/*.whl \
+    && /opt/changewire/bin/python -m pip uninstall --yes pip
+
+FROM python:3.12-slim-bookworm
+COPY --from=build /opt/changewire /opt/changewire
+# MALLOC_ARENA_MAX: glibc otherwise keeps an arena for every thread that waits on a change stream.
+ENV PATH=/opt/changewire/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    MALLOC_ARENA_MAX=2 \
+    SERVER_ADDR=0.0.0.0:8080
+WORKDIR /app
+USER 10001:10001
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['SERVER_ADDR'].rpartition(':')[2] + '/livez', timeout=2)"]
+ENTRYPOINT ["changewire"]
+CMD ["serve"]

@@ -1,0 +1,86 @@
+# Everything a developer runs. `make` alone lists it; each target makes the virtual environment first where it needs one.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+# The first interpreter that is new enough and really starts (a version manager's shim may not).
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 /usr/bin/python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast check format bench openapi lock clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@echo 'Arguments go in ARGS: make test ARGS="-k relay -x", make demo ARGS="--rate 1000 --for 10"'
+
+setup: $(STAMP) ## The virtual environment in .venv, from the lock file (done once; all other targets call it)
+
+# What Python and mongod need of the system; installed where that is possible, else told.
+define SYSTEM
+python="$(PYTHON)"; missing=""; \
+if [ -z "$$python" ]; then missing="python3 python3-venv"; \
+elif ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	missing="python$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"; fi; \
+if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+	ldconfig=$$(command -v ldconfig || echo /sbin/ldconfig); \
+	"$$ldconfig" -p 2>/dev/null | grep -q 'libcurl\.so\.4 ' || missing="$$missing libcurl4"; fi; \
+if [ -n "$$missing" ]; then \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing $$missing"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null || exit 1; \
+	elif command -v apt-get >/dev/null; then \
+		echo "Changewire needs packages of the system. Run: sudo apt-get install $$missing" >&2; exit 1; \
+	else \
+		echo "Changewire needs Python 3.11 or later with its venv module, and libcurl.so.4; missing here (names as in Debian): $$missing" >&2; exit 1; \
+	fi; \
+fi
+endef
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(SYSTEM)
+	@test -n "$(PYTHON)" || { echo "Changewire needs Python 3.11 or later; name it: make setup PYTHON=/path/to/python" >&2; exit 1; }
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## A real mongod and nats-server, the service, a watcher and a writer; Ctrl-C stops all of it
+	@$(BIN)/changewire demo $(ARGS)
+
+test: $(STAMP) ## The whole suite, with coverage (at least 90 %)
+	@$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+test-fast: $(STAMP) ## Unit tests and properties only: no server, seconds
+	@$(BIN)/python -m pytest tests/unit tests/properties $(ARGS)
+
+check: $(STAMP) ## Lint, format, types, import law
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Format the code and apply the safe fixes
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## Throughput and latency
+	@$(BIN)/python -m bench $(ARGS)
+
+openapi: $(STAMP) ## Write openapi.json from the application
+	@$(BIN)/changewire openapi > openapi.json.new
+	@mv openapi.json.new openapi.json
+
+LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header --no-emit-index-url --no-emit-find-links
+
+lock: $(STAMP) ## Write both lock files anew, with the newest versions that pyproject.toml allows
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOCK) -o requirements.lock
+	$(LOCK) --extra embedded --extra dev -o requirements-dev.lock
+
+clean: ## Remove what was made, the virtual environment included
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov .coverage .coverage.* openapi.json.new
+	find app tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,16 @@
+"""Changewire: every change in MongoDB, once and in order, on NATS JetStream.
+
+A *watcher* follows one collection's change stream and publishes each change to a JetStream stream. `app/relay.py` is
+the straight line every change takes: read, encode, publish, checkpoint. What to do with position and fence is decided
+by pure functions in `app/domain/position.py`; servers are reached through the ports in `app/ports.py` only.
+
+Reading order: `relay.py`, `domain/position.py`, `ports.py`, `supervisor.py`, `registry.py`, then `adapters/` for what
+MongoDB and NATS really answer, `api/` for HTTP, and `main.py` for how all of it is put together.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("changewire")
+except PackageNotFoundError:  # running from a checkout that was never installed
+    __version__ = "0.0.0"

@@ -1,0 +1,81 @@
+"""The command line: finds the command and runs it. What a command does is in its module below `app/cli/`.
+
+Exit codes: 0 fine, 1 failed, 2 misuse (wrong arguments or settings).
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from app import __version__
+from app.cli import FAILED, MISUSE, CommandError
+
+COMMANDS = {
+    "serve": "run the service",
+    "demo": "see it work: real servers, a writer, and the messages as they come out",
+    "openapi": "print the OpenAPI document of the HTTP interface",
+}
+"""Each command and what it does; its module is `app.cli.<name>`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] in (["-h"], ["--help"], ["help"]):
+        print(_usage())
+        return 0
+    if arguments[:1] in (["-V"], ["--version"]):
+        print(f"changewire {__version__}")
+        return 0
+    if not arguments:
+        print(_usage(), file=sys.stderr)
+        return MISUSE
+    name, *rest = arguments
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        return _fail(f"there is no command {name}; {hint}", MISUSE)
+    command = importlib.import_module(f"app.cli.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"changewire {name}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.configure(parser)
+    parsed = parser.parse_args(rest)
+    try:
+        code: int = command.run(parsed)
+        sys.stdout.flush()
+    except CommandError as error:
+        return _fail(str(error), error.code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", FAILED)
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items())
+    return (
+        "usage: changewire COMMAND [ARGUMENTS]\n\n"
+        "Relays MongoDB change streams to NATS JetStream: once, in order, and fast.\n\n"
+        f"commands:\n{commands}\n\n"
+        "changewire COMMAND --help tells more of one; changewire --version prints the version.\n"
+        "Exit codes: 0 fine, 1 failed, 2 misuse."
+    )
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"changewire: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

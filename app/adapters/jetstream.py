@@ -1,0 +1,416 @@
+"""JetStream as the place where changes go: the adapter behind `Nats` and `EventSink`.
+
+How a batch is published depends on what the stream and its server offer (`nats_streams.assess`):
+
+- `atomic`: one batch, stored wholly or not at all, fenced on its first message. Needs `allow_atomic` (server 2.12).
+- `window`: single messages, each expecting the sequence that the one before leaves, on a stream of the watcher's own.
+  The first goes alone, since under a stale fence the others would pass; the rest go at once, and one that is lost stops
+  all behind it. One gap stays: a message of *somebody else* that lands among them takes the place of one of ours, and
+  those behind it pass. The acknowledgements show it; `tail` then looks up whose message it is, and raises
+  PositionUndecidable where it is not ours. Once a foreign message was seen on the stream, changes go out one by one.
+- `single`: one by one, each fenced and awaited. Needs server 2.11 on a stream that others use too.
+
+The message id always goes with the fence, on every server, since by it the stream's end is read back. A server of 2.11
+with replicas may keep the id of a message that it refused, and answer 10158 until the duplicate window has passed: an
+unknown outcome, tried again until then; it delays, and never doubles or loses. Nats-Expected-Last-Msg-Id is never sent:
+a mismatch kills a stream with replicas.
+"""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import structlog
+
+from app.adapters import nats_frames as frames
+from app.adapters.nats_acks import Ack, BatchAnswer, WindowAnswers, overtaken, read_ack
+from app.adapters.nats_connection import Answer, ConnectionLost, Exchange, Forbidden, NatsConnection
+from app.adapters.nats_objects import ObjectStore, bucket_of
+from app.adapters.nats_streams import (
+    NAME_IN_USE,
+    NOT_FOUND,
+    SUBJECTS_OVERLAP,
+    ApiError,
+    Message,
+    Mode,
+    Stream,
+    StreamApi,
+    assess,
+    is_exclusive,
+    new_config,
+    translate,
+)
+from app.domain.errors import (
+    Conflict,
+    FieldProblem,
+    Invalid,
+    NotAuthorised,
+    OutcomeUnknown,
+    PositionUndecidable,
+    SeenBefore,
+    SinkUnavailable,
+    StreamRefused,
+    StreamUnsuitable,
+    Unavailable,
+)
+from app.domain.events import Change
+from app.domain.position import OwnMessage, Tail
+from app.domain.subjects import covers, stream_name_problem
+from app.domain.tokens import parse_message_id
+from app.domain.watcher import OPERATIONS, Watcher
+
+ACK_SECONDS = 5.0
+SLOWEST_BYTES_PER_SECOND = 50_000
+"""An acknowledgement is waited for `ACK_SECONDS` and as long as the bytes take at this rate."""
+LOOK_BACK = 100
+"""The most messages that are read to find the last one of ours behind foreign ones."""
+
+_ROOM = 8192
+"""More than the headers of a message can take that has none of its own."""
+
+log = structlog.get_logger(__name__)
+
+
+class JetStream:
+    """The NATS account as a whole (`ports.Nats`). The connection is started and closed by whoever made it."""
+
+    def __init__(self, connection: NatsConnection) -> None:
+        self._connection = connection
+        self._api = StreamApi(connection)
+
+    async def ping(self) -> None:
+        await self._connection.ready()
+        try:
+            await self._api.call("INFO", seconds=1.0)
+        except NotAuthorised:
+            pass  # an account that may not ask for this may still publish; each watcher finds out
+        except ApiError as error:
+            raise SinkUnavailable(f"JetStream is not enabled for the NATS account ({error})") from error
+
+    async def check_sink(self, watcher: Watcher) -> None:
+        name, space = watcher.sink.stream, watcher.space
+        problem = stream_name_problem(name)
+        if problem is not None:
+            raise Invalid(problems=(FieldProblem("sink.stream", problem),))
+        try:
+            await self._connection.ready()
+            try:
+                stream = await self._api.info(name)
+            except ApiError as error:
+                if error.code != NOT_FOUND:
+                    raise translate(error, name) from error
+                others = await self._overlapping(name, space)
+                if others:
+                    raise Conflict(
+                        f"the stream {name} does not exist and cannot be created: {others} already takes subjects of "
+                        f"{space}; set sink.stream to that stream, or choose another sink.subject"
+                    ) from error
+            else:
+                # Whether the switch to atomic batches would work is not known without trying it.
+                assess(replace(stream, config={**stream.config, "allow_atomic": True}), watcher)
+        except StreamUnsuitable as error:
+            raise Conflict(str(error)) from error
+        except (SinkUnavailable, StreamRefused, NotAuthorised) as error:
+            raise Unavailable(str(error)) from error
+
+    async def _overlapping(self, name: str, space: str) -> str:
+        try:
+            return ", ".join(other for other in await self._api.names(space) if other != name)
+        except (ApiError, NotAuthorised):
+            return ""  # may not list streams; creating this one will tell
+
+    def sink(self, watcher: Watcher) -> "JetStreamSink":
+        return JetStreamSink(self._connection, watcher)
+
+
+class JetStreamSink:
+    """One watcher's place on its stream (`ports.EventSink`)."""
+
+    def __init__(self, connection: NatsConnection, watcher: Watcher) -> None:
+        self._connection = connection
+        self._api = StreamApi(connection)
+        self._objects = ObjectStore(connection)
+        self._watcher = watcher
+        self._name = watcher.sink.stream
+        self._space = watcher.space
+        self._subjects = _Subjects(watcher)
+        self._overhead = frames.overhead(self._name, self._space)
+        self._exclusive = False
+        self._mode: Mode = "single"
+        self._max_message: int | None = None
+        self._replicas = watcher.sink.replicas
+        self._batch_ids = (f"{secrets.token_hex(6)}-{number}" for number in count(1))
+        self._doubts: dict[int, str] = {}
+        """Sequences at which a message of ours should be but may not be, and its id."""
+
+    @property
+    def exclusive(self) -> bool:
+        return self._exclusive
+
+    @property
+    def mode(self) -> Mode:
+        return self._mode
+
+    async def prepare(self, *, may_create: bool) -> None:
+        self._doubts.clear()
+        try:
+            stream = await self._find() or await self._create(may_create=may_create)
+            if stream.config.get("sealed"):
+                raise StreamRefused(f"the stream {self._name} is sealed: it takes no messages any more")
+            assess(replace(stream, config={**stream.config, "allow_atomic": True}), self._watcher)
+            if not (stream.atomic and stream.config.get("allow_direct")):
+                stream = await self._switch_on(stream)
+        except ApiError as error:
+            raise translate(error, self._name) from error
+        self._adopt(stream, assess(stream, self._watcher))
+        log.info(
+            "stream_ready", watcher=self._watcher.name, stream=self._name, mode=self._mode, exclusive=self._exclusive
+        )
+
+    async def _find(self) -> Stream | None:
+        try:
+            return await self._api.info(self._name)
+        except ApiError as error:
+            if error.code == NOT_FOUND:
+                return None
+            raise
+
+    async def _create(self, *, may_create: bool) -> Stream:
+        if not may_create:
+            raise StreamRefused(f"the stream {self._name} does not exist")
+        try:
+            stream = await self._api.create(new_config(self._watcher))
+        except ApiError as error:
+            if error.code == NAME_IN_USE:  # another instance was faster
+                return await self._api.info(self._name)
+            if error.code == SUBJECTS_OVERLAP:
+                others = ", ".join(await self._api.names(self._space)) or "another stream"
+                raise StreamUnsuitable(
+                    f"the stream {self._name} cannot be created: {others} already takes subjects of {self._space}; "
+                    "set sink.stream to that stream, or choose another sink.subject"
+                ) from error
+            raise
+        log.info("stream_created", watcher=self._watcher.name, stream=self._name, subjects=stream.subjects)
+        return stream
+
+    async def _switch_on(self, stream: Stream) -> Stream:
+        """Switch atomic batches and direct reads on, as far as account and server allow; nothing else changes."""
+        for wanted in ({"allow_atomic": True, "allow_direct": True}, {"allow_atomic": True}):
+            if all(stream.config.get(name) for name in wanted):
+                break
+            try:
+                return await self._api.update({**stream.config, **wanted})
+            except (ApiError, NotAuthorised, SinkUnavailable) as error:
+                log.warning("stream_not_updated", stream=self._name, wanted=sorted(wanted), reason=str(error))
+                if not isinstance(error, ApiError):
+                    break
+        return await self._api.info(self._name)
+
+    def _adopt(self, stream: Stream, mode: Mode) -> None:
+        self._exclusive = is_exclusive(stream, self._space)
+        self._mode = mode
+        self._max_message = stream.max_message
+        self._replicas = int(stream.config.get("num_replicas", 1))
+
+    async def tail(self) -> Tail:
+        try:
+            stream = await self._api.info(self._name)
+            try:
+                mode = assess(stream, self._watcher)
+            except StreamUnsuitable as error:
+                raise StreamRefused(str(error)) from error  # it was suitable; the next opening says what is wrong
+            await self._settle_doubts()
+            last = await self._api.last(self._name, self._space)
+            own, foreign, unsearched = await self._look_back(last, stream) if last else (None, 0, False)
+        except ApiError as error:
+            raise translate(error, self._name) from error
+        if mode == "window" and (foreign or self._mode == "single"):
+            mode = "single"  # somebody else publishes here: a window is not safe any more
+        self._adopt(stream, mode)
+        return Tail(
+            created=stream.created,
+            last_sequence=int(stream.state["last_seq"]),
+            space_sequence=last.sequence if last else 0,
+            own=own,
+            foreign=foreign,
+            unsearched=unsearched,
+        )
+
+    async def _settle_doubts(self) -> None:
+        for sequence, id_ in list(self._doubts.items()):
+            message = await self._api.at(self._name, sequence)
+            if message is None or message.id != id_:
+                raise PositionUndecidable(
+                    f"somebody else published to {self._space} while a window of changes was under way, and took the "
+                    f"place of one of them on the stream (sequence {sequence}, change {id_}): the changes after it are "
+                    "there, it is not. Set the token to the change before it, and keep others from these subjects"
+                )
+            del self._doubts[sequence]
+
+    async def _look_back(self, last: Message, stream: Stream) -> tuple[OwnMessage | None, int, bool]:
+        """Find the last message of ours, at most `LOOK_BACK` reads away; see `position.Tail` for the three results."""
+        own = _own(last)
+        if own is not None:
+            return own, 0, False
+        # Ours are on the subjects of its operations alone: those that end in one of ours need no search.
+        hidden = 0  # the last foreign message on a subject of ours: below it one of ours may be hidden
+        reads = LOOK_BACK
+        if "*" in self._space:
+            for subject in sorted({self._watcher.subject(operation) for operation in (*OPERATIONS, "gap")}):
+                reads -= 1
+                found = await self._api.last(self._name, subject)
+                if found is None:
+                    continue
+                mine = _own(found)
+                if mine is None:
+                    hidden = max(hidden, found.sequence)
+                elif own is None or mine.sequence > own.sequence:
+                    own = mine
+        else:
+            hidden = last.sequence
+        foreign = 1
+        floor = max(own.sequence if own else 0, int(stream.state["first_seq"]) - 1)
+        for sequence in range(last.sequence - 1, floor, -1):
+            if not reads:
+                unsearched = hidden > floor
+                return own, foreign, unsearched
+            reads -= 1
+            message = await self._api.at(self._name, sequence)
+            if message is None or not covers(self._space, message.subject):
+                continue
+            mine = _own(message)
+            if mine is not None:
+                return mine, foreign, False
+            foreign += 1
+        return own, foreign, False
+
+    def too_large(self, change: Change) -> bool:
+        limit = self._connection.max_payload
+        if self._max_message is not None and self._max_message < limit:
+            limit = self._max_message
+        if len(change.body) + _ROOM < limit and not change.headers:  # asked of every change: first the cheap answer
+            return False
+        return frames.size(change) + self._overhead > limit
+
+    async def publish(self, changes: Sequence[Change], fence: int) -> int:
+        if len(changes) == 1:
+            return await self._publish_one(changes[0], fence)
+        if not changes:
+            return fence
+        if self._mode == "atomic":
+            return await self._publish_batch(changes, fence)
+        if self._mode == "window":
+            return await self._publish_window(changes, fence)
+        return await self._publish_each(changes, fence)
+
+    async def publish_singly(self, change: Change, fence: int) -> int:
+        ack = await self._send_one(change, fence)
+        return fence if ack.duplicate else ack.sequence
+
+    async def claim_check(self, change: Change, pointer: bytes) -> Change:
+        bucket = bucket_of(self._name)
+        await self._objects.store(bucket, change.token, change.body, replicas=self._replicas)
+        headers = (*change.headers, ("Changewire-Object", f"{bucket}/{change.token}"))
+        return replace(change, body=pointer, pointer=None, headers=headers)
+
+    async def close(self) -> None:
+        """Nothing is held: the connection belongs to the account."""
+
+    def _fence(self, sequence: int) -> str:
+        return frames.fence(self._name, sequence, None if self._exclusive else self._space)
+
+    async def _publish_one(self, change: Change, fence: int) -> int:
+        ack = await self._send_one(change, fence)
+        if ack.duplicate:
+            raise SeenBefore(f"the stream has seen the id before, at sequence {ack.sequence}")
+        return ack.sequence
+
+    async def _send_one(self, change: Change, fence: int) -> Ack:
+        subject = self._subjects[change.operation]
+
+        def build(reply: str) -> Iterable[bytes]:
+            return (frames.single(change, subject, f"{reply}0", self._fence(fence)),)
+
+        return read_ack(await self._converse(Answer((subject,)), build, [change]))
+
+    async def _publish_each(self, changes: Sequence[Change], fence: int) -> int:
+        for index, change in enumerate(changes):
+            try:
+                fence = await self._publish_one(change, fence)
+            except (StreamRefused, SinkUnavailable) as error:
+                if index == 0:
+                    raise
+                raise OutcomeUnknown(f"only the first {index} of {len(changes)} changes are stored: {error}") from error
+        return fence
+
+    async def _publish_batch(self, changes: Sequence[Change], fence: int) -> int:
+        batch = next(self._batch_ids)
+
+        def build(reply: str) -> Iterable[bytes]:
+            return frames.atomic(changes, self._subjects, reply, batch, self._fence(fence))
+
+        ack = read_ack(await self._converse(BatchAnswer(self._used(changes)), build, changes))
+        if ack.batch != batch or ack.count != len(changes):
+            raise OutcomeUnknown("the server did not take the batch as one; is it older than 2.12?")
+        return ack.sequence
+
+    async def _publish_window(self, changes: Sequence[Change], fence: int) -> int:
+        fence = await self._publish_one(changes[0], fence)
+        rest = changes[1:]
+        answers = WindowAnswers(self._used(rest), len(rest))
+
+        def build(reply: str) -> Iterable[bytes]:
+            return frames.window(rest, self._subjects, reply, self._name, fence)
+
+        failure: Exception | None = None
+        try:
+            await self._converse(answers, build, rest)
+        except (OutcomeUnknown, SinkUnavailable) as error:
+            failure = error
+        good = answers.good()
+        if all(good):
+            return fence + len(rest)
+        self._doubts.update({fence + index + 1: rest[index].id for index in overtaken(good)})
+        reply = answers.replies[good.index(False)]
+        try:
+            if reply is not None:
+                raise SeenBefore(f"the stream has seen an id before, at sequence {read_ack(reply).sequence}")
+        except StreamRefused as error:
+            failure = error
+        raise OutcomeUnknown(
+            f"only a part of the changes is stored: {failure or 'some are not acknowledged'}"
+        ) from failure
+
+    def _used(self, changes: Sequence[Change]) -> set[str]:
+        return {self._subjects[operation] for operation in {change.operation for change in changes}}
+
+    async def _converse(self, exchange: Exchange[Any], build: Any, changes: Sequence[Change]) -> Any:
+        """Publish and await the outcome. Raises SinkUnavailable, NotAuthorised, OutcomeUnknown."""
+        seconds = ACK_SECONDS + sum(len(change.body) for change in changes) / SLOWEST_BYTES_PER_SECOND
+        try:
+            return await self._connection.converse(exchange, build, seconds=seconds)
+        except TimeoutError as error:
+            raise OutcomeUnknown(f"the stream {self._name} did not acknowledge within {seconds:.1f} s") from error
+        except ConnectionLost as error:
+            raise OutcomeUnknown(str(error)) from error
+        except Forbidden as error:
+            raise NotAuthorised(str(error)) from error
+
+
+class _Subjects(dict[str, str]):
+    """The subject of each operation, made when it is first needed."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        super().__init__()
+        self._watcher = watcher
+
+    def __missing__(self, operation: str) -> str:
+        subject = self[operation] = self._watcher.subject(operation)
+        return subject
+
+
+def _own(message: Message) -> OwnMessage | None:
+    id_ = parse_message_id(message.id)
+    return OwnMessage(message.sequence, id_) if id_ is not None else None

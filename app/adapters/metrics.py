@@ -1,0 +1,292 @@
+"""What happens, counted for Prometheus: the Observer behind `/metrics`.
+
+Batches bring up to a thousand changes, so nothing is done per change that can be done per batch: durations go into bulk
+histograms, operations and wall times are tallied in C. All numbers live in plain dictionaries under one lock (the
+driver reports commands from threads of its own); a custom collector turns them into families at scrape. Not its
+business: serving them (`api/status.py`), and what is worth an alert (`deploy/`).
+"""
+
+import threading
+import time
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from math import fsum
+from operator import attrgetter
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from app.domain.lifecycle import State
+from app.ports import Published
+
+Labels = tuple[str, ...]
+
+GO_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""The Go client's default buckets: the predecessor's histograms keep them."""
+DELAY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
+SIZE_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+
+_operation_of = attrgetter("operation")
+_wall_time_of = attrgetter("wall_time")
+
+
+class Histogram:
+    """One bulk histogram: `observe` takes a value and how often it came."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float, count: int = 1) -> None:
+        self.counts[bisect_left(self.bounds, value)] += count
+        self.sum += value * count
+
+    def observe_since(self, moments: Sequence[float], now: float) -> None:
+        """Observe how long before `now` each moment was. They are sorted; one of 0.0 is not known and left out.
+
+        One bisection per bucket instead of one per moment.
+        """
+        first, end = bisect_right(moments, 0.0), len(moments)
+        later = bisect_right(moments, now, first)  # clocks differ: what lies ahead of us counts as no delay
+        self.sum += (later - first) * now - fsum(moments[first:later])
+        for index, bound in enumerate(self.bounds):
+            within = bisect_left(moments, now - bound, first, end)
+            self.counts[index] += end - within
+            end = within
+        self.counts[-1] += end - first
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts by upper bound, written as the Go client writes them."""
+        total, buckets = 0, []
+        for bound, count in zip((*(f"{bound:g}" for bound in self.bounds), "+Inf"), self.counts, strict=True):
+            total += count
+            buckets.append((bound, float(total)))
+        return buckets
+
+
+class CounterFamily:
+    """Counters of one name by their labels."""
+
+    def __init__(self, name: str, text: str, labels: Labels) -> None:
+        self.name, self.text, self.labels = name, text, labels
+        self.series: defaultdict[Labels, float] = defaultdict(float)
+
+    def collect(self) -> Metric:
+        family = CounterMetricFamily(self.name.removesuffix("_total"), self.text, labels=self.labels)
+        for labels, value in self.series.items():
+            family.add_metric(labels, value)
+        return family
+
+
+class HistogramFamily:
+    """Bulk histograms of one name by their labels."""
+
+    def __init__(self, name: str, text: str, labels: Labels, bounds: Sequence[float] = GO_BUCKETS) -> None:
+        self.name, self.text, self.labels = name, text, labels
+        self.series: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(bounds))
+
+    def collect(self) -> Metric:
+        family = HistogramMetricFamily(self.name, self.text, labels=self.labels)
+        for labels, histogram in self.series.items():
+            family.add_metric(labels, histogram.buckets(), histogram.sum)
+        return family
+
+
+class GaugeFamily:
+    """Gauges of one name by watcher; a watcher whose value is not known has none."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name, self.text, self.labels = name, text, ("watcher",)
+        self.series: dict[Labels, float] = {}
+
+    def set(self, watcher: str, value: float | None) -> None:
+        if value is None:
+            self.series.pop((watcher,), None)
+        else:
+            self.series[(watcher,)] = value
+
+    def collect(self) -> Metric:
+        family = GaugeMetricFamily(self.name, self.text, labels=self.labels)
+        for labels, value in self.series.items():
+            family.add_metric(labels, value)
+        return family
+
+
+class PrometheusObserver(Collector):
+    """Implements `ports.Observer` on a registry of its own. Thread-safe. `clock` gives seconds since 1970."""
+
+    def __init__(self, *, version: str, clock: Callable[[], float] = time.time) -> None:
+        self._version = version
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._states: dict[str, State] = {}
+        self._checkpoints: dict[str, float] = {}
+        self._subjects: defaultdict[str, set[str]] = defaultdict(set)
+        by_command, by_subject = ("database", "command"), ("subject",)
+        self._processing = HistogramFamily(
+            "connector_change_event_processing_duration_seconds",
+            "From reading a change to its acknowledgement, in seconds.",
+            ("collection", "subject"),
+        )
+        self._started = CounterFamily("mongodb_commands_started_total", "Commands sent to MongoDB.", by_command)
+        self._succeeded = CounterFamily(
+            "mongodb_commands_succeeded_total", "MongoDB commands that succeeded.", by_command
+        )
+        self._failed = CounterFamily("mongodb_commands_failed_total", "MongoDB commands that failed.", by_command)
+        self._duration = HistogramFamily(
+            "mongodb_command_duration_seconds", "Duration of MongoDB commands in seconds.", by_command
+        )
+        self._published = CounterFamily(
+            "nats_messages_published_total", "Messages acknowledged by the stream.", by_subject
+        )
+        self._refused = CounterFamily("nats_messages_failed_total", "Messages whose publish failed.", by_subject)
+        self._publishing = HistogramFamily(
+            "nats_message_duration_seconds", "From publishing a message to its acknowledgement, in seconds.", by_subject
+        )
+        self._lag = GaugeFamily(
+            "changewire_watcher_lag_seconds", "Seconds between the server's operation time and the watcher's position."
+        )
+        self._headroom = GaugeFamily(
+            "changewire_watcher_oplog_headroom_seconds",
+            "Seconds of oplog before the watcher's position; 0: history is lost.",
+        )
+        self._restarts = CounterFamily(
+            "changewire_watcher_restarts_total", "How often a watcher was opened again, and why.", ("watcher", "reason")
+        )
+        self._events = CounterFamily(
+            "changewire_events_total", "Changes published and acknowledged.", ("watcher", "operation")
+        )
+        self._skipped = CounterFamily(
+            "changewire_events_skipped_total", "Changes read and not published, and why.", ("watcher", "reason")
+        )
+        self._batches = HistogramFamily(
+            "changewire_batch_events", "Changes in a published batch.", ("watcher",), SIZE_BUCKETS
+        )
+        self._delays = HistogramFamily(
+            "changewire_event_delay_seconds",
+            "From the change in MongoDB (wallTime) to its acknowledgement, in seconds.",
+            ("watcher",),
+            DELAY_BUCKETS,
+        )
+        self._by_subject: tuple[CounterFamily | HistogramFamily, ...] = (
+            self._published, self._refused, self._publishing, self._processing,
+        )  # fmt: skip
+        self._by_watcher: tuple[CounterFamily | HistogramFamily | GaugeFamily, ...] = (
+            self._lag, self._headroom, self._restarts, self._events, self._skipped, self._batches, self._delays,
+        )  # fmt: skip
+        self._by_command: tuple[CounterFamily | HistogramFamily, ...] = (
+            self._started, self._succeeded, self._failed, self._duration,
+        )  # fmt: skip
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    # What the Observer is told.
+
+    def published(self, batch: Published) -> None:
+        """Count an acknowledged batch."""
+        watcher, changes, acked_at = batch.watcher, batch.changes, batch.acked_at
+        operations = list(map(_operation_of, changes))
+        wall_times = sorted(map(_wall_time_of, changes))  # nearly sorted as they come, so nearly free
+        with self._lock:
+            self._batches.series[(watcher,)].observe(len(changes))
+            self._delays.series[(watcher,)].observe_since(wall_times, acked_at)
+            for operation in set(operations):
+                count = operations.count(operation)
+                self._events.series[watcher, operation] += count
+                subject = batch.subjects.get(operation)
+                if subject is None:
+                    continue
+                self._subjects[watcher].add(subject)
+                self._published.series[(subject,)] += count
+                self._publishing.series[(subject,)].observe(batch.publish_seconds, count)
+                self._processing.series[batch.collection, subject].observe(batch.read_seconds, count)
+
+    def skipped(self, watcher: str, reason: str, count: int) -> None:
+        with self._lock:
+            self._skipped.series[watcher, reason] += count
+
+    def publish_failed(self, watcher: str, subject: str, count: int) -> None:
+        with self._lock:
+            self._subjects[watcher].add(subject)
+            self._refused.series[(subject,)] += count
+
+    def state(self, watcher: str, state: State) -> None:
+        with self._lock:
+            self._states[watcher] = state
+
+    def restarted(self, watcher: str, reason: str) -> None:
+        with self._lock:
+            self._restarts.series[watcher, reason] += 1
+
+    def position(self, watcher: str, *, lag_seconds: float | None, headroom_seconds: float | None) -> None:
+        with self._lock:
+            self._lag.set(watcher, lag_seconds)
+            self._headroom.set(watcher, headroom_seconds)
+
+    def checkpointed(self, watcher: str, at: float) -> None:
+        with self._lock:
+            self._checkpoints[watcher] = at
+
+    def forget(self, watcher: str) -> None:
+        """Remove every series of a watcher, those of its subjects too."""
+        with self._lock:
+            self._states.pop(watcher, None)
+            self._checkpoints.pop(watcher, None)
+            gone = self._subjects.pop(watcher, set()).difference(*self._subjects.values())
+            for family in self._by_watcher:
+                _drop(family, lambda labels: labels[0] == watcher)
+            for family in self._by_subject:
+                _drop(family, lambda labels: labels[-1] in gone)
+
+    def command_started(self, database: str, command: str) -> None:
+        with self._lock:
+            self._started.series[database, command] += 1
+
+    def command_succeeded(self, database: str, command: str, seconds: float) -> None:
+        with self._lock:
+            self._succeeded.series[database, command] += 1
+            self._duration.series[database, command].observe(seconds)
+
+    def command_failed(self, database: str, command: str, seconds: float) -> None:
+        with self._lock:
+            self._failed.series[database, command] += 1
+            self._duration.series[database, command].observe(seconds)
+
+    # What Prometheus reads.
+
+    def render(self) -> tuple[bytes, str]:
+        """The metrics in the text format, and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def collect(self) -> Iterator[Metric]:
+        """All families of our own, also those without a series yet."""
+        with self._lock:
+            families = [each.collect() for each in (*self._by_subject, *self._by_command, *self._by_watcher)]
+            states = GaugeMetricFamily(
+                "changewire_watcher_state", "1 for the watcher's state, 0 for the others.", labels=("watcher", "state")
+            )
+            for watcher, current in self._states.items():
+                for state in State:
+                    states.add_metric((watcher, state.value), float(state is current))
+            ages = GaugeMetricFamily(
+                "changewire_watcher_checkpoint_age_seconds", "Seconds since the last checkpoint.", labels=("watcher",)
+            )
+            for watcher, at in self._checkpoints.items():
+                ages.add_metric((watcher,), max(0.0, self._clock() - at))
+        build = GaugeMetricFamily("changewire_build_info", "The version that runs; always 1.", labels=("version",))
+        build.add_metric((self._version,), 1)
+        yield from (*families, states, ages, build)
+
+
+def _drop(family: CounterFamily | HistogramFamily | GaugeFamily, gone: Callable[[Labels], bool]) -> None:
+    for labels in [labels for labels in family.series if gone(labels)]:
+        del family.series[labels]

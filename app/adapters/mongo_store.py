@@ -1,0 +1,299 @@
+"""What Changewire keeps in MongoDB: each watcher's position, and the registry of watchers.
+
+Writes are majority-written, conditional where two instances may meet, and bounded in time; each is one command, hence
+one thread hop. The position's document is the predecessor's (`value` is the token's `_data`), so that either program
+goes on from what the other left.
+
+Not its business: which position to store when (the relay's), what a watcher means (`domain/watcher.py`).
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import pymongo
+from bson import CodecOptions, ObjectId
+from bson.timestamp import Timestamp
+from pymongo import DESCENDING, ReturnDocument
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
+
+from app.adapters import mongo_errors
+from app.domain.errors import Conflict, NotFound, StoreUnavailable
+from app.domain.lifecycle import Desired
+from app.domain.position import Checkpoint
+from app.domain.tokens import cluster_time
+from app.domain.watcher import CheckpointPlace, StoredWatcher, from_document, to_document
+
+if TYPE_CHECKING:
+    from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
+
+SECONDS: Final = 5.0
+"""The bound of every call: server selection, retries and the majority's acknowledgement together."""
+FIRST_ID: Final = ObjectId("0" * 24)
+"""The `_id` of a checkpoint that finds none: two writers cannot both insert it, and whatever the predecessor inserts
+afterwards is newer by `_id`, as it should be."""
+_CAPPED_LOOK_BACK: Final = 16
+_A_CHECKPOINT: Final[Mapping[str, Any]] = {"value": {"$type": "string"}}
+_DURABLE: Final[Mapping[str, Any]] = {
+    "codec_options": CodecOptions(tz_aware=True, tzinfo=UTC),
+    "read_preference": ReadPreference.PRIMARY,
+    "read_concern": ReadConcern("majority"),
+    "write_concern": WriteConcern("majority"),
+}
+
+
+class MongoCheckpointStore:
+    """`CheckpointStore` in one collection: the newest document by `_id`, updated in place.
+
+    In a capped collection, where a document may not grow, the newest by `$natural`, inserted.
+    """
+
+    def __init__(self, database: "AsyncIOMotorDatabase[Mapping[str, Any]]", place: CheckpointPlace) -> None:
+        self._database = database
+        self._place = place
+        self._collection: AsyncIOMotorCollection[Mapping[str, Any]] = database.get_collection(
+            place.collection, **_DURABLE
+        )
+        self._capped: bool | None = None
+
+    async def read(self) -> Checkpoint | None:
+        with self._guarded("reading the checkpoint"):
+            newest = await self._read()
+        return None if newest is None else _as_checkpoint(newest)
+
+    async def create(self, checkpoint: Checkpoint) -> bool:
+        with self._guarded("storing the first checkpoint"):
+            if await self._read() is not None:
+                return False
+            try:
+                await self._collection.insert_one({"_id": FIRST_ID, **_as_fields(checkpoint)})
+            except DuplicateKeyError:
+                return False
+        return True
+
+    async def advance(self, checkpoint: Checkpoint) -> bool:
+        fields = _as_fields(checkpoint)
+        with self._guarded("storing the checkpoint"):
+            if await self._is_capped():
+                newest = await self._read()
+                if newest is not None and not _later(checkpoint, newest):
+                    return False
+                await self._collection.insert_one(dict(fields))
+                return True
+            # One atomic command: which document is the newest, whether it is behind, and the change.
+            behind = {
+                "$and": [
+                    {"$lt": ["$value", checkpoint.token]},
+                    {"$or": [{"$eq": [{"$type": "$epoch"}, "missing"]}, {"$eq": ["$epoch", fields["epoch"]]}]},
+                ]
+            }
+            moved = {"$mergeObjects": ["$$ROOT", {"$literal": fields}]}
+            before = await self._change_newest([{"$replaceWith": {"$cond": [behind, moved, "$$ROOT"]}}], fields)
+        return before is None or _later(checkpoint, before)
+
+    async def begin(self, checkpoint: Checkpoint) -> None:
+        fields = _as_fields(checkpoint)
+        with self._guarded("storing the checkpoint"):
+            if await self._is_capped():
+                await self._collection.insert_one(dict(fields))
+            else:
+                await self._change_newest({"$set": fields}, fields)
+
+    async def delete(self) -> None:
+        with self._guarded("deleting the checkpoint"):
+            try:
+                # All of them, since the predecessor's older ones would be the newest then; nothing else that is there.
+                await self._collection.delete_many(_A_CHECKPOINT)
+            except OperationFailure as error:
+                if error.code != 20 or not await self._is_capped():  # before 5.0 a capped collection keeps what it has
+                    raise
+                await self._collection.drop()
+                self._capped = None
+
+    async def _change_newest(
+        self, update: Mapping[str, Any] | Sequence[Mapping[str, Any]], fields: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """Update the newest document and return it as it was, or insert the first one and return None."""
+        for _ in range(3):
+            before = await self._collection.find_one_and_update(
+                _A_CHECKPOINT, update, sort=[("_id", DESCENDING)], return_document=ReturnDocument.BEFORE
+            )
+            if before is not None:
+                return before
+            with contextlib.suppress(DuplicateKeyError):  # another instance was first: it is there to be updated now
+                await self._collection.insert_one({"_id": FIRST_ID, **fields})
+                return None
+        raise StoreUnavailable(f"the checkpoint in {self._collection.full_name} comes and goes")
+
+    async def _read(self) -> Mapping[str, Any] | None:
+        if not await self._is_capped():
+            return await self._collection.find_one(_A_CHECKPOINT, sort=[("_id", DESCENDING)])
+        last = self._collection.find(_A_CHECKPOINT, sort=[("$natural", DESCENDING)], limit=_CAPPED_LOOK_BACK)
+        return _newest(await last.to_list(_CAPPED_LOOK_BACK))
+
+    async def _is_capped(self) -> bool:
+        """Look once what the collection is, and create it where it is missing: capped if the watcher asks for that."""
+        if self._capped is None:
+            if self._place.capped:
+                options: dict[str, Any] = {"capped": True, "size": self._place.size_in_bytes}
+                try:
+                    await self._database.create_collection(self._place.collection, check_exists=False, **options)
+                except OperationFailure as error:
+                    if error.code != mongo_errors.NAMESPACE_EXISTS:
+                        raise
+            self._capped = bool((await self._collection.options()).get("capped"))
+        return self._capped
+
+    @contextlib.contextmanager
+    def _guarded(self, doing: str) -> Iterator[None]:
+        try:
+            with _guarded(doing, f"readWrite on {self._database.name}"):
+                yield
+        except StoreUnavailable:
+            self._capped = None  # it may have been made anew
+            raise
+
+
+def _newest(documents: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Pick the valid one of a capped collection's last documents, which come newest first.
+
+    An insert cannot be conditional, so of two writers at once the last may have inserted the lesser. What counts is the
+    greatest epoch and token of ours since the predecessor last wrote, or what it wrote where it was the last.
+    """
+    ours: list[Mapping[str, Any]] = []
+    for document in documents:
+        if document.get("epoch") is None:
+            return max(ours, key=_rank) if ours else document
+        ours.append(document)
+    return max(ours, key=_rank) if ours else None
+
+
+def _rank(document: Mapping[str, Any]) -> tuple[int, str]:
+    return document["epoch"], document["value"]
+
+
+def _later(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:
+    """Whether `checkpoint` may follow what is stored: same epoch (or none yet, the predecessor's), greater token."""
+    same_epoch = "epoch" not in stored or stored["epoch"] == (checkpoint.epoch or 0)
+    return same_epoch and bool(stored["value"] < checkpoint.token)
+
+
+def _as_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    moment = cluster_time(checkpoint.token)
+    return {
+        "value": checkpoint.token,
+        "clusterTime": Timestamp(moment.seconds, moment.increment),
+        "sequence": checkpoint.sequence,
+        "streamCreated": checkpoint.stream_created,
+        "epoch": checkpoint.epoch or 0,
+        "scope": checkpoint.scope,
+        "watcher": checkpoint.watcher,
+        "updatedAt": datetime.fromtimestamp(checkpoint.updated_at, UTC) if checkpoint.updated_at is not None else None,
+    }
+
+
+def _as_checkpoint(document: Mapping[str, Any]) -> Checkpoint:
+    updated_at = document.get("updatedAt")
+    return Checkpoint(
+        token=document["value"],
+        epoch=document.get("epoch"),
+        sequence=document.get("sequence"),
+        stream_created=document.get("streamCreated"),
+        scope=document.get("scope"),
+        watcher=document.get("watcher"),
+        updated_at=None if updated_at is None else updated_at.timestamp(),
+    )
+
+
+class MongoWatcherStore:
+    """`WatcherStore` in the collection `watchers` of the state database; `_id` is the watcher's name.
+
+    The pipeline is stored as JSON text, since its keys begin with $ and hold dots.
+    """
+
+    def __init__(self, database: "AsyncIOMotorDatabase[Mapping[str, Any]]") -> None:
+        self._collection: AsyncIOMotorCollection[Mapping[str, Any]] = database.get_collection("watchers", **_DURABLE)
+
+    async def load(self) -> list[StoredWatcher]:
+        with self._guarded("reading the watchers"):
+            documents = await self._collection.find(sort=[("_id", 1)]).to_list(None)
+        return [self._restored(document) for document in documents]
+
+    async def get(self, name: str) -> StoredWatcher | None:
+        with self._guarded("reading a watcher"):
+            document = await self._collection.find_one({"_id": name})
+        return None if document is None else self._restored(document)
+
+    async def insert(self, stored: StoredWatcher) -> None:
+        with self._guarded("storing a watcher"):
+            try:
+                await self._collection.insert_one(_as_stored(stored))
+            except DuplicateKeyError as error:
+                raise Conflict(f"there is a watcher {stored.name} already") from error
+
+    async def replace(self, stored: StoredWatcher, *, expected_revision: int) -> None:
+        with self._guarded("storing a watcher"):
+            condition = {"_id": stored.name, "revision": expected_revision}
+            result = await self._collection.replace_one(condition, _as_stored(stored))
+            if result.matched_count:
+                return
+            there = await self._collection.find_one({"_id": stored.name}, {"revision": 1})
+        if there is None:
+            raise NotFound(f"there is no watcher {stored.name}")
+        raise Conflict(f"watcher {stored.name} was changed meanwhile (revision {there['revision']}); look again")
+
+    async def delete(self, name: str) -> None:
+        with self._guarded("deleting a watcher"):
+            result = await self._collection.delete_one({"_id": name})
+        if not result.deleted_count:
+            raise NotFound(f"there is no watcher {name}")
+
+    def _restored(self, document: Mapping[str, Any]) -> StoredWatcher:
+        try:
+            plain = dict(document["watcher"])
+            plain["source"] = plain["source"] | {"pipeline": json.loads(plain["source"]["pipeline"])}
+            return StoredWatcher(
+                watcher=from_document(plain),
+                desired=Desired(document["desired"]),
+                revision=document["revision"],
+                new_start=document["newStart"],
+                origin=document["origin"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreUnavailable(
+                f"watcher {document['_id']} in {self._collection.full_name} cannot be read ({error!r}): a later "
+                "version of Changewire may have written it"
+            ) from error
+
+    @contextlib.contextmanager
+    def _guarded(self, doing: str) -> Iterator[None]:
+        with _guarded(doing, f"readWrite on {self._collection.database.name}"):
+            yield
+
+
+def _as_stored(stored: StoredWatcher) -> dict[str, Any]:
+    plain = to_document(stored.watcher)
+    plain["source"] = plain["source"] | {"pipeline": json.dumps(plain["source"]["pipeline"])}
+    return {
+        "_id": stored.name,
+        "watcher": plain,
+        "desired": stored.desired.value,
+        "revision": stored.revision,
+        "newStart": stored.new_start,
+        "origin": stored.origin,
+    }
+
+
+@contextlib.contextmanager
+def _guarded(doing: str, grant: str) -> Iterator[None]:
+    """Bound a call in time and translate its errors."""
+    try:
+        with pymongo.timeout(SECONDS):
+            yield
+    except PyMongoError as error:
+        raise mongo_errors.unavailable(error, doing=doing, grant=grant, kind=StoreUnavailable) from error

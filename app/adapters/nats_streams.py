@@ -1,0 +1,218 @@
+"""Streams as the JetStream API describes them, and whether one can carry a watcher.
+
+The API is spoken in raw JSON: nats-py's own types drop every setting they do not know, and an update would reset it.
+`assess` decides from values alone; the rest asks and translates. Requests, answers and error codes are those of the
+JetStream wire API reference; what servers 2.10, 2.11 and 2.15 really answer was tried.
+"""
+
+from base64 import b64decode
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from app.adapters.nats_connection import NatsConnection
+from app.adapters.nats_frames import read_headers
+from app.domain.errors import ChangewireError, SinkUnavailable, StreamRefused, StreamUnsuitable
+from app.domain.subjects import covers, overlap
+from app.domain.watcher import Watcher
+
+Mode = Literal["atomic", "window", "single"]
+
+NOT_FOUND = 10059
+NO_MESSAGE = 10037
+NAME_IN_USE = 10058
+SUBJECTS_OVERLAP = 10065
+_NO_JETSTREAM = (10035, 10039, 10076)
+"""Not enabled for the account, or not at all."""
+_WRONG_CONFIGURATION = (10027, 10052, 10065, 10074, 10113, 10122)
+"""Settings that the server or the account's limits rule out: trying again would not help."""
+JETSTREAM_OFF = "JetStream is not enabled on the NATS server; start it with -js"
+
+
+class ApiError(Exception):
+    """The JetStream API refused a request."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(str(error.get("description", "no description")))
+        self.status = int(error.get("code", 0))
+        self.code = int(error.get("err_code", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A stream as its leader describes it; `config` and `state` as they came."""
+
+    config: dict[str, Any]
+    state: dict[str, Any]
+    created: str
+
+    @property
+    def name(self) -> str:
+        return str(self.config["name"])
+
+    @property
+    def subjects(self) -> list[str]:
+        return list(self.config.get("subjects") or ())
+
+    @property
+    def atomic(self) -> bool:
+        """Whether the server echoes `allow_atomic`; servers older than 2.12 drop the setting without a word."""
+        return bool(self.config.get("allow_atomic"))
+
+    @property
+    def server_version(self) -> tuple[int, int]:
+        """The leader's version; (0, 0) below 2.11, where it is not told."""
+        text = str((self.config.get("metadata") or {}).get("_nats.ver", ""))
+        major, _, rest = text.partition(".")
+        minor = rest.partition(".")[0]
+        return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
+
+    @property
+    def max_message(self) -> int | None:
+        """The stream's own limit in bytes, headers and body; None without one."""
+        limit = int(self.config.get("max_msg_size", -1))
+        return limit if limit >= 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A stored message: its sequence, subject and `Nats-Msg-Id`."""
+
+    sequence: int
+    subject: str
+    id: str | None
+
+
+def is_exclusive(stream: Stream, space: str) -> bool:
+    """Tell whether nothing but subjects of `space` can get onto the stream: its last sequence is the fence then."""
+    return not _feeds(stream) and all(covers(space, subject) for subject in stream.subjects)
+
+
+def assess(stream: Stream, watcher: Watcher) -> Mode:
+    """Return how the watcher's batches can be published safely. Raises StreamUnsuitable, with what to do."""
+    name, space, config = stream.name, watcher.space, stream.config
+    if config.get("mirror"):
+        raise StreamUnsuitable(f"the stream {name} is a mirror, which cannot be published to; name another sink.stream")
+    if not any(covers(subject, space) for subject in stream.subjects):
+        subjects = ", ".join(stream.subjects) or "none"
+        raise StreamUnsuitable(
+            f"the stream {name} does not take the watcher's subjects: it has {subjects}, the watcher publishes to "
+            f"{space}; add {space} to the stream's subjects, or choose another sink.stream or sink.subject"
+        )
+    if config.get("no_ack"):
+        raise StreamUnsuitable(f"the stream {name} does not acknowledge messages (no_ack); switch that off")
+    if config.get("allow_msg_counter"):
+        raise StreamUnsuitable(f"the stream {name} holds counters (allow_msg_counter); name another sink.stream")
+    transform = config.get("subject_transform")
+    if transform and overlap(transform.get("src") or ">", space):
+        raise StreamUnsuitable(
+            f"the stream {name} stores {space} under other subjects (subject_transform), so that it cannot be read back"
+        )
+    if stream.atomic:
+        return "atomic"
+    if is_exclusive(stream, space):
+        return "window"
+    if stream.server_version >= (2, 11):
+        return "single"
+    raise StreamUnsuitable(
+        f"the stream {name} also carries subjects of others ({', '.join(stream.subjects)}), and this NATS server can "
+        "neither publish atomically (2.12 or later, allow_atomic) nor fence by subject (2.11 or later); give the "
+        f"watcher a stream of its own with the subjects {space}, or update the server"
+    )
+
+
+def new_config(watcher: Watcher) -> dict[str, Any]:
+    """Return the configuration of the stream that is created for a watcher. Durations are in nanoseconds."""
+    sink = watcher.sink
+    age = round(sink.max_age_seconds * 1e9)
+    window = round(sink.duplicate_window_seconds * 1e9)
+    return {
+        "name": sink.stream,
+        "subjects": [watcher.space],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "num_replicas": sink.replicas,
+        "max_age": age,
+        "max_bytes": sink.max_bytes,
+        "max_msgs": -1,
+        "max_msgs_per_subject": -1,
+        "max_msg_size": -1,
+        "max_consumers": -1,
+        "duplicate_window": min(window, age) if age else window,  # the server refuses one longer than max_age
+        "allow_atomic": True,
+        "allow_direct": True,
+    }
+
+
+def translate(error: ApiError, stream: str) -> ChangewireError:
+    """Return what an answer of the API means for a watcher."""
+    if error.code == NOT_FOUND:
+        return StreamRefused(f"the stream {stream} does not exist")
+    if error.code in _NO_JETSTREAM:
+        return SinkUnavailable(f"JetStream is not enabled for the NATS account ({error})")
+    if error.code in _WRONG_CONFIGURATION:
+        return StreamUnsuitable(f"NATS refuses the stream {stream}: {error}")
+    return StreamRefused(f"NATS refuses the request on the stream {stream}: {error} ({error.code})")
+
+
+class StreamApi:
+    """The part of the JetStream API that Changewire uses.
+
+    Every call raises SinkUnavailable, NotAuthorised, and ApiError for what the server answers.
+    """
+
+    def __init__(self, connection: NatsConnection) -> None:
+        self._connection = connection
+
+    async def call(self, endpoint: str, body: dict[str, Any] | None = None, *, seconds: float = 5.0) -> dict[str, Any]:
+        """Ask `$JS.API.<endpoint>` and return the answer."""
+        payload = orjson.dumps(body) if body is not None else b""
+        answer = await self._connection.request(f"$JS.API.{endpoint}", payload, seconds=seconds)
+        if answer is None:
+            raise SinkUnavailable(JETSTREAM_OFF)
+        document: dict[str, Any] = orjson.loads(answer)
+        if "error" in document:
+            raise ApiError(document["error"])
+        return document
+
+    async def info(self, name: str) -> Stream:
+        return _stream(await self.call(f"STREAM.INFO.{name}"))
+
+    async def create(self, config: dict[str, Any]) -> Stream:
+        return _stream(await self.call(f"STREAM.CREATE.{config['name']}", config))
+
+    async def update(self, config: dict[str, Any]) -> Stream:
+        return _stream(await self.call(f"STREAM.UPDATE.{config['name']}", config))
+
+    async def names(self, subject: str) -> list[str]:
+        """Return the streams of which a subject overlaps the filter `subject`."""
+        return list((await self.call("STREAM.NAMES", {"subject": subject})).get("streams") or ())
+
+    async def last(self, name: str, subject: str) -> Message | None:
+        """Return the last message whose subject matches the filter, asked of the stream's leader."""
+        return await self._get(name, {"last_by_subj": subject})
+
+    async def at(self, name: str, sequence: int) -> Message | None:
+        """Return the message with this sequence; None where it is gone."""
+        return await self._get(name, {"seq": sequence})
+
+    async def _get(self, name: str, wanted: dict[str, Any]) -> Message | None:
+        try:
+            message = (await self.call(f"STREAM.MSG.GET.{name}", wanted))["message"]
+        except ApiError as error:
+            if error.code == NO_MESSAGE:
+                return None
+            raise
+        headers = read_headers(b64decode(message["hdrs"])) if message.get("hdrs") else {}
+        return Message(int(message["seq"]), str(message["subject"]), headers.get("Nats-Msg-Id"))
+
+
+def _stream(answer: dict[str, Any]) -> Stream:
+    return Stream(answer["config"], answer["state"], str(answer["created"]))
+
+
+def _feeds(stream: Stream) -> bool:
+    """Whether messages get onto the stream otherwise than under one of its subjects."""
+    return bool(stream.config.get("sources") or stream.config.get("mirror") or stream.config.get("subject_transform"))

@@ -1,0 +1,93 @@
+"""The HTTP interface: REST over the registry, probes, metrics and their documentation.
+
+`create_api` makes the FastAPI application, `openapi_document` what it says of itself. A call does no more than check
+its input and translate: what happens is the registry's business, and starting and stopping the service is `main.py`'s.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from fastapi.routing import APIRoute
+
+from app.api import problems, status, watchers
+from app.api.auth import Authority
+from app.registry import Registry
+from app.settings import Settings
+
+INTERFACE_VERSION = "1.0"
+"""Of the HTTP interface, not of the package: it grows when calls or fields come."""
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+_TAGS = [
+    {"name": "watchers", "description": "Add, change and remove watchers, pause and resume them."},
+    {"name": "positions", "description": "Where a watcher is in the change stream, and moving it by hand."},
+    {"name": "status", "description": "How watchers do and how far they are behind."},
+    {"name": "probes", "description": "For load balancers, Kubernetes and Prometheus."},
+]
+
+
+def create_api(
+    *,
+    registry: Registry,
+    settings: Settings,
+    render_metrics: Callable[[], tuple[bytes, str]],
+    lifespan: Lifespan | None = None,
+) -> FastAPI:
+    """Make the application. `render_metrics` gives the body and content type of /metrics."""
+    app = _application(lifespan)
+    app.state.registry = registry
+    app.state.render_metrics = render_metrics
+    # The last added is the outermost.
+    app.add_middleware(problems.BodyLimit)
+    app.add_middleware(Authority, settings=settings)
+    app.add_middleware(problems.Shelter)
+    return app
+
+
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI document, which needs neither servers nor settings."""
+    return _application(None).openapi()
+
+
+def _application(lifespan: Lifespan | None) -> FastAPI:
+    app = FastAPI(
+        title="Changewire",
+        summary="Relays MongoDB change streams to NATS JetStream: once, in order, and fast.",
+        description="Errors are `application/problem+json` (RFC 9457).",
+        version=INTERFACE_VERSION,
+        openapi_tags=_TAGS,
+        lifespan=lifespan,
+        generate_unique_id_function=_operation_id,
+        separate_input_output_schemas=False,
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    app.include_router(watchers.router)
+    app.include_router(status.router)
+    problems.install(app)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> RedirectResponse:
+        return RedirectResponse("docs")
+
+    plain = app.openapi
+
+    def with_problems() -> dict[str, Any]:
+        document = plain()
+        schemas: dict[str, Any] = document["components"]["schemas"]
+        if "Problem" not in schemas:
+            schemas.update(problems.SCHEMAS)
+            document["components"]["schemas"] = dict(sorted(schemas.items()))
+        return document
+
+    app.openapi = with_problems  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    first, *rest = route.name.split("_")
+    return first + "".join(word.capitalize() for word in rest)

@@ -1,0 +1,205 @@
+"""What the HTTP interface answers: shapes for OpenAPI, and functions that make those answers from the domain's values.
+
+Answers are made directly, not validated against the shapes on the way out (a test does that): a stored watcher of an
+earlier version must never turn a GET into an error. Times are ISO 8601 in UTC, with milliseconds.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.schemas import TIMESTAMP_EXAMPLE, TOKEN_EXAMPLE, WatcherShape
+from app.domain.lifecycle import State
+from app.domain.status import Health, Lag, Status, TokenView, WatcherView
+from app.domain.watcher import to_document
+from app.logging import redact
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=[TIMESTAMP_EXAMPLE])]
+
+WELL = frozenset({State.RUNNING, State.PAUSED, State.FENCED})
+"""The states in which a watcher does what it should: also standing by for another instance, or still when asked to."""
+
+
+class Answer(BaseModel):
+    """What every answer has in common."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class ErrorAnswer(Answer):
+    """The last error of a watcher."""
+
+    type: str
+    message: str
+    time: Time
+    count: int
+    """How often it came in a row."""
+
+
+class EventsAnswer(Answer):
+    """Changes since this process started."""
+
+    published: int
+    skipped: int
+
+
+class RatesAnswer(Answer):
+    """Published changes per second."""
+
+    last_10s: float
+    last_60s: float
+
+
+class StatusAnswer(Answer):
+    """How a watcher does."""
+
+    state: State
+    since: Time
+    reason: str | None
+    """Why it is in this state, and what to do; null where there is nothing to say."""
+    last_error: ErrorAnswer | None
+    restarts: int
+    events: EventsAnswer
+    rates: RatesAnswer
+    publish_mode: Literal["atomic", "window", "single"] | None
+    """How a batch is published; null until the stream was reached."""
+    fence: Literal["stream", "subject"] | None
+    """`stream` where the stream is the watcher's alone; null until the stream was reached."""
+    notes: list[str]
+    """What is no error and a person should know, such as the reason for a fallback."""
+
+
+class WatcherAnswer(WatcherShape):
+    """A watcher with all defaults filled in, and how it does."""
+
+    status: StatusAnswer
+
+
+class HealthAnswer(Answer):
+    """Whether a watcher does what it should."""
+
+    status: Literal["UP", "DOWN"]
+    state: State
+    reason: str | None = None
+
+
+class LagAnswer(Answer):
+    """How far a watcher is behind."""
+
+    seconds: float | None
+    """Between the server's operation time and the watcher's position; null until it is known."""
+    oplog_headroom_seconds: float | None
+    """Seconds of oplog before the position: where this reaches 0, history is lost. Null where it is not known."""
+    oplog_headroom_why: str | None
+    """Why the headroom is not known."""
+    last_event_at: Time | None
+    checkpoint_age_seconds: float | None
+
+
+class TokenAnswer(Answer):
+    """Where a watcher's stored position is."""
+
+    token: Annotated[str, Field(examples=[TOKEN_EXAMPLE])] | None
+    """The resume token's `_data`; null before the first start."""
+    cluster_time: Time | None
+    stream_sequence: int | None
+    epoch: int
+    updated_at: Time | None
+
+
+class ComponentAnswer(BaseModel):
+    """A part of the service; `watchers` also has its counts by state, in lower case."""
+
+    model_config = ConfigDict(extra="allow")
+
+    status: Literal["UP", "DOWN"]
+    reason: str | None = None
+
+
+class ServiceAnswer(Answer):
+    """The service as a whole; the predecessor's shape."""
+
+    status: Literal["UP", "DOWN"]
+    components: dict[str, ComponentAnswer]
+
+
+class ProbeAnswer(Answer):
+    """The answer to a probe."""
+
+    status: Literal["UP", "DOWN"]
+    reason: str | None = None
+
+
+def moment(seconds: float | None) -> str | None:
+    """Seconds since 1970 as ISO 8601 in UTC; None stays None."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def watcher(view: WatcherView) -> dict[str, Any]:
+    document = to_document(view.stored.watcher)
+    return document | {"paused": view.stored.desired == "PAUSED", "status": status(view.status)}
+
+
+def status(value: Status) -> dict[str, Any]:
+    error = value.last_error
+    return {
+        "state": value.state,
+        "since": moment(value.since),
+        "reason": said(value.reason),
+        "last_error": error
+        and {"type": error.type, "message": said(error.message), "time": moment(error.time), "count": error.count},
+        "restarts": value.restarts,
+        "events": {"published": value.published, "skipped": value.skipped},
+        "rates": {"last_10s": round(value.rate_10s, 3), "last_60s": round(value.rate_60s, 3)},
+        "publish_mode": value.publish_mode,
+        "fence": value.fence,
+        "notes": list(value.notes),
+    }
+
+
+def watcher_health(value: Status) -> dict[str, Any]:
+    well = value.state in WELL
+    answer: dict[str, Any] = {"status": up(well), "state": value.state}
+    return answer if well else answer | {"reason": said(value.reason) or f"the watcher is {value.state}"}
+
+
+def lag(value: Lag) -> dict[str, Any]:
+    return {
+        "seconds": value.seconds,
+        "oplog_headroom_seconds": value.oplog_headroom_seconds,
+        "oplog_headroom_why": value.oplog_headroom_why,
+        "last_event_at": moment(value.last_event_at),
+        "checkpoint_age_seconds": value.checkpoint_age_seconds,
+    }
+
+
+def token(value: TokenView) -> dict[str, Any]:
+    return {
+        "token": value.token,
+        "cluster_time": moment(value.cluster_time),
+        "stream_sequence": value.stream_sequence,
+        "epoch": value.epoch,
+        "updated_at": moment(value.updated_at),
+    }
+
+
+def service(value: Health) -> dict[str, Any]:
+    components: dict[str, Mapping[str, Any]] = {}
+    for name, component in value.components.items():
+        counts = {state.lower(): count for state, count in component.counts.items()}
+        reason = {} if component.up else {"reason": said(component.reason) or "not known"}
+        components[name] = {"status": up(component.up), **reason, **counts}
+    return {"status": up(value.up), "components": components}
+
+
+def said(text: str | None) -> str | None:
+    """A reason as it may be shown to everybody: servers' words are in it."""
+    return None if text is None else redact(text)
+
+
+def up(well: bool) -> str:
+    return "UP" if well else "DOWN"

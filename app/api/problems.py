@@ -1,0 +1,297 @@
+"""Every error as `application/problem+json` (RFC 9457): what was wrong and what to do, never a secret or a traceback.
+
+`install` attaches the handlers; `Shelter` stands around the application and turns what nobody expected into a
+problem with an id that is also in the log; `BodyLimit` refuses bodies that are too large. Not its business: deciding
+that a request is wrong, which `schemas.py`, `auth.py` and the registry do.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.domain.errors import (
+    ChangewireError,
+    Conflict,
+    FieldProblem,
+    Invalid,
+    NotFound,
+    RegistryError,
+    TransientError,
+    Unavailable,
+)  # fmt: skip
+from app.logging import redact
+
+MEDIA_TYPE = "application/problem+json"
+MAX_BODY = 1024 * 1024
+"""Bytes. A watcher takes a few hundred; the largest aggregation pipeline MongoDB takes is far below this."""
+
+log = structlog.get_logger(__name__)
+
+_REGISTRY_ERRORS: dict[type[RegistryError], int] = {Invalid: 422, NotFound: 404, Conflict: 409, Unavailable: 503}
+
+SCHEMAS: dict[str, Any] = {
+    "FieldProblem": {
+        "type": "object",
+        "title": "FieldProblem",
+        "description": "One thing wrong with a request.",
+        "required": ["field", "problem"],
+        "properties": {
+            "field": {"type": "string", "description": "Dotted path of the field.", "examples": ["sink.stream"]},
+            "problem": {"type": "string", "examples": ["is empty"]},
+        },
+    },
+    "Problem": {
+        "type": "object",
+        "title": "Problem",
+        "description": "What went wrong (RFC 9457).",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": {
+                "type": "string",
+                "description": "The kind of problem; `about:blank` where the status says it all.",
+                "examples": ["urn:changewire:conflict"],
+            },
+            "title": {"type": "string", "examples": ["Conflict"]},
+            "status": {"type": "integer", "examples": [409]},
+            "detail": {"type": "string", "description": "What is wrong here, and what to do about it."},
+            "instance": {"type": "string", "description": "With status 500: the id under which the log tells more."},
+            "errors": {
+                "type": "array",
+                "description": "With status 422: each field that is wrong.",
+                "items": {"$ref": "#/components/schemas/FieldProblem"},
+            },
+        },
+    },
+}
+"""The OpenAPI components that `documented` refers to."""
+
+_DESCRIPTIONS = {
+    400: "The body is not JSON.",
+    401: "A token is set, and the request does not carry it.",
+    403: "No token is set, and the request does not come from this machine's own pages and tools.",
+    404: "There is no such watcher.",
+    409: "It contradicts what is there; `detail` says what to do.",
+    413: "The body is larger than 1 MiB.",
+    415: "The body is not sent as application/json.",
+    422: "The request is not valid; `errors` names the fields.",
+    503: "A server that is needed cannot be reached.",
+}
+
+
+class Problem(Exception):
+    """An error on its way out. Raise it, or send `response()`.
+
+    `kind` ends the problem's `type`; without one it is `about:blank` and `title` should be the status's own phrase.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        *,
+        kind: str | None = None,
+        errors: Iterable[FieldProblem] = (),
+        instance: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.headers = dict(headers or {})
+        self.body: dict[str, Any] = {
+            "type": f"urn:changewire:{kind}" if kind else "about:blank",
+            "title": title,
+            "status": status,
+            "detail": redact(detail),
+        }
+        if instance is not None:
+            self.body["instance"] = instance
+        listed = [{"field": each.field, "problem": redact(each.problem)} for each in errors]
+        if listed:
+            self.body["errors"] = listed
+
+    def response(self) -> Response:
+        content = json.dumps(self.body, ensure_ascii=False).encode("utf-8", "replace")  # a lone surrogate has no UTF-8
+        return Response(content, self.status, {"Cache-Control": "no-store", **self.headers}, MEDIA_TYPE)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a call, for OpenAPI."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Attach the handlers for everything that is raised inside the application."""
+    app.add_exception_handler(Problem, _from_problem)
+    app.add_exception_handler(ChangewireError, _from_changewire)
+    app.add_exception_handler(RequestValidationError, _from_validation)
+    app.add_exception_handler(HTTPException, _from_http)
+
+
+async def _from_problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _from_changewire(request: Request, error: Exception) -> Response:
+    if isinstance(error, Invalid) and error.problems:
+        return invalid(error.problems).response()
+    for kind, status in _REGISTRY_ERRORS.items():
+        if isinstance(error, kind):
+            return _named(status, kind.__name__, error).response()
+    if isinstance(error, TransientError):
+        return _named(503, "Unavailable", error).response()
+    return unexpected(request.scope, error).response()
+
+
+def _named(status: int, name: str, error: Exception) -> Problem:
+    headers = {"Retry-After": "5"} if status == 503 else None
+    kind = {"NotFound": "not-found"}.get(name, name.lower())
+    title = {"NotFound": "Not found"}.get(name, name)
+    return Problem(status, title, str(error), kind=kind, headers=headers)
+
+
+def invalid(problems: Iterable[FieldProblem]) -> Problem:
+    """422 with its list of fields."""
+    listed = tuple(problems)
+    detail = "; ".join(f"{each.field} {each.problem}" for each in listed)
+    return Problem(422, "Invalid", detail, kind="invalid", errors=listed)
+
+
+async def _from_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    for each in found:
+        if each["type"] == "json_invalid":
+            place = each["loc"][-1]
+            at = f" at character {place}" if isinstance(place, int) else ""
+            what = (each.get("ctx") or {}).get("error", "it cannot be parsed")
+            return Problem(400, "Bad Request", f"the body is not JSON{at}: {what}", kind="malformed").response()
+        if tuple(each["loc"]) == ("body",) and each["type"] != "missing" and not _is_json(request.headers):
+            detail = "send the body as JSON, with the header 'Content-Type: application/json'"
+            return Problem(415, "Unsupported Media Type", detail).response()
+    return invalid(_field_problem(each) for each in found).response()
+
+
+def _is_json(headers: Headers) -> bool:
+    essence = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return essence == "application/json" or (essence.startswith("application/") and essence.endswith("+json"))
+
+
+def _field_problem(error: Mapping[str, Any]) -> FieldProblem:
+    """One finding of pydantic, without the value: it may be a secret in the wrong place."""
+    place, *path = error["loc"]
+    field = ".".join(str(part)[:100] for part in path) or ("body" if place == "body" else str(place))
+    kind, cause = error["type"], (error.get("ctx") or {}).get("error")
+    if kind == "extra_forbidden":
+        problem = "is not known here"
+        if field == "status":
+            problem = "is what the service reports and cannot be set; leave it out"
+    elif kind == "missing":
+        problem = "is required"
+    elif isinstance(cause, Exception):
+        problem = str(cause)
+    elif kind in ("model_attributes_type", "model_type", "dict_type"):
+        problem = "must be an object"
+    else:
+        problem = str(error["msg"]).replace("Input should", "must", 1)
+    return FieldProblem(field, problem)
+
+
+async def _from_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = str(error.detail)
+    path = request.url.path
+    if error.status_code == 404:
+        detail = f"there is nothing at {path[:200]}; the calls are listed at /docs"
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        detail = f"{request.method} is not possible at {path[:200]}; {allowed} is"
+    elif error.status_code == 400:
+        detail = "the body cannot be read as JSON"
+    return Problem(error.status_code, HTTPStatus(error.status_code).phrase, detail, headers=error.headers).response()
+
+
+def unexpected(scope: Scope, error: BaseException) -> Problem:
+    """500 for what nobody expected; the log has the traceback under the same id."""
+    instance = uuid.uuid4().hex[:12]
+    log.error("request_failed", id=instance, method=scope["method"], path=scope["path"], exc_info=error)
+    detail = f"something went wrong inside Changewire; its log tells more under the id {instance}"
+    if isinstance(error, ChangewireError):  # their texts are made for people
+        detail = f"{error} (the log tells more under the id {instance})"
+    return Problem(500, "Internal Server Error", detail, kind="internal", instance=f"urn:changewire:error:{instance}")
+
+
+class Shelter:
+    """ASGI middleware around everything: no exception gets past it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched_send)
+        except Exception as error:  # whatever it is: the client gets a problem and the log the traceback
+            problem = unexpected(scope, error)
+            if begun:
+                raise
+            await problem.response()(scope, receive, send)
+
+
+class BodyLimit:
+    """ASGI middleware that reads the body before the application does, and not more than MAX_BODY of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            await self.app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "0")
+        body = bytearray()
+        whole = len(announced) < 10 and int(announced) <= MAX_BODY
+        more = whole
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # the client is gone
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > MAX_BODY:
+                whole = more = False
+        if not whole:
+            detail = f"the body is larger than {MAX_BODY} bytes"
+            problem = Problem(413, "Content Too Large", detail, headers={"Connection": "close"})
+            await problem.response()(scope, receive, send)
+            return
+        replay: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        await self.app(scope, lambda: _next(replay, receive), send)
+
+
+async def _next(replay: list[Message], receive: Receive) -> Message:
+    return replay.pop() if replay else await receive()

@@ -1,0 +1,271 @@
+"""The shapes of the HTTP interface: what it takes in, checked field by field, and what it answers.
+
+Names and defaults are the contract's; the defaults themselves live in `domain/watcher.py`, and a test compares. What
+can be told of a value only together with others, or by asking a server, is checked in the domain and the registry.
+"""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+from app.domain.lifecycle import State
+from app.domain.tokens import is_token
+from app.domain.watcher import OPERATIONS, PUBLISHED, Start, Watcher, from_document, start_from_document
+
+MAX_DEPTH = 100
+"""Levels of nesting that MongoDB takes in a document."""
+_INT64 = 2**63
+
+TOKEN_EXAMPLE = "8265920F90000000012B022C0100296E5A10046F6E65"
+TIMESTAMP_EXAMPLE = "2026-01-01T00:00:00Z"
+
+
+class Shape(BaseModel):
+    """What every shape has in common: nothing unknown, nothing converted. Field docstrings are the descriptions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def _storable(value: Any) -> Any:
+    """Refuse what JSON can say and BSON or UTF-8 cannot. Without recursion, since it may be nested deeply."""
+    waiting: list[tuple[Any, int]] = [(value, 1)]
+    while waiting:
+        each, depth = waiting.pop()
+        if isinstance(each, str):
+            _encodable(each)
+        elif isinstance(each, bool) or each is None:
+            continue
+        elif isinstance(each, int) and not -_INT64 <= each < _INT64:
+            raise ValueError("holds a number beyond 64 bits, which MongoDB cannot store")
+        elif isinstance(each, float) and not math.isfinite(each):
+            raise ValueError("holds NaN or Infinity, which JSON does not have")
+        elif isinstance(each, (dict, list)):
+            if depth > MAX_DEPTH:
+                raise ValueError(f"is nested deeper than {MAX_DEPTH} levels, which MongoDB does not take")
+            if isinstance(each, dict):
+                for key in each:
+                    if "\0" in _encodable(key):
+                        raise ValueError("has a key with a NUL character, which MongoDB cannot store")
+            waiting += [(inner, depth + 1) for inner in (each.values() if isinstance(each, dict) else each)]
+    return value
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is not Unicode text") from None
+    return text
+
+
+def _start_at(value: Any) -> Any:
+    """Check `latest`, `earliest`, `{"timestamp": …}` or `{"token": …}`, with a sentence in place of a union's babel."""
+    wanted = f'must be latest, earliest, {{"timestamp": "{TIMESTAMP_EXAMPLE}"}} or {{"token": "82…"}}'
+    if isinstance(value, dict):
+        match value:
+            case {"timestamp": str(inner)} if len(value) == 1:
+                return {"timestamp": _timestamp(inner)}
+            case {"token": str(inner)} if len(value) == 1:
+                return {"token": _token(inner)}
+    if value not in ("latest", "earliest"):
+        raise ValueError(wanted)
+    return value
+
+
+def _timestamp(text: str) -> str:
+    try:
+        moment = start_from_document({"timestamp": text}).value
+    except (ValueError, OverflowError) as error:
+        said = f": {error}" if "offset" in str(error) else ""
+        raise ValueError(f"is not a moment in ISO 8601{said}. Example: {TIMESTAMP_EXAMPLE}") from None
+    if not 0 <= float(moment or 0) < 2**32:
+        raise ValueError("lies outside of what MongoDB's clock can say (1970 to 2106)")
+    return text
+
+
+def _token(text: str) -> str:
+    if not is_token(text):
+        raise ValueError(
+            "is not a resume token: the hexadecimal _data string that MongoDB issues, which starts with 82"
+        )
+    return text
+
+
+_MOMENT_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["timestamp"],
+    "properties": {"timestamp": {"type": "string", "format": "date-time"}},
+}
+_TOKEN_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["token"],
+    "properties": {"token": {"type": "string", "pattern": "^82[0-9A-Fa-f]+$"}},
+}
+StartAt = Annotated[
+    Any,
+    BeforeValidator(_start_at),
+    WithJsonSchema({"anyOf": [{"type": "string", "enum": ["latest", "earliest"]}, _MOMENT_SCHEMA, _TOKEN_SCHEMA]}),
+]
+Stage = Annotated[dict[str, Any], Field(min_length=1)]
+
+
+class SourceShape(Shape):
+    """Where changes are read."""
+
+    database: Annotated[str, Field(examples=["shop"])]
+    """The database; not a system database, and not the service's own."""
+    collection: Annotated[str, Field(examples=["orders"])]
+    """The collection. It need not exist yet."""
+    pipeline: Annotated[list[Stage], AfterValidator(_storable)] = []
+    """Aggregation stages behind `$changeStream`, for example `[{"$match": {"operationType": "insert"}}]`. They must not
+    change the event's `_id`."""
+    full_document: Literal["default", "updateLookup", "whenAvailable", "required"] | None = "updateLookup"
+    """What an update carries of the document, as in MongoDB's `fullDocument`."""
+    full_document_before_change: Literal["off", "whenAvailable", "required"] | None = "whenAvailable"
+    """What a change carries of the document before it, as in MongoDB's `fullDocumentBeforeChange`."""
+    pre_and_post_images: bool = False
+    """Create the collection with pre- and post-images, or switch them on."""
+    show_expanded_events: bool = False
+    """Watch DDL events too, such as `create` and `createIndexes`."""
+
+
+class SinkShape(Shape):
+    """Where changes are published. The limits count where the stream does not exist yet and is created."""
+
+    stream: Annotated[str, Field(examples=["ORDERS"])] = ""
+    """The stream; empty: the collection in capitals."""
+    subject: str = "{stream}.{operation}"
+    """Template of the subject, with `{stream}`, `{database}`, `{collection}` and `{operation}`."""
+    operations: Annotated[list[str], WithJsonSchema({"type": "array", "items": {"enum": list(OPERATIONS)}})] = list(
+        PUBLISHED
+    )
+    """The operations that are published."""
+    oversize: Literal["claim_check", "fail"] = "claim_check"
+    """What is done with a message larger than the server takes: `claim_check` puts the body into the object store and
+    publishes a pointer, `fail` stops the watcher."""
+    replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    """Copies of the stream in a NATS cluster."""
+    max_age_seconds: Annotated[float, Field(ge=0, le=9e9)] = 0
+    """Age at which messages expire; 0: never."""
+    max_bytes: Annotated[int, Field(ge=-1, lt=_INT64)] = -1
+    """The stream's size limit; -1: none."""
+    duplicate_window_seconds: Annotated[float, Field(ge=0, le=9e9)] = 120
+    """The stream's duplicate window. The service does not rely on it."""
+
+
+class CheckpointShape(Shape):
+    """The collection in which the watcher's position is kept."""
+
+    database: str = "resume-tokens"
+    collection: Annotated[str, Field(examples=["orders"])] = ""
+    """Empty: the name of the watched collection."""
+    capped: bool = False
+    """Create it capped, of `size_in_bytes`."""
+    size_in_bytes: Annotated[int, Field(ge=0, lt=_INT64)] = 0
+
+
+class StartShape(Shape):
+    """Where a watcher without a position begins."""
+
+    at: StartAt = "latest"
+
+
+class WatcherShape(Shape):
+    """One collection's way to one stream."""
+
+    name: Annotated[str, Field(examples=["orders"])] = ""
+    """In a PUT it may be left out, since the URL says it."""
+    source: SourceShape
+    sink: SinkShape = SinkShape()
+    checkpoint: CheckpointShape = CheckpointShape()
+    start: StartShape = StartShape()
+    on_history_lost: Literal["fail"] = "fail"
+    """What is done where the oplog no longer reaches back to the position: `fail` stops the watcher."""
+    paused: bool = False
+    """Whether it stands still."""
+
+    @property
+    def explicit_start(self) -> bool:
+        """Whether the user wrote where to start."""
+        return "start" in self.model_fields_set
+
+    def to_watcher(self, name: str | None = None) -> Watcher:
+        """The domain's watcher, its missing fields filled in; `name` wins over the body's."""
+        document = self.model_dump(exclude_unset=True, exclude={"paused"})
+        return from_document(document | {"name": self.name if name is None else name})
+
+
+WATCHER_EXAMPLE: dict[str, Any] = {
+    "name": "orders",
+    "source": {"database": "shop", "collection": "orders"},
+    "sink": {"stream": "ORDERS", "subject": "{stream}.{operation}"},
+    "start": {"at": "latest"},
+}
+
+
+class NewWatcher(WatcherShape):
+    """A watcher to add. Only `name`, `source.database` and `source.collection` are required."""
+
+    model_config = ConfigDict(json_schema_extra={"example": WATCHER_EXAMPLE})
+
+    name: Annotated[str, Field(examples=["orders"])]
+
+
+class Position(Shape):
+    """Where a watcher is to go on: exactly one of the three."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"timestamp": TIMESTAMP_EXAMPLE}})
+
+    token: Annotated[str, AfterValidator(_token), Field(examples=[TOKEN_EXAMPLE])] | None = None
+    """Behind the event with this resume token (the `_data` string)."""
+    timestamp: Annotated[str, AfterValidator(_timestamp), Field(examples=[TIMESTAMP_EXAMPLE])] | None = None
+    """At this moment, ISO 8601 with an offset."""
+    at: StartAt | None = None
+    """`latest` or `earliest`."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Position":
+        if sum(value is not None for value in (self.token, self.timestamp, self.at)) != 1:
+            raise ValueError("must have exactly one of token, timestamp and at")
+        return self
+
+    def to_start(self) -> Start:
+        if self.token is not None:
+            return start_from_document({"token": self.token})
+        if self.timestamp is not None:
+            return start_from_document({"timestamp": self.timestamp})
+        return start_from_document({"at": self.at})
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+class Listing(BaseModel):
+    """The query of `GET /watchers`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Annotated[State, BeforeValidator(_upper), Field(description="Only watchers in this state.")] | None = None
+
+
+class Trial(BaseModel):
+    """The query of calls that can be tried out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dry_run: bool = Field(default=False, description="Resolve and check everything, and change nothing.")
+
+
+class Removal(BaseModel):
+    """The query of `DELETE /watchers/{name}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint: Literal["keep", "delete"] = Field(
+        default="keep",
+        description="Whether the stored position goes too. With it kept, a watcher of that name goes on.",
+    )

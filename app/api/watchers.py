@@ -1,0 +1,187 @@
+"""The calls that list, add, change and remove watchers. All they do is translate: what happens is the registry's."""
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Query, Request, Security
+from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPBearer
+
+from app.api import answers
+from app.api.problems import documented, invalid
+from app.api.schemas import Listing, NewWatcher, Position, Removal, Trial, WatcherShape
+from app.domain.errors import FieldProblem, NotFound
+from app.domain.watcher import name_problem
+from app.registry import Registry
+
+# For the documentation and its Authorize button; `auth.Authority` has decided before a call gets here.
+_bearer = HTTPBearer(auto_error=False, description="`CHANGEWIRE_API_TOKEN`, where it is set.")
+CHANGES = [Security(_bearer)]
+
+router = APIRouter(tags=["watchers"])
+
+
+async def registry_of(request: Request) -> Registry:
+    registry: Registry = request.app.state.registry
+    return registry
+
+
+async def possible_name(name: str) -> str:
+    """The name out of the path. One that no watcher can have is not found, and the answer says why."""
+    problem = name_problem(name)
+    if problem is not None:
+        raise NotFound(f"there is no watcher of this name: a name {problem}")
+    return name
+
+
+Watchers = Annotated[Registry, Depends(registry_of)]
+Name = Annotated[str, Depends(possible_name)]
+
+
+@router.get("/watchers", response_model=list[answers.WatcherAnswer], responses=documented(422))
+async def list_watchers(registry: Watchers, query: Annotated[Listing, Query()]) -> Response:
+    """All watchers, by name, or those in one state."""
+    return JSONResponse([answers.watcher(view) for view in await registry.watchers(query.state)])
+
+
+@router.post(
+    "/watchers",
+    status_code=201,
+    response_model=answers.WatcherAnswer,
+    dependencies=CHANGES,
+    responses={
+        200: {"model": answers.WatcherAnswer, "description": "With `dry_run`: what would be added."},
+        **documented(400, 401, 403, 409, 413, 415, 422, 503),
+    },
+)
+async def add_watcher(registry: Watchers, body: NewWatcher, query: Annotated[Trial, Query()]) -> Response:
+    """Add a watcher and start it, unless it is `paused`."""
+    _refuse_name(body.name)
+    view = await registry.add(
+        body.to_watcher(), paused=body.paused, explicit_start=body.explicit_start, dry_run=query.dry_run
+    )
+    if query.dry_run:
+        return JSONResponse(answers.watcher(view))
+    return JSONResponse(answers.watcher(view), 201, {"Location": _location(body.name)})
+
+
+@router.get("/watchers/{name}", response_model=answers.WatcherAnswer, responses=documented(404, 422))
+async def get_watcher(registry: Watchers, name: Name) -> Response:
+    """One watcher, with all defaults filled in, and its status."""
+    return JSONResponse(answers.watcher(await registry.watcher(name)))
+
+
+@router.put(
+    "/watchers/{name}",
+    response_model=answers.WatcherAnswer,
+    dependencies=CHANGES,
+    responses={
+        201: {"model": answers.WatcherAnswer, "description": "There was none of this name; it is added."},
+        **documented(400, 401, 403, 409, 413, 415, 422, 503),
+    },
+)
+async def put_watcher(registry: Watchers, name: str, body: WatcherShape, query: Annotated[Trial, Query()]) -> Response:
+    """Replace a watcher, which restarts it, or add it. Its position stays."""
+    _refuse_name(name)
+    if body.name not in ("", name):
+        raise invalid([FieldProblem("name", f"is another one than the URL's, {name}")])
+    view, added = await registry.put(
+        body.to_watcher(name), paused=body.paused, explicit_start=body.explicit_start, dry_run=query.dry_run
+    )
+    if added and not query.dry_run:
+        return JSONResponse(answers.watcher(view), 201, {"Location": _location(name)})
+    return JSONResponse(answers.watcher(view))
+
+
+@router.delete(
+    "/watchers/{name}",
+    status_code=204,
+    response_class=Response,
+    dependencies=CHANGES,
+    responses=documented(401, 403, 404, 409, 422, 503),
+)
+async def remove_watcher(registry: Watchers, name: Name, query: Annotated[Removal, Query()]) -> Response:
+    """Stop a watcher and forget it. The stream is never deleted."""
+    await registry.remove(name, delete_checkpoint=query.checkpoint == "delete")
+    return Response(status_code=204)
+
+
+@router.put(
+    "/watchers/{name}/pause",
+    status_code=202,
+    response_model=answers.WatcherAnswer,
+    dependencies=CHANGES,
+    responses=documented(401, 403, 404, 409, 422, 503),
+)
+async def pause_watcher(registry: Watchers, name: Name) -> Response:
+    """Let a watcher stand still, here and in every instance, until it is resumed. Pausing a paused one is fine."""
+    return JSONResponse(answers.watcher(await registry.pause(name)), 202)
+
+
+@router.put(
+    "/watchers/{name}/resume",
+    status_code=202,
+    response_model=answers.WatcherAnswer,
+    dependencies=CHANGES,
+    responses=documented(401, 403, 404, 409, 422, 503),
+)
+async def resume_watcher(registry: Watchers, name: Name) -> Response:
+    """Let a paused or failed watcher go on from its position."""
+    return JSONResponse(answers.watcher(await registry.resume(name)), 202)
+
+
+@router.post(
+    "/watchers/{name}/restart",
+    status_code=202,
+    response_model=answers.WatcherAnswer,
+    dependencies=CHANGES,
+    responses=documented(401, 403, 404, 409, 422, 503),
+)
+async def restart_watcher(registry: Watchers, name: Name) -> Response:
+    """Stop and start a watcher's task. A paused one has to be resumed instead."""
+    return JSONResponse(answers.watcher(await registry.restart(name)), 202)
+
+
+@router.get(
+    "/watchers/{name}/token",
+    tags=["positions"],
+    response_model=answers.TokenAnswer,
+    responses=documented(404, 422, 503),
+)
+async def get_token(registry: Watchers, name: Name) -> Response:
+    """Where a watcher's stored position is."""
+    return JSONResponse(answers.token(await registry.token(name)))
+
+
+@router.put(
+    "/watchers/{name}/token",
+    tags=["positions"],
+    response_model=answers.TokenAnswer,
+    dependencies=CHANGES,
+    responses=documented(400, 401, 403, 404, 409, 413, 415, 422, 503),
+)
+async def set_token(registry: Watchers, name: Name, body: Position) -> Response:
+    """Move a paused or failed watcher. It starts a new epoch: what was published before may be published again."""
+    return JSONResponse(answers.token(await registry.set_token(name, body.to_start())))
+
+
+@router.delete(
+    "/watchers/{name}/token",
+    tags=["positions"],
+    response_model=answers.TokenAnswer,
+    dependencies=CHANGES,
+    responses=documented(401, 403, 404, 409, 422, 503),
+)
+async def reset_token(registry: Watchers, name: Name) -> Response:
+    """Move a paused or failed watcher back to its own `start`, in a new epoch."""
+    return JSONResponse(answers.token(await registry.reset_token(name)))
+
+
+def _refuse_name(name: str) -> None:
+    problem = name_problem(name)
+    if problem is not None:
+        raise invalid([FieldProblem("name", problem)])
+
+
+def _location(name: str) -> str:
+    return f"/watchers/{quote(name, safe='')}"

@@ -1,0 +1,74 @@
+"""Checkpoints written behind: the latest wins, and publishing never waits for one.
+
+The stream is the ledger, so a checkpoint may lag; it must never lead. The relay notes a position only once everything
+up to it is acknowledged, and this task writes the newest noted one, at most twice a second (a quiet collection's at
+most every ten seconds). Not its business: which position that is.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from app.domain import backoff
+from app.domain.errors import Stale, StoreUnavailable
+from app.domain.position import Checkpoint
+from app.ports import CheckpointStore, Observer
+
+log = structlog.get_logger(__name__)
+
+BUSY_SECONDS = 0.5
+"""The least time between two checkpoints while events flow: each is a majority write and an oplog entry."""
+QUIET_SECONDS = 10.0
+"""The same while nothing but the position moves; it keeps a quiet collection's token inside the oplog."""
+
+
+class Checkpointer:
+    """Writes one watcher's checkpoints. `note` never waits; `run` is the task that writes."""
+
+    def __init__(self, store: CheckpointStore, observer: Observer, *, watcher: str, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._observer = observer
+        self._watcher = watcher
+        self._clock = clock
+        self._latest: Checkpoint | None = None
+        self._written: Checkpoint | None = None
+        self._wake = asyncio.Event()
+        self.written_at: float | None = None
+
+    def note(self, checkpoint: Checkpoint, *, quiet: bool = False) -> None:
+        """Take a position that is acknowledged; `quiet` where no event came with it."""
+        self._latest = checkpoint
+        if not quiet or self.written_at is None or self._clock() - self.written_at >= QUIET_SECONDS:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Write what is noted, for ever. Raises Stale where another epoch has begun, NotAuthorised."""
+        attempt = 0
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self.flush()
+            except StoreUnavailable as error:
+                attempt += 1
+                if attempt == 1:
+                    log.warning("checkpoint_delayed", watcher=self._watcher, error=str(error))
+                self._wake.set()
+                await asyncio.sleep(max(BUSY_SECONDS, backoff.delay(attempt, 1.0)))
+            else:
+                attempt = 0
+                await asyncio.sleep(BUSY_SECONDS)
+
+    async def flush(self) -> None:
+        """Write the newest noted position now, if it is not written yet. Raises as `run`, and StoreUnavailable."""
+        checkpoint = self._latest
+        if checkpoint is None or checkpoint is self._written:
+            return
+        if not await self._store.advance(checkpoint):
+            stored = await self._store.read()
+            if stored is not None and stored.epoch is not None and stored.epoch != checkpoint.epoch:
+                raise Stale(f"the checkpoint is of epoch {stored.epoch} by now, this writer's of {checkpoint.epoch}")
+        self._written = checkpoint
+        self.written_at = self._clock()
+        self._observer.checkpointed(self._watcher, self.written_at)

@@ -1,0 +1,16 @@
+"""The commands, one module each: `configure(parser)` declares the arguments, `run(arguments)` returns the exit code.
+
+A module imports at its top only what declaring arguments needs, so that `--help` and misuse are answered at once. What
+went wrong in a way that a person can mend is raised as CommandError and becomes one line. Not its business: finding the
+command, which `app/__main__.py` does.
+"""
+
+OK, FAILED, MISUSE = 0, 1, 2
+
+
+class CommandError(Exception):
+    """The command cannot go on; the text says why and what to do. `code` is the exit code."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code

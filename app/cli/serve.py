@@ -1,0 +1,79 @@
+"""Run the service until it gets SIGTERM or SIGINT (Ctrl-C), then finish what is in flight and end.
+
+Settings come from the environment, a .env file, and the predecessor's configuration file.
+"""
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.cli import MISUSE, OK, CommandError
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the connector.yaml to read; wins over CONFIG_FILE")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve; 0 after a complete stop, 1 where the drain did not finish in time."""
+    from app import logging
+    from app.settings import SettingsError, load
+
+    try:
+        settings = load(arguments.config)
+    except SettingsError as error:
+        raise CommandError("the settings cannot be used\n  " + "\n  ".join(error.problems), MISUSE) from None
+    logging.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
+
+    import structlog
+    import uvloop
+
+    log = structlog.get_logger("app.cli.serve")
+    for warning in settings.warnings:
+        log.warning("settings", problem=warning)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: "Settings") -> int:
+    import structlog
+
+    from app.cli.http_server import listen, server
+    from app.codec import tune_gc
+    from app.domain.errors import ChangewireError
+    from app.main import create_app
+
+    log = structlog.get_logger("app.cli.serve")
+    sockets = listen(settings.host, settings.port)
+    tune_gc()
+    try:
+        app = create_app(settings)
+    except ChangewireError as error:
+        raise CommandError(f"the settings cannot be used\n  {error}", MISUSE) from error
+    http = server(app, settings)
+
+    def stop(number: int) -> None:
+        log.info("stopping", signal=signal.Signals(number).name, drain_seconds=settings.drain_seconds)
+        http.force_exit = http.force_exit or (http.should_exit and number == signal.SIGINT)
+        http.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    log.info("listening", addresses=[each.getsockname()[:2] for each in sockets])
+    await http.serve(sockets=sockets)
+    if not http.started and not http.should_exit:
+        raise CommandError("the service could not start; the log above says why")
+    if not getattr(app.state, "drained", True):
+        raise CommandError(
+            f"batches were still in flight after {settings.drain_seconds:g} seconds; the next start reads "
+            "back from the stream how far they came, and nothing is lost"
+        )
+    log.info("stopped")
+    return OK

@@ -1,0 +1,14 @@
+"""How long to wait before trying again: exponential, capped, with full jitter.
+
+Full jitter (a uniform draw between nothing and the cap) spreads many watchers that lost the same server at once. The
+draw is the caller's, so that this stays a function.
+"""
+
+FIRST_SECONDS = 0.2
+LIMIT_SECONDS = 15.0
+
+
+def delay(attempt: int, draw: float) -> float:
+    """Return the seconds to wait before attempt `attempt` + 1 (`attempt` counts from 1), for `draw` in [0, 1)."""
+    ceiling = min(LIMIT_SECONDS, FIRST_SECONDS * 2.0 ** min(attempt - 1, 30))
+    return ceiling * draw

@@ -1,0 +1,158 @@
+"""The tree of everything that can go wrong, as the catalogue of what the service does about it.
+
+    ChangewireError
+    ├── TransientError          try again for ever, with backoff        -> RETRYING
+    │   ├── SourceUnavailable       MongoDB cannot be reached, failover, cursor killed
+    │   ├── SinkUnavailable         NATS cannot be reached, no answer in time
+    │   ├── StreamRefused           the stream is full, sealed, deleted, without a leader
+    │   └── StoreUnavailable        the registry or the checkpoints cannot be read or written
+    ├── PermanentError          a person has to act                     -> FAILED
+    │   ├── HistoryLost             the oplog no longer reaches back to the position
+    │   ├── TokenRefused            MongoDB does not take the resume token
+    │   ├── ScopeMismatch           the checkpoint was made for another collection or deployment
+    │   ├── SourceRefused           pipeline, view, system database, standalone server
+    │   ├── NotAuthorised           the account may not do what the watcher needs
+    │   ├── StreamUnsuitable        the stream cannot carry this watcher
+    │   ├── PositionUndecidable     neither stream nor checkpoint tells how far the watcher came
+    │   ├── MessageTooLarge         over NATS's max_payload while `oversize` is `fail`
+    │   ├── EventNotEncodable       an event has no Extended JSON form
+    │   └── EventTooLarge           an event exceeds the 16 MiB that MongoDB can send
+    ├── OutcomeUnknown          the batch may or may not be stored: read back, never guess
+    │   ├── FenceLost               another message is where this batch expected to be
+    │   └── SeenBefore              the stream's duplicate window knows one of the ids
+    ├── Stale                   the watcher's epoch or configuration moved on: open again
+    ├── Fenced                  another writer keeps winning: stand by
+    └── RegistryError           a request that is refused, and changes nothing
+        ├── Invalid                 422
+        ├── NotFound                404
+        ├── Conflict                409
+        └── Unavailable             503
+
+Adapters translate vendor errors into these at the rim and keep the cause (`raise … from error`). Messages are for
+people: they say what is wrong and what to do, and never carry a secret.
+"""
+
+from dataclasses import dataclass
+
+
+class ChangewireError(Exception):
+    """Something went wrong in Changewire."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+
+
+class TransientError(ChangewireError):
+    """A passing trouble; the same attempt may succeed later."""
+
+
+class SourceUnavailable(TransientError):
+    """MongoDB cannot be reached."""
+
+
+class SinkUnavailable(TransientError):
+    """NATS cannot be reached."""
+
+
+class StreamRefused(TransientError):
+    """The stream does not take messages at present."""
+
+
+class StoreUnavailable(TransientError):
+    """The state kept in MongoDB cannot be read or written."""
+
+
+class PermanentError(ChangewireError):
+    """Trying again would not help; a person has to act."""
+
+
+class HistoryLost(PermanentError):
+    """The oplog no longer reaches back to the watcher's position."""
+
+
+class TokenRefused(PermanentError):
+    """MongoDB does not accept the resume token."""
+
+
+class ScopeMismatch(PermanentError):
+    """The checkpoint belongs to another collection or deployment."""
+
+
+class SourceRefused(PermanentError):
+    """MongoDB refuses to open this change stream."""
+
+
+class NotAuthorised(PermanentError):
+    """The account may not do what the watcher needs."""
+
+
+class StreamUnsuitable(PermanentError):
+    """The stream cannot carry this watcher."""
+
+
+class PositionUndecidable(PermanentError):
+    """Neither the stream nor the checkpoint tells how far the watcher came."""
+
+
+class MessageTooLarge(PermanentError):
+    """A message exceeds what the NATS server takes."""
+
+
+class EventNotEncodable(PermanentError):
+    """An event cannot be written as Extended JSON."""
+
+
+class EventTooLarge(PermanentError):
+    """An event exceeds the 16 MiB that MongoDB can send."""
+
+
+class OutcomeUnknown(ChangewireError):
+    """Whether the batch was stored is not known."""
+
+
+class FenceLost(OutcomeUnknown):
+    """The stream has moved on since the batch was fenced."""
+
+
+class SeenBefore(OutcomeUnknown):
+    """The stream's duplicate window already knows a message of the batch."""
+
+
+class Stale(ChangewireError):
+    """The watcher's epoch or configuration has moved on."""
+
+
+class Fenced(ChangewireError):
+    """Another writer keeps publishing this watcher's changes."""
+
+
+class RegistryError(ChangewireError):
+    """A request that cannot be met; it changed nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """One thing wrong with a request: `field` is a dotted path such as `sink.stream`, `problem` a sentence."""
+
+    field: str
+    problem: str
+
+
+class Invalid(RegistryError):
+    """The request is not valid."""
+
+    def __init__(self, message: str = "", problems: tuple[FieldProblem, ...] = ()) -> None:
+        super().__init__(message or "; ".join(f"{p.field}: {p.problem}" for p in problems))
+        self.problems = problems
+
+
+class NotFound(RegistryError):
+    """There is no such watcher."""
+
+
+class Conflict(RegistryError):
+    """The request contradicts what is there."""
+
+
+class Unavailable(RegistryError):
+    """A server that is needed to answer this cannot be reached."""

@@ -1,0 +1,29 @@
+"""What travels from the cursor to the stream: one change, encoded and named.
+
+How it is made is the codec's business, where it goes is the relay's.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Change:
+    """One change on its way to the stream: a message without its subject.
+
+    The only object made per event; not frozen, because that makes the making of one slower.
+    """
+
+    token: str
+    """The resume token's `_data`: hexadecimal, compares in the order of the change stream."""
+    operation: str
+    """The event's `operationType`, such as `insert`."""
+    body: bytes
+    """The whole event as relaxed Extended JSON v2, UTF-8."""
+    wall_time: float
+    """When the server made the change, in seconds since 1970 (`wallTime`); 0.0 where the event does not say."""
+    id: str
+    """`Nats-Msg-Id`: the token, and from the second epoch on its suffix."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """`Changewire-*` headers, name and value; mostly none."""
+    pointer: bytes | None = None
+    """Where the message would be too large for the server: the small body that will stand in its place."""

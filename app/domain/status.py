@@ -1,0 +1,88 @@
+"""What there is to say about a watcher and about the service at a moment. Values only; times are seconds since 1970."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from app.domain.lifecycle import State
+from app.domain.watcher import StoredWatcher
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSeen:
+    """The last error of a watcher; `count` is how often it came in a row."""
+
+    type: str
+    message: str
+    time: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a watcher does. `rates` are per second, over the last ten seconds and the last minute."""
+
+    state: State
+    since: float
+    reason: str | None = None
+    last_error: ErrorSeen | None = None
+    restarts: int = 0
+    published: int = 0
+    skipped: int = 0
+    rate_10s: float = 0.0
+    rate_60s: float = 0.0
+    publish_mode: str | None = None
+    """`atomic`, `window` or `single`; None until the stream was reached."""
+    fence: str | None = None
+    """`stream` where the stream is the watcher's alone, else `subject`; None until the stream was reached."""
+    notes: tuple[str, ...] = ()
+    """What is not an error and a person should know, such as the reason for a fallback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a watcher is behind. None where it is not known yet; `why` says why the headroom is not."""
+
+    seconds: float | None
+    oplog_headroom_seconds: float | None
+    oplog_headroom_why: str | None
+    last_event_at: float | None
+    checkpoint_age_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenView:
+    """Where a watcher's stored position is. `token` is None before its first start."""
+
+    token: str | None
+    cluster_time: float | None
+    stream_sequence: int | None
+    epoch: int
+    updated_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class WatcherView:
+    """A watcher with its status."""
+
+    stored: StoredWatcher
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A part of the service. `reason` is set where it is not up."""
+
+    up: bool
+    reason: str | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The service as its probes see it; `components` are `mongo`, `nats` and `watchers`."""
+
+    components: Mapping[str, Component]
+
+    @property
+    def up(self) -> bool:
+        return all(component.up for component in self.components.values())

@@ -1,0 +1,99 @@
+"""Subjects and stream names: from a watcher's template to what NATS accepts, and whether two spaces overlap.
+
+Names of collections may hold dots, spaces and wildcards, which mean something in a subject. They are escaped like in a
+URL (`%2E`), and `%` itself too, so that the name can be had back.
+"""
+
+import re
+from urllib.parse import unquote
+
+FIELDS = ("stream", "database", "collection", "operation")
+_FIELD = re.compile(r"\{([^{}]*)\}")
+# White space, control characters, the separator, the wildcards, the escape, a path's and a template's characters.
+_FORBIDDEN = re.compile(r"[\s\x00-\x1f\x7f.*>%/\\{}]")
+
+
+def escape(name: str) -> str:
+    """Return `name` as one subject token, which is also a valid stream name; `unescape` gives `name` back."""
+    escaped = _FORBIDDEN.sub(lambda found: "".join(f"%{byte:02X}" for byte in found.group().encode()), name)
+    return "%24" + escaped[1:] if escaped.startswith("$") else escaped
+
+
+def unescape(token: str) -> str:
+    """Return the name that `escape` made `token` from."""
+    return unquote(token)
+
+
+def template_problem(template: str) -> str | None:
+    """Say in a sentence what is wrong with a subject template, or return None."""
+    unknown = [field for field in _FIELD.findall(template) if field not in FIELDS]
+    if unknown:
+        return f"knows no field {{{unknown[0]}}}; there are {', '.join('{' + field + '}' for field in FIELDS)}"
+    literal = _FIELD.sub("x", template)
+    if "{" in literal or "}" in literal:
+        return "has a brace that is not closed"
+    return subject_problem(literal)
+
+
+def subject_problem(subject: str) -> str | None:
+    """Say in a sentence why `subject` cannot be published to, or return None."""
+    if not subject:
+        return "is empty"
+    if re.search(r"[\s\x00-\x1f\x7f]", subject):
+        return "holds white space or a control character"
+    if any(not token for token in subject.split(".")):
+        return "has an empty part: it starts or ends with a dot, or has two in a row"
+    if "*" in subject or ">" in subject:
+        return "holds a wildcard (* or >), which cannot be published to"
+    if subject.startswith("$"):
+        return "starts with $, which NATS keeps for itself"
+    return None
+
+
+def stream_name_problem(name: str) -> str | None:
+    """Say in a sentence why NATS refuses `name` for a stream, or return None."""
+    if not name:
+        return "is empty"
+    if len(name.encode()) > 255:
+        return "is longer than the 255 bytes that NATS allows"
+    if re.search(r"[\s\x00-\x1f\x7f.*>/\\]", name):
+        return "holds a character that NATS does not allow in a stream's name (white space . * > / \\)"
+    return None
+
+
+def render(template: str, *, stream: str, database: str, collection: str, operation: str) -> str:
+    """Fill a template in; the result is a subject. `stream` stands as it is, names and operation are escaped."""
+    values = {"stream": stream, "database": escape(database), "collection": escape(collection), "operation": operation}
+    return _FIELD.sub(lambda found: values[found.group(1)], template)
+
+
+def space(template: str, *, stream: str, database: str, collection: str) -> str:
+    """Return the filter that covers every subject of a watcher: its template with the operation left open."""
+    return ".".join(
+        "*" if "{operation}" in token else token
+        for token in render(
+            template, stream=stream, database=database, collection=collection, operation="{operation}"
+        ).split(".")
+    )
+
+
+def covers(filter_: str, space_: str) -> bool:
+    """Tell whether every subject that `space_` matches is matched by `filter_`."""
+    wanted, offered = space_.split("."), filter_.split(".")
+    for index, token in enumerate(offered):
+        if token == ">":
+            return len(wanted) > index
+        if index >= len(wanted) or wanted[index] == ">" or (token != "*" and token != wanted[index]):
+            return False
+    return len(wanted) == len(offered)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Tell whether some subject is matched by both filters."""
+    left, right = one.split("."), other.split(".")
+    for a, b in zip(left, right, strict=False):
+        if ">" in (a, b):
+            return True
+        if a != b and "*" not in (a, b):
+            return False
+    return len(left) == len(right)

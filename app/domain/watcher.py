@@ -1,0 +1,266 @@
+"""A watcher as the user describes it, with every default filled in.
+
+Values only. The HTTP schema (`api/schemas.py`) and the predecessor's file (`connector_yaml.py`) are two ways to make
+one; both go through `from_document`, and what can be refused without asking a server is refused in `problems`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from app.domain import subjects
+from app.domain.errors import FieldProblem
+from app.domain.lifecycle import Desired
+from app.domain.tokens import is_token
+
+PUBLISHED = ("insert", "update", "replace", "delete")
+"""The operations that are published where the watcher names none; the predecessor's four."""
+OPERATIONS = (
+    *PUBLISHED, "drop", "rename", "dropDatabase", "invalidate", "create", "createIndexes", "dropIndexes", "modify",
+    "shardCollection", "reshardCollection", "refineCollectionShardKey",
+)  # fmt: skip
+SYSTEM_DATABASES = ("admin", "config", "local")
+MAX_NAME = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where changes are read."""
+
+    database: str
+    collection: str
+    pipeline: tuple[Mapping[str, Any], ...] = ()
+    full_document: str | None = "updateLookup"
+    full_document_before_change: str | None = "whenAvailable"
+    pre_and_post_images: bool = False
+    show_expanded_events: bool = False
+
+    @property
+    def namespace(self) -> str:
+        return f"{self.database}.{self.collection}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where they are published. `stream` is never empty on a watcher that came through `from_document`."""
+
+    stream: str = ""
+    subject: str = "{stream}.{operation}"
+    operations: tuple[str, ...] = PUBLISHED
+    oversize: Literal["claim_check", "fail"] = "claim_check"
+    replicas: int = 1
+    max_age_seconds: float = 0
+    max_bytes: int = -1
+    duplicate_window_seconds: float = 120
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPlace:
+    """The collection a watcher's position is kept in."""
+
+    database: str = "resume-tokens"
+    collection: str = ""
+    capped: bool = False
+    size_in_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a watcher without a position begins. `value` is seconds since 1970, a token, or None."""
+
+    at: Literal["latest", "earliest", "timestamp", "token"] = "latest"
+    value: float | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """One collection's way to one stream."""
+
+    name: str
+    source: Source
+    sink: Sink = field(default_factory=Sink)
+    checkpoint: CheckpointPlace = field(default_factory=CheckpointPlace)
+    start: Start = field(default_factory=Start)
+    on_history_lost: Literal["fail"] = "fail"
+
+    @property
+    def space(self) -> str:
+        """The filter that covers every subject this watcher publishes to."""
+        return subjects.space(
+            self.sink.subject,
+            stream=self.sink.stream,
+            database=self.source.database,
+            collection=self.source.collection,
+        )
+
+    def subject(self, operation: str) -> str:
+        """The subject of a change with this operation."""
+        return subjects.render(
+            self.sink.subject,
+            stream=self.sink.stream,
+            database=self.source.database,
+            collection=self.source.collection,
+            operation=operation,
+        )
+
+    def with_defaults(self) -> "Watcher":
+        """Fill in what follows from the collection's name: stream and checkpoint collection."""
+        return replace(
+            self,
+            sink=replace(self.sink, stream=self.sink.stream or subjects.escape(self.source.collection.upper())),
+            checkpoint=replace(self.checkpoint, collection=self.checkpoint.collection or self.source.collection),
+        )
+
+    def digest(self) -> str:
+        """A short hash of everything in the watcher; two equal watchers have the same."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWatcher:
+    """A watcher in the registry's store.
+
+    `revision` grows with each change of anything here; a writer names the one it has read. `new_start` is set while an
+    explicit start has not been acted upon: the first opening resolves it, stores the position and takes the flag back.
+    """
+
+    watcher: Watcher
+    desired: Desired = Desired.RUNNING
+    revision: int = 1
+    new_start: bool = False
+    origin: Literal["http", "file"] = "http"
+
+    @property
+    def name(self) -> str:
+        return self.watcher.name
+
+
+def problems(watcher: Watcher, *, state_database: str) -> list[FieldProblem]:
+    """List what is wrong with a watcher as far as it can be told without a server; empty where nothing is."""
+    found: list[FieldProblem] = []
+
+    def wrong(where: str, problem: str | None) -> None:
+        if problem is not None:
+            found.append(FieldProblem(where, problem))
+
+    wrong("name", name_problem(watcher.name))
+    source, sink, checkpoint = watcher.source, watcher.sink, watcher.checkpoint
+    for where, database in (("source.database", source.database), ("checkpoint.database", checkpoint.database)):
+        wrong(where, _database_problem(database))
+        if database == state_database:
+            wrong(where, f"is {database}, where Changewire keeps its own state")
+    wrong("source.collection", _collection_problem(source.collection))
+    wrong("checkpoint.collection", _collection_problem(checkpoint.collection))
+    if (source.database, source.collection) == (checkpoint.database, checkpoint.collection):
+        wrong("checkpoint.collection", "is the watched collection itself; each checkpoint would be a change")
+    wrong("sink.stream", subjects.stream_name_problem(sink.stream))
+    template = subjects.template_problem(sink.subject)
+    wrong("sink.subject", template)
+    if template is None:
+        wrong("sink.subject", subjects.subject_problem(watcher.subject("insert")))
+    for operation in sink.operations:
+        if operation not in OPERATIONS:
+            wrong("sink.operations", f"knows no operation {operation!r}; there are {', '.join(OPERATIONS)}")
+    if not sink.operations:
+        wrong("sink.operations", "is empty: nothing would be published")
+    if checkpoint.capped and checkpoint.size_in_bytes <= 0:
+        wrong("checkpoint.size_in_bytes", "must be more than 0 for a capped collection, for example 4096")
+    if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
+        wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
+    return found
+
+
+def name_problem(name: str) -> str | None:
+    """Say in a sentence why `name` cannot name a watcher, or return None."""
+    if not name or len(name) > MAX_NAME:
+        return f"must have 1 to {MAX_NAME} characters"
+    if name in (".", ".."):
+        return "cannot be . or .., which mean something else in a URL"
+    if any(character in "/\\?#%" or character.isspace() or not character.isprintable() for character in name):
+        return "may not hold a slash, ?, #, %, white space or a control character: it is part of a URL"
+    return None
+
+
+def _database_problem(name: str) -> str | None:
+    if not name:
+        return "is empty"
+    if len(name.encode()) > 63:
+        return "is longer than the 63 bytes that MongoDB allows"
+    if any(character in '/\\. "$\0' for character in name):
+        return "holds a character that MongoDB does not allow in a database's name (/ \\ . \" $ or a space)"
+    if name in SYSTEM_DATABASES:
+        return f"is {name}, a system database, which cannot be used"
+    return None
+
+
+def _collection_problem(name: str) -> str | None:
+    if not name:
+        return "is empty"
+    if len(name.encode()) > 235:
+        return "is longer than MongoDB allows"
+    if "\0" in name or "$" in name or name.startswith(".") or name.endswith("."):
+        return "is not a collection's name: no $, no NUL, no dot at either end"
+    if name.startswith("system."):
+        return "is a system collection, which cannot be watched"
+    return None
+
+
+def to_document(watcher: Watcher) -> dict[str, Any]:
+    """Return the watcher in the shape of the HTTP interface, without `paused` (that is desired state)."""
+    document = asdict(watcher)
+    document["source"]["pipeline"] = [dict(stage) for stage in watcher.source.pipeline]
+    document["sink"]["operations"] = list(watcher.sink.operations)
+    start = watcher.start
+    if start.at == "timestamp":
+        moment = datetime.fromtimestamp(float(start.value or 0), UTC)
+        document["start"] = {"at": {"timestamp": moment.isoformat().replace("+00:00", "Z")}}
+    elif start.at == "token":
+        document["start"] = {"at": {"token": start.value}}
+    else:
+        document["start"] = {"at": start.at}
+    return document
+
+
+def from_document(document: Mapping[str, Any]) -> Watcher:
+    """Read what `to_document` wrote; missing fields take their defaults.
+
+    The document's types have been checked by whoever took it in. Raises TypeError for a field that does not exist.
+    """
+    source = dict(document["source"])
+    source["pipeline"] = tuple(source.get("pipeline") or ())
+    sink = dict(document.get("sink") or {})
+    if "operations" in sink:
+        sink["operations"] = tuple(sink["operations"])
+    rest = {key: value for key, value in document.items() if key in ("name", "on_history_lost")}
+    return Watcher(
+        source=Source(**source),
+        sink=Sink(**sink),
+        checkpoint=CheckpointPlace(**(document.get("checkpoint") or {})),
+        start=start_from_document(document.get("start") or {"at": "latest"}),
+        **rest,
+    ).with_defaults()
+
+
+def start_from_document(document: Mapping[str, Any]) -> Start:
+    """Read a start position: `{"at": "latest" | "earliest" | {"timestamp": …} | {"token": …}}`, or the inner object.
+
+    A timestamp is ISO 8601 text with an offset, a datetime, or seconds since 1970. Raises ValueError.
+    """
+    inner = document.get("at", document)
+    if isinstance(inner, str):
+        if inner not in ("latest", "earliest"):
+            raise ValueError("must be latest, earliest, or an object with a timestamp or a token")
+        return Start(at="latest" if inner == "latest" else "earliest")
+    if "token" in inner:
+        return Start(at="token", value=str(inner["token"]))
+    moment = inner["timestamp"]
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    if isinstance(moment, datetime):
+        if moment.tzinfo is None:
+            raise ValueError("the timestamp has no offset; write for example 2026-01-01T00:00:00Z")
+        moment = moment.timestamp()
+    return Start(at="timestamp", value=float(moment))

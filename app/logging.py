@@ -1,0 +1,126 @@
+"""How the service logs: events with fields, as JSON lines or for people, uvicorn's and the vendors' among them.
+
+Every line passes a processor that takes credentials out, whoever wrote it. `redact` does the same for a text that goes
+elsewhere. Not its business: what is logged, and where the lines go after standard output or error.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any, Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+REDACTED = "***"
+_SHORTEST_SECRET = 4
+
+# Greedy, so that an unescaped @ in a password is covered; up to the next "://", so that hosts before it stay readable.
+_URI_CREDENTIALS = re.compile(r"(://)(?:(?!://)[^\s\"'<>])*@")
+_BEARER = re.compile(r"(?i)\b((?:bearer|basic)\s+)[A-Za-z0-9._~+/=!-]+")
+_ASSIGNED = re.compile(r"(?i)((?:password|passwd|session_token|api_token|secret)[\"']?\s*[=:]\s*[\"']?)[^\s&,\"';]+")
+_SECRET_KEYS = frozenset(
+    {"authorization", "proxy-authorization", "password", "api_token", "nats_token", "secret", "seed"}
+)
+
+# Chatty below warning, and nothing an operator can act on.
+_QUIET = ("pymongo", "nats", "asyncio", "watchfiles")
+
+
+def configure(
+    level: str = "info",
+    log_format: Literal["json", "console"] | None = None,
+    *,
+    secrets: Iterable[str] = (),
+    stream: TextIO | None = None,
+) -> None:
+    """Set up structlog and the standard library's logging; may be called again.
+
+    `log_format` None is console on a terminal and json elsewhere. `secrets` are values that are taken out wherever
+    they appear. `stream` is standard output unless given.
+    """
+    out = stream or sys.stdout
+    console = log_format == "console" or (log_format is None and out.isatty())
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        Redactor(secrets),
+    ]
+    renderer: Processor = structlog.processors.JSONRenderer(ensure_ascii=False)
+    if console:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=out.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
+        )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[_without_colour_twin, structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(number)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        uvicorn = logging.getLogger(name)
+        uvicorn.handlers, uvicorn.propagate = [], True
+        uvicorn.setLevel(logging.NOTSET)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return `text` without credentials in URIs, Authorization values, passwords in assignments, and `secrets`."""
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:  # a shorter one would tear ordinary words apart
+            text = text.replace(secret, REDACTED)
+    if "://" in text and "@" in text:
+        text = _URI_CREDENTIALS.sub(rf"\1{REDACTED}@", text)
+    text = _BEARER.sub(rf"\1{REDACTED}", text)
+    return _ASSIGNED.sub(rf"\1{REDACTED}", text)
+
+
+class Redactor:
+    """The processor: applies `redact` to every text in an event, at any depth."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        # The longest first: one secret may be part of another.
+        self._secrets = tuple(sorted(secrets, key=len, reverse=True))
+
+    def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
+        return {key: self._clean(key, value) for key, value in event.items()}
+
+    def _clean(self, key: object, value: Any, depth: int = 0) -> Any:
+        if isinstance(key, str) and key.lower() in _SECRET_KEYS:
+            return REDACTED
+        if isinstance(value, str):
+            return redact(value, self._secrets)
+        if isinstance(value, (bool, int, float, type(None))) or (isinstance(key, str) and key.startswith("_")):
+            return value
+        if depth < 4:
+            if isinstance(value, dict):
+                return {inner: self._clean(inner, each, depth + 1) for inner, each in value.items()}
+            if isinstance(value, (list, tuple)):
+                return [self._clean(None, each, depth + 1) for each in value]
+        return redact(str(value), self._secrets)
+
+
+def _without_colour_twin(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """uvicorn attaches a coloured copy of its message."""
+    event.pop("color_message", None)
+    return event

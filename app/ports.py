@@ -1,0 +1,231 @@
+"""The seams: what the pipeline needs of the world, as protocols in the project's own terms.
+
+Each has an adapter for the real server in `adapters/` and a scripted fake in `tests/fakes.py`; both pass the same
+contract suite in `tests/contract/`. No vendor's type and no vendor's error crosses these lines: adapters raise the
+errors of `domain/errors.py`, with the vendor's error as their cause.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from app.domain.events import Change
+from app.domain.lifecycle import State
+from app.domain.position import Checkpoint, Tail
+from app.domain.watcher import Start, StoredWatcher, Watcher
+
+
+@dataclass(slots=True)
+class SourceBatch:
+    """What one read brought, possibly nothing but a newer position.
+
+    `events` are raw BSON change events in stream order, `position` the token that covers all of them (MongoDB's
+    postBatchResumeToken), `operation_time` the server's own in seconds since 1970, `size` the events' bytes.
+    """
+
+    events: list[bytes]
+    position: str
+    operation_time: int
+    size: int
+
+
+class ChangeSource(Protocol):
+    """One watcher's change stream. One reader at a time."""
+
+    @property
+    def scope(self) -> str:
+        """Deployment and collection a token of this source is good for, for example `rs0/shop.orders`.
+
+        Known after `prepare`."""
+
+    async def prepare(self) -> int:
+        """Reach the server, create the collection where the watcher asks for images; return its operationTime
+        (seconds since 1970).
+
+        Raises SourceUnavailable, NotAuthorised, SourceRefused (standalone server, view, bad pipeline)."""
+
+    async def locate(self, start: Start) -> str:
+        """Return the token of a start position. Reading after it delivers everything from that position on.
+
+        Raises HistoryLost where the oplog does not reach back to it, TokenRefused for a token that is not one."""
+
+    async def open(self, after: str) -> None:
+        """Begin to read after a token (an event's, an invalidate's or a high-water mark).
+
+        A token that the server refuses though its moment is still in the oplog (280: the options changed) is replaced
+        by its cluster time, and what is not later than it is skipped.
+        Raises SourceUnavailable, HistoryLost, TokenRefused, NotAuthorised, SourceRefused."""
+
+    async def read(self) -> SourceBatch:
+        """Wait for events, for half a second at most, and return them, or an empty batch.
+
+        Survives drop, rename and invalidate (reads on with `startAfter`). Errors as `open`; after one, open again.
+        Being cancelled leaves the source usable for `close` only."""
+
+    async def close(self) -> None:
+        """End the cursor on the server. Never raises; may be called twice."""
+
+
+class EventSink(Protocol):
+    """One watcher's place on its stream. One writer at a time in this process; others may exist elsewhere."""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the stream carries this watcher's subjects alone, so that its last sequence is the fence."""
+
+    @property
+    def mode(self) -> Literal["atomic", "window", "single"]:
+        """How a batch is published: one atomic batch, a chained window of single messages, or one by one."""
+
+    async def prepare(self, *, may_create: bool) -> None:
+        """Find the stream, or create it; switch atomic batches and direct reads on where that is allowed.
+
+        Raises SinkUnavailable, StreamRefused (absent while `may_create` is false), StreamUnsuitable (its subjects do
+        not cover the watcher's; neither atomic batches nor a safe fallback), NotAuthorised."""
+
+    async def tail(self) -> Tail:
+        """Read the stream's end from its leader. Raises SinkUnavailable, StreamRefused, NotAuthorised."""
+
+    async def publish(self, changes: Sequence[Change], fence: int) -> int:
+        """Store the changes after sequence `fence`, all in order, and return the new last sequence.
+
+        At most `limits.max_batch` changes; a change that is `too_large` first needs `claim_check`.
+        Raises FenceLost, SeenBefore, OutcomeUnknown: the changes may be stored, wholly or from the front on; read back.
+        Raises StreamRefused, SinkUnavailable, NotAuthorised: nothing of them is stored."""
+
+    async def publish_singly(self, change: Change, fence: int) -> int:
+        """Publish one change; where the duplicate window knows its id it counts as published.
+
+        Returns the stream's last sequence as far as known: the new message's, or `fence` for a known one.
+        Errors as `publish`."""
+
+    def too_large(self, change: Change) -> bool:
+        """Whether the server would refuse the message (body and headers count against its `max_payload`)."""
+
+    async def claim_check(self, change: Change, pointer: bytes) -> Change:
+        """Store the body in the object store, under the token's name, and return the change that points to it.
+
+        Idempotent. Raises SinkUnavailable, StreamRefused."""
+
+    async def close(self) -> None:
+        """Release what the sink holds. Never raises."""
+
+
+class CheckpointStore(Protocol):
+    """One watcher's stored position."""
+
+    async def read(self) -> Checkpoint | None:
+        """Return the newest stored position. Raises StoreUnavailable, NotAuthorised."""
+
+    async def create(self, checkpoint: Checkpoint) -> bool:
+        """Store the first position, durably (majority); False, changing nothing, where there is one by now.
+
+        Atomic: of two instances that start at once, one gets True (a fixed `_id`, lower than any the predecessor's
+        driver makes, collides for the other). Raises StoreUnavailable, NotAuthorised."""
+
+    async def advance(self, checkpoint: Checkpoint) -> bool:
+        """Store a later position of the same epoch, durably (majority).
+
+        Returns False, and changes nothing, where what is stored is of another epoch or not earlier: another instance
+        was there. Where there is none (dropped meanwhile) it is created. Raises StoreUnavailable, NotAuthorised."""
+
+    async def begin(self, checkpoint: Checkpoint) -> None:
+        """Store a position unconditionally: a deliberate move, the first of its epoch. Creates where there is none.
+
+        Raises StoreUnavailable, NotAuthorised."""
+
+    async def delete(self) -> None:
+        """Forget the position. Raises StoreUnavailable, NotAuthorised."""
+
+
+class WatcherStore(Protocol):
+    """The registry's memory, shared by every instance on the same state database."""
+
+    async def load(self) -> list[StoredWatcher]:
+        """Return all watchers, by name. Raises StoreUnavailable."""
+
+    async def get(self, name: str) -> StoredWatcher | None:
+        """Return one. Raises StoreUnavailable."""
+
+    async def insert(self, stored: StoredWatcher) -> None:
+        """Add one. Raises Conflict where the name is taken, StoreUnavailable."""
+
+    async def replace(self, stored: StoredWatcher, *, expected_revision: int) -> None:
+        """Replace one whose revision is still the expected one (`stored.revision` is the new one).
+
+        Raises Conflict where it is not, NotFound, StoreUnavailable."""
+
+    async def delete(self, name: str) -> None:
+        """Remove one. Raises NotFound, StoreUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A batch that is acknowledged. Times are seconds; `acked_at` is since 1970."""
+
+    watcher: str
+    collection: str
+    subjects: dict[str, str] = field(repr=False)
+    """The subject of each operation that is in the batch."""
+    changes: Sequence[Change] = field(repr=False)
+    read_seconds: float
+    """From the read to the acknowledgement."""
+    publish_seconds: float
+    """From the publish to the acknowledgement."""
+    acked_at: float
+
+
+class Observer(Protocol):
+    """Who is told what happens, for metrics. Never raises, never waits."""
+
+    def published(self, batch: Published) -> None: ...
+    def skipped(self, watcher: str, reason: str, count: int) -> None: ...
+    def publish_failed(self, watcher: str, subject: str, count: int) -> None: ...
+    def state(self, watcher: str, state: State) -> None: ...
+    def restarted(self, watcher: str, reason: str) -> None: ...
+    def position(self, watcher: str, *, lag_seconds: float | None, headroom_seconds: float | None) -> None: ...
+    def checkpointed(self, watcher: str, at: float) -> None: ...
+    def forget(self, watcher: str) -> None: ...
+    def command_started(self, database: str, command: str) -> None: ...
+    def command_succeeded(self, database: str, command: str, seconds: float) -> None: ...
+    def command_failed(self, database: str, command: str, seconds: float) -> None: ...
+
+
+class Mongo(Protocol):
+    """The deployment as a whole: what the registry and the probes ask of it."""
+
+    async def ping(self) -> int:
+        """Return the server's operationTime, in seconds since 1970 (0 from a standalone server).
+
+        Raises SourceUnavailable with the reason, within two seconds."""
+
+    async def oplog_first(self) -> int | None:
+        """Return the second of the oplog's first entry; None where the account may not read it."""
+
+    async def check_source(self, watcher: Watcher) -> None:
+        """Try the watcher's change stream without keeping it: pipeline, view, privileges, server kind.
+
+        Raises Invalid for what the user has to change, Unavailable where the server cannot be reached."""
+
+    async def check_token(self, watcher: Watcher, token: str) -> None:
+        """Refuse a token of another collection, of the future, or that the server does not take.
+
+        Raises Invalid, Unavailable."""
+
+    def source(self, watcher: Watcher) -> ChangeSource: ...
+
+    def checkpoints(self, watcher: Watcher) -> CheckpointStore: ...
+
+
+class Nats(Protocol):
+    """The NATS account as a whole: what the registry and the probes ask of it."""
+
+    async def ping(self) -> None:
+        """Raises SinkUnavailable with the reason, within two seconds."""
+
+    async def check_sink(self, watcher: Watcher) -> None:
+        """Look whether the stream can carry the watcher, changing nothing.
+
+        Raises Conflict (subjects do not cover, taken by another stream), Invalid, Unavailable."""
+
+    def sink(self, watcher: Watcher) -> EventSink: ...

@@ -1,0 +1,51 @@
+"""How far a watcher came in this process: kept over restarts of its relay, read by status, lag and metrics.
+
+Plain data with one writer, the relay. Not its business: deciding anything from it (`domain/position.py`).
+"""
+
+from dataclasses import dataclass, field
+
+from app.domain.position import Reached
+
+_SECONDS = 60
+
+
+@dataclass(slots=True)
+class Rates:
+    """Events per second, counted in one slot per second of the last minute."""
+
+    _slots: list[int] = field(default_factory=lambda: [0] * _SECONDS)
+    _newest: int = 0
+
+    def add(self, count: int, now: float) -> None:
+        self._turn(int(now))
+        self._slots[int(now) % _SECONDS] += count
+
+    def per_second(self, window: int, now: float) -> float:
+        """Return the mean over the last `window` whole seconds (at most 60), the running one included."""
+        self._turn(int(now))
+        return sum(self._slots[(int(now) - back) % _SECONDS] for back in range(window)) / window
+
+    def _turn(self, now: int) -> None:
+        for second in range(max(self._newest + 1, now - _SECONDS + 1), now + 1):
+            self._slots[second % _SECONDS] = 0
+        self._newest = max(self._newest, now)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a watcher's relay has reached and counted. Times are seconds since 1970."""
+
+    reached: Reached | None = None
+    operation_time: int = 0
+    """The server's operationTime in the last reply."""
+    last_event_at: float | None = None
+    checkpointed_at: float | None = None
+    published: int = 0
+    skipped: int = 0
+    losses: int = 0
+    """Races lost in a row to another writer."""
+    publish_mode: str | None = None
+    fence: str | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+    rates: Rates = field(default_factory=Rates)

@@ -1,0 +1,179 @@
+"""Publishing a batch for certain: fenced, and after any unknown outcome read back instead of guessed.
+
+The relay hands over batches; this puts each change on the stream once and in order, or raises what ended the attempt.
+It holds the fence (the sequence that the next publish expects) and moves `Progress.reached` forward. Not its business:
+where the changes come from, when to try again after the server is gone (`supervisor.py`).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import structlog
+
+from app.domain.errors import Fenced, FenceLost, OutcomeUnknown, SeenBefore, SinkUnavailable
+from app.domain.events import Change
+from app.domain.position import GoOn, Reached, decide_read_back
+from app.domain.watcher import Watcher
+from app.ports import EventSink, Observer, Published
+from app.progress import Progress
+
+log = structlog.get_logger(__name__)
+
+MAX_MESSAGES = 1000
+"""The most that JetStream takes in one atomic batch (error 10199 beyond)."""
+MAX_BYTES = 4 * 1024 * 1024
+"""A batch is bounded by bytes too, so that a slow link can carry it before its deadline."""
+HEADER_BYTES = 256
+"""What a message's headers and subject come to, roughly."""
+MAX_UNKNOWN = 5
+"""Unknown outcomes in a row, without any progress, after which the connection counts as unusable."""
+
+
+class Publisher:
+    """One relay's way onto its stream. One caller at a time."""
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        sink: EventSink,
+        progress: Progress,
+        observer: Observer,
+        *,
+        losses: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._watcher = watcher
+        self._sink = sink
+        self._progress = progress
+        self._observer = observer
+        self._losses = losses
+        self._clock = clock
+        self._subjects = {operation: watcher.subject(operation) for operation in watcher.sink.operations}
+        self._fence = 0
+        self._at_once = MAX_MESSAGES
+
+    def begin(self, reached: Reached, fence: int) -> None:
+        """Take over the position that the opening has decided."""
+        self._progress.reached = reached
+        self._fence = fence
+
+    @property
+    def reached(self) -> Reached:
+        """The position up to which all is acknowledged."""
+        assert self._progress.reached is not None, "begin comes first"
+        return self._progress.reached
+
+    async def publish(self, changes: Sequence[Change], read_at: float) -> None:
+        """Put the changes on the stream, each once and in order, whoever else may be writing.
+
+        `read_at` is the perf_counter() at which they were read. Raises SinkUnavailable, StreamRefused, NotAuthorised,
+        Stale, Fenced."""
+        waiting = changes
+        if changes[0].token <= self.reached.token:
+            # Reading back may have moved the position past what was still on its way here.
+            waiting = self._not_there_yet(changes, self.reached.token)
+        unknown = 0
+        while waiting:
+            unit = await self._cut(waiting)
+            began = time.perf_counter()
+            try:
+                sequence = await self._sink.publish(unit, self._fence)
+            except OutcomeUnknown as error:
+                rest = await self._resolve(waiting, len(unit), error)
+                unknown = 0 if len(rest) < len(waiting) else unknown + 1
+                if unknown >= MAX_UNKNOWN:
+                    raise SinkUnavailable(f"{unknown} publishes in a row had no certain outcome: {error}") from error
+                waiting = rest
+                continue
+            self._acknowledged(unit, sequence, began, read_at)
+            waiting = waiting[len(unit) :]
+            unknown = 0
+
+    async def _cut(self, waiting: Sequence[Change]) -> Sequence[Change]:
+        """Take as many changes from the front as one publish carries; bodies too large go to the object store."""
+        unit: list[Change] = []
+        size = 0
+        for change in waiting[: self._at_once]:
+            size += len(change.body if change.pointer is None else change.pointer) + HEADER_BYTES
+            if unit and size > MAX_BYTES:
+                break
+            unit.append(change if change.pointer is None else await self._sink.claim_check(change, change.pointer))
+        return unit
+
+    async def _resolve(self, waiting: Sequence[Change], tried: int, error: OutcomeUnknown) -> Sequence[Change]:
+        """Find out what a publish of `tried` changes came to, and return what still has to be published."""
+        before = self.reached.token
+        rest = await self._read_back(waiting, error)
+        moved = self.reached.token > before
+        if isinstance(error, FenceLost):
+            if moved:
+                self._count_loss()
+        elif isinstance(error, SeenBefore):
+            if len(rest) == len(waiting):
+                return await self._publish_singly(rest, tried)
+        else:
+            self._observer.publish_failed(self._watcher.name, self._subjects[waiting[0].operation], tried)
+            self._at_once = max(1, tried // 2)
+        return rest
+
+    async def _read_back(self, waiting: Sequence[Change], error: OutcomeUnknown) -> Sequence[Change]:
+        """Read the stream's end, take its position and fence over, and return what is not there yet."""
+        reached = self.reached
+        tail = await self._sink.tail()
+        now: GoOn = decide_read_back(reached=reached, tail=tail, exclusive=self._sink.exclusive)
+        rest = self._not_there_yet(waiting, now.token)
+        self._fence = now.fence
+        if now.token > reached.token:
+            self._progress.reached = replace(reached, token=now.token, sequence=tail.last_sequence)
+        log.info(
+            "read_back", watcher=self._watcher.name, cause=type(error).__name__, error=str(error),
+            there=len(waiting) - len(rest), rest=len(rest), fence=now.fence,
+        )  # fmt: skip
+        return rest
+
+    def _not_there_yet(self, waiting: Sequence[Change], position: str) -> Sequence[Change]:
+        rest = [change for change in waiting if change.token > position]
+        if there := len(waiting) - len(rest):
+            self._progress.skipped += there
+            self._observer.skipped(self._watcher.name, "already_there", there)
+        return rest
+
+    async def _publish_singly(self, waiting: Sequence[Change], count: int) -> Sequence[Change]:
+        """Publish the first `count` one by one: the duplicate window knows one of them, though the stream does not."""
+        unit = await self._cut(waiting[:count])
+        for index, change in enumerate(unit):
+            began = time.perf_counter()
+            try:
+                sequence = await self._sink.publish_singly(change, self._fence)
+            except OutcomeUnknown as error:
+                return await self._read_back(waiting[index:], error)
+            self._acknowledged([change], sequence, began, began)
+        return waiting[len(unit) :]
+
+    def _count_loss(self) -> None:
+        self._progress.losses += 1
+        if self._progress.losses >= self._losses:
+            self._progress.losses = 0
+            raise Fenced(f"another writer was faster {self._losses} times in a row")
+
+    def _acknowledged(self, unit: Sequence[Change], sequence: int, began: float, read_at: float) -> None:
+        progress, now, wall = self._progress, time.perf_counter(), self._clock()
+        self._fence = sequence
+        self._at_once = min(MAX_MESSAGES, self._at_once * 2)
+        progress.losses = 0
+        progress.reached = replace(self.reached, token=unit[-1].token, sequence=sequence)
+        progress.published += len(unit)
+        progress.last_event_at = unit[-1].wall_time or wall
+        progress.rates.add(len(unit), wall)
+        self._observer.published(
+            Published(
+                watcher=self._watcher.name,
+                collection=self._watcher.source.collection,
+                subjects=self._subjects,
+                changes=unit,
+                read_seconds=now - read_at,
+                publish_seconds=now - began,
+                acked_at=wall,
+            )
+        )

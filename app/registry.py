@@ -1,0 +1,497 @@
+"""Which watchers there are, and what the user may do with them.
+
+Every change asked for over HTTP goes through here: checked against the servers, stored, then carried out by the
+supervisor. What is stored is the truth: other instances on the same state database follow it within five seconds, and
+so does this one after a restart. Not its business: HTTP (`api/`), running watchers (`supervisor.py`), moving positions
+(`positions.py`).
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TypeVar
+
+import structlog
+
+from app.domain import backoff, lag, subjects
+from app.domain.errors import (
+    ChangewireError,
+    Conflict,
+    Invalid,
+    NotAuthorised,
+    NotFound,
+    Unavailable,
+)
+from app.domain.lifecycle import Desired, State
+from app.domain.status import Component, Health, Lag, Status, TokenView, WatcherView
+from app.domain.watcher import Start, StoredWatcher, Watcher, problems
+from app.monitor import Monitor
+from app.ports import WatcherStore
+from app.positions import Positions
+from app.supervisor import Supervisor, World
+
+log = structlog.get_logger(__name__)
+
+RETRYING_IS_DOWN_SECONDS = 5.0
+"""A watcher that has been trying again for longer than this is not well; shorter is a failover."""
+
+T = TypeVar("T")
+
+
+class Registry:
+    """All watchers of this service. Every method that changes something either does all of it or raises.
+
+    RegistryError subclasses tell why not: Invalid, NotFound, Conflict, Unavailable.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        store: WatcherStore,
+        *,
+        state_database: str,
+        from_file: Sequence[Watcher] | None = None,
+        drain_seconds: float = 10.0,
+        reconcile_seconds: float = 5.0,
+    ) -> None:
+        self._world = world
+        self._store = store
+        self._state_database = state_database
+        self._from_file = from_file
+        self._drain_seconds = drain_seconds
+        self._reconcile_seconds = reconcile_seconds
+        self._supervisor = Supervisor(world, self._still_wanted)
+        self._monitor = Monitor(world.mongo, world.nats)
+        self._positions = Positions(world)
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._adding = asyncio.Lock()
+        self._load_problem: str | None = "the stored watchers are not loaded yet"
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to load, to follow the store and to watch the servers; returns at once."""
+        self._tasks = [
+            asyncio.create_task(self._follow_store(), name="registry"),
+            asyncio.create_task(self._monitor.run(), name="monitor"),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(_report_end)
+
+    async def close(self) -> bool:
+        """Drain every watcher and stop; False where a drain did not finish in time."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        return await self._supervisor.stop_all(self._drain_seconds)
+
+    async def _follow_store(self) -> None:
+        attempt = 0
+        pending_file = self._from_file is not None
+        while True:
+            try:
+                if pending_file:
+                    await self._store_file_watchers(self._from_file or ())
+                    pending_file = False
+                await self._reconcile(await self._store.load())
+                self._load_problem, attempt = None, 0
+            except ChangewireError as error:
+                attempt += 1
+                if self._load_problem is not None:
+                    self._load_problem = f"the stored watchers cannot be loaded: {error}"
+                log.warning("registry_unreachable", error=str(error), attempt=attempt)
+            wait = self._reconcile_seconds if attempt == 0 else backoff.delay(attempt, 1.0)
+            await asyncio.sleep(min(wait, self._reconcile_seconds))
+
+    async def _store_file_watchers(self, from_file: Sequence[Watcher]) -> None:
+        """Make the store agree with the predecessor's file: it wins for its own, and its former ones go."""
+        stored = {one.name: one for one in await self._store.load()}
+        for watcher in from_file:
+            known = stored.get(watcher.name)
+            if known is None:
+                await self._store.insert(StoredWatcher(watcher, origin="file"))
+            elif known.watcher != watcher or known.origin != "file":
+                await self._store.replace(
+                    replace(known, watcher=watcher, origin="file", revision=known.revision + 1),
+                    expected_revision=known.revision,
+                )
+        names = {watcher.name for watcher in from_file}
+        for one in stored.values():
+            if one.origin == "file" and one.name not in names:
+                log.info("watcher_left_file", watcher=one.name)
+                await self._store.delete(one.name)
+
+    async def _reconcile(self, stored: Sequence[StoredWatcher]) -> None:
+        """Carry out what the store says: for what this process does not know, or knows in another revision."""
+        supervisor = self._supervisor
+        revisions = {one.name: one.revision for one in stored}
+        for name in revisions:
+            if name not in supervisor:  # in order, so that of two that overlap the same one is refused every time
+                await self._follow(name)
+        changed = [name for name in supervisor.names() if revisions.get(name) != supervisor[name].stored.revision]
+        await asyncio.gather(*(self._follow(name) for name in changed))
+        for one in stored:
+            running = supervisor.get(one.name)
+            if one.new_start and running is not None and running.state is State.RUNNING:
+                await self._began(one.name)
+
+    async def _follow(self, name: str) -> None:
+        async with self._locks[name]:
+            await self._refresh(name)
+
+    def _launch(self, stored: StoredWatcher) -> None:
+        task = self._supervisor.adopt(stored)
+        faults = [f"{p.field} {p.problem}" for p in problems(stored.watcher, state_database=self._state_database)]
+        try:
+            _refuse_overlap(stored.watcher, self._others(stored.name))
+        except Conflict as conflict:
+            faults.append(str(conflict))
+        if faults:
+            task.refuse("; ".join(faults))
+        elif stored.desired is Desired.RUNNING:
+            task.start()
+        else:
+            task.stand()
+
+    def _others(self, name: str) -> list[Watcher]:
+        """The watchers that another one may not get in the way of."""
+        tasks = [self._supervisor[other] for other in self._supervisor.names() if other != name]
+        return [task.stored.watcher for task in tasks if not task.refused]
+
+    async def _began(self, name: str) -> None:
+        """Take the flag of an explicit start back: the position it led to is stored by now."""
+        async with self._locks[name]:
+            task = self._supervisor.get(name)
+            if task is not None and task.stored.new_start and task.state is State.RUNNING:
+                done = replace(task.stored, new_start=False)
+                await self._store.replace(done, expected_revision=done.revision)
+                task.stored = done
+
+    async def _still_wanted(self, stored: StoredWatcher) -> bool:
+        """Whether the store still says what a standby was started with."""
+        now = await self._store.get(stored.name)
+        return now is not None and now.revision == stored.revision and now.desired is Desired.RUNNING
+
+    # Reading
+
+    async def watchers(self, state: State | None = None) -> list[WatcherView]:
+        """Return all watchers, by name, or those in one state."""
+        views = [self._view(name) for name in self._supervisor.names()]
+        return [view for view in views if state is None or view.status.state is state]
+
+    async def watcher(self, name: str) -> WatcherView:
+        """Return one. Raises NotFound."""
+        self._known(name)
+        return self._view(name)
+
+    async def lag(self, name: str) -> Lag:
+        """Return how far a watcher is behind. Raises NotFound."""
+        self._known(name)
+        return await self._lag(name)
+
+    async def lags(self) -> dict[str, Lag]:
+        """Return every watcher's lag, by name."""
+        return {name: await self._lag(name) for name in self._supervisor.names()}
+
+    async def token(self, name: str) -> TokenView:
+        """Return the stored position. Raises NotFound, Unavailable."""
+        self._known(name)
+        async with _servers_needed():
+            return await self._positions.view(self._supervisor[name].stored.watcher)
+
+    async def health(self) -> Health:
+        """Return how the service does, from facts not older than a few seconds."""
+        now = self._world.clock()
+        statuses = {name: self._supervisor[name].status() for name in self._supervisor.names()}
+        ill = [
+            f"{name}: {status.state} ({status.reason})"
+            for name, status in statuses.items()
+            if status.state is State.FAILED
+            or (status.state is State.RETRYING and now - status.since > RETRYING_IS_DOWN_SECONDS)
+        ]
+        watchers = Component(
+            up=not ill and self._load_problem is None,
+            reason="; ".join(ill) or self._load_problem,
+            counts=Counter(str(status.state) for status in statuses.values()),
+        )
+        return Health({"mongo": self._monitor.mongo, "nats": self._monitor.nats, "watchers": watchers})
+
+    def ready(self) -> str | None:
+        """Return why the service is not ready, or None where it is: both servers answer, the watchers are loaded."""
+        for name, component in (("MongoDB", self._monitor.mongo), ("NATS", self._monitor.nats)):
+            if not component.up:
+                return f"{name}: {component.reason}"
+        return self._load_problem
+
+    def observe_positions(self) -> None:
+        """Tell the observer every watcher's lag and headroom, as they are now; asked for by each scrape."""
+        for name in self._supervisor.names():
+            progress = self._supervisor[name].progress
+            position = progress.reached.token if progress.reached else None
+            seconds, headroom = self._distances(position, progress.operation_time)
+            self._world.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
+
+    # Changing
+
+    async def add(
+        self, watcher: Watcher, *, paused: bool = False, explicit_start: bool = False, dry_run: bool = False
+    ) -> WatcherView:
+        """Add a watcher and start it unless paused. Raises Invalid, Conflict, Unavailable.
+
+        `explicit_start`: the user wrote a start, so that one that continues a stream begins a new epoch.
+        With `dry_run` everything is resolved and checked and nothing is changed."""
+        async with self._change(watcher.name):
+            if watcher.name in self._supervisor:
+                raise Conflict(
+                    f"there is a watcher {watcher.name} already; replace it with PUT /watchers/{watcher.name}"
+                )
+            return await self._add(watcher, paused=paused, explicit_start=explicit_start, dry_run=dry_run)
+
+    async def put(
+        self, watcher: Watcher, *, paused: bool = False, explicit_start: bool = False, dry_run: bool = False
+    ) -> tuple[WatcherView, bool]:
+        """Replace the watcher of that name, or add it; the flag tells whether it was added. Errors as `add`."""
+        async with self._change(watcher.name):
+            if watcher.name not in self._supervisor:
+                return await self._add(watcher, paused=paused, explicit_start=explicit_start, dry_run=dry_run), True
+            before = self._supervisor[watcher.name].stored
+            _refuse_file(before)
+            await self._check(watcher)
+            if before.watcher.source.namespace != watcher.source.namespace:
+                raise Conflict(
+                    f"{watcher.name} reads {before.watcher.source.namespace}; a watcher stays with its collection, as its "
+                    "position means nothing in another one. Remove it and add one for the other collection"
+                )
+            after = replace(
+                before,
+                watcher=watcher,
+                desired=Desired.PAUSED if paused else Desired.RUNNING,
+                revision=before.revision + 1,
+            )
+            if dry_run:
+                return WatcherView(after, self._supervisor[watcher.name].status()), False
+            await self._supervisor.stop(watcher.name, self._drain_seconds)
+            try:
+                if before.watcher.space != watcher.space or before.watcher.sink.stream != watcher.sink.stream:
+                    await self._positions.carry_over(before.watcher, watcher)
+                await self._store.replace(after, expected_revision=before.revision)
+            except ChangewireError:
+                self._launch(before)
+                raise
+            self._launch(after)
+            log.info("watcher_replaced", watcher=watcher.name, revision=after.revision)
+            return self._view(watcher.name), False
+
+    async def remove(self, name: str, *, delete_checkpoint: bool = False) -> None:
+        """Stop a watcher and forget it; the stream stays. Raises NotFound, Conflict (from the file), Unavailable."""
+        async with self._change(name):
+            self._known(name)
+            stored = self._supervisor[name].stored
+            _refuse_file(stored)
+            await self._store.delete(name)
+            await self._supervisor.dismiss(name, self._drain_seconds)
+            if delete_checkpoint:
+                await self._world.mongo.checkpoints(stored.watcher).delete()
+            log.info("watcher_removed", watcher=name, checkpoint="deleted" if delete_checkpoint else "kept")
+
+    async def pause(self, name: str) -> WatcherView:
+        """Let a watcher stand still. Pausing a paused one is fine. Raises NotFound, Unavailable."""
+        return await self._desire(name, Desired.PAUSED)
+
+    async def resume(self, name: str) -> WatcherView:
+        """Let a paused or failed watcher go on. Raises NotFound, Unavailable."""
+        return await self._desire(name, Desired.RUNNING)
+
+    async def restart(self, name: str) -> WatcherView:
+        """Stop and start a watcher's task. Raises NotFound, Conflict (paused), Unavailable."""
+        async with self._change(name):
+            self._known(name)
+            stored = self._supervisor[name].stored
+            if stored.desired is Desired.PAUSED:
+                raise Conflict(f"{name} is paused; resume it with PUT /watchers/{name}/resume")
+            await self._supervisor.stop(name, self._drain_seconds)
+            self._launch(stored)
+            return self._view(name)
+
+    async def set_token(self, name: str, start: Start) -> TokenView:
+        """Move a paused or failed watcher and begin a new epoch. Raises NotFound, Conflict, Invalid, Unavailable."""
+        async with self._change(name):
+            return await self._move(name, start)
+
+    async def reset_token(self, name: str) -> TokenView:
+        """Move a paused or failed watcher back to its own start, in a new epoch. Errors as `set_token`."""
+        async with self._change(name):
+            self._known(name)
+            return await self._move(name, self._supervisor[name].stored.watcher.start)
+
+    # Inside
+
+    async def _add(self, watcher: Watcher, *, paused: bool, explicit_start: bool, dry_run: bool) -> WatcherView:
+        await self._check(watcher)
+        stored = StoredWatcher(watcher, desired=Desired.PAUSED if paused else Desired.RUNNING, new_start=explicit_start)
+        if dry_run:
+            return WatcherView(stored, Status(State.PAUSED if paused else State.STARTING, self._world.clock()))
+        async with self._adding:
+            _refuse_overlap(watcher, self._others(watcher.name))  # another one may have come while this was checked
+            await self._store.insert(stored)
+            self._launch(stored)
+        log.info("watcher_added", watcher=watcher.name, source=watcher.source.namespace, stream=watcher.sink.stream)
+        return self._view(watcher.name)
+
+    async def _check(self, watcher: Watcher) -> None:
+        """Refuse what cannot work, before anything is changed. Raises Invalid, Conflict, Unavailable."""
+        found = problems(watcher, state_database=self._state_database)
+        if found:
+            raise Invalid(problems=tuple(found))
+        _refuse_overlap(watcher, self._others(watcher.name))
+        await self._world.mongo.check_source(watcher)
+        if watcher.start.at == "token":
+            await self._world.mongo.check_token(watcher, str(watcher.start.value))
+        await self._world.nats.check_sink(watcher)
+
+    async def _desire(self, name: str, desired: Desired) -> WatcherView:
+        async with self._change(name):
+            self._known(name)
+            task = self._supervisor[name]
+            stored = task.stored
+            if stored.desired is not desired:
+                stored = replace(stored, desired=desired, revision=stored.revision + 1)
+                await self._store.replace(stored, expected_revision=stored.revision - 1)
+                task.stored = stored
+            elif desired is Desired.PAUSED or task.state is not State.FAILED:
+                return self._view(name)
+            await self._supervisor.stop(name, self._drain_seconds)
+            self._launch(stored)
+            return self._view(name)
+
+    async def _move(self, name: str, start: Start) -> TokenView:
+        self._known(name)
+        task = self._supervisor[name]
+        if task.state not in (State.PAUSED, State.FAILED):
+            raise Conflict(f"{name} is {task.state}; pause it first with PUT /watchers/{name}/pause, then move it")
+        stored = replace(task.stored, revision=task.stored.revision + 1, new_start=False)
+        view = await self._positions.move(stored.watcher, start)
+        await self._store.replace(stored, expected_revision=task.stored.revision)
+        task.stored = stored
+        task.forget_position()
+        log.info("watcher_moved", watcher=name, token=view.token, epoch=view.epoch)
+        return view
+
+    @asynccontextmanager
+    async def _change(self, name: str) -> AsyncIterator[None]:
+        """One change of a watcher at a time, on what the store holds now; a server's trouble is told as Unavailable."""
+        async with self._locks[name], _servers_needed():
+            if self._load_problem is not None:
+                raise Unavailable(self._load_problem)
+            await self._refresh(name)
+            yield
+
+    async def _refresh(self, name: str) -> None:
+        """Take over what another instance has changed about a watcher since the last look at the store."""
+        now = await self._store.get(name)
+        task = self._supervisor.get(name)
+        known = None if task is None else task.stored
+        if now is None and known is not None:
+            await self._supervisor.dismiss(name, self._drain_seconds)
+        elif now is not None and (known is None or known.revision != now.revision):
+            if known is not None:
+                await self._supervisor.stop(name, self._drain_seconds)
+            self._launch(now)
+
+    async def _lag(self, name: str) -> Lag:
+        task = self._supervisor[name]
+        progress = task.progress
+        position = progress.reached.token if progress.reached else None
+        checkpointed_at = progress.checkpointed_at
+        if position is None or checkpointed_at is None:
+            async with _servers_needed():
+                stored = await self._world.mongo.checkpoints(task.stored.watcher).read()
+            if stored is not None:
+                position = position or stored.token
+                checkpointed_at = checkpointed_at or stored.updated_at
+        seconds, headroom = self._distances(position, progress.operation_time)
+        return Lag(
+            seconds=seconds,
+            oplog_headroom_seconds=headroom,
+            oplog_headroom_why=self._monitor.oplog_why if position else "the watcher has no position yet",
+            last_event_at=progress.last_event_at,
+            checkpoint_age_seconds=None if checkpointed_at is None else max(0.0, self._world.clock() - checkpointed_at),
+        )
+
+    def _distances(self, position: str | None, operation_time: int) -> tuple[float | None, float | None]:
+        if position is None:
+            return None, None
+        now = max(operation_time, self._monitor.operation_time)
+        first = self._monitor.oplog_first
+        return lag.lag_seconds(now, position), None if first is None else lag.headroom_seconds(position, first)
+
+    def _known(self, name: str) -> None:
+        if name not in self._supervisor:
+            raise NotFound(f"there is no watcher {name}")
+
+    def _view(self, name: str) -> WatcherView:
+        task = self._supervisor[name]
+        return WatcherView(task.stored, task.status())
+
+
+@asynccontextmanager
+async def _servers_needed() -> AsyncIterator[None]:
+    """Turn a server's trouble into the registry's Unavailable, which says that nothing was changed."""
+    try:
+        yield
+    except (Invalid, NotFound, Conflict, Unavailable):
+        raise
+    except NotAuthorised as error:
+        raise Conflict(str(error)) from error
+    except ChangewireError as error:
+        raise Unavailable(str(error)) from error
+
+
+def _refuse_file(stored: StoredWatcher) -> None:
+    if stored.origin == "file":
+        raise Conflict(
+            f"{stored.name} comes from the configuration file, which wins over what is asked here; change it there "
+            "and restart the service. Pausing, resuming and moving it work"
+        )
+
+
+def _refuse_overlap(watcher: Watcher, others: Sequence[Watcher]) -> None:
+    """Raise Conflict where another watcher publishes to the same subjects or keeps its position in the same place."""
+    for other in others:
+        if subjects.overlap(watcher.space, other.space):
+            raise Conflict(
+                f"{watcher.name} would publish to {watcher.space}, which watcher {other.name} uses ({other.space}). "
+                f"Give it a stream of its own, such as {_free_stream(watcher)!r}, or the subject "
+                f"{_free_template(watcher, others)!r}"
+            )
+        if (watcher.checkpoint.database, watcher.checkpoint.collection) == (
+            other.checkpoint.database,
+            other.checkpoint.collection,
+        ):
+            raise Conflict(
+                f"{watcher.name} would keep its position in "
+                f"{watcher.checkpoint.database}.{watcher.checkpoint.collection}, where watcher {other.name} keeps its "
+                "own. Give it another checkpoint.collection, such as "
+                f"'{watcher.source.database}.{watcher.source.collection}'"
+            )
+
+
+def _free_stream(watcher: Watcher) -> str:
+    return subjects.escape(f"{watcher.source.database}_{watcher.source.collection}".upper())
+
+
+def _free_template(watcher: Watcher, others: Sequence[Watcher]) -> str:
+    for template in ("{stream}.{database}.{operation}", "{stream}.{database}.{collection}.{operation}"):
+        offered = replace(watcher, sink=replace(watcher.sink, subject=template))
+        if not any(subjects.overlap(offered.space, other.space) for other in others):
+            return template
+    return f"{watcher.name}.{{database}}.{{collection}}.{{operation}}"
+
+
+def _report_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("service_task_ended", task=task.get_name(), exc_info=error)

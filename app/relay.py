@@ -1,0 +1,216 @@
+"""The straight line every change takes: read, encode, publish, checkpoint.
+
+One `Relay` is one opening of one watcher: it finds where to go on, then two tasks pass batches along, so that reading
+and encoding the next one overlap with waiting for the last one's acknowledgement. An error ends it; whoever runs it
+(`supervisor.py`) opens the next. What a position or a fence means is decided in `domain/position.py`, how a batch gets
+onto the stream for certain in `publisher.py`.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from app.checkpointer import Checkpointer
+from app.domain.errors import MessageTooLarge, PermanentError, Stale, StoreUnavailable
+from app.domain.events import Change
+from app.domain.position import Checkpoint, Reached, StartAnew, check_scope, decide_opening
+from app.domain.tokens import id_suffix
+from app.domain.watcher import Watcher
+from app.ports import ChangeSource, CheckpointStore, EventSink, Observer, SourceBatch
+from app.progress import Progress
+from app.publisher import Publisher
+
+log = structlog.get_logger(__name__)
+
+YIELD_BYTES = 256 * 1024
+"""How much is encoded before other tasks get their turn."""
+
+_FALLBACKS = {
+    "window": "atomic publish is not to be had here (server older than 2.12, or a stream that may not be changed): "
+    "messages are published one by one in a window, each fenced by the stream's sequence; the guarantee is the same",
+    "single": "atomic publish is not to be had here (server older than 2.12, or a stream that may not be changed), and "
+    "the stream is shared: messages are published and acknowledged one at a time; the guarantee is the same, the rate "
+    "is not",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How a raw event becomes a message: `encode(raw, id_suffix)`, and `reduce(raw)` for one that is too large."""
+
+    encode: Callable[[bytes, str], Change]
+    reduce: Callable[[bytes], bytes]
+
+
+@dataclass(slots=True)
+class _Encoded:
+    changes: list[Change]
+    position: str
+    read_at: float
+
+
+class Relay:
+    """One run of a watcher, from opening to stop or error. Use it once."""
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        *,
+        source: ChangeSource,
+        sink: EventSink,
+        checkpoints: CheckpointStore,
+        codec: Codec,
+        observer: Observer,
+        progress: Progress,
+        new_start: bool = False,
+        losses: int = 3,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._watcher = watcher
+        self._source = source
+        self._sink = sink
+        self._checkpoints = checkpoints
+        self._codec = codec
+        self._observer = observer
+        self._progress = progress
+        self._new_start = new_start
+        self._clock = clock
+        self._publisher = Publisher(watcher, sink, progress, observer, losses=losses, clock=clock)
+        self._checkpointer = Checkpointer(checkpoints, observer, watcher=watcher.name, clock=clock)
+        self._operations = frozenset(watcher.sink.operations)
+        self._queue: asyncio.Queue[_Encoded | None] = asyncio.Queue(maxsize=1)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Ask for a drain: no further reads; what is read is published, acknowledged and checkpointed."""
+        self._stopping.set()
+
+    async def run(self, opened: Callable[[], None]) -> None:
+        """Open, tell `opened`, and relay until stopped; returns only after a drain.
+
+        Raises what ended it: TransientError, PermanentError, Fenced, Stale."""
+        try:
+            reached = await self._open()
+            opened()
+            await self._relay(reached)
+        finally:
+            await self._source.close()
+            await self._sink.close()
+
+    async def _open(self) -> Reached:
+        """Find where to go on; where nothing was stored yet, store that before the first event is read."""
+        progress, source, sink = self._progress, self._source, self._sink
+        operation_time = await source.prepare()
+        checkpoint, memory = await self._checkpoints.read(), progress.reached
+        if checkpoint is not None:
+            check_scope(checkpoint, scope=source.scope, operation_time=operation_time)
+        # A stream that was there is not made anew behind the user's back: what it held would be missing silently.
+        was_there = any(known is not None and known.stream_created for known in (checkpoint, memory))
+        await sink.prepare(may_create=not was_there)
+        tail = await sink.tail()
+        if tail.foreign:
+            log.warning("foreign_messages", watcher=self._watcher.name, space=self._watcher.space, count=tail.foreign)
+            self._observer.skipped(self._watcher.name, "foreign", tail.foreign)
+        decision = decide_opening(
+            tail=tail, checkpoint=checkpoint, memory=memory, exclusive=sink.exclusive, new_start=self._new_start
+        )
+        anew = isinstance(decision, StartAnew)
+        token = await source.locate(self._watcher.start) if isinstance(decision, StartAnew) else decision.token
+        reached = Reached(token, decision.epoch, tail.last_sequence, tail.created)
+        if anew and not await self._checkpoints.create(self._checkpoint(reached)):
+            raise Stale("another instance has just stored the first position")
+        await source.open(token)
+        self._publisher.begin(reached, decision.fence)
+        progress.operation_time = max(progress.operation_time, operation_time)
+        progress.publish_mode, progress.fence = sink.mode, "stream" if sink.exclusive else "subject"
+        if sink.mode != "atomic":
+            progress.notes["mode"] = _FALLBACKS[sink.mode]
+        if checkpoint is not None:
+            progress.checkpointed_at = checkpoint.updated_at
+        log.info(
+            "watcher_opened", watcher=self._watcher.name, token=token, epoch=reached.epoch, fence=decision.fence,
+            mode=sink.mode, anew=anew,
+        )  # fmt: skip
+        return reached
+
+    async def _relay(self, reached: Reached) -> None:
+        name = self._watcher.name
+        failure: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read_and_encode(reached), name=f"read:{name}")
+                publishing = tasks.create_task(self._publish_and_checkpoint(), name=f"publish:{name}")
+                writing = tasks.create_task(self._checkpointer.run(), name=f"checkpoint:{name}")
+                publishing.add_done_callback(lambda _: writing.cancel())
+        except BaseExceptionGroup as group:
+            failure = group.exceptions[0]
+        if failure is not None:
+            raise failure
+        try:
+            await self._checkpointer.flush()
+        except StoreUnavailable as error:
+            log.warning("last_checkpoint_not_written", watcher=name, error=str(error))
+
+    async def _read_and_encode(self, reached: Reached) -> None:
+        suffix, last = id_suffix(reached.epoch), reached.token
+        while not self._stopping.is_set():
+            batch = await self._source.read()
+            self._progress.operation_time = batch.operation_time
+            await self._queue.put(await self._encode(batch, suffix, last))
+            last = batch.position
+        await self._queue.put(None)
+
+    async def _encode(self, batch: SourceBatch, suffix: str, last: str) -> _Encoded:
+        read_at = time.perf_counter()
+        encode, operations, too_large = self._codec.encode, self._operations, self._sink.too_large
+        changes: list[Change] = []
+        unyielded = 0
+        for raw in batch.events:
+            change = encode(raw, suffix)
+            if change.token <= last:
+                # The protocol rests on tokens that only grow; where they do not, stopping is the only right answer.
+                raise PermanentError(f"MongoDB delivered token {change.token} after {last}: the order cannot be kept")
+            last = change.token
+            if change.operation in operations:
+                changes.append(self._pointing(change, raw) if too_large(change) else change)
+            unyielded += len(raw)
+            if unyielded > YIELD_BYTES:
+                unyielded = 0
+                await asyncio.sleep(0)
+        if skipped := len(batch.events) - len(changes):
+            self._progress.skipped += skipped
+            self._observer.skipped(self._watcher.name, "operation", skipped)
+        return _Encoded(changes, batch.position, read_at)
+
+    def _pointing(self, change: Change, raw: bytes) -> Change:
+        """Give a change whose message would be too large the small body that will point to the large one."""
+        if self._watcher.sink.oversize == "fail":
+            raise MessageTooLarge(
+                f"the {change.operation} with token {change.token} makes a message of {len(change.body):,} bytes, more "
+                "than the NATS server takes (max_payload); raise that, or set sink.oversize to claim_check"
+            )
+        return replace(change, pointer=self._codec.reduce(raw))
+
+    async def _publish_and_checkpoint(self) -> None:
+        while (encoded := await self._queue.get()) is not None:
+            if encoded.changes:
+                await self._publisher.publish(encoded.changes, encoded.read_at)
+            reached = self._publisher.reached
+            if encoded.position > reached.token:
+                self._progress.reached = reached = replace(reached, token=encoded.position)
+            self._checkpointer.note(self._checkpoint(reached), quiet=not encoded.changes)
+            self._progress.checkpointed_at = self._checkpointer.written_at or self._progress.checkpointed_at
+
+    def _checkpoint(self, reached: Reached) -> Checkpoint:
+        return Checkpoint(
+            token=reached.token,
+            epoch=reached.epoch,
+            sequence=reached.sequence,
+            stream_created=reached.stream_created,
+            scope=self._source.scope,
+            watcher=self._watcher.name,
+            updated_at=self._clock(),
+        )

@@ -1,0 +1,399 @@
+"""What the service is told from outside: environment, `.env`, and the settings in the predecessor's file.
+
+Each setting is documented where it is declared. `load` is the way in; a value that cannot be used raises SettingsError,
+which names the variable, what is wrong with it and an example, and never holds a secret. Not its business: the watchers
+in the predecessor's file (`connector_yaml.py` reads them; they are handed on in `Settings.connector`).
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app import connector_yaml
+from app.connector_yaml import ConnectorFile
+from app.domain.watcher import Source, Watcher, problems
+
+PREFIX = "CHANGEWIRE_"
+UNPREFIXED = frozenset({"mongo_uri", "nats_url", "server_addr", "log_level", "config_file"})
+"""The predecessor's five; every other setting's variable starts with PREFIX."""
+ELSEWHERE = frozenset({"CHANGEWIRE_URL"})
+"""Variables that other commands read; no reason to warn."""
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
+
+class SettingsError(Exception):
+    """The service cannot start with these settings. `problems` has a sentence for each; none holds a secret."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Settings(BaseSettings):
+    """Every setting of the service."""
+
+    model_config = SettingsConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
+
+    mongo_uri: SecretStr = Field(
+        default=SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0"),
+        examples=["mongodb://user:password@host1:27017,host2:27017/?replicaSet=rs0"],
+    )
+    """Connection string of the MongoDB deployment (a replica set or a sharded cluster: change streams need one).
+    Secret, since it may hold a password. Default: a replica set `rs0` on this machine."""
+
+    nats_url: SecretStr = Field(
+        default=SecretStr("nats://127.0.0.1:4222"), examples=["nats://host1:4222,nats://host2:4222"]
+    )
+    """One NATS server or several of one cluster, separated by commas; `tls://` asks for TLS. Secret as the one above.
+    Default: a server on this machine, where nats-server listens by itself."""
+
+    server_addr: str = Field(default="127.0.0.1:8080", examples=["127.0.0.1:8080", ":8080"])
+    """Where HTTP is served, as `host:port`; `:8080` is every address of the machine, port 0 a free one. Default:
+    127.0.0.1:8080, so that nobody else reaches an interface without a token."""
+
+    log_level: LogLevel = Field(default="info", examples=["debug", "info", "warning", "error"])
+    """The least that is logged: debug, info, warning (or warn), error, critical; in capitals too. Default: info."""
+
+    config_file: Path = Field(default=Path("connector.yaml"), examples=["connector.yaml"])
+    """The predecessor's configuration file. Default: connector.yaml in the working directory, read where it exists; a
+    file that is named here has to exist."""
+
+    api_token: SecretStr | None = Field(default=None, examples=["the output of: openssl rand -hex 32"])
+    """Bearer token that changing calls need. Default: none; changes are then allowed only on a loopback address."""
+
+    allow_anonymous: bool = Field(default=False, examples=["true"])
+    """Whether anybody may change watchers where there is no token, whatever address is served. Default: false; meant
+    for networks that keep others out by themselves."""
+
+    state_db: str = Field(default="changewire", examples=["changewire"])
+    """The MongoDB database that holds the registry of watchers. Instances with the same one share their watchers.
+    Default: changewire."""
+
+    batch_size: int = Field(default=500, ge=1, le=1000, examples=["500"])
+    """The most events in one batch, 1 to 1000 (what JetStream takes in an atomic batch). Default: 500, beyond which
+    throughput hardly grows while memory and the work repeated after an error do."""
+
+    drain_seconds: float = Field(default=10, ge=0, le=3600, allow_inf_nan=False, examples=["10"])
+    """How many seconds stopping may take to finish the batches in flight. Default: 10, less than the 30 after which
+    Kubernetes kills."""
+
+    log_format: Literal["json", "console"] | None = Field(default=None, examples=["json", "console"])
+    """json: one object a line; console: for people. Default: console on a terminal, json otherwise."""
+
+    nats_creds: Path | None = Field(default=None, examples=["/run/secrets/nats.creds"])
+    """A NATS credentials file (JWT and seed). Default: none. One way to sign in at most: this, user and password,
+    token, or NKey."""
+
+    nats_user: str | None = Field(default=None, examples=["changewire"])
+    """The NATS user; goes with a password. Default: none."""
+
+    nats_password: SecretStr | None = Field(default=None, examples=["(the user's password)"])
+    """The NATS user's password. Default: none."""
+
+    nats_token: SecretStr | None = Field(default=None, examples=["(the server's token)"])
+    """The NATS server's token. Default: none."""
+
+    nats_nkey_seed_file: Path | None = Field(default=None, examples=["/run/secrets/user.nk"])
+    """A file that holds the seed of a NATS NKey. Default: none."""
+
+    nats_tls_ca: Path | None = Field(default=None, examples=["/etc/nats/ca.pem"])
+    """PEM file of the authority that signed the NATS server's certificate. Default: the system's authorities."""
+
+    nats_tls_cert: Path | None = Field(default=None, examples=["/etc/nats/client.pem"])
+    """PEM file of the certificate shown to the NATS server; goes with its key. Default: none."""
+
+    nats_tls_key: Path | None = Field(default=None, examples=["/etc/nats/client-key.pem"])
+    """PEM file of that certificate's key. Default: none."""
+
+    tls_cert: Path | None = Field(default=None, examples=["/etc/changewire/server.pem"])
+    """PEM file of the HTTP server's certificate; goes with its key. Default: none, plain HTTP."""
+
+    tls_key: Path | None = Field(default=None, examples=["/etc/changewire/server-key.pem"])
+    """PEM file of that certificate's key. Default: none."""
+
+    standby_silence_seconds: float = Field(default=10, ge=1, le=3600, allow_inf_nan=False, examples=["10"])
+    """For how many seconds the other writer has to be silent, with events waiting, before a standby takes over.
+    Default: 10, longer than an election in a NATS cluster."""
+
+    standby_losses: int = Field(default=3, ge=1, le=1000, examples=["3"])
+    """After how many lost races running a writer stands by. Default: 3; a single one also comes from a time-out."""
+
+    reconcile_seconds: float = Field(default=5, ge=0.1, le=3600, allow_inf_nan=False, examples=["5"])
+    """How often, in seconds, an instance reads what others changed in the registry. Default: 5."""
+
+    _connector: ConnectorFile | None = PrivateAttr(default=None)
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def connector(self) -> ConnectorFile | None:
+        """The predecessor's file with its watchers; None where there is no file."""
+        return self._connector
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What looks like a mistake in the settings and does not keep the service from starting."""
+        return self._warnings
+
+    @property
+    def host(self) -> str:
+        """The host part of `server_addr`; empty for every address."""
+        return split_address(self.server_addr)[0]
+
+    @property
+    def port(self) -> int:
+        return split_address(self.server_addr)[1]
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches the HTTP server."""
+        return is_loopback(self.host)
+
+    @property
+    def nats_servers(self) -> list[str]:
+        """The URLs of `nats_url`, each with its scheme."""
+        return [
+            url if "://" in url else f"nats://{url}"
+            for url in (part.strip() for part in self.nats_url.get_secret_value().split(","))
+            if url
+        ]
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that must never be printed. Connection strings are not among them: only their credentials are."""
+        tokens = (self.api_token, self.nats_password, self.nats_token)
+        return tuple(token.get_secret_value() for token in tokens if token is not None)
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: Any, init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` collected; `Settings(…)` itself reads nothing behind anybody's back."""
+        del settings_cls
+        return (init_settings,)
+
+    @field_validator("mongo_uri")
+    @classmethod
+    def _check_mongo_uri(cls, value: SecretStr) -> SecretStr:
+        if re.fullmatch(r"mongodb(\+srv)?://([^/?]*@)?[^/?@]+([/?].*)?", value.get_secret_value()) is None:
+            raise ValueError("is not mongodb:// or mongodb+srv:// and a host")
+        return value
+
+    @field_validator("nats_url")
+    @classmethod
+    def _check_nats_url(cls, value: SecretStr) -> SecretStr:
+        parts = [part.strip() for part in value.get_secret_value().split(",") if part.strip()]
+        if not parts:
+            raise ValueError("names no server")
+        for part in parts:
+            url = urlsplit(part if "://" in part else f"nats://{part}")
+            if url.scheme not in ("nats", "tls", "ws", "wss"):
+                raise ValueError("has a scheme that is not nats, tls, ws or wss")
+            try:
+                if not url.hostname or url.port == 0:
+                    raise ValueError
+            except ValueError:
+                raise ValueError("has a part that is not host:port") from None
+        return value
+
+    @field_validator("server_addr")
+    @classmethod
+    def _check_server_addr(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        word = value.strip().lower() if isinstance(value, str) else value
+        return "warning" if word == "warn" else word
+
+    @field_validator("api_token")
+    @classmethod
+    def _check_api_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+            raise ValueError("may hold printable ASCII characters only, without spaces: it travels in a header")
+        return value
+
+    @field_validator("state_db")
+    @classmethod
+    def _check_state_db(cls, value: str) -> str:
+        probe = Watcher(name="probe", source=Source(database=value, collection="probe")).with_defaults()
+        found = [each.problem for each in problems(probe, state_database="") if each.field == "source.database"]
+        if found:
+            raise ValueError(found[0])
+        return value
+
+    @field_validator(
+        "nats_creds", "nats_nkey_seed_file", "nats_tls_ca", "nats_tls_cert", "nats_tls_key", "tls_cert", "tls_key"
+    )
+    @classmethod
+    def _check_file(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                value.open("rb").close()
+            except OSError as error:
+                raise ValueError(f"names {value}, which cannot be read ({error.strerror})") from None
+        return value
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Self:
+        for one, other in (("nats_user", "nats_password"), ("nats_tls_cert", "nats_tls_key"), ("tls_cert", "tls_key")):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                there, missing = (other, one) if getattr(self, one) is None else (one, other)
+                raise ValueError(f"{variable(there)} is set without {variable(missing)}; set both or neither")
+        ways = [
+            name for name in ("nats_creds", "nats_user", "nats_token", "nats_nkey_seed_file") if getattr(self, name)
+        ]
+        if len(ways) > 1:
+            raise ValueError(
+                f"{' and '.join(variable(name) for name in ways)} are set; one way to sign in to NATS is enough"
+            )
+        return self
+
+
+def load(
+    config_file: Path | None = None, *, environ: Mapping[str, str] | None = None, dotenv: Path = Path(".env")
+) -> Settings:
+    """Read the settings: environment over `.env` over the predecessor's file over the defaults. Raises SettingsError.
+
+    `config_file` is the command line's and wins over CONFIG_FILE; a file that is named in either way has to exist.
+    """
+    raw = {**_read_dotenv(dotenv), **(os.environ if environ is None else environ)}
+    given = {name: value for name, value in raw.items() if value and value.strip()}  # as in the predecessor
+    wrong: list[str] = []
+    values: dict[str, Any] = {}
+    for name, field in Settings.model_fields.items():
+        try:
+            value = _value_of(name, field, given)
+        except SettingsError as error:
+            wrong.extend(error.problems)
+        else:
+            if value is not None:
+                values[name] = value
+    if config_file is not None:
+        values["config_file"] = str(config_file)
+    path = Path(values.get("config_file", Settings.model_fields["config_file"].default))
+    origins: dict[str, str] = {}
+    connector: ConnectorFile | None = None
+    if "config_file" in values or path.is_file():
+        try:
+            connector = connector_yaml.read(path)
+        except connector_yaml.ConnectorFileError as error:
+            wrong.extend(error.problems)
+    for name, value in (connector.settings if connector else {}).items():
+        if name not in values:
+            values[name] = value
+            origins[name] = f"{path} ({connector_yaml.SETTINGS[name]})"
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(*wrong, *_explain(error, values, origins)) from None
+    if wrong:
+        raise SettingsError(*wrong)
+    settings._connector = connector
+    settings._warnings = (*_warnings(given, settings), *(connector.warnings if connector else ()))
+    return settings
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return name.upper() if name in UNPREFIXED else PREFIX + name.upper()
+
+
+def variables() -> Iterator[str]:
+    """Every environment variable that is read, with the `_FILE` variant of each secret."""
+    for name, field in Settings.model_fields.items():
+        yield variable(name)
+        if _is_secret(field):
+            yield f"{variable(name)}_FILE"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split `host:port`, `:port` or `[IPv6]:port` into host (without brackets; empty for all) and port.
+
+    Raises ValueError with a sentence that says what is wrong.
+    """
+    found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:/@\s]*)):([0-9]{1,5})", address.strip())
+    if found is None:
+        raise ValueError("is not host:port (an IPv6 address stands in brackets)")
+    if int(found[3]) > 65535:
+        raise ValueError("has a port above 65535")
+    if found[1] is not None:
+        try:
+            ip_address(found[1])
+        except ValueError:
+            raise ValueError("has something in brackets that is not an IPv6 address") from None
+    return found[1] or found[2] or "", int(found[3])
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches `host`."""
+    try:
+        return host.lower() == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return "SecretStr" in str(field.annotation)
+
+
+def _read_dotenv(path: Path) -> Mapping[str, str | None]:
+    try:
+        return dotenv_values(path) if path.is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from None
+
+
+def _value_of(name: str, field: FieldInfo, given: Mapping[str, str]) -> str | None:
+    """What a setting's variable says, or the file that its `_FILE` variant names; None where neither is set."""
+    own, from_file = variable(name), f"{variable(name)}_FILE"
+    if not _is_secret(field) or from_file not in given:
+        return given.get(own)
+    if own in given:
+        raise SettingsError(f"{own} and {from_file} are both set; set one of them")
+    path = Path(given[from_file])
+    try:
+        value = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", "it is not text")
+        raise SettingsError(f"{from_file} names {path}, which cannot be read ({why})") from None
+    if not value:
+        raise SettingsError(f"{from_file} names {path}, which is empty")
+    return value
+
+
+def _explain(error: ValidationError, values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
+    for each in error.errors(include_url=False, include_context=True, include_input=False):
+        cause = each.get("ctx", {}).get("error")
+        problem = str(cause) if isinstance(cause, Exception) else each["msg"].replace("Input should", "should", 1)
+        if not each["loc"]:  # of several settings together; the sentence names them
+            yield problem
+            continue
+        name = str(each["loc"][0])
+        field = Settings.model_fields[name]
+        shown = "" if _is_secret(field) else f"={values.get(name)}"
+        example = " or ".join(str(one) for one in field.examples or ())
+        yield f"{origins.get(name) or variable(name)}{shown}: {problem}. Example: {example}"
+
+
+def _warnings(given: Mapping[str, str], settings: Settings) -> Iterator[str]:
+    known = {*variables(), *ELSEWHERE}
+    tails = [each.removeprefix(PREFIX) for each in known if each.startswith(PREFIX)]
+    for name in sorted(given):
+        if name.startswith(PREFIX) and name not in known:
+            near = get_close_matches(name.removeprefix(PREFIX), tails, n=1)
+            yield f"{name} is not a setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else "")
+    if settings.allow_anonymous and settings.api_token is not None:
+        yield f"{variable('allow_anonymous')} has no effect where {variable('api_token')} is set"

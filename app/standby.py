@@ -1,0 +1,94 @@
+"""Standing by while another instance publishes the same watcher, and noticing when it has gone silent.
+
+A writer that keeps losing races stops competing. It follows the stream's end, one small request a second; only while
+that end stands still does it look whether changes are waiting. Not its business: whether taking over is still wanted,
+which the supervisor asks the registry before it opens the relay again.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from app.domain.errors import Stale
+from app.domain.position import Reached
+from app.ports import ChangeSource, EventSink
+from app.progress import Progress
+from app.relay import Codec
+
+LOOK_SECONDS = 1.0
+
+
+class Standby:
+    """One stay in FENCED. `reached` is the position that was known to be on the stream when it began."""
+
+    def __init__(
+        self,
+        *,
+        source: ChangeSource,
+        sink: EventSink,
+        operations: frozenset[str],
+        codec: Codec,
+        progress: Progress,
+        silence: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._source = source
+        self._sink = sink
+        self._operations = operations
+        self._encode = codec.encode
+        self._progress = progress
+        self._silence = silence
+        self._clock = clock
+
+    async def until_silent(self) -> None:
+        """Return once changes have waited for `silence` seconds and nobody has published.
+
+        Raises Stale where a later epoch began or the stream was made anew, TransientError, PermanentError."""
+        reading = False
+        waiting_since: float | None = None
+        try:
+            await self._source.prepare()
+            await self._sink.prepare(may_create=False)
+            while True:
+                if await self._moved():
+                    waiting_since = None
+                    if reading:
+                        await self._source.close()
+                        reading = False
+                elif waiting_since is None:
+                    if not reading:
+                        await self._source.open(self._reached.token)
+                        reading = True
+                    if await self._changes_wait():
+                        waiting_since = self._clock()
+                elif self._clock() - waiting_since >= self._silence:
+                    return
+                await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            await self._source.close()
+            await self._sink.close()
+
+    @property
+    def _reached(self) -> Reached:
+        if self._progress.reached is None:
+            raise Stale("nothing was reached yet")
+        return self._progress.reached
+
+    async def _moved(self) -> bool:
+        """Whether somebody has published since the last look; takes the position over."""
+        tail = await self._sink.tail()
+        reached = self._reached
+        if tail.created != reached.stream_created:
+            raise Stale("the stream was deleted and made anew")
+        if tail.own is None or tail.own.id.epoch < reached.epoch:
+            return False
+        if tail.own.id.epoch > reached.epoch:
+            raise Stale(f"another instance publishes in epoch {tail.own.id.epoch}")
+        if tail.own.id.position <= reached.token:
+            return False
+        self._progress.reached = Reached(tail.own.id.position, reached.epoch, tail.last_sequence, tail.created)
+        return True
+
+    async def _changes_wait(self) -> bool:
+        batch = await self._source.read()
+        self._progress.operation_time = batch.operation_time
+        return any(self._encode(raw, "").operation in self._operations for raw in batch.events)

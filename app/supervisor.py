@@ -1,0 +1,328 @@
+"""One named task per watcher: start it, try again after trouble, stop it with a reason.
+
+A task that ends is always news: it was asked to, or the watcher is FAILED and says why. Watchers share nothing here, so
+one's trouble never reaches another. Not its business: which watchers there are (`registry.py`), what a change's way is
+(`relay.py`), which state follows which (`domain/lifecycle.py`).
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from app.domain import backoff
+from app.domain.errors import ChangewireError, Fenced, PermanentError, Stale, TransientError
+from app.domain.lifecycle import Signal, State, move
+from app.domain.status import ErrorSeen, Status
+from app.domain.watcher import StoredWatcher
+from app.ports import Mongo, Nats, Observer
+from app.progress import Progress
+from app.relay import Codec, Relay
+from app.standby import Standby
+
+log = structlog.get_logger(__name__)
+
+STABLE_SECONDS = 30.0
+"""A run that lasted this long starts the backoff afresh when it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """When a writer gives way and when it takes over."""
+
+    losses: int = 3
+    """Races lost in a row to another writer after which it stands by."""
+    silence_seconds: float = 10.0
+    """How long changes have to wait before a standby takes over."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What every watcher's run needs of the outside."""
+
+    mongo: Mongo
+    nats: Nats
+    codec: Codec
+    observer: Observer
+    clock: Callable[[], float] = time.time
+    tuning: Tuning = Tuning()
+
+
+class WatcherTask:
+    """One watcher's task and what there is to say about it."""
+
+    def __init__(
+        self, stored: StoredWatcher, world: World, still_wanted: Callable[[StoredWatcher], Awaitable[bool]]
+    ) -> None:
+        self.stored = stored
+        self.progress = Progress()
+        self.refused = False
+        self._world = world
+        self._still_wanted = still_wanted
+        self._state = State.STARTING
+        self._since = world.clock()
+        self._reason: str | None = None
+        self._last_error: ErrorSeen | None = None
+        self._restarts = 0
+        self._task: asyncio.Task[None] | None = None
+        self._relay: Relay | None = None
+        self._stopping = asyncio.Event()
+        world.observer.state(stored.name, self._state)
+
+    # Orders
+
+    def start(self) -> None:
+        """Begin to run. Fine while it runs."""
+        if self._task is not None and not self._task.done():
+            return
+        self._stopping = asyncio.Event()
+        self._signal(Signal.START)
+        self._task = asyncio.create_task(self._run(), name=f"watcher:{self.stored.name}")
+        self._task.add_done_callback(self._ended)
+
+    async def stop(self, deadline: float) -> bool:
+        """Drain and stand still; False where the drain did not finish within `deadline` seconds and was cut short.
+
+        What was cut short is on the stream or is read again at the next start."""
+        task, drained = self._task, True
+        self._stopping.set()
+        if self._relay is not None:
+            self._relay.stop()
+        if task is not None and not task.done():
+            if self._state is not State.RUNNING:
+                task.cancel()
+            _, pending = await asyncio.wait([task], timeout=deadline)
+            if pending:
+                drained = self._state is not State.RUNNING
+                log.warning("drain_cut_short", watcher=self.stored.name, after_seconds=deadline)
+                task.cancel()
+                await asyncio.wait([task], timeout=5.0)
+        self._signal(Signal.STOP)
+        return drained
+
+    def stand(self) -> None:
+        """Stand still from the beginning: the watcher is paused."""
+        self._signal(Signal.STOP)
+
+    def refuse(self, reason: str) -> None:
+        """Mark a watcher that cannot be run at all, with the reason."""
+        self.refused = True
+        self._note_error(PermanentError(reason))
+        self._signal(Signal.FAILURE, reason)
+
+    def forget_position(self) -> None:
+        """Drop what this process remembers: somebody has moved the watcher on purpose."""
+        self.progress.reached = None
+        self.progress.checkpointed_at = None
+
+    # What there is to say
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def status(self) -> Status:
+        progress, now = self.progress, self._world.clock()
+        return Status(
+            state=self._state,
+            since=self._since,
+            reason=self._reason,
+            last_error=self._last_error,
+            restarts=self._restarts,
+            published=progress.published,
+            skipped=progress.skipped,
+            rate_10s=progress.rates.per_second(10, now),
+            rate_60s=progress.rates.per_second(60, now),
+            publish_mode=progress.publish_mode,
+            fence=progress.fence,
+            notes=tuple(progress.notes.values()),
+        )
+
+    # The task
+
+    async def _run(self) -> None:
+        attempt = 0
+        while not self._stopping.is_set():
+            began = self._world.clock()
+            try:
+                await self._relay_once()
+            except Fenced as fenced:
+                self._signal(Signal.OUTRUN, str(fenced))
+                if not await self._outlast():
+                    return
+                self._restarted("takeover")
+                self._signal(Signal.START)
+            except PermanentError as error:
+                self._note_error(error)
+                self._signal(Signal.FAILURE, str(error))
+                log.error("watcher_failed", watcher=self.stored.name, type=type(error).__name__, reason=str(error))
+                return
+            except Exception as error:  # noqa: BLE001 - whatever it is, the watcher says so and tries again
+                attempt = 1 if self._world.clock() - began >= STABLE_SECONDS else attempt + 1
+                self._trouble(error, attempt)
+                stale = isinstance(error, Stale)
+                if not stale or attempt > 1:
+                    await self._pause_before(attempt)
+                if stale and not await self._wanted():
+                    return
+                self._restarted(type(error).__name__)
+            else:
+                return
+
+    async def _relay_once(self) -> None:
+        watcher, world = self.stored.watcher, self._world
+        self._relay = Relay(
+            watcher,
+            source=world.mongo.source(watcher),
+            sink=world.nats.sink(watcher),
+            checkpoints=world.mongo.checkpoints(watcher),
+            codec=world.codec,
+            observer=world.observer,
+            progress=self.progress,
+            new_start=self.stored.new_start,
+            losses=world.tuning.losses,
+            clock=world.clock,
+        )
+        try:
+            await self._relay.run(self._opened)
+        finally:
+            self._relay = None
+
+    async def _outlast(self) -> bool:
+        """Stand by until the other writer goes silent; False where the watcher is no longer wanted as it is."""
+        watcher, world = self.stored.watcher, self._world
+        attempt = 0
+        while not self._stopping.is_set():
+            standby = Standby(
+                source=world.mongo.source(watcher),
+                sink=world.nats.sink(watcher),
+                operations=frozenset(watcher.sink.operations),
+                codec=world.codec,
+                progress=self.progress,
+                silence=world.tuning.silence_seconds,
+                clock=world.clock,
+            )
+            try:
+                await standby.until_silent()
+            except Stale:
+                return await self._wanted()
+            except TransientError as error:
+                attempt += 1
+                self._note_error(error)
+                await self._pause_before(attempt)
+            else:
+                return await self._wanted()
+        return False
+
+    async def _wanted(self) -> bool:
+        """Ask the registry whether the watcher is still to run as it is; while it cannot say, wait."""
+        attempt = 0
+        while not self._stopping.is_set():
+            try:
+                return await self._still_wanted(self.stored)
+            except TransientError as error:
+                attempt += 1
+                self._note_error(error)
+                await self._pause_before(attempt)
+        return False
+
+    def _opened(self) -> None:
+        self._signal(Signal.OPENED)
+
+    def _trouble(self, error: Exception, attempt: int) -> None:
+        self._note_error(error)
+        self._signal(Signal.TROUBLE, str(error))
+        if isinstance(error, ChangewireError):
+            log.warning(
+                "watcher_retrying", watcher=self.stored.name, type=type(error).__name__, reason=str(error),
+                attempt=attempt,
+            )  # fmt: skip
+        else:
+            log.error("watcher_error", watcher=self.stored.name, attempt=attempt, exc_info=error)
+
+    def _restarted(self, reason: str) -> None:
+        if self._stopping.is_set():
+            return
+        self._restarts += 1
+        self._world.observer.restarted(self.stored.name, reason)
+
+    async def _pause_before(self, attempt: int) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), backoff.delay(attempt, random.random()))
+        except TimeoutError:
+            return
+
+    def _note_error(self, error: Exception) -> None:
+        kind, message = type(error).__name__, str(error)
+        if not isinstance(error, ChangewireError):
+            message = f"an error of Changewire itself ({kind}); the log has the details"
+        last = self._last_error
+        count = last.count + 1 if last is not None and last.type == kind and last.message == message else 1
+        self._last_error = ErrorSeen(kind, message, self._world.clock(), count)
+
+    def _signal(self, signal: Signal, reason: str | None = None) -> None:
+        before = self._state
+        self._state = move(before, signal)
+        self._reason = reason
+        if self._state is not before:
+            self._since = self._world.clock()
+            self._world.observer.state(self.stored.name, self._state)
+            log.info(
+                "watcher_state", watcher=self.stored.name, state=str(self._state), before=str(before), reason=reason
+            )
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self._note_error(error if isinstance(error, Exception) else PermanentError(repr(error)))
+            self._signal(Signal.FAILURE, self._last_error.message if self._last_error else None)
+            log.error("watcher_task_ended", watcher=self.stored.name, exc_info=error)
+
+
+class Supervisor:
+    """All watcher tasks of this process, by name."""
+
+    def __init__(self, world: World, still_wanted: Callable[[StoredWatcher], Awaitable[bool]]) -> None:
+        self._world = world
+        self._still_wanted = still_wanted
+        self._tasks: dict[str, WatcherTask] = {}
+
+    def __getitem__(self, name: str) -> WatcherTask:
+        return self._tasks[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tasks
+
+    def get(self, name: str) -> WatcherTask | None:
+        return self._tasks.get(name)
+
+    def names(self) -> list[str]:
+        return sorted(self._tasks)
+
+    def adopt(self, stored: StoredWatcher) -> WatcherTask:
+        """Take a watcher in, standing still. What a task of that name remembers of its position is kept."""
+        task = WatcherTask(stored, self._world, self._still_wanted)
+        before = self._tasks.get(stored.name)
+        if before is not None and before.stored.watcher.source == stored.watcher.source:
+            task.progress = before.progress
+        self._tasks[stored.name] = task
+        return task
+
+    async def stop(self, name: str, deadline: float) -> bool:
+        """Drain one watcher; see `WatcherTask.stop`."""
+        return await self._tasks[name].stop(deadline)
+
+    async def dismiss(self, name: str, deadline: float) -> None:
+        """Stop a watcher and forget it, its metrics too."""
+        await self.stop(name, deadline)
+        del self._tasks[name]
+        self._world.observer.forget(name)
+
+    async def stop_all(self, deadline: float) -> bool:
+        """Drain all at once; False where one did not finish in time."""
+        return all(await asyncio.gather(*(task.stop(deadline) for task in self._tasks.values())))

@@ -1,0 +1,96 @@
+"""Fixtures that every kind of test may use: real servers, and names that no other test has.
+
+`mongo_server` and `nats_server` are shared by the whole session: never kill, freeze or fill them, and keep to databases
+and streams of your own (`database`, `stream`, or anything with `unique` in it). A test that breaks a server takes
+`own_mongo` or `own_nats`; one that needs it set up in a special way calls `make_mongo(...)` or `make_nats(...)`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+
+from app.embedded import MongoServer, NatsServer
+
+MakeMongo = Callable[..., Awaitable[MongoServer]]
+MakeNats = Callable[..., Awaitable[NatsServer]]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def mongo_server() -> AsyncIterator[MongoServer]:
+    """The session's mongod: a replica set of one member."""
+    async with MongoServer() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def nats_server() -> AsyncIterator[NatsServer]:
+    """The session's nats-server, with JetStream."""
+    async with NatsServer() as server:
+        yield server
+
+
+@pytest.fixture
+def mongo_uri(mongo_server: MongoServer) -> str:
+    return mongo_server.uri
+
+
+@pytest.fixture
+def nats_url(nats_server: NatsServer) -> str:
+    return nats_server.url
+
+
+@pytest.fixture
+def unique() -> str:
+    """A suffix of eight lower-case hexadecimal digits that no other test has."""
+    return uuid.uuid4().hex[:8]
+
+
+@pytest.fixture
+def database(unique: str) -> str:
+    """The name of a database that does not exist yet."""
+    return f"db_{unique}"
+
+
+@pytest.fixture
+def stream(unique: str) -> str:
+    """The name of a stream that does not exist yet."""
+    return f"S_{unique}".upper()
+
+
+@pytest_asyncio.fixture
+async def make_mongo() -> AsyncIterator[MakeMongo]:
+    """`await make_mongo(**options of MongoServer)`: a started server of this test's own, closed after it."""
+    async with AsyncExitStack() as servers:
+
+        async def make(**options: object) -> MongoServer:
+            return await servers.enter_async_context(MongoServer(**options))  # type: ignore[arg-type]
+
+        yield make
+
+
+@pytest_asyncio.fixture
+async def make_nats() -> AsyncIterator[MakeNats]:
+    """`await make_nats(**options of NatsServer)`: a started server of this test's own, closed after it."""
+    async with AsyncExitStack() as servers:
+
+        async def make(**options: object) -> NatsServer:
+            return await servers.enter_async_context(NatsServer(**options))  # type: ignore[arg-type]
+
+        yield make
+
+
+@pytest_asyncio.fixture
+async def own_mongo(make_mongo: MakeMongo) -> MongoServer:
+    """A replica set of one member that this test may kill, freeze and restart."""
+    return await make_mongo()
+
+
+@pytest_asyncio.fixture
+async def own_nats(make_nats: MakeNats) -> NatsServer:
+    """A nats-server that this test may kill, freeze and restart."""
+    return await make_nats()

@@ -1,0 +1,180 @@
+"""What every checkpoint store and every watcher store keeps, whoever else writes at the same moment."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pymongo
+import pytest
+import pytest_asyncio
+
+from app.adapters.mongo_client import MongoDeployment
+from app.domain.errors import Conflict, NotFound
+from app.domain.lifecycle import Desired
+from app.domain.position import Checkpoint
+from app.domain.watcher import CheckpointPlace, Source, Start, StoredWatcher, Watcher
+from app.ports import CheckpointStore, WatcherStore
+from tests.fakes import FakeCheckpoints, FakeWatchers, event_token
+
+Open = Callable[[], CheckpointStore]
+
+
+def at(moment: int, epoch: int | None = 0, **more: Any) -> Checkpoint:
+    return Checkpoint(event_token(moment), epoch=epoch, **more)
+
+
+@pytest_asyncio.fixture(params=["fake", "mongo", "mongo capped"])
+async def open_store(request: pytest.FixtureRequest, mongo_uri: str, database: str) -> AsyncIterator[Open]:
+    """Opens the same place anew, as another process would."""
+    if request.param == "fake":
+        shared: dict[str, Checkpoint] = {}
+        yield lambda: FakeCheckpoints(shared)
+        return
+    place = CheckpointPlace(database, "orders", capped=request.param == "mongo capped", size_in_bytes=8192)
+    watcher = Watcher("w", Source("shop", "orders"), checkpoint=place)
+    deployment = MongoDeployment(mongo_uri, state_database=database)
+    yield lambda: deployment.checkpoints(watcher)
+    deployment.close()
+    with pymongo.MongoClient[dict[str, Any]](mongo_uri) as client:
+        client.drop_database(database)
+
+
+@pytest.fixture
+def checkpoints(open_store: Open) -> CheckpointStore:
+    return open_store()
+
+
+async def reached(store: CheckpointStore) -> Checkpoint:
+    found = await store.read()
+    assert found is not None
+    return found
+
+
+async def test_nothing_is_read_where_nothing_was_stored(checkpoints: CheckpointStore) -> None:
+    assert await checkpoints.read() is None
+
+
+async def test_every_field_comes_back_to_another_process(open_store: Open) -> None:
+    stored = at(5, 2, sequence=7, stream_created="2026-01-01T00:00:00Z", scope="rs0/a.b", watcher="w", updated_at=1e9)
+    await open_store().begin(stored)
+    assert await open_store().read() == stored
+
+
+async def test_of_two_that_create_at_once_one_wins(open_store: Open) -> None:
+    stores = [open_store() for _ in range(6)]
+    won = await asyncio.gather(*(store.create(at(moment + 1)) for moment, store in enumerate(stores)))
+    assert won.count(True) == 1
+    assert (await reached(open_store())).token == event_token(won.index(True) + 1)
+
+
+async def test_create_leaves_what_is_there(checkpoints: CheckpointStore) -> None:
+    await checkpoints.begin(at(5))
+    assert not await checkpoints.create(at(9))
+    assert (await reached(checkpoints)).token == event_token(5)
+
+
+async def test_advance_creates_where_there_is_none(checkpoints: CheckpointStore) -> None:
+    assert await checkpoints.advance(at(3))
+    assert (await reached(checkpoints)).token == event_token(3)
+
+
+async def test_advance_moves_forwards_only(checkpoints: CheckpointStore) -> None:
+    await checkpoints.create(at(1))
+    assert await checkpoints.advance(at(5))
+    assert not await checkpoints.advance(at(5))
+    assert not await checkpoints.advance(at(4))
+    assert (await reached(checkpoints)).token == event_token(5)
+
+
+async def test_a_thawed_writer_cannot_undo_a_rewind(open_store: Open) -> None:
+    thawed, mover = open_store(), open_store()
+    await thawed.create(at(5, 0))
+    await mover.begin(at(2, 1))
+    assert not await thawed.advance(at(6, 0))
+    assert (await reached(mover)) == at(2, 1)
+    assert await mover.advance(at(3, 1))
+    assert (await reached(thawed)) == at(3, 1)
+
+
+async def test_many_writers_at_once_leave_the_greatest_position(open_store: Open) -> None:
+    stores = [open_store() for _ in range(4)]
+    await stores[0].create(at(1))
+    await asyncio.gather(*(stores[n % 4].advance(at(n)) for n in (9, 3, 12, 5, 7, 11, 2, 10)))
+    assert (await reached(open_store())).token == event_token(12)
+
+
+async def test_deleted_is_forgotten_and_may_begin_again(checkpoints: CheckpointStore) -> None:
+    await checkpoints.delete()
+    await checkpoints.begin(at(5))
+    await checkpoints.advance(at(6))
+    await checkpoints.delete()
+    assert await checkpoints.read() is None
+    assert await checkpoints.create(at(1))
+    assert (await reached(checkpoints)).token == event_token(1)
+
+
+# Watchers
+
+
+PIPELINE = ({"$match": {"fullDocument.total": {"$gt": 10}, "a": {"$oid": "6" * 24}}},)
+
+
+@pytest_asyncio.fixture(params=["fake", "mongo"])
+async def watchers(request: pytest.FixtureRequest, mongo_uri: str, database: str) -> AsyncIterator[WatcherStore]:
+    if request.param == "fake":
+        yield FakeWatchers()
+        return
+    deployment = MongoDeployment(mongo_uri, state_database=database)
+    yield deployment.watchers()
+    deployment.close()
+    with pymongo.MongoClient[dict[str, Any]](mongo_uri) as client:
+        client.drop_database(database)
+
+
+def stored(name: str = "shop.orders", revision: int = 1, **more: Any) -> StoredWatcher:
+    watcher = Watcher(name, Source("shop", "orders", pipeline=PIPELINE), start=Start("timestamp", 1_700_000_000.0))
+    return StoredWatcher(watcher.with_defaults(), revision=revision, **more)
+
+
+async def test_a_watcher_comes_back_with_dots_in_its_name_and_dollars_in_its_pipeline(watchers: WatcherStore) -> None:
+    one = stored(desired=Desired.PAUSED, new_start=True, origin="file", revision=3)
+    await watchers.insert(one)
+    assert await watchers.get("shop.orders") == one
+    assert await watchers.load() == [one]
+
+
+async def test_watchers_are_loaded_by_name(watchers: WatcherStore) -> None:
+    for name in ("b", "c", "a"):
+        await watchers.insert(stored(name))
+    assert [one.name for one in await watchers.load()] == ["a", "b", "c"]
+
+
+async def test_a_taken_name_is_a_conflict_and_keeps_the_first(watchers: WatcherStore) -> None:
+    await watchers.insert(stored(revision=1))
+    with pytest.raises(Conflict):
+        await watchers.insert(stored(revision=2))
+    assert await watchers.get("shop.orders") == stored(revision=1)
+
+
+async def test_of_two_that_replace_one_revision_one_wins(watchers: WatcherStore) -> None:
+    await watchers.insert(stored())
+    results = await asyncio.gather(
+        watchers.replace(stored(revision=2, desired=Desired.PAUSED), expected_revision=1),
+        watchers.replace(stored(revision=2, new_start=True), expected_revision=1),
+        return_exceptions=True,
+    )
+    assert sorted(type(result).__name__ for result in results) == ["Conflict", "NoneType"]
+
+
+async def test_what_is_not_there_is_not_found(watchers: WatcherStore) -> None:
+    assert await watchers.get("nobody") is None
+    with pytest.raises(NotFound):
+        await watchers.replace(stored("nobody"), expected_revision=1)
+    with pytest.raises(NotFound):
+        await watchers.delete("nobody")
+
+
+async def test_deleted_is_gone(watchers: WatcherStore) -> None:
+    await watchers.insert(stored())
+    await watchers.delete("shop.orders")
+    assert await watchers.load() == []

@@ -1,0 +1,488 @@
+"""Servers in memory that misbehave on request: what a real one cannot be made to do at the right moment.
+
+They keep the promises of `app/ports.py` and pass the same contract suites as the adapters (`tests/contract/`). What
+they do wrong is scripted: `FakeStream.faults` and `FakeOplog.faults` are queues of deeds, one taken per call.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import bson
+
+from app.domain.errors import (
+    Conflict,
+    FenceLost,
+    HistoryLost,
+    NotFound,
+    OutcomeUnknown,
+    SeenBefore,
+    SinkUnavailable,
+    SourceUnavailable,
+    StoreUnavailable,
+    StreamRefused,
+    StreamUnsuitable,
+    TokenRefused,
+)
+from app.domain.events import Change
+from app.domain.lifecycle import State
+from app.domain.position import Checkpoint, OwnMessage, Tail
+from app.domain.subjects import covers
+from app.domain.tokens import cluster_time, is_token, parse_message_id
+from app.domain.watcher import Start, StoredWatcher, Watcher
+from app.ports import Published, SourceBatch
+
+UUID = "4F21104B3626A4E42B629044FDF2A8DD"
+BEGIN = 1_700_000_000
+
+
+def event_token(moment: int) -> str:
+    """The token of the event at a moment (counted from 1), as MongoDB 6.0 makes them."""
+    return f"82{BEGIN + moment:08X}00000001" + f"2B022C0100296E5A1004{UUID}46645F696400290004"
+
+
+def mark_token(moment: int) -> str:
+    """A high-water mark: the token before whatever happened at that moment."""
+    return f"82{BEGIN + moment:08X}00000001" + "2B0229296E04"
+
+
+def raw_event(moment: int, operation: str = "insert", **fields: Any) -> bytes:
+    """A change event like a server's, as raw BSON."""
+    return bson.encode(
+        {
+            "_id": {"_data": event_token(moment)},
+            "operationType": operation,
+            "clusterTime": bson.Timestamp(BEGIN + moment, 1),
+            "ns": {"db": "shop", "coll": "orders"},
+            "documentKey": {"_id": moment},
+            "fullDocument": {"_id": moment},
+            **fields,
+        }
+    )
+
+
+@dataclass
+class FakeOplog:
+    """What happened, shared by every source that reads it. `first` is the earliest moment still known."""
+
+    events: list[tuple[str, bytes]] = field(default_factory=list)
+    moment: int = 0
+    first: int = 1
+    faults: deque[BaseException | None] = field(default_factory=deque)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def happen(self, operation: str = "insert", **fields: Any) -> str:
+        """Let one change happen, and return its token."""
+        self.moment += 1
+        token = event_token(self.moment)
+        self.events.append((token, raw_event(self.moment, operation, **fields)))
+        self.arrived.set()
+        self.arrived = asyncio.Event()
+        return token
+
+    @property
+    def tokens(self) -> list[str]:
+        return [token for token, _ in self.events]
+
+    def misbehave(self) -> None:
+        if self.faults and (fault := self.faults.popleft()) is not None:
+            raise fault
+
+
+class FakeSource:
+    """A change stream over a `FakeOplog`; `batch` is the most it returns at once."""
+
+    def __init__(self, oplog: FakeOplog, batch: int = 500, patience: float = 0.0) -> None:
+        self._oplog = oplog
+        self._batch = batch
+        self._patience = patience
+        self._after: str | None = None
+        self.scope = "fake/shop.orders"
+
+    async def prepare(self) -> int:
+        await asyncio.sleep(0)
+        self._oplog.misbehave()
+        return BEGIN + self._oplog.moment + 1
+
+    async def locate(self, start: Start) -> str:
+        await asyncio.sleep(0)
+        if start.at == "token":
+            if not is_token(str(start.value)):
+                raise TokenRefused(f"{start.value} is not a resume token")
+            return str(start.value)
+        if start.at == "timestamp":
+            moment = int(float(start.value or 0)) - BEGIN
+            if moment < self._oplog.first:
+                raise HistoryLost("the oplog does not reach back to that moment")
+            return mark_token(moment)
+        return mark_token(self._oplog.first if start.at == "earliest" else self._oplog.moment + 1)
+
+    async def open(self, after: str) -> None:
+        await asyncio.sleep(0)
+        self._oplog.misbehave()
+        if not is_token(after):
+            raise TokenRefused(f"{after} is not a resume token")
+        if cluster_time(after).seconds - BEGIN < self._oplog.first - 1:
+            raise HistoryLost("the oplog does not reach back to the position")
+        self._after = after
+
+    async def read(self) -> SourceBatch:
+        await asyncio.sleep(0)
+        self._oplog.misbehave()
+        if self._after is None:
+            raise SourceUnavailable("the source is not open")
+        found = self._next()
+        if not found:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._oplog.arrived.wait(), self._patience or 0.002)
+            found = self._next()
+        position = found[-1][0] if found else max(self._after, mark_token(self._oplog.moment + 1))
+        self._after = position
+        raw = [event for _, event in found]
+        return SourceBatch(raw, position, BEGIN + self._oplog.moment + 1, sum(map(len, raw)))
+
+    def _next(self) -> list[tuple[str, bytes]]:
+        after = self._after or ""
+        return [(token, raw) for token, raw in self._oplog.events if token > after][: self._batch]
+
+    async def close(self) -> None:
+        self._after = None
+
+
+@dataclass
+class FakeMessage:
+    sequence: int
+    subject: str
+    change: Change
+
+
+Deed = Literal["ok", "timeout", "ack_lost", "late", "torn", "unavailable", "refused"]
+
+
+@dataclass
+class FakeStream:
+    """A JetStream stream. A duplicate window keeps every id until `forget_ids`.
+
+    Deeds: `timeout` stores nothing and does not answer, `ack_lost` stores and does not answer, `late` stores (fence
+    permitting) some calls later, `torn` stores the front half one by one and does not answer.
+    """
+
+    name: str = "ORDERS"
+    subjects: list[str] = field(default_factory=lambda: ["ORDERS.*"])
+    exists: bool = True
+    created: str = "2026-01-01T00:00:00Z"
+    messages: list[FakeMessage] = field(default_factory=list)
+    last_sequence: int = 0
+    ids: set[str] = field(default_factory=set)
+    faults: deque[Deed] = field(default_factory=deque)
+    late: list[tuple[list[tuple[str, Change]], int, str]] = field(default_factory=list)
+    lateness: Callable[[], bool] = lambda: True
+    objects: dict[str, bytes] = field(default_factory=dict)
+    before_publish: Callable[[], None] | None = None
+
+    def published(self) -> list[str]:
+        """The tokens on the stream, in order."""
+        return [message.change.token for message in self.messages]
+
+    def last(self, space: str) -> int:
+        return max((m.sequence for m in self.messages if covers(space, m.subject)), default=0)
+
+    def store(self, batch: Sequence[tuple[str, Change]], fence: int, space: str, *, exclusive: bool = True) -> int:
+        """Store all or nothing, as an atomic batch."""
+        if any(change.id in self.ids for _, change in batch):
+            raise SeenBefore("10201")
+        expected = self.last_sequence if exclusive else self.last(space)
+        if expected != fence:
+            raise FenceLost(f"10071 wrong last sequence: {expected}")
+        for subject, change in batch:
+            self.last_sequence += 1
+            self.messages.append(FakeMessage(self.last_sequence, subject, change))
+            self.ids.add(change.id)
+        return self.last_sequence
+
+    def arrive_late(self) -> None:
+        """Let what was on its way arrive now, where the script says so."""
+        still: list[tuple[list[tuple[str, Change]], int, str]] = []
+        for batch, fence, space in self.late:
+            if not self.lateness():
+                still.append((batch, fence, space))
+                continue
+            with contextlib.suppress(OutcomeUnknown):
+                self.store(batch, fence, space)
+        self.late = still
+
+    def purge(self) -> None:
+        self.messages.clear()
+
+    def forget_ids(self) -> None:
+        """Let the duplicate window pass."""
+        self.ids.clear()
+
+    def lose_end(self, count: int) -> None:
+        """Lose the last messages, as a server does that had not synced when the power went."""
+        for message in self.messages[len(self.messages) - count :]:
+            self.ids.discard(message.change.id)
+        del self.messages[len(self.messages) - count :]
+        self.last_sequence = self.messages[-1].sequence if self.messages else 0
+
+
+class FakeSink:
+    """A watcher's place on a `FakeStream`."""
+
+    def __init__(self, stream: FakeStream, watcher: Watcher, max_payload: int = 1024 * 1024) -> None:
+        self._stream = stream
+        self._watcher = watcher
+        self._max_payload = max_payload
+        self.mode: Literal["atomic", "window", "single"] = "atomic"
+
+    @property
+    def exclusive(self) -> bool:
+        return all(covers(self._watcher.space, subject) for subject in self._stream.subjects)
+
+    async def prepare(self, *, may_create: bool) -> None:
+        await asyncio.sleep(0)
+        if not self._stream.exists:
+            if not may_create:
+                raise StreamRefused(f"the stream {self._stream.name} does not exist")
+            self._stream.exists = True
+            self._stream.subjects = [self._watcher.space]
+        if not any(covers(subject, self._watcher.space) for subject in self._stream.subjects):
+            raise StreamUnsuitable("the stream's subjects do not cover the watcher's")
+
+    async def tail(self) -> Tail:
+        await asyncio.sleep(0)
+        stream = self._stream
+        stream.arrive_late()
+        if not stream.exists:
+            raise StreamRefused(f"the stream {stream.name} does not exist")
+        ours = [m for m in stream.messages if covers(self._watcher.space, m.subject)]
+        foreign = 0
+        own = None
+        for message in reversed(ours):
+            parsed = parse_message_id(message.change.id)
+            if parsed is not None:
+                own = OwnMessage(message.sequence, parsed)
+                break
+            foreign += 1
+        return Tail(stream.created, stream.last_sequence, ours[-1].sequence if ours else 0, own, foreign)
+
+    async def publish(self, changes: Sequence[Change], fence: int) -> int:
+        stream = self._stream
+        await asyncio.sleep(0)
+        if stream.before_publish is not None:
+            stream.before_publish()
+        if not stream.exists:
+            raise StreamRefused(f"the stream {stream.name} does not exist")
+        batch = [(self._watcher.subject(change.operation), replace(change)) for change in changes]
+        deed = stream.faults.popleft() if stream.faults else "ok"
+        if deed == "unavailable":
+            raise SinkUnavailable("connection refused")
+        if deed == "refused":
+            raise StreamRefused("maximum bytes exceeded")
+        if deed == "late":
+            stream.late.append((batch, fence, self._watcher.space))
+        elif deed == "torn":
+            self._tear(batch, fence)
+        elif deed != "timeout":
+            stream.arrive_late()
+            sequence = stream.store(batch, fence, self._watcher.space, exclusive=self.exclusive)
+            await asyncio.sleep(0)
+            if deed == "ok":
+                return sequence
+        raise OutcomeUnknown("no answer in time")
+
+    def _tear(self, batch: list[tuple[str, Change]], fence: int) -> None:
+        for index, one in enumerate(batch[: (len(batch) + 1) // 2]):
+            try:
+                self._stream.store([one], fence + index, self._watcher.space, exclusive=self.exclusive)
+            except OutcomeUnknown:
+                return
+
+    async def publish_singly(self, change: Change, fence: int) -> int:
+        await asyncio.sleep(0)
+        if change.id in self._stream.ids:
+            return fence
+        return await self.publish([change], fence)
+
+    def too_large(self, change: Change) -> bool:
+        return len(change.body) > self._max_payload
+
+    async def claim_check(self, change: Change, pointer: bytes) -> Change:
+        await asyncio.sleep(0)
+        self._stream.objects[change.token] = change.body
+        return replace(
+            change, body=pointer, pointer=None, headers=(("Changewire-Object", f"{self._stream.name}/{change.token}"),)
+        )
+
+    async def close(self) -> None:
+        return
+
+
+class FakeCheckpoints:
+    """A checkpoint collection. `place` is shared by all who open it."""
+
+    def __init__(self, place: dict[str, Checkpoint] | None = None) -> None:
+        self.place = {} if place is None else place
+        self.faults: deque[BaseException | None] = deque()
+
+    async def _reach(self) -> None:
+        await asyncio.sleep(0)
+        if self.faults and (fault := self.faults.popleft()) is not None:
+            raise fault
+
+    async def read(self) -> Checkpoint | None:
+        await self._reach()
+        return self.place.get("newest")
+
+    async def create(self, checkpoint: Checkpoint) -> bool:
+        await self._reach()
+        return self.place.setdefault("newest", checkpoint) is checkpoint
+
+    async def advance(self, checkpoint: Checkpoint) -> bool:
+        await self._reach()
+        stored = self.place.get("newest")
+        if stored is not None and (stored.epoch not in (None, checkpoint.epoch) or stored.token >= checkpoint.token):
+            return False
+        self.place["newest"] = checkpoint
+        return True
+
+    async def begin(self, checkpoint: Checkpoint) -> None:
+        await self._reach()
+        self.place["newest"] = checkpoint
+
+    async def delete(self) -> None:
+        await self._reach()
+        self.place.clear()
+
+
+class FakeWatchers:
+    """The registry's store. `reachable` false: every call raises StoreUnavailable."""
+
+    def __init__(self, watchers: Iterable[StoredWatcher] = ()) -> None:
+        self.stored = {one.name: one for one in watchers}
+        self.reachable = True
+
+    async def _reach(self) -> None:
+        await asyncio.sleep(0)
+        if not self.reachable:
+            raise StoreUnavailable("connection refused")
+
+    async def load(self) -> list[StoredWatcher]:
+        await self._reach()
+        return [self.stored[name] for name in sorted(self.stored)]
+
+    async def get(self, name: str) -> StoredWatcher | None:
+        await self._reach()
+        return self.stored.get(name)
+
+    async def insert(self, stored: StoredWatcher) -> None:
+        await self._reach()
+        if stored.name in self.stored:
+            raise Conflict(f"there is a watcher {stored.name} already")
+        self.stored[stored.name] = stored
+
+    async def replace(self, stored: StoredWatcher, *, expected_revision: int) -> None:
+        await self._reach()
+        if stored.name not in self.stored:
+            raise NotFound(f"there is no watcher {stored.name}")
+        if self.stored[stored.name].revision != expected_revision:
+            raise Conflict(f"{stored.name} was changed meanwhile")
+        self.stored[stored.name] = stored
+
+    async def delete(self, name: str) -> None:
+        await self._reach()
+        if self.stored.pop(name, None) is None:
+            raise NotFound(f"there is no watcher {name}")
+
+
+class NullObserver:
+    """An observer that keeps the sums a test may ask for."""
+
+    def __init__(self) -> None:
+        self.published_events = 0
+        self.skips: dict[str, int] = {}
+        self.states: list[State] = []
+        self.restarts: list[str] = []
+        self.checkpoints = 0
+
+    def published(self, batch: Published) -> None:
+        self.published_events += len(batch.changes)
+
+    def skipped(self, watcher: str, reason: str, count: int) -> None:
+        self.skips[reason] = self.skips.get(reason, 0) + count
+
+    def publish_failed(self, watcher: str, subject: str, count: int) -> None: ...
+
+    def state(self, watcher: str, state: State) -> None:
+        self.states.append(state)
+
+    def restarted(self, watcher: str, reason: str) -> None:
+        self.restarts.append(reason)
+
+    def position(self, watcher: str, *, lag_seconds: float | None, headroom_seconds: float | None) -> None: ...
+
+    def checkpointed(self, watcher: str, at: float) -> None:
+        self.checkpoints += 1
+
+    def forget(self, watcher: str) -> None: ...
+
+    def command_started(self, database: str, command: str) -> None: ...
+
+    def command_succeeded(self, database: str, command: str, seconds: float) -> None: ...
+
+    def command_failed(self, database: str, command: str, seconds: float) -> None: ...
+
+
+class FakeMongo:
+    """A deployment over one `FakeOplog`; every watcher has its own checkpoint place."""
+
+    def __init__(self, oplog: FakeOplog, batch: int = 500) -> None:
+        self.oplog = oplog
+        self.batch = batch
+        self.places: dict[str, dict[str, Checkpoint]] = {}
+        self.refusal: Exception | None = None
+
+    async def ping(self) -> int:
+        self.oplog.misbehave()
+        return BEGIN + self.oplog.moment + 1
+
+    async def oplog_first(self) -> int | None:
+        return BEGIN + self.oplog.first
+
+    async def check_source(self, watcher: Watcher) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def check_token(self, watcher: Watcher, token: str) -> None:
+        return
+
+    def source(self, watcher: Watcher) -> FakeSource:
+        return FakeSource(self.oplog, self.batch)
+
+    def checkpoints(self, watcher: Watcher) -> FakeCheckpoints:
+        key = f"{watcher.checkpoint.database}.{watcher.checkpoint.collection}"
+        return FakeCheckpoints(self.places.setdefault(key, {}))
+
+
+class FakeNats:
+    """An account with one stream per name."""
+
+    def __init__(self, *streams: FakeStream) -> None:
+        self.streams = {stream.name: stream for stream in streams}
+        self.refusal: Exception | None = None
+        self.up = True
+
+    async def ping(self) -> None:
+        if not self.up:
+            raise SinkUnavailable("connection refused")
+
+    async def check_sink(self, watcher: Watcher) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    def sink(self, watcher: Watcher) -> FakeSink:
+        stream = self.streams.setdefault(watcher.sink.stream, FakeStream(watcher.sink.stream, exists=False))
+        return FakeSink(stream, watcher)

@@ -1,0 +1,222 @@
+"""Positions and watchers in a real mongod: beside the predecessor's documents, in capped collections, without a server."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import bson
+import pymongo
+import pytest
+import pytest_asyncio
+
+from app.adapters.mongo_client import MongoDeployment
+from app.adapters.mongo_store import MongoCheckpointStore
+from app.domain.errors import NotAuthorised, StoreUnavailable
+from app.domain.position import Checkpoint
+from app.domain.watcher import CheckpointPlace, Source, StoredWatcher, Watcher
+from app.embedded import MongoServer
+from tests.fakes import BEGIN, event_token
+
+MakeMongo = Callable[..., Awaitable[MongoServer]]
+Client = pymongo.MongoClient[dict[str, Any]]
+
+
+@pytest_asyncio.fixture
+async def mongo(mongo_uri: str) -> AsyncIterator[MongoDeployment]:
+    deployment = MongoDeployment(mongo_uri, state_database="changewire")
+    yield deployment
+    deployment.close()
+
+
+@pytest.fixture
+def client(mongo_uri: str, database: str, request: pytest.FixtureRequest) -> Client:
+    client: Client = pymongo.MongoClient(mongo_uri)
+    request.addfinalizer(lambda: client.drop_database(database))
+    return client
+
+
+def store(mongo: MongoDeployment, database: str, *, capped: int = 0) -> MongoCheckpointStore:
+    place = CheckpointPlace(database, "tokens", capped=bool(capped), size_in_bytes=capped)
+    return mongo.checkpoints(Watcher("w", Source("shop", "orders"), checkpoint=place))
+
+
+def at(moment: int, epoch: int | None = 0) -> Checkpoint:
+    return Checkpoint(event_token(moment), epoch=epoch, updated_at=float(BEGIN))
+
+
+def predecessor_writes(collection: pymongo.collection.Collection[dict[str, Any]], *moments: int) -> None:
+    for moment in moments:
+        collection.insert_one({"value": event_token(moment)})
+
+
+def predecessor_reads(collection: pymongo.collection.Collection[dict[str, Any]]) -> str:
+    """As the Go connector does: the newest by `_id`, or by `$natural` where capped."""
+    by = "$natural" if collection.options().get("capped") else "_id"
+    found = collection.find_one({}, sort=[(by, -1)])
+    assert found is not None
+    return str(found["value"])
+
+
+async def test_the_predecessors_newest_document_is_continued_in_place(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    tokens = client[database].tokens
+    predecessor_writes(tokens, 1, 2, 3)
+    one = store(mongo, database)
+    assert await one.read() == Checkpoint(event_token(3))
+    assert not await one.create(at(9))
+    assert not await one.advance(at(2, 4))
+    assert await one.advance(at(5, 4))
+    assert not await one.advance(at(6, 3))
+    assert tokens.count_documents({}) == 3
+    assert predecessor_reads(tokens) == event_token(5)
+
+
+async def test_going_back_to_the_predecessor_and_returning_needs_no_step(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    tokens = client[database].tokens
+    assert await store(mongo, database).create(at(1))
+    await store(mongo, database).advance(at(2))
+    assert predecessor_reads(tokens) == event_token(2)
+    predecessor_writes(tokens, 3, 4)
+    back = store(mongo, database)
+    assert await back.read() == Checkpoint(event_token(4))
+    assert await back.advance(at(5))
+    assert predecessor_reads(tokens) == event_token(5)
+    await back.begin(at(1, 1))
+    assert predecessor_reads(tokens) == event_token(1)
+
+
+async def test_a_capped_collection_goes_full_circle_between_both_programs(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    tokens = client[database].create_collection("tokens", capped=True, size=4096)
+    moment = 0
+    for _ in range(3):
+        predecessor_writes(tokens, *range(moment + 1, moment + 61))  # more than it holds
+        moment += 60
+        one = store(mongo, database, capped=4096)
+        assert await one.read() == Checkpoint(event_token(moment))
+        assert not await one.create(at(moment + 9))
+        for _ in range(40):
+            moment += 1
+            assert await one.advance(at(moment))
+        assert not await one.advance(at(moment))
+        assert predecessor_reads(tokens) == event_token(moment)
+        assert await store(mongo, database, capped=4096).read() == at(moment)
+
+
+async def test_a_lesser_position_inserted_last_by_a_slower_writer_is_not_believed(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    fast, slow = store(mongo, database, capped=8192), store(mongo, database, capped=8192)
+    await fast.create(at(1))
+    await slow.read()
+    await fast.advance(at(9))
+    stale = client[database].tokens.find_one({"value": event_token(1)}, {"_id": 0})
+    assert stale is not None
+    client[database].tokens.insert_one(dict(stale))  # what two inserts at once may leave
+    assert await slow.read() == at(9)
+    assert not await slow.advance(at(5))
+    await fast.begin(at(3, 1))
+    client[database].tokens.insert_one(dict(stale))
+    assert await slow.read() == at(3, 1)
+
+
+async def test_a_missing_capped_collection_is_made_as_asked_and_one_that_is_there_is_used_as_it_is(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    await store(mongo, database, capped=8192).create(at(1))
+    options = client[database].tokens.options()
+    assert options["capped"]
+    assert options["size"] == 8192
+    await store(mongo, database).advance(at(2))  # not asked for capped, but it is
+    assert client[database].tokens.count_documents({}) == 2
+    client[database].tokens.drop()
+    client[database].create_collection("tokens")
+    one = store(mongo, database, capped=8192)
+    await one.create(at(1))
+    await one.advance(at(2))
+    assert client[database].tokens.count_documents({}) == 1
+
+
+async def test_the_stored_types_are_what_people_and_programs_look_for(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    await store(mongo, database).create(at(7))
+    found = client[database].tokens.find_one()
+    assert found is not None
+    assert found["value"] == event_token(7)
+    assert found["clusterTime"] == bson.Timestamp(BEGIN + 7, 1)
+    assert found["updatedAt"] == datetime.fromtimestamp(BEGIN, UTC).replace(tzinfo=None)
+    assert set(found) == {
+        "_id", "value", "clusterTime", "sequence", "streamCreated", "epoch", "scope", "watcher", "updatedAt",
+    }  # fmt: skip
+
+
+async def test_deleting_forgets_the_predecessors_too_and_nothing_that_is_no_checkpoint(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    tokens = client[database].tokens
+    predecessor_writes(tokens, 1, 2)
+    tokens.insert_one({"name": "somebody's"})
+    one = store(mongo, database)
+    assert await one.read() == Checkpoint(event_token(2))
+    await one.delete()
+    assert await one.read() is None
+    assert [document["name"] for document in tokens.find()] == ["somebody's"]
+
+
+async def test_a_server_that_is_not_there_is_told_within_its_bound(own_mongo: MongoServer, database: str) -> None:
+    mongo = MongoDeployment(own_mongo.uri, state_database=database)
+    one, watchers = store(mongo, database), mongo.watchers()
+    await one.create(at(1))
+    for breakage in (own_mongo.freeze, own_mongo.kill):
+        breakage()
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await one.advance(at(2))
+        with pytest.raises(StoreUnavailable):
+            await watchers.load()
+        assert time.monotonic() - began < 12
+    await own_mongo.start()
+    assert await one.read() == at(1)
+    assert await one.advance(at(3))
+    mongo.close()
+
+
+async def test_a_position_outlives_a_kill_right_after_it_was_stored(own_mongo: MongoServer, database: str) -> None:
+    mongo = MongoDeployment(own_mongo.uri, state_database=database)
+    one = store(mongo, database)
+    assert await one.create(at(1))
+    for moment in range(2, 30):
+        assert await one.advance(at(moment))
+    own_mongo.kill()
+    await own_mongo.start()
+    assert await one.read() == at(29)
+    mongo.close()
+
+
+async def test_an_account_that_may_not_write_is_told_what_to_grant(make_mongo: MakeMongo, database: str) -> None:
+    server = await make_mongo(auth=("root", "root"))
+    client: Client = pymongo.MongoClient(server.uri)
+    client.admin.command("createUser", "reader", pwd="reader", roles=[{"role": "read", "db": database}])
+    mongo = MongoDeployment(server.uri.replace("root:root", "reader:reader"), state_database=database)
+    assert await store(mongo, database).read() is None
+    with pytest.raises(NotAuthorised, match=f"readWrite on {database}"):
+        await store(mongo, database).create(at(1))
+    mongo.close()
+    client.close()
+
+
+async def test_a_watcher_of_a_later_version_is_not_taken_for_something_else(
+    mongo_uri: str, client: Client, database: str
+) -> None:
+    mongo = MongoDeployment(mongo_uri, state_database=database)
+    await mongo.watchers().insert(StoredWatcher(Watcher("w", Source("shop", "orders"))))
+    client[database].watchers.update_one({"_id": "w"}, {"$set": {"watcher.source.shards": 4}})
+    with pytest.raises(StoreUnavailable, match="later version"):
+        await mongo.watchers().load()
+    mongo.close()

@@ -1,0 +1,11 @@
+"""Thousands of runs: their logs would take longer than they do."""
+
+import logging
+
+import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _quiet() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

@@ -1,0 +1,247 @@
+"""The promise, over servers that lose acks, time out, tear batches, deliver late and are shared with another writer.
+
+One invariant is checked throughout: what is on the stream is what happened, each change once, in the oplog's order.
+"""
+
+import asyncio
+import random
+from collections import deque
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.codec import encode, reduced
+from app.domain.errors import ChangewireError, PermanentError
+from app.domain.watcher import Source, Watcher
+from app.progress import Progress
+from app.relay import Codec, Relay
+from tests.fakes import Deed, FakeCheckpoints, FakeOplog, FakeSink, FakeSource, FakeStream, NullObserver
+
+WATCHER = Watcher("orders", Source("shop", "orders")).with_defaults()
+DEEDS = st.lists(st.sampled_from(get_args(Deed)), max_size=30)
+
+
+class Writer:
+    """One instance of the service: opens relays until all is published, with a memory of its own like a process."""
+
+    def __init__(self, oplog: FakeOplog, stream: FakeStream, place: dict, batch: int, losses: int = 3) -> None:
+        self.oplog, self.stream, self.place, self.batch, self.losses = oplog, stream, place, batch, losses
+        self.progress = Progress()
+        self.opened = 0
+
+    def relay(self) -> Relay:
+        return Relay(
+            WATCHER,
+            source=FakeSource(self.oplog, self.batch),
+            sink=FakeSink(self.stream, WATCHER),
+            checkpoints=FakeCheckpoints(self.place),
+            codec=Codec(encode, reduced),
+            observer=NullObserver(),
+            progress=self.progress,
+            losses=self.losses,
+        )
+
+    async def until_done(self) -> None:
+        while not self.done():
+            self.opened += 1
+            task = asyncio.create_task(self.relay().run(lambda: None))
+            while not task.done() and not self.done():
+                await asyncio.sleep(0)
+            if not task.done():
+                task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                _only_passing_trouble(task)
+
+    def done(self) -> bool:
+        return len(self.stream.messages) >= len(self.oplog.events)
+
+    def die(self) -> None:
+        self.progress = Progress()
+
+
+async def _first_start(writer: Writer) -> None:
+    """Let the watcher store its start position: what happens from here on is to be published."""
+    task = asyncio.create_task(writer.relay().run(lambda: None))
+    while "newest" not in writer.place and not task.done():
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _only_passing_trouble(task: asyncio.Task[None]) -> None:
+    """A run may end by what the script did to it; anything else is a mistake of the relay."""
+    error = task.exception()
+    if error is not None and (not isinstance(error, ChangewireError) or isinstance(error, PermanentError)):
+        raise error
+
+
+def run(coroutine) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await coroutine
+
+    asyncio.run(bounded())
+
+
+@settings(deadline=None, max_examples=100)
+@given(count=st.integers(0, 60), batch=st.integers(1, 20), deeds=DEEDS, lates=st.randoms(use_true_random=False))
+def test_each_change_once_and_in_order_whatever_publishing_comes_to(
+    count: int, batch: int, deeds: list[Deed], lates: random.Random
+) -> None:
+    async def scenario() -> None:
+        oplog, stream = FakeOplog(), FakeStream()
+        writer = Writer(oplog, stream, {}, batch)
+        await _first_start(writer)
+        stream.faults, stream.lateness = deque(deeds), lambda: lates.random() < 0.5
+        for _ in range(count):
+            oplog.happen(lates.choice(("insert", "update", "replace", "delete")))
+        await writer.until_done()
+        stream.lateness = lambda: True
+        stream.arrive_late()
+        assert stream.published() == oplog.tokens
+
+    run(scenario())
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    count=st.integers(1, 60),
+    batch=st.integers(1, 20),
+    deeds=DEEDS,
+    deaths=st.lists(st.integers(0, 60), max_size=10),
+    window=st.booleans(),
+)
+def test_each_change_once_and_in_order_though_the_process_dies_at_any_step(
+    count: int, batch: int, deeds: list[Deed], deaths: list[int], window: bool
+) -> None:
+    async def scenario() -> None:
+        oplog, stream = FakeOplog(), FakeStream()
+        writer = Writer(oplog, stream, {}, batch)
+        await _first_start(writer)
+        stream.faults = deque(deeds)
+        for _ in range(count):
+            oplog.happen()
+        for steps in deaths:
+            task = asyncio.create_task(writer.relay().run(lambda: None))
+            for _ in range(steps):
+                if task.done():
+                    break
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                _only_passing_trouble(task)
+            writer.die()
+            if not window:
+                stream.forget_ids()
+        await writer.until_done()
+        assert stream.published() == oplog.tokens
+
+    run(scenario())
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    count=st.integers(1, 80),
+    batches=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    deeds=DEEDS,
+    window=st.booleans(),
+    later=st.integers(0, 40),
+)
+def test_each_change_once_and_in_order_though_two_instances_publish(
+    count: int, batches: tuple[int, int], deeds: list[Deed], window: bool, later: int
+) -> None:
+    async def scenario() -> None:
+        oplog, stream, place = FakeOplog(), FakeStream(), {}
+        one, two = (Writer(oplog, stream, place, batch, losses=1_000) for batch in batches)
+        await _first_start(one)
+        stream.faults = deque(deeds)
+        if not window:
+            stream.before_publish = stream.forget_ids
+        for _ in range(count):
+            oplog.happen()
+
+        async def second() -> None:
+            for _ in range(later):
+                await asyncio.sleep(0)
+            await two.until_done()
+
+        await asyncio.gather(one.until_done(), second())
+        assert stream.published() == oplog.tokens
+
+    run(scenario())
+
+
+@settings(deadline=None, max_examples=60)
+@given(before=st.integers(1, 20), after=st.integers(1, 20), window=st.booleans(), memory=st.booleans())
+def test_nothing_comes_again_after_the_stream_was_purged(before: int, after: int, window: bool, memory: bool) -> None:
+    async def scenario() -> None:
+        oplog, stream = FakeOplog(), FakeStream()
+        writer = Writer(oplog, stream, {}, 5)
+        await _first_start(writer)
+        for _ in range(before):
+            oplog.happen()
+        relay = writer.relay()
+        task = asyncio.create_task(relay.run(lambda: None))
+        while not writer.done():
+            await asyncio.sleep(0)
+        relay.stop()
+        await task
+        stream.purge()
+        if not window:
+            stream.forget_ids()
+        if not memory:
+            writer.die()
+        first = [oplog.happen() for _ in range(after)]
+        oplog.events = oplog.events[before:]
+        await writer.until_done()
+        assert stream.published() == first
+
+    run(scenario())
+
+
+@settings(deadline=None, max_examples=60)
+@given(before=st.integers(2, 20), lost=st.integers(1, 19), memory=st.booleans())
+def test_what_the_stream_lost_at_its_end_is_published_again(before: int, lost: int, memory: bool) -> None:
+    async def scenario() -> None:
+        oplog, stream = FakeOplog(), FakeStream()
+        writer = Writer(oplog, stream, {}, 3)
+        await _first_start(writer)
+        for _ in range(before):
+            oplog.happen()
+        relay = writer.relay()
+        task = asyncio.create_task(relay.run(lambda: None))
+        while not writer.done():
+            await asyncio.sleep(0)
+        relay.stop()
+        await task
+        stream.lose_end(min(lost, before - 1))
+        if not memory:
+            writer.die()
+        await writer.until_done()
+        assert stream.published() == oplog.tokens
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("publish", ["ack_lost", "timeout", "late", "torn"])
+def test_the_checkpoint_never_passes_an_unacknowledged_event(publish: Deed) -> None:
+    async def scenario() -> None:
+        oplog, stream, place = FakeOplog(), FakeStream(), {}
+        writer = Writer(oplog, stream, place, 4)
+        await _first_start(writer)
+        stream.faults = deque([publish] * 8)
+        for _ in range(20):
+            oplog.happen()
+        task = asyncio.create_task(writer.relay().run(lambda: None))
+        while not writer.done() and not task.done():
+            stored = place["newest"].token
+            assert {token for token in oplog.tokens if token <= stored} <= set(stream.published())
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    run(scenario())
