@@ -68,7 +68,8 @@ def encode(raw: bytes | memoryview, id_suffix: str = "") -> Change:
         raise EventNotEncodable("a change has a resume token (_id._data) and an operationType; this has not") from error
     if type(token) is not str or type(operation) is not str:
         raise EventNotEncodable("a change's resume token (_id._data) and operationType are texts; these are not")
-    return Change(token, operation, body, _seconds(wall), token + id_suffix)
+    # orjson leaves its result in the buffer it grew for it, up to eight times the size; a copy is exact, and 0.1 µs.
+    return Change(token, operation, b"%b" % body, _seconds(wall), token + id_suffix)
 
 
 def reduced(raw: bytes | memoryview) -> bytes:

@@ -6,7 +6,7 @@ counts. Not its business: whether the watcher stands still, which the registry s
 
 from app.domain.errors import FieldProblem as Problem
 from app.domain.errors import HistoryLost, Invalid, StreamRefused, TokenRefused
-from app.domain.position import Checkpoint, Tail, next_epoch
+from app.domain.position import Checkpoint, Tail, latest, next_epoch
 from app.domain.status import TokenView
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Start, Watcher
@@ -38,10 +38,10 @@ class Positions:
         return await self._begin(watcher, token, watcher)
 
     async def carry_over(self, before: Watcher, after: Watcher) -> None:
-        """Let a watcher that publishes elsewhere from now on go on there from where it is."""
-        stored = await self._world.mongo.checkpoints(before).read()
-        if stored is not None:
-            await self._begin(before, stored.token, after)
+        """Let a watcher that publishes or keeps its position elsewhere from now on go on there from where it is."""
+        token = latest(await self._world.mongo.checkpoints(before).read(), await self._tail(before))
+        if token is not None:
+            await self._begin(before, token, after)
 
     async def _locate(self, watcher: Watcher, start: Start) -> str:
         if start.at == "token":

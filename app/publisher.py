@@ -105,12 +105,10 @@ class Publisher:
         """Find out what a publish of `tried` changes came to, and return what still has to be published."""
         before = self.reached.token
         rest = await self._read_back(waiting, error)
-        moved = self.reached.token > before
-        if isinstance(error, FenceLost):
-            if moved:
+        if isinstance(error, FenceLost | SeenBefore):
+            if self.reached.token > before:
                 self._count_loss()
-        elif isinstance(error, SeenBefore):
-            if len(rest) == len(waiting):
+            elif isinstance(error, SeenBefore):
                 return await self._publish_singly(rest, tried)
         else:
             self._observer.publish_failed(self._watcher.name, self._subjects[waiting[0].operation], tried)

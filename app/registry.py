@@ -11,11 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TypeVar
 
 import structlog
 
-from app.domain import backoff, lag, subjects
+from app.domain import backoff, lag
 from app.domain.errors import (
     ChangewireError,
     Conflict,
@@ -25,6 +24,7 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.lifecycle import Desired, State
+from app.domain.overlap import refuse_overlap
 from app.domain.status import Component, Health, Lag, Status, TokenView, WatcherView
 from app.domain.watcher import Start, StoredWatcher, Watcher, problems
 from app.monitor import Monitor
@@ -36,8 +36,6 @@ log = structlog.get_logger(__name__)
 
 RETRYING_IS_DOWN_SECONDS = 5.0
 """A watcher that has been trying again for longer than this is not well; shorter is a failover."""
-
-T = TypeVar("T")
 
 
 class Registry:
@@ -147,7 +145,7 @@ class Registry:
         task = self._supervisor.adopt(stored)
         faults = [f"{p.field} {p.problem}" for p in problems(stored.watcher, state_database=self._state_database)]
         try:
-            _refuse_overlap(stored.watcher, self._others(stored.name))
+            refuse_overlap(stored.watcher, self._others(stored.name))
         except Conflict as conflict:
             faults.append(str(conflict))
         if faults:
@@ -263,7 +261,7 @@ class Registry:
             await self._check(watcher)
             if before.watcher.source.namespace != watcher.source.namespace:
                 raise Conflict(
-                    f"{watcher.name} reads {before.watcher.source.namespace}; a watcher stays with its collection, as its "
+                    f"{watcher.name} reads {before.watcher.source.namespace}; a watcher stays with its collection: its "
                     "position means nothing in another one. Remove it and add one for the other collection"
                 )
             after = replace(
@@ -276,7 +274,7 @@ class Registry:
                 return WatcherView(after, self._supervisor[watcher.name].status()), False
             await self._supervisor.stop(watcher.name, self._drain_seconds)
             try:
-                if before.watcher.space != watcher.space or before.watcher.sink.stream != watcher.sink.stream:
+                if _where(before.watcher) != _where(watcher):
                     await self._positions.carry_over(before.watcher, watcher)
                 await self._store.replace(after, expected_revision=before.revision)
             except ChangewireError:
@@ -336,7 +334,7 @@ class Registry:
         if dry_run:
             return WatcherView(stored, Status(State.PAUSED if paused else State.STARTING, self._world.clock()))
         async with self._adding:
-            _refuse_overlap(watcher, self._others(watcher.name))  # another one may have come while this was checked
+            refuse_overlap(watcher, self._others(watcher.name))  # another one may have come while this was checked
             await self._store.insert(stored)
             self._launch(stored)
         log.info("watcher_added", watcher=watcher.name, source=watcher.source.namespace, stream=watcher.sink.stream)
@@ -347,7 +345,7 @@ class Registry:
         found = problems(watcher, state_database=self._state_database)
         if found:
             raise Invalid(problems=tuple(found))
-        _refuse_overlap(watcher, self._others(watcher.name))
+        refuse_overlap(watcher, self._others(watcher.name))
         await self._world.mongo.check_source(watcher)
         if watcher.start.at == "token":
             await self._world.mongo.check_token(watcher, str(watcher.start.value))
@@ -451,45 +449,17 @@ async def _servers_needed() -> AsyncIterator[None]:
         raise Unavailable(str(error)) from error
 
 
+def _where(watcher: Watcher) -> tuple[str, ...]:
+    """All that a position is told by: stream, subject space, checkpoint collection."""
+    return watcher.sink.stream, watcher.space, watcher.checkpoint.database, watcher.checkpoint.collection
+
+
 def _refuse_file(stored: StoredWatcher) -> None:
     if stored.origin == "file":
         raise Conflict(
             f"{stored.name} comes from the configuration file, which wins over what is asked here; change it there "
             "and restart the service. Pausing, resuming and moving it work"
         )
-
-
-def _refuse_overlap(watcher: Watcher, others: Sequence[Watcher]) -> None:
-    """Raise Conflict where another watcher publishes to the same subjects or keeps its position in the same place."""
-    for other in others:
-        if subjects.overlap(watcher.space, other.space):
-            raise Conflict(
-                f"{watcher.name} would publish to {watcher.space}, which watcher {other.name} uses ({other.space}). "
-                f"Give it a stream of its own, such as {_free_stream(watcher)!r}, or the subject "
-                f"{_free_template(watcher, others)!r}"
-            )
-        if (watcher.checkpoint.database, watcher.checkpoint.collection) == (
-            other.checkpoint.database,
-            other.checkpoint.collection,
-        ):
-            raise Conflict(
-                f"{watcher.name} would keep its position in "
-                f"{watcher.checkpoint.database}.{watcher.checkpoint.collection}, where watcher {other.name} keeps its "
-                "own. Give it another checkpoint.collection, such as "
-                f"'{watcher.source.database}.{watcher.source.collection}'"
-            )
-
-
-def _free_stream(watcher: Watcher) -> str:
-    return subjects.escape(f"{watcher.source.database}_{watcher.source.collection}".upper())
-
-
-def _free_template(watcher: Watcher, others: Sequence[Watcher]) -> str:
-    for template in ("{stream}.{database}.{operation}", "{stream}.{database}.{collection}.{operation}"):
-        offered = replace(watcher, sink=replace(watcher.sink, subject=template))
-        if not any(subjects.overlap(offered.space, other.space) for other in others):
-            return template
-    return f"{watcher.name}.{{database}}.{{collection}}.{{operation}}"
 
 
 def _report_end(task: asyncio.Task[None]) -> None:

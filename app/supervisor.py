@@ -310,6 +310,8 @@ class Supervisor:
         before = self._tasks.get(stored.name)
         if before is not None and before.stored.watcher.source == stored.watcher.source:
             task.progress = before.progress
+            if before.stored.watcher.sink.stream != stored.watcher.sink.stream:
+                task.forget_position()  # it was reached on another stream, whose creation and sequence it names
         self._tasks[stored.name] = task
         return task
 

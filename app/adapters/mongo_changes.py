@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 BATCH_SIZE: Final = 500
 AWAIT_MS: Final = 500
 """How long the server waits for events before it answers with none; a stop takes as long at worst."""
-COMMAND_SECONDS: Final = 10.0
-"""For what is not a read: hello, collMod, killCursors."""
 PROBE_MS: Final = 1_000
 """For a try whose answer is the error: a lost history or a bad token shows at once, a long scan proves nothing more."""
 CLOSE_SECONDS: Final = 2.0
+EARLIEST_ATTEMPTS: Final = 8
+"""A busy server cuts its oplog's beginning off in bursts, also between a look at it and the opening there."""
 _RAW: Final = CodecOptions(document_class=RawBSONDocument)
 _PRE_IMAGES_WIRE_VERSION: Final = 17  # MongoDB 6.0
 
@@ -144,7 +144,7 @@ class MongoChangeSource:
         return self._wire_version
 
     async def prepare(self, *, may_create: bool = True) -> int:
-        with self._translated("connecting"), pymongo.timeout(COMMAND_SECONDS):
+        with self._translated("connecting"):
             hello = await self._reach.client.admin.command("hello")
             if "setName" not in hello and hello.get("msg") != "isdbgrid":
                 raise SourceRefused(mongo_errors.STANDALONE)
@@ -186,7 +186,7 @@ class MongoChangeSource:
             raise await self._explained(error, {}) from error
 
     async def _locate_earliest(self) -> str:
-        for attempt in range(3):  # the oplog's end moves while it is looked at
+        for attempt in range(EARLIEST_ATTEMPTS):
             first = await self._reach.oplog_first(0)
             if first is None:
                 raise NotAuthorised(
@@ -196,12 +196,13 @@ class MongoChangeSource:
             try:
                 return await self._probe_time(first)
             except HistoryLost:
-                if attempt == 2:
+                if attempt + 1 == EARLIEST_ATTEMPTS:
                     raise
+            await asyncio.sleep(0.05 * attempt)
         raise AssertionError
 
     async def _locate_time(self, seconds: float) -> str:
-        with self._translated("asking for the time"), pymongo.timeout(COMMAND_SECONDS):
+        with self._translated("asking for the time"):
             now = (await self._reach.client.admin.command("hello"))["operationTime"]
         if seconds > now.time:
             start, clock = mongo_errors.iso(seconds), mongo_errors.iso(now.time)

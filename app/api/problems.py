@@ -121,7 +121,9 @@ class Problem(Exception):
             self.body["errors"] = listed
 
     def response(self) -> Response:
-        content = json.dumps(self.body, ensure_ascii=False).encode("utf-8", "replace")  # a lone surrogate has no UTF-8
+        content = json.dumps(self.body, ensure_ascii=False, separators=(",", ":")).encode(
+            "utf-8", "replace"
+        )  # a lone surrogate has no UTF-8
         return Response(content, self.status, {"Cache-Control": "no-store", **self.headers}, MEDIA_TYPE)
 
 

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import signal
 import sys
@@ -58,13 +59,14 @@ class Demo:
 
     async def run(self) -> int:
         """Start everything, show it, stop everything."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop.set)
+
         from app import logging
         from app.cli.http_server import listen
 
         logging.configure("warning", "console", stream=sys.stderr)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stop.set)
         async with contextlib.AsyncExitStack() as stack:
             sockets = listen("127.0.0.1", self.port)
             for each in sockets:
@@ -175,7 +177,8 @@ class Demo:
         connection = await nats.connect(nats_url.split(","), max_reconnect_attempts=-1, error_cb=_quiet)
         stack.push_async_callback(connection.close)
         version = (await asyncio.to_thread(client.server_info))["version"]
-        self._introduce(mongo_uri, nats_url, version, str(connection.connected_server_version))
+        nats_version = re.sub(r"[^0-9.]", "", str(connection.connected_server_version))
+        self._introduce(mongo_uri, nats_url, version, nats_version)
         consumer = Consumer(connection, run, self.show)
         await consumer.start()
         writer = Writer(client, run, self.rate)

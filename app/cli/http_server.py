@@ -6,13 +6,14 @@ Not its business: the application (`app.main`), and what the exit code of a stop
 import contextlib
 import errno
 import socket
+import ssl
 from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
 
 from app.cli import MISUSE, CommandError
-from app.settings import Settings
+from app.settings import Settings, variable
 
 CONNECTION_SECONDS = 3
 """How long requests under way may take to finish before the drain begins."""
@@ -25,6 +26,16 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """uvicorn would end the process by the signal again, with an exit code of its own."""
         yield
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until `should_exit`. Raises CommandError where the service does not start."""
+        try:
+            await super().serve(sockets)
+        except SystemExit as error:  # uvicorn's way, with an exit code of its own
+            raise CommandError("the service could not start; the log above says why") from error
+        except ssl.SSLError as error:
+            names = f"{variable('tls_cert')} and {variable('tls_key')}"
+            raise CommandError(f"{names} cannot be used: {error.reason or error}", MISUSE) from error
 
 
 def server(app: FastAPI, settings: Settings) -> Server:

@@ -58,18 +58,21 @@ async def _serve(settings: "Settings") -> int:
         raise CommandError(f"the settings cannot be used\n  {error}", MISUSE) from error
     http = server(app, settings)
 
+    asked: list[int] = []
+
     def stop(number: int) -> None:
         log.info("stopping", signal=signal.Signals(number).name, drain_seconds=settings.drain_seconds)
-        http.force_exit = http.force_exit or (http.should_exit and number == signal.SIGINT)
+        http.force_exit = http.force_exit or (bool(asked) and number == signal.SIGINT)
         http.should_exit = True
+        asked.append(number)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     log.info("listening", addresses=[each.getsockname()[:2] for each in sockets])
     await http.serve(sockets=sockets)
-    if not http.started and not http.should_exit:
-        raise CommandError("the service could not start; the log above says why")
+    if http.force_exit:
+        raise CommandError("stopped at once, without waiting for the batches in flight")
     if not getattr(app.state, "drained", True):
         raise CommandError(
             f"batches were still in flight after {settings.drain_seconds:g} seconds; the next start reads "

@@ -154,6 +154,20 @@ def decide_read_back(*, reached: Reached, tail: Tail, exclusive: bool) -> GoOn:
     return GoOn(token, reached.epoch, tail.fence(exclusive=exclusive))
 
 
+def latest(checkpoint: Checkpoint | None, tail: Tail | None) -> str | None:
+    """Return the position of a watcher that stands still: the later of checkpoint and stream; None where it has none.
+
+    The checkpoint is written behind, so that after a crash or a failure the stream knows more.
+    """
+    own = tail.own.id if tail is not None and tail.own is not None else None
+    if checkpoint is None or own is None:
+        return checkpoint.token if checkpoint is not None else own.position if own is not None else None
+    epoch = own.epoch if checkpoint.epoch is None else checkpoint.epoch
+    if own.epoch == epoch:
+        return max(checkpoint.token, own.position)
+    return own.position if own.epoch > epoch else checkpoint.token
+
+
 def next_epoch(checkpoint: Checkpoint | None, tail: Tail | None) -> int:
     """Return the epoch of a deliberate new start: one more than any that was ever published in."""
     stored = (checkpoint.epoch or 0) if checkpoint else 0

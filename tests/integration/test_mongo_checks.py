@@ -1,7 +1,7 @@
 """What a real mongod is asked before a watcher is taken on or a token is set, and by the probes."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import bson
@@ -26,14 +26,11 @@ async def mongo(mongo_uri: str) -> AsyncIterator[MongoDeployment]:
     deployment.close()
 
 
-@pytest.fixture
-def client(mongo_uri: str, database: str) -> Client:
-    return pymongo.MongoClient(mongo_uri)
-
-
 @pytest.fixture(autouse=True)
-def _dropped(client: Client, database: str, request: pytest.FixtureRequest) -> None:
-    request.addfinalizer(lambda: client.drop_database(database))
+def client(mongo_uri: str, database: str) -> Iterator[Client]:
+    with pymongo.MongoClient[dict[str, Any]](mongo_uri) as client:
+        yield client
+        client.drop_database(database)
 
 
 def watcher(database: str, *stages: dict[str, Any], collection: str = "orders", **options: Any) -> Watcher:
@@ -110,7 +107,7 @@ async def test_a_view_a_system_database_and_a_standalone_are_refused(
         with pytest.raises(Invalid, match="system database"):
             await mongo.check_source(watcher(system))
     standalone = MongoDeployment((await make_mongo(replica_set=None)).uri, state_database="changewire")
-    with pytest.raises(Invalid, match="rs.initiate"):
+    with pytest.raises(Invalid, match=r"rs\.initiate"):
         await standalone.check_source(watcher(database))
     standalone.close()
 

@@ -1,7 +1,7 @@
-"""Positions and watchers in a real mongod: beside the predecessor's documents, in capped collections, without a server."""
+"""Positions and watchers in a real mongod: beside the predecessor's documents, in capped collections, in an outage."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,10 +30,10 @@ async def mongo(mongo_uri: str) -> AsyncIterator[MongoDeployment]:
 
 
 @pytest.fixture
-def client(mongo_uri: str, database: str, request: pytest.FixtureRequest) -> Client:
-    client: Client = pymongo.MongoClient(mongo_uri)
-    request.addfinalizer(lambda: client.drop_database(database))
-    return client
+def client(mongo_uri: str, database: str) -> Iterator[Client]:
+    with pymongo.MongoClient[dict[str, Any]](mongo_uri) as client:
+        yield client
+        client.drop_database(database)
 
 
 def store(mongo: MongoDeployment, database: str, *, capped: int = 0) -> MongoCheckpointStore:

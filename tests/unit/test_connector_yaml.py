@@ -99,10 +99,10 @@ def test_size_without_capped_has_no_effect() -> None:
 
 def test_unknown_keys_are_warned_about() -> None:
     file = parse("other: 1\n" + collection("streamname: X"))
+    where = "connector.yaml: line 6: connector.collections[0]"
     assert file.warnings == (
         "connector.yaml: line 1: other is not known and is ignored; known are connector",
-        "connector.yaml: line 6: connector.collections[0].streamname is not known and is ignored; "
-        "did you mean streamName?",
+        f"{where}.streamname is not known and is ignored; did you mean streamName?",
     )
     assert file.watchers[0].sink.stream == "ORDERS"
 

@@ -1,0 +1,53 @@
+"""Two watchers in each other's way: the same subjects, or the same place for their positions.
+
+A watcher's subjects are its own, since the last message among them says how far it came.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from app.domain import subjects
+from app.domain.errors import Conflict
+from app.domain.watcher import Sink, Watcher
+
+
+def refuse_overlap(watcher: Watcher, others: Sequence[Watcher]) -> None:
+    """Raise Conflict where another watcher publishes to the same subjects or keeps its position in the same place.
+
+    The message names the other watcher and a value that would do.
+    """
+    for other in others:
+        if subjects.overlap(watcher.space, other.space):
+            stream, subject = _free_place(watcher, others)
+            raise Conflict(
+                f"{watcher.name} would publish to {watcher.space}, which watcher {other.name} uses ({other.space}). "
+                f"Give it a stream of its own, with sink.stream '{stream}' and sink.subject '{subject}'; or, where "
+                f"{watcher.sink.stream} takes more subjects, another sink.subject on it, such as "
+                f"'{_free_template(watcher, others)}'"
+            )
+        place = watcher.checkpoint
+        if (place.database, place.collection) == (other.checkpoint.database, other.checkpoint.collection):
+            raise Conflict(
+                f"{watcher.name} would keep its position in {place.database}.{place.collection}, where watcher "
+                f"{other.name} keeps its own. Give it another checkpoint.collection, such as "
+                f"'{watcher.source.database}.{watcher.source.collection}'"
+            )
+
+
+def _free_place(watcher: Watcher, others: Iterable[Watcher]) -> tuple[str, str]:
+    """A stream that no other watcher uses and a template under which the watcher meets nobody on it."""
+    base = subjects.escape(f"{watcher.source.database}_{watcher.source.collection}".upper())
+    for stream in (base, *(f"{base}_{number}" for number in range(2, 10))):
+        for template in (watcher.sink.subject, Sink().subject):
+            offered = replace(watcher, sink=replace(watcher.sink, stream=stream, subject=template))
+            if not any(other.sink.stream == stream or subjects.overlap(offered.space, other.space) for other in others):
+                return stream, template
+    return base, Sink().subject
+
+
+def _free_template(watcher: Watcher, others: Iterable[Watcher]) -> str:
+    for template in ("{stream}.{database}.{operation}", "{stream}.{database}.{collection}.{operation}"):
+        offered = replace(watcher, sink=replace(watcher.sink, subject=template))
+        if not any(subjects.overlap(offered.space, other.space) for other in others):
+            return template
+    return f"{subjects.escape(watcher.name)}.{{database}}.{{collection}}.{{operation}}"

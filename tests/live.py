@@ -1,0 +1,338 @@
+"""The service within the test's own process: real HTTP on a free port, with the servers behind it looked at directly.
+
+`Live` runs what `serve` runs (settings from an environment, `create_app`, uvicorn) and keeps every answer and log line,
+so that a test can search them. What matters is asked of the servers, not of the service: `seen` reads the stream,
+`mongo` is a client of its own. Not for tests that kill the service: that takes a process.
+"""
+
+import asyncio
+import inspect
+import io
+import json
+import logging
+import os
+import time
+from base64 import b64decode
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import nats
+import structlog
+from nats.aio.client import Client
+from pymongo import MongoClient
+
+from app import logging as app_logging
+from app.cli.http_server import listen, server
+from app.main import create_app
+from app.settings import load
+
+PROBES = ("/healthz", "/readyz", "/health")
+
+
+async def until(look: Callable[[], Any], *, seconds: float = 20) -> Any:
+    """Ask `look` (plain or async) until what it returns is true, and return that."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = look()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not so within {seconds:g} s: {inspect.getsource(look).strip()}"
+        await asyncio.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message as the stream holds it."""
+
+    sequence: int
+    subject: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return self.headers["Nats-Msg-Id"]
+
+    @property
+    def token(self) -> str:
+        return str(self.body["_id"]["_data"])
+
+    @property
+    def short(self) -> str:
+        """The operation and the document's key, such as `insert 1`."""
+        return f"{self.body['operationType']} {self.body.get('documentKey', {}).get('_id')}"
+
+
+class Streams:
+    """A NATS client of the test's own, for looking at streams and making them."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def api(self, endpoint: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask the JetStream API in raw JSON, since nats-py drops the settings it does not know."""
+        payload = b"" if body is None else json.dumps(body).encode()
+        answer: dict[str, Any] = json.loads((await self.client.request(f"$JS.API.{endpoint}", payload)).data)
+        return answer
+
+    async def create(self, name: str, **config: Any) -> None:
+        answer = await self.api(
+            f"STREAM.CREATE.{name}", {"name": name, "subjects": [f"{name}.*"], "storage": "file", **config}
+        )
+        assert "error" not in answer, answer
+
+    async def config(self, name: str) -> dict[str, Any] | None:
+        """The stream's settings; None where there is no such stream."""
+        return (await self.api(f"STREAM.INFO.{name}")).get("config")
+
+    async def messages(self, name: str) -> list[Message]:
+        """All that the stream holds, in its order; nothing where there is no such stream."""
+        state = (await self.api(f"STREAM.INFO.{name}")).get("state") or {"first_seq": 1, "last_seq": 0}
+        found = []
+        for sequence in range(state["first_seq"], state["last_seq"] + 1):
+            raw = (await self.api(f"STREAM.MSG.GET.{name}", {"seq": sequence})).get("message")
+            if raw is not None:  # else it was deleted
+                _, *lines = b64decode(raw.get("hdrs", "")).decode().strip().split("\r\n")
+                headers = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+                body = json.loads(b64decode(raw.get("data", "")) or b"{}")
+                found.append(Message(sequence, raw["subject"], headers, body))
+        return found
+
+
+class Live:
+    """The service and what a test needs around it. An async context manager.
+
+    `environ` holds settings as variables (`CHANGEWIRE_API_TOKEN="…"`). `look_at` are the URLs under which the test
+    itself reaches the servers, where the service's own are not to work. Database, collection, stream and state are of
+    this test alone: `db_<unique>`, `orders_<unique>`, `ORDERS_<UNIQUE>`, `state_<unique>`.
+    """
+
+    def __init__(
+        self,
+        mongo_uri: str,
+        nats_url: str,
+        unique: str,
+        *,
+        config: Path | None = None,
+        look_at: tuple[str, str] | None = None,
+        ready: bool = True,
+        **environ: str,
+    ) -> None:
+        self.unique = unique
+        self.database, self.collection = f"db_{unique}", f"orders_{unique}"
+        self.stream, self.state_db = self.collection.upper(), f"state_{unique}"
+        self.said: list[str] = []
+        self.log = io.StringIO()
+        self.http: httpx.AsyncClient
+        self.streams: Streams
+        self.mongo: MongoClient
+        self._config = config
+        self._look_at = look_at or (mongo_uri, nats_url)
+        self._ready = ready
+        self.environ = {
+            "MONGO_URI": mongo_uri,
+            "NATS_URL": nats_url,
+            "SERVER_ADDR": "127.0.0.1:0",
+            "LOG_LEVEL": "info",
+            "LOG_FORMAT": "json",
+            "CHANGEWIRE_STATE_DB": self.state_db,
+            **environ,
+        }
+        self._around = AsyncExitStack()
+        self._service = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        mongo_uri, nats_url = self._look_at
+        self.mongo = self._around.enter_context(MongoClient(mongo_uri, serverSelectionTimeoutMS=5000, tz_aware=True))
+        client = await nats.connect(nats_url)
+        self._around.push_async_callback(client.close)
+        self.streams = Streams(client)
+        try:
+            await self.start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self.stop()
+        finally:
+            await self._around.aclose()
+
+    async def start(self, config: Path | None = None, **environ: str) -> None:
+        """Start the service (again), with what is given changed in its settings, and wait until it is ready."""
+        self.environ |= environ
+        self._config = config or self._config
+        settings = load(self._config, environ=self.environ, dotenv=Path(os.devnull))
+        root, level = logging.getLogger(), logging.getLogger().level
+        handlers = root.handlers[:]
+        app_logging.configure(settings.log_level, settings.log_format, secrets=settings.secrets, stream=self.log)
+
+        def restore() -> None:
+            structlog.reset_defaults()
+            root.handlers[:] = handlers
+            root.setLevel(level)
+
+        self._service.callback(restore)
+        http = server(create_app(settings), settings)
+        (socket,) = listen(settings.host, settings.port)
+        running = asyncio.create_task(http.serve(sockets=[socket]), name="live")
+
+        async def end() -> None:
+            http.should_exit = True
+            await running
+
+        self._service.push_async_callback(end)
+        token = settings.api_token
+        self.url = f"http://127.0.0.1:{socket.getsockname()[1]}"
+        self.http = await self._service.enter_async_context(
+            httpx.AsyncClient(
+                base_url=self.url,
+                trust_env=False,
+                timeout=30,
+                headers={} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"},
+            )
+        )
+        await until(lambda: http.started or running.done())
+        if self._ready:
+            await until(self.is_ready)
+
+    async def stop(self) -> None:
+        """Stop the service as SIGTERM does; `start` may follow."""
+        await self._service.aclose()
+
+    async def restart(self, config: Path | None = None, **environ: str) -> None:
+        await self.stop()
+        await self.start(config, **environ)
+
+    async def is_ready(self) -> bool:
+        return (await self.call("GET", "/readyz")).status_code == 200
+
+    # Asking the service.
+
+    async def call(self, method: str, path: str, expect: int | None = None, **options: Any) -> httpx.Response:
+        """Ask the service; `expect` is the status it has to answer. Every error has to be a problem of RFC 9457."""
+        answer = await self.http.request(method, path, **options)
+        self.said.append(f"{answer.headers!r} {answer.text}")
+        if expect is not None:
+            assert answer.status_code == expect, f"{method} {path}: {answer.status_code} {answer.text}"
+        if answer.status_code >= 400 and not path.partition("?")[0].endswith(PROBES):
+            assert answer.headers["Content-Type"] == "application/problem+json", answer.text
+            problem = answer.json()
+            assert problem["status"] == answer.status_code
+            assert problem["type"]
+            assert problem["title"]
+            assert problem["detail"]
+        assert "Traceback" not in answer.text
+        assert 'File "' not in answer.text
+        return answer
+
+    async def get(self, path: str) -> Any:
+        return (await self.call("GET", path, 200)).json()
+
+    async def refused(self, status: int, method: str, path: str, **options: Any) -> str:
+        """The `detail` of a call that has to be refused with this status."""
+        return str((await self.call(method, path, status, **options)).json()["detail"])
+
+    def definition(self, name: str = "orders", **parts: Any) -> dict[str, Any]:
+        """A watcher of this test's collection; `source` adds to the source, other parts are taken as they are."""
+        source = {"database": self.database, "collection": self.collection, **parts.pop("source", {})}
+        return {"name": name, "source": source, **parts}
+
+    async def add(self, name: str = "orders", **parts: Any) -> dict[str, Any]:
+        """Add a watcher and, unless it is paused, wait until it runs."""
+        await self.call("POST", "/watchers", 201, json=self.definition(name, **parts))
+        return await self.reaches("PAUSED" if parts.get("paused") else "RUNNING", name)
+
+    async def put(self, name: str = "orders", **parts: Any) -> dict[str, Any]:
+        """Replace a watcher and, unless it is paused, wait until it runs again."""
+        await self.call("PUT", f"/watchers/{name}", 200, json=self.definition(name, **parts))
+        return await self.reaches("PAUSED" if parts.get("paused") else "RUNNING", name)
+
+    async def reaches(self, state: str, name: str = "orders") -> dict[str, Any]:
+        """Wait until the watcher is in this state, and return it."""
+        watcher: dict[str, Any] = {}
+
+        async def there() -> bool:
+            watcher.update(await self.get(f"/watchers/{name}"))
+            return bool(watcher["status"]["state"] == state)
+
+        try:
+            await until(there)
+        except AssertionError:
+            raise AssertionError(f"{name} is not {state}: {watcher['status']}") from None
+        return watcher
+
+    async def pause(self, name: str = "orders") -> None:
+        await self.call("PUT", f"/watchers/{name}/pause", 202)
+        await self.reaches("PAUSED", name)
+
+    async def resume(self, name: str = "orders") -> None:
+        await self.call("PUT", f"/watchers/{name}/resume", 202)
+        await self.reaches("RUNNING", name)
+
+    # Looking at the servers.
+
+    @property
+    def orders(self) -> Any:
+        """The watched collection."""
+        return self.mongo[self.database][self.collection]
+
+    def insert(self, *keys: int | str) -> None:
+        for key in keys:
+            self.orders.insert_one({"_id": key})
+
+    def checkpoint(self, collection: str | None = None, database: str = "resume-tokens") -> Any:
+        """What is stored as the watcher's position: all documents of its collection, as they are."""
+        return list(self.mongo[database][collection or self.collection].find().sort("_id", 1))
+
+    async def messages(self, stream: str | None = None) -> list[Message]:
+        return await self.streams.messages(stream or self.stream)
+
+    async def seen(self, *expected: str, stream: str | None = None) -> list[Message]:
+        """Wait until the stream holds as many messages as expected; it has to hold these, in this order, no others.
+
+        A message is written as operation and key, `insert 1`; a bare key is an insert."""
+        wanted = [each if " " in each else f"insert {each}" for each in map(str, expected)]
+        found: list[Message] = []
+
+        async def enough() -> bool:
+            found[:] = await self.messages(stream)
+            return len(found) >= len(wanted)
+
+        try:
+            await until(enough)
+        except AssertionError:
+            watchers = {each["name"]: each["status"] for each in await self.get("/watchers")}
+            raise AssertionError(f"{[one.short for one in found]} in place of {wanted}: {watchers}") from None
+        there = [message.short for message in found]
+        assert there == wanted, f"{there} in place of {wanted}"
+        return found
+
+    def stored(self) -> list[Any]:
+        """The registry's documents."""
+        return list(self.mongo[self.state_db]["watchers"].find())
+
+    async def facts(self) -> dict[str, Any]:
+        """What the servers hold that a refused call must not change."""
+        databases = {
+            name: sorted(self.mongo[name].list_collection_names())
+            for name in self.mongo.list_database_names()
+            if self.unique in name
+        }
+        checkpoints = self.mongo["resume-tokens"]
+        names = [name for name in checkpoints.list_collection_names() if self.unique in name]
+        streams = (await self.streams.api("STREAM.NAMES")).get("streams") or []
+        return {
+            "watchers": self.stored(),
+            "databases": databases,
+            "checkpoints": {name: list(checkpoints[name].find()) for name in names},
+            "streams": {name: await self.streams.config(name) for name in streams if self.unique.upper() in name},
+        }

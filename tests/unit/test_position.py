@@ -1,0 +1,159 @@
+"""Where a watcher goes on, case by case: each row of the protocol that `docs/concepts.md` describes."""
+
+import pytest
+
+from app.domain.errors import HistoryLost, PositionUndecidable, ScopeMismatch, Stale
+from app.domain.position import (
+    Checkpoint,
+    GoOn,
+    OwnMessage,
+    Reached,
+    StartAnew,
+    Tail,
+    check_scope,
+    decide_opening,
+    decide_read_back,
+    next_epoch,
+)
+from app.domain.tokens import MessageId
+from tests.fakes import BEGIN, event_token, mark_token
+
+CREATED, LATER = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+
+
+def tail(moment: int | None = None, *, epoch: int = 0, last: int = 10, space: int | None = None, **more) -> Tail:
+    own = None if moment is None else OwnMessage(last, MessageId(event_token(moment), epoch))
+    return Tail(more.pop("created", CREATED), last, last if space is None else space, own, **more)
+
+
+def checkpoint(moment: int, *, epoch: int | None = 0, sequence: int | None = 5, created: str | None = CREATED):
+    return Checkpoint(event_token(moment), epoch, sequence, created)
+
+
+def opening(tail_: Tail, stored=None, memory=None, *, exclusive: bool = True, new_start: bool = False):
+    return decide_opening(tail=tail_, checkpoint=stored, memory=memory, exclusive=exclusive, new_start=new_start)
+
+
+def test_a_first_start_has_nothing_to_go_on_from() -> None:
+    assert opening(Tail(CREATED, 0, 0)) == StartAnew(0, 0)
+
+
+def test_the_stream_is_ahead_of_a_checkpoint_that_lags() -> None:
+    assert opening(tail(8), checkpoint(5)) == GoOn(event_token(8), 0, 10)
+
+
+def test_the_checkpoint_is_ahead_where_later_events_were_not_to_be_published() -> None:
+    assert opening(tail(5), checkpoint(8)) == GoOn(event_token(8), 0, 10)
+
+
+def test_memory_knows_where_the_checkpoint_was_dropped_and_the_stream_purged() -> None:
+    memory = Reached(event_token(9), 0, 10, CREATED)
+    assert opening(tail(None), None, memory) == GoOn(event_token(9), 0, 10)
+
+
+def test_a_lost_checkpoint_is_made_up_for_by_the_stream() -> None:
+    assert opening(tail(8, epoch=2), None) == GoOn(event_token(8), 2, 10)
+
+
+def test_a_purged_stream_leaves_the_decision_to_the_checkpoint() -> None:
+    assert opening(tail(None, last=50), checkpoint(5, sequence=50)) == GoOn(event_token(5), 0, 50)
+
+
+def test_a_stream_that_lost_its_end_is_filled_again_from_what_is_left() -> None:
+    assert opening(tail(3, last=4), checkpoint(8, sequence=9)) == GoOn(event_token(3), 0, 4)
+
+
+def test_a_stream_that_lost_its_end_and_all_of_ours_cannot_be_decided() -> None:
+    with pytest.raises(PositionUndecidable, match="lost its end"):
+        opening(tail(None, last=4), checkpoint(8, sequence=9))
+
+
+def test_a_stream_made_anew_is_history_lost() -> None:
+    with pytest.raises(HistoryLost, match="made anew"):
+        opening(tail(None, last=0, created=LATER), checkpoint(8))
+
+
+def test_a_predecessors_checkpoint_belongs_to_the_epoch_the_stream_is_in() -> None:
+    stored = checkpoint(9, epoch=None, sequence=None, created=None)
+    assert opening(tail(8), stored) == GoOn(event_token(9), 0, 10)
+    assert opening(tail(8, epoch=3), stored) == GoOn(event_token(9), 3, 10)
+
+
+def test_a_rewind_outweighs_what_was_published_before() -> None:
+    rewound = checkpoint(2, epoch=1, sequence=None, created=None)
+    memory = Reached(event_token(8), 0, 10, CREATED)
+    assert opening(tail(8, epoch=0), rewound, memory) == GoOn(event_token(2), 1, 10)
+
+
+def test_a_rewind_goes_on_from_what_it_has_published_already() -> None:
+    rewound = checkpoint(2, epoch=1, sequence=None, created=None)
+    assert opening(tail(4, epoch=1), rewound) == GoOn(event_token(4), 1, 10)
+
+
+def test_an_older_checkpoint_put_back_by_hand_does_not_undo_a_later_epoch() -> None:
+    assert opening(tail(4, epoch=2), checkpoint(9, epoch=1)) == GoOn(event_token(4), 2, 10)
+
+
+def test_an_explicit_start_on_a_used_stream_begins_a_new_epoch() -> None:
+    assert opening(tail(8, epoch=1), new_start=True) == StartAnew(2, 10)
+    assert opening(Tail(CREATED, 0, 0), new_start=True) == StartAnew(0, 0)
+
+
+def test_an_explicit_start_is_not_used_where_a_position_is_stored() -> None:
+    assert opening(tail(8), checkpoint(9), new_start=True) == GoOn(event_token(9), 0, 10)
+
+
+def test_messages_of_others_hide_ours_only_where_the_search_was_given_up() -> None:
+    with pytest.raises(PositionUndecidable, match="somebody else"):
+        opening(tail(None, foreign=100, unsearched=True))
+    assert opening(tail(None, foreign=3)) == StartAnew(0, 10)
+
+
+def test_the_fence_is_the_streams_sequence_only_where_the_stream_is_ours_alone() -> None:
+    shared = Tail(CREATED, 90, 40, OwnMessage(40, MessageId(event_token(4))))
+    assert opening(shared, exclusive=False) == GoOn(event_token(4), 0, 40)
+    assert opening(shared, exclusive=True) == GoOn(event_token(4), 0, 90)
+
+
+REACHED = Reached(event_token(5), 1, 8, CREATED)
+
+
+def read_back(tail_: Tail):
+    return decide_read_back(reached=REACHED, tail=tail_, exclusive=True)
+
+
+def test_reading_back_takes_over_what_arrived() -> None:
+    assert read_back(tail(7, epoch=1)) == GoOn(event_token(7), 1, 10)
+
+
+def test_reading_back_stays_where_nothing_arrived() -> None:
+    assert read_back(tail(4, epoch=1)) == GoOn(event_token(5), 1, 10)
+    assert read_back(tail(9, epoch=0)) == GoOn(event_token(5), 1, 10)
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        (tail(6, epoch=2), "epoch 2"),
+        (tail(6, epoch=1, created=LATER), "made anew"),
+        (tail(4, epoch=1, last=6), "behind"),
+    ],
+)
+def test_reading_back_opens_again_where_the_world_has_changed(end: Tail, why: str) -> None:
+    with pytest.raises(Stale, match=why):
+        read_back(end)
+
+
+def test_a_new_epoch_is_later_than_any_that_was_published_in() -> None:
+    assert next_epoch(None, None) == 1
+    assert next_epoch(checkpoint(1, epoch=2), tail(1, epoch=4)) == 5
+    assert next_epoch(checkpoint(1, epoch=None), None) == 1
+
+
+def test_a_checkpoint_of_another_collection_or_of_the_future_is_refused() -> None:
+    stored = Checkpoint(mark_token(5), scope="rs0/shop.orders")
+    check_scope(stored, scope="rs0/shop.orders", operation_time=BEGIN + 5)
+    with pytest.raises(ScopeMismatch, match=r"rs0/shop\.orders.*rs0/shop\.other"):
+        check_scope(stored, scope="rs0/shop.other", operation_time=BEGIN + 5)
+    with pytest.raises(ScopeMismatch, match="future"):
+        check_scope(stored, scope="rs0/shop.orders", operation_time=BEGIN + 4)

@@ -1,0 +1,242 @@
+"""One watcher's task: what ends it, what starts it again, and who takes over from whom."""
+
+import asyncio
+from collections import deque
+
+import pytest
+
+from app.checkpointer import Checkpointer
+from app.codec import encode
+from app.domain.errors import HistoryLost, NotAuthorised, SourceUnavailable, Stale, StoreUnavailable
+from app.domain.lifecycle import State
+from app.domain.position import Checkpoint
+from app.domain.watcher import StoredWatcher
+from app.progress import Rates
+from app.supervisor import Supervisor, WatcherTask
+from tests.fakes import FakeCheckpoints, NullObserver, event_token
+from tests.unit.world import Fakes, until, until_state, watcher
+
+STORED = StoredWatcher(watcher("orders"))
+
+
+@pytest.fixture
+def fakes() -> Fakes:
+    return Fakes()
+
+
+def task(fakes: Fakes, wanted: bool = True, **tuning) -> WatcherTask:
+    async def still_wanted(_: StoredWatcher) -> bool:
+        return wanted
+
+    return Supervisor(fakes.world(**tuning), still_wanted).adopt(STORED)
+
+
+async def test_trouble_is_retried_until_it_passes(fakes: Fakes) -> None:
+    one = task(fakes)
+    fakes.oplog.faults = deque([SourceUnavailable("connection refused")] * 3)
+    one.start()
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    status = one.status()
+    assert status.restarts == 3
+    assert status.last_error is not None
+    assert (status.last_error.type, status.last_error.count) == ("SourceUnavailable", 3)
+    assert State.RETRYING in fakes.observers[0].states
+    await one.stop(2)
+    assert one.state is State.PAUSED
+
+
+async def test_a_permanent_error_is_failed_with_its_reason_and_not_retried(fakes: Fakes) -> None:
+    one = task(fakes)
+    fakes.oplog.faults = deque([HistoryLost("the oplog begins later")])
+    one.start()
+    await until(lambda: one.state is State.FAILED)
+    assert one.status().reason == "the oplog begins later"
+    assert one.status().restarts == 0
+
+
+async def test_a_surprise_is_told_as_ours_and_retried(fakes: Fakes) -> None:
+    one = task(fakes)
+    fakes.oplog.faults = deque([ZeroDivisionError("secret in a surprise")])
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    error = one.status().last_error
+    assert error is not None
+    assert error.type == "ZeroDivisionError"
+    assert "secret" not in error.message
+    await one.stop(2)
+
+
+async def test_a_task_that_is_killed_from_inside_is_news(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = task(fakes)
+    monkeypatch.setattr(one, "_trouble", lambda *_: 1 / 0)
+    fakes.oplog.faults = deque([SourceUnavailable("connection refused")])
+    one.start()
+    await until(lambda: one.state is State.FAILED)
+
+
+async def test_stopping_waits_for_what_is_in_flight(fakes: Fakes) -> None:
+    one = task(fakes)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    tokens = [fakes.oplog.happen() for _ in range(50)]
+    await until(lambda: fakes.stream().messages)
+    assert await one.stop(5)
+    published = fakes.stream().published()
+    assert published == tokens[: len(published)]
+    stored = fakes.mongo.places["resume-tokens.orders"]["newest"]
+    assert stored.token >= published[-1]
+
+
+async def test_a_drain_that_cannot_finish_is_cut_at_its_deadline(fakes: Fakes) -> None:
+    one = task(fakes)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    stuck, reached = asyncio.Event(), asyncio.Event()
+
+    async def never(*_: object) -> int:
+        reached.set()
+        await stuck.wait()
+        return 0
+
+    one._relay._publisher._sink.publish = never  # type: ignore[union-attr,method-assign,assignment]
+    fakes.oplog.happen()
+    await reached.wait()
+    assert not await one.stop(0.05)
+    assert one.state is State.PAUSED
+
+
+async def test_a_writer_that_keeps_losing_stands_by_and_takes_over_from_the_dead(fakes: Fakes) -> None:
+    one = task(fakes, losses=2, silence_seconds=0.3)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    stream = fakes.stream()
+    rival_alive = True
+
+    def rival() -> None:
+        """Somebody else publishes everything first, one moment before us."""
+        if not rival_alive:
+            return
+        have = set(stream.published())
+        missing = [("ORDERS.insert", encode(raw)) for token, raw in fakes.oplog.events if token not in have]
+        if missing:
+            stream.store(missing, stream.last_sequence, STORED.watcher.space)
+
+    stream.before_publish = rival
+    for _ in range(2):
+        count = len(stream.messages)
+        fakes.oplog.happen()
+        await until(lambda count=count: len(stream.messages) > count)
+    await until(lambda: one.state is State.FENCED)
+    stream.before_publish = None
+    fakes.oplog.happen()
+    rival()
+    rival_alive = False
+    waiting = fakes.oplog.happen()
+    await until(lambda: one.state is State.RUNNING, 20)
+    await until(lambda: stream.published()[-1:] == [waiting])
+    assert stream.published() == fakes.oplog.tokens
+    assert "takeover" in fakes.observers[0].restarts
+    await one.stop(2)
+
+
+async def test_a_standby_that_is_no_longer_wanted_does_not_take_over(fakes: Fakes) -> None:
+    one = task(fakes, wanted=False, losses=1, silence_seconds=0.1)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    stream = fakes.stream()
+
+    def rival() -> None:
+        stream.before_publish = None
+        stream.store([("ORDERS.insert", encode(fakes.oplog.events[0][1]))], stream.last_sequence, "ORDERS.*")
+
+    stream.before_publish = rival
+    fakes.oplog.happen()
+    await until(lambda: one.state is State.FENCED)
+    fakes.oplog.happen()
+    await until(lambda: one._task is not None and one._task.done(), 20)
+    assert one.state is State.FENCED
+    assert len(stream.messages) == 1
+    await one.stop(1)
+
+
+async def test_one_watchers_trouble_is_not_anothers(fakes: Fakes) -> None:
+    fakes.stream("BROKEN").exists = True
+    fakes.stream("BROKEN").subjects = ["SOMETHING.else"]
+    fakes.watchers.stored = {name: StoredWatcher(watcher(name)) for name in ("broken", "orders")}
+    registry = fakes.registry()
+    registry.start()
+    await until_state(registry, "broken", State.FAILED)
+    await until_state(registry, "orders", State.RUNNING)
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().messages)
+    assert fakes.stream().published() == [token]
+    await registry.close()
+
+
+def checkpoint(moment: int, epoch: int = 0) -> Checkpoint:
+    return Checkpoint(event_token(moment), epoch)
+
+
+async def test_of_many_positions_the_latest_is_written() -> None:
+    store, observer = FakeCheckpoints(), NullObserver()
+    writer = Checkpointer(store, observer, watcher="orders", clock=lambda: 100.0)
+    for moment in range(1, 50):
+        writer.note(checkpoint(moment))
+    await writer.flush()
+    await writer.flush()
+    assert store.place["newest"] == checkpoint(49)
+    assert observer.checkpoints == 1
+
+
+async def test_a_quiet_position_is_written_only_now_and_then() -> None:
+    now = 100.0
+    store = FakeCheckpoints()
+    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=lambda: now)
+    run = asyncio.create_task(writer.run())
+    writer.note(checkpoint(1), quiet=True)
+    await until(lambda: store.place.get("newest") == checkpoint(1))
+    await until(lambda: not writer._wake.is_set())
+    now = 105.0
+    writer.note(checkpoint(2), quiet=True)
+    assert not writer._wake.is_set()
+    now = 111.0
+    writer.note(checkpoint(3), quiet=True)
+    await until(lambda: store.place["newest"] == checkpoint(3))
+    run.cancel()
+
+
+async def test_a_checkpoint_that_cannot_be_written_waits_and_does_not_stop_the_relay() -> None:
+    store = FakeCheckpoints()
+    store.faults = deque([StoreUnavailable("no primary")])
+    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=lambda: 1.0)
+    run = asyncio.create_task(writer.run())
+    writer.note(checkpoint(1))
+    await until(lambda: "newest" in store.place)
+    run.cancel()
+
+
+async def test_a_checkpoint_of_another_epoch_ends_the_run_and_a_later_one_does_not() -> None:
+    store = FakeCheckpoints({"newest": checkpoint(9)})
+    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=lambda: 1.0)
+    writer.note(checkpoint(1))
+    await writer.flush()
+    assert store.place["newest"] == checkpoint(9)
+    store.place["newest"] = checkpoint(2, epoch=1)
+    writer.note(checkpoint(3))
+    with pytest.raises(Stale, match="epoch 1"):
+        await writer.flush()
+    store.faults = deque([NotAuthorised("not allowed")])
+    writer.note(checkpoint(4))
+    with pytest.raises(NotAuthorised):
+        await writer.run()
+
+
+def test_rates_forget_what_is_a_minute_old() -> None:
+    rates = Rates()
+    rates.add(100, 1_000.0)
+    rates.add(50, 1_005.9)
+    assert rates.per_second(10, 1_006.0) == 15.0
+    assert rates.per_second(60, 1_006.0) == 2.5
+    assert rates.per_second(10, 1_012.0) == 5.0
+    assert rates.per_second(60, 1_100.0) == 0.0

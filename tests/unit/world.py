@@ -1,0 +1,71 @@
+"""A service over fake servers, and how to wait for what it does."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from app.codec import encode, reduced
+from app.domain.lifecycle import State
+from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
+from app.registry import Registry
+from app.relay import Codec
+from app.supervisor import Tuning, World
+from tests.fakes import FakeMongo, FakeNats, FakeOplog, FakeStream, FakeWatchers, NullObserver
+
+
+def watcher(name: str = "orders", **source: Any) -> Watcher:
+    """A watcher on shop.<name>, with stream and checkpoint place of its own."""
+    return Watcher(
+        name, Source("shop", name, **source), Sink(name.upper()), CheckpointPlace(collection=name)
+    ).with_defaults()
+
+
+class Fakes:
+    """One deployment, one account, one state database; as many instances on them as a test makes."""
+
+    def __init__(self, *stored: StoredWatcher) -> None:
+        self.oplog = FakeOplog()
+        self.mongo = FakeMongo(self.oplog)
+        self.nats = FakeNats()
+        self.watchers = FakeWatchers(stored)
+        self.observers: list[NullObserver] = []
+
+    def world(self, **tuning: Any) -> World:
+        self.observers.append(NullObserver())
+        return World(
+            mongo=self.mongo,
+            nats=self.nats,
+            codec=Codec(encode, reduced),
+            observer=self.observers[-1],
+            tuning=Tuning(**tuning),
+        )
+
+    def registry(self, *, from_file: list[Watcher] | None = None, **tuning: Any) -> Registry:
+        return Registry(
+            self.world(**tuning),
+            self.watchers,
+            state_database="changewire",
+            from_file=from_file,
+            drain_seconds=2.0,
+            reconcile_seconds=0.05,
+        )
+
+    def stream(self, name: str = "ORDERS") -> FakeStream:
+        return self.nats.streams.setdefault(name, FakeStream(name, exists=False))
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until a condition holds; fails after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def until_state(registry: Registry, name: str, *states: State) -> None:
+    """Wait until a watcher is in one of the states."""
+    async with asyncio.timeout(10):
+        while True:
+            views = {view.stored.name: view for view in await registry.watchers()}
+            if name in views and views[name].status.state in states:
+                return
+            await asyncio.sleep(0.001)
