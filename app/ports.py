@@ -38,9 +38,9 @@ class ChangeSource(Protocol):
 
         Known after `prepare`."""
 
-    async def prepare(self) -> int:
-        """Reach the server, create the collection where the watcher asks for images; return its operationTime
-        (seconds since 1970).
+    async def prepare(self, *, may_create: bool = True) -> int:
+        """Reach the server and return its operationTime (seconds since 1970). Where the watcher asks for images and
+        `may_create` is true, create the collection with them or switch them on.
 
         Raises SourceUnavailable, NotAuthorised, SourceRefused (standalone server, view, bad pipeline)."""
 

@@ -34,7 +34,7 @@ class Positions:
 
     async def move(self, watcher: Watcher, start: Start) -> TokenView:
         """Store a new position in a new epoch. Raises Invalid for a position that cannot be, and what servers raise."""
-        token = await self._locate(watcher, start)
+        token = await self.locate(watcher, start)
         return await self._begin(watcher, token, watcher)
 
     async def carry_over(self, before: Watcher, after: Watcher) -> None:
@@ -43,15 +43,16 @@ class Positions:
         if token is not None:
             await self._begin(before, token, after)
 
-    async def _locate(self, watcher: Watcher, start: Start) -> str:
+    async def locate(self, watcher: Watcher, start: Start) -> str:
+        """Return the token of a start position as of now, changing nothing. Raises Invalid, and what servers raise."""
         if start.at == "token":
             await self._world.mongo.check_token(watcher, str(start.value))
         source = self._world.mongo.source(watcher)
         try:
-            await source.prepare()
+            await source.prepare(may_create=False)
             return await source.locate(start)
         except (HistoryLost, TokenRefused) as error:
-            raise Invalid(problems=(Problem(start.at, str(error)),)) from error
+            raise Invalid(problems=(Problem(f"start.{start.at}", str(error)),)) from error
         finally:
             await source.close()
 

@@ -134,7 +134,7 @@ class Registry:
         await asyncio.gather(*(self._follow(name) for name in changed))
         for one in stored:
             running = supervisor.get(one.name)
-            if one.new_start and running is not None and running.state is State.RUNNING:
+            if one.begin is not None and running is not None and running.state is State.RUNNING:
                 await self._began(one.name)
 
     async def _follow(self, name: str) -> None:
@@ -161,11 +161,11 @@ class Registry:
         return [task.stored.watcher for task in tasks if not task.refused]
 
     async def _began(self, name: str) -> None:
-        """Take the flag of an explicit start back: the position it led to is stored by now."""
+        """Take back what only the first opening needs: the position it led to is stored by now."""
         async with self._locks[name]:
             task = self._supervisor.get(name)
-            if task is not None and task.stored.new_start and task.state is State.RUNNING:
-                done = replace(task.stored, new_start=False)
+            if task is not None and task.stored.begin is not None and task.state is State.RUNNING:
+                done = replace(task.stored, new_start=False, begin=None)
                 await self._store.replace(done, expected_revision=done.revision)
                 task.stored = done
 
@@ -330,7 +330,12 @@ class Registry:
 
     async def _add(self, watcher: Watcher, *, paused: bool, explicit_start: bool, dry_run: bool) -> WatcherView:
         await self._check(watcher)
-        stored = StoredWatcher(watcher, desired=Desired.PAUSED if paused else Desired.RUNNING, new_start=explicit_start)
+        stored = StoredWatcher(
+            watcher,
+            desired=Desired.PAUSED if paused else Desired.RUNNING,
+            new_start=explicit_start,
+            begin=await self._positions.locate(watcher, watcher.start),
+        )
         if dry_run:
             return WatcherView(stored, Status(State.PAUSED if paused else State.STARTING, self._world.clock()))
         async with self._adding:
@@ -347,8 +352,6 @@ class Registry:
             raise Invalid(problems=tuple(found))
         refuse_overlap(watcher, self._others(watcher.name))
         await self._world.mongo.check_source(watcher)
-        if watcher.start.at == "token":
-            await self._world.mongo.check_token(watcher, str(watcher.start.value))
         await self._world.nats.check_sink(watcher)
 
     async def _desire(self, name: str, desired: Desired) -> WatcherView:
@@ -371,7 +374,7 @@ class Registry:
         task = self._supervisor[name]
         if task.state not in (State.PAUSED, State.FAILED):
             raise Conflict(f"{name} is {task.state}; pause it first with PUT /watchers/{name}/pause, then move it")
-        stored = replace(task.stored, revision=task.stored.revision + 1, new_start=False)
+        stored = replace(task.stored, revision=task.stored.revision + 1, new_start=False, begin=None)
         view = await self._positions.move(stored.watcher, start)
         await self._store.replace(stored, expected_revision=task.stored.revision)
         task.stored = stored

@@ -66,6 +66,7 @@ class Relay:
         observer: Observer,
         progress: Progress,
         new_start: bool = False,
+        begin: str | None = None,
         losses: int = 3,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,6 +78,7 @@ class Relay:
         self._observer = observer
         self._progress = progress
         self._new_start = new_start
+        self._begin = begin
         self._clock = clock
         self._publisher = Publisher(watcher, sink, progress, observer, losses=losses, clock=clock)
         self._checkpointer = Checkpointer(checkpoints, observer, watcher=watcher.name, clock=clock)
@@ -118,7 +120,10 @@ class Relay:
             tail=tail, checkpoint=checkpoint, memory=memory, exclusive=sink.exclusive, new_start=self._new_start
         )
         anew = isinstance(decision, StartAnew)
-        token = await source.locate(self._watcher.start) if isinstance(decision, StartAnew) else decision.token
+        if isinstance(decision, StartAnew):
+            token = self._begin or await source.locate(self._watcher.start)
+        else:
+            token = decision.token
         reached = Reached(token, decision.epoch, tail.last_sequence, tail.created)
         if anew and not await self._checkpoints.create(self._checkpoint(reached)):
             raise Stale("another instance has just stored the first position")
@@ -156,12 +161,24 @@ class Relay:
 
     async def _read_and_encode(self, reached: Reached) -> None:
         suffix, last = id_suffix(reached.epoch), reached.token
-        while not self._stopping.is_set():
-            batch = await self._source.read()
-            self._progress.operation_time = batch.operation_time
-            await self._queue.put(await self._encode(batch, suffix, last))
-            last = batch.position
+        reading = self._next_read()
+        try:
+            while reading is not None:
+                batch = await reading
+                reading = self._next_read()  # the server looks for the next batch while this one is encoded
+                self._progress.operation_time = batch.operation_time
+                await self._queue.put(await self._encode(batch, suffix, last))
+                last = batch.position
+        finally:
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
         await self._queue.put(None)
+
+    def _next_read(self) -> asyncio.Task[SourceBatch] | None:
+        if self._stopping.is_set():
+            return None
+        return asyncio.create_task(self._source.read(), name=f"next:{self._watcher.name}")
 
     async def _encode(self, batch: SourceBatch, suffix: str, last: str) -> _Encoded:
         read_at = time.perf_counter()

@@ -183,6 +183,7 @@ class WatcherTask:
             observer=world.observer,
             progress=self.progress,
             new_start=self.stored.new_start,
+            begin=self.stored.begin,
             losses=world.tuning.losses,
             clock=world.clock,
         )

@@ -94,10 +94,10 @@ def _result(contenders: list[Contender], done: list[Round], events: int, rounds:
         )
         result.remarks.append(f"{contender.name} publishes {contender.what}.")
     foreign = [each.others_share for each in done]
-    result.remarks.append(
-        f"Each stream held exactly {events:,} messages. The rate is taken from when the "
-        f"server stored the first and the last. Other programs took {min(foreign):.0%} to {max(foreign):.0%} of the processors meanwhile."
-    )
+    result.remarks += [
+        f"Each stream held exactly {events:,} messages. The rate is by the server's times of the first and the last.",
+        f"Other programs took {min(foreign):.0%} to {max(foreign):.0%} of the processors meanwhile.",
+    ]
     ours = rates["changewire"]
     rate = median_of(ours)
     result.targets.append(

@@ -102,7 +102,7 @@ class FakeSource:
         self._after: str | None = None
         self.scope = "fake/shop.orders"
 
-    async def prepare(self) -> int:
+    async def prepare(self, *, may_create: bool = True) -> int:
         await asyncio.sleep(0)
         self._oplog.misbehave()
         return BEGIN + self._oplog.moment + 1

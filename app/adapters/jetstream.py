@@ -307,7 +307,15 @@ class JetStreamSink:
 
     async def publish_singly(self, change: Change, fence: int) -> int:
         ack = await self._send_one(change, fence)
-        return fence if ack.duplicate else ack.sequence
+        if not ack.duplicate:
+            return ack.sequence
+        there = await self._api.at(self._name, ack.sequence)
+        if there is not None and not covers(self._space, there.subject):
+            raise PositionUndecidable(
+                f"the stream {self._name} has the change {change.token} under another subject ({there.subject}), and "
+                "drops it here as a duplicate; set the token, which gives the messages new ids, or use another stream"
+            )
+        return fence
 
     async def claim_check(self, change: Change, pointer: bytes) -> Change:
         bucket = bucket_of(self._name)

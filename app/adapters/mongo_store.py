@@ -262,6 +262,7 @@ class MongoWatcherStore:
                 desired=Desired(document["desired"]),
                 revision=document["revision"],
                 new_start=document["newStart"],
+                begin=document.get("begin"),
                 origin=document["origin"],
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -285,6 +286,7 @@ def _as_stored(stored: StoredWatcher) -> dict[str, Any]:
         "desired": stored.desired.value,
         "revision": stored.revision,
         "newStart": stored.new_start,
+        "begin": stored.begin,
         "origin": stored.origin,
     }
 

@@ -5,7 +5,8 @@ draw is the caller's, so that this stays a function.
 """
 
 FIRST_SECONDS = 0.2
-LIMIT_SECONDS = 15.0
+LIMIT_SECONDS = 5.0
+"""An attempt costs the servers little, and a watcher should be back soon after they are."""
 
 
 def delay(attempt: int, draw: float) -> float:

@@ -12,7 +12,8 @@ from app.domain.watcher import Sink, Watcher
 
 
 def refuse_overlap(watcher: Watcher, others: Sequence[Watcher]) -> None:
-    """Raise Conflict where another watcher publishes to the same subjects or keeps its position in the same place.
+    """Raise Conflict where another watcher publishes to the same subjects, or the same changes to the same stream, or
+    keeps its position in the same place.
 
     The message names the other watcher and a value that would do.
     """
@@ -24,6 +25,13 @@ def refuse_overlap(watcher: Watcher, others: Sequence[Watcher]) -> None:
                 f"Give it a stream of its own, with sink.stream '{stream}' and sink.subject '{subject}'; or, where "
                 f"{watcher.sink.stream} takes more subjects, another sink.subject on it, such as "
                 f"'{_free_template(watcher, others)}'"
+            )
+        if (watcher.sink.stream, watcher.source.namespace) == (other.sink.stream, other.source.namespace):
+            stream, subject = _free_place(watcher, others)
+            raise Conflict(
+                f"{watcher.name} would publish the changes of {watcher.source.namespace} to {watcher.sink.stream}, as "
+                f"watcher {other.name} does: their message ids are the same, and the stream would drop one of each two "
+                f"as a duplicate. Give it a stream of its own, with sink.stream '{stream}' and sink.subject '{subject}'"
             )
         place = watcher.checkpoint
         if (place.database, place.collection) == (other.checkpoint.database, other.checkpoint.collection):

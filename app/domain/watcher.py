@@ -124,13 +124,15 @@ class StoredWatcher:
     """A watcher in the registry's store.
 
     `revision` grows with each change of anything here; a writer names the one it has read. `new_start` is set while an
-    explicit start has not been acted upon: the first opening resolves it, stores the position and takes the flag back.
+    explicit start has not been acted upon, and `begin` is the token that the start meant when the watcher was added:
+    what happens between then and the first opening belongs to the watcher. Both are taken back once it runs.
     """
 
     watcher: Watcher
     desired: Desired = Desired.RUNNING
     revision: int = 1
     new_start: bool = False
+    begin: str | None = None
     origin: Literal["http", "file"] = "http"
 
     @property
@@ -166,6 +168,11 @@ def problems(watcher: Watcher, *, state_database: str) -> list[FieldProblem]:
             wrong("sink.operations", f"knows no operation {operation!r}; there are {', '.join(OPERATIONS)}")
     if not sink.operations:
         wrong("sink.operations", "is empty: nothing would be published")
+    if 0 < sink.max_age_seconds < sink.duplicate_window_seconds:
+        wrong(
+            "sink.duplicate_window_seconds",
+            f"is longer than max_age_seconds, which NATS refuses; set it to {sink.max_age_seconds:g} or less",
+        )
     if checkpoint.capped and checkpoint.size_in_bytes <= 0:
         wrong("checkpoint.size_in_bytes", "must be more than 0 for a capped collection, for example 4096")
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):

@@ -135,12 +135,54 @@ async def test_what_an_overlap_is_offered_works_too_where_the_template_names_no_
 async def test_the_template_that_an_overlap_is_offered_works_where_the_stream_takes_it(service: Live) -> None:
     await service.streams.create(service.stream, subjects=[f"{service.stream}.>"])
     await service.add("first")
-    second = service.definition("second", checkpoint={"collection": f"second_{service.unique}"})
+    other = f"other_{service.unique}"
+    second = {
+        "name": "second",
+        "source": {"database": other, "collection": service.collection},
+        "checkpoint": {"collection": f"second_{service.unique}"},
+    }
     template = re.findall(r"such as '([^']+)'", await service.refused(409, "POST", "/watchers", json=second))[0]
     await service.call("POST", "/watchers", 201, json={**second, "sink": {"subject": template}})
     await service.reaches("RUNNING", "second")
     service.insert(1)
-    await service.seen("1", "1")
+    await service.seen("1")
+    service.mongo[other][service.collection].insert_one({"_id": 2})
+    await service.seen("1", "2")
+
+
+async def test_one_collection_twice_on_one_stream_is_409_since_the_ids_would_be_taken_for_duplicates(
+    service: Live,
+) -> None:
+    await service.streams.create(service.stream, subjects=[f"{service.stream}.>"])
+    await service.add("first")
+    second = service.definition(
+        "second", checkpoint={"collection": f"second_{service.unique}"}, sink={"subject": "{stream}.again.{operation}"}
+    )
+    detail = await service.refused(409, "POST", "/watchers", json=second)
+    assert "watcher first" in detail
+    offered = place_offered(detail)
+    await service.call("POST", "/watchers", 201, json={**second, "sink": offered})
+    await service.reaches("RUNNING", "second")
+    service.insert(1)
+    await service.seen("1")
+    await service.seen("1", stream=offered["stream"])
+
+
+async def test_what_the_stream_drops_as_a_duplicate_of_another_subject_is_not_counted_as_published(
+    service: Live,
+) -> None:
+    await service.streams.create(service.stream, subjects=[f"{service.stream}.>"])
+    await service.add()
+    service.insert(1)
+    await service.seen("1")
+    await service.call("DELETE", "/watchers/orders?checkpoint=delete", 204)
+    elsewhere = service.definition(sink={"subject": "{stream}.again.{operation}"}, start={"at": "earliest"})
+    await service.call("POST", "/watchers", 201, json=elsewhere)
+    watcher = await service.reaches("FAILED")
+    assert "another subject" in watcher["status"]["reason"]
+    await service.call("PUT", "/watchers/orders/token", 200, json={"at": "earliest"})
+    await service.resume()
+    assert [message.id.endswith(":1") for message in await service.seen("1", "1")] == [False, True]
 
 
 async def test_the_same_checkpoint_place_is_409_and_the_collection_offered_works(service: Live) -> None:

@@ -55,6 +55,21 @@ async def test_an_added_watcher_publishes_what_happens_from_then_on(fakes: Fakes
     assert (await registry.watcher("orders")).status.published == 5
 
 
+async def test_what_happens_between_adding_and_the_first_opening_is_not_lost(fakes: Fakes, registry: Registry) -> None:
+    fakes.oplog.happen()
+    await registry.add(ORDERS, paused=True)
+    await registry.close()
+    tokens = [fakes.oplog.happen() for _ in range(3)]
+    again = fakes.registry()
+    again.start()
+    await until(lambda: again.ready() is None)
+    await again.resume("orders")
+    await until(lambda: len(fakes.stream().messages) == 3)
+    assert fakes.stream().published() == tokens
+    await until(lambda: fakes.watchers.stored["orders"].begin is None)
+    await again.close()
+
+
 async def test_a_pause_is_stored_and_nothing_is_missing_after_it(fakes: Fakes, registry: Registry) -> None:
     await running(registry)
     before = fakes.oplog.happen()

@@ -1,6 +1,7 @@
 """One watcher's task: what ends it, what starts it again, and who takes over from whom."""
 
 import asyncio
+import functools
 from collections import deque
 
 import pytest
@@ -99,7 +100,7 @@ async def test_a_drain_that_cannot_finish_is_cut_at_its_deadline(fakes: Fakes) -
         await stuck.wait()
         return 0
 
-    one._relay._publisher._sink.publish = never  # type: ignore[union-attr,method-assign,assignment]
+    one._relay._publisher._sink.publish = never  # type: ignore[union-attr,method-assign]
     fakes.oplog.happen()
     await reached.wait()
     assert not await one.stop(0.05)
@@ -126,7 +127,7 @@ async def test_a_writer_that_keeps_losing_stands_by_and_takes_over_from_the_dead
     for _ in range(2):
         count = len(stream.messages)
         fakes.oplog.happen()
-        await until(lambda count=count: len(stream.messages) > count)
+        await until(functools.partial(lambda before: len(stream.messages) > before, count))
     await until(lambda: one.state is State.FENCED)
     stream.before_publish = None
     fakes.oplog.happen()
