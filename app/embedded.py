@@ -64,9 +64,9 @@ class StartError(Exception):
     """The server ended or stayed silent before it was ready; the text holds the end of its log."""
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now; another process may still take it first."""
-    for port in random.sample(PORTS, 200):
+def free_port(wish: int | None = None) -> int:
+    """A port of 127.0.0.1 that nothing listens on now, the wished one if it can be; another may still take it first."""
+    for port in [*([] if wish is None else [wish]), *random.sample(PORTS, 200)]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -80,8 +80,9 @@ def free_port() -> int:
 class Server(ABC):
     """One child process with a port and a data directory: what mongod and nats-server have in common.
 
-    `data` is kept where the caller names it, else temporary and removed by `close`. `stop`, `kill` and `start` may
-    follow each other in any order and keep port and data. Also an async context manager: start, then close.
+    `data` is kept where the caller names it, else temporary and removed by `close`. `wish` is the port to have if it is
+    free. `stop`, `kill` and `start` may follow each other in any order and keep port and data. Also an async context
+    manager: start, then close.
 
     Not bound to an event loop: one loop may start it and another stop it.
     """
@@ -97,6 +98,7 @@ class Server(ABC):
         args: Sequence[str] = (),
         binary: Path | None = None,
         ready_seconds: float = 60,
+        wish: int | None = None,
     ) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if data is None:
@@ -109,6 +111,7 @@ class Server(ABC):
         self.args = list(args)
         self.port = 0
         self._binary = binary
+        self._wish = wish
         self._ready_seconds = ready_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
@@ -149,7 +152,7 @@ class Server(ABC):
         for attempt in range(PORT_ATTEMPTS):
             fresh = self.port == 0
             if fresh:
-                self.port = free_port()
+                self.port = free_port(self._wish if attempt == 0 else None)
             self._spawn()
             try:
                 await asyncio.to_thread(self._until_ready, time.monotonic() + self._ready_seconds)
@@ -292,8 +295,9 @@ class MongoServer(Server):
         args: Sequence[str] = (),
         binary: Path | None = None,
         ready_seconds: float = 60,
+        wish: int | None = None,
     ) -> None:
-        super().__init__(data, args=args, binary=binary, ready_seconds=ready_seconds)
+        super().__init__(data, args=args, binary=binary, ready_seconds=ready_seconds, wish=wish)
         self.replica_set = replica_set
         self.auth = auth
         self.oplog_mb = oplog_mb
@@ -398,8 +402,9 @@ class NatsServer(Server):
         args: Sequence[str] = (),
         binary: Path | None = None,
         ready_seconds: float = 60,
+        wish: int | None = None,
     ) -> None:
-        super().__init__(data, args=args, binary=binary, ready_seconds=ready_seconds)
+        super().__init__(data, args=args, binary=binary, ready_seconds=ready_seconds, wish=wish)
         self.jetstream = jetstream
         self.store_limit = store_limit
         self.max_payload = max_payload

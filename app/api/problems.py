@@ -288,7 +288,8 @@ class BodyLimit:
                 whole = more = False
         if not whole:
             detail = f"the body is larger than {MAX_BODY} bytes"
-            problem = Problem(413, "Content Too Large", detail, headers={"Connection": "close"})
+            # The connection stays: closed with the rest unread, it would be reset before the client has the answer.
+            problem = Problem(413, "Content Too Large", detail)
             await problem.response()(scope, receive, send)
             return
         replay: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]

@@ -23,6 +23,8 @@ READY_SECONDS = 60
 SILENT_SECONDS = 15
 """How long nothing may arrive, after the writer stopped, before what is missing counts as lost."""
 MAX_RATE = 5000
+MONGO_PORT, NATS_PORT = 27117, 4322
+"""Wished for, so that what the documentation says can be typed as it stands; taken ones are replaced by free ones."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -97,8 +99,8 @@ class Demo:
                 raise CommandError(f"{server.program} does not start: {error}") from error
             return None
 
-        mongo = MongoServer(self.data and self.data / "mongo")
-        nats = NatsServer(self.data and self.data / "nats")
+        mongo = MongoServer(self.data and self.data / "mongo", wish=MONGO_PORT)
+        nats = NatsServer(self.data and self.data / "nats", wish=NATS_PORT)
         answers = await asyncio.gather(start(mongo), start(nats), return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):

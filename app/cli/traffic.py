@@ -22,8 +22,8 @@ from pymongo.errors import PyMongoError
 DATABASE, COLLECTION, STREAM = "shop", "orders", "ORDERS"
 LINES_PER_SECOND = 20
 _CHUNK = 200
-_CUSTOMERS = ("Ada", "Grace", "Edsger", "Barbara", "Donald", "Radia", "Alan", "Frances")
-_ITEMS = {"lamp": 19.9, "kettle": 34.5, "notebook": 4.2, "umbrella": 15.0, "teapot": 27.8, "clock": 42.0}
+_TABLES = 12
+_ITEMS = {"soup": 6.9, "bread": 2.5, "salad": 8.2, "tea": 3.0, "coffee": 3.4, "cake": 4.8}
 _STEPS = {"new": "paid", "paid": "packed", "packed": "shipped", "shipped": "delivered"}
 
 
@@ -94,7 +94,7 @@ class Writer:
             quantity = random.randint(1, 5)
             document = {
                 "_id": order.id,
-                "customer": random.choice(_CUSTOMERS),
+                "table": random.randint(1, _TABLES),
                 "item": item,
                 "quantity": quantity,
                 "total": round(quantity * price, 2),
@@ -194,7 +194,7 @@ def line(subject: str, sequence: int, event: dict[str, Any], now: float) -> str:
     }
     if operation == "insert":
         what["insert"] = (
-            f"{document.get('customer')} orders {document.get('quantity')} × {document.get('item')}, "
+            f"table {document.get('table')} orders {document.get('quantity')} × {document.get('item')}, "
             f"{document.get('total'):.2f}"
         )
     took = (now - datetime.fromisoformat(event["wallTime"]["$date"]).timestamp()) * 1000

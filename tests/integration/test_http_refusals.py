@@ -1,4 +1,4 @@
-"""Input that cannot be: each gets a problem that says what is wrong, on its field, and nothing has changed afterwards."""
+"""Input that cannot be: each gets a problem that says what is wrong, on its field, and changes nothing."""
 
 import json
 from collections.abc import AsyncIterator
@@ -63,7 +63,6 @@ def fields(answer: httpx.Response) -> list[str]:
         ("source.database", {"name": "w", "source": SHOP | {"database": "local"}}),
         ("source.database", {"name": "w", "source": SHOP | {"database": "config"}}),
         ("source.database", {"name": "w", "source": SHOP | {"database": "state_refusals"}}),
-        ("source.database", {"name": "w", "source": SHOP | {"database": "STATE_refusals"}}),
         ("source.collection", {"name": "w", "source": {"database": "shop"}}),
         ("source.collection", {"name": "w", "source": SHOP | {"collection": ""}}),
         ("source.collection", {"name": "w", "source": SHOP | {"collection": "system.views"}}),

@@ -1,0 +1,98 @@
+"""The README's walk through, word for word, on the demo that it starts from."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest_asyncio
+
+ROOT = Path(__file__).parents[2]
+PLACES = {"http": r"HTTP interface\s+http://(\S+)/", "nats": r"nats-server \S+\s+nats://(\S+)"}
+
+
+class Demo:
+    """A demo under way, and a shell in which the README's commands meet its ports."""
+
+    def __init__(self, http: str, nats: str) -> None:
+        self._replace = {"127.0.0.1:8080": http, "127.0.0.1:4322": nats, ".venv/bin/python": sys.executable}
+
+    async def shell(self, command: str, until: str | None = None) -> str:
+        """Run a command as it stands in the README; end it as Ctrl-C would once `until` was printed."""
+        for written, real in self._replace.items():
+            command = command.replace(written, real)
+        process = await asyncio.create_subprocess_exec(
+            "bash", "-c", command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        assert process.stdout is not None
+        printed = ""
+        async with asyncio.timeout(30):
+            while line := (await process.stdout.read(65536)).decode():
+                printed += line
+                if until is not None and until in printed:
+                    os.killpg(process.pid, signal.SIGINT)
+                    until = None
+            await process.wait()
+        return printed
+
+
+@pytest_asyncio.fixture
+async def demo() -> AsyncIterator[Demo]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", "demo", "--port", "0", "--rate", "20", cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    found: dict[str, str] = {}
+    async with asyncio.timeout(60):
+        while b"Messages as" not in (line := await process.stdout.readline()):
+            assert line, "the demo ended"
+            for place, pattern in PLACES.items():
+                if match := re.search(pattern, line.decode()):
+                    found[place] = match.group(1)
+    reading = asyncio.create_task(process.stdout.read(), name="demo output")
+    yield Demo(**found)
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(30):
+        assert await process.wait() == 0
+    await reading
+
+
+def commands() -> list[str]:
+    walk = (ROOT / "README.md").read_text().partition("## A walk through")[2].partition("\n## ")[0]
+    return re.findall(r"```sh\n(.*?)```", walk, re.DOTALL)
+
+
+async def test_the_walk_through_does_what_it_says(demo: Demo) -> None:
+    add, watch, pause_and_lag, rewind, resume_and_look, remove = commands()
+    added = json.loads(await demo.shell(add))
+    assert (added["name"], added["sink"]["stream"]) == ("new-orders", "NEW_ORDERS")
+    seen = await demo.shell(watch, until="NEW_ORDERS.insert 5 ")
+    assert [line.split()[:2] for line in seen.splitlines()[:5]] == [["NEW_ORDERS.insert", str(n)] for n in range(1, 6)]
+    paused, lag = pause_and_lag.strip().splitlines()
+    assert json.loads(await demo.shell(paused))["status"]["state"] == "PAUSED"
+    assert json.loads(await demo.shell(lag))["seconds"] is not None
+    moved = json.loads(await demo.shell(rewind))
+    assert moved["epoch"] == 1
+    resume, status, health = resume_and_look.strip().splitlines()
+    await demo.shell(resume)
+    async with asyncio.timeout(20):
+        while json.loads(await demo.shell(status))["state"] != "RUNNING":
+            await asyncio.sleep(0.1)
+    assert json.loads(await demo.shell(health))["status"] == "UP"
+    assert await demo.shell(remove) == ""
+    assert "no watcher new-orders" in await demo.shell(status)
+
+
+async def test_a_demo_that_ends_by_itself_has_counted_every_write_once_and_in_order() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", "demo", "--port", "0", "--rate", "200", "--for", "3", cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        printed, _ = await process.communicate()
+    assert process.returncode == 0, printed.decode()
+    assert "every one once, in order" in printed.decode()
