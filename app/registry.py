@@ -7,14 +7,14 @@ so does this one after a restart. Not its business: HTTP (`api/`), running watch
 """
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import structlog
 
-from app.domain import backoff, lag
+from app.domain import backoff
 from app.domain.errors import (
     ChangewireError,
     Conflict,
@@ -25,17 +25,15 @@ from app.domain.errors import (
 )
 from app.domain.lifecycle import Desired, State
 from app.domain.overlap import refuse_overlap
-from app.domain.status import Component, Health, Lag, Status, TokenView, WatcherView
+from app.domain.status import Health, Lag, Status, TokenView, WatcherView
 from app.domain.watcher import Start, StoredWatcher, Watcher, problems
 from app.monitor import Monitor
+from app.overview import Overview
 from app.ports import WatcherStore
 from app.positions import Positions
 from app.supervisor import Supervisor, World
 
 log = structlog.get_logger(__name__)
-
-RETRYING_IS_DOWN_SECONDS = 5.0
-"""A watcher that has been trying again for longer than this is not well; shorter is a failover."""
 
 
 class Registry:
@@ -62,6 +60,7 @@ class Registry:
         self._reconcile_seconds = reconcile_seconds
         self._supervisor = Supervisor(world, self._still_wanted)
         self._monitor = Monitor(world.mongo, world.nats)
+        self._overview = Overview(world, self._supervisor, self._monitor)
         self._positions = Positions(world)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._adding = asyncio.Lock()
@@ -186,37 +185,11 @@ class Registry:
         self._known(name)
         return self._view(name)
 
-    async def lag(self, name: str) -> Lag:
-        """Return how far a watcher is behind. Raises NotFound."""
-        self._known(name)
-        return await self._lag(name)
-
-    async def lags(self) -> dict[str, Lag]:
-        """Return every watcher's lag, by name."""
-        return {name: await self._lag(name) for name in self._supervisor.names()}
-
     async def token(self, name: str) -> TokenView:
         """Return the stored position. Raises NotFound, Unavailable."""
         self._known(name)
         async with _servers_needed():
             return await self._positions.view(self._supervisor[name].stored.watcher)
-
-    async def health(self) -> Health:
-        """Return how the service does, from facts not older than a few seconds."""
-        now = self._world.clock()
-        statuses = {name: self._supervisor[name].status() for name in self._supervisor.names()}
-        ill = [
-            f"{name}: {status.state} ({status.reason})"
-            for name, status in statuses.items()
-            if status.state is State.FAILED
-            or (status.state is State.RETRYING and now - status.since > RETRYING_IS_DOWN_SECONDS)
-        ]
-        watchers = Component(
-            up=not ill and self._load_problem is None,
-            reason="; ".join(ill) or self._load_problem,
-            counts=Counter(str(status.state) for status in statuses.values()),
-        )
-        return Health({"mongo": self._monitor.mongo, "nats": self._monitor.nats, "watchers": watchers})
 
     def ready(self) -> str | None:
         """Return why the service is not ready, or None where it is: both servers answer, the watchers are loaded."""
@@ -225,13 +198,24 @@ class Registry:
                 return f"{name}: {component.reason}"
         return self._load_problem
 
+    async def lag(self, name: str) -> Lag:
+        """Return how far a watcher is behind. Raises NotFound, Unavailable."""
+        self._known(name)
+        async with _servers_needed():
+            return await self._overview.lag(name)
+
+    async def lags(self) -> dict[str, Lag]:
+        """Return every watcher's lag, by name. Raises Unavailable."""
+        async with _servers_needed():
+            return {name: await self._overview.lag(name) for name in self._supervisor.names()}
+
+    async def health(self) -> Health:
+        """Return how the service does, from facts not older than a few seconds."""
+        return self._overview.health(self._load_problem)
+
     def observe_positions(self) -> None:
         """Tell the observer every watcher's lag and headroom, as they are now; asked for by each scrape."""
-        for name in self._supervisor.names():
-            progress = self._supervisor[name].progress
-            position = progress.reached.token if progress.reached else None
-            seconds, headroom = self._distances(position, progress.operation_time)
-            self._world.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
+        self._overview.observe_positions()
 
     # Changing
 
@@ -402,33 +386,6 @@ class Registry:
             if known is not None:
                 await self._supervisor.stop(name, self._drain_seconds)
             self._launch(now)
-
-    async def _lag(self, name: str) -> Lag:
-        task = self._supervisor[name]
-        progress = task.progress
-        position = progress.reached.token if progress.reached else None
-        checkpointed_at = progress.checkpointed_at
-        if position is None or checkpointed_at is None:
-            async with _servers_needed():
-                stored = await self._world.mongo.checkpoints(task.stored.watcher).read()
-            if stored is not None:
-                position = position or stored.token
-                checkpointed_at = checkpointed_at or stored.updated_at
-        seconds, headroom = self._distances(position, progress.operation_time)
-        return Lag(
-            seconds=seconds,
-            oplog_headroom_seconds=headroom,
-            oplog_headroom_why=self._monitor.oplog_why if position else "the watcher has no position yet",
-            last_event_at=progress.last_event_at,
-            checkpoint_age_seconds=None if checkpointed_at is None else max(0.0, self._world.clock() - checkpointed_at),
-        )
-
-    def _distances(self, position: str | None, operation_time: int) -> tuple[float | None, float | None]:
-        if position is None:
-            return None, None
-        now = max(operation_time, self._monitor.operation_time)
-        first = self._monitor.oplog_first
-        return lag.lag_seconds(now, position), None if first is None else lag.headroom_seconds(position, first)
 
     def _known(self, name: str) -> None:
         if name not in self._supervisor:

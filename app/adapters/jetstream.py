@@ -27,13 +27,13 @@ import structlog
 from app.adapters import nats_frames as frames
 from app.adapters.nats_acks import Ack, BatchAnswer, WindowAnswers, overtaken, read_ack
 from app.adapters.nats_connection import Answer, ConnectionLost, Exchange, Forbidden, NatsConnection
+from app.adapters.nats_lookback import look_back
 from app.adapters.nats_objects import ObjectStore, bucket_of
 from app.adapters.nats_streams import (
     NAME_IN_USE,
     NOT_FOUND,
     SUBJECTS_OVERLAP,
     ApiError,
-    Message,
     Mode,
     Stream,
     StreamApi,
@@ -56,17 +56,13 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.events import Change
-from app.domain.position import OwnMessage, Tail
+from app.domain.position import Tail
 from app.domain.subjects import covers, stream_name_problem
-from app.domain.tokens import parse_message_id
-from app.domain.watcher import OPERATIONS, Watcher
+from app.domain.watcher import Watcher
 
 ACK_SECONDS = 5.0
 SLOWEST_BYTES_PER_SECOND = 50_000
 """An acknowledgement is waited for `ACK_SECONDS` and as long as the bytes take at this rate."""
-LOOK_BACK = 100
-"""The most messages that are read to find the last one of ours behind foreign ones."""
-
 _ROOM = 8192
 """More than the headers of a message can take that has none of its own."""
 
@@ -223,7 +219,9 @@ class JetStreamSink:
                 raise StreamRefused(str(error)) from error  # it was suitable; the next opening says what is wrong
             await self._settle_doubts()
             last = await self._api.last(self._name, self._space)
-            own, foreign, unsearched = await self._look_back(last, stream) if last else (None, 0, False)
+            own, foreign, unsearched = (
+                await look_back(self._api, self._watcher, stream, last) if last else (None, 0, False)
+            )
         except ApiError as error:
             raise translate(error, self._name) from error
         if mode == "window" and (foreign or self._mode == "single"):
@@ -248,43 +246,6 @@ class JetStreamSink:
                     "there, it is not. Set the token to the change before it, and keep others from these subjects"
                 )
             del self._doubts[sequence]
-
-    async def _look_back(self, last: Message, stream: Stream) -> tuple[OwnMessage | None, int, bool]:
-        """Find the last message of ours, at most `LOOK_BACK` reads away; see `position.Tail` for the three results."""
-        own = _own(last)
-        if own is not None:
-            return own, 0, False
-        # Ours are on the subjects of its operations alone: those that end in one of ours need no search.
-        hidden = 0  # the last foreign message on a subject of ours: below it one of ours may be hidden
-        reads = LOOK_BACK
-        if "*" in self._space:
-            for subject in sorted({self._watcher.subject(operation) for operation in (*OPERATIONS, "gap")}):
-                reads -= 1
-                found = await self._api.last(self._name, subject)
-                if found is None:
-                    continue
-                mine = _own(found)
-                if mine is None:
-                    hidden = max(hidden, found.sequence)
-                elif own is None or mine.sequence > own.sequence:
-                    own = mine
-        else:
-            hidden = last.sequence
-        foreign = 1
-        floor = max(own.sequence if own else 0, int(stream.state["first_seq"]) - 1)
-        for sequence in range(last.sequence - 1, floor, -1):
-            if not reads:
-                unsearched = hidden > floor
-                return own, foreign, unsearched
-            reads -= 1
-            message = await self._api.at(self._name, sequence)
-            if message is None or not covers(self._space, message.subject):
-                continue
-            mine = _own(message)
-            if mine is not None:
-                return mine, foreign, False
-            foreign += 1
-        return own, foreign, False
 
     def too_large(self, change: Change) -> bool:
         limit = self._connection.max_payload
@@ -417,8 +378,3 @@ class _Subjects(dict[str, str]):
     def __missing__(self, operation: str) -> str:
         subject = self[operation] = self._watcher.subject(operation)
         return subject
-
-
-def _own(message: Message) -> OwnMessage | None:
-    id_ = parse_message_id(message.id)
-    return OwnMessage(message.sequence, id_) if id_ is not None else None

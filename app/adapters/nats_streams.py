@@ -27,6 +27,8 @@ _NO_JETSTREAM = (10035, 10039, 10076)
 """Not enabled for the account, or not at all."""
 _WRONG_CONFIGURATION = (10027, 10052, 10065, 10074, 10113, 10122)
 """Settings that the server or the account's limits rule out: trying again would not help."""
+READ_SECONDS = 2.5
+"""How long a read may take; a stream without a leader does not answer at all, and asking again is harmless."""
 JETSTREAM_OFF = "JetStream is not enabled on the NATS server; start it with -js"
 
 
@@ -178,7 +180,7 @@ class StreamApi:
         return document
 
     async def info(self, name: str) -> Stream:
-        return _stream(await self.call(f"STREAM.INFO.{name}"))
+        return _stream(await self.call(f"STREAM.INFO.{name}", seconds=READ_SECONDS))
 
     async def create(self, config: dict[str, Any]) -> Stream:
         return _stream(await self.call(f"STREAM.CREATE.{config['name']}", config))
@@ -200,7 +202,7 @@ class StreamApi:
 
     async def _get(self, name: str, wanted: dict[str, Any]) -> Message | None:
         try:
-            message = (await self.call(f"STREAM.MSG.GET.{name}", wanted))["message"]
+            message = (await self.call(f"STREAM.MSG.GET.{name}", wanted, seconds=READ_SECONDS))["message"]
         except ApiError as error:
             if error.code == NO_MESSAGE:
                 return None
