@@ -161,24 +161,26 @@ class Relay:
 
     async def _read_and_encode(self, reached: Reached) -> None:
         suffix, last = id_suffix(reached.epoch), reached.token
-        reading = self._next_read()
+        ahead: asyncio.Task[SourceBatch] | None = None
         try:
-            while reading is not None:
-                batch = await reading
-                reading = self._next_read()  # the server looks for the next batch while this one is encoded
+            while ahead is not None or not self._stopping.is_set():
+                batch = await (ahead or self._source.read())
+                ahead = self._read_ahead(batch)
                 self._progress.operation_time = batch.operation_time
                 await self._queue.put(await self._encode(batch, suffix, last))
                 last = batch.position
         finally:
-            if reading is not None:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
         await self._queue.put(None)
 
-    def _next_read(self) -> asyncio.Task[SourceBatch] | None:
-        if self._stopping.is_set():
+    def _read_ahead(self, batch: SourceBatch) -> asyncio.Task[SourceBatch] | None:
+        """Have the server look for the next batch while a large one is encoded; after a small one it would only be in
+        the way of publishing it."""
+        if batch.size <= YIELD_BYTES or self._stopping.is_set():
             return None
-        return asyncio.create_task(self._source.read(), name=f"next:{self._watcher.name}")
+        return asyncio.create_task(self._source.read(), name=f"ahead:{self._watcher.name}")
 
     async def _encode(self, batch: SourceBatch, suffix: str, last: str) -> _Encoded:
         read_at = time.perf_counter()

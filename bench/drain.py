@@ -93,10 +93,10 @@ def _result(contenders: list[Contender], done: list[Round], events: int, rounds:
             ]
         )
         result.remarks.append(f"{contender.name} publishes {contender.what}.")
-    foreign = [each.others_share for each in done]
     result.remarks += [
         f"Each stream held exactly {events:,} messages. The rate is by the server's times of the first and the last.",
-        f"Other programs took {min(foreign):.0%} to {max(foreign):.0%} of the processors meanwhile.",
+        "In the order measured, with the share of the processors that other programs took meanwhile: "
+        + ", ".join(f"{each.contender} {each.events_per_second:,.0f} ({each.others_share:.0%})" for each in done),
     ]
     ours = rates["changewire"]
     rate = median_of(ours)

@@ -1,11 +1,11 @@
 """The real service as a process of its own, and a stage to break it on: servers, traffic, and what arrived in the end.
 
-A test gets a `Stage`, starts services on it, adds a watcher, lets changes happen, kills what it wants to kill, and asks
-`stage.check()` whether the stream holds every change once and in order. Nothing here looks into the service: it is asked
-over HTTP, and judged by its messages.
+A test gets a `Stage`, starts services on it, adds a watcher, lets changes happen, kills what it wants to kill, and
+asks `stage.check()` whether the stream holds every change once and in order. Nothing here looks into the service: it is
+asked over HTTP, and judged by its messages.
 
-Run as a program (`python -m tests.service serve`) it is the service with a trap in it: at one exact moment, named in the
-variable TRAP, the process kills or stops itself. See `Trap`.
+Run as a program (`python -m tests.service serve`) it is the service with a trap in it: at one exact moment, named in
+the variable TRAP, the process kills or stops itself. See `Trap`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -41,6 +42,8 @@ ROOT = Path(__file__).resolve().parent.parent
 POLL_SECONDS = 0.05
 FETCH = 500
 HEADER = "Nats-Msg-Id"
+# Services are started so often that compiling them anew each time, where bytecode is not kept, would cost minutes.
+_BYTECODE = tempfile.TemporaryDirectory(prefix="changewire-bytecode-", ignore_cleanup_errors=True)
 
 # Ends with the test run, even where that is killed; see `app/embedded.py`.
 _DIES_WITH_PARENT = """\
@@ -53,9 +56,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
-async def until(
-    condition: Callable[[], object | Awaitable[object]], what: str, *, within: float = 30.0
-) -> Any:
+async def until(condition: Callable[[], object | Awaitable[object]], what: str, *, within: float = 30.0) -> Any:
     """Return the first true result of `condition` (which may be awaitable); AssertionError after `within` seconds."""
     deadline = time.monotonic() + within
     while True:
@@ -69,7 +70,7 @@ async def until(
 
 
 class Change(NamedTuple):
-    """What tells a change from all others. `number` is unique to it; a delete has none, and is its document's only one."""
+    """What tells a change from all others. `number` is unique to it; a delete, its document's only one, has none."""
 
     operation: str
     id: Any
@@ -265,6 +266,7 @@ class Stage:
         self._workdir = workdir
         self._unique = unique
         self._numbers = 0
+        self._alive: list[int] = []
         self._services: list[Service] = []
         self._nats: NatsClient | None = None
         self.mongo: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongo_uri, serverSelectionTimeoutMS=30_000)
@@ -293,16 +295,18 @@ class Stage:
     # Services and watchers
 
     def service(self, name: str = "service", *, trap: Trap | None = None, **settings: object) -> Service:
-        """A service on this stage's servers, not started. All share one registry. `settings` are the CHANGEWIRE_ ones."""
+        """A service on this stage's servers, not started. All share one registry. `settings`: CHANGEWIRE_ ones."""
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("CHANGEWIRE_") and name not in ("LOG_LEVEL", "CONFIG_FILE")
+            if not name.startswith("CHANGEWIRE_")
+            and name not in ("LOG_LEVEL", "CONFIG_FILE", "PYTHONDONTWRITEBYTECODE")
         }
         asked = {"STATE_DB": f"state_{self._unique}", "LOG_FORMAT": "json", "RECONCILE_SECONDS": 0.5, **settings}
         environment = {
             **inherited,
             "PYTHONPATH": str(ROOT),
+            "PYTHONPYCACHEPREFIX": _BYTECODE.name,
             "MONGO_URI": self.mongo_uri,
             "NATS_URL": self.nats_url,
             **{f"CHANGEWIRE_{name.upper()}": str(value) for name, value in asked.items()},
@@ -322,13 +326,14 @@ class Stage:
 
     async def add(self, service: Service, *, running: bool = True, **sink: object) -> None:
         """Add the watcher once the service takes it, and wait until it runs."""
-        await until(lambda: self._takes(service), f"{service.name} is ready")
+        await until(lambda: self.takes(service), f"{service.name} is ready")
         await service.call("POST", "/watchers", self.described(**sink), status=201)
         if running:
             await service.until_state(self.watcher, "RUNNING")
 
     @staticmethod
-    async def _takes(service: Service) -> bool:
+    async def takes(service: Service) -> bool:
+        """Whether the service takes changing calls by now."""
         return (await service.call("GET", "/readyz")).status_code == 200
 
     async def checkpoint(self) -> dict[str, Any] | None:
@@ -340,10 +345,7 @@ class Stage:
 
     async def write(self, count: int, *, at_once: int = 40, pause: float = 0.0) -> None:
         """Make `count` changes of all four kinds, `at_once` in one command, with a `pause` in seconds between these."""
-        alive: list[int] = [change.id for change in self.written if change.operation == "insert"][-20:]
-        gone = {change.id for change in self.written if change.operation == "delete"}
-        alive = [each for each in alive if each not in gone]
-        made = 0
+        alive, made = self._alive, 0
         while made < count:
             requests: list[Any] = []
             changes: list[Change] = []
@@ -394,10 +396,18 @@ class Stage:
             return first if newest is None else max(first, int(newest["_id"]) + 1)
 
     @asynccontextmanager
-    async def load(self, count: int, *, at_once: int = 20, pause: float = 0.01) -> AsyncIterator[asyncio.Task[None]]:
-        """Let `write` run beside what the test does, and wait for its end."""
+    async def load(self, *, at_once: int = 20, pause: float = 0.05) -> AsyncIterator[None]:
+        """Let changes be made, without an end, beside what the test does within the block."""
+        over = False
+
+        async def write() -> None:
+            while not over:
+                await self.write(at_once, at_once=at_once, pause=pause)
+
         async with asyncio.TaskGroup() as tasks:
-            yield tasks.create_task(self.write(count, at_once=at_once, pause=pause))
+            tasks.create_task(write())
+            yield
+            over = True
 
     # What arrived
 

@@ -168,6 +168,7 @@ class NatsConnection:
     async def _supervise(self) -> None:
         try:
             while True:
+                _heed_cancellation()
                 try:
                     client = await self._connect()
                     if client is not None:
@@ -216,6 +217,7 @@ class NatsConnection:
         self._client = client
         self._tried.set()
         try:
+            _heed_cancellation()
             idle, before = 0, client.progress()
             while not client.lost.done():
                 await asyncio.wait([client.lost], timeout=1.0)
@@ -255,3 +257,10 @@ class NatsConnection:
                     log.warning("nats_permission_denied", subject=wanted)
                     exchange.fail(Forbidden(f"the NATS account may not publish to {wanted}"))
                     break
+
+
+def _heed_cancellation() -> None:
+    """Raise the CancelledError that nats-py swallowed, as it does while it connects and closes."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

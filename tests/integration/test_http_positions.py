@@ -163,7 +163,7 @@ async def test_tokens_that_cannot_be_are_422_and_the_stored_position_stays(servi
         foreign = next(changes)["_id"]["_data"]
     before, stored = service.checkpoint(), service.stored()
     token = message.token
-    for field, body in {
+    wrong: dict[str, list[Any]] = {
         "token": [
             {"token": foreign},
             {"token": "82FF" + token[4:]},
@@ -184,7 +184,8 @@ async def test_tokens_that_cannot_be_are_422_and_the_stored_position_stays(servi
         ],
         "at": [{"at": "now"}, {"at": None}, {"at": 5}],
         "body": [{}, [], "latest", None, {"ad": "latest"}],
-    }.items():
+    }
+    for field, body in wrong.items():
         for each in body:
             answer = await service.call("PUT", TOKEN, json=each)
             assert answer.status_code == 422, f"{field} {each}: {answer.text}"

@@ -221,7 +221,7 @@ async def test_subjects_that_another_stream_takes_are_409_naming_that_stream(ser
 
 async def test_the_limits_of_an_existing_stream_are_left_alone(service: Live) -> None:
     await service.streams.create(service.stream, max_msgs=1000, max_age=3600 * 10**9)
-    await service.add(sink={"max_age_seconds": 5, "max_bytes": 5})
+    await service.add(sink={"max_age_seconds": 5, "duplicate_window_seconds": 5, "max_bytes": 5})
     config = await service.streams.config(service.stream)
     assert config is not None
     assert (config["max_msgs"], config["max_age"], config["max_bytes"]) == (1000, 3600 * 10**9, -1)

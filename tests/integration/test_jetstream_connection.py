@@ -227,3 +227,19 @@ async def test_without_jetstream_the_reason_says_how_to_start_it(connect: Connec
     server = await make_nats(jetstream=False)
     with pytest.raises(SinkUnavailable, match="start it with -js"):
         await JetStream(connect(server.url)).ping()
+
+
+async def test_closing_at_any_moment_of_a_broken_connection_ends_at_once(own_nats: NatsServer) -> None:
+    """nats-py swallows a cancellation that meets it while it connects or closes."""
+    for turn in range(60):
+        connection = NatsConnection(NatsOptions((own_nats.url,)))
+        connection.start()
+        if turn % 2:
+            await connection.ready(5)
+            client = connection.client()
+            assert isinstance(client, OneConnection)
+            client.lose("on purpose")
+        for _ in range(turn // 2):  # give way so many times: another step of the way each turn
+            await asyncio.sleep(0)
+        async with asyncio.timeout(1):
+            await connection.close()

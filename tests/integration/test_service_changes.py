@@ -17,8 +17,19 @@ from urllib.parse import unquote
 
 import pytest_asyncio
 from bson import (
-    Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp, encode, json_util,
-)  # fmt: skip
+    Binary,
+    Code,
+    DBRef,
+    Decimal128,
+    Int64,
+    MaxKey,
+    MinKey,
+    ObjectId,
+    Regex,
+    Timestamp,
+    encode,
+    json_util,
+)
 from pymongo import AsyncMongoClient
 
 from tests.service import Change, Service, Stage, assert_same, staged

@@ -1,0 +1,221 @@
+"""Two services over one watcher: both right, one standing by, either replaceable; and zombies, which change nothing.
+
+Both processes share the registry, as two instances of one deployment do.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.service import Service, Stage, Trap, assert_same, staged, until
+
+TUNED: dict[str, Any] = {"standby_silence_seconds": 1, "reconcile_seconds": 0.5}
+WINDOW = 1.0
+"""The duplicate window, in seconds, short enough to pass: it must never be what keeps two writers right."""
+
+
+@pytest_asyncio.fixture
+async def stage(mongo_uri: str, nats_url: str, tmp_path: Path, unique: str) -> AsyncIterator[Stage]:
+    async with staged(mongo_uri, nats_url, tmp_path, unique) as stage:
+        yield stage
+
+
+async def pair(stage: Stage, *, trap: Trap | None = None, batch_size: int = 20) -> tuple[Service, Service]:
+    """Two running services, the watcher running in both; a trap would be in the first."""
+    one = stage.service("one", trap=trap, batch_size=batch_size, **TUNED)
+    other = stage.service("other", batch_size=batch_size, **TUNED)
+    await asyncio.gather(one.start(), other.start())
+    await stage.add(one, duplicate_window_seconds=WINDOW)
+    await other.until_state(stage.watcher, "RUNNING")
+    return one, other
+
+
+async def fenced(stage: Stage, *services: Service) -> list[Service]:
+    return [each for each in services if await each.state(stage.watcher) == "FENCED"]
+
+
+async def test_two_services_at_once_put_each_change_on_the_stream_once_and_one_of_them_stands_by(stage: Stage) -> None:
+    one, other = await pair(stage)
+    async with stage.load(pause=0):
+        standing_by = await until(lambda: fenced(stage, one, other), "one of them is FENCED", within=40)
+        assert len(standing_by) == 1, "both stand by"
+        await stage.until_length(await stage.length() + 500)
+    for service in (one, other):
+        assert await service.state(stage.watcher) in ("RUNNING", "FENCED")
+        assert (await service.call("GET", f"/watchers/{stage.watcher}/health")).status_code == 200
+    await stage.check()
+
+
+async def test_two_services_started_upon_the_same_backlog_put_each_change_on_the_stream_once(stage: Stage) -> None:
+    one, other = await pair(stage)
+    one.kill()
+    other.kill()
+    await stage.write(2000, at_once=500)
+    one.spawn()
+    other.spawn()
+    await stage.check()
+
+
+async def test_the_standby_takes_over_when_the_active_one_is_killed_and_when_it_is_terminated(stage: Stage) -> None:
+    services = await pair(stage)
+    async with stage.load():
+        for how in ("SIGKILL", "SIGTERM"):
+            (standby,) = await until(lambda: fenced(stage, *services), "one of them is FENCED", within=40)
+            (active,) = [service for service in services if service is not standby]
+            if how == "SIGKILL":
+                active.kill()
+            else:
+                assert await active.terminate() == 0, active.log_tail()
+            await standby.until_state(stage.watcher, "RUNNING", within=20)
+            await stage.until_length(await stage.length() + 100)
+            await active.start()
+    await stage.check()
+
+
+async def test_a_pause_through_one_binds_the_other_and_a_resume_too(stage: Stage) -> None:
+    one, other = await pair(stage)
+    await stage.write(500)
+    await stage.until_length(500)
+    await one.call("PUT", f"/watchers/{stage.watcher}/pause", status=202)
+    await one.until_state(stage.watcher, "PAUSED", within=5)
+    await other.until_state(stage.watcher, "PAUSED", within=5)
+    await stage.write(500)
+    await asyncio.sleep(2)  # the scenario: the time in which a binding that does not bind would show
+    assert await stage.length() == 500
+    await other.call("PUT", f"/watchers/{stage.watcher}/resume", status=202)
+    await one.until_state(stage.watcher, "RUNNING", "FENCED", within=10)
+    await stage.check()
+
+
+async def test_a_pause_binds_a_standby_which_then_takes_nothing_over(stage: Stage) -> None:
+    services = await pair(stage)
+    async with stage.load():
+        (standby,) = await until(lambda: fenced(stage, *services), "one of them is FENCED", within=40)
+        (active,) = [service for service in services if service is not standby]
+        await active.call("PUT", f"/watchers/{stage.watcher}/pause", status=202)
+        await standby.until_state(stage.watcher, "PAUSED", within=5)
+        length = await stage.length()
+        await asyncio.sleep(3)  # the scenario: longer than the silence after which a standby takes over
+        assert await stage.length() == length
+        await standby.call("PUT", f"/watchers/{stage.watcher}/resume", status=202)
+    await stage.check()
+
+
+async def test_a_removal_through_one_ends_the_watcher_in_the_other(stage: Stage) -> None:
+    one, other = await pair(stage)
+    await stage.write(100)
+    await stage.until_length(100)
+    await one.call("DELETE", f"/watchers/{stage.watcher}", status=204)
+    await until(lambda: _unknown(stage, other), "the other does not know it any more", within=5)
+    await stage.add(other, duplicate_window_seconds=WINDOW)  # its checkpoint was kept
+    await stage.write(100)
+    await stage.check()
+
+
+async def _unknown(stage: Stage, service: Service) -> bool:
+    return (await service.call("GET", f"/watchers/{stage.watcher}")).status_code == 404
+
+
+# Zombies
+
+
+async def test_a_writer_frozen_under_load_and_thawed_after_the_takeover_adds_nothing(stage: Stage) -> None:
+    one, other = await pair(stage)
+    async with stage.load():
+        await stage.until_length(200)
+        one.freeze()
+        await other.until_state(stage.watcher, "RUNNING", within=20)
+        await stage.until_length(await stage.length() + 200)
+        await asyncio.sleep(1.5 * WINDOW)  # the scenario: JetStream has forgotten what the zombie will send
+        one.thaw()
+        await one.until_state(stage.watcher, "RUNNING", "FENCED")
+        await stage.until_length(await stage.length() + 200)
+    await stage.check()
+
+
+@pytest.mark.parametrize("moment", ["before-publish", "before-checkpoint"])
+async def test_a_zombie_that_thaws_with_a_batch_in_its_hands_adds_nothing(stage: Stage, moment: str) -> None:
+    zombie = stage.service("zombie", trap=Trap(moment, 3, "STOP"), batch_size=20, **TUNED)
+    await zombie.start()
+    await stage.add(zombie, duplicate_window_seconds=WINDOW)
+    async with stage.load():
+        await zombie.trapped()
+        heir = await stage.service("heir", batch_size=20, **TUNED).start()
+        await stage.until_length(await stage.length() + 300)
+        await asyncio.sleep(1.5 * WINDOW)  # the scenario: JetStream has forgotten what the zombie will send
+        before = await stage.checkpoint()
+        zombie.thaw()
+        await zombie.until_state(stage.watcher, "RUNNING", "FENCED")
+        await stage.until_length(await stage.length() + 100)
+        after = await stage.checkpoint()
+        assert before is not None
+        assert after is not None
+        assert after["value"] >= before["value"], "the zombie has turned the checkpoint back"
+        assert heir.running
+    await stage.check()
+
+
+@pytest.mark.parametrize("moment", ["before-publish", "before-checkpoint"])
+async def test_a_zombie_that_thaws_after_a_rewind_adds_nothing_of_its_old_epoch(stage: Stage, moment: str) -> None:
+    zombie = stage.service("zombie", trap=Trap(moment, 3, "STOP"), batch_size=20, **TUNED)
+    await zombie.start()
+    await stage.add(zombie, duplicate_window_seconds=WINDOW)
+    beginning = await stage.checkpoint()
+    assert beginning is not None
+    async with stage.load():
+        await zombie.trapped()
+    held = await stage.length()
+    other = await stage.service("other", batch_size=20, **TUNED).start()
+    await until(lambda: stage.takes(other), "the other is ready")
+    await other.call("PUT", f"/watchers/{stage.watcher}/pause", status=202)
+    await other.until_state(stage.watcher, "PAUSED")
+    published = [message.change for message in await stage.messages()]
+    assert_same(stage.written[: len(published)], published)
+    assert len(published) >= held
+    await other.call("PUT", f"/watchers/{stage.watcher}/token", {"token": beginning["value"]}, status=200)
+    zombie.thaw()  # its old epoch is over, and nothing of the new one is there yet: the worst moment
+    await zombie.until_state(stage.watcher, "PAUSED", within=10)
+    assert [message.change for message in await stage.messages()] == published, "the zombie has published"
+    await other.call("PUT", f"/watchers/{stage.watcher}/resume", status=202)
+    await stage.write(100)
+    replayed = list(stage.written)
+    stage.written = published + replayed
+    await stage.until_length(len(stage.written))
+    for service in (zombie, other):
+        assert await service.terminate() == 0, service.log_tail()
+    messages = await stage.messages()
+    assert_same(published, [message.change for message in messages[: len(published)]])
+    assert_same(replayed, [message.change for message in messages[len(published) :]])
+    assert {message.id.partition(":")[2] for message in messages[: len(published)]} <= {""}
+    assert {message.id.partition(":")[2] for message in messages[len(published) :]} == {"1"}
+
+
+async def test_a_zombie_that_thaws_while_the_rewound_watcher_replays_adds_nothing_of_its_old_epoch(
+    stage: Stage,
+) -> None:
+    zombie = stage.service("zombie", trap=Trap("before-publish", 3, "STOP"), batch_size=20, **TUNED)
+    await zombie.start()
+    await stage.add(zombie, duplicate_window_seconds=WINDOW)
+    beginning = await stage.checkpoint()
+    assert beginning is not None
+    await stage.write(1000, at_once=200)
+    await zombie.trapped()
+    other = await stage.service("other", batch_size=20, **TUNED).start()
+    await until(lambda: stage.takes(other), "the other is ready")
+    await other.call("PUT", f"/watchers/{stage.watcher}/pause", status=202)
+    await other.until_state(stage.watcher, "PAUSED")
+    published = [message.change for message in await stage.messages()]
+    await other.call("PUT", f"/watchers/{stage.watcher}/token", {"token": beginning["value"]}, status=200)
+    await other.call("PUT", f"/watchers/{stage.watcher}/resume", status=202)
+    await stage.until_length(len(published) + 1)
+    zombie.thaw()
+    await stage.until_length(len(published) + 1000)
+    for service in (zombie, other):
+        assert await service.terminate() == 0, service.log_tail()
+    messages = await stage.messages()
+    assert_same(published + stage.written, [message.change for message in messages])
+    assert {message.id.partition(":")[2] for message in messages[len(published) :]} == {"1"}
