@@ -27,8 +27,8 @@ class Monitor:
     def __init__(self, mongo: Mongo, nats: Nats) -> None:
         self._mongo = mongo
         self._nats = nats
-        self.mongo = Component(up=False, reason="not reached yet")
-        self.nats = Component(up=False, reason="not reached yet")
+        self.mongo = Component(up=False, reason="MongoDB was not reached yet")
+        self.nats = Component(up=False, reason="NATS was not reached yet")
         self.operation_time = 0
         self.oplog_first: int | None = None
         self.oplog_why: str | None = "not read yet"
@@ -43,7 +43,7 @@ class Monitor:
     async def look(self) -> None:
         """Ask both servers once, at the same time."""
         self.mongo, self.nats = await asyncio.gather(
-            self._ask("mongo", self._ask_mongo, self.mongo), self._ask("nats", self._nats.ping, self.nats)
+            self._ask("MongoDB", self._ask_mongo, self.mongo), self._ask("NATS", self._nats.ping, self.nats)
         )
 
     async def _ask_mongo(self) -> None:
@@ -64,7 +64,7 @@ class Monitor:
                 await question()
             now = Component(up=True)
         except TimeoutError:
-            now = Component(up=False, reason=f"no answer within {ANSWER_SECONDS:.0f} seconds")
+            now = Component(up=False, reason=f"{name} did not answer within {ANSWER_SECONDS:.0f} seconds")
         except ChangewireError as error:
             now = Component(up=False, reason=str(error))
         if now.up != before.up:

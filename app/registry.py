@@ -100,7 +100,8 @@ class Registry:
                 attempt += 1
                 if self._load_problem is not None:
                     self._load_problem = f"the stored watchers cannot be loaded: {error}"
-                log.warning("registry_unreachable", error=str(error), attempt=attempt)
+                if attempt == 1:
+                    log.warning("registry_unreachable", error=str(error))
             wait = self._reconcile_seconds if attempt == 0 else backoff.delay(attempt, 1.0)
             await asyncio.sleep(min(wait, self._reconcile_seconds))
 
@@ -193,9 +194,9 @@ class Registry:
 
     def ready(self) -> str | None:
         """Return why the service is not ready, or None where it is: both servers answer, the watchers are loaded."""
-        for name, component in (("MongoDB", self._monitor.mongo), ("NATS", self._monitor.nats)):
+        for component in (self._monitor.mongo, self._monitor.nats):
             if not component.up:
-                return f"{name}: {component.reason}"
+                return component.reason
         return self._load_problem
 
     async def lag(self, name: str) -> Lag:
@@ -370,6 +371,8 @@ class Registry:
     async def _change(self, name: str) -> AsyncIterator[None]:
         """One change of a watcher at a time, on what the store holds now; a server's trouble is told as Unavailable."""
         async with self._locks[name], _servers_needed():
+            if not self._monitor.mongo.up:  # known, so that nobody waits for a time-out to hear it
+                raise Unavailable(f"{self._monitor.mongo.reason}; nothing was changed")
             if self._load_problem is not None:
                 raise Unavailable(self._load_problem)
             await self._refresh(name)

@@ -62,6 +62,9 @@ _TRANSIENT: Final = frozenset(
 """Hosts and networks, stale routing, locks, killed or unknown cursors, time limits, shutdown, stepdown."""
 _TRANSIENT_LABELS: Final = ("ResumableChangeStreamError", "RetryableWriteError", "TransientTransactionError")
 # What an expression's error quotes comes out of documents: strings in quotes, sub-documents in braces.
+_DRIVER_NOISE = re.compile(
+    r",? Topology Description:.*|,? Timeout: [0-9.]+s| \(configured timeouts: [^)]*\)|\[Errno [0-9]+\] ", re.DOTALL
+)
 _QUOTED = re.compile(r"""'[^']*'|"[^"]*"|\{.*\}""", re.DOTALL)
 _LONGEST = 600
 
@@ -72,7 +75,7 @@ def words(error: PyMongoError) -> str:
         details = error.details or {}
         text = str(details.get("errmsg") or error).partition(", full error:")[0]
         return f"{text[:_LONGEST]} (code {error.code})"
-    return str(error).partition(", Topology Description:")[0][:_LONGEST]
+    return _DRIVER_NOISE.sub("", str(error)).replace(",", ", ").replace(",  ", ", ")[:_LONGEST]
 
 
 def quiet_words(error: PyMongoError) -> str:

@@ -201,8 +201,6 @@ def _field_problem(error: Mapping[str, Any]) -> FieldProblem:
     kind, cause = error["type"], (error.get("ctx") or {}).get("error")
     if kind == "extra_forbidden":
         problem = "is not known here"
-        if field == "status":
-            problem = "is what the service reports and cannot be set; leave it out"
     elif kind == "missing":
         problem = "is required"
     elif isinstance(cause, Exception):

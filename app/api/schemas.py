@@ -187,6 +187,14 @@ class WatcherShape(Shape):
     paused: bool = False
     """Whether it stands still."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_status(cls, given: Any) -> Any:
+        """What GET answers can be sent back: `status` is the service's to say, and nobody means to set it."""
+        if not isinstance(given, dict) or "status" in cls.model_fields:
+            return given
+        return {key: value for key, value in given.items() if key != "status"}
+
     @property
     def explicit_start(self) -> bool:
         """Whether the user wrote where to start."""

@@ -18,28 +18,37 @@ def refuse_overlap(watcher: Watcher, others: Sequence[Watcher]) -> None:
     The message names the other watcher and a value that would do.
     """
     for other in others:
-        if subjects.overlap(watcher.space, other.space):
-            stream, subject = _free_place(watcher, others)
-            raise Conflict(
-                f"{watcher.name} would publish to {watcher.space}, which watcher {other.name} uses ({other.space}). "
-                f"Give it a stream of its own, with sink.stream '{stream}' and sink.subject '{subject}'; or, where "
-                f"{watcher.sink.stream} takes more subjects, another sink.subject on it, such as "
-                f"'{_free_template(watcher, others)}'"
-            )
-        if (watcher.sink.stream, watcher.source.namespace) == (other.sink.stream, other.source.namespace):
-            stream, subject = _free_place(watcher, others)
-            raise Conflict(
-                f"{watcher.name} would publish the changes of {watcher.source.namespace} to {watcher.sink.stream}, as "
-                f"watcher {other.name} does: their message ids are the same, and the stream would drop one of each two "
-                f"as a duplicate. Give it a stream of its own, with sink.stream '{stream}' and sink.subject '{subject}'"
-            )
-        place = watcher.checkpoint
-        if (place.database, place.collection) == (other.checkpoint.database, other.checkpoint.collection):
-            raise Conflict(
-                f"{watcher.name} would keep its position in {place.database}.{place.collection}, where watcher "
-                f"{other.name} keeps its own. Give it another checkpoint.collection, such as "
-                f"'{watcher.source.database}.{watcher.source.collection}'"
-            )
+        faults = [fault for fault in (_subjects(watcher, other, others), _place(watcher, other)) if fault is not None]
+        if faults:
+            raise Conflict(f"{watcher.name} would " + "; and it would ".join(faults))
+
+
+def _subjects(watcher: Watcher, other: Watcher, others: Sequence[Watcher]) -> str | None:
+    if subjects.overlap(watcher.space, other.space):
+        stream, subject = _free_place(watcher, others)
+        return (
+            f"publish to {watcher.space}, which watcher {other.name} uses ({other.space}). Give it a stream of its "
+            f"own, with sink.stream '{stream}' and sink.subject '{subject}'; or, where {watcher.sink.stream} takes more "
+            f"subjects, another sink.subject on it, such as '{_free_template(watcher, others)}'"
+        )
+    if (watcher.sink.stream, watcher.source.namespace) == (other.sink.stream, other.source.namespace):
+        stream, subject = _free_place(watcher, others)
+        return (
+            f"publish the changes of {watcher.source.namespace} to {watcher.sink.stream}, as watcher {other.name} "
+            "does: their message ids are the same, and the stream would drop one of each two as a duplicate. Give it a "
+            f"stream of its own, with sink.stream '{stream}' and sink.subject '{subject}'"
+        )
+    return None
+
+
+def _place(watcher: Watcher, other: Watcher) -> str | None:
+    mine, theirs = watcher.checkpoint, other.checkpoint
+    if (mine.database, mine.collection) != (theirs.database, theirs.collection):
+        return None
+    return (
+        f"keep its position in {mine.database}.{mine.collection}, where watcher {other.name} keeps its own. Give it "
+        f"another checkpoint.collection, such as '{watcher.source.database}.{watcher.source.collection}'"
+    )
 
 
 def _free_place(watcher: Watcher, others: Iterable[Watcher]) -> tuple[str, str]:

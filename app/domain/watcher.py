@@ -152,7 +152,7 @@ def problems(watcher: Watcher, *, state_database: str) -> list[FieldProblem]:
     source, sink, checkpoint = watcher.source, watcher.sink, watcher.checkpoint
     for where, database in (("source.database", source.database), ("checkpoint.database", checkpoint.database)):
         wrong(where, _database_problem(database))
-        if database == state_database:
+        if database.lower() == state_database.lower():  # MongoDB tells no two databases apart by case alone
             wrong(where, f"is {database}, where Changewire keeps its own state")
     wrong("source.collection", _collection_problem(source.collection))
     wrong("checkpoint.collection", _collection_problem(checkpoint.collection))
@@ -168,11 +168,6 @@ def problems(watcher: Watcher, *, state_database: str) -> list[FieldProblem]:
             wrong("sink.operations", f"knows no operation {operation!r}; there are {', '.join(OPERATIONS)}")
     if not sink.operations:
         wrong("sink.operations", "is empty: nothing would be published")
-    if 0 < sink.max_age_seconds < sink.duplicate_window_seconds:
-        wrong(
-            "sink.duplicate_window_seconds",
-            f"is longer than max_age_seconds, which NATS refuses; set it to {sink.max_age_seconds:g} or less",
-        )
     if checkpoint.capped and checkpoint.size_in_bytes <= 0:
         wrong("checkpoint.size_in_bytes", "must be more than 0 for a capped collection, for example 4096")
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):

@@ -118,7 +118,6 @@ def fields(answer: httpx.Response) -> list[str]:
         ("on_history_lost", {"name": "w", "source": SHOP, "on_history_lost": "shrug"}),
         ("paused", {"name": "w", "source": SHOP, "paused": "no"}),
         ("colour", {"name": "w", "source": SHOP, "colour": "red"}),
-        ("status", {"name": "w", "source": SHOP, "status": {}}),
         ("body", []),
         ("body", "orders"),
         ("body", None),

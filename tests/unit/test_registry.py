@@ -325,7 +325,7 @@ async def test_servers_absent_at_start_are_waited_for(fakes: Fakes) -> None:
     fakes.watchers.reachable = fakes.nats.up = False
     registry = fakes.registry()
     registry.start()
-    await until(lambda: "NATS" in str(registry.ready()))
+    await until(lambda: "connection refused" in str(registry.ready()))
     with pytest.raises(Unavailable, match=r"loaded"):
         await registry.add(ORDERS)
     assert not (await registry.health()).components["watchers"].up

@@ -98,7 +98,7 @@ def test_the_digest_changes_with_anything() -> None:
         (replace(ORDERS, source=Source("shop", "x" * 300)), "source.collection"),
         (replace(ORDERS, checkpoint=CheckpointPlace("shop", "orders")), "checkpoint.collection"),
         (replace(ORDERS, checkpoint=CheckpointPlace("t", "o", capped=True)), "checkpoint.size_in_bytes"),
-        (replace(ORDERS, sink=Sink("A", max_age_seconds=60)), "sink.duplicate_window_seconds"),
+        (replace(ORDERS, source=Source("STATE", "orders")), "source.database"),
         (replace(ORDERS, sink=Sink("A.B")), "sink.stream"),
         (replace(ORDERS, sink=Sink("A", subject="{table}")), "sink.subject"),
         (replace(ORDERS, sink=Sink("A", subject="a b")), "sink.subject"),
