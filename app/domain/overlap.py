@@ -28,8 +28,8 @@ def _subjects(watcher: Watcher, other: Watcher, others: Sequence[Watcher]) -> st
         stream, subject = _free_place(watcher, others)
         return (
             f"publish to {watcher.space}, which watcher {other.name} uses ({other.space}). Give it a stream of its "
-            f"own, with sink.stream '{stream}' and sink.subject '{subject}'; or, where {watcher.sink.stream} takes more "
-            f"subjects, another sink.subject on it, such as '{_free_template(watcher, others)}'"
+            f"own, with sink.stream '{stream}' and sink.subject '{subject}'; or, where {watcher.sink.stream} takes "
+            f"more subjects, another sink.subject on it, such as '{_free_template(watcher, others)}'"
         )
     if (watcher.sink.stream, watcher.source.namespace) == (other.sink.stream, other.source.namespace):
         stream, subject = _free_place(watcher, others)
