@@ -7,6 +7,7 @@ STAMP := $(VENV)/.stamp
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 /usr/bin/python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 ARGS ?=
+OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast check format bench openapi lock clean
@@ -50,8 +51,14 @@ $(STAMP): requirements-dev.lock pyproject.toml
 demo: $(STAMP) ## A real mongod and nats-server, the service, a watcher and a writer; Ctrl-C stops all of it
 	@$(BIN)/changewire demo $(ARGS)
 
-test: $(STAMP) ## The whole suite, with coverage (at least 90 %)
-	@$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+test: $(STAMP) $(OLD_NATS) ## The whole suite, with coverage (at least 90 %)
+	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) $(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+# A server without atomic batches, for the tests of the fallback.
+$(OLD_NATS): requirements-old-nats.lock | $(STAMP)
+	@rm -rf $(VENV)/nats-2.11
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --target $(VENV)/nats-2.11 -r $<
+	@touch $@
 
 test-fast: $(STAMP) ## Unit tests and properties only: no server, seconds
 	@$(BIN)/python -m pytest tests/unit tests/properties $(ARGS)

@@ -84,14 +84,18 @@ class EventSink(Protocol):
         not cover the watcher's; neither atomic batches nor a safe fallback), NotAuthorised."""
 
     async def tail(self) -> Tail:
-        """Read the stream's end from its leader. Raises SinkUnavailable, StreamRefused, NotAuthorised."""
+        """Read the stream's end from its leader; `exclusive` and `mode` may be others afterwards.
+
+        Raises SinkUnavailable, StreamRefused, NotAuthorised, StreamUnsuitable, and PositionUndecidable where a message
+        of somebody else has taken the place of one of ours within a window."""
 
     async def publish(self, changes: Sequence[Change], fence: int) -> int:
         """Store the changes after sequence `fence`, all in order, and return the new last sequence.
 
         At most `limits.max_batch` changes; a change that is `too_large` first needs `claim_check`.
         Raises FenceLost, SeenBefore, OutcomeUnknown: the changes may be stored, wholly or from the front on; read back.
-        Raises StreamRefused, SinkUnavailable, NotAuthorised: nothing of them is stored."""
+        Raises StreamRefused, SinkUnavailable, NotAuthorised: nothing of them is stored, or in the modes without atomic
+        batches the first of them; the next opening finds them on the stream."""
 
     async def publish_singly(self, change: Change, fence: int) -> int:
         """Publish one change; where the duplicate window knows its id it counts as published.

@@ -112,7 +112,7 @@ def decide_opening(
         default=None,
     )
     if latest is None:
-        if own is None and tail.unsearched:
+        if tail.unsearched:
             raise PositionUndecidable(
                 "the watcher's subjects end in messages of somebody else, and there is no checkpoint; set the token "
                 "to say where to start"

@@ -106,6 +106,9 @@ def test_an_explicit_start_is_not_used_where_a_position_is_stored() -> None:
 def test_messages_of_others_hide_ours_only_where_the_search_was_given_up() -> None:
     with pytest.raises(PositionUndecidable, match="somebody else"):
         opening(tail(None, foreign=100, unsearched=True))
+    with pytest.raises(PositionUndecidable, match="somebody else"):
+        opening(tail(4, foreign=100, unsearched=True))  # a later one of ours may be among them
+    assert opening(tail(4, foreign=100, unsearched=True), checkpoint(5)) == GoOn(event_token(5), 0, 10)
     assert opening(tail(None, foreign=3)) == StartAnew(0, 10)
 
 
