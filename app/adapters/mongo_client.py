@@ -28,8 +28,9 @@ from pymongo import monitoring
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
 from app.adapters import mongo_errors
-from app.adapters.mongo_changes import BATCH_SIZE, MongoChangeSource, Reach, parse_pipeline, prefer_pinned
+from app.adapters.mongo_changes import BATCH_SIZE, MongoChangeSource
 from app.adapters.mongo_store import MongoCheckpointStore, MongoWatcherStore
+from app.adapters.mongo_trial import Reach, StreamTrial, parse_pipeline, prefer_pinned
 from app.domain.errors import (
     FieldProblem,
     Invalid,
@@ -153,15 +154,15 @@ class MongoDeployment:
             problem = f"is {watcher.source.database}, a system database, which has no change streams for users"
             raise _invalid("source.database", problem)
         pipeline = parse_pipeline(watcher.source.pipeline)
-        source = self.source(watcher)
+        trial = StreamTrial(watcher, self._reach)
         with _refusals(watcher, "source"):
-            await source.prepare(may_create=False)
-            objection = await source.objection()
+            await trial.prepare(may_create=False)
+            objection = await trial.objection()
         if objection is not None:
             part, words = objection
             field = "source.pipeline" if part == "pipeline" else "source"
             raise _invalid(field, f"MongoDB refuses the {part}: {words}")
-        if pipeline and source.wire_version >= _DOCUMENTS_WIRE_VERSION:
+        if pipeline and trial.wire_version >= _DOCUMENTS_WIRE_VERSION:
             await self._run_on_samples(watcher, pipeline)
 
     async def _run_on_samples(self, watcher: Watcher, pipeline: list[dict[str, Any]]) -> None:
@@ -193,10 +194,10 @@ class MongoDeployment:
         return list(reply["cursor"]["firstBatch"])
 
     async def check_token(self, watcher: Watcher, token: str) -> None:
-        source = self.source(watcher)
+        trial = StreamTrial(watcher, self._reach)
         with _refusals(watcher, "token"):
             moment = cluster_time(token)
-            now = await source.prepare(may_create=False)
+            now = await trial.prepare(may_create=False)
             if moment.seconds > now:
                 when, clock = mongo_errors.iso(moment.seconds), mongo_errors.iso(now)
                 raise _invalid(
@@ -205,7 +206,7 @@ class MongoDeployment:
             owner = await self._owner(watcher, token)
             if owner is not None and owner != watcher.source.namespace:
                 raise _invalid("token", f"belongs to {owner}, not to {watcher.source.namespace}")
-            await source.verify(token)
+            await trial.verify(token)
 
     async def _owner(self, watcher: Watcher, token: str) -> str | None:
         """Return the namespace an event's token belongs to, as far as can be told; None for a high-water mark.

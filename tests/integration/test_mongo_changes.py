@@ -13,7 +13,7 @@ import pytest_asyncio
 from pymongo.server_description import ServerDescription
 from pymongo.write_concern import WriteConcern
 
-from app.adapters import mongo_changes
+from app.adapters import mongo_changes, mongo_trial
 from app.adapters.mongo_client import MongoDeployment
 from app.domain.errors import (
     EventTooLarge,
@@ -560,14 +560,14 @@ def test_a_streams_commands_stay_on_one_mongos_and_move_on_when_it_goes() -> Non
             return "Mongos"
 
     many: list[ServerDescription] = [Mongos((f"mongos{n}", 27017)) for n in range(8)]
-    assert mongo_changes.prefer_pinned(many) == many
-    pin = mongo_changes.Pin()
-    token = mongo_changes._pin.set(pin)
+    assert mongo_trial.prefer_pinned(many) == many
+    pin = mongo_trial.Pin()
+    token = mongo_trial.pinned.set(pin)
     try:
-        chosen = mongo_changes.prefer_pinned(many)
+        chosen = mongo_trial.prefer_pinned(many)
         assert len(chosen) == 1
-        assert all(mongo_changes.prefer_pinned(many) == chosen for _ in range(20))
+        assert all(mongo_trial.prefer_pinned(many) == chosen for _ in range(20))
         rest = [one for one in many if one is not chosen[0]]
-        assert mongo_changes.prefer_pinned(rest) == rest
+        assert mongo_trial.prefer_pinned(rest) == rest
     finally:
-        mongo_changes._pin.reset(token)
+        mongo_trial.pinned.reset(token)

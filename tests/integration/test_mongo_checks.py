@@ -9,8 +9,8 @@ import pymongo
 import pytest
 import pytest_asyncio
 
-from app.adapters.mongo_changes import parse_pipeline
 from app.adapters.mongo_client import MongoDeployment
+from app.adapters.mongo_trial import parse_pipeline
 from app.domain.errors import Invalid, SourceUnavailable, Unavailable
 from app.domain.watcher import Source, Start, Watcher
 from app.embedded import MongoServer

@@ -1,0 +1,330 @@
+"""A change stream opened only to see what the server makes of it.
+
+Finds the token of a start position, tells whether the server reads on after a token, what it objects to in a pipeline
+or an option, and what an error of a stream means. Also what all streams of a deployment share: how a pipeline is read,
+and how commands stay on one mongos.
+
+Not its business: reading events (`mongo_changes.py`).
+"""
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import bson
+from bson import CodecOptions, json_util
+from bson.errors import BSONError
+from bson.int64 import Int64
+from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp
+from pymongo.errors import NetworkTimeout, OperationFailure, PyMongoError
+from pymongo.server_description import ServerDescription
+
+from app.adapters import mongo_errors
+from app.domain.errors import (
+    ChangewireError,
+    FieldProblem,
+    HistoryLost,
+    Invalid,
+    NotAuthorised,
+    SourceRefused,
+    SourceUnavailable,
+    TokenRefused,
+)
+from app.domain.tokens import ClusterTime, cluster_time
+from app.domain.watcher import Start, Watcher
+
+if TYPE_CHECKING:
+    from motor.motor_asyncio import AsyncIOMotorClient
+
+PROBE_MS: Final = 1_000
+"""For a try whose answer is the error: a lost history or a bad token shows at once, a long scan proves nothing more."""
+EARLIEST_ATTEMPTS: Final = 8
+"""A busy server cuts its oplog's beginning off in bursts, also between a look at it and the opening there."""
+RAW: Final = CodecOptions(document_class=RawBSONDocument)
+_PRE_IMAGES_WIRE_VERSION: Final = 17  # MongoDB 6.0
+
+
+def parse_pipeline(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Read a pipeline's Extended JSON (`{"$oid": …}`, `{"$date": …}`) into what BSON holds.
+
+    Raises Invalid on the field `source.pipeline`.
+    """
+    try:
+        pipeline: list[dict[str, Any]] = json.loads(json.dumps(list(stages)), object_hook=_extended)
+        bson.encode({"pipeline": pipeline})
+    except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError, BSONError) as error:
+        problem = f"is not Extended JSON that MongoDB understands: {error}"
+        raise Invalid(problems=(FieldProblem("source.pipeline", problem),)) from error
+    return pipeline
+
+
+def _extended(value: dict[str, Any]) -> Any:
+    # $regex is a query operator here, with operators beside it that json_util's reading of old JSON would drop.
+    return value if "$regex" in value else json_util.object_hook(value, json_util.RELAXED_JSON_OPTIONS)
+
+
+class Pin:
+    """The one mongos that a cursor lives on; replica sets need none, since only the primary is read."""
+
+    __slots__ = ("address",)
+
+    def __init__(self) -> None:
+        self.address: tuple[str, int | None] | None = None
+
+
+pinned: ContextVar[Pin | None] = ContextVar("pin", default=None)
+
+
+def prefer_pinned(candidates: list[ServerDescription]) -> list[ServerDescription]:
+    """Keep a stream's commands on one mongos (`server_selector` of the client).
+
+    Commands of our own are not bound to the server that holds their cursor, as a driver's cursor would be. A mongos
+    that has gone is not insisted upon: another one answers "cursor not found", and the stream is opened there.
+    """
+    pin = pinned.get()
+    if pin is None or len(candidates) < 2 or candidates[0].server_type_name != "Mongos":
+        return candidates
+    if pin.address is None:
+        pin.address = random.choice(candidates).address
+    return [candidate for candidate in candidates if candidate.address == pin.address] or candidates
+
+
+@dataclass(slots=True)
+class Reach:
+    """What the streams of one deployment share. `slow` names the namespaces whose reads outlast the usual timeout."""
+
+    client: "AsyncIOMotorClient[Mapping[str, Any]]"
+    patient: Callable[[], "AsyncIOMotorClient[Mapping[str, Any]]"]
+    """The same deployment without a short socket timeout: while it scans the oplog for the next event of a quiet
+    collection, a server answers nothing, whatever maxTimeMS says, and given up early it would start over for ever."""
+    oplog_first: Callable[[float], Awaitable[Timestamp | None]]
+    """Takes the age in seconds that the answer may have."""
+    slow: set[str] = field(default_factory=set)
+
+
+class StreamTrial:
+    """One watcher's change stream, as far as it can be known without keeping one open."""
+
+    def __init__(self, watcher: Watcher, reach: Reach) -> None:
+        self.namespace = watcher.source.namespace
+        self.wire_version = _PRE_IMAGES_WIRE_VERSION
+        """The server's maxWireVersion, known after `prepare`: 17 is MongoDB 6.0."""
+        self._source = watcher.source
+        self._reach = reach
+        self._deployment = ""
+        self._database = reach.client[watcher.source.database]
+
+    @property
+    def scope(self) -> str:
+        """See `ports.ChangeSource`."""
+        return f"{self._deployment}/{self.namespace}"
+
+    async def prepare(self, *, may_create: bool = True) -> int:
+        with self._translated("connecting"):
+            hello = await self._reach.client.admin.command("hello")
+            if "setName" not in hello and hello.get("msg") != "isdbgrid":
+                raise SourceRefused(mongo_errors.STANDALONE)
+            self._deployment = hello.get("setName") or "sharded"
+            self.wire_version = hello["maxWireVersion"]
+            if self._source.pre_and_post_images and may_create:
+                await self._keep_images()
+        return int(hello["operationTime"].time)
+
+    async def _keep_images(self) -> None:
+        """Create the collection with pre- and post-images, or switch them on."""
+        if self.wire_version < _PRE_IMAGES_WIRE_VERSION:
+            raise SourceRefused("pre_and_post_images needs MongoDB 6.0 or later")
+        name, images = self._source.collection, {"changeStreamPreAndPostImages": {"enabled": True}}
+        try:
+            await self._database.command({"create": name, **images, "writeConcern": {"w": "majority"}})
+        except OperationFailure as error:
+            if error.code != mongo_errors.NAMESPACE_EXISTS:
+                raise
+            found = await self._database.command({"listCollections": 1, "filter": {"name": name}})
+            options = (found["cursor"]["firstBatch"] or [{}])[0].get("options", {})
+            if not options.get("changeStreamPreAndPostImages", {}).get("enabled"):
+                await self._database.command({"collMod": name, **images, "writeConcern": {"w": "majority"}})
+
+    async def locate(self, start: Start) -> str:
+        try:
+            match start.at:
+                case "latest":
+                    return await self.probe({})
+                case "earliest":
+                    return await self._locate_earliest()
+                case "timestamp":
+                    return await self._locate_time(float(start.value or 0))
+                case "token":
+                    token = str(start.value)
+                    await self.verify(token)
+                    return token
+        except PyMongoError as error:
+            raise await self.explained(error, {}) from error
+
+    async def _locate_earliest(self) -> str:
+        for attempt in range(EARLIEST_ATTEMPTS):
+            first = await self._reach.oplog_first(0)
+            if first is None:
+                raise NotAuthorised(
+                    "start `earliest` has to read the oplog's first entry (local.oplog.rs), which this account may not "
+                    "or which mongos does not show: grant it read on local, or start at a timestamp"
+                )
+            try:
+                return await self._probe_time(first)
+            except HistoryLost:
+                if attempt + 1 == EARLIEST_ATTEMPTS:
+                    raise
+            await asyncio.sleep(0.05 * attempt)
+        raise AssertionError
+
+    async def _locate_time(self, seconds: float) -> str:
+        with self._translated("asking for the time"):
+            now = (await self._reach.client.admin.command("hello"))["operationTime"]
+        if seconds > now.time:
+            start, clock = mongo_errors.iso(seconds), mongo_errors.iso(now.time)
+            raise TokenRefused(f"the start {start} lies in the future; MongoDB's clock says {clock}")
+        return await self._probe_time(Timestamp(max(1, int(seconds)), 1))
+
+    async def _probe_time(self, moment: Timestamp) -> str:
+        """Return the high-water mark of a cluster time the oplog reaches back to."""
+        start = {"startAtOperationTime": moment}
+        try:
+            await self.probe(start, batch_size=1, maxTimeMS=PROBE_MS)
+        except OperationFailure as error:
+            if error.code in mongo_errors.HISTORY_LOST:
+                raise await self._history_lost(moment.time, error) from error
+            if error.code != mongo_errors.MAX_TIME_EXPIRED:
+                raise
+        return await self.probe(start)
+
+    async def verify(self, token: str) -> None:
+        """Look whether MongoDB reads on after a token. Raises HistoryLost, TokenRefused and what `open` raises."""
+        moment, start = cluster_time(token), {"startAfter": {"_data": token}}
+        try:
+            await self.probe(start, batch_size=1, maxTimeMS=PROBE_MS)
+        except OperationFailure as error:
+            if error.code == mongo_errors.TOKEN_NOT_FOUND and mongo_errors.of_stream(error, self.namespace) is None:
+                await self._probe_time(Timestamp(moment.seconds, moment.increment))
+            elif error.code in mongo_errors.HISTORY_LOST:
+                raise await self._history_lost(moment.seconds, error) from error
+            elif error.code != mongo_errors.MAX_TIME_EXPIRED:
+                raise await self.explained(error, start) from error
+        except PyMongoError as error:
+            raise await self.explained(error, start) from error
+
+    async def probe(
+        self, start: Mapping[str, Any], *, pipeline: bool = True, options: bool = True, batch_size: int = 0, **more: Any
+    ) -> str:
+        """Open a stream and close it again; return the position it stands at. Raises what pymongo raises."""
+        stages = [self.stage(start, options=options), *(self.stages() if pipeline else ())]
+        cursor_options = {"cursor": {"batchSize": batch_size}, **more}
+        command = {"aggregate": self._source.collection, "pipeline": stages, **cursor_options}
+        before = pinned.set(Pin())
+        try:
+            cursor = (await self._database.command(command, codec_options=RAW))["cursor"]
+            if cursor["id"]:
+                with contextlib.suppress(PyMongoError):
+                    await self._database.command(self.kill(cursor["id"]))
+        finally:
+            pinned.reset(before)
+        return str(cursor["postBatchResumeToken"]["_data"])
+
+    def stage(self, start: Mapping[str, Any], *, options: bool = True) -> dict[str, Any]:
+        """Build the $changeStream stage. What is None is left to the server's default."""
+        stage, source = dict(start), self._source
+        if options:
+            if source.full_document is not None:
+                stage["fullDocument"] = source.full_document
+            before = source.full_document_before_change
+            # Before 6.0 no collection has pre-images and no server knows the option: that is what whenAvailable means.
+            if before is not None and (self.wire_version >= _PRE_IMAGES_WIRE_VERSION or before != "whenAvailable"):
+                stage["fullDocumentBeforeChange"] = before
+            if source.show_expanded_events:
+                stage["showExpandedEvents"] = True
+        return {"$changeStream": stage}
+
+    def stages(self) -> list[dict[str, Any]]:
+        try:
+            return parse_pipeline(self._source.pipeline)
+        except Invalid as error:
+            raise SourceRefused(f"{self.namespace}: {error}") from error
+
+    def kill(self, cursor: int) -> dict[str, Any]:
+        return {"killCursors": self._source.collection, "cursors": [Int64(cursor)]}
+
+    # Errors.
+
+    @contextlib.contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except PyMongoError as error:
+            grant = f"find and changeStream, and for images createCollection and collMod, on {self.namespace}"
+            raise mongo_errors.unavailable(error, doing=doing, grant=grant) from error
+
+    async def explained(self, error: PyMongoError, start: Mapping[str, Any]) -> ChangewireError:
+        """Say what an error of the stream is; where the code does not tell, find out what the server objects to."""
+        if isinstance(error, NetworkTimeout):
+            self._reach.slow.add(self.namespace)
+        known = mongo_errors.of_stream(error, self.namespace)
+        if isinstance(known, HistoryLost):
+            return await self._history_lost(self._moment(start).seconds, error)
+        if known is not None:
+            return known
+        if isinstance(error, OperationFailure) and error.code == mongo_errors.TOKEN_NOT_FOUND:
+            return await self._history_lost(self._moment(start).seconds, error)
+        with contextlib.suppress(PyMongoError):  # where a try fails too, the first error is the one to tell
+            refused = await self.objection()
+            if refused is not None:
+                return SourceRefused(f"MongoDB refuses the {refused[0]} of {self.namespace}: {refused[1]}")
+            if "startAfter" in start:
+                try:
+                    await self.probe(start, pipeline=False)
+                except OperationFailure as again:
+                    if mongo_errors.of_stream(again, self.namespace) is None:
+                        return TokenRefused(f"MongoDB does not take the resume token: {mongo_errors.words(again)}")
+        return SourceUnavailable(f"reading {self.namespace} failed: {mongo_errors.quiet_words(error)}")
+
+    async def objection(self) -> tuple[str, str] | None:
+        """Open the stream as it is configured, from now, running nothing; tell what the server refuses.
+
+        Returns None where it opens, else `pipeline` or `options` and the server's words. Raises what pymongo raises for
+        everything that is neither.
+        """
+        try:
+            await self.probe({})
+        except OperationFailure as error:
+            if mongo_errors.of_stream(error, self.namespace) is not None:
+                raise
+            try:
+                await self.probe({}, pipeline=False)
+            except OperationFailure as other:
+                if mongo_errors.of_stream(other, self.namespace) is not None:
+                    raise
+                await self.probe({}, pipeline=False, options=False)
+                return "options", mongo_errors.words(other)
+            return "pipeline", mongo_errors.words(error)
+        return None
+
+    def _moment(self, start: Mapping[str, Any]) -> ClusterTime:
+        if "startAtOperationTime" in start:
+            return ClusterTime(start["startAtOperationTime"].time, start["startAtOperationTime"].inc)
+        return cluster_time(start["startAfter"]["_data"]) if "startAfter" in start else ClusterTime(0, 0)
+
+    async def _history_lost(self, seconds: int, error: PyMongoError) -> HistoryLost:
+        begins = "its first entry may not be read"
+        with contextlib.suppress(ChangewireError):
+            first = await self._reach.oplog_first(0)
+            if first is not None:
+                begins = f"it begins at {mongo_errors.iso(first.time)}"
+        return HistoryLost(
+            f"the oplog no longer reaches back to where {self.namespace} was read up to, {mongo_errors.iso(seconds)}: "
+            f"{begins}. The changes in between cannot be read any more; set the token to say where to go on, and "
+            f"consider a larger oplog (replSetResizeOplog). MongoDB says: {mongo_errors.quiet_words(error)}"
+        )
