@@ -187,7 +187,7 @@ async def test_taken_port_is_passed_over_at_first_and_an_error_later(
     kind: type[Server], own_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, offered = embedded.free_port, [own_nats.port]
-    monkeypatch.setattr(embedded, "free_port", lambda: offered.pop() if offered else real())
+    monkeypatch.setattr(embedded, "free_port", lambda wish=None: offered.pop() if offered else real())
     async with kind(ready_seconds=30) as server:
         assert server.port != own_nats.port
         await server.stop()
