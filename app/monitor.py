@@ -29,6 +29,8 @@ class Monitor:
         self._nats = nats
         self.mongo = Component(up=False, reason="MongoDB was not reached yet")
         self.nats = Component(up=False, reason="NATS was not reached yet")
+        self.looked = asyncio.Event()
+        """Set once both servers have been asked."""
         self.operation_time = 0
         self.oplog_first: int | None = None
         self.oplog_why: str | None = "not read yet"
@@ -45,6 +47,7 @@ class Monitor:
         self.mongo, self.nats = await asyncio.gather(
             self._ask("MongoDB", self._ask_mongo, self.mongo), self._ask("NATS", self._nats.ping, self.nats)
         )
+        self.looked.set()
 
     async def _ask_mongo(self) -> None:
         self.operation_time = await self._mongo.ping()

@@ -118,6 +118,11 @@ class EventSink(Protocol):
 class CheckpointStore(Protocol):
     """One watcher's stored position."""
 
+    async def check(self) -> None:
+        """Look whether the place can hold positions, changing nothing.
+
+        Raises Invalid where it is a view or holds somebody else's documents, StoreUnavailable, NotAuthorised."""
+
     async def read(self) -> Checkpoint | None:
         """Return the newest stored position. Raises StoreUnavailable, NotAuthorised."""
 

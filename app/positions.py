@@ -39,6 +39,8 @@ class Positions:
 
     async def carry_over(self, before: Watcher, after: Watcher) -> None:
         """Let a watcher that publishes or keeps its position elsewhere from now on go on there from where it is."""
+        if _where(before) == _where(after):
+            return
         token = latest(await self._world.mongo.checkpoints(before).read(), await self._tail(before))
         if token is not None:
             await self._begin(before, token, after)
@@ -82,3 +84,8 @@ class Positions:
             return None  # there is no such stream, so nothing was ever published in any epoch
         finally:
             await sink.close()
+
+
+def _where(watcher: Watcher) -> tuple[str, ...]:
+    """All that a position is told by: stream, subject space, checkpoint collection."""
+    return watcher.sink.stream, watcher.space, watcher.checkpoint.namespace

@@ -7,6 +7,7 @@ so does this one after a restart. Not its business: HTTP (`api/`), running watch
 """
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -26,7 +27,8 @@ from app.domain.errors import (
 from app.domain.lifecycle import Desired, State
 from app.domain.overlap import refuse_overlap
 from app.domain.status import Health, Lag, Status, TokenView, WatcherView
-from app.domain.watcher import Start, StoredWatcher, Watcher, problems
+from app.domain.watcher import CheckpointPlace, Start, StoredWatcher, Watcher, problems
+from app.file_watchers import FileWatchers
 from app.monitor import Monitor
 from app.overview import Overview
 from app.ports import WatcherStore
@@ -34,6 +36,9 @@ from app.positions import Positions
 from app.supervisor import Supervisor, World
 
 log = structlog.get_logger(__name__)
+
+FIRST_LOAD_SECONDS = 5.0
+"""How long a call waits for a service that has just started to load its watchers."""
 
 
 class Registry:
@@ -55,16 +60,18 @@ class Registry:
         self._world = world
         self._store = store
         self._state_database = state_database
-        self._from_file = from_file
         self._drain_seconds = drain_seconds
         self._reconcile_seconds = reconcile_seconds
         self._supervisor = Supervisor(world, self._still_wanted)
         self._monitor = Monitor(world.mongo, world.nats)
         self._overview = Overview(world, self._supervisor, self._monitor)
         self._positions = Positions(world)
+        self._from_file = FileWatchers(store, self._positions, from_file)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._adding = asyncio.Lock()
         self._load_problem: str | None = "the stored watchers are not loaded yet"
+        self._loaded = False
+        self._tried_to_load = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     # Life
@@ -88,45 +95,26 @@ class Registry:
 
     async def _follow_store(self) -> None:
         attempt = 0
-        pending_file = self._from_file is not None
         while True:
             try:
-                if pending_file:
-                    await self._store_file_watchers(self._from_file or ())
-                    pending_file = False
+                await self._from_file.settle()
                 await self._reconcile(await self._store.load())
-                self._load_problem, attempt = None, 0
+                self._load_problem, self._loaded, attempt = None, True, 0
             except ChangewireError as error:
                 attempt += 1
                 if self._load_problem is not None:
                     self._load_problem = f"the stored watchers cannot be loaded: {error}"
                 if attempt == 1:
                     log.warning("registry_unreachable", error=str(error))
+            self._tried_to_load.set()
             wait = self._reconcile_seconds if attempt == 0 else backoff.delay(attempt, 1.0)
             await asyncio.sleep(min(wait, self._reconcile_seconds))
-
-    async def _store_file_watchers(self, from_file: Sequence[Watcher]) -> None:
-        """Make the store agree with the predecessor's file: it wins for its own, and its former ones go."""
-        stored = {one.name: one for one in await self._store.load()}
-        for watcher in from_file:
-            known = stored.get(watcher.name)
-            if known is None:
-                await self._store.insert(StoredWatcher(watcher, origin="file"))
-            elif known.watcher != watcher or known.origin != "file":
-                await self._store.replace(
-                    replace(known, watcher=watcher, origin="file", revision=known.revision + 1),
-                    expected_revision=known.revision,
-                )
-        names = {watcher.name for watcher in from_file}
-        for one in stored.values():
-            if one.origin == "file" and one.name not in names:
-                log.info("watcher_left_file", watcher=one.name)
-                await self._store.delete(one.name)
 
     async def _reconcile(self, stored: Sequence[StoredWatcher]) -> None:
         """Carry out what the store says: for what this process does not know, or knows in another revision."""
         supervisor = self._supervisor
-        revisions = {one.name: one.revision for one in stored}
+        waiting = self._from_file.pending
+        revisions = {one.name: one.revision for one in stored if one.name not in waiting}
         for name in revisions:
             if name not in supervisor:  # in order, so that of two that overlap the same one is refused every time
                 await self._follow(name)
@@ -177,18 +165,19 @@ class Registry:
     # Reading
 
     async def watchers(self, state: State | None = None) -> list[WatcherView]:
-        """Return all watchers, by name, or those in one state."""
+        """Return all watchers, by name, or those in one state. Raises Unavailable while they are not loaded."""
+        await self._be_loaded()
         views = [self._view(name) for name in self._supervisor.names()]
         return [view for view in views if state is None or view.status.state is state]
 
     async def watcher(self, name: str) -> WatcherView:
-        """Return one. Raises NotFound."""
-        self._known(name)
+        """Return one. Raises NotFound, and Unavailable while the watchers are not loaded."""
+        await self._known(name)
         return self._view(name)
 
     async def token(self, name: str) -> TokenView:
         """Return the stored position. Raises NotFound, Unavailable."""
-        self._known(name)
+        await self._known(name)
         async with _servers_needed():
             return await self._positions.view(self._supervisor[name].stored.watcher)
 
@@ -197,16 +186,19 @@ class Registry:
         for component in (self._monitor.mongo, self._monitor.nats):
             if not component.up:
                 return component.reason
+        if self._load_problem is None and (waiting := self._from_file.pending):
+            return "; ".join(f"{name}, of the configuration file: {reason}" for name, reason in waiting.items())
         return self._load_problem
 
     async def lag(self, name: str) -> Lag:
         """Return how far a watcher is behind. Raises NotFound, Unavailable."""
-        self._known(name)
+        await self._known(name)
         async with _servers_needed():
             return await self._overview.lag(name)
 
     async def lags(self) -> dict[str, Lag]:
         """Return every watcher's lag, by name. Raises Unavailable."""
+        await self._be_loaded()
         async with _servers_needed():
             return {name: await self._overview.lag(name) for name in self._supervisor.names()}
 
@@ -243,7 +235,7 @@ class Registry:
                 return await self._add(watcher, paused=paused, explicit_start=explicit_start, dry_run=dry_run), True
             before = self._supervisor[watcher.name].stored
             _refuse_file(before)
-            await self._check(watcher)
+            await self._check(watcher, before.watcher.checkpoint)
             if before.watcher.source.namespace != watcher.source.namespace:
                 raise Conflict(
                     f"{watcher.name} reads {before.watcher.source.namespace}; a watcher stays with its collection: its "
@@ -259,8 +251,7 @@ class Registry:
                 return WatcherView(after, self._supervisor[watcher.name].status()), False
             await self._supervisor.stop(watcher.name, self._drain_seconds)
             try:
-                if _where(before.watcher) != _where(watcher):
-                    await self._positions.carry_over(before.watcher, watcher)
+                await self._positions.carry_over(before.watcher, watcher)
                 await self._store.replace(after, expected_revision=before.revision)
             except ChangewireError:
                 self._launch(before)
@@ -272,13 +263,18 @@ class Registry:
     async def remove(self, name: str, *, delete_checkpoint: bool = False) -> None:
         """Stop a watcher and forget it; the stream stays. Raises NotFound, Conflict (from the file), Unavailable."""
         async with self._change(name):
-            self._known(name)
+            await self._known(name)
             stored = self._supervisor[name].stored
             _refuse_file(stored)
+            if delete_checkpoint:
+                await self._supervisor.stop(name, self._drain_seconds)
+                try:
+                    await self._world.mongo.checkpoints(stored.watcher).delete()
+                except ChangewireError:
+                    self._launch(stored)
+                    raise
             await self._store.delete(name)
             await self._supervisor.dismiss(name, self._drain_seconds)
-            if delete_checkpoint:
-                await self._world.mongo.checkpoints(stored.watcher).delete()
             log.info("watcher_removed", watcher=name, checkpoint="deleted" if delete_checkpoint else "kept")
 
     async def pause(self, name: str) -> WatcherView:
@@ -292,7 +288,7 @@ class Registry:
     async def restart(self, name: str) -> WatcherView:
         """Stop and start a watcher's task. Raises NotFound, Conflict (paused), Unavailable."""
         async with self._change(name):
-            self._known(name)
+            await self._known(name)
             stored = self._supervisor[name].stored
             if stored.desired is Desired.PAUSED:
                 raise Conflict(f"{name} is paused; resume it with PUT /watchers/{name}/resume")
@@ -308,7 +304,7 @@ class Registry:
     async def reset_token(self, name: str) -> TokenView:
         """Move a paused or failed watcher back to its own start, in a new epoch. Errors as `set_token`."""
         async with self._change(name):
-            self._known(name)
+            await self._known(name)
             return await self._move(name, self._supervisor[name].stored.watcher.start)
 
     # Inside
@@ -330,18 +326,22 @@ class Registry:
         log.info("watcher_added", watcher=watcher.name, source=watcher.source.namespace, stream=watcher.sink.stream)
         return self._view(watcher.name)
 
-    async def _check(self, watcher: Watcher) -> None:
-        """Refuse what cannot work, before anything is changed. Raises Invalid, Conflict, Unavailable."""
+    async def _check(self, watcher: Watcher, place: CheckpointPlace | None = None) -> None:
+        """Refuse what cannot work, before anything is changed; `place` is where its position is kept already.
+
+        Raises Invalid, Conflict, Unavailable."""
         found = problems(watcher, state_database=self._state_database)
         if found:
             raise Invalid(problems=tuple(found))
         refuse_overlap(watcher, self._others(watcher.name))
         await self._world.mongo.check_source(watcher)
+        if watcher.checkpoint != place:
+            await self._world.mongo.checkpoints(watcher).check()
         await self._world.nats.check_sink(watcher)
 
     async def _desire(self, name: str, desired: Desired) -> WatcherView:
         async with self._change(name):
-            self._known(name)
+            await self._known(name)
             task = self._supervisor[name]
             stored = task.stored
             if stored.desired is not desired:
@@ -355,7 +355,7 @@ class Registry:
             return self._view(name)
 
     async def _move(self, name: str, start: Start) -> TokenView:
-        self._known(name)
+        await self._known(name)
         task = self._supervisor[name]
         if task.state not in (State.PAUSED, State.FAILED):
             raise Conflict(f"{name} is {task.state}; pause it first with PUT /watchers/{name}/pause, then move it")
@@ -370,13 +370,28 @@ class Registry:
     @asynccontextmanager
     async def _change(self, name: str) -> AsyncIterator[None]:
         """One change of a watcher at a time, on what the store holds now; a server's trouble is told as Unavailable."""
+        await self._be_loaded()  # outside the lock, which loading takes too
         async with self._locks[name], _servers_needed():
             if not self._monitor.mongo.up:  # known, so that nobody waits for a time-out to hear it
                 raise Unavailable(f"{self._monitor.mongo.reason}; nothing was changed")
             if self._load_problem is not None:
                 raise Unavailable(self._load_problem)
+            if name in self._from_file.pending:
+                raise Unavailable(f"{name}, of the configuration file: {self._from_file.pending[name]}")
             await self._refresh(name)
             yield
+
+    async def _be_loaded(self) -> None:
+        """Give a service that has just started the moment it needs. Raises Unavailable where there is more amiss."""
+        if self._loaded and self._monitor.looked.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOAD_SECONDS):
+                await self._monitor.looked.wait()
+                if self._monitor.mongo.up:
+                    await self._tried_to_load.wait()
+        if not self._loaded:
+            raise Unavailable(f"{self._monitor.mongo.reason or self._load_problem}; the watchers are not known yet")
 
     async def _refresh(self, name: str) -> None:
         """Take over what another instance has changed about a watcher since the last look at the store."""
@@ -390,7 +405,8 @@ class Registry:
                 await self._supervisor.stop(name, self._drain_seconds)
             self._launch(now)
 
-    def _known(self, name: str) -> None:
+    async def _known(self, name: str) -> None:
+        await self._be_loaded()
         if name not in self._supervisor:
             raise NotFound(f"there is no watcher {name}")
 
@@ -410,11 +426,6 @@ async def _servers_needed() -> AsyncIterator[None]:
         raise Conflict(str(error)) from error
     except ChangewireError as error:
         raise Unavailable(str(error)) from error
-
-
-def _where(watcher: Watcher) -> tuple[str, ...]:
-    """All that a position is told by: stream, subject space, checkpoint collection."""
-    return watcher.sink.stream, watcher.space, watcher.checkpoint.database, watcher.checkpoint.collection
 
 
 def _refuse_file(stored: StoredWatcher) -> None:

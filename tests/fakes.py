@@ -182,6 +182,8 @@ class FakeStream:
     lateness: Callable[[], bool] = lambda: True
     objects: dict[str, bytes] = field(default_factory=dict)
     before_publish: Callable[[], None] | None = None
+    misfortune: Exception | None = None
+    """What every look at the stream raises, for as long as it is set."""
 
     def published(self) -> list[str]:
         """The tokens on the stream, in order."""
@@ -244,6 +246,8 @@ class FakeSink:
 
     async def prepare(self, *, may_create: bool) -> None:
         await asyncio.sleep(0)
+        if self._stream.misfortune is not None:
+            raise self._stream.misfortune
         if not self._stream.exists:
             if not may_create:
                 raise StreamRefused(f"the stream {self._stream.name} does not exist")
@@ -326,6 +330,7 @@ class FakeCheckpoints:
 
     def __init__(self, place: dict[str, Checkpoint] | None = None) -> None:
         self.place = {} if place is None else place
+        self.undeletable: Exception | None = None
         self.faults: deque[BaseException | None] = deque()
 
     async def _reach(self) -> None:
@@ -355,7 +360,12 @@ class FakeCheckpoints:
 
     async def delete(self) -> None:
         await self._reach()
+        if self.undeletable is not None:
+            raise self.undeletable
         self.place.clear()
+
+    async def check(self) -> None:
+        await self._reach()
 
 
 class FakeWatchers:
@@ -444,6 +454,7 @@ class FakeMongo:
         self.batch = batch
         self.places: dict[str, dict[str, Checkpoint]] = {}
         self.refusal: Exception | None = None
+        self.undeletable: Exception | None = None
 
     async def ping(self) -> int:
         self.oplog.misbehave()
@@ -463,8 +474,9 @@ class FakeMongo:
         return FakeSource(self.oplog, self.batch)
 
     def checkpoints(self, watcher: Watcher) -> FakeCheckpoints:
-        key = f"{watcher.checkpoint.database}.{watcher.checkpoint.collection}"
-        return FakeCheckpoints(self.places.setdefault(key, {}))
+        checkpoints = FakeCheckpoints(self.places.setdefault(watcher.checkpoint.namespace, {}))
+        checkpoints.undeletable = self.undeletable
+        return checkpoints
 
 
 class FakeNats:

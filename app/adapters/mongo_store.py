@@ -23,7 +23,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from app.adapters import mongo_errors
-from app.domain.errors import Conflict, NotFound, StoreUnavailable
+from app.domain.errors import Conflict, FieldProblem, Invalid, NotFound, StoreUnavailable
 from app.domain.lifecycle import Desired
 from app.domain.position import Checkpoint
 from app.domain.tokens import cluster_time
@@ -38,6 +38,8 @@ FIRST_ID: Final = ObjectId("0" * 24)
 """The `_id` of a checkpoint that finds none: two writers cannot both insert it, and whatever the predecessor inserts
 afterwards is newer by `_id`, as it should be."""
 _CAPPED_LOOK_BACK: Final = 16
+_LOOK_AT: Final = 16
+"""So many documents tell whose collection it is: the predecessor's may hold a token for each change ever made."""
 _A_CHECKPOINT: Final[Mapping[str, Any]] = {"value": {"$type": "string"}}
 _DURABLE: Final[Mapping[str, Any]] = {
     "codec_options": CodecOptions(tz_aware=True, tzinfo=UTC),
@@ -60,6 +62,19 @@ class MongoCheckpointStore:
             place.collection, **_DURABLE
         )
         self._capped: bool | None = None
+
+    async def check(self) -> None:
+        with self._guarded("looking at the checkpoint's collection"):
+            there = await self._database.list_collections(filter={"name": self._place.collection})
+            kinds = [one.get("type", "collection") for one in await there.to_list(None)]
+            first = await self._collection.find({}, {"value": 1}, limit=_LOOK_AT).to_list(_LOOK_AT)
+        found = None
+        if kinds and kinds != ["collection"]:
+            found = f"is a {kinds[0]}, which cannot hold a position"
+        elif any(not isinstance(document.get("value"), str) for document in first):
+            found = f"holds documents that are no positions ({self._place.namespace} is somebody else's)"
+        if found is not None:
+            raise Invalid(problems=(FieldProblem("checkpoint.collection", f"{found}; name another collection"),))
 
     async def read(self) -> Checkpoint | None:
         with self._guarded("reading the checkpoint"):

@@ -44,6 +44,7 @@ def create_api(
     # The last added is the outermost.
     app.add_middleware(problems.BodyLimit)
     app.add_middleware(Authority, settings=settings)
+    app.add_middleware(problems.HeadAsGet)
     app.add_middleware(problems.Shelter)
     return app
 

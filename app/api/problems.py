@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.domain.errors import (
@@ -219,11 +220,22 @@ async def _from_http(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         detail = f"there is nothing at {path[:200]}; the calls are listed at /docs"
     elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        detail = f"{request.method} is not possible at {path[:200]}; {allowed} is"
+        # The framework names the methods of the first route of that path alone.
+        allowed = ", ".join(_methods(request))
+        detail = f"{request.method} is not possible at {path[:200]}; possible: {allowed}"
+        return Problem(405, HTTPStatus(405).phrase, detail, headers={"Allow": allowed}).response()
     elif error.status_code == 400:
         detail = "the body cannot be read as JSON"
     return Problem(error.status_code, HTTPStatus(error.status_code).phrase, detail, headers=error.headers).response()
+
+
+def _methods(request: Request) -> list[str]:
+    def possible(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes)
+
+    found = [method for method in ("DELETE", "GET", "POST", "PUT") if possible(method)]
+    return sorted([*found, "HEAD"]) if "GET" in found else found
 
 
 def unexpected(scope: Scope, error: BaseException) -> Problem:
@@ -260,6 +272,16 @@ class Shelter:
             if begun:
                 raise
             await problem.response()(scope, receive, send)
+
+
+class HeadAsGet:
+    """ASGI middleware: whatever answers GET answers HEAD, which some probes use. The server leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
 
 
 class BodyLimit:

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from app.api import answers
 from app.api.problems import documented
 from app.api.watchers import Name, Watchers
+from app.domain.errors import Unavailable
 
 router = APIRouter()
 
@@ -20,7 +21,7 @@ def _down(model: Any, description: str) -> dict[int | str, dict[str, Any]]:
 
 
 @router.get(
-    "/watchers/{name}/status", tags=["status"], response_model=answers.StatusAnswer, responses=documented(404, 422)
+    "/watchers/{name}/status", tags=["status"], response_model=answers.StatusAnswer, responses=documented(404, 422, 503)
 )
 async def get_watcher_status(registry: Watchers, name: Name) -> Response:
     """How a watcher does: state and why, last error, events, rates."""
@@ -36,7 +37,10 @@ async def get_watcher_status(registry: Watchers, name: Name) -> Response:
 )
 async def get_watcher_health(registry: Watchers, name: Name) -> Response:
     """200 where a watcher does what it should: runs, is paused, or stands by for another instance; else 503."""
-    answer = answers.watcher_health((await registry.watcher(name)).status)
+    try:
+        answer = answers.watcher_health((await registry.watcher(name)).status)
+    except Unavailable as unavailable:
+        answer = {"status": "DOWN", "reason": answers.said(str(unavailable))}
     return JSONResponse(answer, 200 if answer["status"] == "UP" else 503, NOT_CACHED)
 
 

@@ -38,7 +38,7 @@ Watchers = Annotated[Registry, Depends(registry_of)]
 Name = Annotated[str, Depends(possible_name)]
 
 
-@router.get("/watchers", response_model=list[answers.WatcherAnswer], responses=documented(422))
+@router.get("/watchers", response_model=list[answers.WatcherAnswer], responses=documented(422, 503))
 async def list_watchers(registry: Watchers, query: Annotated[Listing, Query()]) -> Response:
     """All watchers, by name, or those in one state."""
     return JSONResponse([answers.watcher(view) for view in await registry.watchers(query.state)])
@@ -65,7 +65,7 @@ async def add_watcher(registry: Watchers, body: NewWatcher, query: Annotated[Tri
     return JSONResponse(answers.watcher(view), 201, {"Location": _location(body.name)})
 
 
-@router.get("/watchers/{name}", response_model=answers.WatcherAnswer, responses=documented(404, 422))
+@router.get("/watchers/{name}", response_model=answers.WatcherAnswer, responses=documented(404, 422, 503))
 async def get_watcher(registry: Watchers, name: Name) -> Response:
     """One watcher, with all defaults filled in, and its status."""
     return JSONResponse(answers.watcher(await registry.watcher(name)))

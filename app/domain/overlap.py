@@ -12,8 +12,8 @@ from app.domain.watcher import Sink, Watcher
 
 
 def refuse_overlap(watcher: Watcher, others: Sequence[Watcher]) -> None:
-    """Raise Conflict where another watcher publishes to the same subjects, or the same changes to the same stream, or
-    keeps its position in the same place.
+    """Raise Conflict where another watcher publishes to the same subjects, or the same changes to the same stream,
+    keeps its position in the same place, or one would watch what the other keeps its position in.
 
     The message names the other watcher and a value that would do.
     """
@@ -42,13 +42,18 @@ def _subjects(watcher: Watcher, other: Watcher, others: Sequence[Watcher]) -> st
 
 
 def _place(watcher: Watcher, other: Watcher) -> str | None:
-    mine, theirs = watcher.checkpoint, other.checkpoint
-    if (mine.database, mine.collection) != (theirs.database, theirs.collection):
-        return None
-    return (
-        f"keep its position in {mine.database}.{mine.collection}, where watcher {other.name} keeps its own. Give it "
-        f"another checkpoint.collection, such as '{watcher.source.database}.{watcher.source.collection}'"
-    )
+    mine, theirs = watcher.checkpoint.namespace, other.checkpoint.namespace
+    if watcher.source.namespace == theirs:
+        return f"watch {theirs}, where watcher {other.name} keeps its position: each checkpoint would be a change"
+    elsewhere = f"Give it another checkpoint.collection, such as '{watcher.source.namespace}'"
+    if mine == other.source.namespace:
+        return (
+            f"keep its position in {mine}, which watcher {other.name} watches: each checkpoint would be a change. "
+            f"{elsewhere}"
+        )
+    if mine == theirs:
+        return f"keep its position in {mine}, where watcher {other.name} keeps its own. {elsewhere}"
+    return None
 
 
 def _free_place(watcher: Watcher, others: Iterable[Watcher]) -> tuple[str, str]:

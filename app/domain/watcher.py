@@ -66,6 +66,10 @@ class CheckpointPlace:
     capped: bool = False
     size_in_bytes: int = 0
 
+    @property
+    def namespace(self) -> str:
+        return f"{self.database}.{self.collection}"
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -156,7 +160,7 @@ def problems(watcher: Watcher, *, state_database: str) -> list[FieldProblem]:
             wrong(where, f"is {database}, where Changewire keeps its own state")
     wrong("source.collection", _collection_problem(source.collection))
     wrong("checkpoint.collection", _collection_problem(checkpoint.collection))
-    if (source.database, source.collection) == (checkpoint.database, checkpoint.collection):
+    if source.namespace == checkpoint.namespace:
         wrong("checkpoint.collection", "is the watched collection itself; each checkpoint would be a change")
     wrong("sink.stream", subjects.stream_name_problem(sink.stream))
     template = subjects.template_problem(sink.subject)

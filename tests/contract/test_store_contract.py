@@ -54,6 +54,12 @@ async def test_nothing_is_read_where_nothing_was_stored(checkpoints: CheckpointS
     assert await checkpoints.read() is None
 
 
+async def test_a_place_is_fit_before_and_after_it_holds_positions(open_store: Open) -> None:
+    await open_store().check()
+    await open_store().begin(at(1))
+    await open_store().check()
+
+
 async def test_every_field_comes_back_to_another_process(open_store: Open) -> None:
     stored = at(5, 2, sequence=7, stream_created="2026-01-01T00:00:00Z", scope="rs0/a.b", watcher="w", updated_at=1e9)
     await open_store().begin(stored)

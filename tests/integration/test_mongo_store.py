@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from app.adapters.mongo_client import MongoDeployment
 from app.adapters.mongo_store import MongoCheckpointStore
-from app.domain.errors import NotAuthorised, StoreUnavailable
+from app.domain.errors import Invalid, NotAuthorised, StoreUnavailable
 from app.domain.position import Checkpoint
 from app.domain.watcher import CheckpointPlace, Source, StoredWatcher, Watcher
 from app.embedded import MongoServer
@@ -220,3 +220,22 @@ async def test_a_watcher_of_a_later_version_is_not_taken_for_something_else(
     with pytest.raises(StoreUnavailable, match="later version"):
         await mongo.watchers().load()
     mongo.close()
+
+
+async def test_a_place_with_the_predecessors_tokens_is_fit(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    predecessor_writes(client[database]["tokens"], *range(1, 40))
+    await store(mongo, database).check()
+
+
+async def test_a_place_that_is_somebody_elses_is_refused(mongo: MongoDeployment, client: Client, database: str) -> None:
+    client[database]["tokens"].insert_one({"_id": 1, "value": 12.5})
+    with pytest.raises(Invalid, match="somebody else's"):
+        await store(mongo, database).check()
+
+
+async def test_a_place_that_is_a_view_is_refused(mongo: MongoDeployment, client: Client, database: str) -> None:
+    client[database].create_collection("tokens", viewOn="others", pipeline=[])
+    with pytest.raises(Invalid, match="is a view"):
+        await store(mongo, database).check()

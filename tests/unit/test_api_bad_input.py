@@ -157,6 +157,22 @@ async def test_wrong_places(client: httpx.AsyncClient, method: str, path: str, s
         assert answer.headers["allow"]
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/watchers", "GET, HEAD, POST"), ("/watchers/orders", "DELETE, GET, HEAD, PUT"),
+        ("/watchers/orders/token", "DELETE, GET, HEAD, PUT"), ("/watchers/orders/pause", "PUT"),
+        ("/healthz", "GET, HEAD"),
+    ],
+)  # fmt: skip
+async def test_a_refused_method_is_answered_with_all_that_are_possible(
+    client: httpx.AsyncClient, path: str, allowed: str
+) -> None:
+    answer = await client.request("PATCH", path)
+    assert answer.headers["allow"] == allowed
+    assert allowed in problem(answer, 405)["detail"]
+
+
 async def test_put_under_an_impossible_name_says_why(client: httpx.AsyncClient) -> None:
     answer = await client.put("/watchers/a%20b", json={"source": ORDERS["source"]})
     assert fields(answer) == ["name"]

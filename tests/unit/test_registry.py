@@ -16,10 +16,11 @@ from app.domain.errors import (
     NotFound,
     SinkUnavailable,
     SourceUnavailable,
+    StoreUnavailable,
     Unavailable,
 )
 from app.domain.lifecycle import Desired, State
-from app.domain.watcher import Source, Start, StoredWatcher, Watcher
+from app.domain.watcher import CheckpointPlace, Source, Start, StoredWatcher, Watcher
 from app.registry import Registry
 from tests.fakes import BEGIN
 from tests.unit.world import Fakes, until, until_state, watcher
@@ -289,6 +290,16 @@ async def test_what_another_instance_changes_is_followed(fakes: Fakes, registry:
     await other.close()
 
 
+async def test_no_watcher_watches_where_another_keeps_its_position(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    tokens = Source(ORDERS.checkpoint.database, ORDERS.checkpoint.collection)
+    with pytest.raises(Conflict, match=r"watch resume-tokens\.orders, where watcher orders keeps its position"):
+        await registry.add(replace(watcher("tokens"), source=tokens))
+    with pytest.raises(Conflict, match="which watcher orders watches: each checkpoint would be a change"):
+        await registry.add(replace(watcher("items"), checkpoint=CheckpointPlace("shop", "orders")))
+    assert list(fakes.watchers.stored) == ["orders"]
+
+
 async def test_the_file_wins_over_the_store_and_its_former_watchers_go(fakes: Fakes) -> None:
     gone = StoredWatcher(watcher("gone"), origin="file")
     edited = StoredWatcher(ORDERS, desired=Desired.PAUSED, origin="file", revision=4)
@@ -382,3 +393,93 @@ async def test_a_store_that_fails_later_is_said_and_survived(fakes: Fakes, regis
     await until(lambda: fakes.stream().messages)
     assert fakes.stream().published() == [token]
     fakes.watchers.reachable = True
+
+
+async def test_a_watcher_of_the_file_begins_when_it_is_stored_though_nats_comes_later(fakes: Fakes) -> None:
+    fakes.oplog.happen()
+    fakes.nats.up = False
+    fakes.stream().misfortune = SinkUnavailable("connection refused")
+    registry = fakes.registry(from_file=[ORDERS])
+    registry.start()
+    await until_state(registry, "orders", State.RETRYING)
+    tokens = [fakes.oplog.happen() for _ in range(3)]
+    fakes.stream().misfortune = None
+    await until(lambda: len(fakes.stream().messages) == 3)
+    assert fakes.stream().published() == tokens
+    await registry.close()
+
+
+async def test_a_watcher_that_the_file_sends_to_another_stream_goes_on_there(fakes: Fakes) -> None:
+    before = fakes.registry(from_file=[ORDERS])
+    before.start()
+    await until_state(before, "orders", State.RUNNING)
+    published = [fakes.oplog.happen() for _ in range(3)]
+    await until(lambda: len(fakes.stream().messages) == 3)
+    await before.close()
+    missed = [fakes.oplog.happen() for _ in range(2)]
+    moved = replace(ORDERS, sink=replace(ORDERS.sink, stream="SALES", subject="SALES.{operation}"))
+    after = fakes.registry(from_file=[moved])
+    fakes.stream().misfortune = SinkUnavailable("connection refused")
+    after.start()
+    await until(lambda: "of the configuration file: connection refused" in str(after.ready()))
+    with pytest.raises(Unavailable, match="of the configuration file: connection refused"):
+        await after.resume("orders")
+    fakes.stream().misfortune = None
+    await until(lambda: len(fakes.stream("SALES").messages) == 2)
+    assert after.ready() is None
+    assert fakes.stream().published() == published
+    assert fakes.stream("SALES").published() == missed
+    await after.close()
+
+
+async def test_one_watcher_of_the_file_that_cannot_be_stored_holds_back_no_other(fakes: Fakes) -> None:
+    moved = replace(ORDERS, sink=replace(ORDERS.sink, stream="SALES", subject="SALES.{operation}"))
+    fakes.watchers.stored = {"orders": StoredWatcher(ORDERS, origin="file")}
+    fakes.stream().misfortune = NotAuthorised("may not look at ORDERS")
+    registry = fakes.registry(from_file=[moved, watcher("items")])
+    registry.start()
+    await until_state(registry, "items", State.RUNNING)
+    assert registry.ready() == "orders, of the configuration file: may not look at ORDERS"
+    assert [view.stored.name for view in await registry.watchers()] == ["items"]
+    await registry.close()
+
+
+async def test_a_call_right_after_the_start_waits_for_the_watchers_instead_of_refusing(fakes: Fakes) -> None:
+    fakes.watchers.stored = {"orders": StoredWatcher(ORDERS)}
+    registry = fakes.registry()
+    registry.start()
+    assert [view.stored.name for view in await registry.watchers()] == ["orders"]
+    await registry.close()
+    registry = fakes.registry()
+    registry.start()
+    assert (await registry.pause("orders")).status.state is State.PAUSED
+    await registry.close()
+
+
+async def test_watchers_that_are_not_loaded_are_not_said_to_be_absent(fakes: Fakes) -> None:
+    fakes.watchers.stored = {"orders": StoredWatcher(ORDERS)}
+    fakes.watchers.reachable = False
+    registry = fakes.registry()
+    registry.start()
+    for asked in (registry.watchers(), registry.watcher("orders"), registry.lag("orders"), registry.lags()):
+        with pytest.raises(Unavailable, match="connection refused"):
+            await asked
+    fakes.watchers.reachable = True
+    await until_state(registry, "orders", State.RUNNING)
+    fakes.watchers.reachable = False  # what was known stays known
+    assert [view.stored.name for view in await registry.watchers()] == ["orders"]
+    await registry.close()
+
+
+async def test_a_removal_whose_checkpoint_cannot_be_deleted_changes_nothing(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    fakes.mongo.undeletable = StoreUnavailable("no primary")
+    with pytest.raises(Unavailable, match="no primary"):
+        await registry.remove("orders", delete_checkpoint=True)
+    await until_state(registry, "orders", State.RUNNING)
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().published() == [token])
+    fakes.mongo.undeletable = None
+    await registry.remove("orders", delete_checkpoint=True)
+    assert fakes.watchers.stored == {}
+    assert [place for place in fakes.mongo.places.values() if place] == []

@@ -1,10 +1,12 @@
 """A service over fake servers, and how to wait for what it does."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from app.codec import encode, reduced
+from app.domain.errors import NotFound, Unavailable
 from app.domain.lifecycle import State
 from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
 from app.registry import Registry
@@ -65,7 +67,7 @@ async def until_state(registry: Registry, name: str, *states: State) -> None:
     """Wait until a watcher is in one of the states."""
     async with asyncio.timeout(10):
         while True:
-            views = {view.stored.name: view for view in await registry.watchers()}
-            if name in views and views[name].status.state in states:
-                return
+            with contextlib.suppress(NotFound, Unavailable):
+                if (await registry.watcher(name)).status.state in states:
+                    return
             await asyncio.sleep(0.001)

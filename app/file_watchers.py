@@ -1,0 +1,81 @@
+"""The watchers of the predecessor's file: what it says is stored at each start, and wins.
+
+Not its business: reading the file (`connector_yaml.py`), running what is stored (`registry.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from app.domain.errors import ChangewireError, StoreUnavailable, TransientError
+from app.domain.watcher import StoredWatcher, Watcher
+from app.ports import WatcherStore
+from app.positions import Positions
+
+log = structlog.get_logger(__name__)
+
+
+class FileWatchers:
+    """One file's watchers, on their way into the store."""
+
+    def __init__(self, store: WatcherStore, positions: Positions, watchers: Sequence[Watcher] | None) -> None:
+        """`watchers` is None where there is no file: what an earlier one left stays then."""
+        self._store = store
+        self._positions = positions
+        self._names = None if watchers is None else {watcher.name for watcher in watchers}
+        self._left = list(watchers or ())
+        self.pending: dict[str, str] = {watcher.name: "it is not stored yet" for watcher in self._left}
+        """Those that could not be stored yet, and why; what is stored under their names may not be run meanwhile."""
+
+    async def settle(self) -> None:
+        """Make the store agree with the file, as far as the servers allow now. Call again while any is `pending`.
+
+        One watcher's trouble holds back none of the others. Raises StoreUnavailable."""
+        if self._names is None:
+            return
+        stored = {one.name: one for one in await self._store.load()}
+        for watcher in list(self._left):
+            try:
+                await self._settle(watcher, stored.get(watcher.name))
+            except StoreUnavailable:
+                raise
+            except ChangewireError as error:
+                if str(error) != self.pending[watcher.name]:
+                    log.warning("file_watcher_not_stored", watcher=watcher.name, error=str(error))
+                self.pending[watcher.name] = str(error)
+            else:
+                self._left.remove(watcher)
+                del self.pending[watcher.name]
+        if self._left:
+            return
+        for one in stored.values():
+            if one.origin == "file" and one.name not in self._names:
+                log.info("watcher_left_file", watcher=one.name)
+                await self._store.delete(one.name)
+        self._names = None
+
+    async def _settle(self, watcher: Watcher, known: StoredWatcher | None) -> None:
+        if known is None:
+            await self._store.insert(StoredWatcher(watcher, origin="file", begin=await self._begin(watcher)))
+            return
+        if known.watcher == watcher and known.origin == "file":
+            return
+        begin = known.begin
+        if known.watcher.source.namespace != watcher.source.namespace:
+            begin = await self._begin(watcher)
+        else:
+            await self._positions.carry_over(known.watcher, watcher)
+        changed = replace(known, watcher=watcher, origin="file", begin=begin, revision=known.revision + 1)
+        await self._store.replace(changed, expected_revision=known.revision)
+
+    async def _begin(self, watcher: Watcher) -> str | None:
+        """Fix the start as of now, as for a watcher that is added over HTTP: NATS may come much later.
+
+        Returns None where the watcher cannot run at all as it is; its first opening says why."""
+        try:
+            return await self._positions.locate(watcher, watcher.start)
+        except TransientError:
+            raise
+        except ChangewireError:
+            return None
