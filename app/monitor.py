@@ -70,6 +70,9 @@ class Monitor:
             now = Component(up=False, reason=f"{name} did not answer within {ANSWER_SECONDS:.0f} seconds")
         except ChangewireError as error:
             now = Component(up=False, reason=str(error))
+        except Exception as error:
+            log.error("probe_failed", component=name, exc_info=error)
+            now = Component(up=False, reason=f"asking {name} failed inside Changewire; the log has the details")
         if now.up != before.up:
             log.info("component_changed", component=name, up=now.up, reason=now.reason)
         return now

@@ -1,21 +1,17 @@
 """Which watchers there are, and what the user may do with them.
 
 Every change asked for over HTTP goes through here: checked against the servers, stored, then carried out by the
-supervisor. What is stored is the truth: other instances on the same state database follow it within five seconds, and
-so does this one after a restart. Not its business: HTTP (`api/`), running watchers (`supervisor.py`), moving positions
-(`positions.py`).
+supervisor. Not its business: HTTP (`api/`), following what is stored (`roster.py`), running watchers (`supervisor.py`),
+moving positions (`positions.py`).
 """
 
 import asyncio
-import contextlib
-from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import structlog
 
-from app.domain import backoff
 from app.domain.errors import (
     ChangewireError,
     Conflict,
@@ -33,12 +29,10 @@ from app.monitor import Monitor
 from app.overview import Overview
 from app.ports import WatcherStore
 from app.positions import Positions
-from app.supervisor import Supervisor, World
+from app.roster import Roster
+from app.supervisor import World
 
 log = structlog.get_logger(__name__)
-
-FIRST_LOAD_SECONDS = 5.0
-"""How long a call waits for a service that has just started to load its watchers."""
 
 
 class Registry:
@@ -61,17 +55,21 @@ class Registry:
         self._store = store
         self._state_database = state_database
         self._drain_seconds = drain_seconds
-        self._reconcile_seconds = reconcile_seconds
-        self._supervisor = Supervisor(world, self._still_wanted)
         self._monitor = Monitor(world.mongo, world.nats)
-        self._overview = Overview(world, self._supervisor, self._monitor)
         self._positions = Positions(world)
         self._from_file = FileWatchers(store, self._positions, from_file)
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._roster = Roster(
+            world,
+            store,
+            self._monitor,
+            self._from_file,
+            state_database=state_database,
+            drain_seconds=drain_seconds,
+            reconcile_seconds=reconcile_seconds,
+        )
+        self._supervisor = self._roster.supervisor
+        self._overview = Overview(world, self._supervisor, self._monitor)
         self._adding = asyncio.Lock()
-        self._load_problem: str | None = "the stored watchers are not loaded yet"
-        self._loaded = False
-        self._tried_to_load = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     # Life
@@ -79,7 +77,7 @@ class Registry:
     def start(self) -> None:
         """Begin to load, to follow the store and to watch the servers; returns at once."""
         self._tasks = [
-            asyncio.create_task(self._follow_store(), name="registry"),
+            asyncio.create_task(self._roster.run(), name="registry"),
             asyncio.create_task(self._monitor.run(), name="monitor"),
         ]
         for task in self._tasks:
@@ -93,80 +91,11 @@ class Registry:
             await asyncio.wait(self._tasks)
         return await self._supervisor.stop_all(self._drain_seconds)
 
-    async def _follow_store(self) -> None:
-        attempt = 0
-        while True:
-            try:
-                await self._from_file.settle()
-                await self._reconcile(await self._store.load())
-                self._load_problem, self._loaded, attempt = None, True, 0
-            except ChangewireError as error:
-                attempt += 1
-                if self._load_problem is not None:
-                    self._load_problem = f"the stored watchers cannot be loaded: {error}"
-                if attempt == 1:
-                    log.warning("registry_unreachable", error=str(error))
-            self._tried_to_load.set()
-            wait = self._reconcile_seconds if attempt == 0 else backoff.delay(attempt, 1.0)
-            await asyncio.sleep(min(wait, self._reconcile_seconds))
-
-    async def _reconcile(self, stored: Sequence[StoredWatcher]) -> None:
-        """Carry out what the store says: for what this process does not know, or knows in another revision."""
-        supervisor = self._supervisor
-        waiting = self._from_file.pending
-        revisions = {one.name: one.revision for one in stored if one.name not in waiting}
-        for name in revisions:
-            if name not in supervisor:  # in order, so that of two that overlap the same one is refused every time
-                await self._follow(name)
-        changed = [name for name in supervisor.names() if revisions.get(name) != supervisor[name].stored.revision]
-        await asyncio.gather(*(self._follow(name) for name in changed))
-        for one in stored:
-            running = supervisor.get(one.name)
-            if one.begin is not None and running is not None and running.state is State.RUNNING:
-                await self._began(one.name)
-
-    async def _follow(self, name: str) -> None:
-        async with self._locks[name]:
-            await self._refresh(name)
-
-    def _launch(self, stored: StoredWatcher) -> None:
-        task = self._supervisor.adopt(stored)
-        faults = [f"{p.field} {p.problem}" for p in problems(stored.watcher, state_database=self._state_database)]
-        try:
-            refuse_overlap(stored.watcher, self._others(stored.name))
-        except Conflict as conflict:
-            faults.append(str(conflict))
-        if faults:
-            task.refuse("; ".join(faults))
-        elif stored.desired is Desired.RUNNING:
-            task.start()
-        else:
-            task.stand()
-
-    def _others(self, name: str) -> list[Watcher]:
-        """The watchers that another one may not get in the way of."""
-        tasks = [self._supervisor[other] for other in self._supervisor.names() if other != name]
-        return [task.stored.watcher for task in tasks if not task.refused]
-
-    async def _began(self, name: str) -> None:
-        """Take back what only the first opening needs: the position it led to is stored by now."""
-        async with self._locks[name]:
-            task = self._supervisor.get(name)
-            if task is not None and task.stored.begin is not None and task.state is State.RUNNING:
-                done = replace(task.stored, new_start=False, begin=None)
-                await self._store.replace(done, expected_revision=done.revision)
-                task.stored = done
-
-    async def _still_wanted(self, stored: StoredWatcher) -> bool:
-        """Whether the store still says what a standby was started with."""
-        now = await self._store.get(stored.name)
-        return now is not None and now.revision == stored.revision and now.desired is Desired.RUNNING
-
     # Reading
 
     async def watchers(self, state: State | None = None) -> list[WatcherView]:
         """Return all watchers, by name, or those in one state. Raises Unavailable while they are not loaded."""
-        await self._be_loaded()
+        await self._roster.loaded()
         views = [self._view(name) for name in self._supervisor.names()]
         return [view for view in views if state is None or view.status.state is state]
 
@@ -186,9 +115,9 @@ class Registry:
         for component in (self._monitor.mongo, self._monitor.nats):
             if not component.up:
                 return component.reason
-        if self._load_problem is None and (waiting := self._from_file.pending):
+        if self._roster.load_problem is None and (waiting := self._from_file.pending):
             return "; ".join(f"{name}, of the configuration file: {reason}" for name, reason in waiting.items())
-        return self._load_problem
+        return self._roster.load_problem
 
     async def lag(self, name: str) -> Lag:
         """Return how far a watcher is behind. Raises NotFound, Unavailable."""
@@ -198,13 +127,13 @@ class Registry:
 
     async def lags(self) -> dict[str, Lag]:
         """Return every watcher's lag, by name. Raises Unavailable."""
-        await self._be_loaded()
+        await self._roster.loaded()
         async with _servers_needed():
             return {name: await self._overview.lag(name) for name in self._supervisor.names()}
 
     async def health(self) -> Health:
         """Return how the service does, from facts not older than a few seconds."""
-        return self._overview.health(self._load_problem)
+        return self._overview.health(self._roster.load_problem)
 
     def observe_positions(self) -> None:
         """Tell the observer every watcher's lag and headroom, as they are now; asked for by each scrape."""
@@ -254,9 +183,9 @@ class Registry:
                 await self._positions.carry_over(before.watcher, watcher)
                 await self._store.replace(after, expected_revision=before.revision)
             except ChangewireError:
-                self._launch(before)
+                self._roster.launch(before)
                 raise
-            self._launch(after)
+            self._roster.launch(after)
             log.info("watcher_replaced", watcher=watcher.name, revision=after.revision)
             return self._view(watcher.name), False
 
@@ -271,7 +200,7 @@ class Registry:
                 try:
                     await self._world.mongo.checkpoints(stored.watcher).delete()
                 except ChangewireError:
-                    self._launch(stored)
+                    self._roster.launch(stored)
                     raise
             await self._store.delete(name)
             await self._supervisor.dismiss(name, self._drain_seconds)
@@ -293,7 +222,7 @@ class Registry:
             if stored.desired is Desired.PAUSED:
                 raise Conflict(f"{name} is paused; resume it with PUT /watchers/{name}/resume")
             await self._supervisor.stop(name, self._drain_seconds)
-            self._launch(stored)
+            self._roster.launch(stored)
             return self._view(name)
 
     async def set_token(self, name: str, start: Start) -> TokenView:
@@ -320,9 +249,11 @@ class Registry:
         if dry_run:
             return WatcherView(stored, Status(State.PAUSED if paused else State.STARTING, self._world.clock()))
         async with self._adding:
-            refuse_overlap(watcher, self._others(watcher.name))  # another one may have come while this was checked
+            refuse_overlap(
+                watcher, self._roster.others(watcher.name)
+            )  # another one may have come while this was checked
             await self._store.insert(stored)
-            self._launch(stored)
+            self._roster.launch(stored)
         log.info("watcher_added", watcher=watcher.name, source=watcher.source.namespace, stream=watcher.sink.stream)
         return self._view(watcher.name)
 
@@ -333,7 +264,7 @@ class Registry:
         found = problems(watcher, state_database=self._state_database)
         if found:
             raise Invalid(problems=tuple(found))
-        refuse_overlap(watcher, self._others(watcher.name))
+        refuse_overlap(watcher, self._roster.others(watcher.name))
         await self._world.mongo.check_source(watcher)
         if watcher.checkpoint != place:
             await self._world.mongo.checkpoints(watcher).check()
@@ -351,7 +282,7 @@ class Registry:
             elif desired is Desired.PAUSED or task.state is not State.FAILED:
                 return self._view(name)
             await self._supervisor.stop(name, self._drain_seconds)
-            self._launch(stored)
+            self._roster.launch(stored)
             return self._view(name)
 
     async def _move(self, name: str, start: Start) -> TokenView:
@@ -370,43 +301,19 @@ class Registry:
     @asynccontextmanager
     async def _change(self, name: str) -> AsyncIterator[None]:
         """One change of a watcher at a time, on what the store holds now; a server's trouble is told as Unavailable."""
-        await self._be_loaded()  # outside the lock, which loading takes too
-        async with self._locks[name], _servers_needed():
+        await self._roster.loaded()  # outside the lock, which loading takes too
+        async with self._roster.locks[name], _servers_needed():
             if not self._monitor.mongo.up:  # known, so that nobody waits for a time-out to hear it
                 raise Unavailable(f"{self._monitor.mongo.reason}; nothing was changed")
-            if self._load_problem is not None:
-                raise Unavailable(self._load_problem)
+            if self._roster.load_problem is not None:
+                raise Unavailable(self._roster.load_problem)
             if name in self._from_file.pending:
                 raise Unavailable(f"{name}, of the configuration file: {self._from_file.pending[name]}")
-            await self._refresh(name)
+            await self._roster.refresh(name)
             yield
 
-    async def _be_loaded(self) -> None:
-        """Give a service that has just started the moment it needs. Raises Unavailable where there is more amiss."""
-        if self._loaded and self._monitor.looked.is_set():
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_LOAD_SECONDS):
-                await self._monitor.looked.wait()
-                if self._monitor.mongo.up:
-                    await self._tried_to_load.wait()
-        if not self._loaded:
-            raise Unavailable(f"{self._monitor.mongo.reason or self._load_problem}; the watchers are not known yet")
-
-    async def _refresh(self, name: str) -> None:
-        """Take over what another instance has changed about a watcher since the last look at the store."""
-        now = await self._store.get(name)
-        task = self._supervisor.get(name)
-        known = None if task is None else task.stored
-        if now is None and known is not None:
-            await self._supervisor.dismiss(name, self._drain_seconds)
-        elif now is not None and (known is None or known.revision != now.revision):
-            if known is not None:
-                await self._supervisor.stop(name, self._drain_seconds)
-            self._launch(now)
-
     async def _known(self, name: str) -> None:
-        await self._be_loaded()
+        await self._roster.loaded()
         if name not in self._supervisor:
             raise NotFound(f"there is no watcher {name}")
 

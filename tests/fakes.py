@@ -72,6 +72,7 @@ class FakeOplog:
     moment: int = 0
     first: int = 1
     faults: deque[BaseException | None] = field(default_factory=deque)
+    misfortune: Exception | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     def happen(self, operation: str = "insert", **fields: Any) -> str:
@@ -88,6 +89,8 @@ class FakeOplog:
         return [token for token, _ in self.events]
 
     def misbehave(self) -> None:
+        if self.misfortune is not None:
+            raise self.misfortune
         if self.faults and (fault := self.faults.popleft()) is not None:
             raise fault
 
@@ -374,9 +377,12 @@ class FakeWatchers:
     def __init__(self, watchers: Iterable[StoredWatcher] = ()) -> None:
         self.stored = {one.name: one for one in watchers}
         self.reachable = True
+        self.misfortune: Exception | None = None
 
     async def _reach(self) -> None:
         await asyncio.sleep(0)
+        if self.misfortune is not None:
+            raise self.misfortune
         if not self.reachable:
             raise StoreUnavailable("connection refused")
 

@@ -114,6 +114,13 @@ async def test_probes_have_the_predecessors_shape_and_count_watchers_by_state(se
     assert await service.get("/readyz") == up
 
 
+async def test_whatever_answers_get_answers_head_without_a_body(service: Live) -> None:
+    for path in ("/healthz", "/livez", "/readyz", "/metrics", "/watchers", "/openapi.json"):
+        answer = await service.call("HEAD", path, 200)
+        assert not answer.content
+        assert int(answer.headers["Content-Length"]) > 0
+
+
 async def test_a_failed_watcher_takes_healthz_down_with_its_name_and_reason_but_not_readyz(service: Live) -> None:
     await service.add(sink={"oversize": "fail"})
     service.orders.insert_one({"_id": 1, "much": "x" * 1_100_000})

@@ -483,3 +483,16 @@ async def test_a_removal_whose_checkpoint_cannot_be_deleted_changes_nothing(fake
     await registry.remove("orders", delete_checkpoint=True)
     assert fakes.watchers.stored == {}
     assert [place for place in fakes.mongo.places.values() if place] == []
+
+
+async def test_what_nobody_expected_stops_neither_the_probes_nor_following_the_store(fakes: Fakes) -> None:
+    fakes.watchers.stored = {"orders": StoredWatcher(ORDERS)}
+    fakes.watchers.misfortune = fakes.oplog.misfortune = RuntimeError("boom")
+    registry = fakes.registry()
+    registry.start()
+    await until(lambda: "inside Changewire" in str(registry.ready()))
+    assert "boom" not in str((await registry.health()).components["watchers"].reason)
+    fakes.watchers.misfortune = fakes.oplog.misfortune = None
+    await registry._monitor.look()
+    await until_state(registry, "orders", State.RUNNING)
+    await registry.close()
