@@ -113,6 +113,10 @@ class WatcherTask:
         self._note_error(PermanentError(reason))
         self._signal(Signal.FAILURE, reason)
 
+    def remember(self, before: "WatcherTask") -> None:
+        """Go on with the history of the task whose place this one takes: a pause or a restart does not wipe it."""
+        self._last_error, self._restarts = before._last_error, before._restarts
+
     def forget_position(self) -> None:
         """Drop what this process remembers: somebody has moved the watcher on purpose."""
         self.progress.reached = None
@@ -311,6 +315,7 @@ class Supervisor:
         before = self._tasks.get(stored.name)
         if before is not None and before.stored.watcher.source == stored.watcher.source:
             task.progress = before.progress
+            task.remember(before)
             if before.stored.watcher.sink.stream != stored.watcher.sink.stream:
                 task.forget_position()  # it was reached on another stream, whose creation and sequence it names
         self._tasks[stored.name] = task

@@ -141,6 +141,9 @@ def moment(seconds: float | None) -> str | None:
 
 def watcher(view: WatcherView) -> dict[str, Any]:
     document = to_document(view.stored.watcher)
+    # As it was written, whether a default or given: 0 and 3600, not 0 beside 3600.0.
+    for field in ("max_age_seconds", "duplicate_window_seconds"):
+        document["sink"][field] = _plain(document["sink"][field])
     return document | {"paused": view.stored.desired == "PAUSED", "status": status(view.status)}
 
 
@@ -169,11 +172,11 @@ def watcher_health(value: Status) -> dict[str, Any]:
 
 def lag(value: Lag) -> dict[str, Any]:
     return {
-        "seconds": value.seconds,
-        "oplog_headroom_seconds": value.oplog_headroom_seconds,
+        "seconds": _thousandths(value.seconds),
+        "oplog_headroom_seconds": _thousandths(value.oplog_headroom_seconds),
         "oplog_headroom_why": value.oplog_headroom_why,
         "last_event_at": moment(value.last_event_at),
-        "checkpoint_age_seconds": value.checkpoint_age_seconds,
+        "checkpoint_age_seconds": _thousandths(value.checkpoint_age_seconds),
     }
 
 
@@ -203,3 +206,11 @@ def said(text: str | None) -> str | None:
 
 def up(well: bool) -> str:
     return "UP" if well else "DOWN"
+
+
+def _thousandths(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _plain(number: float) -> float:
+    return int(number) if float(number).is_integer() else number

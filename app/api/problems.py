@@ -7,13 +7,14 @@ that a request is wrong, which `schemas.py`, `auth.py` and the registry do.
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeGuard, get_type_hints
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -187,7 +188,8 @@ async def _from_validation(request: Request, error: Exception) -> Response:
         if tuple(each["loc"]) == ("body",) and each["type"] != "missing" and not _is_json(request.headers):
             detail = "send the body as JSON, with the header 'Content-Type: application/json'"
             return Problem(415, "Unsupported Media Type", detail).response()
-    return invalid(_field_problem(each) for each in found).response()
+    shape = get_type_hints(request.scope["endpoint"]).get("body")
+    return invalid(_field_problem(each, shape) for each in found).response()
 
 
 def _is_json(headers: Headers) -> bool:
@@ -195,13 +197,14 @@ def _is_json(headers: Headers) -> bool:
     return essence == "application/json" or (essence.startswith("application/") and essence.endswith("+json"))
 
 
-def _field_problem(error: Mapping[str, Any]) -> FieldProblem:
-    """One finding of pydantic, without the value: it may be a secret in the wrong place."""
+def _field_problem(error: Mapping[str, Any], shape: type[BaseModel] | None) -> FieldProblem:
+    """One finding of pydantic, without the value: it may be a secret in the wrong place. `shape` is the body's."""
     place, *path = error["loc"]
     field = ".".join(str(part)[:100] for part in path) or ("body" if place == "body" else str(place))
     kind, cause = error["type"], (error.get("ctx") or {}).get("error")
     if kind == "extra_forbidden":
-        problem = "is not known here"
+        beside = _fields_at(shape, path[:-1]) if place == "body" else []
+        problem = "is not known here" + (f"; known are {', '.join(beside)}" if beside else "")
     elif kind == "missing":
         problem = "is required"
     elif isinstance(cause, Exception):
@@ -211,6 +214,18 @@ def _field_problem(error: Mapping[str, Any]) -> FieldProblem:
     else:
         problem = str(error["msg"]).replace("Input should", "must", 1)
     return FieldProblem(field, problem)
+
+
+def _fields_at(shape: Any, path: Sequence[int | str]) -> list[str]:
+    """The fields that the body's shape has where `path` leads."""
+    for step in path:
+        field = shape.model_fields.get(str(step)) if _has_fields(shape) else None
+        shape = field.annotation if field is not None else None
+    return sorted(shape.model_fields) if _has_fields(shape) else []
+
+
+def _has_fields(shape: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(shape, type) and issubclass(shape, BaseModel)
 
 
 async def _from_http(request: Request, error: Exception) -> Response:

@@ -173,6 +173,26 @@ async def test_a_refused_method_is_answered_with_all_that_are_possible(
     assert allowed in problem(answer, 405)["detail"]
 
 
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("extra", "checkpoint, name, on_history_lost, paused, sink, source, start"),
+        ("checkpoint.size", "capped, collection, database, size_in_bytes"),
+        ("start.timestamp", "at"),
+    ],
+)
+async def test_an_unknown_field_is_answered_with_the_known_ones(
+    client: httpx.AsyncClient, path: str, known: str
+) -> None:
+    body = problem(await client.post("/watchers", json=changed(path, 1)), 422)
+    assert {"field": path, "problem": f"is not known here; known are {known}"} in body["errors"]
+
+
+async def test_an_unknown_field_of_a_position_too(client: httpx.AsyncClient) -> None:
+    body = problem(await client.put("/watchers/orders/token", json={"tokn": TOKEN}), 422)
+    assert body["errors"][0] == {"field": "tokn", "problem": "is not known here; known are at, timestamp, token"}
+
+
 async def test_put_under_an_impossible_name_says_why(client: httpx.AsyncClient) -> None:
     answer = await client.put("/watchers/a%20b", json={"source": ORDERS["source"]})
     assert fields(answer) == ["name"]

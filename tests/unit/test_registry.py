@@ -347,6 +347,19 @@ async def test_servers_absent_at_start_are_waited_for(fakes: Fakes) -> None:
     await registry.close()
 
 
+async def test_a_pause_does_not_wipe_what_went_wrong_before(fakes: Fakes, registry: Registry) -> None:
+    fakes.stream().misfortune = SinkUnavailable("connection refused")
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RETRYING)
+    fakes.stream().misfortune = None
+    await until_state(registry, "orders", State.RUNNING)
+    before = (await registry.watcher("orders")).status
+    assert before.restarts
+    await registry.pause("orders")
+    after = (await registry.resume("orders")).status
+    assert (after.restarts, after.last_error) == (before.restarts, before.last_error)
+
+
 async def test_a_failed_watcher_makes_health_say_so_and_resume_tries_again(fakes: Fakes, registry: Registry) -> None:
     fakes.stream().subjects = ["OTHER.*"]
     fakes.stream().exists = True
