@@ -21,7 +21,7 @@ from app.codec import encode, reduced
 from app.registry import Registry
 from app.relay import Codec
 from app.settings import Settings
-from app.supervisor import Tuning, World
+from app.world import Tuning, World
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,8 @@ from app.domain import lag
 from app.domain.lifecycle import State
 from app.domain.status import Component, Health, Lag
 from app.monitor import Monitor
-from app.supervisor import Supervisor, World
+from app.supervisor import Supervisor
+from app.world import World
 
 RETRYING_IS_DOWN_SECONDS = 5.0
 """A watcher that has been trying again for longer than this is not well; shorter is a failover."""

@@ -10,7 +10,7 @@ from app.domain.position import Checkpoint, Tail, latest, next_epoch
 from app.domain.status import TokenView
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Start, Watcher
-from app.supervisor import World
+from app.world import World
 
 
 class Positions:

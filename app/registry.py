@@ -30,7 +30,7 @@ from app.overview import Overview
 from app.ports import WatcherStore
 from app.positions import Positions
 from app.roster import Roster
-from app.supervisor import World
+from app.world import World
 
 log = structlog.get_logger(__name__)
 

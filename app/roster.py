@@ -21,7 +21,8 @@ from app.domain.watcher import StoredWatcher, Watcher, problems
 from app.file_watchers import FileWatchers
 from app.monitor import Monitor
 from app.ports import WatcherStore
-from app.supervisor import Supervisor, World
+from app.supervisor import Supervisor
+from app.world import World
 
 log = structlog.get_logger(__name__)
 

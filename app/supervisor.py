@@ -7,9 +7,7 @@ one's trouble never reaches another. Not its business: which watchers there are 
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import structlog
 
@@ -18,37 +16,15 @@ from app.domain.errors import ChangewireError, Fenced, PermanentError, Stale, Tr
 from app.domain.lifecycle import Signal, State, move
 from app.domain.status import ErrorSeen, Status
 from app.domain.watcher import StoredWatcher
-from app.ports import Mongo, Nats, Observer
 from app.progress import Progress
-from app.relay import Codec, Relay
+from app.relay import Relay
 from app.standby import Standby
+from app.world import World
 
 log = structlog.get_logger(__name__)
 
 STABLE_SECONDS = 30.0
 """A run that lasted this long starts the backoff afresh when it ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """When a writer gives way and when it takes over."""
-
-    losses: int = 3
-    """Races lost in a row to another writer after which it stands by."""
-    silence_seconds: float = 10.0
-    """How long changes have to wait before a standby takes over."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What every watcher's run needs of the outside."""
-
-    mongo: Mongo
-    nats: Nats
-    codec: Codec
-    observer: Observer
-    clock: Callable[[], float] = time.time
-    tuning: Tuning = Tuning()
 
 
 class WatcherTask:

@@ -11,7 +11,7 @@ from app.domain.lifecycle import State
 from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
 from app.registry import Registry
 from app.relay import Codec
-from app.supervisor import Tuning, World
+from app.world import Tuning, World
 from tests.fakes import FakeMongo, FakeNats, FakeOplog, FakeStream, FakeWatchers, NullObserver
 
 

@@ -1,0 +1,30 @@
+"""What a watcher's run needs of the outside, handed around as one."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.ports import Mongo, Nats, Observer
+from app.relay import Codec
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """When a writer gives way and when it takes over."""
+
+    losses: int = 3
+    """Races lost in a row to another writer after which it stands by."""
+    silence_seconds: float = 10.0
+    """How long changes have to wait before a standby takes over."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Both servers, the codec, who is told, and the clock (seconds since 1970)."""
+
+    mongo: Mongo
+    nats: Nats
+    codec: Codec
+    observer: Observer
+    clock: Callable[[], float] = time.time
+    tuning: Tuning = Tuning()
