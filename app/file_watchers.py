@@ -64,9 +64,9 @@ class FileWatchers:
         begin = known.begin
         if known.watcher.source.namespace != watcher.source.namespace:
             begin = await self._begin(watcher)
-        else:
-            await self._positions.carry_over(known.watcher, watcher)
-        changed = replace(known, watcher=watcher, origin="file", begin=begin, revision=known.revision + 1)
+        elif known.watcher.checkpoint.namespace != watcher.checkpoint.namespace:
+            await self._positions.copy(known.watcher, watcher)
+        changed = replace(known, watcher=watcher, origin="file", begin=begin)
         await self._store.replace(changed, expected_revision=known.revision)
 
     async def _begin(self, watcher: Watcher) -> str | None:

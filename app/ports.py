@@ -5,7 +5,7 @@ contract suite in `tests/contract/`. No vendor's type and no vendor's error cros
 errors of `domain/errors.py`, with the vendor's error as their cause.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -13,6 +13,9 @@ from app.domain.events import Change
 from app.domain.lifecycle import State
 from app.domain.position import Checkpoint, Tail
 from app.domain.watcher import Start, StoredWatcher, Watcher
+
+ALIVE_SECONDS = 20.0
+"""An instance says that it is alive each time it has followed the store, every five seconds, or later by a drain."""
 
 
 @dataclass(slots=True)
@@ -138,34 +141,64 @@ class CheckpointStore(Protocol):
         Returns False, and changes nothing, where what is stored is of another epoch or not earlier: another instance
         was there. Where there is none (dropped meanwhile) it is created. Raises StoreUnavailable, NotAuthorised."""
 
-    async def begin(self, checkpoint: Checkpoint) -> None:
-        """Store a position unconditionally: a deliberate move, the first of its epoch. Creates where there is none.
+    async def begin(self, checkpoint: Checkpoint) -> bool:
+        """Store a position of a new epoch: a deliberate move. Creates where there is none.
 
+        Returns False, and changes nothing, where what is stored is of that epoch or a later one.
         Raises StoreUnavailable, NotAuthorised."""
 
     async def delete(self) -> None:
         """Forget the position. Raises StoreUnavailable, NotAuthorised."""
 
 
+Check = Callable[[Sequence[StoredWatcher]], None]
+"""Looks at all that is stored and raises Conflict where a change may not be made beside it."""
+
+
 class WatcherStore(Protocol):
-    """The registry's memory, shared by every instance on the same state database."""
+    """The registry's memory, shared by every instance on the same state database.
+
+    Changes are made one after another, each with a revision of its own, greater than any before. Every method raises
+    StoreUnavailable.
+    """
 
     async def load(self) -> list[StoredWatcher]:
-        """Return all watchers, by name. Raises StoreUnavailable."""
+        """Return all watchers, in the order in which they were added."""
 
     async def get(self, name: str) -> StoredWatcher | None:
-        """Return one. Raises StoreUnavailable."""
+        """Return one."""
 
-    async def insert(self, stored: StoredWatcher) -> None:
-        """Add one. Raises Conflict where the name is taken, StoreUnavailable."""
+    async def revision(self) -> int:
+        """Return the last change's revision; 0 before the first."""
 
-    async def replace(self, stored: StoredWatcher, *, expected_revision: int) -> None:
-        """Replace one whose revision is still the expected one (`stored.revision` is the new one).
+    async def insert(self, stored: StoredWatcher, check: Check | None = None) -> StoredWatcher:
+        """Add one, and return it with its revision. Raises Conflict where the name is taken, and what `check` raises.
 
-        Raises Conflict where it is not, NotFound, StoreUnavailable."""
+        Between `check` and the change nobody else changes anything."""
 
-    async def delete(self, name: str) -> None:
-        """Remove one. Raises NotFound, StoreUnavailable."""
+    async def replace(
+        self, stored: StoredWatcher, *, expected_revision: int, check: Check | None = None
+    ) -> StoredWatcher:
+        """Replace one whose revision is still the expected one, and return it with its new one.
+
+        Raises Conflict where it is not, NotFound, and what `check` raises, as `insert`."""
+
+    async def began(self, name: str, revision: int) -> None:
+        """Take back `new_start` and `begin` of one that is still of this revision, which stays as it is."""
+
+    async def delete(self, name: str) -> int:
+        """Remove one, and return the revision of that. Raises NotFound."""
+
+    async def attend(self, instance: str, applied: int) -> None:
+        """Say that an instance is alive and has carried out every change up to this revision."""
+
+    async def leave(self, instance: str) -> None:
+        """Take an instance back that has ended."""
+
+    async def behind(self, instance: str, revision: int) -> int:
+        """Count the other live instances that have not yet carried out every change up to this revision.
+
+        One that has not been heard of for `ALIVE_SECONDS` is not alive."""
 
 
 @dataclass(frozen=True, slots=True)

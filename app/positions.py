@@ -1,16 +1,21 @@
-"""Moving a watcher's position on purpose: rewind, skip, start over, carry over to another stream.
+"""Moving a watcher's position on purpose: rewind, skip, start over, go on by another route.
 
 Each move begins a new epoch, so that what is published again has ids of its own and what was published before no longer
 counts. Not its business: whether the watcher stands still, which the registry sees to.
 """
 
+import structlog
+
+from app.domain.errors import Conflict, HistoryLost, Invalid, StreamRefused, TokenRefused
 from app.domain.errors import FieldProblem as Problem
-from app.domain.errors import HistoryLost, Invalid, StreamRefused, TokenRefused
-from app.domain.position import Checkpoint, Tail, latest, next_epoch
+from app.domain.position import Checkpoint, Tail, check_scope, latest, next_epoch
 from app.domain.status import TokenView
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Start, Watcher
+from app.progress import Progress
 from app.world import World
+
+log = structlog.get_logger(__name__)
 
 
 class Positions:
@@ -21,29 +26,53 @@ class Positions:
 
     async def view(self, watcher: Watcher) -> TokenView:
         """Return the stored position. Raises StoreUnavailable, NotAuthorised."""
-        stored = await self._world.mongo.checkpoints(watcher).read()
-        if stored is None:
-            return TokenView(None, None, None, 0, None)
-        return TokenView(
-            token=stored.token,
-            cluster_time=float(cluster_time(stored.token).seconds),
-            stream_sequence=stored.sequence,
-            epoch=stored.epoch or 0,
-            updated_at=stored.updated_at,
-        )
+        return _view(await self._world.mongo.checkpoints(watcher).read())
 
     async def move(self, watcher: Watcher, start: Start) -> TokenView:
-        """Store a new position in a new epoch. Raises Invalid for a position that cannot be, and what servers raise."""
-        token = await self.locate(watcher, start)
-        return await self._begin(watcher, token, watcher)
+        """Store a new position in a new epoch.
 
-    async def carry_over(self, before: Watcher, after: Watcher) -> None:
-        """Let a watcher that publishes or keeps its position elsewhere from now on go on there from where it is."""
-        if _where(before) == _where(after):
+        Raises Invalid for a position that cannot be, Conflict where somebody else has moved it meanwhile, and what
+        servers raise."""
+        token = await self.locate(watcher, start)
+        stored = await self._world.mongo.checkpoints(watcher).read()
+        moved = await self._begin(watcher, token, stored)
+        if moved is None:
+            raise Conflict(f"{watcher.name} was moved by somebody else at the same moment; look again")
+        return _view(moved)
+
+    async def carry_over(self, watcher: Watcher, progress: Progress) -> None:
+        """Where the position is one of another stream, subject or selection of changes, go on from it by the new route.
+
+        The watcher stands still everywhere. Its route is another one since it was replaced, or removed and added; a
+        new epoch begins, since what was published by the old route does not count on the new one.
+        Raises what servers raise."""
+        stored = await self._world.mongo.checkpoints(watcher).read()
+        before = (stored.route if stored is not None else None) or progress.route
+        if before is None or before == watcher.route:
             return
-        token = latest(await self._world.mongo.checkpoints(before).read(), await self._tail(before))
+        old = watcher.on_route(before)
+        memory = progress.reached if progress.route == before else None
+        token = latest(stored, await self._tail(old), memory)
         if token is not None:
-            await self._begin(before, token, after)
+            moved = await self._begin(watcher, token, stored, old)
+            epoch = None if moved is None else moved.epoch
+            log.info("position_carried_over", watcher=watcher.name, token=token, before=before.stream, epoch=epoch)
+        progress.reached = None
+
+    async def copy(self, before: Watcher, after: Watcher) -> None:
+        """Take the stored position to another collection, which holds none of another watcher. Raises Conflict."""
+        stored = await self._world.mongo.checkpoints(before).read()
+        target = self._world.mongo.checkpoints(after)
+        if stored is None or await target.create(stored):
+            return
+        there = await target.read()
+        if there is not None and (there.watcher, there.epoch) == (stored.watcher, stored.epoch):
+            await target.advance(stored)  # a copy of an earlier attempt, or from when it was kept there before
+        else:
+            raise Conflict(
+                f"{after.checkpoint.namespace} holds a position already, of another watcher or from an earlier time; "
+                "name another checkpoint.collection, or delete what is there"
+            )
 
     async def locate(self, watcher: Watcher, start: Start) -> str:
         """Return the token of a start position as of now, changing nothing. Raises Invalid, and what servers raise."""
@@ -58,22 +87,29 @@ class Positions:
         finally:
             await source.close()
 
-    async def _begin(self, before: Watcher, token: str, after: Watcher) -> TokenView:
-        checkpoints = self._world.mongo.checkpoints(before)
-        tails = [await self._tail(before)] + ([await self._tail(after)] if after != before else [])
-        stored = await checkpoints.read()
-        epoch = max(next_epoch(stored, tail) for tail in tails)
-        source = self._world.mongo.source(after)
+    async def _begin(
+        self, watcher: Watcher, token: str, stored: Checkpoint | None, old: Watcher | None = None
+    ) -> Checkpoint | None:
+        """Store the first position of a new epoch; None where somebody else has begun that epoch meanwhile."""
+        now = self._world.clock()
+        tails = [await self._tail(place) for place in (watcher, old) if place is not None]
+        source = self._world.mongo.source(watcher)
         try:
-            await source.prepare()
+            operation_time = await source.prepare()
             scope = source.scope
         finally:
             await source.close()
+        if stored is not None and old is not None:
+            check_scope(stored, scope=scope, operation_time=operation_time)
         moved = Checkpoint(
-            token=token, epoch=epoch, scope=scope, watcher=after.name, updated_at=self._world.clock()
+            token=token,
+            epoch=max(next_epoch(stored, tail, now) for tail in tails),
+            scope=scope,
+            watcher=watcher.name,
+            route=watcher.route,
+            updated_at=now,
         )  # no sequence, no stream: nothing of this epoch is on any stream yet
-        await self._world.mongo.checkpoints(after).begin(moved)
-        return await self.view(after)
+        return moved if await self._world.mongo.checkpoints(watcher).begin(moved) else None
 
     async def _tail(self, watcher: Watcher) -> Tail | None:
         sink = self._world.nats.sink(watcher)
@@ -86,6 +122,13 @@ class Positions:
             await sink.close()
 
 
-def _where(watcher: Watcher) -> tuple[str, ...]:
-    """All that a position is told by: stream, subject space, checkpoint collection."""
-    return watcher.sink.stream, watcher.space, watcher.checkpoint.namespace
+def _view(stored: Checkpoint | None) -> TokenView:
+    if stored is None:
+        return TokenView(None, None, None, 0, None)
+    return TokenView(
+        token=stored.token,
+        cluster_time=float(cluster_time(stored.token).seconds),
+        stream_sequence=stored.sequence,
+        epoch=stored.epoch or 0,
+        updated_at=stored.updated_at,
+    )

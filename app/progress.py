@@ -6,6 +6,7 @@ Plain data with one writer, the relay. Not its business: deciding anything from 
 from dataclasses import dataclass, field
 
 from app.domain.position import Reached
+from app.domain.watcher import Route
 
 _SECONDS = 60
 
@@ -37,6 +38,8 @@ class Progress:
     """What a watcher's relay has reached and counted. Times are seconds since 1970."""
 
     reached: Reached | None = None
+    route: Route | None = None
+    """What `reached` is a position of."""
     operation_time: int = 0
     """The server's operationTime in the last reply."""
     last_event_at: float | None = None

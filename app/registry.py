@@ -27,12 +27,15 @@ from app.domain.watcher import CheckpointPlace, Start, StoredWatcher, Watcher, p
 from app.file_watchers import FileWatchers
 from app.monitor import Monitor
 from app.overview import Overview
-from app.ports import WatcherStore
+from app.ports import ALIVE_SECONDS, Check, WatcherStore
 from app.positions import Positions
 from app.roster import Roster
 from app.world import World
 
 log = structlog.get_logger(__name__)
+
+FOLLOW_SECONDS = ALIVE_SECONDS + 5.0
+"""One that has not followed by then cannot be counted among the living."""
 
 
 class Registry:
@@ -69,7 +72,6 @@ class Registry:
         )
         self._supervisor = self._roster.supervisor
         self._overview = Overview(world, self._supervisor, self._monitor)
-        self._adding = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     # Life
@@ -89,7 +91,10 @@ class Registry:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        return await self._supervisor.stop_all(self._drain_seconds)
+        drained = await self._supervisor.stop_all(self._drain_seconds)
+        if self._monitor.mongo.up:
+            await self._roster.leave()
+        return drained
 
     # Reading
 
@@ -115,9 +120,12 @@ class Registry:
         for component in (self._monitor.mongo, self._monitor.nats):
             if not component.up:
                 return component.reason
-        if self._roster.load_problem is None and (waiting := self._from_file.pending):
-            return "; ".join(f"{name}, of the configuration file: {reason}" for name, reason in waiting.items())
-        return self._roster.load_problem
+        return self._unknown()
+
+    def _unknown(self) -> str | None:
+        """Why not every watcher that should be there is known; None where all are."""
+        waiting = [f"{name}, of the configuration file: {reason}" for name, reason in self._from_file.pending.items()]
+        return self._roster.load_problem or "; ".join(waiting) or None
 
     async def lag(self, name: str) -> Lag:
         """Return how far a watcher is behind. Raises NotFound, Unavailable."""
@@ -133,7 +141,7 @@ class Registry:
 
     async def health(self) -> Health:
         """Return how the service does, from facts not older than a few seconds."""
-        return self._overview.health(self._roster.load_problem)
+        return self._overview.health(self._unknown())
 
     def observe_positions(self) -> None:
         """Tell the observer every watcher's lag and headroom, as they are now; asked for by each scrape."""
@@ -170,22 +178,22 @@ class Registry:
                     f"{watcher.name} reads {before.watcher.source.namespace}; a watcher stays with its collection: its "
                     "position means nothing in another one. Remove it and add one for the other collection"
                 )
-            after = replace(
-                before,
-                watcher=watcher,
-                desired=Desired.PAUSED if paused else Desired.RUNNING,
-                revision=before.revision + 1,
-            )
+            after = replace(before, watcher=watcher, desired=Desired.PAUSED if paused else Desired.RUNNING)
+            if before.begin is not None and before.watcher.start != watcher.start:  # it has not begun yet
+                begin = await self._positions.locate(watcher, watcher.start)
+                after = replace(after, begin=begin, new_start=explicit_start)
             if dry_run:
                 return WatcherView(after, self._supervisor[watcher.name].status()), False
             await self._supervisor.stop(watcher.name, self._drain_seconds)
             try:
-                await self._positions.carry_over(before.watcher, watcher)
-                await self._store.replace(after, expected_revision=before.revision)
-            except ChangewireError:
+                if before.watcher.checkpoint.namespace != watcher.checkpoint.namespace:
+                    await self._positions.copy(before.watcher, watcher)
+                check = self._beside(watcher)
+                after = await self._store.replace(after, expected_revision=before.revision, check=check)
+            except BaseException:
                 self._roster.launch(before)
                 raise
-            self._roster.launch(after)
+            await self._carry_out(after)
             log.info("watcher_replaced", watcher=watcher.name, revision=after.revision)
             return self._view(watcher.name), False
 
@@ -195,15 +203,19 @@ class Registry:
             await self._known(name)
             stored = self._supervisor[name].stored
             _refuse_file(stored)
-            if delete_checkpoint:
-                await self._supervisor.stop(name, self._drain_seconds)
-                try:
-                    await self._world.mongo.checkpoints(stored.watcher).delete()
-                except ChangewireError:
-                    self._roster.launch(stored)
-                    raise
-            await self._store.delete(name)
+            checkpoints = self._world.mongo.checkpoints(stored.watcher)
+            await self._supervisor.stop(name, self._drain_seconds)
+            try:
+                if delete_checkpoint:
+                    await checkpoints.delete()
+                revision = await self._store.delete(name)
+            except BaseException:
+                self._roster.launch(stored)
+                raise
             await self._supervisor.dismiss(name, self._drain_seconds)
+            await self._roster.carried_out(revision)
+            if delete_checkpoint and await self._others_follow():
+                await checkpoints.delete()  # again: one of them may have stored its position meanwhile
             log.info("watcher_removed", watcher=name, checkpoint="deleted" if delete_checkpoint else "kept")
 
     async def pause(self, name: str) -> WatcherView:
@@ -248,12 +260,8 @@ class Registry:
         )
         if dry_run:
             return WatcherView(stored, Status(State.PAUSED if paused else State.STARTING, self._world.clock()))
-        async with self._adding:
-            refuse_overlap(
-                watcher, self._roster.others(watcher.name)
-            )  # another one may have come while this was checked
-            await self._store.insert(stored)
-            self._roster.launch(stored)
+        # Looked at once more while it is stored: another one may have come meanwhile, through any instance.
+        await self._carry_out(await self._store.insert(stored, self._beside(watcher)))
         log.info("watcher_added", watcher=watcher.name, source=watcher.source.namespace, stream=watcher.sink.stream)
         return self._view(watcher.name)
 
@@ -264,7 +272,7 @@ class Registry:
         found = problems(watcher, state_database=self._state_database)
         if found:
             raise Invalid(problems=tuple(found))
-        refuse_overlap(watcher, self._roster.others(watcher.name))
+        self._beside(watcher)(await self._store.load())
         await self._world.mongo.check_source(watcher)
         if watcher.checkpoint != place:
             await self._world.mongo.checkpoints(watcher).check()
@@ -276,13 +284,12 @@ class Registry:
             task = self._supervisor[name]
             stored = task.stored
             if stored.desired is not desired:
-                stored = replace(stored, desired=desired, revision=stored.revision + 1)
-                await self._store.replace(stored, expected_revision=stored.revision - 1)
-                task.stored = stored
-            elif desired is Desired.PAUSED or task.state is not State.FAILED:
+                wanted = replace(stored, desired=desired)
+                stored = task.stored = await self._store.replace(wanted, expected_revision=stored.revision)
+            elif desired is Desired.PAUSED or task.active:
                 return self._view(name)
             await self._supervisor.stop(name, self._drain_seconds)
-            self._roster.launch(stored)
+            await self._carry_out(stored)
             return self._view(name)
 
     async def _move(self, name: str, start: Start) -> TokenView:
@@ -290,11 +297,16 @@ class Registry:
         task = self._supervisor[name]
         if task.state not in (State.PAUSED, State.FAILED):
             raise Conflict(f"{name} is {task.state}; pause it first with PUT /watchers/{name}/pause, then move it")
-        stored = replace(task.stored, revision=task.stored.revision + 1, new_start=False, begin=None)
-        view = await self._positions.move(stored.watcher, start)
-        await self._store.replace(stored, expected_revision=task.stored.revision)
-        task.stored = stored
+        if task.state is State.PAUSED:
+            await self._others_follow()
+        view = await self._positions.move(task.stored.watcher, start)
         task.forget_position()
+        try:  # a new revision, so that every instance opens anew; the epoch binds them without it
+            begun = replace(task.stored, new_start=False, begin=None)
+            task.stored = await self._store.replace(begun, expected_revision=task.stored.revision)
+            await self._roster.carried_out(task.stored.revision)
+        except ChangewireError as error:
+            log.warning("move_not_announced", watcher=name, error=str(error))
         log.info("watcher_moved", watcher=name, token=view.token, epoch=view.epoch)
         return view
 
@@ -302,7 +314,7 @@ class Registry:
     async def _change(self, name: str) -> AsyncIterator[None]:
         """One change of a watcher at a time, on what the store holds now; a server's trouble is told as Unavailable."""
         await self._roster.loaded()  # outside the lock, which loading takes too
-        async with self._roster.locks[name], _servers_needed():
+        async with self._roster.lock(name), _servers_needed():
             if not self._monitor.mongo.up:  # known, so that nobody waits for a time-out to hear it
                 raise Unavailable(f"{self._monitor.mongo.reason}; nothing was changed")
             if self._roster.load_problem is not None:
@@ -311,6 +323,31 @@ class Registry:
                 raise Unavailable(f"{name}, of the configuration file: {self._from_file.pending[name]}")
             await self._roster.refresh(name)
             yield
+
+    def _beside(self, watcher: Watcher) -> Check:
+        """A look at everything stored, at the moment of a change. One that is refused itself stands in nobody's way."""
+
+        def check(stored: Sequence[StoredWatcher]) -> None:
+            tasks = {one.name: self._supervisor.get(one.name) for one in stored}
+            refused = {name for name, task in tasks.items() if task is not None and task.refused}
+            refuse_overlap(watcher, [one.watcher for one in stored if one.name not in refused])
+
+        return check
+
+    async def _carry_out(self, stored: StoredWatcher) -> None:
+        """Let a watcher be as it is stored from now on."""
+        self._roster.launch(stored)
+        await self._roster.carried_out(stored.revision)
+
+    async def _others_follow(self) -> bool:
+        """Wait until the other instances have followed; False where there are none. Raises Unavailable."""
+        try:
+            async with asyncio.timeout(FOLLOW_SECONDS):
+                return await self._roster.followed()
+        except TimeoutError:
+            raise Unavailable(
+                f"another instance has not followed the last change within {FOLLOW_SECONDS:.0f} seconds; try again"
+            ) from None
 
     async def _known(self, name: str) -> None:
         await self._roster.loaded()

@@ -71,6 +71,7 @@ class Relay:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._watcher = watcher
+        self._route = watcher.route
         self._source = source
         self._sink = sink
         self._checkpoints = checkpoints
@@ -117,8 +118,9 @@ class Relay:
             log.warning("foreign_messages", watcher=self._watcher.name, space=self._watcher.space, count=tail.foreign)
             self._observer.skipped(self._watcher.name, "foreign", tail.foreign)
         decision = decide_opening(
-            tail=tail, checkpoint=checkpoint, memory=memory, exclusive=sink.exclusive, new_start=self._new_start
-        )
+            tail=tail, checkpoint=checkpoint, memory=memory, exclusive=sink.exclusive, new_start=self._new_start,
+            now=self._clock(),
+        )  # fmt: skip
         anew = isinstance(decision, StartAnew)
         if isinstance(decision, StartAnew):
             token = self._begin or await source.locate(self._watcher.start)
@@ -129,6 +131,7 @@ class Relay:
             raise Stale("another instance has just stored the first position")
         await source.open(token)
         self._publisher.begin(reached, decision.fence)
+        progress.route = self._route
         progress.operation_time = max(progress.operation_time, operation_time)
         progress.publish_mode, progress.fence = sink.mode, "stream" if sink.exclusive else "subject"
         if sink.mode != "atomic":
@@ -231,5 +234,6 @@ class Relay:
             stream_created=reached.stream_created,
             scope=self._source.scope,
             watcher=self._watcher.name,
+            route=self._route,
             updated_at=self._clock(),
         )

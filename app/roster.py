@@ -1,23 +1,25 @@
 """The watchers of this process, kept as the store says.
 
 What is stored is the truth: it is loaded at the start, other instances' changes are followed within five seconds, and
-one that cannot run as it is stored is refused with the reason. Not its business: what may be stored (`registry.py`),
-running a watcher (`supervisor.py`).
+one that cannot run as it is stored is refused with the reason. Each instance says how far it has followed, so that a
+changed watcher is begun only when its former self has ended everywhere. Not its business: what may be stored
+(`registry.py`), running a watcher (`supervisor.py`).
 """
 
 import asyncio
 import contextlib
-from collections import defaultdict
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
+from weakref import WeakValueDictionary
 
 import structlog
 
 from app.domain import backoff
-from app.domain.errors import ChangewireError, Conflict, Unavailable
+from app.domain.errors import ChangewireError, Conflict, StoreUnavailable, Unavailable
 from app.domain.lifecycle import Desired, State
 from app.domain.overlap import refuse_overlap
-from app.domain.watcher import StoredWatcher, Watcher, problems
+from app.domain.watcher import StoredWatcher, problems
 from app.file_watchers import FileWatchers
 from app.monitor import Monitor
 from app.ports import WatcherStore
@@ -30,11 +32,12 @@ FIRST_LOAD_SECONDS = 5.0
 """How long a call waits for a service that has just started to load its watchers."""
 
 
-class Roster:
-    """Which watchers this process has, and the task that follows the store.
+LOOK_SECONDS = 0.2
+"""How often it is looked whether the other instances have followed."""
 
-    `locks` has one lock a watcher: whoever changes one holds it. `load_problem` says why what is stored is not
-    known, or is None."""
+
+class Roster:
+    """Which watchers this process has, and the task that follows the store."""
 
     def __init__(
         self,
@@ -53,19 +56,32 @@ class Roster:
         self._state_database = state_database
         self._drain_seconds = drain_seconds
         self._reconcile_seconds = reconcile_seconds
-        self.supervisor = Supervisor(world, self._still_wanted)
-        self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.supervisor = Supervisor(world, self)
         self.load_problem: str | None = "the stored watchers are not loaded yet"
+        """Why what is stored is not known; None where it is."""
+        self._instance = secrets.token_hex(6)
+        self._applied = 0
+        self._judged: tuple[tuple[str, int], ...] = ()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loaded = False
         self._tried_to_load = asyncio.Event()
+
+    def lock(self, name: str) -> asyncio.Lock:
+        """The lock of one watcher: whoever changes it holds it."""
+        return self._locks.setdefault(name, asyncio.Lock())
 
     async def run(self) -> None:
         """Follow the store, for ever."""
         attempt = 0
         while True:
             try:
+                if not self._loaded:  # said before loading, so that whoever changes something meanwhile waits for us
+                    await self._store.attend(self._instance, 0)
                 await self._from_file.settle()
+                revision = await self._store.revision()
                 await self._reconcile(await self._store.load())
+                self._applied = revision
+                await self._store.attend(self._instance, revision)
                 self.load_problem, self._loaded, attempt = None, True, 0
             except Exception as error:
                 attempt += 1
@@ -79,6 +95,20 @@ class Roster:
             wait = self._reconcile_seconds if attempt == 0 else backoff.delay(attempt, 1.0)
             await asyncio.sleep(min(wait, self._reconcile_seconds))
 
+    async def leave(self) -> None:
+        """Take this instance off the list of the living, so that nobody waits for it."""
+        try:
+            await self._store.leave(self._instance)
+        except StoreUnavailable as error:
+            log.info("instance_not_taken_back", error=str(error))
+
+    async def carried_out(self, revision: int) -> None:
+        """Note a change that this process made and has carried out itself."""
+        if revision == self._applied + 1:
+            self._applied = revision
+            with contextlib.suppress(StoreUnavailable):  # the next round says it
+                await self._store.attend(self._instance, revision)
+
     async def _reconcile(self, stored: Sequence[StoredWatcher]) -> None:
         """Carry out what the store says: for what this process does not know, or knows in another revision."""
         supervisor = self.supervisor
@@ -89,48 +119,72 @@ class Roster:
                 await self._follow(name)
         changed = [name for name in supervisor.names() if revisions.get(name) != supervisor[name].stored.revision]
         await asyncio.gather(*(self._follow(name) for name in changed))
+        known = tuple((name, supervisor[name].stored.revision) for name in supervisor.names())
+        if known != self._judged:
+            for one in stored:
+                await self._judge_again(one.name)
+            self._judged = known
         for one in stored:
             running = supervisor.get(one.name)
             if one.begin is not None and running is not None and running.state is State.RUNNING:
                 await self._began(one.name)
 
     async def _follow(self, name: str) -> None:
-        async with self.locks[name]:
+        async with self.lock(name):
             await self.refresh(name)
 
     def launch(self, stored: StoredWatcher) -> None:
         """Run a watcher as it is stored, let it stand still, or refuse it with the reason."""
         task = self.supervisor.adopt(stored)
-        faults = [f"{p.field} {p.problem}" for p in problems(stored.watcher, state_database=self._state_database)]
-        try:
-            refuse_overlap(stored.watcher, self.others(stored.name))
-        except Conflict as conflict:
-            faults.append(str(conflict))
-        if faults:
-            task.refuse("; ".join(faults))
+        fault = self._fault(stored)
+        if fault is not None:
+            task.refuse(fault)
         elif stored.desired is Desired.RUNNING:
             task.start()
         else:
             task.stand()
 
-    def others(self, name: str) -> list[Watcher]:
-        """The watchers that another one may not get in the way of."""
-        tasks = [self.supervisor[other] for other in self.supervisor.names() if other != name]
-        return [task.stored.watcher for task in tasks if not task.refused]
+    def _fault(self, stored: StoredWatcher) -> str | None:
+        """Why a watcher cannot be run at all. Of two that get in each other's way it is the one that was added later:
+        all instances have to come to the same answer."""
+        faults = [f"{p.field} {p.problem}" for p in problems(stored.watcher, state_database=self._state_database)]
+        tasks = (self.supervisor[name] for name in self.supervisor.names() if name != stored.name)
+        before = [task.stored for task in tasks if not task.refused]
+        try:
+            refuse_overlap(stored.watcher, [one.watcher for one in before if _order(one) < _order(stored)])
+        except Conflict as conflict:
+            faults.append(str(conflict))
+        return "; ".join(faults) or None
+
+    async def _judge_again(self, name: str) -> None:
+        """Refuse a watcher that another one has come to stand in the way of, and let one go whose way is free now."""
+        task = self.supervisor.get(name)
+        if task is None or task.refused == (self._fault(task.stored) is not None):
+            return
+        async with self.lock(name):
+            task = self.supervisor.get(name)
+            if task is not None and task.refused != (self._fault(task.stored) is not None):
+                await self.supervisor.stop(name, self._drain_seconds)
+                self.launch(task.stored)
 
     async def _began(self, name: str) -> None:
         """Take back what only the first opening needs: the position it led to is stored by now."""
-        async with self.locks[name]:
+        async with self.lock(name):
             task = self.supervisor.get(name)
             if task is not None and task.stored.begin is not None and task.state is State.RUNNING:
-                done = replace(task.stored, new_start=False, begin=None)
-                await self._store.replace(done, expected_revision=done.revision)
-                task.stored = done
+                await self._store.began(name, task.stored.revision)
+                task.stored = replace(task.stored, new_start=False, begin=None)
 
-    async def _still_wanted(self, stored: StoredWatcher) -> bool:
-        """Whether the store still says what a standby was started with."""
+    async def still_wanted(self, stored: StoredWatcher) -> bool:
         now = await self._store.get(stored.name)
         return now is not None and now.revision == stored.revision and now.desired is Desired.RUNNING
+
+    async def followed(self) -> bool:
+        revision, waited = await self._store.revision(), False
+        while await self._store.behind(self._instance, revision):
+            waited = True
+            await asyncio.sleep(LOOK_SECONDS)
+        return waited
 
     async def loaded(self) -> None:
         """Give a service that has just started the moment it needs. Raises Unavailable where there is more amiss."""
@@ -155,3 +209,7 @@ class Roster:
             if known is not None:
                 await self.supervisor.stop(name, self._drain_seconds)
             self.launch(now)
+
+
+def _order(stored: StoredWatcher) -> tuple[int, str]:
+    return stored.added, stored.name

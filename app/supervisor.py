@@ -7,7 +7,7 @@ one's trouble never reaches another. Not its business: which watchers there are 
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import structlog
 
@@ -16,6 +16,7 @@ from app.domain.errors import ChangewireError, Fenced, PermanentError, Stale, Tr
 from app.domain.lifecycle import Signal, State, move
 from app.domain.status import ErrorSeen, Status
 from app.domain.watcher import StoredWatcher
+from app.positions import Positions
 from app.progress import Progress
 from app.relay import Relay
 from app.standby import Standby
@@ -27,17 +28,28 @@ STABLE_SECONDS = 30.0
 """A run that lasted this long starts the backoff afresh when it ends."""
 
 
+class Orders(Protocol):
+    """What a watcher's task asks of whoever follows the store."""
+
+    async def still_wanted(self, stored: StoredWatcher) -> bool:
+        """Whether the store still says what the task was started with. Raises StoreUnavailable."""
+
+    async def followed(self) -> bool:
+        """Wait until every other live instance has carried out what is stored by now; False where none had to be
+        waited for. Raises StoreUnavailable."""
+
+
 class WatcherTask:
     """One watcher's task and what there is to say about it."""
 
-    def __init__(
-        self, stored: StoredWatcher, world: World, still_wanted: Callable[[StoredWatcher], Awaitable[bool]]
-    ) -> None:
+    def __init__(self, stored: StoredWatcher, world: World, orders: "Orders") -> None:
         self.stored = stored
         self.progress = Progress()
         self.refused = False
         self._world = world
-        self._still_wanted = still_wanted
+        self._orders = orders
+        self._positions = Positions(world)
+        self._followed = False
         self._state = State.STARTING
         self._since = world.clock()
         self._reason: str | None = None
@@ -101,6 +113,11 @@ class WatcherTask:
     # What there is to say
 
     @property
+    def active(self) -> bool:
+        """Whether the task is there, whatever its state."""
+        return self._task is not None and not self._task.done()
+
+    @property
     def state(self) -> State:
         return self._state
 
@@ -154,6 +171,11 @@ class WatcherTask:
 
     async def _relay_once(self) -> None:
         watcher, world = self.stored.watcher, self._world
+        if not self._followed:
+            self._reason = "waiting until the other instances have followed the last change"
+            await self._orders.followed()
+            self._followed, self._reason = True, None
+        await self._positions.carry_over(watcher, self.progress)
         self._relay = Relay(
             watcher,
             source=world.mongo.source(watcher),
@@ -203,7 +225,7 @@ class WatcherTask:
         attempt = 0
         while not self._stopping.is_set():
             try:
-                return await self._still_wanted(self.stored)
+                return await self._orders.still_wanted(self.stored)
             except TransientError as error:
                 attempt += 1
                 self._note_error(error)
@@ -268,9 +290,9 @@ class WatcherTask:
 class Supervisor:
     """All watcher tasks of this process, by name."""
 
-    def __init__(self, world: World, still_wanted: Callable[[StoredWatcher], Awaitable[bool]]) -> None:
+    def __init__(self, world: World, orders: Orders) -> None:
         self._world = world
-        self._still_wanted = still_wanted
+        self._orders = orders
         self._tasks: dict[str, WatcherTask] = {}
 
     def __getitem__(self, name: str) -> WatcherTask:
@@ -286,14 +308,12 @@ class Supervisor:
         return sorted(self._tasks)
 
     def adopt(self, stored: StoredWatcher) -> WatcherTask:
-        """Take a watcher in, standing still. What a task of that name remembers of its position is kept."""
-        task = WatcherTask(stored, self._world, self._still_wanted)
+        """Take a watcher in, standing still. What is remembered of it is kept, unless it was removed and added."""
+        task = WatcherTask(stored, self._world, self._orders)
         before = self._tasks.get(stored.name)
-        if before is not None and before.stored.watcher.source == stored.watcher.source:
+        if before is not None and before.stored.added == stored.added:
             task.progress = before.progress
             task.remember(before)
-            if before.stored.watcher.sink.stream != stored.watcher.sink.stream:
-                task.forget_position()  # it was reached on another stream, whose creation and sequence it names
         self._tasks[stored.name] = task
         return task
 

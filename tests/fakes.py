@@ -33,7 +33,7 @@ from app.domain.position import Checkpoint, OwnMessage, Tail
 from app.domain.subjects import covers
 from app.domain.tokens import cluster_time, is_token, parse_message_id
 from app.domain.watcher import Start, StoredWatcher, Watcher
-from app.ports import Published, SourceBatch
+from app.ports import Check, Published, SourceBatch
 
 UUID = "4F21104B3626A4E42B629044FDF2A8DD"
 BEGIN = 1_700_000_000
@@ -357,9 +357,13 @@ class FakeCheckpoints:
         self.place["newest"] = checkpoint
         return True
 
-    async def begin(self, checkpoint: Checkpoint) -> None:
+    async def begin(self, checkpoint: Checkpoint) -> bool:
         await self._reach()
+        stored = self.place.get("newest")
+        if stored is not None and stored.epoch is not None and stored.epoch >= (checkpoint.epoch or 0):
+            return False
         self.place["newest"] = checkpoint
+        return True
 
     async def delete(self) -> None:
         await self._reach()
@@ -375,9 +379,19 @@ class FakeWatchers:
     """The registry's store. `reachable` false: every call raises StoreUnavailable."""
 
     def __init__(self, watchers: Iterable[StoredWatcher] = ()) -> None:
-        self.stored = {one.name: one for one in watchers}
+        self.last = 0
+        self.stored: dict[str, StoredWatcher] = {}
+        self.instances: dict[str, int] = {}
+        """Those that live, and how far each has followed."""
         self.reachable = True
         self.misfortune: Exception | None = None
+        self.put(*watchers)
+
+    def put(self, *watchers: StoredWatcher) -> None:
+        """Have these stored, as by an earlier process."""
+        for one in watchers:
+            self.last += 1
+            self.stored[one.name] = replace(one, revision=self.last, added=self.last)
 
     async def _reach(self) -> None:
         await asyncio.sleep(0)
@@ -388,30 +402,66 @@ class FakeWatchers:
 
     async def load(self) -> list[StoredWatcher]:
         await self._reach()
-        return [self.stored[name] for name in sorted(self.stored)]
+        return self._in_order()
+
+    def _in_order(self) -> list[StoredWatcher]:
+        return sorted(self.stored.values(), key=lambda one: one.added)
 
     async def get(self, name: str) -> StoredWatcher | None:
         await self._reach()
         return self.stored.get(name)
 
-    async def insert(self, stored: StoredWatcher) -> None:
+    async def revision(self) -> int:
         await self._reach()
+        return self.last
+
+    async def insert(self, stored: StoredWatcher, check: Check | None = None) -> StoredWatcher:
+        await self._reach()
+        if check is not None:
+            check(self._in_order())
         if stored.name in self.stored:
             raise Conflict(f"there is a watcher {stored.name} already")
-        self.stored[stored.name] = stored
+        self.put(stored)
+        return self.stored[stored.name]
 
-    async def replace(self, stored: StoredWatcher, *, expected_revision: int) -> None:
+    async def replace(
+        self, stored: StoredWatcher, *, expected_revision: int, check: Check | None = None
+    ) -> StoredWatcher:
         await self._reach()
+        if check is not None:
+            check(self._in_order())
         if stored.name not in self.stored:
             raise NotFound(f"there is no watcher {stored.name}")
         if self.stored[stored.name].revision != expected_revision:
             raise Conflict(f"{stored.name} was changed meanwhile")
-        self.stored[stored.name] = stored
+        self.last += 1
+        self.stored[stored.name] = replace(stored, revision=self.last)
+        return self.stored[stored.name]
 
-    async def delete(self, name: str) -> None:
+    async def began(self, name: str, revision: int) -> None:
+        await self._reach()
+        stored = self.stored.get(name)
+        if stored is not None and stored.revision == revision:
+            self.stored[name] = replace(stored, new_start=False, begin=None)
+
+    async def delete(self, name: str) -> int:
         await self._reach()
         if self.stored.pop(name, None) is None:
             raise NotFound(f"there is no watcher {name}")
+        self.last += 1
+        return self.last
+
+    async def attend(self, instance: str, applied: int) -> None:
+        await self._reach()
+        self.instances[instance] = applied
+
+    async def leave(self, instance: str) -> None:
+        await self._reach()
+        self.instances.pop(instance, None)
+
+    async def behind(self, instance: str, revision: int) -> int:
+        await self._reach()
+        return sum(name != instance and applied < revision for name, applied in self.instances.items())
 
 
 class NullObserver:

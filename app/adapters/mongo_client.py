@@ -29,7 +29,8 @@ from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
 from app.adapters import mongo_errors
 from app.adapters.mongo_changes import BATCH_SIZE, MongoChangeSource
-from app.adapters.mongo_store import MongoCheckpointStore, MongoWatcherStore
+from app.adapters.mongo_registry import MongoWatcherStore
+from app.adapters.mongo_store import MongoCheckpointStore
 from app.adapters.mongo_trial import Reach, StreamTrial, parse_pipeline, prefer_pinned
 from app.domain.errors import (
     FieldProblem,

@@ -1,14 +1,13 @@
-"""What Changewire keeps in MongoDB: each watcher's position, and the registry of watchers.
+"""Each watcher's position, kept in MongoDB.
 
 Writes are majority-written, conditional where two instances may meet, and bounded in time; each is one command, hence
-one thread hop. The position's document is the predecessor's (`value` is the token's `_data`), so that either program
+one thread hop. The document is the predecessor's (`value` is the token's `_data`), so that either program
 goes on from what the other left.
 
-Not its business: which position to store when (the relay's), what a watcher means (`domain/watcher.py`).
+Not its business: which position to store when (the relay's), the registry (`mongo_registry.py`).
 """
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -23,11 +22,10 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from app.adapters import mongo_errors
-from app.domain.errors import Conflict, FieldProblem, Invalid, NotFound, StoreUnavailable
-from app.domain.lifecycle import Desired
+from app.domain.errors import FieldProblem, Invalid, StoreUnavailable
 from app.domain.position import Checkpoint
 from app.domain.tokens import cluster_time
-from app.domain.watcher import CheckpointPlace, StoredWatcher, from_document, to_document
+from app.domain.watcher import CheckpointPlace, Route
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
@@ -41,7 +39,7 @@ _CAPPED_LOOK_BACK: Final = 16
 _LOOK_AT: Final = 16
 """So many documents tell whose collection it is: the predecessor's may hold a token for each change ever made."""
 _A_CHECKPOINT: Final[Mapping[str, Any]] = {"value": {"$type": "string"}}
-_DURABLE: Final[Mapping[str, Any]] = {
+DURABLE: Final[Mapping[str, Any]] = {
     "codec_options": CodecOptions(tz_aware=True, tzinfo=UTC),
     "read_preference": ReadPreference.PRIMARY,
     "read_concern": ReadConcern("majority"),
@@ -59,7 +57,7 @@ class MongoCheckpointStore:
         self._database = database
         self._place = place
         self._collection: AsyncIOMotorCollection[Mapping[str, Any]] = database.get_collection(
-            place.collection, **_DURABLE
+            place.collection, **DURABLE
         )
         self._capped: bool | None = None
 
@@ -111,13 +109,19 @@ class MongoCheckpointStore:
             before = await self._change_newest([{"$replaceWith": {"$cond": [behind, moved, "$$ROOT"]}}], fields)
         return before is None or _later(checkpoint, before)
 
-    async def begin(self, checkpoint: Checkpoint) -> None:
+    async def begin(self, checkpoint: Checkpoint) -> bool:
         fields = _as_fields(checkpoint)
         with self._guarded("storing the checkpoint"):
             if await self._is_capped():
-                await self._collection.insert_one(dict(fields))
-            else:
-                await self._change_newest({"$set": fields}, fields)
+                newest = await self._read()
+                if newest is None or _earlier_epoch(checkpoint, newest):
+                    await self._collection.insert_one(dict(fields))
+                    return True
+                return False
+            earlier = {"$lt": [{"$ifNull": ["$epoch", -1]}, fields["epoch"]]}
+            moved = {"$mergeObjects": ["$$ROOT", {"$literal": fields}]}
+            before = await self._change_newest([{"$replaceWith": {"$cond": [earlier, moved, "$$ROOT"]}}], fields)
+        return before is None or _earlier_epoch(checkpoint, before)
 
     async def delete(self) -> None:
         with self._guarded("deleting the checkpoint"):
@@ -167,7 +171,7 @@ class MongoCheckpointStore:
     @contextlib.contextmanager
     def _guarded(self, doing: str) -> Iterator[None]:
         try:
-            with _guarded(doing, f"readWrite on {self._database.name}"):
+            with guarded(doing, f"readWrite on {self._database.name}"):
                 yield
         except StoreUnavailable:
             self._capped = None  # it may have been made anew
@@ -198,6 +202,10 @@ def _later(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:
     return same_epoch and bool(stored["value"] < checkpoint.token)
 
 
+def _earlier_epoch(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:
+    return bool(stored.get("epoch", -1) < (checkpoint.epoch or 0))
+
+
 def _as_fields(checkpoint: Checkpoint) -> dict[str, Any]:
     moment = cluster_time(checkpoint.token)
     return {
@@ -208,12 +216,16 @@ def _as_fields(checkpoint: Checkpoint) -> dict[str, Any]:
         "epoch": checkpoint.epoch or 0,
         "scope": checkpoint.scope,
         "watcher": checkpoint.watcher,
+        "stream": checkpoint.route and checkpoint.route.stream,
+        "subject": checkpoint.route and checkpoint.route.subject,
+        "selection": checkpoint.route and checkpoint.route.selection,
         "updatedAt": datetime.fromtimestamp(checkpoint.updated_at, UTC) if checkpoint.updated_at is not None else None,
     }
 
 
 def _as_checkpoint(document: Mapping[str, Any]) -> Checkpoint:
     updated_at = document.get("updatedAt")
+    stream, subject, selection = (document.get(name) for name in ("stream", "subject", "selection"))
     return Checkpoint(
         token=document["value"],
         epoch=document.get("epoch"),
@@ -221,93 +233,13 @@ def _as_checkpoint(document: Mapping[str, Any]) -> Checkpoint:
         stream_created=document.get("streamCreated"),
         scope=document.get("scope"),
         watcher=document.get("watcher"),
+        route=Route(stream, subject, selection) if stream and subject and selection else None,
         updated_at=None if updated_at is None else updated_at.timestamp(),
     )
 
 
-class MongoWatcherStore:
-    """`WatcherStore` in the collection `watchers` of the state database; `_id` is the watcher's name.
-
-    The pipeline is stored as JSON text, since its keys begin with $ and hold dots.
-    """
-
-    def __init__(self, database: "AsyncIOMotorDatabase[Mapping[str, Any]]") -> None:
-        self._collection: AsyncIOMotorCollection[Mapping[str, Any]] = database.get_collection("watchers", **_DURABLE)
-
-    async def load(self) -> list[StoredWatcher]:
-        with self._guarded("reading the watchers"):
-            documents = await self._collection.find(sort=[("_id", 1)]).to_list(None)
-        return [self._restored(document) for document in documents]
-
-    async def get(self, name: str) -> StoredWatcher | None:
-        with self._guarded("reading a watcher"):
-            document = await self._collection.find_one({"_id": name})
-        return None if document is None else self._restored(document)
-
-    async def insert(self, stored: StoredWatcher) -> None:
-        with self._guarded("storing a watcher"):
-            try:
-                await self._collection.insert_one(_as_stored(stored))
-            except DuplicateKeyError as error:
-                raise Conflict(f"there is a watcher {stored.name} already") from error
-
-    async def replace(self, stored: StoredWatcher, *, expected_revision: int) -> None:
-        with self._guarded("storing a watcher"):
-            condition = {"_id": stored.name, "revision": expected_revision}
-            result = await self._collection.replace_one(condition, _as_stored(stored))
-            if result.matched_count:
-                return
-            there = await self._collection.find_one({"_id": stored.name}, {"revision": 1})
-        if there is None:
-            raise NotFound(f"there is no watcher {stored.name}")
-        raise Conflict(f"watcher {stored.name} was changed meanwhile (revision {there['revision']}); look again")
-
-    async def delete(self, name: str) -> None:
-        with self._guarded("deleting a watcher"):
-            result = await self._collection.delete_one({"_id": name})
-        if not result.deleted_count:
-            raise NotFound(f"there is no watcher {name}")
-
-    def _restored(self, document: Mapping[str, Any]) -> StoredWatcher:
-        try:
-            plain = dict(document["watcher"])
-            plain["source"] = plain["source"] | {"pipeline": json.loads(plain["source"]["pipeline"])}
-            return StoredWatcher(
-                watcher=from_document(plain),
-                desired=Desired(document["desired"]),
-                revision=document["revision"],
-                new_start=document["newStart"],
-                begin=document.get("begin"),
-                origin=document["origin"],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreUnavailable(
-                f"watcher {document['_id']} in {self._collection.full_name} cannot be read ({error!r}): a later "
-                "version of Changewire may have written it"
-            ) from error
-
-    @contextlib.contextmanager
-    def _guarded(self, doing: str) -> Iterator[None]:
-        with _guarded(doing, f"readWrite on {self._collection.database.name}"):
-            yield
-
-
-def _as_stored(stored: StoredWatcher) -> dict[str, Any]:
-    plain = to_document(stored.watcher)
-    plain["source"] = plain["source"] | {"pipeline": json.dumps(plain["source"]["pipeline"])}
-    return {
-        "_id": stored.name,
-        "watcher": plain,
-        "desired": stored.desired.value,
-        "revision": stored.revision,
-        "newStart": stored.new_start,
-        "begin": stored.begin,
-        "origin": stored.origin,
-    }
-
-
 @contextlib.contextmanager
-def _guarded(doing: str, grant: str) -> Iterator[None]:
+def guarded(doing: str, grant: str) -> Iterator[None]:
     """Bound a call in time and translate its errors."""
     try:
         with pymongo.timeout(SECONDS):

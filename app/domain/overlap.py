@@ -18,6 +18,8 @@ def refuse_overlap(watcher: Watcher, others: Sequence[Watcher]) -> None:
     The message names the other watcher and a value that would do.
     """
     for other in others:
+        if other.name == watcher.name:
+            continue
         faults = [fault for fault in (_subjects(watcher, other, others), _place(watcher, other)) if fault is not None]
         if faults:
             raise Conflict(f"{watcher.name} would " + "; and it would ".join(faults))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from app.domain.errors import HistoryLost, PositionUndecidable, ScopeMismatch, Stale
 from app.domain.tokens import MessageId, cluster_time
+from app.domain.watcher import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,10 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A stored position. `epoch` is None where the predecessor wrote it; `updated_at` is in seconds since 1970."""
+    """A stored position. `epoch` is None where the predecessor wrote it; `updated_at` is in seconds since 1970.
+
+    `route` is what it is a position of; None where that is not known, and taken for the watcher's own then.
+    """
 
     token: str
     epoch: int | None = None
@@ -36,6 +40,7 @@ class Checkpoint:
     stream_created: str | None = None
     scope: str | None = None
     watcher: str | None = None
+    route: Route | None = None
     updated_at: float | None = None
 
 
@@ -92,16 +97,17 @@ def decide_opening(
     memory: Reached | None,
     exclusive: bool,
     new_start: bool = False,
+    now: float,
 ) -> GoOn | StartAnew:
     """Decide where a watcher that opens goes on: the latest of stream, checkpoint and memory, within the last epoch.
 
-    `new_start` is true for a watcher that was added with an explicit start and has not begun yet.
-    Raises HistoryLost where the stream was made anew, PositionUndecidable where nothing tells the position.
+    `new_start` is true for a watcher that was added with an explicit start and has not begun yet; `now` is in seconds
+    since 1970. Raises HistoryLost where the stream was made anew, PositionUndecidable where nothing tells the position.
     """
     fence = tail.fence(exclusive=exclusive)
     on_stream = tail.own.id.epoch if tail.own else 0
     if checkpoint is None and memory is None and new_start:
-        return StartAnew(on_stream + 1 if tail.own else 0, fence)
+        return StartAnew(next_epoch(None, tail, now) if tail.own else _first_epoch(tail, now), fence)
 
     stored = _as_reached(checkpoint, on_stream)
     epoch = max([on_stream, *(known.epoch for known in (stored, memory) if known is not None)])
@@ -117,7 +123,7 @@ def decide_opening(
                 "the watcher's subjects end in messages of somebody else, and there is no checkpoint; set the token "
                 "to say where to start"
             )
-        return GoOn(own, epoch, fence) if own is not None else StartAnew(epoch, fence)
+        return GoOn(own, epoch, fence) if own is not None else StartAnew(_first_epoch(tail, now), fence)
     if latest.stream_created is not None and latest.stream_created != tail.created:
         raise HistoryLost(
             f"the stream was deleted and made anew (created {tail.created}, before that {latest.stream_created}): "
@@ -154,25 +160,35 @@ def decide_read_back(*, reached: Reached, tail: Tail, exclusive: bool) -> GoOn:
     return GoOn(token, reached.epoch, tail.fence(exclusive=exclusive))
 
 
-def latest(checkpoint: Checkpoint | None, tail: Tail | None) -> str | None:
-    """Return the position of a watcher that stands still: the later of checkpoint and stream; None where it has none.
+def latest(checkpoint: Checkpoint | None, tail: Tail | None, memory: Reached | None = None) -> str | None:
+    """Return the position of a watcher that stands still: the latest of all in the last epoch; None where it has none.
 
     The checkpoint is written behind, so that after a crash or a failure the stream knows more.
     """
     own = tail.own.id if tail is not None and tail.own is not None else None
-    if checkpoint is None or own is None:
-        return checkpoint.token if checkpoint is not None else own.position if own is not None else None
-    epoch = own.epoch if checkpoint.epoch is None else checkpoint.epoch
-    if own.epoch == epoch:
-        return max(checkpoint.token, own.position)
-    return own.position if own.epoch > epoch else checkpoint.token
+    stored = _as_reached(checkpoint, own.epoch if own is not None else 0)
+    known = [(one.epoch, one.token) for one in (stored, memory) if one is not None]
+    if own is not None:
+        known.append((own.epoch, own.position))
+    return max(known)[1] if known else None
 
 
-def next_epoch(checkpoint: Checkpoint | None, tail: Tail | None) -> int:
-    """Return the epoch of a deliberate new start: one more than any that was ever published in."""
+def next_epoch(checkpoint: Checkpoint | None, tail: Tail | None, now: float) -> int:
+    """Return the epoch of a deliberate new start: later than any that was ever published in."""
+    if tail is not None and tail.own is None and (checkpoint is None or checkpoint.epoch is None):
+        return max(1, _first_epoch(tail, now))
     stored = (checkpoint.epoch or 0) if checkpoint else 0
     on_stream = tail.own.id.epoch if tail is not None and tail.own is not None else 0
     return max(stored, on_stream) + 1
+
+
+def _first_epoch(tail: Tail, now: float) -> int:
+    """Return the epoch of a watcher of which nothing is left: 0, unless the stream has held messages.
+
+    Those may have been the watcher's in an earlier life, in any epoch, and the duplicate window may still know them.
+    The time in seconds is an epoch that none of its lives can have reached by counting.
+    """
+    return int(now) if tail.last_sequence else 0
 
 
 def check_scope(checkpoint: Checkpoint, *, scope: str, operation_time: int) -> None:

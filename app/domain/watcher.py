@@ -80,6 +80,15 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Stream, subject template, and a short hash of which changes are selected (pipeline, operations)."""
+
+    stream: str
+    subject: str
+    selection: str
+
+
+@dataclass(frozen=True, slots=True)
 class Watcher:
     """One collection's way to one stream."""
 
@@ -110,6 +119,18 @@ class Watcher:
             operation=operation,
         )
 
+    @property
+    def route(self) -> "Route":
+        """What the watcher's position is a position of: which changes go where."""
+        source = self.source
+        selected = [list(source.pipeline), source.show_expanded_events, sorted(self.sink.operations)]
+        selection = hashlib.sha256(json.dumps(selected, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        return Route(self.sink.stream, self.sink.subject, selection)
+
+    def on_route(self, route: "Route") -> "Watcher":
+        """The watcher as it was when it published by `route`, as far as its place on the stream goes."""
+        return replace(self, sink=replace(self.sink, stream=route.stream, subject=route.subject))
+
     def with_defaults(self) -> "Watcher":
         """Fill in what follows from the collection's name: stream and checkpoint collection."""
         return replace(
@@ -118,23 +139,21 @@ class Watcher:
             checkpoint=replace(self.checkpoint, collection=self.checkpoint.collection or self.source.collection),
         )
 
-    def digest(self) -> str:
-        """A short hash of everything in the watcher; two equal watchers have the same."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()[:16]
-
 
 @dataclass(frozen=True, slots=True)
 class StoredWatcher:
     """A watcher in the registry's store.
 
-    `revision` grows with each change of anything here; a writer names the one it has read. `new_start` is set while an
+    `revision` is new with each change of anything here, and greater than that of any change before, whichever watcher
+    it was of; a writer names the one it has read. `added` is the revision it came with. `new_start` is set while an
     explicit start has not been acted upon, and `begin` is the token that the start meant when the watcher was added:
     what happens between then and the first opening belongs to the watcher. Both are taken back once it runs.
     """
 
     watcher: Watcher
     desired: Desired = Desired.RUNNING
-    revision: int = 1
+    revision: int = 0
+    added: int = 0
     new_start: bool = False
     begin: str | None = None
     origin: Literal["http", "file"] = "http"
@@ -261,7 +280,7 @@ def start_from_document(document: Mapping[str, Any]) -> Start:
             raise ValueError("must be latest, earliest, or an object with a timestamp or a token")
         return Start(at="latest" if inner == "latest" else "earliest")
     if "token" in inner:
-        return Start(at="token", value=str(inner["token"]))
+        return Start(at="token", value=str(inner["token"]).upper())  # tokens are compared as text
     moment = inner["timestamp"]
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pymongo
@@ -137,39 +138,112 @@ async def watchers(request: pytest.FixtureRequest, mongo_uri: str, database: str
         client.drop_database(database)
 
 
-def stored(name: str = "shop.orders", revision: int = 1, **more: Any) -> StoredWatcher:
+def stored(name: str = "shop.orders", **more: Any) -> StoredWatcher:
     watcher = Watcher(name, Source("shop", "orders", pipeline=PIPELINE), start=Start("timestamp", 1_700_000_000.0))
-    return StoredWatcher(watcher.with_defaults(), revision=revision, **more)
+    return StoredWatcher(watcher.with_defaults(), **more)
 
 
 async def test_a_watcher_comes_back_with_dots_in_its_name_and_dollars_in_its_pipeline(watchers: WatcherStore) -> None:
-    one = stored(desired=Desired.PAUSED, new_start=True, origin="file", revision=3)
-    await watchers.insert(one)
+    one = await watchers.insert(stored(desired=Desired.PAUSED, new_start=True, begin=event_token(1), origin="file"))
+    assert one.watcher == stored().watcher
+    assert (one.desired, one.new_start, one.begin, one.origin) == (Desired.PAUSED, True, event_token(1), "file")
     assert await watchers.get("shop.orders") == one
     assert await watchers.load() == [one]
 
 
-async def test_watchers_are_loaded_by_name(watchers: WatcherStore) -> None:
-    for name in ("b", "c", "a"):
+async def test_watchers_are_loaded_in_the_order_they_were_added(watchers: WatcherStore) -> None:
+    first = await watchers.insert(stored("b"))
+    for name in ("c", "a"):
         await watchers.insert(stored(name))
-    assert [one.name for one in await watchers.load()] == ["a", "b", "c"]
+    await watchers.replace(first, expected_revision=first.revision)
+    assert [one.name for one in await watchers.load()] == ["b", "c", "a"]
+    assert first.added == first.revision
 
 
 async def test_a_taken_name_is_a_conflict_and_keeps_the_first(watchers: WatcherStore) -> None:
-    await watchers.insert(stored(revision=1))
+    first = await watchers.insert(stored())
     with pytest.raises(Conflict):
-        await watchers.insert(stored(revision=2))
-    assert await watchers.get("shop.orders") == stored(revision=1)
+        await watchers.insert(stored(new_start=True))
+    assert await watchers.get("shop.orders") == first
+
+
+async def test_every_change_has_a_revision_of_its_own_whatever_it_changes(watchers: WatcherStore) -> None:
+    assert await watchers.revision() == 0
+    one = await watchers.insert(stored())
+    two = await watchers.replace(stored(added=one.added), expected_revision=one.revision)
+    gone = await watchers.delete("shop.orders")
+    again = await watchers.insert(stored())
+    assert one.revision < two.revision < gone < again.revision == await watchers.revision()
+    assert (one.added, two.added) == (one.revision, one.revision)
+    assert again.added == again.revision
 
 
 async def test_of_two_that_replace_one_revision_one_wins(watchers: WatcherStore) -> None:
-    await watchers.insert(stored())
+    one = await watchers.insert(stored())
     results = await asyncio.gather(
-        watchers.replace(stored(revision=2, desired=Desired.PAUSED), expected_revision=1),
-        watchers.replace(stored(revision=2, new_start=True), expected_revision=1),
+        watchers.replace(stored(desired=Desired.PAUSED), expected_revision=one.revision),
+        watchers.replace(stored(new_start=True), expected_revision=one.revision),
         return_exceptions=True,
     )
-    assert sorted(type(result).__name__ for result in results) == ["Conflict", "NoneType"]
+    assert sorted(type(result).__name__ for result in results) == ["Conflict", "StoredWatcher"]
+
+
+async def test_changes_at_once_come_one_after_another_and_each_sees_all_before_it(watchers: WatcherStore) -> None:
+    seen: list[int] = []
+
+    def look(number: int) -> Callable[[Any], None]:
+        def check(others: Any) -> None:
+            if len(others) >= 3:
+                raise Conflict("there is no room for more")
+            seen.append(number)
+
+        return check
+
+    results = await asyncio.gather(
+        *(watchers.insert(stored(f"w{number}"), look(number)) for number in range(6)), return_exceptions=True
+    )
+    assert sorted(type(result).__name__ for result in results) == ["Conflict"] * 3 + ["StoredWatcher"] * 3
+    loaded = await watchers.load()
+    assert len(loaded) == 3
+    assert len({one.revision for one in loaded}) == 3
+
+
+async def test_what_a_check_refuses_changes_nothing(watchers: WatcherStore) -> None:
+    def refuse(_: Any) -> None:
+        raise Conflict("no")
+
+    one = await watchers.insert(stored())
+    with pytest.raises(Conflict, match="no"):
+        await watchers.insert(stored("other"), refuse)
+    with pytest.raises(Conflict, match="no"):
+        await watchers.replace(stored(new_start=True), expected_revision=one.revision, check=refuse)
+    assert await watchers.load() == [one]
+    assert await watchers.revision() == one.revision
+
+
+async def test_what_only_the_first_opening_needs_is_taken_back_from_that_revision_alone(watchers: WatcherStore) -> None:
+    one = await watchers.insert(stored(new_start=True, begin=event_token(1)))
+    two = await watchers.replace(one, expected_revision=one.revision)
+    await watchers.began("shop.orders", one.revision)
+    assert await watchers.get("shop.orders") == two
+    await watchers.began("shop.orders", two.revision)
+    assert await watchers.get("shop.orders") == replace(two, new_start=False, begin=None)
+    await watchers.began("nobody", 1)
+
+
+async def test_an_instance_is_behind_until_it_has_followed_or_left(watchers: WatcherStore) -> None:
+    assert await watchers.behind("a", 5) == 0
+    await watchers.attend("a", 0)
+    await watchers.attend("b", 4)
+    await watchers.attend("c", 7)
+    assert await watchers.behind("a", 5) == 1
+    assert await watchers.behind("b", 5) == 1
+    assert await watchers.behind("c", 5) == 2
+    await watchers.attend("b", 5)
+    assert await watchers.behind("a", 5) == 0
+    await watchers.leave("a")
+    await watchers.leave("a")
+    assert await watchers.behind("c", 5) == 0
 
 
 async def test_what_is_not_there_is_not_found(watchers: WatcherStore) -> None:

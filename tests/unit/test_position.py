@@ -13,11 +13,13 @@ from app.domain.position import (
     check_scope,
     decide_opening,
     decide_read_back,
+    latest,
     next_epoch,
 )
 from app.domain.tokens import MessageId
 from tests.fakes import BEGIN, event_token, mark_token
 
+NOW = 1_790_000_000.5
 CREATED, LATER = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 
 
@@ -31,7 +33,9 @@ def checkpoint(moment: int, *, epoch: int | None = 0, sequence: int | None = 5, 
 
 
 def opening(tail_: Tail, stored=None, memory=None, *, exclusive: bool = True, new_start: bool = False):
-    return decide_opening(tail=tail_, checkpoint=stored, memory=memory, exclusive=exclusive, new_start=new_start)
+    return decide_opening(
+        tail=tail_, checkpoint=stored, memory=memory, exclusive=exclusive, new_start=new_start, now=NOW
+    )
 
 
 def test_a_first_start_has_nothing_to_go_on_from() -> None:
@@ -109,7 +113,7 @@ def test_messages_of_others_hide_ours_only_where_the_search_was_given_up() -> No
     with pytest.raises(PositionUndecidable, match="somebody else"):
         opening(tail(4, foreign=100, unsearched=True))  # a later one of ours may be among them
     assert opening(tail(4, foreign=100, unsearched=True), checkpoint(5)) == GoOn(event_token(5), 0, 10)
-    assert opening(tail(None, foreign=3)) == StartAnew(0, 10)
+    assert opening(tail(None, foreign=3)) == StartAnew(int(NOW), 10)
 
 
 def test_the_fence_is_the_streams_sequence_only_where_the_stream_is_ours_alone() -> None:
@@ -148,9 +152,26 @@ def test_reading_back_opens_again_where_the_world_has_changed(end: Tail, why: st
 
 
 def test_a_new_epoch_is_later_than_any_that_was_published_in() -> None:
-    assert next_epoch(None, None) == 1
-    assert next_epoch(checkpoint(1, epoch=2), tail(1, epoch=4)) == 5
-    assert next_epoch(checkpoint(1, epoch=None), None) == 1
+    assert next_epoch(None, None, NOW) == 1
+    assert next_epoch(checkpoint(1, epoch=2), tail(1, epoch=4), NOW) == 5
+    assert next_epoch(checkpoint(1, epoch=2), tail(), NOW) == 3
+    assert next_epoch(checkpoint(1, epoch=None), None, NOW) == 1
+    assert next_epoch(None, Tail(CREATED, 0, 0), NOW) == 1
+
+
+def test_where_an_earlier_life_may_have_published_in_any_epoch_the_time_is_a_new_one() -> None:
+    assert opening(tail()) == StartAnew(1_790_000_000, 10)
+    assert opening(tail(), new_start=True) == StartAnew(1_790_000_000, 10)
+    assert next_epoch(None, tail(), NOW) == 1_790_000_000
+    assert next_epoch(checkpoint(1, epoch=None), tail(), NOW) == 1_790_000_000
+
+
+def test_the_position_of_a_watcher_that_stands_still_is_the_latest_of_the_last_epoch() -> None:
+    memory = Reached(event_token(9), 1)
+    assert latest(None, None) is None
+    assert latest(checkpoint(5, epoch=1), tail(7, epoch=1), memory) == event_token(9)
+    assert latest(checkpoint(5, epoch=2), tail(7, epoch=1), memory) == event_token(5)
+    assert latest(checkpoint(5, epoch=None), tail(7, epoch=3)) == event_token(7)
 
 
 def test_a_checkpoint_of_another_collection_or_of_the_future_is_refused() -> None:

@@ -20,9 +20,10 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.lifecycle import Desired, State
+from app.domain.position import Checkpoint
 from app.domain.watcher import CheckpointPlace, Source, Start, StoredWatcher, Watcher
 from app.registry import Registry
-from tests.fakes import BEGIN
+from tests.fakes import BEGIN, mark_token
 from tests.unit.world import Fakes, until, until_state, watcher
 
 ORDERS = watcher("orders")
@@ -187,7 +188,7 @@ async def test_a_watcher_stays_with_its_collection(fakes: Fakes, registry: Regis
 
 async def test_a_replacement_that_cannot_be_stored_leaves_the_old_one_running(fakes: Fakes, registry: Registry) -> None:
     await running(registry)
-    store, fakes.watchers.replace = fakes.watchers.replace, _unreachable  # type: ignore[method-assign]
+    store, fakes.watchers.replace = fakes.watchers.replace, _unreachable  # type: ignore[assignment, method-assign]
     with pytest.raises(Unavailable):
         await registry.put(replace(ORDERS, sink=replace(ORDERS.sink, operations=("delete",))))
     fakes.watchers.replace = store  # type: ignore[method-assign]
@@ -303,7 +304,7 @@ async def test_no_watcher_watches_where_another_keeps_its_position(fakes: Fakes,
 async def test_the_file_wins_over_the_store_and_its_former_watchers_go(fakes: Fakes) -> None:
     gone = StoredWatcher(watcher("gone"), origin="file")
     edited = StoredWatcher(ORDERS, desired=Desired.PAUSED, origin="file", revision=4)
-    fakes.watchers.stored = {"gone": gone, "orders": edited, "kept": StoredWatcher(watcher("kept"))}
+    fakes.watchers.put(gone, edited, StoredWatcher(watcher("kept")))
     changed = replace(ORDERS, sink=replace(ORDERS.sink, operations=("insert",)))
     registry = fakes.registry(from_file=[changed, watcher("new")])
     registry.start()
@@ -320,7 +321,7 @@ async def test_the_file_wins_over_the_store_and_its_former_watchers_go(fakes: Fa
 
 async def test_of_two_in_the_file_that_overlap_one_runs_and_one_says_why_not(fakes: Fakes) -> None:
     rival = replace(watcher("rival"), sink=ORDERS.sink)
-    registry = fakes.registry(from_file=[rival, ORDERS])
+    registry = fakes.registry(from_file=[ORDERS, rival])
     registry.start()
     await until_state(registry, "orders", State.RUNNING)
     status = (await registry.watcher("rival")).status
@@ -434,31 +435,37 @@ async def test_a_watcher_that_the_file_sends_to_another_stream_goes_on_there(fak
     after = fakes.registry(from_file=[moved])
     fakes.stream().misfortune = SinkUnavailable("connection refused")
     after.start()
-    await until(lambda: "of the configuration file: connection refused" in str(after.ready()))
-    with pytest.raises(Unavailable, match="of the configuration file: connection refused"):
-        await after.resume("orders")
+    await until_state(after, "orders", State.RETRYING)
     fakes.stream().misfortune = None
     await until(lambda: len(fakes.stream("SALES").messages) == 2)
-    assert after.ready() is None
     assert fakes.stream().published() == published
     assert fakes.stream("SALES").published() == missed
     await after.close()
 
 
 async def test_one_watcher_of_the_file_that_cannot_be_stored_holds_back_no_other(fakes: Fakes) -> None:
-    moved = replace(ORDERS, sink=replace(ORDERS.sink, stream="SALES", subject="SALES.{operation}"))
-    fakes.watchers.stored = {"orders": StoredWatcher(ORDERS, origin="file")}
-    fakes.stream().misfortune = NotAuthorised("may not look at ORDERS")
+    moved = replace(ORDERS, checkpoint=CheckpointPlace("resume-tokens", "taken"))
+    fakes.watchers.put(StoredWatcher(ORDERS, origin="file"))
+    fakes.mongo.places = {
+        "resume-tokens.orders": {"newest": Checkpoint(mark_token(1), watcher="orders")},
+        "resume-tokens.taken": {"newest": Checkpoint(mark_token(1), watcher="another")},
+    }
     registry = fakes.registry(from_file=[moved, watcher("items")])
     registry.start()
     await until_state(registry, "items", State.RUNNING)
-    assert registry.ready() == "orders, of the configuration file: may not look at ORDERS"
+    assert "orders, of the configuration file: resume-tokens.taken holds a position" in str(registry.ready())
+    assert not (await registry.health()).up
+    with pytest.raises(Unavailable, match="of the configuration file"):
+        await registry.resume("orders")
     assert [view.stored.name for view in await registry.watchers()] == ["items"]
+    fakes.mongo.places["resume-tokens.taken"].clear()
+    await until_state(registry, "orders", State.RUNNING)
+    assert registry.ready() is None
     await registry.close()
 
 
 async def test_a_call_right_after_the_start_waits_for_the_watchers_instead_of_refusing(fakes: Fakes) -> None:
-    fakes.watchers.stored = {"orders": StoredWatcher(ORDERS)}
+    fakes.watchers.put(StoredWatcher(ORDERS))
     registry = fakes.registry()
     registry.start()
     assert [view.stored.name for view in await registry.watchers()] == ["orders"]
@@ -470,7 +477,7 @@ async def test_a_call_right_after_the_start_waits_for_the_watchers_instead_of_re
 
 
 async def test_watchers_that_are_not_loaded_are_not_said_to_be_absent(fakes: Fakes) -> None:
-    fakes.watchers.stored = {"orders": StoredWatcher(ORDERS)}
+    fakes.watchers.put(StoredWatcher(ORDERS))
     fakes.watchers.reachable = False
     registry = fakes.registry()
     registry.start()
@@ -499,7 +506,7 @@ async def test_a_removal_whose_checkpoint_cannot_be_deleted_changes_nothing(fake
 
 
 async def test_what_nobody_expected_stops_neither_the_probes_nor_following_the_store(fakes: Fakes) -> None:
-    fakes.watchers.stored = {"orders": StoredWatcher(ORDERS)}
+    fakes.watchers.put(StoredWatcher(ORDERS))
     fakes.watchers.misfortune = fakes.oplog.misfortune = RuntimeError("boom")
     registry = fakes.registry()
     registry.start()

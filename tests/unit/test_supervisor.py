@@ -26,10 +26,14 @@ def fakes() -> Fakes:
 
 
 def task(fakes: Fakes, wanted: bool = True, **tuning) -> WatcherTask:
-    async def still_wanted(_: StoredWatcher) -> bool:
-        return wanted
+    class Alone:
+        async def still_wanted(self, stored: StoredWatcher) -> bool:
+            return wanted
 
-    return Supervisor(fakes.world(**tuning), still_wanted).adopt(STORED)
+        async def followed(self) -> bool:
+            return False
+
+    return Supervisor(fakes.world(**tuning), Alone()).adopt(STORED)
 
 
 async def test_trouble_is_retried_until_it_passes(fakes: Fakes) -> None:

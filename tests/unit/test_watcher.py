@@ -75,9 +75,25 @@ def test_a_start_that_means_nothing_is_refused(start: dict[str, Any]) -> None:
         start_from_document(start)
 
 
-def test_the_digest_changes_with_anything() -> None:
-    assert ORDERS.digest() == Watcher("orders", Source("shop", "orders")).with_defaults().digest()
-    assert ORDERS.digest() != replace(ORDERS, sink=replace(ORDERS.sink, replicas=3)).digest()
+def test_a_route_is_stream_subject_and_what_is_selected() -> None:
+    route = ORDERS.route
+    assert route == Watcher("orders", Source("shop", "orders")).with_defaults().route
+    assert (
+        route == replace(ORDERS, sink=replace(ORDERS.sink, replicas=3, operations=ORDERS.sink.operations[::-1])).route
+    )
+    others = (
+        replace(ORDERS, sink=replace(ORDERS.sink, stream="SALES")),
+        replace(ORDERS, sink=replace(ORDERS.sink, subject="a.{operation}")),
+        replace(ORDERS, sink=replace(ORDERS.sink, operations=("insert",))),
+        replace(ORDERS, source=replace(ORDERS.source, pipeline=({"$match": {"operationType": "insert"}},))),
+        replace(ORDERS, source=replace(ORDERS.source, show_expanded_events=True)),
+    )
+    assert len({other.route for other in others} | {route}) == 6
+    assert others[0].on_route(route).space == ORDERS.space
+
+
+def test_a_token_counts_in_capitals_however_it_was_written() -> None:
+    assert start_from_document({"token": event_token(1).lower()}) == Start("token", event_token(1))
 
 
 @pytest.mark.parametrize(

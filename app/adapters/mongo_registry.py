@@ -1,0 +1,213 @@
+"""The registry of watchers, kept in MongoDB and shared by every instance on the same state database.
+
+Three collections: `watchers`; `registry`, one document that counts the changes; `instances`, who is alive and how far
+each has followed. A change is a transaction that first counts itself, so that changes come one after another and each
+sees all before it. Not its business: what a watcher means (`domain/watcher.py`), following the store (`roster.py`).
+"""
+
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError, OperationFailure
+
+from app.adapters import mongo_errors
+from app.adapters.mongo_store import DURABLE, guarded
+from app.domain.errors import Conflict, NotFound, StoreUnavailable
+from app.domain.lifecycle import Desired
+from app.domain.watcher import StoredWatcher, from_document, to_document
+from app.ports import ALIVE_SECONDS, Check
+
+if TYPE_CHECKING:
+    from motor.motor_asyncio import AsyncIOMotorClientSession, AsyncIOMotorCollection, AsyncIOMotorDatabase
+
+    Collection = AsyncIOMotorCollection[Mapping[str, Any]]
+    Body = Callable[[AsyncIOMotorClientSession, int], Awaitable[None]]
+
+_COUNTER: Final = "revision"
+_FORGOTTEN_SECONDS: Final = 3600
+_IN_ORDER: Final = [("added", 1), ("_id", 1)]
+
+
+class MongoWatcherStore:
+    """`WatcherStore`: in `watchers` the `_id` is the watcher's name.
+
+    The pipeline is stored as JSON text, since its keys begin with $ and hold dots.
+    """
+
+    def __init__(self, database: "AsyncIOMotorDatabase[Mapping[str, Any]]") -> None:
+        self._client = database.client
+        self._watchers: Collection = database.get_collection("watchers", **DURABLE)
+        self._registry: Collection = database.get_collection("registry", **DURABLE)
+        self._instances: Collection = database.get_collection("instances", **DURABLE)
+        self._ready = False
+
+    async def load(self) -> list[StoredWatcher]:
+        with self._guarded("reading the watchers"):
+            documents = await self._watchers.find(sort=_IN_ORDER).to_list(None)
+        return [self._restored(document) for document in documents]
+
+    async def get(self, name: str) -> StoredWatcher | None:
+        with self._guarded("reading a watcher"):
+            document = await self._watchers.find_one({"_id": name})
+        return None if document is None else self._restored(document)
+
+    async def revision(self) -> int:
+        with self._guarded("reading the registry's revision"):
+            counter = await self._registry.find_one({"_id": _COUNTER})
+        return 0 if counter is None else int(counter["value"])
+
+    async def insert(self, stored: StoredWatcher, check: Check | None = None) -> StoredWatcher:
+        async def body(session: "AsyncIOMotorClientSession", revision: int) -> None:
+            await self._checked(session, check)
+            try:
+                document = _as_stored(stored) | {"revision": revision, "added": revision}
+                await self._watchers.insert_one(document, session=session)
+            except DuplicateKeyError as error:
+                raise Conflict(f"there is a watcher {stored.name} already") from error
+
+        return self._restored(_as_stored(stored) | dict.fromkeys(("revision", "added"), await self._change(body)))
+
+    async def replace(
+        self, stored: StoredWatcher, *, expected_revision: int, check: Check | None = None
+    ) -> StoredWatcher:
+        async def body(session: "AsyncIOMotorClientSession", revision: int) -> None:
+            await self._checked(session, check)
+            there = await self._watchers.find_one({"_id": stored.name}, {"revision": 1}, session=session)
+            if there is None:
+                raise NotFound(f"there is no watcher {stored.name}")
+            if there["revision"] != expected_revision:
+                raise Conflict(
+                    f"watcher {stored.name} was changed meanwhile (revision {there['revision']}); look again"
+                )
+            document = _as_stored(stored) | {"revision": revision}
+            await self._watchers.replace_one({"_id": stored.name}, document, session=session)
+
+        return self._restored(_as_stored(stored) | {"revision": await self._change(body)})
+
+    async def began(self, name: str, revision: int) -> None:
+        with self._guarded("storing a watcher"):
+            took_back = {"$set": {"newStart": False, "begin": None}}
+            await self._watchers.update_one({"_id": name, "revision": revision}, took_back)
+
+    async def delete(self, name: str) -> int:
+        async def body(session: "AsyncIOMotorClientSession", _revision: int) -> None:
+            result = await self._watchers.delete_one({"_id": name}, session=session)
+            if not result.deleted_count:
+                raise NotFound(f"there is no watcher {name}")
+
+        return await self._change(body)
+
+    async def attend(self, instance: str, applied: int) -> None:
+        seen = [{"$set": {"applied": applied, "seen": "$$NOW"}}]
+        with self._guarded("saying that this instance is alive"):
+            result = await self._instances.update_one({"_id": instance}, seen, upsert=True)
+            if result.upserted_id is not None:
+                await self._instances.delete_many({"$expr": _seen_before(_FORGOTTEN_SECONDS)})
+
+    async def leave(self, instance: str) -> None:
+        with self._guarded("saying that this instance ends"):
+            await self._instances.delete_one({"_id": instance})
+
+    async def behind(self, instance: str, revision: int) -> int:
+        others = {
+            "_id": {"$ne": instance},
+            "applied": {"$lt": revision},
+            "$expr": {"$not": [_seen_before(ALIVE_SECONDS)]},
+        }
+        with self._guarded("looking for other instances"):
+            return int(await self._instances.count_documents(others))
+
+    async def _change(self, body: "Body") -> int:
+        """Make a change in its turn, with everything in it or nothing, and return its revision."""
+        revision = 0
+
+        async def counted(session: "AsyncIOMotorClientSession") -> None:
+            nonlocal revision
+            counter = await self._registry.find_one_and_update(
+                {"_id": _COUNTER}, {"$inc": {"value": 1}}, return_document=ReturnDocument.AFTER, session=session
+            )
+            if counter is None:
+                raise StoreUnavailable(f"the counter in {self._registry.full_name} is gone; try again")
+            revision = int(counter["value"])
+            await body(session, revision)
+
+        with self._guarded("changing the registry"):
+            await self._make_ready()
+            try:
+                async with await self._client.start_session() as session:
+                    await session.with_transaction(
+                        counted,
+                        read_concern=DURABLE["read_concern"],
+                        write_concern=DURABLE["write_concern"],
+                        read_preference=DURABLE["read_preference"],
+                    )
+            except StoreUnavailable:
+                self._ready = False
+                raise
+        return revision
+
+    async def _make_ready(self) -> None:
+        """Create what a transaction cannot create on every server, once: the collections and the counter."""
+        if self._ready:
+            return
+        highest = await self._watchers.find_one({}, {"revision": 1}, sort=[("revision", -1)])
+        first = {"value": highest["revision"] if highest is not None else 0}
+        with contextlib.suppress(DuplicateKeyError):
+            await self._registry.update_one({"_id": _COUNTER}, {"$setOnInsert": first}, upsert=True)
+        if highest is None:
+            try:
+                await self._watchers.database.create_collection("watchers", check_exists=False)
+            except OperationFailure as error:
+                if error.code != mongo_errors.NAMESPACE_EXISTS:
+                    raise
+        self._ready = True
+
+    async def _checked(self, session: "AsyncIOMotorClientSession", check: Check | None) -> None:
+        if check is not None:
+            documents = await self._watchers.find(sort=_IN_ORDER, session=session).to_list(None)
+            check([self._restored(document) for document in documents])
+
+    def _restored(self, document: Mapping[str, Any]) -> StoredWatcher:
+        try:
+            plain = dict(document["watcher"])
+            plain["source"] = plain["source"] | {"pipeline": json.loads(plain["source"]["pipeline"])}
+            return StoredWatcher(
+                watcher=from_document(plain),
+                desired=Desired(document["desired"]),
+                revision=document["revision"],
+                added=document.get("added", 0),
+                new_start=document["newStart"],
+                begin=document.get("begin"),
+                origin=document["origin"],
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreUnavailable(
+                f"watcher {document['_id']} in {self._watchers.full_name} cannot be read ({error!r}): a later "
+                "version of Changewire may have written it"
+            ) from error
+
+    def _guarded(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        return guarded(doing, f"readWrite on {self._watchers.database.name}")
+
+
+def _seen_before(seconds: float) -> dict[str, Any]:
+    """An expression: the document was last seen longer ago than that, by the server's clock."""
+    return {"$lt": ["$seen", {"$subtract": ["$$NOW", int(seconds * 1000)]}]}
+
+
+def _as_stored(stored: StoredWatcher) -> dict[str, Any]:
+    plain = to_document(stored.watcher)
+    plain["source"] = plain["source"] | {"pipeline": json.dumps(plain["source"]["pipeline"])}
+    return {
+        "_id": stored.name,
+        "watcher": plain,
+        "desired": stored.desired.value,
+        "revision": stored.revision,
+        "added": stored.added,
+        "newStart": stored.new_start,
+        "begin": stored.begin,
+        "origin": stored.origin,
+    }
