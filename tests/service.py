@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -42,8 +43,6 @@ ROOT = Path(__file__).resolve().parent.parent
 POLL_SECONDS = 0.05
 FETCH = 500
 HEADER = "Nats-Msg-Id"
-# Services are started so often that compiling them anew each time, where bytecode is not kept, would cost minutes.
-_BYTECODE = tempfile.TemporaryDirectory(prefix="changewire-bytecode-", ignore_cleanup_errors=True)
 
 # Ends with the test run, even where that is killed; see `app/embedded.py`.
 _DIES_WITH_PARENT = """\
@@ -54,6 +53,15 @@ if sys.platform == "linux":
         sys.exit("the parent is gone")
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
+
+
+@cache
+def bytecode() -> tempfile.TemporaryDirectory[str]:
+    """Where all services of a test run keep their bytecode: compiling them anew at each start would cost minutes.
+
+    Made when asked for: this module is a program too, and one that is killed removes nothing.
+    """
+    return tempfile.TemporaryDirectory(prefix="changewire-bytecode-", ignore_cleanup_errors=True)
 
 
 async def until(condition: Callable[[], object | Awaitable[object]], what: str, *, within: float = 30.0) -> Any:
@@ -306,7 +314,7 @@ class Stage:
         environment = {
             **inherited,
             "PYTHONPATH": str(ROOT),
-            "PYTHONPYCACHEPREFIX": _BYTECODE.name,
+            "PYTHONPYCACHEPREFIX": bytecode().name,
             "MONGO_URI": self.mongo_uri,
             "NATS_URL": self.nats_url,
             **{f"CHANGEWIRE_{name.upper()}": str(value) for name, value in asked.items()},
