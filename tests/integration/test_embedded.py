@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nats
@@ -23,7 +24,7 @@ from app import embedded
 from app.embedded import MongoServer, NatsServer, NotAvailable, Server, StartError, find_program
 from tests.conftest import MakeMongo, MakeNats
 
-KINDS = [MongoServer, NatsServer]
+KINDS: list[type[Server]] = [MongoServer, NatsServer]
 
 
 async def test_mongod_is_a_writable_replica_set(mongo_server: MongoServer, mongo_uri: str, database: str) -> None:
@@ -204,12 +205,24 @@ async def test_bad_arguments_are_told_in_the_servers_own_words() -> None:
 
 
 def test_missing_wheel_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(NotAvailable, match=r"changewire\[embedded\].*MONGO_URI"):
-        find_program("no-such-distribution", "mongod", "MONGO_URI")
-    monkeypatch.setattr("platform.machine", lambda: "arm64")
-    with pytest.raises(NotAvailable, match=r"arm64.*MONGO_URI and NATS_URL"):
-        find_program("no-such-distribution", "mongod", "MONGO_URI")
+    for kind in KINDS:
+        assert any(each.startswith(kind.distribution) for each in extras["embedded"])
+        monkeypatch.setattr(kind, "distribution", "no-such-distribution")
+        monkeypatch.setattr("platform.machine", lambda: "x86_64")
+        with pytest.raises(NotAvailable, match=rf"pip install 'changewire\[embedded\]', or set {kind.setting}"):
+            find_program(kind)
+        monkeypatch.setattr("platform.machine", lambda: "riscv64")
+        with pytest.raises(NotAvailable, match=r"no .* wheel .*riscv64.*MONGO_URI and NATS_URL"):
+            find_program(kind)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(NotAvailable, match=r"changewire\[embedded\]"):
+        find_program(NatsServer)  # has a wheel for it, unlike mongod
+    with pytest.raises(NotAvailable, match="no mongod wheel"):
+        find_program(MongoServer)
 
 
 def script(path: Path, text: str) -> Path:
