@@ -68,6 +68,10 @@ def read(path: Path) -> ConnectorFile:
         if len(raw) > _MAX_BYTES:
             raise ConnectorFileError(f"{path}: is larger than 16 MiB; that is no configuration file")
         text = raw.decode("utf-8-sig")
+    except IsADirectoryError:
+        raise ConnectorFileError(
+            f"{path}: is a directory, not a file. Containers get one where the file to be mounted is not there"
+        ) from None
     except OSError as error:
         raise ConnectorFileError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

@@ -32,8 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="keep the servers' data here between runs; else temporary"
     )
-    parser.add_argument("--port", type=_port, default=8080, help="of the HTTP interface (default 8080; 0: a free one)")
-    parser.add_argument("--rate", type=_rate, default=2.0, metavar="N", help="writes per second (default 2)")
+    parser.add_argument(
+        "--port", type=_port, default=8080, help="of the HTTP interface (default 8080; 0: any free one)"
+    )
+    parser.add_argument(
+        "--rate", type=_rate, default=2.0, metavar="N", help=f"writes per second, up to {MAX_RATE} (default 2)"
+    )
     parser.add_argument(
         "--for",
         type=_seconds,
@@ -70,7 +74,8 @@ class Demo:
 
         logging.configure("warning", "console", stream=sys.stderr)
         async with contextlib.AsyncExitStack() as stack:
-            sockets = listen("127.0.0.1", self.port)
+            by_make = ' (make demo ARGS="--port 0")' if "MAKELEVEL" in os.environ else ""
+            sockets = listen("127.0.0.1", self.port, instead=f"take any free port with --port 0{by_make}")
             for each in sockets:
                 stack.callback(each.close)
             self.port = sockets[0].getsockname()[1]

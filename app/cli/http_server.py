@@ -57,8 +57,11 @@ def server(app: FastAPI, settings: Settings) -> Server:
     )
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Take the address, before anything else is started. Raises CommandError in a sentence."""
+def listen(host: str, port: int, *, instead: str = "choose another port") -> list[socket.socket]:
+    """Take the address, before anything else is started. Raises CommandError in a sentence.
+
+    `instead` is what to do about a port in use besides freeing it.
+    """
     where = f"{host or 'every address'}, port {port}"
     try:
         if not host:
@@ -71,7 +74,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
         raise CommandError(f"{host} is not an address of this machine ({error.strerror})", MISUSE) from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise CommandError(f"{where} is in use by another program; stop it or choose another port") from error
+            raise CommandError(f"{where} is in use by another program; stop it or {instead}") from error
         if error.errno == errno.EADDRNOTAVAIL:
             raise CommandError(f"{host} is not an address of this machine", MISUSE) from error
         raise CommandError(f"{where} cannot be served ({error.strerror})") from error

@@ -22,12 +22,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve; 0 after a complete stop, 1 where the drain did not finish in time."""
-    from app import logging
+    from app import connector_yaml, logging
     from app.settings import SettingsError, load
 
     try:
         settings = load(arguments.config)
-    except SettingsError as error:
+        if settings.connector is None and settings.config_file.is_dir():  # else passed over, as if there were none
+            connector_yaml.read(settings.config_file)
+    except (SettingsError, connector_yaml.ConnectorFileError) as error:
         raise CommandError("the settings cannot be used\n  " + "\n  ".join(error.problems), MISUSE) from None
     logging.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
 

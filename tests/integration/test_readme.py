@@ -87,6 +87,10 @@ async def test_the_walk_through_does_what_it_says(demo: Demo) -> None:
     assert "no watcher new-orders" in await demo.shell(status)
 
 
+def test_a_taken_port_is_answered_as_the_demo_answers_it() -> None:
+    assert 'make demo ARGS="--port 0"' in (ROOT / "README.md").read_text()
+
+
 async def test_a_demo_that_ends_by_itself_has_counted_every_write_once_and_in_order() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "app", "demo", "--port", "0", "--rate", "200", "--for", "3", cwd=ROOT,

@@ -89,27 +89,43 @@ def test_bad_settings_are_two_and_one_line_each(
     assert SECRET not in said
 
 
-@pytest.mark.parametrize("command", ["serve", "demo"])
+TAKE_ANY = "take any free port with --port 0"
+BY_MAKE = ' (make demo ARGS="--port 0")'
+
+
+@pytest.mark.parametrize(
+    ("command", "variables", "instead"),
+    [("serve", {}, "choose another port"), ("demo", {}, TAKE_ANY), ("demo", {"MAKELEVEL": "1"}, TAKE_ANY + BY_MAKE)],
+)
 def test_port_in_use_is_one_line_before_anything_starts(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, variables: dict[str, str], instead: str, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        arguments = ["--port", port] if command == "demo" else []
+        environment = child_environment(SERVER_ADDR=f"127.0.0.1:{port}")
+        environment.pop("MAKELEVEL", None)
         done = subprocess.run(
-            [sys.executable, "-m", "app", command, *arguments],
-            env=child_environment(SERVER_ADDR=f"127.0.0.1:{port}"),
+            [sys.executable, "-m", "app", command, *(["--port", port] if command == "demo" else [])],
+            cwd=tmp_path,
+            env=environment | variables,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == f"changewire: 127.0.0.1, port {port} is in use by another program; stop it or choose another port\n"
-    )
+    assert done.stderr == f"changewire: 127.0.0.1, port {port} is in use by another program; stop it or {instead}\n"
+
+
+def test_directory_in_the_place_of_the_file_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CONFIG_FILE", raising=False)
+    (tmp_path / "connector.yaml").mkdir()
+    assert main(["serve"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("changewire: the settings cannot be used\n  connector.yaml: is a directory, not a file. ")
 
 
 async def test_service_that_does_not_start_and_bad_certificates_are_told(tmp_path: Path) -> None:

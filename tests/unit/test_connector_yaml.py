@@ -173,5 +173,7 @@ def test_reading_a_file(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConnectorFileError, match="is not UTF-8 text"):
         read(path)
-    with pytest.raises(ConnectorFileError, match="cannot be read"):
+    with pytest.raises(ConnectorFileError, match="is a directory, not a file"):
         read(tmp_path)
+    with pytest.raises(ConnectorFileError, match="cannot be read"):
+        read(tmp_path / "absent.yaml")
