@@ -30,6 +30,8 @@ MONGO_PORT, NATS_PORT = 27117, 4322
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
+CATCH_UP_SECONDS = 3
+"""How long Ctrl-C waits for what is in flight, so that the last count does not look like a loss."""
         "--data", type=Path, metavar="DIR", help="keep the servers' data here between runs; else temporary"
     )
     parser.add_argument(
@@ -176,7 +178,7 @@ class Demo:
         import nats
         from pymongo import MongoClient
 
-        from app.cli.traffic import STREAM, Consumer, Writer, compare
+        from app.cli.traffic import STREAM, Consumer, Writer, compare, counted, on_their_way, shortfall, totals
 
         run = secrets.token_hex(2)
         client: MongoClient[dict[str, Any]] = MongoClient(mongo_uri)
@@ -194,25 +196,35 @@ class Demo:
             asyncio.get_running_loop().call_later(self.seconds, self.stop.set)
         await writer.write_until(self.stop)
         if self.seconds is None:
-            consumer.show_passed_over()
-            self.show(f"\n{len(writer.written):,} writes, {len(consumer.received):,} messages. Stopping …")
-            return OK
-        await self._until_all_came(writer, consumer)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CATCH_UP_SECONDS):
+                    await self._until_all_came(writer, consumer)
+        else:
+            await self._until_all_came(writer, consumer)
+            await asyncio.sleep(0.5)  # a moment longer for what would be too much
         consumer.show_passed_over()
-        verdict = compare(writer.written, consumer.received, writer.uncertain)
+        slow = shortfall(len(writer.written), writer.seconds, self.rate)
+        if slow:
+            self.show(f"\n{slow}.")
         if writer.error:
-            self.show(f"{len(writer.uncertain):,} writes ended in an error, the last one: {writer.error}")
+            errors = counted(len(writer.uncertain), "write")
+            self.show(f"{errors} ended in an error, the last one: {writer.error}")
+        if self.seconds is None:
+            late = on_their_way(writer.written, consumer.received, writer.uncertain)
+            rest = f", {late:,} still on {'its' if late == 1 else 'their'} way" if late else ""
+            self.show(f"\n{totals(len(writer.written), len(consumer.received))}{rest}. Stopping …")
+            return OK
+        verdict = compare(writer.written, consumer.received, writer.uncertain)
         self.show(f"\n{'OK' if verdict.right else 'WRONG'}: {verdict}")
         return OK if verdict.right else FAILED
 
     async def _until_all_came(self, writer: Any, consumer: Any) -> None:
-        """Wait for what is missing, and then a moment longer for what would be too much."""
+        """Wait for what is missing, until nothing more comes."""
         wanted = len(writer.written) - len(writer.uncertain)
         with contextlib.suppress(TimeoutError):
             while len(consumer.received) < wanted:
                 consumer.arrived.clear()
                 await asyncio.wait_for(consumer.arrived.wait(), SILENT_SECONDS)
-        await asyncio.sleep(0.5)
 
     def _introduce(self, mongo_uri: str, nats_url: str, mongod: str, nats_server: str) -> None:
         from app.logging import redact

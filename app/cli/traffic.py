@@ -22,6 +22,8 @@ from pymongo.errors import PyMongoError
 DATABASE, COLLECTION, STREAM = "shop", "orders", "ORDERS"
 LINES_PER_SECOND = 20
 _CHUNK = 200
+_REACHED = 0.9
+"""The part of the rate that counts as having reached it."""
 _TABLES = 12
 _ITEMS = {"soup": 6.9, "bread": 2.5, "salad": 8.2, "tea": 3.0, "coffee": 3.4, "cake": 4.8}
 _STEPS = {"new": "paid", "paid": "packed", "packed": "shipped", "shipped": "delivered"}
@@ -53,6 +55,8 @@ class Writer:
         self.uncertain: set[Key] = set()
         """Writes that ended in an error: each may or may not have happened."""
         self.error: str | None = None
+        self.seconds = 0.0
+        """How long it has been writing."""
         self._orders = client[DATABASE][COLLECTION]
         self._open: list[Order] = []
         self._count = 0
@@ -65,7 +69,8 @@ class Writer:
             due = int((clock() - begun) * self.rate) + 1 - done
             if due > 0:
                 done += min(due, _CHUNK)
-                await asyncio.to_thread(self._write_some, min(due, _CHUNK))
+                await asyncio.to_thread(self._write_some, min(due, _CHUNK), stop)
+                self.seconds = clock() - begun
                 continue
             wait = max(0.001, begun + done / self.rate - clock())
             try:
@@ -73,8 +78,10 @@ class Writer:
             except TimeoutError:
                 continue
 
-    def _write_some(self, count: int) -> None:
+    def _write_some(self, count: int, stop: asyncio.Event) -> None:
         for _ in range(count):
+            if stop.is_set():  # of a thread's business with an event, only asking is safe
+                return
             key, act = self._next()
             self.written.append(key)
             try:
@@ -202,6 +209,28 @@ def line(subject: str, sequence: int, event: dict[str, Any], now: float) -> str:
     return f"  {subject:<15} #{sequence:<6} {key}  {what.get(operation, operation):<36} {max(took, 0):5.0f} ms"
 
 
+def counted(number: int, thing: str) -> str:
+    """The number with its thing, in the plural where that is due."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def totals(written: int, received: int) -> str:
+    """What was written and what was received, in one phrase."""
+    return f"{counted(written, 'write')}, {counted(received, 'message')}"
+
+
+def on_their_way(written: Sequence[Key], received: Sequence[Key], uncertain: set[Key]) -> int:
+    """How many writes have not come out yet."""
+    return len(set(written) - uncertain - set(received))
+
+
+def shortfall(written: int, seconds: float, rate: float) -> str | None:
+    """A sentence where clearly fewer writes a second were made than were asked for."""
+    if written >= _REACHED * rate * seconds:
+        return None
+    return f"{written / seconds:,.0f} writes a second are what this machine made of the {rate:,g} asked for"
+
+
 @dataclass
 class Verdict:
     """How what was received compares with what was written."""
@@ -219,8 +248,8 @@ class Verdict:
 
     def __str__(self) -> str:
         if self.right:
-            return f"{self.written:,} writes, {self.received:,} messages: every one once, in order"
-        said = [f"{self.written:,} writes, {self.received:,} messages"]
+            return f"{totals(self.written, self.received)}: every one once, in order"
+        said = [totals(self.written, self.received)]
         for name in ("lost", "doubled", "unknown", "reordered"):
             keys: list[Key] = getattr(self, name)
             if keys:

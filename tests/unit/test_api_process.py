@@ -26,7 +26,7 @@ from app import logging as our_logging
 from app.__main__ import COMMANDS, main
 from app.cli import CommandError
 from app.cli.http_server import listen, server
-from app.cli.traffic import Key, compare, key_of, line
+from app.cli.traffic import Key, compare, key_of, line, on_their_way, shortfall, totals
 from app.settings import Settings
 
 SECRET = "hunter2hunter2"
@@ -308,6 +308,20 @@ def test_keys_and_lines_of_messages() -> None:
         "operationType": "insert", "documentKey": {"_id": "r-1"}, "wallTime": {"$date": "2023-11-14T22:13:20.5Z"},
         "fullDocument": {"number": 1, "table": 4, "quantity": 2, "item": "soup", "total": 13.8},
     }  # fmt: skip
+def test_one_is_no_plural_and_what_is_in_flight_is_no_loss() -> None:
+    assert totals(1, 1) == "1 write, 1 message"
+    assert totals(2, 1_000) == "2 writes, 1,000 messages"
+    assert str(compare([A], [A])) == "1 write, 1 message: every one once, in order"
+    assert on_their_way([A, B, C], [A], {B}) == 1
+
+
+def test_rate_that_was_not_reached_is_told_and_one_that_was_is_not() -> None:
+    assert shortfall(9_000, 3, 5_000) == "3,000 writes a second are what this machine made of the 5,000 asked for"
+    assert shortfall(15_000, 3, 5_000) is None
+    assert shortfall(1, 0.01, 0.5) is None
+    assert shortfall(0, 0, 2) is None
+
+
     update = insert | {
         "operationType": "update",
         "updateDescription": {"updatedFields": {"number": 2, "status": "paid"}},
