@@ -8,9 +8,16 @@ Reading order: `relay.py`, `domain/position.py`, `ports.py`, `supervisor.py`, `r
 MongoDB and NATS really answer, `api/` for HTTP, and `main.py` for how all of it is put together.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+__version__: str
 
-try:
-    __version__ = version("changewire")
-except PackageNotFoundError:  # running from a checkout that was never installed
-    __version__ = "0.0.0"
+
+def __getattr__(name: str) -> object:
+    """`__version__`, looked up when it is asked for: that takes as long as Python needs to start."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("changewire")
+    except PackageNotFoundError:  # running from a checkout that was never installed
+        return "0.0.0"

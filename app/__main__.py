@@ -1,17 +1,14 @@
 """The command line: finds the command and runs it. What a command does is in its module below `app/cli/`.
 
-Exit codes: 0 fine, 1 failed, 2 misuse (wrong arguments or settings).
+Exit codes: 0 fine, 1 failed, 2 misuse (wrong arguments or settings), 128 + its number where a signal ended it (130:
+Ctrl-C). Little is imported here, and before anything else the command is guarded against signals.
 """
 
-import argparse
-import importlib
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 
-from app import __version__
-from app.cli import FAILED, MISUSE, CommandError
+from app.cli import FAILED, MISUSE, CommandError, signals
 
 COMMANDS = {
     "serve": "run the service",
@@ -22,29 +19,36 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code; without `argv` as this process, whose signals it then takes over."""
+    if argv is None:
+        signals.guard()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] in (["-h"], ["--help"], ["help"]):
         print(_usage())
         return 0
     if arguments[:1] in (["-V"], ["--version"]):
+        from app import __version__
+
         print(f"changewire {__version__}")
         return 0
     if not arguments:
         print(_usage(), file=sys.stderr)
         return MISUSE
     name, *rest = arguments
+    if name.startswith("-"):
+        return _fail(f"there is no option {name}; options of a command follow it; see changewire --help", MISUSE)
     if name not in COMMANDS:
+        from difflib import get_close_matches
+
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         return _fail(f"there is no command {name}; {hint}", MISUSE)
-    command = importlib.import_module(f"app.cli.{name}")
-    parser = argparse.ArgumentParser(
-        prog=f"changewire {name}",
-        description=command.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    from importlib import import_module
+
+    from app.cli.arguments import Parser
+
+    command = import_module(f"app.cli.{name}")
+    parser = Parser(prog=f"changewire {name}", description=command.__doc__)
     command.configure(parser)
     parsed = parser.parse_args(rest)
     try:
@@ -52,8 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except CommandError as error:
         return _fail(str(error), error.code)
-    except KeyboardInterrupt:
-        return _fail("interrupted", FAILED)
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -68,7 +70,7 @@ def _usage() -> str:
         "Relays MongoDB change streams to NATS JetStream: once, in order, and fast.\n\n"
         f"commands:\n{commands}\n\n"
         "changewire COMMAND --help tells more of one; changewire --version prints the version.\n"
-        "Exit codes: 0 fine, 1 failed, 2 misuse."
+        "Exit codes: 0 fine, 1 failed, 2 misuse, 130 interrupted (128 + the number of the signal)."
     )
 
 

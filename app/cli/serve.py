@@ -1,6 +1,10 @@
 """Run the service until it gets SIGTERM or SIGINT (Ctrl-C), then finish what is in flight and end.
 
-Settings come from the environment, a .env file, and the predecessor's configuration file.
+Settings come from the environment, a .env file, and the predecessor's configuration file (CONFIG_FILE, default
+connector.yaml, read where it exists); the former win. docs/settings.md lists all of them.
+
+Exit codes: 0 after a complete stop, 1 where the service could not start or CHANGEWIRE_DRAIN_SECONDS were not enough,
+2 for settings that cannot be used, 130 where Ctrl-C came before the service was up, or a second time (143: SIGTERM).
 """
 
 import argparse
@@ -9,7 +13,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.cli import MISUSE, OK, CommandError
+from app.cli import MISUSE, OK, CommandError, signals
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -60,21 +64,13 @@ async def _serve(settings: "Settings") -> int:
         raise CommandError(f"the settings cannot be used\n  {error}", MISUSE) from error
     http = server(app, settings)
 
-    asked: list[int] = []
-
-    def stop(number: int) -> None:
-        log.info("stopping", signal=signal.Signals(number).name, drain_seconds=settings.drain_seconds)
-        http.force_exit = http.force_exit or (bool(asked) and number == signal.SIGINT)
+    def stop(number: signal.Signals) -> None:
+        log.info("stopping", signal=number.name, drain_seconds=settings.drain_seconds)
         http.should_exit = True
-        asked.append(number)
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
+    signals.on_stop(stop)
     log.info("listening", addresses=[each.getsockname()[:2] for each in sockets])
     await http.serve(sockets=sockets)
-    if http.force_exit:
-        raise CommandError("stopped at once, without waiting for the batches in flight")
     if not getattr(app.state, "drained", True):
         raise CommandError(
             f"batches were still in flight after {settings.drain_seconds:g} seconds; the next start reads "
