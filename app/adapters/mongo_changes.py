@@ -20,9 +20,9 @@ from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo.errors import ConnectionFailure, NetworkTimeout, OperationFailure, PyMongoError
 
-from app.adapters import mongo_errors
+from app.adapters import mongo_errors, mongo_pipeline
 from app.adapters.mongo_trial import RAW, Pin, Reach, StreamTrial, pinned
-from app.domain.errors import SourceUnavailable
+from app.domain.errors import SourceRefused, SourceUnavailable
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Start, Watcher
 from app.ports import SourceBatch
@@ -44,6 +44,7 @@ class MongoChangeSource:
         self._reach = reach
         self._batch_size = batch_size
         self._namespace = watcher.source.namespace
+        self._reshaped = mongo_pipeline.reshapes(watcher.source.pipeline)
         self._trial = StreamTrial(watcher, reach)
         self._database = reach.client[watcher.source.database]
         self._session: AsyncIOMotorClientSession | None = None
@@ -183,8 +184,17 @@ class MongoChangeSource:
         events = [bytes(event.raw) for event in cursor[batch]]  # a copy only from 4 KiB on, where raw is a memoryview
         if self._skip_to is not None:
             events = self._later(events, self._skip_to)
+        if self._reshaped:
+            self._refuse_damage(events)
         self._position = max(self._position, cursor["postBatchResumeToken"]["_data"])
         return SourceBatch(events, self._position, reply["operationTime"].time, sum(map(len, events)))
+
+    def _refuse_damage(self, events: Sequence[bytes]) -> None:
+        """Stop at an event that the pipeline made useless; what the check before could not tell shows here."""
+        for event in events:
+            problem = mongo_pipeline.damage(RawBSONDocument(event), self._source)
+            if problem is not None:
+                raise SourceRefused(f"the pipeline of {self._namespace} {problem}")
 
     def _later(self, events: Sequence[bytes], token: str) -> list[bytes]:
         later = [event for event in events if RawBSONDocument(event)["_id"]["_data"] > token]

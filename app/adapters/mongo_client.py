@@ -9,10 +9,10 @@ Not its business: reading a stream (`mongo_changes.py`), keeping state (`mongo_s
 
 import asyncio
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -27,7 +27,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import monitoring
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
-from app.adapters import mongo_errors
+from app.adapters import mongo_errors, mongo_pipeline
 from app.adapters.mongo_changes import BATCH_SIZE, MongoChangeSource
 from app.adapters.mongo_registry import MongoWatcherStore
 from app.adapters.mongo_store import MongoCheckpointStore
@@ -41,7 +41,7 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.tokens import cluster_time, collection_uuid
-from app.domain.watcher import PUBLISHED, SYSTEM_DATABASES, Watcher
+from app.domain.watcher import SYSTEM_DATABASES, Watcher
 from app.ports import Observer
 
 PING_SECONDS: Final = 1.8
@@ -158,30 +158,80 @@ class MongoDeployment:
         trial = StreamTrial(watcher, self._reach)
         with _refusals(watcher, "source"):
             await trial.prepare(may_create=False)
+            await self._refuse_other_case(watcher)
             objection = await trial.objection()
         if objection is not None:
             part, words = objection
             field = "source.pipeline" if part == "pipeline" else "source"
             raise _invalid(field, f"MongoDB refuses the {part}: {words}")
-        if pipeline and trial.wire_version >= _DOCUMENTS_WIRE_VERSION:
-            await self._run_on_samples(watcher, pipeline)
+        await self._refuse_missing_images(watcher)
+        lost = mongo_pipeline.objection(pipeline)
+        if lost is None and mongo_pipeline.reshapes(pipeline) and trial.wire_version >= _DOCUMENTS_WIRE_VERSION:
+            lost = await self._lost_on_samples(watcher, pipeline)
+        if lost is not None:
+            raise _invalid("source.pipeline", lost)
 
-    async def _run_on_samples(self, watcher: Watcher, pipeline: list[dict[str, Any]]) -> None:
-        """Run the pipeline over made-up events, to see whether it leaves what the stream cannot do without.
+    async def _refuse_other_case(self, watcher: Watcher) -> None:
+        """Refuse a database that MongoDB would refuse to create: it tells no two apart by case alone."""
+        wanted = {"source.database": watcher.source.database, "checkpoint.database": watcher.checkpoint.database}
+        lower = [name.lower() for name in wanted.values()]
+        listed = await self._ask_or_none(
+            "admin",
+            {"listDatabases": 1, "nameOnly": True, "filter": {"$expr": {"$in": [{"$toLower": "$name"}, lower]}}},
+        )
+        there = [str(entry["name"]) for entry in (listed or {}).get("databases", ())]
+        for field, name in wanted.items():
+            twin = next((other for other in there if other.lower() == name.lower()), name)
+            if name not in there and twin != name:
+                problem = f"is {name}, but there is a database {twin}: MongoDB allows no two that differ in case alone"
+                raise _invalid(field, f"{problem}; write {twin}, or choose another name")
 
-        MongoDB itself finds that out only at the first event. A pipeline that cannot run on made-up values proves
-        nothing, and neither does one that filters all of them out.
+    async def _refuse_missing_images(self, watcher: Watcher) -> None:
+        """Refuse images that are required and that nobody switches on: the first change would end the stream."""
+        source, name = watcher.source, watcher.source.collection
+        required = [
+            field for field in ("full_document", "full_document_before_change") if getattr(source, field) == "required"
+        ]
+        if not required or source.pre_and_post_images:
+            return
+        listed = await self._ask_or_none(source.database, {"listCollections": 1, "filter": {"name": name}})
+        if listed is None:
+            return
+        found = listed["cursor"]["firstBatch"]
+        if found and found[0].get("options", {}).get("changeStreamPreAndPostImages", {}).get("enabled"):
+            return
+        images, quoted = "changeStreamPreAndPostImages: {enabled: true}", json.dumps(name)
+        state = "keeps no pre- and post-images" if found else "does not exist yet and would keep no images"
+        command = f"{{collMod: {quoted}, {images}}}" if found else f"{{create: {quoted}, {images}}}"
+        raise _invalid(
+            f"source.{required[0]}",
+            f"is `required`, but {source.namespace} {state}: set source.pre_and_post_images to true, run "
+            f"db.runCommand({command}) in {source.database}, or ask for `whenAvailable`",
+        )
+
+    async def _ask_or_none(self, database: str, command: dict[str, Any]) -> Mapping[str, Any] | None:
+        """Run a command whose answer helps, and is not open to every account. Raises Unavailable."""
+        try:
+            with pymongo.timeout(PING_SECONDS):
+                reply: Mapping[str, Any] = await self._client[database].command(command)
+        except PyMongoError as error:
+            if mongo_errors.passing(error):
+                raise Unavailable(f"MongoDB cannot be reached: {mongo_errors.words(error)}") from error
+            return None
+        return reply
+
+    async def _lost_on_samples(self, watcher: Watcher, pipeline: list[dict[str, Any]]) -> str | None:
+        """Run the pipeline over made-up events, and tell what it takes from them.
+
+        What only chooses events is left out, since it may choose none of them. A pipeline that cannot run on made-up
+        values proves nothing: the stream itself watches for what is missing (`mongo_changes.py`).
         """
-        samples = [_sample(watcher, operation) for operation in _SAMPLED]
-        events = await self._run(watcher, samples, pipeline)
+        stages = [stage for stage in pipeline if "$match" not in stage]
+        samples = [mongo_pipeline.sample(watcher, operation) for operation in mongo_pipeline.SAMPLED]
+        events = await self._run(watcher, samples, stages)
         if events is None:  # what fails on a delete may run on an insert
-            events = [event for one in samples for event in await self._run(watcher, [one], pipeline) or ()]
-        for event in events:
-            if event.get("_id") not in [sample["_id"] for sample in samples]:
-                problem = "removes or changes the event's _id, the resume token; MongoDB stops at the first event"
-                raise _invalid("source.pipeline", problem)
-            if event.get("operationType") not in _SAMPLED:
-                raise _invalid("source.pipeline", "removes or changes operationType, which the subject is made from")
+            events = [event for one in samples for event in await self._run(watcher, [one], stages) or ()]
+        return next(filter(None, (mongo_pipeline.loss(event, samples) for event in events)), None)
 
     async def _run(
         self, watcher: Watcher, samples: list[dict[str, Any]], pipeline: list[dict[str, Any]]
@@ -261,30 +311,6 @@ def _namespace_of(entry: Mapping[str, Any], uuid: Binary) -> str | None:
     if "renameCollection" in change:
         return str(change["renameCollection"])
     return next((f"{database}.{change[name]}" for name in ("drop", "create", "collMod") if name in change), None)
-
-
-_SAMPLED: Final = ("insert", "update", "replace", "delete", "drop", "rename", "dropDatabase", "invalidate")
-
-
-def _sample(watcher: Watcher, operation: str) -> dict[str, Any]:
-    """Make up a change event, for a pipeline to be tried on."""
-    namespace = {"db": watcher.source.database, "coll": watcher.source.collection}
-    document = {"_id": "sample"}
-    return {
-        "_id": {"_data": "82" + "0" * 16 + operation.encode().hex().upper()},
-        "operationType": operation,
-        "clusterTime": Timestamp(1, 1),
-        "wallTime": datetime.fromtimestamp(1, UTC),
-        "ns": namespace,
-        **({"documentKey": document} if operation in PUBLISHED else {}),
-        **({"fullDocument": document} if operation in ("insert", "update", "replace") else {}),
-        **({"fullDocumentBeforeChange": document} if operation in ("update", "replace", "delete") else {}),
-        **(
-            {"updateDescription": {"updatedFields": {}, "removedFields": [], "truncatedArrays": []}}
-            if operation == "update"
-            else {}
-        ),
-    }
 
 
 def _invalid(field: str, problem: str) -> Invalid:

@@ -36,6 +36,7 @@ TOKEN_NOT_FOUND: Final = 280
 HISTORY_LOST: Final = frozenset({286, 136})
 """ChangeStreamHistoryLost; CappedPositionLost, which a live cursor gets without a label."""
 NOT_AUTHORISED: Final = 13
+DATABASE_DIFFERS_IN_CASE: Final = 13297
 BAD_CREDENTIALS: Final = frozenset({11, 18, 8000})
 """UserNotFound, AuthenticationFailed, and Atlas's own."""
 
@@ -105,6 +106,8 @@ def unavailable(
     if isinstance(error, OperationFailure) and not isinstance(error, WTimeoutError):
         if error.code == NOT_AUTHORISED or error.code in BAD_CREDENTIALS:
             return not_authorised(error, grant=grant)
+        if error.code == DATABASE_DIFFERS_IN_CASE:
+            return SourceRefused(f"MongoDB allows no two databases that differ in case alone: {words(error)}")
         return kind(f"MongoDB failed while {doing}: {quiet_words(error)}")
     if isinstance(error, ServerSelectionTimeoutError):
         return kind(f"MongoDB cannot be reached: {words(error)}")

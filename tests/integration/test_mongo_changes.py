@@ -437,6 +437,31 @@ async def test_a_pipeline_that_spoils_the_token_is_refused_at_the_first_event(
     await source.close()
 
 
+@pytest.mark.parametrize(
+    ("stage", "field"),
+    [
+        ({"$replaceWith": {"$cond": ["$fullDocument.plain", "$$ROOT", {"_id": "$_id"}]}}, "operationType"),
+        ({"$set": {"operationType": {"$ifNull": ["$fullDocument.operation", "$operationType"]}}}, "operationType"),
+        ({"$set": {"clusterTime": {"$ifNull": ["$fullDocument.operation", "$clusterTime"]}}}, "clusterTime"),
+        ({"$set": {"ns.coll": {"$ifNull": ["$fullDocument.operation", "$ns.coll"]}}}, "ns"),
+        ({"$project": {"documentKey": {"$cond": ["$fullDocument.plain", 1, "$$REMOVE"]}}}, "operationType"),
+        ({"$set": {"documentKey": {"$ifNull": ["$fullDocument.operation", "$documentKey"]}}}, "documentKey"),
+    ],
+)
+async def test_a_pipeline_that_spoils_some_events_is_refused_at_the_first_of_them(
+    bench: Bench, stage: dict[str, Any], field: str
+) -> None:
+    source = bench.source(pipeline=(stage,))
+    await opened(source)
+    if "$set" in stage:
+        bench.orders.insert_one({"_id": 1})
+        await read_until(source, lambda events: bool(events))
+    bench.orders.insert_one({"_id": 2, "operation": "mine"})
+    with pytest.raises(SourceRefused, match=f"pipeline of .* the event's {field}, "):
+        await read_until(source, lambda events: False)
+    await source.close()
+
+
 async def test_an_expression_that_fails_on_a_document_does_not_quote_it(bench: Bench) -> None:
     source = bench.source(pipeline=({"$set": {"n": {"$toInt": "$fullDocument.name"}}},))
     await opened(source)

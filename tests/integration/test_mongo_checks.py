@@ -10,9 +10,10 @@ import pytest
 import pytest_asyncio
 
 from app.adapters.mongo_client import MongoDeployment
+from app.adapters.mongo_pipeline import NEEDED
 from app.adapters.mongo_trial import parse_pipeline
-from app.domain.errors import Invalid, SourceUnavailable, Unavailable
-from app.domain.watcher import Source, Start, Watcher
+from app.domain.errors import Invalid, SourceRefused, SourceUnavailable, Unavailable
+from app.domain.watcher import CheckpointPlace, Source, Start, Watcher
 from app.embedded import MongoServer
 
 MakeMongo = Callable[..., Awaitable[MongoServer]]
@@ -57,6 +58,20 @@ async def test_a_check_changes_nothing(mongo: MongoDeployment, client: Client, d
         ({"$set": {"_id": "mine"}},),
         ({"$replaceWith": "$fullDocument"},),
         ({"$project": {"fullDocument": 1}},),
+        ({"$project": {"operationType": 1, "fullDocument.name": 1}},),
+        ({"$project": {"clusterTime": 0}},),
+        ({"$project": {"ns": {"coll": 0}}},),
+        ({"$project": {"documentKey": "$fullDocument"}},),
+        ({"$unset": ["wallTime", "ns"]},),
+        ({"$unset": "documentKey._id"},),
+        ({"$addFields": {"operationType": {"$concat": ["my ", "$operationType"]}}},),
+        ({"$set": {"ns.coll": "another"}},),
+        ({"$replaceRoot": {"newRoot": {"_id": "$_id", "operationType": "$operationType"}}},),
+        ({"$replaceWith": {"$mergeObjects": ["$$ROOT", {"clusterTime": None}]}},),
+        # Nothing of what is made up gets past the filter, or nothing made up can be run through the stages.
+        ({"$match": {"fullDocument.status": "paid"}}, {"$project": {"operationType": 0}}),
+        ({"$match": {"fullDocument.status": "paid"}}, {"$replaceWith": {"_id": "$_id"}}),
+        ({"$set": {"n": {"$toInt": "$fullDocument._id"}}}, {"$unset": "operationType"}),
         ({"$match": {"fullDocument._id": {"$oid": "short"}}},),
         ({"$match": {"fullDocument.at": {"$date": "yesterday"}}},),
     ],
@@ -75,7 +90,20 @@ async def test_a_pipeline_that_cannot_work_is_refused_on_its_field(
         (),
         ({"$match": {"operationType": "nothing of the kind"}},),
         ({"$match": {"fullDocument.owner": {"$oid": "6" * 24}, "fullDocument.name": {"$regex": "^a", "$ne": "ab"}}},),
-        ({"$project": {"operationType": 1, "fullDocument.name": 1}},),
+        ({"$project": dict.fromkeys((*NEEDED, "fullDocument.name"), 1)},),
+        (
+            {
+                "$project": {
+                    "operationType": 1,
+                    "clusterTime": "$clusterTime",
+                    "ns": {"db": 1, "coll": 1},
+                    "documentKey": 1,
+                }
+            },
+        ),
+        ({"$project": {"fullDocument": {"secret": 0}}},),
+        ({"$match": {"fullDocument.status": "paid"}}, {"$replaceWith": {"$mergeObjects": ["$$ROOT", {"n": 1}]}}),
+        ({"$replaceRoot": {"newRoot": "$$ROOT"}},),
         ({"$set": {"n": {"$toInt": "$fullDocument._id"}}},),
         ({"$unset": ["fullDocument.secret", "updateDescription"]},),
         ({"$redact": {"$cond": [{"$eq": ["$level", 5]}, "$$PRUNE", "$$DESCEND"]}},),
@@ -85,6 +113,58 @@ async def test_a_pipeline_that_may_work_is_taken(
     mongo: MongoDeployment, database: str, stages: tuple[dict[str, Any], ...]
 ) -> None:
     await mongo.check_source(watcher(database, *stages))
+
+
+async def test_a_pipeline_is_read_where_the_account_may_not_try_it(make_mongo: MakeMongo, database: str) -> None:
+    """As on MongoDB 5.0, where nothing can be tried: what the pipeline says is all there is."""
+    server = await make_mongo(auth=("root", "root"))
+    with pymongo.MongoClient[dict[str, Any]](server.uri) as client:
+        resource = {"db": database, "collection": "orders"}
+        privileges = [{"resource": resource, "actions": ["find", "changeStream"]}]
+        client.admin.command("createRole", "least", privileges=privileges, roles=[])
+        client.admin.command("createUser", "poor", pwd="poor", roles=["least"])
+    poor = MongoDeployment(server.uri.replace("root:root", "poor:poor"), state_database="changewire")
+    await poor.check_source(watcher(database, full_document_before_change="required"))
+    with pytest.raises(Invalid) as refused:
+        await poor.check_source(watcher(database, {"$project": {"operationType": 0}}))
+    assert fields(refused) == ["source.pipeline"]
+    poor.close()
+
+
+@pytest.mark.parametrize("option", ["full_document", "full_document_before_change"])
+async def test_required_images_that_nobody_keeps_are_refused_with_the_command(
+    mongo: MongoDeployment, client: Client, database: str, option: str
+) -> None:
+    wanted = watcher(database, **{option: "required"})
+    with pytest.raises(Invalid, match="does not exist yet") as refused:
+        await mongo.check_source(wanted)
+    assert fields(refused) == [f"source.{option}"]
+    await mongo.check_source(watcher(database, pre_and_post_images=True, **{option: "required"}))
+    client[database].create_collection("orders")
+    advice = 'db.runCommand({collMod: "orders", changeStreamPreAndPostImages: {enabled: true}})'
+    with pytest.raises(Invalid) as refused:
+        await mongo.check_source(wanted)
+    assert advice in str(refused.value)
+    await mongo.check_source(watcher(database, **{option: "whenAvailable"}))
+    client[database].command("collMod", "orders", changeStreamPreAndPostImages={"enabled": True})
+    await mongo.check_source(wanted)
+
+
+async def test_a_database_that_differs_in_case_alone_is_refused_with_the_existing_name(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    client[database].orders.insert_one({})
+    with pytest.raises(Invalid, match=f"there is a database {database}:") as refused:
+        await mongo.check_source(watcher(database.upper()))
+    assert fields(refused) == ["source.database"]
+    kept = Watcher("w", Source(f"{database}_2", "orders"), checkpoint=CheckpointPlace(database.upper(), "orders"))
+    with pytest.raises(Invalid, match=f"there is a database {database}:") as refused:
+        await mongo.check_source(kept)
+    assert fields(refused) == ["checkpoint.database"]
+    await mongo.check_source(watcher(database))
+    # One that came into being between the check and the first opening is not waited for.
+    with pytest.raises(SourceRefused, match=database):
+        await mongo.source(watcher(database.upper(), pre_and_post_images=True)).prepare()
 
 
 def test_extended_json_becomes_what_it_stands_for_and_regex_keeps_its_neighbours() -> None:
