@@ -122,8 +122,21 @@ class MongoDeployment:
             with pymongo.timeout(PING_SECONDS):
                 reply = await self._client.admin.command("ping")
         except PyMongoError as error:
-            raise SourceUnavailable(f"MongoDB cannot be reached: {mongo_errors.words(error)}") from error
-        return int(reply["operationTime"].time) if "operationTime" in reply else 0
+            raise SourceUnavailable(f"MongoDB cannot be reached: {self._why_not(error)}") from error
+        if "operationTime" not in reply:
+            raise SourceUnavailable(mongo_errors.STANDALONE)
+        return int(reply["operationTime"].time)
+
+    def _why_not(self, error: PyMongoError) -> str:
+        """The error's words; where a server answers that is no member of the replica set asked for, with that."""
+        words = mongo_errors.words(error)
+        topology = self._client.delegate.topology_description
+        if topology.topology_type_name == "ReplicaSetNoPrimary" and not topology.server_descriptions():
+            words += (
+                f". What answers is no member of a replica set {topology.replica_set_name}: a standalone server (which "
+                "needs --replSet and rs.initiate()), or a member of a set with another name"
+            )
+        return words
 
     async def oplog_first(self) -> int | None:
         first = await self._oplog_first()

@@ -50,14 +50,18 @@ async def look_around(live: Live) -> None:
         await live.call("GET", path)
 
 
-async def test_a_standalone_mongod_is_refused_saying_that_a_replica_set_is_needed(
+async def test_a_standalone_mongod_is_down_saying_that_a_replica_set_is_needed(
     make_mongo: MakeMongo, nats_url: str, unique: str
 ) -> None:
     standalone = await make_mongo(replica_set=None)
-    async with Live(standalone.uri, nats_url, unique) as live:
+    async with Live(standalone.uri, nats_url, unique, ready=False) as live:
         before = await live.facts()
-        assert "replica set" in await live.refused(422, "POST", "/watchers", json=live.definition())
-        assert "replica set" in await live.refused(422, "PUT", "/watchers/orders", json=live.definition())
+        assert "--replSet" in await reason(live, "replica set")
+        component = (await live.call("GET", "/healthz", 503)).json()["components"]["mongo"]
+        assert component["status"] == "DOWN"
+        assert "replica set" in component["reason"]
+        assert "replica set" in await live.refused(503, "POST", "/watchers", json=live.definition())
+        assert "replica set" in await live.refused(503, "PUT", "/watchers/orders", json=live.definition())
         assert await live.facts() == before
 
 

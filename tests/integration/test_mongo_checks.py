@@ -167,6 +167,15 @@ async def test_a_database_that_differs_in_case_alone_is_refused_with_the_existin
         await mongo.source(watcher(database.upper(), pre_and_post_images=True)).prepare()
 
 
+@pytest.mark.parametrize(("query", "said"), [("", "needs a replica set"), ("?replicaSet=rs0", "no member of")])
+async def test_a_standalone_server_is_down_with_the_reason(make_mongo: MakeMongo, query: str, said: str) -> None:
+    standalone = MongoDeployment((await make_mongo(replica_set=None)).uri + query, state_database="changewire")
+    with pytest.raises(SourceUnavailable, match=said) as down:
+        await standalone.ping()
+    assert "--replSet" in str(down.value)
+    standalone.close()
+
+
 def test_extended_json_becomes_what_it_stands_for_and_regex_keeps_its_neighbours() -> None:
     oid = "0123456789abcdef01234567"
     (stage,) = parse_pipeline(
