@@ -16,6 +16,7 @@ unknown outcome, tried again until then; it delays, and never doubles or loses. 
 a mismatch kills a stream with replicas.
 """
 
+import asyncio
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -42,6 +43,7 @@ from app.adapters.nats_streams import (
     new_config,
     translate,
 )
+from app.adapters.nats_trial import try_stream
 from app.domain.errors import (
     Conflict,
     FieldProblem,
@@ -65,6 +67,7 @@ SLOWEST_BYTES_PER_SECOND = 50_000
 """An acknowledgement is waited for `ACK_SECONDS` and as long as the bytes take at this rate."""
 _ROOM = 8192
 """More than the headers of a message can take that has none of its own."""
+_SEALED = "the stream {} is sealed: it takes no messages any more"
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +78,8 @@ class JetStream:
     def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
         self._api = StreamApi(connection)
+        self._trying = asyncio.Lock()
+        """Two trials at once would count against each other's limits."""
 
     async def ping(self) -> None:
         await self._connection.ready()
@@ -103,13 +108,23 @@ class JetStream:
                         f"the stream {name} does not exist and cannot be created: {others} already takes subjects of "
                         f"{space}; set sink.stream to that stream, or choose another sink.subject"
                     ) from error
+                async with self._trying:
+                    await self._try(watcher)
             else:
+                if stream.config.get("sealed"):
+                    raise StreamUnsuitable(_SEALED.format(name))
                 # Whether the switch to atomic batches would work is not known without trying it.
                 assess(replace(stream, config={**stream.config, "allow_atomic": True}), watcher)
         except StreamUnsuitable as error:
             raise Conflict(str(error)) from error
         except (SinkUnavailable, StreamRefused, NotAuthorised) as error:
             raise Unavailable(str(error)) from error
+
+    async def _try(self, watcher: Watcher) -> None:
+        try:
+            await try_stream(self._api, watcher)
+        except ApiError as error:
+            raise translate(error, watcher.sink.stream) from error
 
     async def _overlapping(self, name: str, space: str) -> str:
         try:
@@ -154,7 +169,7 @@ class JetStreamSink:
         try:
             stream = await self._find() or await self._create(may_create=may_create)
             if stream.config.get("sealed"):
-                raise StreamRefused(f"the stream {self._name} is sealed: it takes no messages any more")
+                raise StreamRefused(_SEALED.format(self._name))
             assess(replace(stream, config={**stream.config, "allow_atomic": True}), self._watcher)
             if not (stream.atomic and stream.config.get("allow_direct")):
                 stream = await self._switch_on(stream)

@@ -188,6 +188,9 @@ class StreamApi:
     async def update(self, config: dict[str, Any]) -> Stream:
         return _stream(await self.call(f"STREAM.UPDATE.{config['name']}", config))
 
+    async def delete(self, name: str) -> None:
+        await self.call(f"STREAM.DELETE.{name}")
+
     async def names(self, subject: str) -> list[str]:
         """Return the streams of which a subject overlaps the filter `subject`."""
         return list((await self.call("STREAM.NAMES", {"subject": subject})).get("streams") or ())

@@ -105,6 +105,11 @@ def fields(answer: httpx.Response) -> list[str]:
         ("sink.replicas", {"name": "w", "source": SHOP, "sink": {"replicas": 0}}),
         ("sink.replicas", {"name": "w", "source": SHOP, "sink": {"replicas": "3"}}),
         ("sink.max_age_seconds", {"name": "w", "source": SHOP, "sink": {"max_age_seconds": -1}}),
+        # What NATS would refuse when the stream is created.
+        ("sink.replicas", {"name": "w", "source": SHOP, "sink": {"replicas": 3}}),
+        ("sink.max_age_seconds", {"name": "w", "source": SHOP, "sink": {"max_age_seconds": 0.01}}),
+        ("sink.duplicate_window_seconds", {"name": "w", "source": SHOP, "sink": {"duplicate_window_seconds": 0.01}}),
+        ("sink.max_bytes", {"name": "w", "source": SHOP, "sink": {"max_bytes": 10**18}}),
         ("checkpoint.size_in_bytes", {"name": "w", "source": SHOP, "checkpoint": {"capped": True}}),
         ("checkpoint.size_in_bytes", {"name": "w", "source": SHOP, "checkpoint": {"size_in_bytes": -1}}),
         ("checkpoint.database", {"name": "w", "source": SHOP, "checkpoint": {"database": "admin"}}),
@@ -128,6 +133,18 @@ async def test_a_watcher_that_cannot_be_is_422_on_its_field(service: Live, field
     answer = await service.call("POST", "/watchers", 422, json=watcher)
     assert field in fields(answer), answer.text
     assert all(each["problem"] for each in answer.json()["errors"])
+
+
+async def test_what_nats_would_refuse_is_refused_by_a_dry_run_and_on_replacing_too(service: Live) -> None:
+    watcher = {"name": "w", "source": SHOP, "sink": {"replicas": 3}}
+    for method, path in (
+        ("POST", "/watchers?dry_run=true"),
+        ("PUT", "/watchers/w"),
+        ("PUT", "/watchers/w?dry_run=true"),
+    ):
+        assert "replicas > 1 not supported" in await service.refused(422, method, path, json=watcher)
+    possible = watcher | {"sink": {"max_bytes": 1_000_000, "max_age_seconds": 3600}}
+    await service.call("POST", "/watchers?dry_run=true", 200, json=possible)
 
 
 async def test_every_wrong_field_is_named_at_once(service: Live) -> None:
