@@ -9,25 +9,29 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app import connector_yaml
+from app import connector_yaml, key_files
+from app.addresses import is_loopback, mongo_uri_problem, nats_url_problem, split_address
 from app.connector_yaml import ConnectorFile
 from app.domain.watcher import Source, Watcher, problems
+
+__all__ = ["Settings", "SettingsError", "is_loopback", "load", "split_address", "variable", "variables"]
 
 PREFIX = "CHANGEWIRE_"
 UNPREFIXED = frozenset({"mongo_uri", "nats_url", "server_addr", "log_level", "config_file"})
 """The predecessor's five; every other setting's variable starts with PREFIX."""
 ELSEWHERE = frozenset({"CHANGEWIRE_URL"})
 """Variables that other commands read; no reason to warn."""
+
+_FILES = {"nats_creds": key_files.credentials_problem, "nats_nkey_seed_file": key_files.nkey_problem}
+"""What looks at the files that hold no certificate."""
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
@@ -50,7 +54,8 @@ class Settings(BaseSettings):
         examples=["mongodb://user:password@host1:27017,host2:27017/?replicaSet=rs0"],
     )
     """Connection string of the MongoDB deployment (a replica set or a sharded cluster: change streams need one).
-    Secret, since it may hold a password. Default: a replica set `rs0` on this machine."""
+    Secret, since it may hold a password, which has to be percent-encoded (@ as %40). Default: a replica
+    set `rs0` on this machine."""
 
     nats_url: SecretStr = Field(
         default=SecretStr("nats://127.0.0.1:4222"), examples=["nats://host1:4222,nats://host2:4222"]
@@ -114,13 +119,13 @@ class Settings(BaseSettings):
     """PEM file of the certificate shown to the NATS server; goes with its key. Default: none."""
 
     nats_tls_key: Path | None = Field(default=None, examples=["/etc/nats/client-key.pem"])
-    """PEM file of that certificate's key. Default: none."""
+    """PEM file of that certificate's key, without a password. Default: none."""
 
     tls_cert: Path | None = Field(default=None, examples=["/etc/changewire/server.pem"])
     """PEM file of the HTTP server's certificate; goes with its key. Default: none, plain HTTP."""
 
     tls_key: Path | None = Field(default=None, examples=["/etc/changewire/server-key.pem"])
-    """PEM file of that certificate's key. Default: none."""
+    """PEM file of that certificate's key, without a password. Default: none."""
 
     standby_silence_seconds: float = Field(default=10, ge=1, le=3600, allow_inf_nan=False, examples=["10"])
     """For how many seconds the other writer has to be silent, with events waiting, before a standby takes over.
@@ -185,25 +190,13 @@ class Settings(BaseSettings):
     @field_validator("mongo_uri")
     @classmethod
     def _check_mongo_uri(cls, value: SecretStr) -> SecretStr:
-        if re.fullmatch(r"mongodb(\+srv)?://([^/?]*@)?[^/?@]+([/?].*)?", value.get_secret_value()) is None:
-            raise ValueError("is not mongodb:// or mongodb+srv:// and a host")
+        _refuse(mongo_uri_problem(value.get_secret_value()))
         return value
 
     @field_validator("nats_url")
     @classmethod
     def _check_nats_url(cls, value: SecretStr) -> SecretStr:
-        parts = [part.strip() for part in value.get_secret_value().split(",") if part.strip()]
-        if not parts:
-            raise ValueError("names no server")
-        for part in parts:
-            url = urlsplit(part if "://" in part else f"nats://{part}")
-            if url.scheme not in ("nats", "tls", "ws", "wss"):
-                raise ValueError("has a scheme that is not nats, tls, ws or wss")
-            try:
-                if not url.hostname or url.port == 0:
-                    raise ValueError
-            except ValueError:
-                raise ValueError("has a part that is not host:port") from None
+        _refuse(nats_url_problem(value.get_secret_value()))
         return value
 
     @field_validator("server_addr")
@@ -238,12 +231,17 @@ class Settings(BaseSettings):
         "nats_creds", "nats_nkey_seed_file", "nats_tls_ca", "nats_tls_cert", "nats_tls_key", "tls_cert", "tls_key"
     )
     @classmethod
-    def _check_file(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            try:
-                value.open("rb").close()
-            except OSError as error:
-                raise ValueError(f"names {value}, which cannot be read ({error.strerror})") from None
+    def _check_file(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return None
+        name = str(info.field_name)
+        if name.endswith("_key"):
+            certificate = info.data.get(name.removesuffix("key") + "cert")
+            # Without its certificate, which is refused by itself, nothing can be said about a key.
+            problem = None if certificate is None else key_files.private_key_problem(value, certificate)
+        else:
+            problem = _FILES.get(name, key_files.certificates_problem)(value)
+        _refuse(problem and f"names {value}, which {problem}")
         return value
 
     @model_validator(mode="after")
@@ -319,30 +317,9 @@ def variables() -> Iterator[str]:
             yield f"{variable(name)}_FILE"
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Split `host:port`, `:port` or `[IPv6]:port` into host (without brackets; empty for all) and port.
-
-    Raises ValueError with a sentence that says what is wrong.
-    """
-    found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:/@\s]*)):([0-9]{1,5})", address.strip())
-    if found is None:
-        raise ValueError("is not host:port (an IPv6 address stands in brackets)")
-    if int(found[3]) > 65535:
-        raise ValueError("has a port above 65535")
-    if found[1] is not None:
-        try:
-            ip_address(found[1])
-        except ValueError:
-            raise ValueError("has something in brackets that is not an IPv6 address") from None
-    return found[1] or found[2] or "", int(found[3])
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches `host`."""
-    try:
-        return host.lower() == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _refuse(problem: str | None) -> None:
+    if problem is not None:
+        raise ValueError(problem)
 
 
 def _is_secret(field: FieldInfo) -> bool:

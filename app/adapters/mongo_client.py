@@ -32,6 +32,7 @@ from app.adapters.mongo_changes import BATCH_SIZE, MongoChangeSource
 from app.adapters.mongo_registry import MongoWatcherStore
 from app.adapters.mongo_store import MongoCheckpointStore
 from app.adapters.mongo_trial import Reach, StreamTrial, parse_pipeline, prefer_pinned
+from app.addresses import mongo_uri_problem
 from app.domain.errors import (
     FieldProblem,
     Invalid,
@@ -92,7 +93,8 @@ class MongoDeployment:
                 self._uri, event_listeners=self._listeners, server_selector=prefer_pinned, **options
             )
         except (ConfigurationError, ValueError, TypeError) as error:
-            problem = "is not a MongoDB connection string such as mongodb://host:27017/?replicaSet=rs0"
+            problem = mongo_uri_problem(self._uri) or "is not a MongoDB connection string"
+            problem += "; write for example mongodb://user:password@host:27017/?replicaSet=rs0"
             raise Invalid(problems=(FieldProblem("MONGO_URI", problem),)) from error
 
     def _patient(self) -> AsyncIOMotorClient[Mapping[str, Any]]:

@@ -19,11 +19,15 @@ import structlog
 from nats.aio.client import Client
 from nats.nuid import NUID
 
+from app import key_files
 from app.domain.errors import SinkUnavailable
 
 CONNECT_SECONDS = 2
 PING_SECONDS = 2
 
+_ABOUT_OURS = re.compile(r"ALERT_(.*CERTIFICATE|UNKNOWN_CA)")
+"""What a server alerts to when it asked for a certificate and got none, or one it does not trust (RFC 8446, 6.2)."""
+_OUR_CERTIFICATE = "CHANGEWIRE_NATS_TLS_CERT names one of an authority that the server trusts"
 _USERINFO = re.compile(r"//[^/@\s]*@")
 
 log = structlog.get_logger(__name__)
@@ -46,6 +50,24 @@ class NatsOptions:
     tls_cert: str | None = None
     tls_key: str | None = None
 
+    def problem(self) -> str | None:
+        """Return what is wrong with the files, naming their variables; nats-py itself would hang, or say little."""
+        looked = (
+            ("CHANGEWIRE_NATS_CREDS", self.creds_file, key_files.credentials_problem),
+            ("CHANGEWIRE_NATS_NKEY_SEED_FILE", self.nkey_seed_file, key_files.nkey_problem),
+            ("CHANGEWIRE_NATS_TLS_CA", self.tls_ca, key_files.certificates_problem),
+            ("CHANGEWIRE_NATS_TLS_CERT", self.tls_cert, key_files.certificates_problem),
+            ("CHANGEWIRE_NATS_TLS_KEY", self.tls_key, self._key_problem),
+        )
+        for variable, path, look in looked:
+            problem = look(Path(path)) if path else None
+            if problem is not None:
+                return f"{variable} names {path}, which {problem}"
+        return None
+
+    def _key_problem(self, path: Path) -> str | None:
+        return key_files.private_key_problem(path, Path(self.tls_cert)) if self.tls_cert else None
+
 
 def without_secrets(url: str) -> str:
     """Return the URL without user, password or token."""
@@ -58,6 +80,13 @@ def describe(error: BaseException | str) -> str:
         return "connection refused"
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the server's certificate is not accepted ({error.verify_message.rstrip('.')}); CHANGEWIRE_NATS_TLS_CA "
+            "names the authority that signed it"
+        )
+    if isinstance(error, ssl.SSLError) and _ABOUT_OURS.search(error.reason or ""):
+        return f"the server does not accept this client's certificate ({error.reason}); {_OUR_CERTIFICATE}"
     if "authorization violation" in text.lower():
         return "the server refuses the credentials (authorization violation)"
     return text or type(error).__name__
@@ -66,8 +95,9 @@ def describe(error: BaseException | str) -> str:
 class OneConnection(Client):
     """One connection, from its making to its loss.
 
-    Overridden: what happens to a message (acknowledgements take a short cut), a pong, an error of the server and one of
-    the socket (both only resolve `lost`; nats-py would reconnect or close, and wait for the peer in doing so).
+    Overridden: the server's introduction (which may lack TLS), what happens to a message (acknowledgements take a short
+    cut), a pong, an error of the server and one of the socket (both only resolve `lost`; nats-py would reconnect or
+    close, and wait for the peer in doing so).
     Used: `_transport` with its `_io_writer`, the subscription's `_id`, `_server_info`, `_pending`.
     """
 
@@ -86,6 +116,7 @@ class OneConnection(Client):
         self._sent = 0
         self._taken = 0
         self._host: str | None = None
+        self._tls_asked = False
 
     @property
     def info(self) -> dict[str, Any]:
@@ -106,28 +137,36 @@ class OneConnection(Client):
 
         self._host = urlsplit(url if "//" in url else f"//{url}").hostname
         arguments: dict[str, Any] = {"tls_hostname": tls_name} if tls_name else {}
-        _check_readable(options.creds_file, options.nkey_seed_file)
+        problem = options.problem()
+        if problem is not None:
+            raise ValueError(problem)
         tls = _tls(options)
+        self._tls_asked = tls is not None or url.startswith("tls://")
         if tls is not None:
             arguments["tls"] = tls
-        await self.connect(
-            servers=[url],
-            name=options.name,
-            error_cb=note,
-            allow_reconnect=False,
-            connect_timeout=CONNECT_SECONDS,
-            reconnect_time_wait=0,
-            max_reconnect_attempts=1,  # 0 would try for ever
-            ping_interval=PING_SECONDS,
-            max_outstanding_pings=1_000_000,  # `progress` judges better: a slow link delays pongs too
-            pending_size=0,
-            user=options.user,
-            password=options.password,
-            token=options.token,
-            user_credentials=options.creds_file,
-            nkeys_seed=options.nkey_seed_file,
-            **arguments,
-        )
+        try:
+            await self.connect(
+                servers=[url],
+                name=options.name,
+                error_cb=note,
+                allow_reconnect=False,
+                connect_timeout=CONNECT_SECONDS,
+                reconnect_time_wait=0,
+                max_reconnect_attempts=1,  # 0 would try for ever
+                ping_interval=PING_SECONDS,
+                max_outstanding_pings=1_000_000,  # `progress` judges better: a slow link delays pongs too
+                pending_size=0,
+                user=options.user,
+                password=options.password,
+                token=options.token,
+                user_credentials=options.creds_file,
+                nkeys_seed=options.nkey_seed_file,
+                **arguments,
+            )
+        except (ConnectionError, nats.errors.UnexpectedEOF, nats.errors.ConnectionClosedError):
+            if self._server_info.get("tls_verify"):  # its alert may be lost with the connection
+                self.last_failure = f"the server wants a certificate and hung up; {_OUR_CERTIFICATE}"
+            raise
         self.last_failure = None
         subscription = await self.subscribe(self.inbox + ">")
         self._inbox_sid = subscription._id
@@ -185,6 +224,14 @@ class OneConnection(Client):
         transport: asyncio.WriteTransport = self._transport._io_writer.transport  # type: ignore[union-attr]
         return transport
 
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and self._tls_asked and not info.get("tls_required"):
+            # nats-py would go on without encryption, and send the credentials next.
+            raise nats.errors.Error(
+                "TLS is asked for (tls:// or CHANGEWIRE_NATS_TLS_*), and the server does not ask it"
+            )
+        await super()._process_info(info, initial_connection)
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         self._heard += 1
         if sid == self._inbox_sid:
@@ -207,16 +254,10 @@ class OneConnection(Client):
         self.lose(describe(e))
 
 
-def _check_readable(*paths: str | None) -> None:
-    """Raise OSError for a file that cannot be read; nats-py would not miss it while the server asks for nothing."""
-    for path in filter(None, paths):
-        Path(path).read_bytes()
-
-
 def _tls(options: NatsOptions) -> ssl.SSLContext | None:
     if not (options.tls_ca or options.tls_cert):
         return None
     context = ssl.create_default_context(cafile=options.tls_ca)
     if options.tls_cert:
-        context.load_cert_chain(options.tls_cert, options.tls_key)
+        context.load_cert_chain(options.tls_cert, options.tls_key, password=lambda: "")  # never ask the terminal
     return context

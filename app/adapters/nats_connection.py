@@ -174,8 +174,10 @@ class NatsConnection:
                     if client is not None:
                         await self._keep(client)
                 except Exception as error:  # an error of ours or nats-py's must not end the service's only connection
-                    log.exception("nats_connection_trouble")
                     self._reason = f"cannot connect to NATS: {describe(error)}"
+                    if self._reason != self._told:  # the same one comes with every attempt
+                        log.exception("nats_connection_trouble")
+                    self._told = self._reason
                     client = None
                 self._tried.set()
                 if client is None:

@@ -60,9 +60,10 @@ async def until_down(connection: NatsConnection, seconds: float) -> str:
 def test_nats_py_still_has_the_private_parts_that_are_used() -> None:
     parameters = {
         name: list(inspect.signature(getattr(Client, name)).parameters)
-        for name in ("_process_msg", "_process_pong", "_process_err", "_process_op_err")
+        for name in ("_process_info", "_process_msg", "_process_pong", "_process_err", "_process_op_err")
     }
     assert parameters == {
+        "_process_info": ["self", "info", "initial_connection"],
         "_process_msg": ["self", "sid", "subject", "reply", "data", "headers"],
         "_process_pong": ["self"],
         "_process_err": ["self", "err_msg"],

@@ -374,6 +374,9 @@ async def test_a_bad_uri_is_named_without_its_password() -> None:
         MongoDeployment("mongodb://me:hunter2@:x:99999999", state_database="changewire")
     assert fields(refused) == ["MONGO_URI"]
     assert "hunter2" not in str(refused.value)
+    with pytest.raises(Invalid, match="percent-encoded") as refused:
+        MongoDeployment("mongodb://me:hunter2@home@host", state_database="changewire")
+    assert "hunter2" not in str(refused.value)
 
 
 async def test_the_uris_own_options_win(mongo_uri: str) -> None:

@@ -139,6 +139,22 @@ def test_directory_in_the_place_of_the_file_is_told(
     assert said.startswith("changewire: the settings cannot be used\n  connector.yaml: is a directory, not a file. ")
 
 
+def test_a_file_that_cannot_be_used_ends_the_start_with_its_variable(tmp_path: Path) -> None:
+    (tmp_path / "bad.creds").write_text("nothing of the kind")
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "serve"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=child_environment(CHANGEWIRE_NATS_CREDS=str(tmp_path / "bad.creds")),
+    )
+    assert done.returncode == 2
+    assert f"CHANGEWIRE_NATS_CREDS={tmp_path / 'bad.creds'}: " in done.stderr
+    assert "Example: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 async def test_service_that_does_not_start_and_bad_certificates_are_told(tmp_path: Path) -> None:
     @asynccontextmanager
     async def broken(_app: FastAPI) -> AsyncIterator[None]:
@@ -149,7 +165,8 @@ async def test_service_that_does_not_start_and_bad_certificates_are_told(tmp_pat
         await server(FastAPI(lifespan=broken), Settings()).serve(listen("127.0.0.1", 0))
     assert refused.value.code == 1
     (tmp_path / "no.pem").write_text("no certificate")
-    settings = Settings(tls_cert=tmp_path / "no.pem", tls_key=tmp_path / "no.pem")
+    # Replaced after the settings were read, which would have refused it.
+    settings = Settings().model_copy(update=dict.fromkeys(("tls_cert", "tls_key"), tmp_path / "no.pem"))
     with pytest.raises(CommandError, match="CHANGEWIRE_TLS_CERT and CHANGEWIRE_TLS_KEY cannot be used") as refused:
         await server(FastAPI(), settings).serve(listen("127.0.0.1", 0))
     assert refused.value.code == 2

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 
 from app import settings as module
 from app.settings import Settings, SettingsError, load, variable, variables
+from tests.credentials import Key, Operator
 
 SECRET = "hunter2hunter2"
 
@@ -21,6 +24,7 @@ def refused(**environ: str) -> str:
     with pytest.raises(SettingsError) as error:
         load(environ=environ)
     assert SECRET not in str(error.value)
+    assert "Traceback" not in str(error.value)
     return str(error.value)
 
 
@@ -124,6 +128,84 @@ def test_bad_value_names_variable_and_problem_and_never_the_secret(name: str, va
     assert name in message
     assert said in message
     assert "Example: " in message or "set both or neither" in message or name.endswith("_FILE")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"mongodb://user:{SECRET}@2@host/",
+        f"mongodb://user:{SECRET}/2@host/?replicaSet=rs0",
+        f"mongodb://user:{SECRET}?2@host/",
+        f"mongodb://user:{SECRET}:2@host/",
+        f"mongodb://user:{SECRET}%x@host/",
+        f"mongodb://us/er:{SECRET}@host/",
+        f"mongodb://user:27017/{SECRET}@host/shop",
+        f"mongodb+srv://user:{SECRET}@2@cluster.example/shop",
+    ],
+)
+def test_a_password_that_is_not_encoded_is_named_as_the_cause(uri: str) -> None:
+    said = refused(MONGO_URI=uri)
+    assert said.startswith("MONGO_URI: ")
+    assert "percent-encoded, for example @ as %40" in said
+    assert "Example: mongodb://" in said
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mongodb://user:p%40ss%2F@h1,h2:27018/shop?replicaSet=rs0&authSource=admin",
+        "mongodb://h1/?appName=me@home",
+        "mongodb://[::1]:27017/",
+        "mongodb://%2Ftmp%2Fmongodb-27017.sock",
+        "mongodb+srv://user@cluster.example/?retryWrites=true",
+    ],
+)
+def test_a_good_connection_string_is_taken(uri: str) -> None:
+    assert load(environ={"MONGO_URI": uri}).mongo_uri.get_secret_value() == uri
+
+
+def test_a_file_of_keys_or_certificates_is_looked_into(tmp_path: Path) -> None:
+    """What no reader of it says clearly, if it says anything: nats-py and OpenSSL, when it is too late."""
+    ours, others = trustme.CA().issue_cert("127.0.0.1"), trustme.CA().issue_cert("127.0.0.1")
+    ours.cert_chain_pems[0].write_to_path("cert.pem")
+    ours.private_key_pem.write_to_path("key.pem")
+    others.private_key_pem.write_to_path("other-key.pem")
+    key = serialization.load_pem_private_key(ours.private_key_pem.bytes(), None)
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    Path("locked-key.pem").write_bytes(key.private_bytes(*form, serialization.BestAvailableEncryption(SECRET.encode())))
+    Path("nonsense").write_text(SECRET)
+    Path("user.nk").write_text(Key().seed)
+    Path("right.creds").write_text(Operator().credentials())
+    Path("account.nk").write_text(Key("account").seed)
+    for wrong, said in (
+        ({"NATS_CREDS": "nonsense"}, "NATS_CREDS=nonsense: names nonsense, which is no credentials file"),
+        ({"NATS_CREDS": "user.nk"}, "which is no credentials file"),
+        ({"NATS_NKEY_SEED_FILE": "nonsense"}, "which holds no seed of an NKey"),
+        ({"NATS_NKEY_SEED_FILE": "account.nk"}, "of another kind (account)"),
+        ({"NATS_TLS_CA": "key.pem"}, "NATS_TLS_CA=key.pem: names key.pem, which holds no certificate"),
+        ({"NATS_TLS_CA": "absent.pem"}, "which cannot be read (No such file or directory)"),
+        ({"NATS_TLS_CA": "."}, "which cannot be read (Is a directory)"),
+        (
+            {"NATS_TLS_CERT": "nonsense", "NATS_TLS_KEY": "key.pem"},
+            "NATS_TLS_CERT=nonsense: names nonsense, which holds",
+        ),
+        (
+            {"NATS_TLS_CERT": "cert.pem", "NATS_TLS_KEY": "cert.pem"},
+            "NATS_TLS_KEY=cert.pem: names cert.pem, which holds",
+        ),
+        ({"TLS_CERT": "key.pem", "TLS_KEY": "key.pem"}, "CHANGEWIRE_TLS_CERT=key.pem: names key.pem, which holds no"),
+        ({"TLS_CERT": "cert.pem", "TLS_KEY": "other-key.pem"}, "CHANGEWIRE_TLS_KEY=other-key.pem: names other-key.pem"),
+        ({"TLS_CERT": "cert.pem", "TLS_KEY": "other-key.pem"}, "which is not the key of the certificate"),
+        ({"TLS_CERT": "cert.pem", "TLS_KEY": "locked-key.pem"}, "without a password"),
+        ({"TLS_CERT": "cert.pem", "TLS_KEY": "absent.pem"}, "which cannot be read (No such file or directory)"),
+    ):
+        told = refused(**{f"CHANGEWIRE_{name}": value for name, value in wrong.items()})
+        assert said in told
+        assert "Example: /" in told
+        assert len(told.splitlines()) == 1
+    pair = {"CHANGEWIRE_NATS_TLS_CERT": "cert.pem", "CHANGEWIRE_NATS_TLS_KEY": "key.pem"}
+    load(environ={**pair, "CHANGEWIRE_NATS_TLS_CA": "cert.pem", "CHANGEWIRE_NATS_CREDS": "right.creds"})
+    load(environ={"CHANGEWIRE_NATS_NKEY_SEED_FILE": "user.nk"})
 
 
 def test_all_problems_are_told_at_once() -> None:

@@ -1,0 +1,72 @@
+"""Keys and JWTs as `nsc` makes them, for servers that are told to want them.
+
+Formats: nkeys ("S" and kind, 32 bytes, CRC-16, in base 32) and NATS's JWT, version 2 (signed by Ed25519).
+"""
+
+import base64
+import json
+import os
+import time
+from typing import Any
+
+import nkeys
+
+KINDS = {"operator": nkeys.PREFIX_BYTE_OPERATOR, "account": nkeys.PREFIX_BYTE_ACCOUNT, "user": nkeys.PREFIX_BYTE_USER}
+_UNLIMITED = {"subs": -1, "data": -1, "payload": -1}
+
+
+class Key:
+    """A new key pair of one kind."""
+
+    def __init__(self, kind: str = "user") -> None:
+        self.kind = kind
+        self.seed: str = nkeys.encode_seed(os.urandom(32), KINDS[kind]).decode()
+        self.public: str = nkeys.from_seed(bytearray(self.seed.encode())).public_key.decode()
+
+    def sign(self, subject: "Key", **claims: Any) -> str:
+        """A JWT about another key (or this one), issued by this one."""
+        body = {
+            "jti": os.urandom(8).hex(),
+            "iat": int(time.time()),
+            "iss": self.public,
+            "sub": subject.public,
+            "name": subject.kind,
+            "nats": {"type": subject.kind, "version": 2, **claims},
+        }
+        parts = [_encoded(json.dumps(each).encode()) for each in ({"typ": "JWT", "alg": "ed25519-nkey"}, body)]
+        signature = nkeys.from_seed(bytearray(self.seed.encode())).sign(".".join(parts).encode())
+        return ".".join([*parts, _encoded(signature)])
+
+
+class Operator:
+    """An operator with one account that has JetStream."""
+
+    def __init__(self) -> None:
+        operator, system = Key("operator"), Key("account")
+        self._account = Key("account")
+        storage = {"mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1}
+        limits = {**_UNLIMITED, "imports": -1, "exports": -1, "wildcards": True, "conn": -1, "leaf": -1, **storage}
+        preload = {self._account.public: operator.sign(self._account, limits=limits)}
+        preload[system.public] = operator.sign(system, limits={**limits, **dict.fromkeys(storage, 0)})
+        self.config = (
+            f"operator: {operator.sign(operator)}\nsystem_account: {system.public}\nresolver: MEMORY\n"
+            f"resolver_preload: {{ {', '.join(f'{key}: {jwt}' for key, jwt in preload.items())} }}\n"
+        )
+        """For the server's configuration file."""
+
+    def credentials(self) -> str:
+        """The text of a credentials file for a new user of the account."""
+        user = Key()
+        return credentials(self._account.sign(user, pub={}, sub={}, **_UNLIMITED), user.seed)
+
+
+def credentials(jwt: str, seed: str) -> str:
+    """The text of a credentials file."""
+    return (
+        f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    )
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
