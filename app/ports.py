@@ -237,9 +237,9 @@ class Mongo(Protocol):
     """The deployment as a whole: what the registry and the probes ask of it."""
 
     async def ping(self) -> int:
-        """Return the server's operationTime, in seconds since 1970 (0 from a standalone server).
+        """Return the server's operationTime, in seconds since 1970.
 
-        Raises SourceUnavailable with the reason, within two seconds."""
+        Raises SourceUnavailable with the reason, within two seconds; a standalone server is one, too."""
 
     async def oplog_first(self) -> int | None:
         """Return the second of the oplog's first entry; None where the account may not read it."""

@@ -284,7 +284,7 @@ def load(
     path = Path(values.get("config_file", Settings.model_fields["config_file"].default))
     origins: dict[str, str] = {}
     connector: ConnectorFile | None = None
-    if "config_file" in values or path.is_file():
+    if "config_file" in values or path.exists():
         try:
             connector = connector_yaml.read(path)
         except connector_yaml.ConnectorFileError as error:

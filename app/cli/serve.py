@@ -26,14 +26,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve; 0 after a complete stop, 1 where the drain did not finish in time."""
-    from app import connector_yaml, logging
+    from app import logging
     from app.settings import SettingsError, load
 
     try:
         settings = load(arguments.config)
-        if settings.connector is None and settings.config_file.is_dir():  # else passed over, as if there were none
-            connector_yaml.read(settings.config_file)
-    except (SettingsError, connector_yaml.ConnectorFileError) as error:
+    except SettingsError as error:
         raise CommandError("the settings cannot be used\n  " + "\n  ".join(error.problems), MISUSE) from None
     logging.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
 
@@ -56,7 +54,9 @@ async def _serve(settings: "Settings") -> int:
     from app.main import create_app
 
     log = structlog.get_logger("app.cli.serve")
-    sockets = listen(settings.host, settings.port)
+    sockets = listen(
+        settings.host, settings.port, what="SERVER_ADDR: ", instead="name another, such as SERVER_ADDR=127.0.0.1:8081"
+    )
     tune_gc()
     try:
         app = create_app(settings)

@@ -100,13 +100,14 @@ def test_bad_settings_are_two_and_one_line_each(
     assert SECRET not in said
 
 
+ANOTHER = "name another, such as SERVER_ADDR=127.0.0.1:8081"
 TAKE_ANY = "take any free port with --port 0"
 BY_MAKE = ' (make demo ARGS="--port 0")'
 
 
 @pytest.mark.parametrize(
     ("command", "variables", "instead"),
-    [("serve", {}, "choose another port"), ("demo", {}, TAKE_ANY), ("demo", {"MAKELEVEL": "1"}, TAKE_ANY + BY_MAKE)],
+    [("serve", {}, ANOTHER), ("demo", {}, TAKE_ANY), ("demo", {"MAKELEVEL": "1"}, TAKE_ANY + BY_MAKE)],
 )
 def test_port_in_use_is_one_line_before_anything_starts(
     command: str, variables: dict[str, str], instead: str, tmp_path: Path
@@ -125,7 +126,10 @@ def test_port_in_use_is_one_line_before_anything_starts(
             check=False,
         )
     assert done.returncode == 1
-    assert done.stderr == f"changewire: 127.0.0.1, port {port} is in use by another program; stop it or {instead}\n"
+    what = "SERVER_ADDR: " if command == "serve" else ""
+    assert (
+        done.stderr == f"changewire: {what}127.0.0.1, port {port} is in use by another program; stop it or {instead}\n"
+    )
 
 
 def test_directory_in_the_place_of_the_file_is_told(
