@@ -64,8 +64,8 @@ class FileWatchers:
         begin = known.begin
         if known.watcher.source.namespace != watcher.source.namespace:
             begin = await self._begin(watcher)
-        elif known.watcher.checkpoint.namespace != watcher.checkpoint.namespace:
-            await self._positions.copy(known.watcher, watcher)
+        else:
+            await self._positions.copy(known, watcher)
         changed = replace(known, watcher=watcher, origin="file", begin=begin)
         await self._store.replace(changed, expected_revision=known.revision)
 

@@ -11,7 +11,7 @@ from app.domain.errors import FieldProblem as Problem
 from app.domain.position import Checkpoint, Tail, check_scope, latest, next_epoch
 from app.domain.status import TokenView
 from app.domain.tokens import cluster_time
-from app.domain.watcher import Start, Watcher
+from app.domain.watcher import Start, StoredWatcher, Watcher
 from app.progress import Progress
 from app.world import World
 
@@ -59,9 +59,13 @@ class Positions:
             log.info("position_carried_over", watcher=watcher.name, token=token, before=before.stream, epoch=epoch)
         progress.reached = None
 
-    async def copy(self, before: Watcher, after: Watcher) -> None:
+    async def copy(self, before: StoredWatcher, after: Watcher) -> None:
         """Take the stored position to another collection, which holds none of another watcher. Raises Conflict."""
-        stored = await self._world.mongo.checkpoints(before).read()
+        if before.watcher.checkpoint.namespace == after.checkpoint.namespace:
+            return
+        stored = await self._world.mongo.checkpoints(before.watcher).read()
+        if before.begin is not None or (stored is not None and stored.watcher not in (None, before.name)):
+            return  # it never ran: what is there is another watcher's
         target = self._world.mongo.checkpoints(after)
         if stored is None or await target.create(stored):
             return

@@ -186,8 +186,7 @@ class Registry:
                 return WatcherView(after, self._supervisor[watcher.name].status()), False
             await self._supervisor.stop(watcher.name, self._drain_seconds)
             try:
-                if before.watcher.checkpoint.namespace != watcher.checkpoint.namespace:
-                    await self._positions.copy(before.watcher, watcher)
+                await self._positions.copy(before, watcher)
                 check = self._beside(watcher)
                 after = await self._store.replace(after, expected_revision=before.revision, check=check)
             except BaseException:

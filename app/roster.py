@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from app.domain import backoff
-from app.domain.errors import ChangewireError, Conflict, StoreUnavailable, Unavailable
+from app.domain.errors import ChangewireError, Conflict, Unavailable
 from app.domain.lifecycle import Desired, State
 from app.domain.overlap import refuse_overlap
 from app.domain.watcher import StoredWatcher, problems
@@ -99,14 +99,14 @@ class Roster:
         """Take this instance off the list of the living, so that nobody waits for it."""
         try:
             await self._store.leave(self._instance)
-        except StoreUnavailable as error:
+        except ChangewireError as error:
             log.info("instance_not_taken_back", error=str(error))
 
     async def carried_out(self, revision: int) -> None:
         """Note a change that this process made and has carried out itself."""
         if revision == self._applied + 1:
             self._applied = revision
-            with contextlib.suppress(StoreUnavailable):  # the next round says it
+            with contextlib.suppress(ChangewireError):  # the next round says it
                 await self._store.attend(self._instance, revision)
 
     async def _reconcile(self, stored: Sequence[StoredWatcher]) -> None:

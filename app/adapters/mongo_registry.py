@@ -5,9 +5,10 @@ each has followed. A change is a transaction that first counts itself, so that c
 sees all before it. Not its business: what a watcher means (`domain/watcher.py`), following the store (`roster.py`).
 """
 
+import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from pymongo import ReturnDocument
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClientSession, AsyncIOMotorCollection, AsyncIOMotorDatabase
 
     Collection = AsyncIOMotorCollection[Mapping[str, Any]]
+    Counted = Callable[[AsyncIOMotorClientSession], Coroutine[Any, Any, None]]
     Body = Callable[[AsyncIOMotorClientSession, int], Awaitable[None]]
 
 _COUNTER: Final = "revision"
@@ -43,6 +45,8 @@ class MongoWatcherStore:
         self._registry: Collection = database.get_collection("registry", **DURABLE)
         self._instances: Collection = database.get_collection("instances", **DURABLE)
         self._ready = False
+        self._changing = asyncio.Lock()
+        """Transactions that meet are tried again; those of one process need not meet."""
 
     async def load(self) -> list[StoredWatcher]:
         with self._guarded("reading the watchers"):
@@ -134,6 +138,11 @@ class MongoWatcherStore:
             revision = int(counter["value"])
             await body(session, revision)
 
+        async with self._changing:
+            await self._transact(counted)
+        return revision
+
+    async def _transact(self, counted: "Counted") -> None:
         with self._guarded("changing the registry"):
             await self._make_ready()
             try:
@@ -147,7 +156,6 @@ class MongoWatcherStore:
             except StoreUnavailable:
                 self._ready = False
                 raise
-        return revision
 
     async def _make_ready(self) -> None:
         """Create what a transaction cannot create on every server, once: the collections and the counter."""

@@ -312,7 +312,7 @@ async def test_two_collections_of_one_name_the_second_is_failed_with_what_to_cha
     assert first in failed["reason"]
     assert "stream" in failed["reason"]
     live.insert(1)
-    live.mongo[other][live.collection].insert_one({"_id": "not this"})
+    live.mongo[other][live.collection].insert_one({"_id": "meanwhile"})
     await live.seen("1")
     await live.pause(first)
     live.insert(2)
@@ -324,4 +324,4 @@ async def test_two_collections_of_one_name_the_second_is_failed_with_what_to_cha
     await live.restart(write_config(tmp_path / "c.yaml", live, entry(live), apart))
     await live.reaches("RUNNING", second)
     live.mongo[other][live.collection].insert_one({"_id": "this"})
-    await live.seen("this", stream=f"{live.stream}_2")
+    await live.seen("meanwhile", "this", stream=f"{live.stream}_2")  # its own since it was first in the file
