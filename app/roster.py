@@ -151,7 +151,8 @@ class Roster:
         tasks = (self.supervisor[name] for name in self.supervisor.names() if name != stored.name)
         before = [task.stored for task in tasks if not task.refused]
         try:
-            refuse_overlap(stored.watcher, [one.watcher for one in before if _order(one) < _order(stored)])
+            others = [one.watcher for one in before if _order(one) < _order(stored)]
+            refuse_overlap(stored.watcher, others, in_file=stored.origin == "file")
         except Conflict as conflict:
             faults.append(str(conflict))
         return "; ".join(faults) or None

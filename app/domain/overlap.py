@@ -11,43 +11,48 @@ from app.domain.errors import Conflict
 from app.domain.watcher import Sink, Watcher
 
 
-def refuse_overlap(watcher: Watcher, others: Sequence[Watcher]) -> None:
+def refuse_overlap(watcher: Watcher, others: Sequence[Watcher], *, in_file: bool = False) -> None:
     """Raise Conflict where another watcher publishes to the same subjects, or the same changes to the same stream,
     keeps its position in the same place, or one would watch what the other keeps its position in.
 
-    The message names the other watcher and a value that would do.
+    The message names the other watcher and a value that would do, `in_file` in the words of the predecessor's file.
     """
     for other in others:
         if other.name == watcher.name:
             continue
-        faults = [fault for fault in (_subjects(watcher, other, others), _place(watcher, other)) if fault is not None]
+        found = (_subjects(watcher, other, others, in_file), _place(watcher, other, in_file))
+        faults = [fault for fault in found if fault is not None]
         if faults:
             raise Conflict(f"{watcher.name} would " + "; and it would ".join(faults))
 
 
-def _subjects(watcher: Watcher, other: Watcher, others: Sequence[Watcher]) -> str | None:
+def _subjects(watcher: Watcher, other: Watcher, others: Sequence[Watcher], in_file: bool) -> str | None:
     if subjects.overlap(watcher.space, other.space):
-        stream, subject = _free_place(watcher, others)
-        return (
-            f"publish to {watcher.space}, which watcher {other.name} uses ({other.space}). Give it a stream of its "
-            f"own, with sink.stream '{stream}' and sink.subject '{subject}'; or, where {watcher.sink.stream} takes "
-            f"more subjects, another sink.subject on it, such as '{_free_template(watcher, others)}'"
+        fault = f"publish to {watcher.space}, which watcher {other.name} uses ({other.space})."
+        more = (
+            f"; or, where {watcher.sink.stream} takes more subjects, another sink.subject on it, such as "
+            f"'{_free_template(watcher, others)}'"
         )
-    if (watcher.sink.stream, watcher.source.namespace) == (other.sink.stream, other.source.namespace):
-        stream, subject = _free_place(watcher, others)
-        return (
+    elif (watcher.sink.stream, watcher.source.namespace) == (other.sink.stream, other.source.namespace):
+        fault = (
             f"publish the changes of {watcher.source.namespace} to {watcher.sink.stream}, as watcher {other.name} "
-            "does: their message ids are the same, and the stream would drop one of each two as a duplicate. Give it a "
-            f"stream of its own, with sink.stream '{stream}' and sink.subject '{subject}'"
+            "does: their message ids are the same, and the stream would drop one of each two as a duplicate."
         )
-    return None
+        more = ""
+    else:
+        return None
+    stream, subject = _free_place(watcher, others)
+    if in_file:
+        return f"{fault} Give it a streamName of its own, such as '{stream}'"
+    return f"{fault} Give it a stream of its own, with sink.stream '{stream}' and sink.subject '{subject}'{more}"
 
 
-def _place(watcher: Watcher, other: Watcher) -> str | None:
+def _place(watcher: Watcher, other: Watcher, in_file: bool) -> str | None:
     mine, theirs = watcher.checkpoint.namespace, other.checkpoint.namespace
     if watcher.source.namespace == theirs:
         return f"watch {theirs}, where watcher {other.name} keeps its position: each checkpoint would be a change"
-    elsewhere = f"Give it another checkpoint.collection, such as '{watcher.source.namespace}'"
+    field = "tokensCollName" if in_file else "checkpoint.collection"
+    elsewhere = f"Give it another {field}, such as '{watcher.source.namespace}'"
     if mine == other.source.namespace:
         return (
             f"keep its position in {mine}, which watcher {other.name} watches: each checkpoint would be a change. "

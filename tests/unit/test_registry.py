@@ -327,6 +327,8 @@ async def test_of_two_in_the_file_that_overlap_one_runs_and_one_says_why_not(fak
     status = (await registry.watcher("rival")).status
     assert status.state is State.FAILED
     assert "which watcher orders uses" in str(status.reason)
+    assert "Give it a streamName of its own, such as 'SHOP_RIVAL'" in str(status.reason)
+    assert "sink." not in str(status.reason)
     await registry.restart("orders")
     await until_state(registry, "orders", State.RUNNING)
     assert not (await registry.health()).up
