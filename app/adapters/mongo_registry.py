@@ -8,9 +8,10 @@ sees all before it. Not its business: what a watcher means (`domain/watcher.py`)
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     Collection = AsyncIOMotorCollection[Mapping[str, Any]]
     Counted = Callable[[AsyncIOMotorClientSession], Coroutine[Any, Any, None]]
     Body = Callable[[AsyncIOMotorClientSession, int], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
 
 _COUNTER: Final = "revision"
 _FORGOTTEN_SECONDS: Final = 3600
@@ -45,18 +48,19 @@ class MongoWatcherStore:
         self._registry: Collection = database.get_collection("registry", **DURABLE)
         self._instances: Collection = database.get_collection("instances", **DURABLE)
         self._ready = False
+        self._unreadable: set[tuple[str, int | None]] = set()
         self._changing = asyncio.Lock()
         """Transactions that meet are tried again; those of one process need not meet."""
 
     async def load(self) -> list[StoredWatcher]:
         with self._guarded("reading the watchers"):
             documents = await self._watchers.find(sort=_IN_ORDER).to_list(None)
-        return [self._restored(document) for document in documents]
+        return self._readable(documents)
 
     async def get(self, name: str) -> StoredWatcher | None:
         with self._guarded("reading a watcher"):
             document = await self._watchers.find_one({"_id": name})
-        return None if document is None else self._restored(document)
+        return None if document is None else next(iter(self._readable([document])), None)
 
     async def revision(self) -> int:
         with self._guarded("reading the registry's revision"):
@@ -72,7 +76,7 @@ class MongoWatcherStore:
             except DuplicateKeyError as error:
                 raise Conflict(f"there is a watcher {stored.name} already") from error
 
-        return self._restored(_as_stored(stored) | dict.fromkeys(("revision", "added"), await self._change(body)))
+        return _restored(_as_stored(stored) | dict.fromkeys(("revision", "added"), await self._change(body)))
 
     async def replace(
         self, stored: StoredWatcher, *, expected_revision: int, check: Check | None = None
@@ -89,7 +93,7 @@ class MongoWatcherStore:
             document = _as_stored(stored) | {"revision": revision}
             await self._watchers.replace_one({"_id": stored.name}, document, session=session)
 
-        return self._restored(_as_stored(stored) | {"revision": await self._change(body)})
+        return _restored(_as_stored(stored) | {"revision": await self._change(body)})
 
     async def began(self, name: str, revision: int) -> None:
         with self._guarded("storing a watcher"):
@@ -176,26 +180,24 @@ class MongoWatcherStore:
     async def _checked(self, session: "AsyncIOMotorClientSession", check: Check | None) -> None:
         if check is not None:
             documents = await self._watchers.find(sort=_IN_ORDER, session=session).to_list(None)
-            check([self._restored(document) for document in documents])
+            check(self._readable(documents))
 
-    def _restored(self, document: Mapping[str, Any]) -> StoredWatcher:
-        try:
-            plain = dict(document["watcher"])
-            plain["source"] = plain["source"] | {"pipeline": json.loads(plain["source"]["pipeline"])}
-            return StoredWatcher(
-                watcher=from_document(plain),
-                desired=Desired(document["desired"]),
-                revision=document["revision"],
-                added=document.get("added", 0),
-                new_start=document["newStart"],
-                begin=document.get("begin"),
-                origin=document["origin"],
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise StoreUnavailable(
-                f"watcher {document['_id']} in {self._watchers.full_name} cannot be read ({error!r}): a later "
-                "version of Changewire may have written it"
-            ) from error
+    def _readable(self, documents: Iterable[Mapping[str, Any]]) -> list[StoredWatcher]:
+        """Restore what can be. What a later version has written, or a hand has broken, is none of ours: it is said, and
+        keeps none of the others from running."""
+        found = []
+        for document in documents:
+            try:
+                found.append(_restored(document))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                unreadable = (document["_id"], document.get("revision"))
+                if unreadable not in self._unreadable:
+                    self._unreadable.add(unreadable)
+                    log.error(
+                        "watcher_unreadable", watcher=document["_id"], collection=self._watchers.full_name,
+                        error=repr(error), hint="a later version of Changewire may have written it",
+                    )  # fmt: skip
+        return found
 
     def _guarded(self, doing: str) -> contextlib.AbstractContextManager[None]:
         return guarded(doing, f"readWrite on {self._watchers.database.name}")
@@ -204,6 +206,20 @@ class MongoWatcherStore:
 def _seen_before(seconds: float) -> dict[str, Any]:
     """An expression: the document was last seen longer ago than that, by the server's clock."""
     return {"$lt": ["$seen", {"$subtract": ["$$NOW", int(seconds * 1000)]}]}
+
+
+def _restored(document: Mapping[str, Any]) -> StoredWatcher:
+    plain = dict(document["watcher"])
+    plain["source"] = plain["source"] | {"pipeline": json.loads(plain["source"]["pipeline"])}
+    return StoredWatcher(
+        watcher=from_document(plain),
+        desired=Desired(document["desired"]),
+        revision=document["revision"],
+        added=document.get("added", 0),
+        new_start=document["newStart"],
+        begin=document.get("begin"),
+        origin=document["origin"],
+    )
 
 
 def _as_stored(stored: StoredWatcher) -> dict[str, Any]:

@@ -9,10 +9,11 @@ import bson
 import pymongo
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from app.adapters.mongo_client import MongoDeployment
 from app.adapters.mongo_store import MongoCheckpointStore
-from app.domain.errors import Invalid, NotAuthorised, StoreUnavailable
+from app.domain.errors import Conflict, Invalid, NotAuthorised, StoreUnavailable
 from app.domain.position import Checkpoint
 from app.domain.watcher import CheckpointPlace, Source, StoredWatcher, Watcher
 from app.embedded import MongoServer
@@ -216,10 +217,16 @@ async def test_a_watcher_of_a_later_version_is_not_taken_for_something_else(
     mongo_uri: str, client: Client, database: str
 ) -> None:
     mongo = MongoDeployment(mongo_uri, state_database=database)
-    await mongo.watchers().insert(StoredWatcher(Watcher("w", Source("shop", "orders"))))
+    watchers = mongo.watchers()
+    await watchers.insert(StoredWatcher(Watcher("w", Source("shop", "orders"))))
+    await watchers.insert(StoredWatcher(Watcher("x", Source("shop", "items"))))
     client[database].watchers.update_one({"_id": "w"}, {"$set": {"watcher.source.shards": 4}})
-    with pytest.raises(StoreUnavailable, match="later version"):
-        await mongo.watchers().load()
+    with capture_logs() as logged:
+        assert [one.name for one in await watchers.load()] == ["x"]
+        assert await watchers.get("w") is None
+        with pytest.raises(Conflict):
+            await watchers.insert(StoredWatcher(Watcher("w", Source("shop", "orders"))))
+    assert [(entry["event"], entry["watcher"]) for entry in logged] == [("watcher_unreadable", "w")]
     mongo.close()
 
 
