@@ -44,7 +44,7 @@ POLL_SECONDS = 0.05
 FETCH = 500
 HEADER = "Nats-Msg-Id"
 
-# Ends with the test run, even where that is killed; see `app/embedded.py`.
+# Ends with the test run, even where that is killed; see `app/child.py`.
 _DIES_WITH_PARENT = """\
 import ctypes, os, signal, sys
 if sys.platform == "linux":

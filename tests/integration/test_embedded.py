@@ -20,7 +20,7 @@ from nats.js.errors import APIError, NoStreamResponseError, ServiceUnavailableEr
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from app import embedded
+from app import child
 from app.embedded import MongoServer, NatsServer, NotAvailable, Server, StartError, find_program
 from tests.conftest import MakeMongo, MakeNats
 
@@ -187,8 +187,8 @@ async def test_start_is_refused_twice_and_off_the_main_thread(own_nats: NatsServ
 async def test_taken_port_is_passed_over_at_first_and_an_error_later(
     kind: type[Server], own_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, offered = embedded.free_port, [own_nats.port]
-    monkeypatch.setattr(embedded, "free_port", lambda wish=None: offered.pop() if offered else real())
+    real, offered = child.free_port, [own_nats.port]
+    monkeypatch.setattr(child, "free_port", lambda wish=None: offered.pop() if offered else real())
     async with kind(ready_seconds=30) as server:
         assert server.port != own_nats.port
         await server.stop()
@@ -270,7 +270,7 @@ async def test_server_that_ignores_the_request_to_end_is_killed(own_nats: NatsSe
 def test_program_without_its_run_bit_gets_one_or_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = script(tmp_path / "mongod", "exit 0")
     program.chmod(0o644)
-    assert embedded._executable(program) == program
+    assert child._executable(program) == program
     assert os.access(program, os.X_OK)
 
     program.chmod(0o644)
@@ -283,7 +283,7 @@ def test_program_without_its_run_bit_gets_one_or_is_copied(tmp_path: Path, monke
         chmod(path, mode)
 
     monkeypatch.setattr(Path, "chmod", refuse)
-    copy = embedded._executable(program)
+    copy = child._executable(program)
     assert copy.parent == tmp_path / "cache" / "changewire"
     assert os.access(copy, os.X_OK)
-    assert embedded._executable(program) == copy
+    assert child._executable(program) == copy
