@@ -27,7 +27,7 @@ from app.domain.errors import (
     StreamUnsuitable,
     TokenRefused,
 )
-from app.domain.events import Change
+from app.domain.events import Change, namespace_of
 from app.domain.lifecycle import State
 from app.domain.position import Checkpoint, OwnMessage, Tail
 from app.domain.subjects import covers
@@ -98,8 +98,11 @@ class FakeOplog:
 class FakeSource:
     """A change stream over a `FakeOplog`; `batch` is the most it returns at once."""
 
-    def __init__(self, oplog: FakeOplog, batch: int = 500, patience: float = 0.0) -> None:
+    def __init__(
+        self, oplog: FakeOplog, batch: int = 500, patience: float = 0.0, *, collection: str = "orders"
+    ) -> None:
         self._oplog = oplog
+        self._collection = collection
         self._batch = batch
         self._patience = patience
         self._after: str | None = None
@@ -149,7 +152,15 @@ class FakeSource:
 
     def _next(self) -> list[tuple[str, bytes]]:
         after = self._after or ""
-        return [(token, raw) for token, raw in self._oplog.events if token > after][: self._batch]
+        found = [(token, raw) for token, raw in self._oplog.events if token > after][: self._batch]
+        if self._collection == "orders":
+            return found
+        # Whatever happens happens in every collection.
+        return [(token, bson.encode(bson.decode(raw) | {"ns": self._namespace})) for token, raw in found]
+
+    @property
+    def _namespace(self) -> dict[str, str]:
+        return {"db": "shop", "coll": self._collection}
 
     async def close(self) -> None:
         self._after = None
@@ -270,7 +281,8 @@ class FakeSink:
         own = None
         for message in reversed(ours):
             parsed = parse_message_id(message.change.id)
-            if parsed is not None:
+            told = namespace_of(message.change.body)
+            if parsed is not None and told in (None, self._watcher.source.namespace):
                 own = OwnMessage(message.sequence, parsed)
                 break
             foreign += 1
@@ -527,7 +539,7 @@ class FakeMongo:
         return
 
     def source(self, watcher: Watcher) -> FakeSource:
-        return FakeSource(self.oplog, self.batch)
+        return FakeSource(self.oplog, self.batch, collection=watcher.source.collection)
 
     def checkpoints(self, watcher: Watcher) -> FakeCheckpoints:
         checkpoints = FakeCheckpoints(self.places.setdefault(watcher.checkpoint.namespace, {}))

@@ -18,7 +18,7 @@ async def look_back(
     Returns it, how many foreign ones behind it were seen, and whether the search was given up while one of ours might
     still be hidden (after `LOOK_BACK` reads). Raises what `StreamApi` raises.
     """
-    own = _own(last)
+    own = _own(last, watcher)
     if own is not None:
         return own, 0, False
     reads = LOOK_BACK
@@ -32,7 +32,7 @@ async def look_back(
             found = await api.last(stream.name, subject)
             if found is None:
                 continue
-            mine = _own(found)
+            mine = _own(found, watcher)
             if mine is None:
                 hidden = max(hidden, found.sequence)
             elif own is None or mine.sequence > own.sequence:
@@ -46,13 +46,17 @@ async def look_back(
         message = await api.at(stream.name, sequence)
         if message is None or not covers(watcher.space, message.subject):
             continue
-        mine = _own(message)
+        mine = _own(message, watcher)
         if mine is not None:
             return mine, foreign, False
         foreign += 1
     return own, foreign, False
 
 
-def _own(message: Message) -> OwnMessage | None:
+def _own(message: Message, watcher: Watcher) -> OwnMessage | None:
+    """The message as one of ours; None where it has no id of ours or tells of another collection, as do those of a
+    watcher that had these subjects before or takes them from us now: its tokens are no positions of this one."""
     id_ = parse_message_id(message.id)
-    return OwnMessage(message.sequence, id_) if id_ is not None else None
+    if id_ is None or message.namespace not in (None, watcher.source.namespace):
+        return None
+    return OwnMessage(message.sequence, id_)

@@ -14,6 +14,7 @@ import orjson
 from app.adapters.nats_connection import NatsConnection
 from app.adapters.nats_frames import read_headers
 from app.domain.errors import ChangewireError, SinkUnavailable, StreamRefused, StreamUnsuitable
+from app.domain.events import namespace_of
 from app.domain.subjects import covers, overlap
 from app.domain.watcher import Watcher
 
@@ -79,11 +80,12 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A stored message: its sequence, subject and `Nats-Msg-Id`."""
+    """A stored message: its sequence, subject, `Nats-Msg-Id`, and the collection whose change it is, where it says."""
 
     sequence: int
     subject: str
     id: str | None
+    namespace: str | None = None
 
 
 def is_exclusive(stream: Stream, space: str) -> bool:
@@ -211,7 +213,8 @@ class StreamApi:
                 return None
             raise
         headers = read_headers(b64decode(message["hdrs"])) if message.get("hdrs") else {}
-        return Message(int(message["seq"]), str(message["subject"]), headers.get("Nats-Msg-Id"))
+        namespace = namespace_of(b64decode(message.get("data") or ""))
+        return Message(int(message["seq"]), str(message["subject"]), headers.get("Nats-Msg-Id"), namespace)
 
 
 def _stream(answer: dict[str, Any]) -> Stream:

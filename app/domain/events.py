@@ -3,6 +3,7 @@
 How it is made is the codec's business, where it goes is the relay's.
 """
 
+import json
 from dataclasses import dataclass
 
 
@@ -27,3 +28,12 @@ class Change:
     """`Changewire-*` headers, name and value; mostly none."""
     pointer: bytes | None = None
     """Where the message would be too large for the server: the small body that will stand in its place."""
+
+
+def namespace_of(body: bytes) -> str | None:
+    """Return the collection that a stored message tells of, such as `shop.orders`; None where it tells of none."""
+    try:
+        namespace = json.loads(body)["ns"]
+        return f"{namespace['db']}.{namespace['coll']}"
+    except (KeyError, TypeError, ValueError):  # a dropDatabase, an invalidate, or no change event at all
+        return None

@@ -188,9 +188,10 @@ async def sink(place: Place, watcher: Watcher) -> AsyncIterator[EventSink]:
     await made.close()
 
 
-def change(moment: int, operation: str = "insert", epoch: int = 0) -> Change:
+def change(moment: int, operation: str = "insert", epoch: int = 0, *, collection: str = "orders") -> Change:
     token = event_token(moment)
-    return Change(token, operation, b'{"n":%d}' % moment, 0.0, str(MessageId(token, epoch)))
+    body = b'{"n":%d,"ns":{"db":"shop","coll":"%s"}}' % (moment, collection.encode())
+    return Change(token, operation, body, 0.0, str(MessageId(token, epoch)))
 
 
 def stored(*changes: Change, stream: str) -> list[Stored]:
@@ -286,6 +287,14 @@ async def test_after_a_purge_a_stream_of_its_own_refuses_whoever_believes_it_to_
     with pytest.raises(FenceLost):
         await sink.publish([change(3), change(4)], 0)
     assert await place.messages() == []
+
+
+async def test_a_message_of_another_collection_is_nobodys_progress(place: Place, sink: EventSink, stream: str) -> None:
+    await sink.publish([change(1), change(2)], await fence(sink))
+    await sink.publish([change(9, collection="items")], await fence(sink))
+    tail = await sink.tail()
+    assert tail.own is not None
+    assert (tail.own.id.position, tail.own.sequence, tail.foreign) == (event_token(2), 2, 1)
 
 
 async def test_the_end_is_found_behind_foreign_messages(place: Place, sink: EventSink, stream: str) -> None:
