@@ -120,6 +120,40 @@ async def _unknown(stage: Stage, service: Service) -> bool:
     return (await service.call("GET", f"/watchers/{stage.watcher}")).status_code == 404
 
 
+async def test_changed_through_one_under_load_the_changes_go_on_by_the_new_way_once_and_in_order(stage: Stage) -> None:
+    one, other = await pair(stage)
+    streams = [stage.stream, f"{stage.stream}_B", f"{stage.stream}_C"]
+    async with stage.load(pause=0.01):
+        for asked, stream in ((one, streams[1]), (other, streams[2])):
+            await stage.until_length(await stage.length() + 200)
+            changed = stage.described(duplicate_window_seconds=WINDOW) | {"name": stage.watcher}
+            changed["sink"]["stream"] = stage.stream = stream
+            await asked.call("PUT", f"/watchers/{stage.watcher}", changed, status=200)
+        await stage.until_length(200)
+    arrived = await asyncio.gather(*(stage.length(stream) for stream in streams[:2]))
+    await stage.until_length(len(stage.written) - sum(arrived))
+    for service in (one, other):
+        assert await service.terminate() == 0, service.log_tail()
+    messages = [message for stream in streams for message in await stage.messages(stream)]
+    assert_same(stage.written, [message.change for message in messages])
+
+
+async def test_removed_through_one_and_added_for_another_stream_it_goes_on_there(stage: Stage) -> None:
+    one, other = await pair(stage)
+    before = stage.stream
+    async with stage.load(pause=0.01):
+        await stage.until_length(200)
+        await one.call("DELETE", f"/watchers/{stage.watcher}", status=204)
+        stage.stream = f"{before}_B"
+        await stage.add(one, duplicate_window_seconds=WINDOW)
+        await stage.until_length(200)
+    await stage.until_length(len(stage.written) - await stage.length(before))
+    for service in (one, other):
+        assert await service.terminate() == 0, service.log_tail()
+    messages = [*await stage.messages(before), *await stage.messages()]
+    assert_same(stage.written, [message.change for message in messages])
+
+
 # Zombies
 
 
