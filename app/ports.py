@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from app.domain.events import Change
 from app.domain.lifecycle import State
-from app.domain.position import Checkpoint, Tail
+from app.domain.position import Checkpoint, OwnMessage, Tail
 from app.domain.watcher import Start, StoredWatcher, Watcher
 
 
@@ -88,6 +88,11 @@ class EventSink(Protocol):
 
         Raises SinkUnavailable, StreamRefused, NotAuthorised, StreamUnsuitable, and PositionUndecidable where a message
         of somebody else has taken the place of one of ours within a window."""
+
+    async def holds(self, message: OwnMessage) -> bool | None:
+        """Look whether the stream has this message at its sequence: False for another one there, None for none.
+
+        Asked of the leader. Raises SinkUnavailable, StreamRefused, NotAuthorised."""
 
     async def publish(self, changes: Sequence[Change], fence: int) -> int:
         """Store the changes after sequence `fence`, all in order, and return the new last sequence.

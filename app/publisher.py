@@ -13,7 +13,8 @@ import structlog
 
 from app.domain.errors import Fenced, FenceLost, OutcomeUnknown, SeenBefore, SinkUnavailable
 from app.domain.events import Change
-from app.domain.position import GoOn, Reached, decide_read_back
+from app.domain.position import GoOn, OwnMessage, Reached, Tail, decide_read_back, last_own, unseen
+from app.domain.tokens import parse_message_id
 from app.domain.watcher import Watcher
 from app.ports import EventSink, Observer, Published
 from app.progress import Progress
@@ -28,6 +29,14 @@ HEADER_BYTES = 256
 """What a message's headers and subject come to, roughly."""
 MAX_UNKNOWN = 5
 """Unknown outcomes in a row, without any progress, after which the connection counts as unusable."""
+
+
+async def is_displaced(sink: EventSink, tail: Tail, reached: Reached | None) -> bool:
+    """Look whether another message has the place of our last one.
+
+    Raises SinkUnavailable, StreamRefused, NotAuthorised."""
+    own = unseen(tail, reached)
+    return own is not None and await sink.holds(own) is False
 
 
 class Publisher:
@@ -119,11 +128,13 @@ class Publisher:
         """Read the stream's end, take its position and fence over, and return what is not there yet."""
         reached = self.reached
         tail = await self._sink.tail()
-        now: GoOn = decide_read_back(reached=reached, tail=tail, exclusive=self._sink.exclusive)
+        displaced = await is_displaced(self._sink, tail, reached)
+        now: GoOn = decide_read_back(reached=reached, tail=tail, exclusive=self._sink.exclusive, displaced=displaced)
         rest = self._not_there_yet(waiting, now.token)
         self._fence = now.fence
         if now.token > reached.token:
-            self._progress.reached = replace(reached, token=now.token, sequence=tail.last_sequence)
+            own = last_own(tail, reached.epoch, reached.own)
+            self._progress.reached = replace(reached, token=now.token, sequence=tail.last_sequence, own=own)
         log.info(
             "read_back", watcher=self._watcher.name, cause=type(error).__name__, error=str(error),
             there=len(waiting) - len(rest), rest=len(rest), fence=now.fence,
@@ -157,10 +168,14 @@ class Publisher:
 
     def _acknowledged(self, unit: Sequence[Change], sequence: int, began: float, read_at: float) -> None:
         progress, now, wall = self._progress, time.perf_counter(), self._clock()
+        id_ = parse_message_id(unit[-1].id)
+        own = self.reached.own
+        if id_ is not None and sequence > self._fence:  # else the stream knew the change and has no message of it
+            own = OwnMessage(sequence, id_)
         self._fence = sequence
         self._at_once = min(MAX_MESSAGES, self._at_once * 2)
         progress.losses = 0
-        progress.reached = replace(self.reached, token=unit[-1].token, sequence=sequence)
+        progress.reached = replace(self.reached, token=unit[-1].token, sequence=sequence, own=own)
         progress.published += len(unit)
         progress.last_event_at = unit[-1].wall_time or wall
         progress.rates.add(len(unit), wall)

@@ -16,12 +16,21 @@ import structlog
 from app.checkpointer import Checkpointer
 from app.domain.errors import MessageTooLarge, PermanentError, Stale, StoreUnavailable
 from app.domain.events import Change
-from app.domain.position import Checkpoint, Reached, StartAnew, check_scope, decide_opening
+from app.domain.position import (
+    Checkpoint,
+    Reached,
+    StartAnew,
+    check_scope,
+    decide_opening,
+    last_known,
+    last_own,
+    lost_end,
+)
 from app.domain.tokens import id_suffix
 from app.domain.watcher import Watcher
 from app.ports import ChangeSource, CheckpointStore, EventSink, Observer, SourceBatch
 from app.progress import Progress
-from app.publisher import Publisher
+from app.publisher import Publisher, is_displaced
 
 log = structlog.get_logger(__name__)
 
@@ -116,15 +125,22 @@ class Relay:
         if tail.foreign:
             log.warning("foreign_messages", watcher=self._watcher.name, space=self._watcher.space, count=tail.foreign)
             self._observer.skipped(self._watcher.name, "foreign", tail.foreign)
+        known = last_known(tail, checkpoint, memory)
+        displaced = await is_displaced(sink, tail, known)
         decision = decide_opening(
-            tail=tail, checkpoint=checkpoint, memory=memory, exclusive=sink.exclusive, new_start=self._new_start
-        )
+            tail=tail, checkpoint=checkpoint, memory=memory, exclusive=sink.exclusive, new_start=self._new_start,
+            displaced=displaced,
+        )  # fmt: skip
         anew = isinstance(decision, StartAnew)
         if isinstance(decision, StartAnew):
             token = self._begin or await source.locate(self._watcher.start)
         else:
             token = decision.token
-        reached = Reached(token, decision.epoch, tail.last_sequence, tail.created)
+        lost = known is not None and lost_end(tail, known, displaced=displaced)
+        if lost:
+            log.warning("stream_lost_its_end", watcher=self._watcher.name, token=token, last=tail.last_sequence)
+        own = last_own(tail, decision.epoch, known.own if known is not None and not lost else None)
+        reached = Reached(token, decision.epoch, tail.last_sequence, tail.created, own)
         if anew and not await self._checkpoints.create(self._checkpoint(reached)):
             raise Stale("another instance has just stored the first position")
         await source.open(token)
@@ -232,4 +248,5 @@ class Relay:
             scope=self._source.scope,
             watcher=self._watcher.name,
             updated_at=self._clock(),
+            own=reached.own,
         )

@@ -85,7 +85,8 @@ class Standby:
             raise Stale(f"another instance publishes in epoch {tail.own.id.epoch}")
         if tail.own.id.position <= reached.token:
             return False
-        self._progress.reached = Reached(tail.own.id.position, reached.epoch, tail.last_sequence, tail.created)
+        position = tail.own.id.position
+        self._progress.reached = Reached(position, reached.epoch, tail.last_sequence, tail.created, tail.own)
         return True
 
     async def _changes_wait(self) -> bool:

@@ -219,6 +219,12 @@ class FakeStream:
                 self.store(batch, fence, space)
         self.late = still
 
+    def neighbour(self, subject: str, count: int = 1) -> None:
+        """Let somebody else publish."""
+        for _ in range(count):
+            self.last_sequence += 1
+            self.messages.append(FakeMessage(self.last_sequence, subject, Change("", "insert", b"{}", 0.0, "")))
+
     def purge(self) -> None:
         self.messages.clear()
 
@@ -275,6 +281,13 @@ class FakeSink:
                 break
             foreign += 1
         return Tail(stream.created, stream.last_sequence, ours[-1].sequence if ours else 0, own, foreign)
+
+    async def holds(self, message: OwnMessage) -> bool | None:
+        await asyncio.sleep(0)
+        for one in self._stream.messages:
+            if one.sequence == message.sequence:
+                return one.change.id == str(message.id) and covers(self._watcher.space, one.subject)
+        return None
 
     async def publish(self, changes: Sequence[Change], fence: int) -> int:
         stream = self._stream

@@ -56,7 +56,7 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.events import Change
-from app.domain.position import Tail
+from app.domain.position import OwnMessage, Tail
 from app.domain.subjects import covers, stream_name_problem
 from app.domain.watcher import Watcher
 
@@ -235,6 +235,15 @@ class JetStreamSink:
             foreign=foreign,
             unsearched=unsearched,
         )
+
+    async def holds(self, message: OwnMessage) -> bool | None:
+        try:
+            there = await self._api.at(self._name, message.sequence)
+        except ApiError as error:
+            raise translate(error, self._name) from error
+        if there is None:
+            return None
+        return there.id == str(message.id) and covers(self._space, there.subject)
 
     async def _settle_doubts(self) -> None:
         for sequence, id_ in list(self._doubts.items()):

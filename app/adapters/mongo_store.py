@@ -25,8 +25,8 @@ from pymongo.write_concern import WriteConcern
 from app.adapters import mongo_errors
 from app.domain.errors import Conflict, FieldProblem, Invalid, NotFound, StoreUnavailable
 from app.domain.lifecycle import Desired
-from app.domain.position import Checkpoint
-from app.domain.tokens import cluster_time
+from app.domain.position import Checkpoint, OwnMessage
+from app.domain.tokens import cluster_time, parse_message_id
 from app.domain.watcher import CheckpointPlace, StoredWatcher, from_document, to_document
 
 if TYPE_CHECKING:
@@ -209,11 +209,13 @@ def _as_fields(checkpoint: Checkpoint) -> dict[str, Any]:
         "scope": checkpoint.scope,
         "watcher": checkpoint.watcher,
         "updatedAt": datetime.fromtimestamp(checkpoint.updated_at, UTC) if checkpoint.updated_at is not None else None,
+        "ownSequence": checkpoint.own.sequence if checkpoint.own is not None else None,
+        "ownId": str(checkpoint.own.id) if checkpoint.own is not None else None,
     }
 
 
 def _as_checkpoint(document: Mapping[str, Any]) -> Checkpoint:
-    updated_at = document.get("updatedAt")
+    updated_at, own_id = document.get("updatedAt"), parse_message_id(document.get("ownId"))
     return Checkpoint(
         token=document["value"],
         epoch=document.get("epoch"),
@@ -222,6 +224,7 @@ def _as_checkpoint(document: Mapping[str, Any]) -> Checkpoint:
         scope=document.get("scope"),
         watcher=document.get("watcher"),
         updated_at=None if updated_at is None else updated_at.timestamp(),
+        own=None if own_id is None else OwnMessage(document["ownSequence"], own_id),
     )
 
 

@@ -12,18 +12,28 @@ from app.domain.tokens import MessageId, cluster_time
 
 
 @dataclass(frozen=True, slots=True)
+class OwnMessage:
+    """A message of ours on the stream: its sequence and its parsed id."""
+
+    sequence: int
+    id: MessageId
+
+
+@dataclass(frozen=True, slots=True)
 class Reached:
     """A position that is acknowledged: everything up to `token` is on the stream, or was not to be published.
 
     `sequence` is the stream's last sequence when it was reached, `stream_created` the creation time that the server
     gives for the stream (it tells a stream from a later one of the same name). Either is None where it is not known,
-    as in a checkpoint of the predecessor.
+    as in a checkpoint of the predecessor. `own` is our last message of that epoch up to there, None where there was
+    none yet or it is not known: only where it was shows, on a stream that others publish to, whether the end was lost.
     """
 
     token: str
     epoch: int
     sequence: int | None = None
     stream_created: str | None = None
+    own: OwnMessage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +47,7 @@ class Checkpoint:
     scope: str | None = None
     watcher: str | None = None
     updated_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OwnMessage:
-    """The last message of ours on the stream: its sequence and its parsed id."""
-
-    sequence: int
-    id: MessageId
+    own: OwnMessage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,31 @@ class StartAnew:
     fence: int
 
 
+def last_known(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | None) -> Reached | None:
+    """Return the later of checkpoint and memory; None where neither is of the last epoch that there is."""
+    epoch, known = _last_epoch(tail, checkpoint, memory)
+    return max(
+        (one for one in known if one.epoch == epoch), key=lambda one: (one.token, one.sequence or 0), default=None
+    )
+
+
+def unseen(tail: Tail, reached: Reached | None) -> OwnMessage | None:
+    """Return our last message as remembered, where its place has to be looked at since the stream's end is earlier.
+
+    It may have expired, been consumed, or be hidden by a message of another epoch, and then it is as it should be;
+    but where another message has its place, the stream lost its end and somebody else has published since.
+    """
+    own = reached.own if reached is not None and reached.stream_created == tail.created else None
+    return None if own is None or _shows(tail, own) or tail.last_sequence < own.sequence else own
+
+
+def last_own(tail: Tail, epoch: int, before: OwnMessage | None) -> OwnMessage | None:
+    """Return our last message of the epoch: the stream's, or the one from `before` where the stream has no later."""
+    if before is not None and not _shows(tail, before):
+        return before
+    return tail.own if tail.own is not None and tail.own.id.epoch == epoch else None
+
+
 def decide_opening(
     *,
     tail: Tail,
@@ -92,25 +120,21 @@ def decide_opening(
     memory: Reached | None,
     exclusive: bool,
     new_start: bool = False,
+    displaced: bool = False,
 ) -> GoOn | StartAnew:
     """Decide where a watcher that opens goes on: the latest of stream, checkpoint and memory, within the last epoch.
 
-    `new_start` is true for a watcher that was added with an explicit start and has not begun yet.
+    `new_start` is true for a watcher that was added with an explicit start and has not begun yet, `displaced` where
+    another message has the place of the `unseen` one.
     Raises HistoryLost where the stream was made anew, PositionUndecidable where nothing tells the position.
     """
     fence = tail.fence(exclusive=exclusive)
-    on_stream = tail.own.id.epoch if tail.own else 0
-    if checkpoint is None and memory is None and new_start:
-        return StartAnew(on_stream + 1 if tail.own else 0, fence)
+    epoch, known = _last_epoch(tail, checkpoint, memory)
+    if not known and new_start:
+        return StartAnew(epoch + 1 if tail.own else 0, fence)
 
-    stored = _as_reached(checkpoint, on_stream)
-    epoch = max([on_stream, *(known.epoch for known in (stored, memory) if known is not None)])
-    own = tail.own.id.position if tail.own is not None and on_stream == epoch else None
-    latest = max(
-        (known for known in (stored, memory) if known is not None and known.epoch == epoch),
-        key=lambda known: (known.token, known.sequence or 0),
-        default=None,
-    )
+    own = tail.own.id.position if tail.own is not None and tail.own.id.epoch == epoch else None
+    latest = last_known(tail, checkpoint, memory)
     if latest is None:
         if tail.unsearched:
             raise PositionUndecidable(
@@ -123,19 +147,20 @@ def decide_opening(
             f"the stream was deleted and made anew (created {tail.created}, before that {latest.stream_created}): "
             "what it held is gone; set the token to say where to go on"
         )
-    if latest.sequence is not None and tail.last_sequence < latest.sequence:
+    if lost_end(tail, latest, displaced=displaced):
         # The server lost the stream's end (it syncs lazily): what is not there any more has to be published again.
         if own is None:
             raise PositionUndecidable(
-                f"the stream lost its end (last sequence {tail.last_sequence}, {latest.sequence} was acknowledged) "
+                f"the stream lost its end (last sequence {tail.last_sequence}, "
+                f"{latest.own.sequence if latest.own else latest.sequence} was acknowledged) "
                 "and holds no message of this watcher; set the token to say where to go on"
             )
         return GoOn(own, epoch, fence)
     return GoOn(max(latest.token, own or ""), epoch, fence)
 
 
-def decide_read_back(*, reached: Reached, tail: Tail, exclusive: bool) -> GoOn:
-    """Decide where a writer stands after a publish whose outcome is unknown.
+def decide_read_back(*, reached: Reached, tail: Tail, exclusive: bool, displaced: bool = False) -> GoOn:
+    """Decide where a writer stands after a publish whose outcome is unknown; `displaced` as for an opening.
 
     Returns the position reached by now (whoever published it) and the next fence. What is waiting and not later than
     that position is on the stream already.
@@ -143,7 +168,7 @@ def decide_read_back(*, reached: Reached, tail: Tail, exclusive: bool) -> GoOn:
     """
     if tail.created != reached.stream_created:
         raise Stale("the stream was deleted and made anew")
-    if reached.sequence is not None and tail.last_sequence < reached.sequence:
+    if lost_end(tail, reached, displaced=displaced):
         raise Stale("the stream's end is behind what was acknowledged")
     own = tail.own
     if own is not None and own.id.epoch > reached.epoch:
@@ -193,9 +218,28 @@ def check_scope(checkpoint: Checkpoint, *, scope: str, operation_time: int) -> N
         )
 
 
-def _as_reached(checkpoint: Checkpoint | None, on_stream: int) -> Reached | None:
-    if checkpoint is None:
-        return None
-    # The predecessor writes no epoch: what it stores belongs to the epoch the stream is in.
-    epoch = on_stream if checkpoint.epoch is None else checkpoint.epoch
-    return Reached(checkpoint.token, epoch, checkpoint.sequence, checkpoint.stream_created)
+def lost_end(tail: Tail, reached: Reached, *, displaced: bool) -> bool:
+    """Tell whether the stream lost messages of ours that it had acknowledged; `displaced` as for an opening."""
+    if reached.own is None:
+        return reached.sequence is not None and tail.last_sequence < reached.sequence
+    return not _shows(tail, reached.own) and (displaced or tail.last_sequence < reached.own.sequence)
+
+
+def _shows(tail: Tail, own: OwnMessage) -> bool:
+    """Whether the stream's end proves that it has, or had, all of ours up to `own`.
+
+    By positions, since what is published again after a loss may get greater sequences than what was lost.
+    """
+    end = tail.own.id if tail.own is not None else None
+    return end is not None and end.epoch == own.id.epoch and end.position >= own.id.position
+
+
+def _last_epoch(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | None) -> tuple[int, list[Reached]]:
+    on_stream = tail.own.id.epoch if tail.own else 0
+    known = [memory] if memory is not None else []
+    if checkpoint is not None:
+        # The predecessor writes no epoch: what it stores belongs to the epoch the stream is in.
+        epoch = on_stream if checkpoint.epoch is None else checkpoint.epoch
+        stored = Reached(checkpoint.token, epoch, checkpoint.sequence, checkpoint.stream_created, checkpoint.own)
+        known.insert(0, stored)
+    return max([on_stream, *(one.epoch for one in known)]), known

@@ -20,6 +20,7 @@ from app.adapters.nats_frames import read_headers
 from app.adapters.nats_streams import StreamApi
 from app.domain.errors import FenceLost, OutcomeUnknown, SeenBefore, StreamRefused, StreamUnsuitable
 from app.domain.events import Change
+from app.domain.position import OwnMessage
 from app.domain.tokens import MessageId
 from app.domain.watcher import Watcher, from_document
 from app.embedded import NatsServer
@@ -257,6 +258,21 @@ async def test_an_empty_stream_has_an_empty_end(place: Place, sink: EventSink) -
     tail = await sink.tail()
     assert (tail.last_sequence, tail.space_sequence, tail.own, tail.foreign, tail.unsearched) == (0, 0, None, 0, False)
     assert tail.created
+
+
+async def test_a_message_is_there_or_another_or_none(place: Place, sink: EventSink, stream: str) -> None:
+    batch = [change(moment, epoch=1) for moment in (1, 2)]
+    await sink.publish(batch, await fence(sink))
+    await place.foreign(f"{stream}.insert")
+    first, second = (MessageId(one.token, 1) for one in batch)
+    assert await sink.holds(OwnMessage(1, first))
+    assert await sink.holds(OwnMessage(2, second))
+    assert await sink.holds(OwnMessage(2, first)) is False
+    assert await sink.holds(OwnMessage(1, MessageId(batch[0].token))) is False
+    assert await sink.holds(OwnMessage(3, second)) is False
+    assert await sink.holds(OwnMessage(4, second)) is None
+    await place.purge()
+    assert await sink.holds(OwnMessage(1, first)) is None
 
 
 async def test_the_end_tells_position_and_epoch(place: Place, sink: EventSink) -> None:

@@ -11,7 +11,8 @@ import pytest_asyncio
 from app.adapters.mongo_client import MongoDeployment
 from app.domain.errors import Conflict, NotFound
 from app.domain.lifecycle import Desired
-from app.domain.position import Checkpoint
+from app.domain.position import Checkpoint, OwnMessage
+from app.domain.tokens import MessageId
 from app.domain.watcher import CheckpointPlace, Source, Start, StoredWatcher, Watcher
 from app.ports import CheckpointStore, WatcherStore
 from tests.fakes import FakeCheckpoints, FakeWatchers, event_token
@@ -61,7 +62,10 @@ async def test_a_place_is_fit_before_and_after_it_holds_positions(open_store: Op
 
 
 async def test_every_field_comes_back_to_another_process(open_store: Open) -> None:
-    stored = at(5, 2, sequence=7, stream_created="2026-01-01T00:00:00Z", scope="rs0/a.b", watcher="w", updated_at=1e9)
+    stored = at(
+        5, 2, sequence=7, stream_created="2026-01-01T00:00:00Z", scope="rs0/a.b", watcher="w", updated_at=1e9,
+        own=OwnMessage(6, MessageId(event_token(4), 2)),
+    )  # fmt: skip
     await open_store().begin(stored)
     assert await open_store().read() == stored
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.codec import encode, reduced
-from app.domain.errors import ChangewireError, PermanentError
+from app.domain.errors import ChangewireError, PermanentError, Stale
 from app.domain.watcher import Source, Watcher
 from app.progress import Progress
 from app.relay import Codec, Relay
@@ -55,8 +55,12 @@ class Writer:
             if not task.cancelled():
                 _only_passing_trouble(task)
 
+    def ours(self) -> list[str]:
+        """The tokens on the stream, without what neighbours published."""
+        return [token for token in self.stream.published() if token]
+
     def done(self) -> bool:
-        return len(self.stream.messages) >= len(self.oplog.events)
+        return len(self.ours()) >= len(self.oplog.events)
 
     def die(self) -> None:
         self.progress = Progress()
@@ -223,6 +227,70 @@ def test_what_the_stream_lost_at_its_end_is_published_again(before: int, lost: i
             writer.die()
         await writer.until_done()
         assert stream.published() == oplog.tokens
+
+    run(scenario())
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    before=st.integers(2, 20),
+    lost=st.integers(1, 19),
+    neighbours=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+    deaths=st.lists(st.integers(0, 40), max_size=6),
+    memory=st.booleans(),
+    after=st.integers(0, 5),
+)
+def test_what_a_shared_stream_lost_is_published_again_though_a_neighbour_went_on_first(
+    before: int, lost: int, neighbours: tuple[int, int], deaths: list[int], memory: bool, after: int
+) -> None:
+    async def scenario() -> None:
+        oplog, stream = FakeOplog(), FakeStream(subjects=["ORDERS.*", "OTHERS"])
+        writer = Writer(oplog, stream, {}, 3)
+        await _first_start(writer)
+        for _ in range(before):
+            oplog.happen()
+        relay = writer.relay()
+        task = asyncio.create_task(relay.run(lambda: None))
+        while not writer.done():
+            await asyncio.sleep(0)
+        relay.stop()
+        await task
+        stream.lose_end(min(lost, before - 1))
+        for _ in range(after):
+            oplog.happen()
+        for steps, count in zip([*deaths, 0], (*neighbours, *([0] * len(deaths))), strict=False):
+            stream.neighbour("OTHERS", count)
+            if not memory:
+                writer.die()
+            task = asyncio.create_task(writer.relay().run(lambda: None))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+        await writer.until_done()
+        assert writer.ours() == oplog.tokens
+
+    run(scenario())
+
+
+def test_a_relay_that_stays_up_notices_what_a_shared_stream_lost() -> None:
+    async def scenario() -> None:
+        oplog, stream = FakeOplog(), FakeStream(subjects=["ORDERS.*", "OTHERS"])
+        writer = Writer(oplog, stream, {}, 3)
+        task = asyncio.create_task(writer.relay().run(lambda: None))
+        while "newest" not in writer.place:
+            await asyncio.sleep(0)
+        for _ in range(10):
+            oplog.happen()
+        while not writer.done():
+            await asyncio.sleep(0)
+        stream.lose_end(4)
+        stream.neighbour("OTHERS", 6)
+        oplog.happen()
+        await asyncio.wait([task])
+        assert isinstance(task.exception(), Stale)
+        await writer.until_done()
+        assert writer.ours() == oplog.tokens
 
     run(scenario())
 
