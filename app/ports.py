@@ -86,8 +86,7 @@ class EventSink(Protocol):
     async def tail(self) -> Tail:
         """Read the stream's end from its leader; `exclusive` and `mode` may be others afterwards.
 
-        Raises SinkUnavailable, StreamRefused, NotAuthorised, StreamUnsuitable, and PositionUndecidable where a message
-        of somebody else has taken the place of one of ours within a window."""
+        Raises SinkUnavailable, StreamRefused, NotAuthorised, StreamUnsuitable."""
 
     async def holds(self, message: OwnMessage) -> bool | None:
         """Look whether the stream has this message at its sequence: False for another one there, None for none.
@@ -98,7 +97,8 @@ class EventSink(Protocol):
         """Store the changes after sequence `fence`, all in order, and return the new last sequence.
 
         At most `limits.max_batch` changes; a change that is `too_large` first needs `claim_check`.
-        Raises FenceLost, SeenBefore, OutcomeUnknown: the changes may be stored, wholly or from the front on; read back.
+        Raises FenceLost, SeenBefore, OutcomeUnknown: the changes may be stored, wholly or from the front on; read back,
+        and look at what the error's `doubts` name.
         Raises StreamRefused, SinkUnavailable, NotAuthorised: nothing of them is stored, or in the modes without atomic
         batches the first of them; the next opening finds them on the stream."""
 
@@ -142,6 +142,12 @@ class CheckpointStore(Protocol):
 
         Returns False, and changes nothing, where what is stored is of another epoch or not earlier: another instance
         was there. Where there is none (dropped meanwhile) it is created. Raises StoreUnavailable, NotAuthorised."""
+
+    async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
+        """Store, durably (majority), which messages of ours may not be where they should be; none: all are.
+
+        `advance` keeps them, `begin` drops them. Changes nothing where there is no position, or one of a later epoch.
+        Raises StoreUnavailable, NotAuthorised."""
 
     async def begin(self, checkpoint: Checkpoint) -> None:
         """Store a position unconditionally: a deliberate move, the first of its epoch. Creates where there is none.

@@ -5,7 +5,7 @@ Plain data with one writer, the relay. Not its business: deciding anything from 
 
 from dataclasses import dataclass, field
 
-from app.domain.position import Reached
+from app.domain.position import OwnMessage, Reached
 
 _SECONDS = 60
 
@@ -37,6 +37,8 @@ class Progress:
     """What a watcher's relay has reached and counted. Times are seconds since 1970."""
 
     reached: Reached | None = None
+    doubts: tuple[OwnMessage, ...] = ()
+    """Messages of ours that may not be where they should be; a checkpoint holds them too, where it could be written."""
     operation_time: int = 0
     """The server's operationTime in the last reply."""
     last_event_at: float | None = None

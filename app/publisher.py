@@ -16,6 +16,7 @@ from app.domain.events import Change
 from app.domain.position import GoOn, OwnMessage, Reached, Tail, decide_read_back, last_own, unseen
 from app.domain.tokens import parse_message_id
 from app.domain.watcher import Watcher
+from app.doubts import Doubts
 from app.ports import EventSink, Observer, Published
 from app.progress import Progress
 
@@ -47,6 +48,7 @@ class Publisher:
         watcher: Watcher,
         sink: EventSink,
         progress: Progress,
+        doubts: Doubts,
         observer: Observer,
         *,
         losses: int,
@@ -55,6 +57,7 @@ class Publisher:
         self._watcher = watcher
         self._sink = sink
         self._progress = progress
+        self._doubts = doubts
         self._observer = observer
         self._losses = losses
         self._clock = clock
@@ -77,7 +80,7 @@ class Publisher:
         """Put the changes on the stream, each once and in order, whoever else may be writing.
 
         `read_at` is the perf_counter() at which they were read. Raises SinkUnavailable, StreamRefused, NotAuthorised,
-        Stale, Fenced."""
+        StoreUnavailable, PositionUndecidable, Stale, Fenced."""
         waiting = changes
         if changes[0].token <= self.reached.token:
             # Reading back may have moved the position past what was still on its way here.
@@ -89,6 +92,7 @@ class Publisher:
             try:
                 sequence = await self._sink.publish(unit, self._fence)
             except OutcomeUnknown as error:
+                await self._doubts.keep(error, self.reached.epoch)
                 rest = await self._resolve(waiting, len(unit), error)
                 unknown = 0 if len(rest) < len(waiting) else unknown + 1
                 if unknown >= MAX_UNKNOWN:
@@ -128,6 +132,7 @@ class Publisher:
         """Read the stream's end, take its position and fence over, and return what is not there yet."""
         reached = self.reached
         tail = await self._sink.tail()
+        await self._doubts.settle(reached.epoch)
         displaced = await is_displaced(self._sink, tail, reached)
         now: GoOn = decide_read_back(reached=reached, tail=tail, exclusive=self._sink.exclusive, displaced=displaced)
         rest = self._not_there_yet(waiting, now.token)

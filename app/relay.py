@@ -28,6 +28,7 @@ from app.domain.position import (
 )
 from app.domain.tokens import id_suffix
 from app.domain.watcher import Watcher
+from app.doubts import Doubts
 from app.ports import ChangeSource, CheckpointStore, EventSink, Observer, SourceBatch
 from app.progress import Progress
 from app.publisher import Publisher, is_displaced
@@ -89,7 +90,8 @@ class Relay:
         self._new_start = new_start
         self._begin = begin
         self._clock = clock
-        self._publisher = Publisher(watcher, sink, progress, observer, losses=losses, clock=clock)
+        self._doubts = Doubts(watcher, sink, checkpoints, progress)
+        self._publisher = Publisher(watcher, sink, progress, self._doubts, observer, losses=losses, clock=clock)
         self._checkpointer = Checkpointer(checkpoints, observer, watcher=watcher.name, clock=clock)
         self._operations = frozenset(watcher.sink.operations)
         self._queue: asyncio.Queue[_Encoded | None] = asyncio.Queue(maxsize=1)
@@ -131,6 +133,8 @@ class Relay:
             tail=tail, checkpoint=checkpoint, memory=memory, exclusive=sink.exclusive, new_start=self._new_start,
             displaced=displaced,
         )  # fmt: skip
+        self._doubts.recall(checkpoint)
+        await self._doubts.settle(decision.epoch)
         anew = isinstance(decision, StartAnew)
         if isinstance(decision, StartAnew):
             token = self._begin or await source.locate(self._watcher.start)

@@ -367,8 +367,14 @@ class FakeCheckpoints:
         stored = self.place.get("newest")
         if stored is not None and (stored.epoch not in (None, checkpoint.epoch) or stored.token >= checkpoint.token):
             return False
-        self.place["newest"] = checkpoint
+        self.place["newest"] = replace(checkpoint, doubts=stored.doubts) if stored is not None else checkpoint
         return True
+
+    async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
+        await self._reach()
+        stored = self.place.get("newest")
+        if stored is not None and (stored.epoch or 0) <= epoch:
+            self.place["newest"] = replace(stored, doubts=doubts)
 
     async def begin(self, checkpoint: Checkpoint) -> None:
         await self._reach()

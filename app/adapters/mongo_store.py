@@ -98,7 +98,8 @@ class MongoCheckpointStore:
                 newest = await self._read()
                 if newest is not None and not _later(checkpoint, newest):
                     return False
-                await self._collection.insert_one(dict(fields))
+                doubts = newest.get("doubt", []) if newest is not None else []
+                await self._collection.insert_one({**fields, "doubt": doubts})
                 return True
             # One atomic command: which document is the newest, whether it is behind, and the change.
             behind = {
@@ -111,13 +112,29 @@ class MongoCheckpointStore:
             before = await self._change_newest([{"$replaceWith": {"$cond": [behind, moved, "$$ROOT"]}}], fields)
         return before is None or _later(checkpoint, before)
 
+    async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
+        kept = [{"sequence": one.sequence, "id": str(one.id)} for one in doubts]
+        with self._guarded("storing a doubt about the checkpoint"):
+            if await self._is_capped():
+                newest = await self._read()
+                if newest is not None and newest.get("epoch", 0) <= epoch:
+                    same = {name: value for name, value in newest.items() if name != "_id"}
+                    await self._collection.insert_one({**same, "doubt": kept})
+                return
+            ours = {"$lte": [{"$ifNull": ["$epoch", 0]}, epoch]}
+            await self._collection.find_one_and_update(
+                _A_CHECKPOINT,
+                [{"$set": {"doubt": {"$cond": [ours, {"$literal": kept}, "$doubt"]}}}],
+                sort=[("_id", DESCENDING)],
+            )
+
     async def begin(self, checkpoint: Checkpoint) -> None:
         fields = _as_fields(checkpoint)
         with self._guarded("storing the checkpoint"):
             if await self._is_capped():
                 await self._collection.insert_one(dict(fields))
             else:
-                await self._change_newest({"$set": fields}, fields)
+                await self._change_newest({"$set": fields, "$unset": {"doubt": ""}}, fields)
 
     async def delete(self) -> None:
         with self._guarded("deleting the checkpoint"):
@@ -225,6 +242,11 @@ def _as_checkpoint(document: Mapping[str, Any]) -> Checkpoint:
         watcher=document.get("watcher"),
         updated_at=None if updated_at is None else updated_at.timestamp(),
         own=None if own_id is None else OwnMessage(document["ownSequence"], own_id),
+        doubts=tuple(
+            OwnMessage(doubt["sequence"], id_)
+            for doubt in document.get("doubt", ())
+            if (id_ := parse_message_id(doubt["id"])) is not None
+        ),
     )
 
 

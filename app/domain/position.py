@@ -38,7 +38,11 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A stored position. `epoch` is None where the predecessor wrote it; `updated_at` is in seconds since 1970."""
+    """A stored position. `epoch` is None where the predecessor wrote it; `updated_at` is in seconds since 1970.
+
+    `doubts` are messages of ours that may not be where they should be: until they are looked at, nothing tells whether
+    all up to `token` is on the stream.
+    """
 
     token: str
     epoch: int | None = None
@@ -48,6 +52,7 @@ class Checkpoint:
     watcher: str | None = None
     updated_at: float | None = None
     own: OwnMessage | None = None
+    doubts: tuple[OwnMessage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

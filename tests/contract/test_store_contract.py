@@ -106,6 +106,27 @@ async def test_a_thawed_writer_cannot_undo_a_rewind(open_store: Open) -> None:
     assert (await reached(thawed)) == at(3, 1)
 
 
+DOUBTS = (OwnMessage(7, MessageId(event_token(4), 1)), OwnMessage(8, MessageId(event_token(5), 1)))
+
+
+async def test_a_doubt_stays_with_the_position_until_it_is_settled_or_the_position_moved(open_store: Open) -> None:
+    writer, other = open_store(), open_store()
+    await writer.doubt(DOUBTS, 1)
+    assert await writer.read() is None
+    await writer.create(at(5, 1))
+    await writer.doubt(DOUBTS, 1)
+    assert await other.read() == at(5, 1, doubts=DOUBTS)
+    assert await other.advance(at(6, 1))
+    assert await other.read() == at(6, 1, doubts=DOUBTS)
+    await writer.doubt((), 1)
+    assert await other.read() == at(6, 1)
+    await writer.doubt(DOUBTS[:1], 1)
+    await other.begin(at(2, 2))
+    assert await other.read() == at(2, 2)
+    await writer.doubt(DOUBTS, 1)  # the position has moved since
+    assert await other.read() == at(2, 2)
+
+
 async def test_many_writers_at_once_leave_the_greatest_position(open_store: Open) -> None:
     stores = [open_store() for _ in range(4)]
     await stores[0].create(at(1))
