@@ -83,8 +83,11 @@ class EventSink(Protocol):
         Raises SinkUnavailable, StreamRefused (absent while `may_create` is false), StreamUnsuitable (its subjects do
         not cover the watcher's; neither atomic batches nor a safe fallback), NotAuthorised."""
 
-    async def tail(self) -> Tail:
+    async def tail(self, since: int = 0) -> Tail:
         """Read the stream's end from its leader; `exclusive` and `mode` may be others afterwards.
+
+        Where it ends in messages of others, ours is searched for down to sequence `since`, what is before that being
+        known; `unsearched` where even that was too far.
 
         Raises SinkUnavailable, StreamRefused, NotAuthorised, StreamUnsuitable."""
 

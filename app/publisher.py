@@ -131,15 +131,14 @@ class Publisher:
     async def _read_back(self, waiting: Sequence[Change], error: OutcomeUnknown) -> Sequence[Change]:
         """Read the stream's end, take its position and fence over, and return what is not there yet."""
         reached = self.reached
-        tail = await self._sink.tail()
+        tail = await self._sink.tail(since=reached.sequence or 0)
         await self._doubts.settle(reached.epoch)
         displaced = await is_displaced(self._sink, tail, reached)
         now: GoOn = decide_read_back(reached=reached, tail=tail, exclusive=self._sink.exclusive, displaced=displaced)
         rest = self._not_there_yet(waiting, now.token)
         self._fence = now.fence
-        if now.token > reached.token:
-            own = last_own(tail, reached.epoch, reached.own)
-            self._progress.reached = replace(reached, token=now.token, sequence=tail.last_sequence, own=own)
+        own = last_own(tail, reached.epoch, reached.own)
+        self._progress.reached = replace(reached, token=now.token, sequence=tail.last_sequence, own=own)
         log.info(
             "read_back", watcher=self._watcher.name, cause=type(error).__name__, error=str(error),
             there=len(waiting) - len(rest), rest=len(rest), fence=now.fence,

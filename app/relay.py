@@ -22,6 +22,7 @@ from app.domain.position import (
     StartAnew,
     check_scope,
     decide_opening,
+    known_until,
     last_known,
     last_own,
     lost_end,
@@ -123,12 +124,15 @@ class Relay:
         # A stream that was there is not made anew behind the user's back: what it held would be missing silently.
         was_there = any(known is not None and known.stream_created for known in (checkpoint, memory))
         await sink.prepare(may_create=not was_there)
-        tail = await sink.tail()
+        tail = await sink.tail(since=known_until(checkpoint, memory))
+        known = last_known(tail, checkpoint, memory)
+        displaced = await is_displaced(sink, tail, known)
+        lost = known is not None and lost_end(tail, known, displaced=displaced)
+        if lost:
+            tail = await sink.tail()  # what is left of ours lies before what was searched
         if tail.foreign:
             log.warning("foreign_messages", watcher=self._watcher.name, space=self._watcher.space, count=tail.foreign)
             self._observer.skipped(self._watcher.name, "foreign", tail.foreign)
-        known = last_known(tail, checkpoint, memory)
-        displaced = await is_displaced(sink, tail, known)
         decision = decide_opening(
             tail=tail, checkpoint=checkpoint, memory=memory, exclusive=sink.exclusive, new_start=self._new_start,
             displaced=displaced,
@@ -140,7 +144,6 @@ class Relay:
             token = self._begin or await source.locate(self._watcher.start)
         else:
             token = decision.token
-        lost = known is not None and lost_end(tail, known, displaced=displaced)
         if lost:
             log.warning("stream_lost_its_end", watcher=self._watcher.name, token=token, last=tail.last_sequence)
         own = last_own(tail, decision.epoch, known.own if known is not None and not lost else None)

@@ -7,9 +7,10 @@ which the supervisor asks the registry before it opens the relay again.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from app.domain.errors import Stale
-from app.domain.position import Reached
+from app.domain.position import Reached, check_searched
 from app.ports import ChangeSource, EventSink
 from app.progress import Progress
 from app.relay import Codec
@@ -75,15 +76,16 @@ class Standby:
 
     async def _moved(self) -> bool:
         """Whether somebody has published since the last look; takes the position over."""
-        tail = await self._sink.tail()
         reached = self._reached
+        tail = await self._sink.tail(since=reached.sequence or 0)
         if tail.created != reached.stream_created:
             raise Stale("the stream was deleted and made anew")
-        if tail.own is None or tail.own.id.epoch < reached.epoch:
-            return False
-        if tail.own.id.epoch > reached.epoch:
+        check_searched(tail)
+        if tail.own is not None and tail.own.id.epoch > reached.epoch:
             raise Stale(f"another instance publishes in epoch {tail.own.id.epoch}")
-        if tail.own.id.position <= reached.token:
+        if tail.own is None or tail.own.id.epoch < reached.epoch or tail.own.id.position <= reached.token:
+            # Not to search again through what others publish here.
+            self._progress.reached = replace(reached, sequence=max(tail.last_sequence, reached.sequence or 0))
             return False
         position = tail.own.id.position
         self._progress.reached = Reached(position, reached.epoch, tail.last_sequence, tail.created, tail.own)

@@ -243,6 +243,8 @@ class FakeStream:
 class FakeSink:
     """A watcher's place on a `FakeStream`."""
 
+    look_back = 200
+
     def __init__(self, stream: FakeStream, watcher: Watcher, max_payload: int = 1024 * 1024) -> None:
         self._stream = stream
         self._watcher = watcher
@@ -265,7 +267,7 @@ class FakeSink:
         if not any(covers(subject, self._watcher.space) for subject in self._stream.subjects):
             raise StreamUnsuitable("the stream's subjects do not cover the watcher's")
 
-    async def tail(self) -> Tail:
+    async def tail(self, since: int = 0) -> Tail:
         await asyncio.sleep(0)
         stream = self._stream
         stream.arrive_late()
@@ -274,13 +276,17 @@ class FakeSink:
         ours = [m for m in stream.messages if covers(self._watcher.space, m.subject)]
         foreign = 0
         own = None
+        unsearched = False
         for message in reversed(ours):
+            if message.sequence <= since or unsearched:
+                break
             parsed = parse_message_id(message.change.id)
             if parsed is not None:
                 own = OwnMessage(message.sequence, parsed)
                 break
             foreign += 1
-        return Tail(stream.created, stream.last_sequence, ours[-1].sequence if ours else 0, own, foreign)
+            unsearched = foreign > self.look_back
+        return Tail(stream.created, stream.last_sequence, ours[-1].sequence if ours else 0, own, foreign, unsearched)
 
     async def holds(self, message: OwnMessage) -> bool | None:
         await asyncio.sleep(0)

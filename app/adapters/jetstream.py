@@ -207,7 +207,7 @@ class JetStreamSink:
         self._max_message = stream.max_message
         self._replicas = int(stream.config.get("num_replicas", 1))
 
-    async def tail(self) -> Tail:
+    async def tail(self, since: int = 0) -> Tail:
         try:
             stream = await self._api.info(self._name)
             try:
@@ -216,7 +216,7 @@ class JetStreamSink:
                 raise StreamRefused(str(error)) from error  # it was suitable; the next opening says what is wrong
             last = await self._api.last(self._name, self._space)
             own, foreign, unsearched = (
-                await look_back(self._api, self._watcher, stream, last) if last else (None, 0, False)
+                await look_back(self._api, self._watcher, stream, last, since) if last else (None, 0, False)
             )
         except ApiError as error:
             raise translate(error, self._name) from error

@@ -61,7 +61,7 @@ class Tail:
 
     `last_sequence` is the stream's, `space_sequence` that of the last message in the watcher's subject space (0: none).
     `own` is the last message there with a token as id, `foreign` how many others without one came after it,
-    and `unsearched` says that the search for an own one was given up before the beginning was reached.
+    and `unsearched` says that the search for an own one was given up before what is known was reached.
     """
 
     created: str
@@ -99,6 +99,11 @@ def last_known(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | None
     return max(
         (one for one in known if one.epoch == epoch), key=lambda one: (one.token, one.sequence or 0), default=None
     )
+
+
+def known_until(checkpoint: Checkpoint | None, memory: Reached | None) -> int:
+    """Return the sequence up to which nothing of ours on the stream can be news; 0 where that is not known."""
+    return min((known.sequence or 0 for known in (checkpoint, memory) if known is not None), default=0)
 
 
 def unseen(tail: Tail, reached: Reached | None) -> OwnMessage | None:
@@ -140,12 +145,10 @@ def decide_opening(
 
     own = tail.own.id.position if tail.own is not None and tail.own.id.epoch == epoch else None
     latest = last_known(tail, checkpoint, memory)
+    moved = checkpoint is not None and checkpoint.epoch is not None and checkpoint.sequence is None
+    if not moved:  # where somebody has said where to go on, before all that could be found, nothing need be
+        check_searched(tail)
     if latest is None:
-        if tail.unsearched:
-            raise PositionUndecidable(
-                "the watcher's subjects end in messages of somebody else, and there is no checkpoint; set the token "
-                "to say where to start"
-            )
         return GoOn(own, epoch, fence) if own is not None else StartAnew(epoch, fence)
     if latest.stream_created is not None and latest.stream_created != tail.created:
         raise HistoryLost(
@@ -164,17 +167,29 @@ def decide_opening(
     return GoOn(max(latest.token, own or ""), epoch, fence)
 
 
+def check_searched(tail: Tail) -> None:
+    """Refuse an end behind which a message of ours may be hidden. Raises PositionUndecidable."""
+    if tail.unsearched:
+        raise PositionUndecidable(
+            f"the watcher's subjects end in more than {tail.foreign - 1:,} messages of somebody else, so that its own "
+            "last one was not found; keep others from these subjects, and either purge their messages from the stream "
+            "or set the token to say where to go on"
+        )
+
+
 def decide_read_back(*, reached: Reached, tail: Tail, exclusive: bool, displaced: bool = False) -> GoOn:
     """Decide where a writer stands after a publish whose outcome is unknown; `displaced` as for an opening.
 
     Returns the position reached by now (whoever published it) and the next fence. What is waiting and not later than
     that position is on the stream already.
-    Raises Stale where the watcher has to be opened again: an epoch later than ours, a stream made anew or cut short.
+    Raises Stale where the watcher has to be opened again: an epoch later than ours, a stream made anew or cut short;
+    PositionUndecidable where too many messages of others came since.
     """
     if tail.created != reached.stream_created:
         raise Stale("the stream was deleted and made anew")
     if lost_end(tail, reached, displaced=displaced):
         raise Stale("the stream's end is behind what was acknowledged")
+    check_searched(tail)
     own = tail.own
     if own is not None and own.id.epoch > reached.epoch:
         raise Stale(f"another instance publishes in epoch {own.id.epoch}")

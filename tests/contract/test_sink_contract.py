@@ -318,6 +318,21 @@ async def test_the_end_is_found_behind_foreign_messages(place: Place, sink: Even
     assert (await place.messages())[-1] == stored(after, stream=stream)[0]
 
 
+async def test_the_end_is_searched_for_no_further_than_what_is_known(
+    place: Place, sink: EventSink, stream: str
+) -> None:
+    await sink.publish([change(1), change(2)], await fence(sink))
+    for _ in range(150):
+        await place.foreign(f"{stream}.insert")
+    for since in (0, 1):
+        tail = await sink.tail(since=since)
+        assert tail.own is not None
+        assert (tail.own.sequence, tail.foreign, tail.unsearched) == (2, 150, False)
+    for since, foreign in ((2, 150), (100, 52)):
+        tail = await sink.tail(since=since)
+        assert (tail.own, tail.foreign, tail.unsearched) == (None, foreign, False)
+
+
 async def test_a_foreign_message_between_two_batches_is_a_lost_fence(
     place: Place, sink: EventSink, stream: str
 ) -> None:

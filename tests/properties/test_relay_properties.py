@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.codec import encode, reduced
-from app.domain.errors import ChangewireError, PermanentError, Stale
+from app.domain.errors import ChangewireError, PermanentError, PositionUndecidable, Stale
 from app.domain.watcher import Source, Watcher
 from app.progress import Progress
 from app.relay import Codec, Relay
@@ -205,6 +205,54 @@ def test_nothing_comes_again_after_the_stream_was_purged(before: int, after: int
         assert stream.published() == first
 
     run(scenario())
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    published=st.integers(1, 30),
+    behind=st.integers(1, 30),
+    foreign=st.integers(0, 60),
+    known=st.integers(0, 40),
+    memory=st.booleans(),
+)
+def test_nothing_is_doubled_behind_messages_of_others_though_the_checkpoint_lags(
+    published: int, behind: int, foreign: int, known: int, memory: bool
+) -> None:
+    """Either our last message is found behind them, or the watcher says that it cannot be."""
+
+    async def scenario() -> None:
+        oplog, stream = FakeOplog(), FakeStream()
+        writer = Writer(oplog, stream, {}, 5)
+        await _first_start(writer)
+        stream.neighbour("ORDERS.insert", known)
+        lag = writer.place["newest"]
+        for count in (published, behind):
+            lag = writer.place["newest"]
+            for _ in range(count):
+                oplog.happen()
+            relay = writer.relay()
+            task = asyncio.create_task(relay.run(lambda: None))
+            while not writer.done():
+                await asyncio.sleep(0)
+            relay.stop()
+            await task
+        writer.place["newest"] = lag
+        stream.neighbour("ORDERS.insert", foreign)
+        stream.forget_ids()
+        if not memory:
+            writer.die()
+        oplog.happen()
+        try:
+            await writer.until_done()
+        except PositionUndecidable:
+            assert foreign > 40
+        assert writer.ours() == oplog.tokens[: len(writer.ours())]
+
+    FakeSink.look_back, before = 40, FakeSink.look_back
+    try:
+        run(scenario())
+    finally:
+        FakeSink.look_back = before
 
 
 @settings(deadline=None, max_examples=60)

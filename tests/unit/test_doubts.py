@@ -35,11 +35,11 @@ class Window(FakeSink):
         error.doubts = ((fence + 2, changes[1].id),)
         raise error
 
-    async def tail(self) -> Tail:
+    async def tail(self, since: int = 0) -> Tail:
         if Window.intact and Window.down is not None:
             error, Window.down = Window.down, None
             raise error
-        return await super().tail()
+        return await super().tail(since)
 
 
 class Instance(WatcherTask):
