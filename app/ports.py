@@ -141,10 +141,11 @@ class CheckpointStore(Protocol):
         driver makes, collides for the other). Raises StoreUnavailable, NotAuthorised."""
 
     async def advance(self, checkpoint: Checkpoint) -> bool:
-        """Store a later position of the same epoch, durably (majority).
+        """Store a later position, durably (majority): of a later epoch, or of the same one with a greater token.
 
-        Returns False, and changes nothing, where what is stored is of another epoch or not earlier: another instance
-        was there. Where there is none (dropped meanwhile) it is created. Raises StoreUnavailable, NotAuthorised."""
+        Returns False, and changes nothing, where what is stored is of a later epoch or not earlier: another instance
+        was there. What is of an earlier epoch was put back (from a backup), and the stream knew better. Where
+        there is none (dropped meanwhile) it is created. Raises StoreUnavailable, NotAuthorised."""
 
     async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
         """Store, durably (majority), which messages of ours may not be where they should be; none: all are.

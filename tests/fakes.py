@@ -371,8 +371,11 @@ class FakeCheckpoints:
     async def advance(self, checkpoint: Checkpoint) -> bool:
         await self._reach()
         stored = self.place.get("newest")
-        if stored is not None and (stored.epoch not in (None, checkpoint.epoch) or stored.token >= checkpoint.token):
-            return False
+        epoch = checkpoint.epoch or 0
+        if stored is not None:
+            stored_epoch = epoch if stored.epoch is None else stored.epoch
+            if (stored_epoch, stored.token) >= (epoch, checkpoint.token):
+                return False
         self.place["newest"] = replace(checkpoint, doubts=stored.doubts) if stored is not None else checkpoint
         return True
 

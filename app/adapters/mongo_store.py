@@ -102,10 +102,11 @@ class MongoCheckpointStore:
                 await self._collection.insert_one({**fields, "doubt": doubts})
                 return True
             # One atomic command: which document is the newest, whether it is behind, and the change.
+            epoch = {"$ifNull": ["$epoch", fields["epoch"]]}
             behind = {
-                "$and": [
-                    {"$lt": ["$value", checkpoint.token]},
-                    {"$or": [{"$eq": [{"$type": "$epoch"}, "missing"]}, {"$eq": ["$epoch", fields["epoch"]]}]},
+                "$or": [
+                    {"$lt": [epoch, fields["epoch"]]},
+                    {"$and": [{"$eq": [epoch, fields["epoch"]]}, {"$lt": ["$value", checkpoint.token]}]},
                 ]
             }
             moved = {"$mergeObjects": ["$$ROOT", {"$literal": fields}]}
@@ -210,9 +211,10 @@ def _rank(document: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def _later(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:
-    """Whether `checkpoint` may follow what is stored: same epoch (or none yet, the predecessor's), greater token."""
-    same_epoch = "epoch" not in stored or stored["epoch"] == (checkpoint.epoch or 0)
-    return same_epoch and bool(stored["value"] < checkpoint.token)
+    """Whether `checkpoint` may follow what is stored: later epoch, or or same (or none yet, the predecessor's)
+    and greater token."""
+    epoch = checkpoint.epoch or 0
+    return bool((stored.get("epoch", epoch), stored["value"]) < (epoch, checkpoint.token))
 
 
 def _as_fields(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -106,6 +106,15 @@ async def test_a_thawed_writer_cannot_undo_a_rewind(open_store: Open) -> None:
     assert (await reached(thawed)) == at(3, 1)
 
 
+async def test_a_position_of_an_earlier_epoch_put_back_from_a_backup_is_replaced(open_store: Open) -> None:
+    backup, writer = open_store(), open_store()
+    await backup.begin(at(9, 1))
+    assert await writer.advance(at(3, 2))
+    assert not await writer.advance(at(3, 2))
+    assert not await backup.advance(at(12, 1))
+    assert (await reached(backup)) == at(3, 2)
+
+
 DOUBTS = (OwnMessage(7, MessageId(event_token(4), 1)), OwnMessage(8, MessageId(event_token(5), 1)))
 
 

@@ -227,6 +227,10 @@ async def test_a_checkpoint_of_another_epoch_ends_the_run_and_a_later_one_does_n
     writer.note(checkpoint(3))
     with pytest.raises(Stale, match="epoch 1"):
         await writer.flush()
+    store.place["newest"] = checkpoint(9, epoch=1)
+    writer.note(checkpoint(4, epoch=2))
+    await writer.flush()  # what a backup has put back is no news
+    assert store.place["newest"] == checkpoint(4, epoch=2)
     store.faults = deque([NotAuthorised("not allowed")])
     writer.note(checkpoint(4))
     with pytest.raises(NotAuthorised):
