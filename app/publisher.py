@@ -64,6 +64,8 @@ class Publisher:
         self._subjects = {operation: watcher.subject(operation) for operation in watcher.sink.operations}
         self._fence = 0
         self._at_once = MAX_MESSAGES
+        self._sent = ""
+        """The last token of what went out and may still arrive: nothing was heard of it."""
 
     def begin(self, reached: Reached, fence: int) -> None:
         """Take over the position that the opening has decided."""
@@ -120,12 +122,14 @@ class Publisher:
         rest = await self._read_back(waiting, error)
         if isinstance(error, FenceLost | SeenBefore):
             if self.reached.token > before:
-                self._count_loss()
+                if self.reached.token > self._sent:  # else a late batch of our own was there first
+                    self._count_loss()
             elif isinstance(error, SeenBefore):
                 return await self._publish_singly(rest, tried)
         else:
             self._observer.publish_failed(self._watcher.name, self._subjects[waiting[0].operation], tried)
             self._at_once = max(1, tried // 2)
+            self._sent = max(self._sent, waiting[tried - 1].token)
         return rest
 
     async def _read_back(self, waiting: Sequence[Change], error: OutcomeUnknown) -> Sequence[Change]:

@@ -361,3 +361,31 @@ def test_the_checkpoint_never_passes_an_unacknowledged_event(publish: Deed) -> N
         await asyncio.wait([task])
 
     run(scenario())
+
+
+def test_late_batches_of_our_own_are_no_races_lost() -> None:
+    """A slow server: each batch arrives only when it is sent again, and nobody else is there."""
+
+    async def scenario() -> None:
+        oplog, stream = FakeOplog(), FakeStream()
+        writer = Writer(oplog, stream, {}, 1)
+        await _first_start(writer)
+        looks = 0
+
+        def every_other_look() -> bool:
+            nonlocal looks
+            looks += 1
+            return looks % 2 == 0
+
+        for _ in range(8):
+            oplog.happen()
+        task = asyncio.create_task(writer.relay().run(lambda: None))
+        stream.lateness, stream.faults = every_other_look, deque(["late", "ok"] * 8)
+        while not writer.done() and not task.done():
+            await asyncio.sleep(0)
+        assert not task.done(), task.exception()
+        assert stream.published() == oplog.tokens
+        task.cancel()
+        await asyncio.wait([task])
+
+    run(scenario())
