@@ -8,8 +8,9 @@ onto the stream for certain in `publisher.py`.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import structlog
 
@@ -35,6 +36,8 @@ from app.progress import Progress
 from app.publisher import Publisher, is_displaced
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 YIELD_BYTES = 256 * 1024
 """How much is encoded before other tasks get their turn."""
@@ -169,9 +172,9 @@ class Relay:
         failure: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._read_and_encode(reached), name=f"read:{name}")
-                publishing = tasks.create_task(self._publish_and_checkpoint(), name=f"publish:{name}")
-                writing = tasks.create_task(self._checkpointer.run(), name=f"checkpoint:{name}")
+                tasks.create_task(unless_asked(self._read_and_encode(reached)), name=f"read:{name}")
+                publishing = tasks.create_task(unless_asked(self._publish_and_checkpoint()), name=f"publish:{name}")
+                writing = tasks.create_task(unless_asked(self._checkpointer.run()), name=f"checkpoint:{name}")
                 publishing.add_done_callback(lambda _: writing.cancel())
         except BaseExceptionGroup as group:
             failure = group.exceptions[0]
@@ -257,3 +260,17 @@ class Relay:
             updated_at=self._clock(),
             own=reached.own,
         )
+
+
+async def unless_asked(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, and raise RuntimeError where it ends cancelled though nobody asked for that.
+
+    A driver's cancelled future does this. Taken for a wish, as a task group does, it would be missed by nobody.
+    """
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError(f"{task.get_name()} was cancelled from within") from error

@@ -20,7 +20,7 @@ from app.domain.status import ErrorSeen, Status
 from app.domain.watcher import StoredWatcher
 from app.ports import Mongo, Nats, Observer
 from app.progress import Progress
-from app.relay import Codec, Relay
+from app.relay import Codec, Relay, unless_asked
 from app.standby import Standby
 
 log = structlog.get_logger(__name__)
@@ -192,7 +192,7 @@ class WatcherTask:
             clock=world.clock,
         )
         try:
-            await self._relay.run(self._opened)
+            await unless_asked(self._relay.run(self._opened))
         finally:
             self._relay = None
 
@@ -211,7 +211,7 @@ class WatcherTask:
                 clock=world.clock,
             )
             try:
-                await standby.until_silent()
+                await unless_asked(standby.until_silent())
             except Stale:
                 return await self._wanted()
             except TransientError as error:

@@ -14,7 +14,7 @@ from app.domain.position import Checkpoint
 from app.domain.watcher import StoredWatcher
 from app.progress import Rates
 from app.supervisor import Supervisor, WatcherTask
-from tests.fakes import FakeCheckpoints, NullObserver, event_token
+from tests.fakes import FakeCheckpoints, FakeSink, FakeSource, NullObserver, event_token
 from tests.unit.world import Fakes, until, until_state, watcher
 
 STORED = StoredWatcher(watcher("orders"))
@@ -74,6 +74,33 @@ async def test_a_task_that_is_killed_from_inside_is_news(fakes: Fakes, monkeypat
     fakes.oplog.faults = deque([SourceUnavailable("connection refused")])
     one.start()
     await until(lambda: one.state is State.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("place", "method"),
+    [(FakeSource, "open"), (FakeSource, "read"), (FakeSink, "publish"), (FakeCheckpoints, "advance")],
+)
+async def test_a_part_of_the_relay_that_is_cancelled_from_within_is_retried(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, place: type, method: str
+) -> None:
+    one = task(fakes)
+    if method != "open":
+        one.start()
+        await until(lambda: one.state is State.RUNNING)
+    real = getattr(place, method)
+
+    async def cancelled(*_: object) -> None:
+        monkeypatch.setattr(place, method, real)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(place, method, cancelled)
+    if method == "open":
+        one.start()
+        await until(lambda: one.state is State.RUNNING)
+    token = fakes.oplog.happen()
+    await until(lambda: one.status().restarts == 1 and one.state is State.RUNNING)
+    await until(lambda: fakes.stream().published() == [token])
+    assert await one.stop(2)
 
 
 async def test_stopping_waits_for_what_is_in_flight(fakes: Fakes) -> None:
