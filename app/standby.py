@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from app.domain.errors import Stale
 from app.domain.position import Reached, check_searched
-from app.ports import ChangeSource, EventSink
+from app.ports import ChangeSource, CheckpointStore, EventSink
 from app.progress import Progress
 from app.relay import Codec
 
@@ -26,6 +26,7 @@ class Standby:
         *,
         source: ChangeSource,
         sink: EventSink,
+        checkpoints: CheckpointStore,
         operations: frozenset[str],
         codec: Codec,
         progress: Progress,
@@ -34,6 +35,7 @@ class Standby:
     ) -> None:
         self._source = source
         self._sink = sink
+        self._checkpoints = checkpoints
         self._operations = operations
         self._encode = codec.encode
         self._progress = progress
@@ -57,6 +59,7 @@ class Standby:
                         reading = False
                 elif waiting_since is None:
                     if not reading:
+                        await self._catch_up()
                         await self._source.open(self._reached.token)
                         reading = True
                     if await self._changes_wait():
@@ -90,6 +93,12 @@ class Standby:
         position = tail.own.id.position
         self._progress.reached = Reached(position, reached.epoch, tail.last_sequence, tail.created, tail.own)
         return True
+
+    async def _catch_up(self) -> None:
+        """Take the stored position over where it is later: like the oplog, it moves on in the quiet too."""
+        stored, reached = await self._checkpoints.read(), self._reached
+        if stored is not None and stored.epoch == reached.epoch and stored.token > reached.token:
+            self._progress.reached = replace(reached, token=stored.token)
 
     async def _changes_wait(self) -> bool:
         batch = await self._source.read()

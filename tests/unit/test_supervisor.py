@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections import deque
+from dataclasses import replace
 
 import pytest
 
@@ -165,6 +166,61 @@ async def test_a_writer_that_keeps_losing_stands_by_and_takes_over_from_the_dead
     await until(lambda: stream.published()[-1:] == [waiting])
     assert stream.published() == fakes.oplog.tokens
     assert "takeover" in fakes.observers[0].restarts
+    await one.stop(2)
+
+
+async def fenced(fakes: Fakes, **tuning) -> WatcherTask:
+    """A writer that has just lost its races."""
+    one = task(fakes, losses=1, **tuning)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    stream = fakes.stream()
+
+    def rival() -> None:
+        stream.before_publish = None
+        stream.store([("ORDERS.insert", encode(fakes.oplog.events[0][1]))], stream.last_sequence, "ORDERS.*")
+
+    stream.before_publish = rival
+    fakes.oplog.happen()
+    await until(lambda: one.state is State.FENCED)
+    return one
+
+
+async def interrupt(fakes: Fakes, one: WatcherTask, error: Exception) -> None:
+    """Let MongoDB fail until the watcher has noticed."""
+    fakes.oplog.misfortune = error
+    await until(lambda: one.status().last_error is not None)
+    fakes.oplog.misfortune = None
+    assert one.state is State.FENCED
+    seen = one.status().last_error
+    assert seen is not None
+    assert seen.type == type(error).__name__
+
+
+async def test_a_standby_outlasts_a_surprise_as_a_relay_does(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.standby.LOOK_SECONDS", 0.001)
+    one = await fenced(fakes, silence_seconds=0.01)
+    await interrupt(fakes, one, ZeroDivisionError("a surprise"))
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().published()[-1] == token)
+    await one.stop(2)
+
+
+async def test_a_standby_goes_by_the_checkpoint_where_the_oplog_has_passed_its_own_position(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other writer's checkpoint moves on in a long quiet time; then MongoDB is away for a moment."""
+    monkeypatch.setattr("app.standby.LOOK_SECONDS", 0.001)
+    one = await fenced(fakes, silence_seconds=0.01)
+    for _ in range(100):
+        fakes.oplog.happen("modify")
+    place = fakes.mongo.places["resume-tokens.orders"]
+    place["newest"] = replace(place["newest"], token=event_token(fakes.oplog.moment))
+    fakes.oplog.first = fakes.oplog.moment
+    await interrupt(fakes, one, SourceUnavailable("no primary"))
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().published()[-1] == token)
+    assert one.state is State.RUNNING
     await one.stop(2)
 
 
