@@ -39,6 +39,8 @@ class Progress:
     reached: Reached | None = None
     doubts: tuple[OwnMessage, ...] = ()
     """Messages of ours that may not be where they should be; a checkpoint holds them too, where it could be written."""
+    ahead: int = 0
+    """Openings in a row that found the checkpoint ahead of the server's operationTime."""
     operation_time: int = 0
     """The server's operationTime in the last reply."""
     last_event_at: float | None = None

@@ -123,7 +123,9 @@ class Relay:
         operation_time = await source.prepare()
         checkpoint, memory = await self._checkpoints.read(), progress.reached
         if checkpoint is not None:
-            check_scope(checkpoint, scope=source.scope, operation_time=operation_time)
+            progress.ahead += 1
+            check_scope(checkpoint, scope=source.scope, operation_time=operation_time, looks=progress.ahead)
+            progress.ahead = 0
         # A stream that was there is not made anew behind the user's back: what it held would be missing silently.
         was_there = any(known is not None and known.stream_created for known in (checkpoint, memory))
         await sink.prepare(may_create=not was_there)

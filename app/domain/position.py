@@ -7,7 +7,7 @@ decision about a position is made here, from values; reading those values and ac
 
 from dataclasses import dataclass
 
-from app.domain.errors import HistoryLost, PositionUndecidable, ScopeMismatch, Stale
+from app.domain.errors import HistoryLost, PositionUndecidable, ScopeMismatch, SourceUnavailable, Stale
 from app.domain.tokens import MessageId, cluster_time
 
 
@@ -220,11 +220,16 @@ def next_epoch(checkpoint: Checkpoint | None, tail: Tail | None) -> int:
     return max(stored, on_stream) + 1
 
 
-def check_scope(checkpoint: Checkpoint, *, scope: str, operation_time: int) -> None:
+AHEAD_LOOKS = 7
+"""A position in the future is believed to be one when it has been for so many looks: some six seconds."""
+
+
+def check_scope(checkpoint: Checkpoint, *, scope: str, operation_time: int, looks: int = AHEAD_LOOKS) -> None:
     """Refuse a checkpoint that was made for another collection or deployment, or lies in this deployment's future.
 
-    MongoDB itself takes such a token without an error. `operation_time` is the server's, in seconds since 1970.
-    Raises ScopeMismatch.
+    MongoDB itself takes such a token without an error. `operation_time` is the server's, in seconds since 1970; a
+    mongos or a primary that was just elected may lag with it, hence `looks`, how often running it was behind by now.
+    Raises ScopeMismatch, and SourceUnavailable while the future may be a passing one.
     """
     if checkpoint.scope is not None and checkpoint.scope != scope:
         raise ScopeMismatch(
@@ -232,6 +237,8 @@ def check_scope(checkpoint: Checkpoint, *, scope: str, operation_time: int) -> N
             "collection of its own, or set the token to say where to go on"
         )
     if cluster_time(checkpoint.token).seconds > operation_time:
+        if looks < AHEAD_LOOKS:
+            raise SourceUnavailable("the checkpoint is ahead of MongoDB's operationTime; looking again")
         raise ScopeMismatch(
             "the checkpoint lies in the future of this MongoDB deployment, so it was made on another one; set the "
             "token to say where to go on"

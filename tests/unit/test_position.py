@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.domain.errors import HistoryLost, PositionUndecidable, ScopeMismatch, Stale
+from app.domain.errors import HistoryLost, PositionUndecidable, ScopeMismatch, SourceUnavailable, Stale
 from app.domain.position import (
     Checkpoint,
     GoOn,
@@ -233,3 +233,5 @@ def test_a_checkpoint_of_another_collection_or_of_the_future_is_refused() -> Non
         check_scope(stored, scope="rs0/shop.other", operation_time=BEGIN + 5)
     with pytest.raises(ScopeMismatch, match="future"):
         check_scope(stored, scope="rs0/shop.orders", operation_time=BEGIN + 4)
+    with pytest.raises(SourceUnavailable, match="looking again"):
+        check_scope(stored, scope="rs0/shop.orders", operation_time=BEGIN + 4, looks=1)

@@ -57,6 +57,24 @@ async def test_a_permanent_error_is_failed_with_its_reason_and_not_retried(fakes
     assert one.status().restarts == 0
 
 
+@pytest.mark.parametrize("lags", [True, False])
+async def test_a_checkpoint_ahead_of_the_server_is_refused_only_where_it_stays_so(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, lags: bool
+) -> None:
+    """A mongos or a new primary may lag with its operationTime; another deployment stays behind."""
+    monkeypatch.setattr("app.domain.backoff.LIMIT_SECONDS", 0.001)
+    ahead = Checkpoint(event_token(5), epoch=0)
+    fakes.mongo.places["resume-tokens.orders"] = {"newest": ahead}
+    one = task(fakes)
+    one.start()
+    await until(lambda: one.state is State.RETRYING)
+    if lags:
+        for _ in range(5):
+            fakes.oplog.happen()
+    await until(lambda: one.state is (State.RUNNING if lags else State.FAILED))
+    await one.stop(2)
+
+
 async def test_a_surprise_is_told_as_ours_and_retried(fakes: Fakes) -> None:
     one = task(fakes)
     fakes.oplog.faults = deque([ZeroDivisionError("secret in a surprise")])
