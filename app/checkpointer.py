@@ -43,7 +43,7 @@ class Checkpointer:
             self._wake.set()
 
     async def run(self) -> None:
-        """Write what is noted, for ever. Raises Stale where another epoch has begun, NotAuthorised."""
+        """Write what is noted, for ever. Raises Stale where a later epoch has begun, NotAuthorised."""
         attempt = 0
         while True:
             await self._wake.wait()
@@ -67,7 +67,7 @@ class Checkpointer:
             return
         if not await self._store.advance(checkpoint):
             stored = await self._store.read()
-            if stored is not None and stored.epoch is not None and stored.epoch != checkpoint.epoch:
+            if stored is not None and (stored.epoch or 0) > (checkpoint.epoch or 0):
                 raise Stale(f"the checkpoint is of epoch {stored.epoch} by now, this writer's of {checkpoint.epoch}")
         self._written = checkpoint
         self.written_at = self._clock()

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from app.domain.events import Change
 from app.domain.lifecycle import State
-from app.domain.position import Checkpoint, Tail
+from app.domain.position import Checkpoint, OwnMessage, Tail
 from app.domain.watcher import Start, StoredWatcher, Watcher
 
 ALIVE_SECONDS = 20.0
@@ -86,17 +86,25 @@ class EventSink(Protocol):
         Raises SinkUnavailable, StreamRefused (absent while `may_create` is false), StreamUnsuitable (its subjects do
         not cover the watcher's; neither atomic batches nor a safe fallback), NotAuthorised."""
 
-    async def tail(self) -> Tail:
+    async def tail(self, since: int = 0) -> Tail:
         """Read the stream's end from its leader; `exclusive` and `mode` may be others afterwards.
 
-        Raises SinkUnavailable, StreamRefused, NotAuthorised, StreamUnsuitable, and PositionUndecidable where a message
-        of somebody else has taken the place of one of ours within a window."""
+        Where it ends in messages of others, ours is searched for down to sequence `since`, what is before that being
+        known; `unsearched` where even that was too far.
+
+        Raises SinkUnavailable, StreamRefused, NotAuthorised, StreamUnsuitable."""
+
+    async def holds(self, message: OwnMessage) -> bool | None:
+        """Look whether the stream has this message at its sequence: False for another one there, None for none.
+
+        Asked of the leader. Raises SinkUnavailable, StreamRefused, NotAuthorised."""
 
     async def publish(self, changes: Sequence[Change], fence: int) -> int:
         """Store the changes after sequence `fence`, all in order, and return the new last sequence.
 
         At most `limits.max_batch` changes; a change that is `too_large` first needs `claim_check`.
-        Raises FenceLost, SeenBefore, OutcomeUnknown: the changes may be stored, wholly or from the front on; read back.
+        Raises FenceLost, SeenBefore, OutcomeUnknown: the changes may be stored, wholly or from the front on; read back,
+        and look at what the error's `doubts` name.
         Raises StreamRefused, SinkUnavailable, NotAuthorised: nothing of them is stored, or in the modes without atomic
         batches the first of them; the next opening finds them on the stream."""
 
@@ -136,10 +144,17 @@ class CheckpointStore(Protocol):
         driver makes, collides for the other). Raises StoreUnavailable, NotAuthorised."""
 
     async def advance(self, checkpoint: Checkpoint) -> bool:
-        """Store a later position of the same epoch, durably (majority).
+        """Store a later position, durably (majority): of a later epoch, or of the same one with a greater token.
 
-        Returns False, and changes nothing, where what is stored is of another epoch or not earlier: another instance
-        was there. Where there is none (dropped meanwhile) it is created. Raises StoreUnavailable, NotAuthorised."""
+        Returns False, and changes nothing, where what is stored is of a later epoch or not earlier: another instance
+        was there. What is of an earlier epoch was put back (from a backup), and the stream knew better. Where
+        there is none (dropped meanwhile) it is created. Raises StoreUnavailable, NotAuthorised."""
+
+    async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
+        """Store, durably (majority), which messages of ours may not be where they should be; none: all are.
+
+        `advance` keeps them, `begin` drops them. Changes nothing where there is no position, or one of a later epoch.
+        Raises StoreUnavailable, NotAuthorised."""
 
     async def begin(self, checkpoint: Checkpoint) -> bool:
         """Store a position of a new epoch: a deliberate move. Creates where there is none.

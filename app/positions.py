@@ -12,6 +12,7 @@ from app.domain.position import Checkpoint, Tail, check_scope, latest, next_epoc
 from app.domain.status import TokenView
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Start, StoredWatcher, Watcher
+from app.doubts import Doubts
 from app.progress import Progress
 from app.world import World
 
@@ -52,7 +53,7 @@ class Positions:
             return
         old = watcher.on_route(before)
         memory = progress.reached if progress.route == before else None
-        token = latest(stored, await self._tail(old), memory)
+        token = latest(stored, await self._settled_tail(old, stored, progress), memory)
         if token is not None:
             moved = await self._begin(watcher, token, stored, old)
             epoch = None if moved is None else moved.epoch
@@ -114,6 +115,22 @@ class Positions:
             updated_at=now,
         )  # no sequence, no stream: nothing of this epoch is on any stream yet
         return moved if await self._world.mongo.checkpoints(watcher).begin(moved) else None
+
+    async def _settled_tail(self, watcher: Watcher, stored: Checkpoint | None, progress: Progress) -> Tail | None:
+        """The stream's end, once it is certain that there is no hole before it. Raises PositionUndecidable."""
+        tail = await self._tail(watcher)
+        if tail is None:
+            return None
+        sink, checkpoints = self._world.nats.sink(watcher), self._world.mongo.checkpoints(watcher)
+        try:
+            await sink.prepare(may_create=False)
+            doubts = Doubts(watcher, sink, checkpoints, progress)
+            doubts.recall(stored)
+            reached = stored or progress.reached
+            await doubts.settle((reached.epoch if reached is not None else 0) or 0)
+        finally:
+            await sink.close()
+        return tail
 
     async def _tail(self, watcher: Watcher) -> Tail | None:
         sink = self._world.nats.sink(watcher)

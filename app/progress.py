@@ -5,7 +5,7 @@ Plain data with one writer, the relay. Not its business: deciding anything from 
 
 from dataclasses import dataclass, field
 
-from app.domain.position import Reached
+from app.domain.position import OwnMessage, Reached
 from app.domain.watcher import Route
 
 _SECONDS = 60
@@ -40,6 +40,10 @@ class Progress:
     reached: Reached | None = None
     route: Route | None = None
     """What `reached` is a position of."""
+    doubts: tuple[OwnMessage, ...] = ()
+    """Messages of ours that may not be where they should be; a checkpoint holds them too, where it could be written."""
+    ahead: int = 0
+    """Openings in a row that found the checkpoint ahead of the server's operationTime."""
     operation_time: int = 0
     """The server's operationTime in the last reply."""
     last_event_at: float | None = None

@@ -13,8 +13,10 @@ import structlog
 
 from app.domain.errors import Fenced, FenceLost, OutcomeUnknown, SeenBefore, SinkUnavailable
 from app.domain.events import Change
-from app.domain.position import GoOn, Reached, decide_read_back
+from app.domain.position import GoOn, OwnMessage, Reached, Tail, decide_read_back, last_own, unseen
+from app.domain.tokens import parse_message_id
 from app.domain.watcher import Watcher
+from app.doubts import Doubts
 from app.ports import EventSink, Observer, Published
 from app.progress import Progress
 
@@ -30,6 +32,14 @@ MAX_UNKNOWN = 5
 """Unknown outcomes in a row, without any progress, after which the connection counts as unusable."""
 
 
+async def is_displaced(sink: EventSink, tail: Tail, reached: Reached | None) -> bool:
+    """Look whether another message has the place of our last one.
+
+    Raises SinkUnavailable, StreamRefused, NotAuthorised."""
+    own = unseen(tail, reached)
+    return own is not None and await sink.holds(own) is False
+
+
 class Publisher:
     """One relay's way onto its stream. One caller at a time."""
 
@@ -38,6 +48,7 @@ class Publisher:
         watcher: Watcher,
         sink: EventSink,
         progress: Progress,
+        doubts: Doubts,
         observer: Observer,
         *,
         losses: int,
@@ -46,12 +57,15 @@ class Publisher:
         self._watcher = watcher
         self._sink = sink
         self._progress = progress
+        self._doubts = doubts
         self._observer = observer
         self._losses = losses
         self._clock = clock
         self._subjects = {operation: watcher.subject(operation) for operation in watcher.sink.operations}
         self._fence = 0
         self._at_once = MAX_MESSAGES
+        self._sent = ""
+        """The last token of what went out and may still arrive: nothing was heard of it."""
 
     def begin(self, reached: Reached, fence: int) -> None:
         """Take over the position that the opening has decided."""
@@ -68,7 +82,7 @@ class Publisher:
         """Put the changes on the stream, each once and in order, whoever else may be writing.
 
         `read_at` is the perf_counter() at which they were read. Raises SinkUnavailable, StreamRefused, NotAuthorised,
-        Stale, Fenced."""
+        StoreUnavailable, PositionUndecidable, Stale, Fenced."""
         waiting = changes
         if changes[0].token <= self.reached.token:
             # Reading back may have moved the position past what was still on its way here.
@@ -80,6 +94,7 @@ class Publisher:
             try:
                 sequence = await self._sink.publish(unit, self._fence)
             except OutcomeUnknown as error:
+                await self._doubts.keep(error, self.reached.epoch)
                 rest = await self._resolve(waiting, len(unit), error)
                 unknown = 0 if len(rest) < len(waiting) else unknown + 1
                 if unknown >= MAX_UNKNOWN:
@@ -107,23 +122,27 @@ class Publisher:
         rest = await self._read_back(waiting, error)
         if isinstance(error, FenceLost | SeenBefore):
             if self.reached.token > before:
-                self._count_loss()
+                if self.reached.token > self._sent:  # else a late batch of our own was there first
+                    self._count_loss()
             elif isinstance(error, SeenBefore):
                 return await self._publish_singly(rest, tried)
         else:
             self._observer.publish_failed(self._watcher.name, self._subjects[waiting[0].operation], tried)
             self._at_once = max(1, tried // 2)
+            self._sent = max(self._sent, waiting[tried - 1].token)
         return rest
 
     async def _read_back(self, waiting: Sequence[Change], error: OutcomeUnknown) -> Sequence[Change]:
         """Read the stream's end, take its position and fence over, and return what is not there yet."""
         reached = self.reached
-        tail = await self._sink.tail()
-        now: GoOn = decide_read_back(reached=reached, tail=tail, exclusive=self._sink.exclusive)
+        tail = await self._sink.tail(since=reached.sequence or 0)
+        await self._doubts.settle(reached.epoch)
+        displaced = await is_displaced(self._sink, tail, reached)
+        now: GoOn = decide_read_back(reached=reached, tail=tail, exclusive=self._sink.exclusive, displaced=displaced)
         rest = self._not_there_yet(waiting, now.token)
         self._fence = now.fence
-        if now.token > reached.token:
-            self._progress.reached = replace(reached, token=now.token, sequence=tail.last_sequence)
+        own = last_own(tail, reached.epoch, reached.own)
+        self._progress.reached = replace(reached, token=now.token, sequence=tail.last_sequence, own=own)
         log.info(
             "read_back", watcher=self._watcher.name, cause=type(error).__name__, error=str(error),
             there=len(waiting) - len(rest), rest=len(rest), fence=now.fence,
@@ -157,10 +176,14 @@ class Publisher:
 
     def _acknowledged(self, unit: Sequence[Change], sequence: int, began: float, read_at: float) -> None:
         progress, now, wall = self._progress, time.perf_counter(), self._clock()
+        id_ = parse_message_id(unit[-1].id)
+        own = self.reached.own
+        if id_ is not None and sequence > self._fence:  # else the stream knew the change and has no message of it
+            own = OwnMessage(sequence, id_)
         self._fence = sequence
         self._at_once = min(MAX_MESSAGES, self._at_once * 2)
         progress.losses = 0
-        progress.reached = replace(self.reached, token=unit[-1].token, sequence=sequence)
+        progress.reached = replace(self.reached, token=unit[-1].token, sequence=sequence, own=own)
         progress.published += len(unit)
         progress.last_event_at = unit[-1].wall_time or wall
         progress.rates.add(len(unit), wall)

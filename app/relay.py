@@ -8,22 +8,36 @@ onto the stream for certain in `publisher.py`.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import structlog
 
 from app.checkpointer import Checkpointer
 from app.domain.errors import MessageTooLarge, PermanentError, Stale, StoreUnavailable
 from app.domain.events import Change
-from app.domain.position import Checkpoint, Reached, StartAnew, check_scope, decide_opening
+from app.domain.position import (
+    Checkpoint,
+    Reached,
+    StartAnew,
+    check_scope,
+    decide_opening,
+    known_until,
+    last_known,
+    last_own,
+    lost_end,
+)
 from app.domain.tokens import id_suffix
 from app.domain.watcher import Watcher
+from app.doubts import Doubts
 from app.ports import ChangeSource, CheckpointStore, EventSink, Observer, SourceBatch
 from app.progress import Progress
-from app.publisher import Publisher
+from app.publisher import Publisher, is_displaced
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 YIELD_BYTES = 256 * 1024
 """How much is encoded before other tasks get their turn."""
@@ -81,7 +95,8 @@ class Relay:
         self._new_start = new_start
         self._begin = begin
         self._clock = clock
-        self._publisher = Publisher(watcher, sink, progress, observer, losses=losses, clock=clock)
+        self._doubts = Doubts(watcher, sink, checkpoints, progress)
+        self._publisher = Publisher(watcher, sink, progress, self._doubts, observer, losses=losses, clock=clock)
         self._checkpointer = Checkpointer(checkpoints, observer, watcher=watcher.name, clock=clock)
         self._operations = frozenset(watcher.sink.operations)
         self._queue: asyncio.Queue[_Encoded | None] = asyncio.Queue(maxsize=1)
@@ -109,24 +124,36 @@ class Relay:
         operation_time = await source.prepare()
         checkpoint, memory = await self._checkpoints.read(), progress.reached
         if checkpoint is not None:
-            check_scope(checkpoint, scope=source.scope, operation_time=operation_time)
+            progress.ahead += 1
+            check_scope(checkpoint, scope=source.scope, operation_time=operation_time, looks=progress.ahead)
+            progress.ahead = 0
         # A stream that was there is not made anew behind the user's back: what it held would be missing silently.
         was_there = any(known is not None and known.stream_created for known in (checkpoint, memory))
         await sink.prepare(may_create=not was_there)
-        tail = await sink.tail()
+        tail = await sink.tail(since=known_until(checkpoint, memory))
+        known = last_known(tail, checkpoint, memory)
+        displaced = await is_displaced(sink, tail, known)
+        lost = known is not None and lost_end(tail, known, displaced=displaced)
+        if lost:
+            tail = await sink.tail()  # what is left of ours lies before what was searched
         if tail.foreign:
             log.warning("foreign_messages", watcher=self._watcher.name, space=self._watcher.space, count=tail.foreign)
             self._observer.skipped(self._watcher.name, "foreign", tail.foreign)
         decision = decide_opening(
             tail=tail, checkpoint=checkpoint, memory=memory, exclusive=sink.exclusive, new_start=self._new_start,
-            now=self._clock(),
+            displaced=displaced, now=self._clock(),
         )  # fmt: skip
+        self._doubts.recall(checkpoint)
+        await self._doubts.settle(decision.epoch)
         anew = isinstance(decision, StartAnew)
         if isinstance(decision, StartAnew):
             token = self._begin or await source.locate(self._watcher.start)
         else:
             token = decision.token
-        reached = Reached(token, decision.epoch, tail.last_sequence, tail.created)
+        if lost:
+            log.warning("stream_lost_its_end", watcher=self._watcher.name, token=token, last=tail.last_sequence)
+        own = last_own(tail, decision.epoch, known.own if known is not None and not lost else None)
+        reached = Reached(token, decision.epoch, tail.last_sequence, tail.created, own)
         if anew and not await self._checkpoints.create(self._checkpoint(reached)):
             raise Stale("another instance has just stored the first position")
         await source.open(token)
@@ -149,9 +176,9 @@ class Relay:
         failure: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._read_and_encode(reached), name=f"read:{name}")
-                publishing = tasks.create_task(self._publish_and_checkpoint(), name=f"publish:{name}")
-                writing = tasks.create_task(self._checkpointer.run(), name=f"checkpoint:{name}")
+                tasks.create_task(unless_asked(self._read_and_encode(reached)), name=f"read:{name}")
+                publishing = tasks.create_task(unless_asked(self._publish_and_checkpoint()), name=f"publish:{name}")
+                writing = tasks.create_task(unless_asked(self._checkpointer.run()), name=f"checkpoint:{name}")
                 publishing.add_done_callback(lambda _: writing.cancel())
         except BaseExceptionGroup as group:
             failure = group.exceptions[0]
@@ -236,4 +263,19 @@ class Relay:
             watcher=self._watcher.name,
             route=self._route,
             updated_at=self._clock(),
+            own=reached.own,
         )
+
+
+async def unless_asked(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, and raise RuntimeError where it ends cancelled though nobody asked for that.
+
+    A driver's cancelled future does this. Taken for a wish, as a task group does, it would be missed by nobody.
+    """
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError(f"{task.get_name()} was cancelled from within") from error

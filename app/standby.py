@@ -7,10 +7,11 @@ which the supervisor asks the registry before it opens the relay again.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from app.domain.errors import Stale
-from app.domain.position import Reached
-from app.ports import ChangeSource, EventSink
+from app.domain.position import Reached, check_searched
+from app.ports import ChangeSource, CheckpointStore, EventSink
 from app.progress import Progress
 from app.relay import Codec
 
@@ -25,6 +26,7 @@ class Standby:
         *,
         source: ChangeSource,
         sink: EventSink,
+        checkpoints: CheckpointStore,
         operations: frozenset[str],
         codec: Codec,
         progress: Progress,
@@ -33,6 +35,7 @@ class Standby:
     ) -> None:
         self._source = source
         self._sink = sink
+        self._checkpoints = checkpoints
         self._operations = operations
         self._encode = codec.encode
         self._progress = progress
@@ -56,6 +59,7 @@ class Standby:
                         reading = False
                 elif waiting_since is None:
                     if not reading:
+                        await self._catch_up()
                         await self._source.open(self._reached.token)
                         reading = True
                     if await self._changes_wait():
@@ -75,18 +79,26 @@ class Standby:
 
     async def _moved(self) -> bool:
         """Whether somebody has published since the last look; takes the position over."""
-        tail = await self._sink.tail()
         reached = self._reached
+        tail = await self._sink.tail(since=reached.sequence or 0)
         if tail.created != reached.stream_created:
             raise Stale("the stream was deleted and made anew")
-        if tail.own is None or tail.own.id.epoch < reached.epoch:
-            return False
-        if tail.own.id.epoch > reached.epoch:
+        check_searched(tail)
+        if tail.own is not None and tail.own.id.epoch > reached.epoch:
             raise Stale(f"another instance publishes in epoch {tail.own.id.epoch}")
-        if tail.own.id.position <= reached.token:
+        if tail.own is None or tail.own.id.epoch < reached.epoch or tail.own.id.position <= reached.token:
+            # Not to search again through what others publish here.
+            self._progress.reached = replace(reached, sequence=max(tail.last_sequence, reached.sequence or 0))
             return False
-        self._progress.reached = Reached(tail.own.id.position, reached.epoch, tail.last_sequence, tail.created)
+        position = tail.own.id.position
+        self._progress.reached = Reached(position, reached.epoch, tail.last_sequence, tail.created, tail.own)
         return True
+
+    async def _catch_up(self) -> None:
+        """Take the stored position over where it is later: like the oplog, it moves on in the quiet too."""
+        stored, reached = await self._checkpoints.read(), self._reached
+        if stored is not None and stored.epoch == reached.epoch and stored.token > reached.token:
+            self._progress.reached = replace(reached, token=stored.token)
 
     async def _changes_wait(self) -> bool:
         batch = await self._source.read()

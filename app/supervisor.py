@@ -12,13 +12,13 @@ from typing import Protocol
 import structlog
 
 from app.domain import backoff
-from app.domain.errors import ChangewireError, Fenced, PermanentError, Stale, TransientError
+from app.domain.errors import ChangewireError, Fenced, PermanentError, Stale
 from app.domain.lifecycle import Signal, State, move
 from app.domain.status import ErrorSeen, Status
 from app.domain.watcher import StoredWatcher
 from app.positions import Positions
 from app.progress import Progress
-from app.relay import Relay
+from app.relay import Relay, unless_asked
 from app.standby import Standby
 from app.world import World
 
@@ -190,7 +190,7 @@ class WatcherTask:
             clock=world.clock,
         )
         try:
-            await self._relay.run(self._opened)
+            await unless_asked(self._relay.run(self._opened))
         finally:
             self._relay = None
 
@@ -202,6 +202,7 @@ class WatcherTask:
             standby = Standby(
                 source=world.mongo.source(watcher),
                 sink=world.nats.sink(watcher),
+                checkpoints=world.mongo.checkpoints(watcher),
                 operations=frozenset(watcher.sink.operations),
                 codec=world.codec,
                 progress=self.progress,
@@ -209,12 +210,15 @@ class WatcherTask:
                 clock=world.clock,
             )
             try:
-                await standby.until_silent()
+                await unless_asked(standby.until_silent())
             except Stale:
                 return await self._wanted()
-            except TransientError as error:
+            except PermanentError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as in a relay
                 attempt += 1
                 self._note_error(error)
+                self._log_trouble(error, attempt)
                 await self._pause_before(attempt)
             else:
                 return await self._wanted()
@@ -226,9 +230,12 @@ class WatcherTask:
         while not self._stopping.is_set():
             try:
                 return await self._orders.still_wanted(self.stored)
-            except TransientError as error:
+            except PermanentError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as in a relay
                 attempt += 1
                 self._note_error(error)
+                self._log_trouble(error, attempt)
                 await self._pause_before(attempt)
         return False
 
@@ -238,6 +245,9 @@ class WatcherTask:
     def _trouble(self, error: Exception, attempt: int) -> None:
         self._note_error(error)
         self._signal(Signal.TROUBLE, str(error))
+        self._log_trouble(error, attempt)
+
+    def _log_trouble(self, error: Exception, attempt: int) -> None:
         if isinstance(error, ChangewireError):
             log.warning(
                 "watcher_retrying", watcher=self.stored.name, type=type(error).__name__, reason=str(error),

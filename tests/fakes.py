@@ -230,6 +230,12 @@ class FakeStream:
                 self.store(batch, fence, space)
         self.late = still
 
+    def neighbour(self, subject: str, count: int = 1) -> None:
+        """Let somebody else publish."""
+        for _ in range(count):
+            self.last_sequence += 1
+            self.messages.append(FakeMessage(self.last_sequence, subject, Change("", "insert", b"{}", 0.0, "")))
+
     def purge(self) -> None:
         self.messages.clear()
 
@@ -247,6 +253,8 @@ class FakeStream:
 
 class FakeSink:
     """A watcher's place on a `FakeStream`."""
+
+    look_back = 200
 
     def __init__(self, stream: FakeStream, watcher: Watcher, max_payload: int = 1024 * 1024) -> None:
         self._stream = stream
@@ -270,7 +278,7 @@ class FakeSink:
         if not any(covers(subject, self._watcher.space) for subject in self._stream.subjects):
             raise StreamUnsuitable("the stream's subjects do not cover the watcher's")
 
-    async def tail(self) -> Tail:
+    async def tail(self, since: int = 0) -> Tail:
         await asyncio.sleep(0)
         stream = self._stream
         stream.arrive_late()
@@ -279,14 +287,25 @@ class FakeSink:
         ours = [m for m in stream.messages if covers(self._watcher.space, m.subject)]
         foreign = 0
         own = None
+        unsearched = False
         for message in reversed(ours):
+            if message.sequence <= since or unsearched:
+                break
             parsed = parse_message_id(message.change.id)
             told = namespace_of(message.change.body)
             if parsed is not None and told in (None, self._watcher.source.namespace):
                 own = OwnMessage(message.sequence, parsed)
                 break
             foreign += 1
-        return Tail(stream.created, stream.last_sequence, ours[-1].sequence if ours else 0, own, foreign)
+            unsearched = foreign > self.look_back
+        return Tail(stream.created, stream.last_sequence, ours[-1].sequence if ours else 0, own, foreign, unsearched)
+
+    async def holds(self, message: OwnMessage) -> bool | None:
+        await asyncio.sleep(0)
+        for one in self._stream.messages:
+            if one.sequence == message.sequence:
+                return one.change.id == str(message.id) and covers(self._watcher.space, one.subject)
+        return None
 
     async def publish(self, changes: Sequence[Change], fence: int) -> int:
         stream = self._stream
@@ -364,10 +383,19 @@ class FakeCheckpoints:
     async def advance(self, checkpoint: Checkpoint) -> bool:
         await self._reach()
         stored = self.place.get("newest")
-        if stored is not None and (stored.epoch not in (None, checkpoint.epoch) or stored.token >= checkpoint.token):
-            return False
-        self.place["newest"] = checkpoint
+        epoch = checkpoint.epoch or 0
+        if stored is not None:
+            stored_epoch = epoch if stored.epoch is None else stored.epoch
+            if (stored_epoch, stored.token) >= (epoch, checkpoint.token):
+                return False
+        self.place["newest"] = replace(checkpoint, doubts=stored.doubts) if stored is not None else checkpoint
         return True
+
+    async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
+        await self._reach()
+        stored = self.place.get("newest")
+        if stored is not None and (stored.epoch or 0) <= epoch:
+            self.place["newest"] = replace(stored, doubts=doubts)
 
     async def begin(self, checkpoint: Checkpoint) -> bool:
         await self._reach()

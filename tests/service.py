@@ -11,6 +11,7 @@ the variable TRAP, the process kills or stops itself. See `Trap`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import json
 import os
@@ -559,8 +560,8 @@ def spring(trap: Trap) -> None:
         if trap.moment in moment:
             original = getattr(owner, name)
 
-            async def method(self: Any, *arguments: Any) -> Any:
-                return await wrapped(original, self, *arguments)
+            async def method(self: Any, *arguments: Any, **named: Any) -> Any:
+                return await wrapped(functools.partial(original, **named), self, *arguments)
 
             setattr(owner, name, method)
 

@@ -6,8 +6,8 @@ How a batch is published depends on what the stream and its server offer (`nats_
 - `window`: single messages, each expecting the sequence that the one before leaves, on a stream of the watcher's own.
   The first goes alone, since under a stale fence the others would pass; the rest go at once, and one that is lost stops
   all behind it. One gap stays: a message of *somebody else* that lands among them takes the place of one of ours, and
-  those behind it pass. The acknowledgements show it; `tail` then looks up whose message it is, and raises
-  PositionUndecidable where it is not ours. Once a foreign message was seen on the stream, changes go out one by one.
+  those behind it pass. The acknowledgements show where that may be so, and the error names the places (`doubts.py`
+  looks at them). Once a foreign message was seen on the stream, changes go out one by one.
 - `single`: one by one, each fenced and awaited. Needs server 2.11 on a stream that others use too.
 
 The message id always goes with the fence, on every server, since by it the stream's end is read back. A server of 2.11
@@ -58,7 +58,7 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.events import Change
-from app.domain.position import Tail
+from app.domain.position import OwnMessage, Tail
 from app.domain.subjects import covers, stream_name_problem
 from app.domain.watcher import Watcher
 
@@ -153,8 +153,6 @@ class JetStreamSink:
         self._max_message: int | None = None
         self._replicas = watcher.sink.replicas
         self._batch_ids = (f"{secrets.token_hex(6)}-{number}" for number in count(1))
-        self._doubts: dict[int, str] = {}
-        """Sequences at which a message of ours should be but may not be, and its id."""
 
     @property
     def exclusive(self) -> bool:
@@ -165,7 +163,6 @@ class JetStreamSink:
         return self._mode
 
     async def prepare(self, *, may_create: bool) -> None:
-        self._doubts.clear()
         try:
             stream = await self._find() or await self._create(may_create=may_create)
             if stream.config.get("sealed"):
@@ -225,17 +222,16 @@ class JetStreamSink:
         self._max_message = stream.max_message
         self._replicas = int(stream.config.get("num_replicas", 1))
 
-    async def tail(self) -> Tail:
+    async def tail(self, since: int = 0) -> Tail:
         try:
             stream = await self._api.info(self._name)
             try:
                 mode = assess(stream, self._watcher)
             except StreamUnsuitable as error:
                 raise StreamRefused(str(error)) from error  # it was suitable; the next opening says what is wrong
-            await self._settle_doubts()
             last = await self._api.last(self._name, self._space)
             own, foreign, unsearched = (
-                await look_back(self._api, self._watcher, stream, last) if last else (None, 0, False)
+                await look_back(self._api, self._watcher, stream, last, since) if last else (None, 0, False)
             )
         except ApiError as error:
             raise translate(error, self._name) from error
@@ -251,16 +247,14 @@ class JetStreamSink:
             unsearched=unsearched,
         )
 
-    async def _settle_doubts(self) -> None:
-        for sequence, id_ in list(self._doubts.items()):
-            message = await self._api.at(self._name, sequence)
-            if message is None or message.id != id_:
-                raise PositionUndecidable(
-                    f"somebody else published to {self._space} while a window of changes was under way, and took the "
-                    f"place of one of them on the stream (sequence {sequence}, change {id_}): the changes after it are "
-                    "there, it is not. Set the token to the change before it, and keep others from these subjects"
-                )
-            del self._doubts[sequence]
+    async def holds(self, message: OwnMessage) -> bool | None:
+        try:
+            there = await self._api.at(self._name, message.sequence)
+        except ApiError as error:
+            raise translate(error, self._name) from error
+        if there is None:
+            return None
+        return there.id == str(message.id) and covers(self._space, there.subject)
 
     def too_large(self, change: Change) -> bool:
         limit = self._connection.max_payload
@@ -356,16 +350,22 @@ class JetStreamSink:
         good = answers.good()
         if all(good):
             return fence + len(rest)
-        self._doubts.update({fence + index + 1: rest[index].id for index in overtaken(good)})
-        reply = answers.replies[good.index(False)]
+        unknown = self._unstored(answers.replies[good.index(False)], failure)
+        unknown.doubts = tuple((fence + index + 1, rest[index].id) for index in overtaken(good))
+        raise unknown
+
+    def _unstored(self, reply: bytes | None, failure: Exception | None) -> OutcomeUnknown:
+        """Return what the first reply of a window that is not good means, or that there is none."""
         try:
             if reply is not None:
-                raise SeenBefore(f"the stream has seen an id before, at sequence {read_ack(reply).sequence}")
+                return SeenBefore(f"the stream has seen an id before, at sequence {read_ack(reply).sequence}")
+        except OutcomeUnknown as error:
+            return error
         except StreamRefused as error:
             failure = error
-        raise OutcomeUnknown(
-            f"only a part of the changes is stored: {failure or 'some are not acknowledged'}"
-        ) from failure
+        unknown = OutcomeUnknown(f"only a part of the changes is stored: {failure or 'some are not acknowledged'}")
+        unknown.__cause__ = failure
+        return unknown
 
     def _used(self, changes: Sequence[Change]) -> set[str]:
         return {self._subjects[operation] for operation in {change.operation for change in changes}}

@@ -23,8 +23,8 @@ from pymongo.write_concern import WriteConcern
 
 from app.adapters import mongo_errors
 from app.domain.errors import FieldProblem, Invalid, StoreUnavailable
-from app.domain.position import Checkpoint
-from app.domain.tokens import cluster_time
+from app.domain.position import Checkpoint, OwnMessage
+from app.domain.tokens import cluster_time, parse_message_id
 from app.domain.watcher import CheckpointPlace, Route
 
 if TYPE_CHECKING:
@@ -96,18 +96,36 @@ class MongoCheckpointStore:
                 newest = await self._read()
                 if newest is not None and not _later(checkpoint, newest):
                     return False
-                await self._collection.insert_one(dict(fields))
+                doubts = newest.get("doubt", []) if newest is not None else []
+                await self._collection.insert_one({**fields, "doubt": doubts})
                 return True
             # One atomic command: which document is the newest, whether it is behind, and the change.
+            epoch = {"$ifNull": ["$epoch", fields["epoch"]]}
             behind = {
-                "$and": [
-                    {"$lt": ["$value", checkpoint.token]},
-                    {"$or": [{"$eq": [{"$type": "$epoch"}, "missing"]}, {"$eq": ["$epoch", fields["epoch"]]}]},
+                "$or": [
+                    {"$lt": [epoch, fields["epoch"]]},
+                    {"$and": [{"$eq": [epoch, fields["epoch"]]}, {"$lt": ["$value", checkpoint.token]}]},
                 ]
             }
             moved = {"$mergeObjects": ["$$ROOT", {"$literal": fields}]}
             before = await self._change_newest([{"$replaceWith": {"$cond": [behind, moved, "$$ROOT"]}}], fields)
         return before is None or _later(checkpoint, before)
+
+    async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
+        kept = [{"sequence": one.sequence, "id": str(one.id)} for one in doubts]
+        with self._guarded("storing a doubt about the checkpoint"):
+            if await self._is_capped():
+                newest = await self._read()
+                if newest is not None and newest.get("epoch", 0) <= epoch:
+                    same = {name: value for name, value in newest.items() if name != "_id"}
+                    await self._collection.insert_one({**same, "doubt": kept})
+                return
+            ours = {"$lte": [{"$ifNull": ["$epoch", 0]}, epoch]}
+            await self._collection.find_one_and_update(
+                _A_CHECKPOINT,
+                [{"$set": {"doubt": {"$cond": [ours, {"$literal": kept}, "$doubt"]}}}],
+                sort=[("_id", DESCENDING)],
+            )
 
     async def begin(self, checkpoint: Checkpoint) -> bool:
         fields = _as_fields(checkpoint)
@@ -119,7 +137,7 @@ class MongoCheckpointStore:
                     return True
                 return False
             earlier = {"$lt": [{"$ifNull": ["$epoch", -1]}, fields["epoch"]]}
-            moved = {"$mergeObjects": ["$$ROOT", {"$literal": fields}]}
+            moved = {"$mergeObjects": ["$$ROOT", {"$literal": {**fields, "doubt": None}}]}
             before = await self._change_newest([{"$replaceWith": {"$cond": [earlier, moved, "$$ROOT"]}}], fields)
         return before is None or _earlier_epoch(checkpoint, before)
 
@@ -197,9 +215,10 @@ def _rank(document: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def _later(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:
-    """Whether `checkpoint` may follow what is stored: same epoch (or none yet, the predecessor's), greater token."""
-    same_epoch = "epoch" not in stored or stored["epoch"] == (checkpoint.epoch or 0)
-    return same_epoch and bool(stored["value"] < checkpoint.token)
+    """Whether `checkpoint` may follow what is stored: later epoch, or or same (or none yet, the predecessor's)
+    and greater token."""
+    epoch = checkpoint.epoch or 0
+    return bool((stored.get("epoch", epoch), stored["value"]) < (epoch, checkpoint.token))
 
 
 def _earlier_epoch(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:
@@ -220,11 +239,13 @@ def _as_fields(checkpoint: Checkpoint) -> dict[str, Any]:
         "subject": checkpoint.route and checkpoint.route.subject,
         "selection": checkpoint.route and checkpoint.route.selection,
         "updatedAt": datetime.fromtimestamp(checkpoint.updated_at, UTC) if checkpoint.updated_at is not None else None,
+        "ownSequence": checkpoint.own.sequence if checkpoint.own is not None else None,
+        "ownId": str(checkpoint.own.id) if checkpoint.own is not None else None,
     }
 
 
 def _as_checkpoint(document: Mapping[str, Any]) -> Checkpoint:
-    updated_at = document.get("updatedAt")
+    updated_at, own_id = document.get("updatedAt"), parse_message_id(document.get("ownId"))
     stream, subject, selection = (document.get(name) for name in ("stream", "subject", "selection"))
     return Checkpoint(
         token=document["value"],
@@ -235,6 +256,12 @@ def _as_checkpoint(document: Mapping[str, Any]) -> Checkpoint:
         watcher=document.get("watcher"),
         route=Route(stream, subject, selection) if stream and subject and selection else None,
         updated_at=None if updated_at is None else updated_at.timestamp(),
+        own=None if own_id is None else OwnMessage(document["ownSequence"], own_id),
+        doubts=tuple(
+            OwnMessage(doubt["sequence"], id_)
+            for doubt in document.get("doubt") or ()
+            if (id_ := parse_message_id(doubt["id"])) is not None
+        ),
     )
 
 

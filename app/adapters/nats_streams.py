@@ -205,6 +205,10 @@ class StreamApi:
         """Return the message with this sequence; None where it is gone."""
         return await self._get(name, {"seq": sequence})
 
+    async def next(self, name: str, subject: str, sequence: int) -> Message | None:
+        """Return the first message from this sequence on whose subject matches the filter."""
+        return await self._get(name, {"seq": sequence, "next_by_subj": subject})
+
     async def _get(self, name: str, wanted: dict[str, Any]) -> Message | None:
         try:
             message = (await self.call(f"STREAM.MSG.GET.{name}", wanted, seconds=READ_SECONDS))["message"]

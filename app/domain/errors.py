@@ -107,7 +107,12 @@ class EventTooLarge(PermanentError):
 
 
 class OutcomeUnknown(ChangewireError):
-    """Whether the batch was stored is not known."""
+    """Whether the batch was stored is not known.
+
+    `doubts` are sequences at which somebody else's message may have taken the place of ours, each with our id.
+    """
+
+    doubts: tuple[tuple[int, str], ...] = ()
 
 
 class FenceLost(OutcomeUnknown):

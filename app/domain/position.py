@@ -7,9 +7,17 @@ decision about a position is made here, from values; reading those values and ac
 
 from dataclasses import dataclass
 
-from app.domain.errors import HistoryLost, PositionUndecidable, ScopeMismatch, Stale
+from app.domain.errors import HistoryLost, PositionUndecidable, ScopeMismatch, SourceUnavailable, Stale
 from app.domain.tokens import MessageId, cluster_time
 from app.domain.watcher import Route
+
+
+@dataclass(frozen=True, slots=True)
+class OwnMessage:
+    """A message of ours on the stream: its sequence and its parsed id."""
+
+    sequence: int
+    id: MessageId
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +26,15 @@ class Reached:
 
     `sequence` is the stream's last sequence when it was reached, `stream_created` the creation time that the server
     gives for the stream (it tells a stream from a later one of the same name). Either is None where it is not known,
-    as in a checkpoint of the predecessor.
+    as in a checkpoint of the predecessor. `own` is our last message of that epoch up to there, None where there was
+    none yet or it is not known: only where it was shows, on a stream that others publish to, whether the end was lost.
     """
 
     token: str
     epoch: int
     sequence: int | None = None
     stream_created: str | None = None
+    own: OwnMessage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,8 @@ class Checkpoint:
     """A stored position. `epoch` is None where the predecessor wrote it; `updated_at` is in seconds since 1970.
 
     `route` is what it is a position of; None where that is not known, and taken for the watcher's own then.
+    `doubts` are messages of ours that may not be where they should be: until they are looked at, nothing tells whether
+    all up to `token` is on the stream.
     """
 
     token: str
@@ -42,14 +54,8 @@ class Checkpoint:
     watcher: str | None = None
     route: Route | None = None
     updated_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OwnMessage:
-    """The last message of ours on the stream: its sequence and its parsed id."""
-
-    sequence: int
-    id: MessageId
+    own: OwnMessage | None = None
+    doubts: tuple[OwnMessage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class Tail:
 
     `last_sequence` is the stream's, `space_sequence` that of the last message in the watcher's subject space (0: none).
     `own` is the last message there with a token as id, `foreign` how many others without one came after it,
-    and `unsearched` says that the search for an own one was given up before the beginning was reached.
+    and `unsearched` says that the search for an own one was given up before what is known was reached.
     """
 
     created: str
@@ -90,6 +96,36 @@ class StartAnew:
     fence: int
 
 
+def last_known(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | None) -> Reached | None:
+    """Return the later of checkpoint and memory; None where neither is of the last epoch that there is."""
+    epoch, known = _last_epoch(tail, checkpoint, memory)
+    return max(
+        (one for one in known if one.epoch == epoch), key=lambda one: (one.token, one.sequence or 0), default=None
+    )
+
+
+def known_until(checkpoint: Checkpoint | None, memory: Reached | None) -> int:
+    """Return the sequence up to which nothing of ours on the stream can be news; 0 where that is not known."""
+    return min((known.sequence or 0 for known in (checkpoint, memory) if known is not None), default=0)
+
+
+def unseen(tail: Tail, reached: Reached | None) -> OwnMessage | None:
+    """Return our last message as remembered, where its place has to be looked at since the stream's end is earlier.
+
+    It may have expired, been consumed, or be hidden by a message of another epoch, and then it is as it should be;
+    but where another message has its place, the stream lost its end and somebody else has published since.
+    """
+    own = reached.own if reached is not None and reached.stream_created == tail.created else None
+    return None if own is None or _shows(tail, own) or tail.last_sequence < own.sequence else own
+
+
+def last_own(tail: Tail, epoch: int, before: OwnMessage | None) -> OwnMessage | None:
+    """Return our last message of the epoch: the stream's, or the one from `before` where the stream has no later."""
+    if before is not None and not _shows(tail, before):
+        return before
+    return tail.own if tail.own is not None and tail.own.id.epoch == epoch else None
+
+
 def decide_opening(
     *,
     tail: Tail,
@@ -97,60 +133,67 @@ def decide_opening(
     memory: Reached | None,
     exclusive: bool,
     new_start: bool = False,
+    displaced: bool = False,
     now: float,
 ) -> GoOn | StartAnew:
     """Decide where a watcher that opens goes on: the latest of stream, checkpoint and memory, within the last epoch.
 
-    `new_start` is true for a watcher that was added with an explicit start and has not begun yet; `now` is in seconds
-    since 1970. Raises HistoryLost where the stream was made anew, PositionUndecidable where nothing tells the position.
+    `new_start` is true for a watcher that was added with an explicit start and has not begun yet, `displaced` where
+    another message has the place of the `unseen` one; `now` is in seconds since 1970.
+    Raises HistoryLost where the stream was made anew, PositionUndecidable where nothing tells the position.
     """
     fence = tail.fence(exclusive=exclusive)
-    on_stream = tail.own.id.epoch if tail.own else 0
-    if checkpoint is None and memory is None and new_start:
-        return StartAnew(next_epoch(None, tail, now) if tail.own else _first_epoch(tail, now), fence)
+    epoch, known = _last_epoch(tail, checkpoint, memory)
+    if not known and new_start:
+        return StartAnew(epoch + 1 if tail.own else _first_epoch(tail, now), fence)
 
-    stored = _as_reached(checkpoint, on_stream)
-    epoch = max([on_stream, *(known.epoch for known in (stored, memory) if known is not None)])
-    own = tail.own.id.position if tail.own is not None and on_stream == epoch else None
-    latest = max(
-        (known for known in (stored, memory) if known is not None and known.epoch == epoch),
-        key=lambda known: (known.token, known.sequence or 0),
-        default=None,
-    )
+    own = tail.own.id.position if tail.own is not None and tail.own.id.epoch == epoch else None
+    latest = last_known(tail, checkpoint, memory)
+    moved = checkpoint is not None and checkpoint.epoch is not None and checkpoint.sequence is None
+    if not moved:  # where somebody has said where to go on, before all that could be found, nothing need be
+        check_searched(tail)
     if latest is None:
-        if tail.unsearched:
-            raise PositionUndecidable(
-                "the watcher's subjects end in messages of somebody else, and there is no checkpoint; set the token "
-                "to say where to start"
-            )
         return GoOn(own, epoch, fence) if own is not None else StartAnew(_first_epoch(tail, now), fence)
     if latest.stream_created is not None and latest.stream_created != tail.created:
         raise HistoryLost(
             f"the stream was deleted and made anew (created {tail.created}, before that {latest.stream_created}): "
             "what it held is gone; set the token to say where to go on"
         )
-    if latest.sequence is not None and tail.last_sequence < latest.sequence:
+    if lost_end(tail, latest, displaced=displaced):
         # The server lost the stream's end (it syncs lazily): what is not there any more has to be published again.
         if own is None:
             raise PositionUndecidable(
-                f"the stream lost its end (last sequence {tail.last_sequence}, {latest.sequence} was acknowledged) "
+                f"the stream lost its end (last sequence {tail.last_sequence}, "
+                f"{latest.own.sequence if latest.own else latest.sequence} was acknowledged) "
                 "and holds no message of this watcher; set the token to say where to go on"
             )
         return GoOn(own, epoch, fence)
     return GoOn(max(latest.token, own or ""), epoch, fence)
 
 
-def decide_read_back(*, reached: Reached, tail: Tail, exclusive: bool) -> GoOn:
-    """Decide where a writer stands after a publish whose outcome is unknown.
+def check_searched(tail: Tail) -> None:
+    """Refuse an end behind which a message of ours may be hidden. Raises PositionUndecidable."""
+    if tail.unsearched:
+        raise PositionUndecidable(
+            f"the watcher's subjects end in more than {tail.foreign - 1:,} messages of somebody else, so that its own "
+            "last one was not found; keep others from these subjects, and either purge their messages from the stream "
+            "or set the token to say where to go on"
+        )
+
+
+def decide_read_back(*, reached: Reached, tail: Tail, exclusive: bool, displaced: bool = False) -> GoOn:
+    """Decide where a writer stands after a publish whose outcome is unknown; `displaced` as for an opening.
 
     Returns the position reached by now (whoever published it) and the next fence. What is waiting and not later than
     that position is on the stream already.
-    Raises Stale where the watcher has to be opened again: an epoch later than ours, a stream made anew or cut short.
+    Raises Stale where the watcher has to be opened again: an epoch later than ours, a stream made anew or cut short;
+    PositionUndecidable where too many messages of others came since.
     """
     if tail.created != reached.stream_created:
         raise Stale("the stream was deleted and made anew")
-    if reached.sequence is not None and tail.last_sequence < reached.sequence:
+    if lost_end(tail, reached, displaced=displaced):
         raise Stale("the stream's end is behind what was acknowledged")
+    check_searched(tail)
     own = tail.own
     if own is not None and own.id.epoch > reached.epoch:
         raise Stale(f"another instance publishes in epoch {own.id.epoch}")
@@ -165,12 +208,13 @@ def latest(checkpoint: Checkpoint | None, tail: Tail | None, memory: Reached | N
 
     The checkpoint is written behind, so that after a crash or a failure the stream knows more.
     """
-    own = tail.own.id if tail is not None and tail.own is not None else None
-    stored = _as_reached(checkpoint, own.epoch if own is not None else 0)
-    known = [(one.epoch, one.token) for one in (stored, memory) if one is not None]
-    if own is not None:
-        known.append((own.epoch, own.position))
-    return max(known)[1] if known else None
+    own = tail.own.id if tail is not None and tail.own is not None else MessageId("")
+    known = [(own.epoch, own.position)]
+    if checkpoint is not None:
+        known.append((own.epoch if checkpoint.epoch is None else checkpoint.epoch, checkpoint.token))
+    if memory is not None:
+        known.append((memory.epoch, memory.token))
+    return max(known)[1] or None
 
 
 def next_epoch(checkpoint: Checkpoint | None, tail: Tail | None, now: float) -> int:
@@ -191,11 +235,16 @@ def _first_epoch(tail: Tail, now: float) -> int:
     return int(now) if tail.last_sequence else 0
 
 
-def check_scope(checkpoint: Checkpoint, *, scope: str, operation_time: int) -> None:
+AHEAD_LOOKS = 7
+"""A position in the future is believed to be one when it has been for so many looks: some six seconds."""
+
+
+def check_scope(checkpoint: Checkpoint, *, scope: str, operation_time: int, looks: int = AHEAD_LOOKS) -> None:
     """Refuse a checkpoint that was made for another collection or deployment, or lies in this deployment's future.
 
-    MongoDB itself takes such a token without an error. `operation_time` is the server's, in seconds since 1970.
-    Raises ScopeMismatch.
+    MongoDB itself takes such a token without an error. `operation_time` is the server's, in seconds since 1970; a
+    mongos or a primary that was just elected may lag with it, hence `looks`, how often running it was behind by now.
+    Raises ScopeMismatch, and SourceUnavailable while the future may be a passing one.
     """
     if checkpoint.scope is not None and checkpoint.scope != scope:
         raise ScopeMismatch(
@@ -203,15 +252,36 @@ def check_scope(checkpoint: Checkpoint, *, scope: str, operation_time: int) -> N
             "collection of its own, or set the token to say where to go on"
         )
     if cluster_time(checkpoint.token).seconds > operation_time:
+        if looks < AHEAD_LOOKS:
+            raise SourceUnavailable("the checkpoint is ahead of MongoDB's operationTime; looking again")
         raise ScopeMismatch(
             "the checkpoint lies in the future of this MongoDB deployment, so it was made on another one; set the "
             "token to say where to go on"
         )
 
 
-def _as_reached(checkpoint: Checkpoint | None, on_stream: int) -> Reached | None:
-    if checkpoint is None:
-        return None
-    # The predecessor writes no epoch: what it stores belongs to the epoch the stream is in.
-    epoch = on_stream if checkpoint.epoch is None else checkpoint.epoch
-    return Reached(checkpoint.token, epoch, checkpoint.sequence, checkpoint.stream_created)
+def lost_end(tail: Tail, reached: Reached, *, displaced: bool) -> bool:
+    """Tell whether the stream lost messages of ours that it had acknowledged; `displaced` as for an opening."""
+    if reached.own is None:
+        return reached.sequence is not None and tail.last_sequence < reached.sequence
+    return not _shows(tail, reached.own) and (displaced or tail.last_sequence < reached.own.sequence)
+
+
+def _shows(tail: Tail, own: OwnMessage) -> bool:
+    """Whether the stream's end proves that it has, or had, all of ours up to `own`.
+
+    By positions, since what is published again after a loss may get greater sequences than what was lost.
+    """
+    end = tail.own.id if tail.own is not None else None
+    return end is not None and end.epoch == own.id.epoch and end.position >= own.id.position
+
+
+def _last_epoch(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | None) -> tuple[int, list[Reached]]:
+    on_stream = tail.own.id.epoch if tail.own else 0
+    known = [memory] if memory is not None else []
+    if checkpoint is not None:
+        # The predecessor writes no epoch: what it stores belongs to the epoch the stream is in.
+        epoch = on_stream if checkpoint.epoch is None else checkpoint.epoch
+        stored = Reached(checkpoint.token, epoch, checkpoint.sequence, checkpoint.stream_created, checkpoint.own)
+        known.insert(0, stored)
+    return max([on_stream, *(one.epoch for one in known)]), known

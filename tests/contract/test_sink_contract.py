@@ -20,6 +20,7 @@ from app.adapters.nats_frames import read_headers
 from app.adapters.nats_streams import StreamApi
 from app.domain.errors import FenceLost, OutcomeUnknown, SeenBefore, StreamRefused, StreamUnsuitable
 from app.domain.events import Change
+from app.domain.position import OwnMessage
 from app.domain.tokens import MessageId
 from app.domain.watcher import Watcher, from_document
 from app.embedded import NatsServer
@@ -260,6 +261,21 @@ async def test_an_empty_stream_has_an_empty_end(place: Place, sink: EventSink) -
     assert tail.created
 
 
+async def test_a_message_is_there_or_another_or_none(place: Place, sink: EventSink, stream: str) -> None:
+    batch = [change(moment, epoch=1) for moment in (1, 2)]
+    await sink.publish(batch, await fence(sink))
+    await place.foreign(f"{stream}.insert")
+    first, second = (MessageId(one.token, 1) for one in batch)
+    assert await sink.holds(OwnMessage(1, first))
+    assert await sink.holds(OwnMessage(2, second))
+    assert await sink.holds(OwnMessage(2, first)) is False
+    assert await sink.holds(OwnMessage(1, MessageId(batch[0].token))) is False
+    assert await sink.holds(OwnMessage(3, second)) is False
+    assert await sink.holds(OwnMessage(4, second)) is None
+    await place.purge()
+    assert await sink.holds(OwnMessage(1, first)) is None
+
+
 async def test_the_end_tells_position_and_epoch(place: Place, sink: EventSink) -> None:
     last = change(3, epoch=2)
     await sink.publish([change(1, epoch=2), change(2, "delete", epoch=2), last], await fence(sink))
@@ -309,6 +325,21 @@ async def test_the_end_is_found_behind_foreign_messages(place: Place, sink: Even
     after = change(3)
     await sink.publish([after], tail.fence(exclusive=sink.exclusive))
     assert (await place.messages())[-1] == stored(after, stream=stream)[0]
+
+
+async def test_the_end_is_searched_for_no_further_than_what_is_known(
+    place: Place, sink: EventSink, stream: str
+) -> None:
+    await sink.publish([change(1), change(2)], await fence(sink))
+    for _ in range(150):
+        await place.foreign(f"{stream}.insert")
+    for since in (0, 1):
+        tail = await sink.tail(since=since)
+        assert tail.own is not None
+        assert (tail.own.sequence, tail.foreign, tail.unsearched) == (2, 150, False)
+    for since, foreign in ((2, 150), (100, 52)):
+        tail = await sink.tail(since=since)
+        assert (tail.own, tail.foreign, tail.unsearched) == (None, foreign, False)
 
 
 async def test_a_foreign_message_between_two_batches_is_a_lost_fence(

@@ -12,7 +12,8 @@ import pytest_asyncio
 from app.adapters.mongo_client import MongoDeployment
 from app.domain.errors import Conflict, NotFound
 from app.domain.lifecycle import Desired
-from app.domain.position import Checkpoint
+from app.domain.position import Checkpoint, OwnMessage
+from app.domain.tokens import MessageId
 from app.domain.watcher import CheckpointPlace, Source, Start, StoredWatcher, Watcher
 from app.ports import CheckpointStore, WatcherStore
 from tests.fakes import FakeCheckpoints, FakeWatchers, event_token
@@ -62,7 +63,10 @@ async def test_a_place_is_fit_before_and_after_it_holds_positions(open_store: Op
 
 
 async def test_every_field_comes_back_to_another_process(open_store: Open) -> None:
-    stored = at(5, 2, sequence=7, stream_created="2026-01-01T00:00:00Z", scope="rs0/a.b", watcher="w", updated_at=1e9)
+    stored = at(
+        5, 2, sequence=7, stream_created="2026-01-01T00:00:00Z", scope="rs0/a.b", watcher="w", updated_at=1e9,
+        own=OwnMessage(6, MessageId(event_token(4), 2)),
+    )  # fmt: skip
     await open_store().begin(stored)
     assert await open_store().read() == stored
 
@@ -101,6 +105,36 @@ async def test_a_thawed_writer_cannot_undo_a_rewind(open_store: Open) -> None:
     assert (await reached(mover)) == at(2, 1)
     assert await mover.advance(at(3, 1))
     assert (await reached(thawed)) == at(3, 1)
+
+
+async def test_a_position_of_an_earlier_epoch_put_back_from_a_backup_is_replaced(open_store: Open) -> None:
+    backup, writer = open_store(), open_store()
+    await backup.begin(at(9, 1))
+    assert await writer.advance(at(3, 2))
+    assert not await writer.advance(at(3, 2))
+    assert not await backup.advance(at(12, 1))
+    assert (await reached(backup)) == at(3, 2)
+
+
+DOUBTS = (OwnMessage(7, MessageId(event_token(4), 1)), OwnMessage(8, MessageId(event_token(5), 1)))
+
+
+async def test_a_doubt_stays_with_the_position_until_it_is_settled_or_the_position_moved(open_store: Open) -> None:
+    writer, other = open_store(), open_store()
+    await writer.doubt(DOUBTS, 1)
+    assert await writer.read() is None
+    await writer.create(at(5, 1))
+    await writer.doubt(DOUBTS, 1)
+    assert await other.read() == at(5, 1, doubts=DOUBTS)
+    assert await other.advance(at(6, 1))
+    assert await other.read() == at(6, 1, doubts=DOUBTS)
+    await writer.doubt((), 1)
+    assert await other.read() == at(6, 1)
+    await writer.doubt(DOUBTS[:1], 1)
+    await other.begin(at(2, 2))
+    assert await other.read() == at(2, 2)
+    await writer.doubt(DOUBTS, 1)  # the position has moved since
+    assert await other.read() == at(2, 2)
 
 
 async def test_many_writers_at_once_leave_the_greatest_position(open_store: Open) -> None:

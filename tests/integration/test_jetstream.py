@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from app.adapters import nats_frames
+from app.adapters import nats_frames, nats_lookback
 from app.adapters.jetstream import JetStream, JetStreamSink
 from app.adapters.nats_client import NatsOptions
 from app.adapters.nats_connection import NatsConnection
@@ -24,13 +24,14 @@ from app.domain.errors import (
     Invalid,
     NotAuthorised,
     OutcomeUnknown,
-    PositionUndecidable,
     SinkUnavailable,
     StreamRefused,
     StreamUnsuitable,
     Unavailable,
 )
 from app.domain.events import Change
+from app.domain.position import OwnMessage
+from app.domain.tokens import MessageId
 from app.domain.watcher import Watcher, from_document
 from app.embedded import NatsServer
 from tests.fakes import event_token
@@ -417,7 +418,10 @@ async def test_neighbours_on_a_shared_stream_do_not_disturb(nats: Account, watch
 # Reading back behind others
 
 
-async def test_a_look_back_is_bounded_and_says_so(nats: Account, watcher: Watcher) -> None:
+async def test_a_look_back_is_bounded_and_says_so(
+    nats: Account, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_lookback, "LOOK_BACK", 100)
     sink, fence = await opened(nats, watcher)
     await sink.publish(changes(1, 3), fence)
     for _ in range(150):
@@ -425,7 +429,24 @@ async def test_a_look_back_is_bounded_and_says_so(nats: Account, watcher: Watche
     tail = await sink.tail()
     assert tail.unsearched
     assert tail.own is None
-    assert 0 < tail.foreign < 150
+    assert 100 <= tail.foreign < 150
+    assert not (await sink.tail(since=60)).unsearched
+
+
+async def test_what_neighbours_publish_costs_a_look_back_nothing(
+    nats: Account, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of ours is found behind thousands of messages on other subjects, and some on ours."""
+    monkeypatch.setattr(nats_lookback, "LOOK_BACK", 200)
+    neighbour = f"neighbour.{watcher.sink.stream}"
+    await nats.create(watcher.sink.stream, subjects=[watcher.space, neighbour])
+    sink, fence = await opened(nats, watcher)
+    await sink.publish(changes(1, 4), fence)
+    for subject, count in ((watcher.subject("insert"), 80), (neighbour, 3000), (watcher.subject("insert"), 70)):
+        await asyncio.gather(*(nats.connection.request(subject, b"x") for _ in range(count)))
+    tail = await sink.tail()
+    assert tail.own is not None
+    assert (tail.own.sequence, tail.foreign, tail.unsearched) == (3, 150, False)
 
 
 async def test_foreign_messages_on_other_subjects_are_stepped_over_however_many(
@@ -464,16 +485,16 @@ async def test_a_message_that_takes_the_place_of_one_in_a_window_is_found_out(
             yield nats_frames.single(change, subjects[change.operation], f"{reply}{index}", lines)
 
     monkeypatch.setattr(nats_frames, "window", disturbed)
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(OutcomeUnknown) as unknown:
         await sink.publish(changes(1, 21), fence)
+    tail = await sink.tail()
+    assert tail.own is not None
+    assert tail.own.id.position == event_token(20)
+    token = event_token(place + 2)
+    assert unknown.value.doubts == ((place + 2, token),)
+    assert await sink.holds(OwnMessage(place + 2, MessageId(token))) is ours_after_all
     if ours_after_all:
-        tail = await sink.tail()
-        assert tail.own is not None
-        assert tail.own.id.position == event_token(20)
         assert await admin.ids(watcher.sink.stream) == [event_token(moment) for moment in range(1, 21)]
-    else:
-        with pytest.raises(PositionUndecidable, match=event_token(place + 2)):
-            await sink.tail()
 
 
 async def test_after_a_foreign_message_changes_go_out_one_by_one(

@@ -74,6 +74,14 @@ async def test_the_predecessors_newest_document_is_continued_in_place(
     assert predecessor_reads(tokens) == event_token(5)
 
 
+async def test_a_checkpoint_from_before_own_messages_were_remembered_is_read(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    older = {"value": event_token(3), "sequence": 7, "streamCreated": "2026-01-01T00:00:00Z", "epoch": 1}
+    client[database].tokens.insert_one(older)
+    assert await store(mongo, database).read() == Checkpoint(event_token(3), 1, 7, "2026-01-01T00:00:00Z")
+
+
 async def test_going_back_to_the_predecessor_and_returning_needs_no_step(
     mongo: MongoDeployment, client: Client, database: str
 ) -> None:
@@ -154,7 +162,7 @@ async def test_the_stored_types_are_what_people_and_programs_look_for(
     assert found["updatedAt"] == datetime.fromtimestamp(BEGIN, UTC).replace(tzinfo=None)
     assert set(found) == {
         "_id", "value", "clusterTime", "sequence", "streamCreated", "epoch", "scope", "watcher", "updatedAt",
-        "stream", "subject", "selection",
+        "stream", "subject", "selection", "ownSequence", "ownId",
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.codec import encode, reduced
-from app.domain.errors import ChangewireError, PermanentError
+from app.domain.errors import ChangewireError, PermanentError, PositionUndecidable, Stale
 from app.domain.watcher import Source, Watcher
 from app.progress import Progress
 from app.relay import Codec, Relay
@@ -55,8 +55,12 @@ class Writer:
             if not task.cancelled():
                 _only_passing_trouble(task)
 
+    def ours(self) -> list[str]:
+        """The tokens on the stream, without what neighbours published."""
+        return [token for token in self.stream.published() if token]
+
     def done(self) -> bool:
-        return len(self.stream.messages) >= len(self.oplog.events)
+        return len(self.ours()) >= len(self.oplog.events)
 
     def die(self) -> None:
         self.progress = Progress()
@@ -204,6 +208,54 @@ def test_nothing_comes_again_after_the_stream_was_purged(before: int, after: int
 
 
 @settings(deadline=None, max_examples=60)
+@given(
+    published=st.integers(1, 30),
+    behind=st.integers(1, 30),
+    foreign=st.integers(0, 60),
+    known=st.integers(0, 40),
+    memory=st.booleans(),
+)
+def test_nothing_is_doubled_behind_messages_of_others_though_the_checkpoint_lags(
+    published: int, behind: int, foreign: int, known: int, memory: bool
+) -> None:
+    """Either our last message is found behind them, or the watcher says that it cannot be."""
+
+    async def scenario() -> None:
+        oplog, stream = FakeOplog(), FakeStream()
+        writer = Writer(oplog, stream, {}, 5)
+        await _first_start(writer)
+        stream.neighbour("ORDERS.insert", known)
+        lag = writer.place["newest"]
+        for count in (published, behind):
+            lag = writer.place["newest"]
+            for _ in range(count):
+                oplog.happen()
+            relay = writer.relay()
+            task = asyncio.create_task(relay.run(lambda: None))
+            while not writer.done():
+                await asyncio.sleep(0)
+            relay.stop()
+            await task
+        writer.place["newest"] = lag
+        stream.neighbour("ORDERS.insert", foreign)
+        stream.forget_ids()
+        if not memory:
+            writer.die()
+        oplog.happen()
+        try:
+            await writer.until_done()
+        except PositionUndecidable:
+            assert foreign > 40
+        assert writer.ours() == oplog.tokens[: len(writer.ours())]
+
+    FakeSink.look_back, before = 40, FakeSink.look_back
+    try:
+        run(scenario())
+    finally:
+        FakeSink.look_back = before
+
+
+@settings(deadline=None, max_examples=60)
 @given(before=st.integers(2, 20), lost=st.integers(1, 19), memory=st.booleans())
 def test_what_the_stream_lost_at_its_end_is_published_again(before: int, lost: int, memory: bool) -> None:
     async def scenario() -> None:
@@ -227,6 +279,70 @@ def test_what_the_stream_lost_at_its_end_is_published_again(before: int, lost: i
     run(scenario())
 
 
+@settings(deadline=None, max_examples=100)
+@given(
+    before=st.integers(2, 20),
+    lost=st.integers(1, 19),
+    neighbours=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+    deaths=st.lists(st.integers(0, 40), max_size=6),
+    memory=st.booleans(),
+    after=st.integers(0, 5),
+)
+def test_what_a_shared_stream_lost_is_published_again_though_a_neighbour_went_on_first(
+    before: int, lost: int, neighbours: tuple[int, int], deaths: list[int], memory: bool, after: int
+) -> None:
+    async def scenario() -> None:
+        oplog, stream = FakeOplog(), FakeStream(subjects=["ORDERS.*", "OTHERS"])
+        writer = Writer(oplog, stream, {}, 3)
+        await _first_start(writer)
+        for _ in range(before):
+            oplog.happen()
+        relay = writer.relay()
+        task = asyncio.create_task(relay.run(lambda: None))
+        while not writer.done():
+            await asyncio.sleep(0)
+        relay.stop()
+        await task
+        stream.lose_end(min(lost, before - 1))
+        for _ in range(after):
+            oplog.happen()
+        for steps, count in zip([*deaths, 0], (*neighbours, *([0] * len(deaths))), strict=False):
+            stream.neighbour("OTHERS", count)
+            if not memory:
+                writer.die()
+            task = asyncio.create_task(writer.relay().run(lambda: None))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+        await writer.until_done()
+        assert writer.ours() == oplog.tokens
+
+    run(scenario())
+
+
+def test_a_relay_that_stays_up_notices_what_a_shared_stream_lost() -> None:
+    async def scenario() -> None:
+        oplog, stream = FakeOplog(), FakeStream(subjects=["ORDERS.*", "OTHERS"])
+        writer = Writer(oplog, stream, {}, 3)
+        task = asyncio.create_task(writer.relay().run(lambda: None))
+        while "newest" not in writer.place:
+            await asyncio.sleep(0)
+        for _ in range(10):
+            oplog.happen()
+        while not writer.done():
+            await asyncio.sleep(0)
+        stream.lose_end(4)
+        stream.neighbour("OTHERS", 6)
+        oplog.happen()
+        await asyncio.wait([task])
+        assert isinstance(task.exception(), Stale)
+        await writer.until_done()
+        assert writer.ours() == oplog.tokens
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("publish", ["ack_lost", "timeout", "late", "torn"])
 def test_the_checkpoint_never_passes_an_unacknowledged_event(publish: Deed) -> None:
     async def scenario() -> None:
@@ -241,6 +357,34 @@ def test_the_checkpoint_never_passes_an_unacknowledged_event(publish: Deed) -> N
             stored = place["newest"].token
             assert {token for token in oplog.tokens if token <= stored} <= set(stream.published())
             await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    run(scenario())
+
+
+def test_late_batches_of_our_own_are_no_races_lost() -> None:
+    """A slow server: each batch arrives only when it is sent again, and nobody else is there."""
+
+    async def scenario() -> None:
+        oplog, stream = FakeOplog(), FakeStream()
+        writer = Writer(oplog, stream, {}, 1)
+        await _first_start(writer)
+        looks = 0
+
+        def every_other_look() -> bool:
+            nonlocal looks
+            looks += 1
+            return looks % 2 == 0
+
+        for _ in range(8):
+            oplog.happen()
+        task = asyncio.create_task(writer.relay().run(lambda: None))
+        stream.lateness, stream.faults = every_other_look, deque(["late", "ok"] * 8)
+        while not writer.done() and not task.done():
+            await asyncio.sleep(0)
+        assert not task.done(), task.exception()
+        assert stream.published() == oplog.tokens
         task.cancel()
         await asyncio.wait([task])
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.domain.errors import HistoryLost, PositionUndecidable, ScopeMismatch, Stale
+from app.domain.errors import HistoryLost, PositionUndecidable, ScopeMismatch, SourceUnavailable, Stale
 from app.domain.position import (
     Checkpoint,
     GoOn,
@@ -13,8 +13,11 @@ from app.domain.position import (
     check_scope,
     decide_opening,
     decide_read_back,
+    known_until,
+    last_own,
     latest,
     next_epoch,
+    unseen,
 )
 from app.domain.tokens import MessageId
 from tests.fakes import BEGIN, event_token, mark_token
@@ -72,6 +75,64 @@ def test_a_stream_that_lost_its_end_and_all_of_ours_cannot_be_decided() -> None:
         opening(tail(None, last=4), checkpoint(8, sequence=9))
 
 
+def own(moment: int, sequence: int, epoch: int = 0) -> OwnMessage:
+    return OwnMessage(sequence, MessageId(event_token(moment), epoch))
+
+
+OWN_LAST = Reached(event_token(9), 0, 12, CREATED, own(8, 10))
+"""A change that was published at 10, a quiet moment after it, a neighbour's messages up to 12."""
+
+
+def test_an_end_that_shows_our_last_message_or_a_later_one_needs_no_look() -> None:
+    for moment in (8, 9):
+        assert unseen(tail(moment, last=20), OWN_LAST) is None
+        assert opening(tail(moment, last=20), None, OWN_LAST).token == event_token(9)
+    assert unseen(tail(8, last=10), OWN_LAST) is None
+    assert opening(tail(8, last=10), None, OWN_LAST).token == event_token(9)  # what was lost is the neighbour's
+
+
+@pytest.mark.parametrize("end", [tail(6, last=20), tail(None, last=20), tail(9, epoch=-1, last=20)])
+def test_an_end_before_our_last_message_is_looked_into(end: Tail) -> None:
+    assert unseen(end, OWN_LAST) == own(8, 10)
+    assert opening(end, None, OWN_LAST).token == event_token(9)  # expired, consumed or behind another epoch's
+    with pytest.raises(Stale, match="behind"):
+        decide_read_back(reached=OWN_LAST, tail=end, exclusive=False, displaced=True)
+
+
+def test_where_somebody_elses_message_has_the_place_of_ours_it_is_published_again() -> None:
+    filled = Tail(CREATED, 20, 6, own(6, 6))
+    decision = decide_opening(tail=filled, checkpoint=None, memory=OWN_LAST, exclusive=False, displaced=True, now=NOW)
+    assert decision == GoOn(event_token(6), 0, 6)
+    with pytest.raises(PositionUndecidable, match="lost its end"):
+        decide_opening(
+            tail=Tail(CREATED, 20, 0), checkpoint=None, memory=OWN_LAST, exclusive=False, displaced=True, now=NOW
+        )  # fmt: skip
+
+
+def test_an_end_before_the_place_of_our_last_message_needs_no_look() -> None:
+    assert unseen(tail(6, last=9), OWN_LAST) is None
+    assert opening(tail(6, last=9), None, OWN_LAST) == GoOn(event_token(6), 0, 9)
+
+
+def test_what_was_published_again_under_greater_sequences_is_still_told_from_what_is_missing() -> None:
+    """Killed while filling up: the checkpoint still has what was lost, and its sequence is passed by now."""
+    half = Tail(CREATED, 20, 18, own(7, 18))
+    assert unseen(half, OWN_LAST) == own(8, 10)
+    decision = decide_opening(tail=half, checkpoint=None, memory=OWN_LAST, exclusive=False, displaced=True, now=NOW)
+    assert decision == GoOn(event_token(7), 0, 18)
+
+
+def test_a_stream_made_anew_is_not_searched_for_what_the_old_one_had() -> None:
+    assert unseen(tail(6, last=20, created=LATER), OWN_LAST) is None
+
+
+def test_the_last_message_of_ours_is_the_later_of_the_streams_and_the_remembered_one() -> None:
+    assert last_own(tail(9), 0, own(8, 5)) == own(9, 10)
+    assert last_own(tail(6), 0, own(8, 5)) == own(8, 5)
+    assert last_own(tail(6), 0, None) == own(6, 10)
+    assert last_own(tail(6), 1, None) is None
+
+
 def test_a_stream_made_anew_is_history_lost() -> None:
     with pytest.raises(HistoryLost, match="made anew"):
         opening(tail(None, last=0, created=LATER), checkpoint(8))
@@ -112,7 +173,12 @@ def test_messages_of_others_hide_ours_only_where_the_search_was_given_up() -> No
         opening(tail(None, foreign=100, unsearched=True))
     with pytest.raises(PositionUndecidable, match="somebody else"):
         opening(tail(4, foreign=100, unsearched=True))  # a later one of ours may be among them
-    assert opening(tail(4, foreign=100, unsearched=True), checkpoint(5)) == GoOn(event_token(5), 0, 10)
+    with pytest.raises(PositionUndecidable, match="purge their messages"):
+        opening(tail(4, foreign=100, unsearched=True), checkpoint(5))  # which may lag behind what is hidden
+    with pytest.raises(PositionUndecidable, match="somebody else"):
+        read_back(tail(6, epoch=1, foreign=100, unsearched=True))
+    moved = checkpoint(5, epoch=1, sequence=None, created=None)
+    assert opening(tail(4, foreign=100, unsearched=True), moved) == GoOn(event_token(5), 1, 10)
     assert opening(tail(None, foreign=3)) == StartAnew(int(NOW), 10)
 
 
@@ -151,6 +217,13 @@ def test_reading_back_opens_again_where_the_world_has_changed(end: Tail, why: st
         read_back(end)
 
 
+def test_the_stream_is_known_up_to_the_earlier_of_what_checkpoint_and_memory_have_seen() -> None:
+    assert known_until(None, None) == 0
+    assert known_until(checkpoint(5, sequence=7), None) == 7
+    assert known_until(checkpoint(5, sequence=7), Reached(event_token(8), 0, 9, CREATED)) == 7
+    assert known_until(checkpoint(5, sequence=None), Reached(event_token(8), 0, 9, CREATED)) == 0
+
+
 def test_a_new_epoch_is_later_than_any_that_was_published_in() -> None:
     assert next_epoch(None, None, NOW) == 1
     assert next_epoch(checkpoint(1, epoch=2), tail(1, epoch=4), NOW) == 5
@@ -181,3 +254,5 @@ def test_a_checkpoint_of_another_collection_or_of_the_future_is_refused() -> Non
         check_scope(stored, scope="rs0/shop.other", operation_time=BEGIN + 5)
     with pytest.raises(ScopeMismatch, match="future"):
         check_scope(stored, scope="rs0/shop.orders", operation_time=BEGIN + 4)
+    with pytest.raises(SourceUnavailable, match="looking again"):
+        check_scope(stored, scope="rs0/shop.orders", operation_time=BEGIN + 4, looks=1)

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections import deque
+from dataclasses import replace
 
 import pytest
 
@@ -14,8 +15,8 @@ from app.domain.position import Checkpoint
 from app.domain.watcher import StoredWatcher
 from app.progress import Rates
 from app.supervisor import Supervisor, WatcherTask
-from tests.fakes import FakeCheckpoints, NullObserver, event_token
-from tests.unit.world import Fakes, until, until_state, watcher
+from tests.fakes import FakeCheckpoints, FakeSink, FakeSource, NullObserver, event_token
+from tests.unit.world import Alone, Fakes, until, until_state, watcher
 
 STORED = StoredWatcher(watcher("orders"))
 
@@ -26,14 +27,7 @@ def fakes() -> Fakes:
 
 
 def task(fakes: Fakes, wanted: bool = True, **tuning) -> WatcherTask:
-    class Alone:
-        async def still_wanted(self, stored: StoredWatcher) -> bool:
-            return wanted
-
-        async def followed(self) -> bool:
-            return False
-
-    return Supervisor(fakes.world(**tuning), Alone()).adopt(STORED)
+    return Supervisor(fakes.world(**tuning), Alone(wanted)).adopt(STORED)
 
 
 async def test_trouble_is_retried_until_it_passes(fakes: Fakes) -> None:
@@ -60,6 +54,24 @@ async def test_a_permanent_error_is_failed_with_its_reason_and_not_retried(fakes
     assert one.status().restarts == 0
 
 
+@pytest.mark.parametrize("lags", [True, False])
+async def test_a_checkpoint_ahead_of_the_server_is_refused_only_where_it_stays_so(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, lags: bool
+) -> None:
+    """A mongos or a new primary may lag with its operationTime; another deployment stays behind."""
+    monkeypatch.setattr("app.domain.backoff.LIMIT_SECONDS", 0.001)
+    ahead = Checkpoint(event_token(5), epoch=0)
+    fakes.mongo.places["resume-tokens.orders"] = {"newest": ahead}
+    one = task(fakes)
+    one.start()
+    await until(lambda: one.state is State.RETRYING)
+    if lags:
+        for _ in range(5):
+            fakes.oplog.happen()
+    await until(lambda: one.state is (State.RUNNING if lags else State.FAILED))
+    await one.stop(2)
+
+
 async def test_a_surprise_is_told_as_ours_and_retried(fakes: Fakes) -> None:
     one = task(fakes)
     fakes.oplog.faults = deque([ZeroDivisionError("secret in a surprise")])
@@ -78,6 +90,33 @@ async def test_a_task_that_is_killed_from_inside_is_news(fakes: Fakes, monkeypat
     fakes.oplog.faults = deque([SourceUnavailable("connection refused")])
     one.start()
     await until(lambda: one.state is State.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("place", "method"),
+    [(FakeSource, "open"), (FakeSource, "read"), (FakeSink, "publish"), (FakeCheckpoints, "advance")],
+)
+async def test_a_part_of_the_relay_that_is_cancelled_from_within_is_retried(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, place: type, method: str
+) -> None:
+    one = task(fakes)
+    if method != "open":
+        one.start()
+        await until(lambda: one.state is State.RUNNING)
+    real = getattr(place, method)
+
+    async def cancelled(*_: object) -> None:
+        monkeypatch.setattr(place, method, real)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(place, method, cancelled)
+    if method == "open":
+        one.start()
+        await until(lambda: one.state is State.RUNNING)
+    token = fakes.oplog.happen()
+    await until(lambda: one.status().restarts == 1 and one.state is State.RUNNING)
+    await until(lambda: fakes.stream().published() == [token])
+    assert await one.stop(2)
 
 
 async def test_stopping_waits_for_what_is_in_flight(fakes: Fakes) -> None:
@@ -142,6 +181,61 @@ async def test_a_writer_that_keeps_losing_stands_by_and_takes_over_from_the_dead
     await until(lambda: stream.published()[-1:] == [waiting])
     assert stream.published() == fakes.oplog.tokens
     assert "takeover" in fakes.observers[0].restarts
+    await one.stop(2)
+
+
+async def fenced(fakes: Fakes, **tuning) -> WatcherTask:
+    """A writer that has just lost its races."""
+    one = task(fakes, losses=1, **tuning)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    stream = fakes.stream()
+
+    def rival() -> None:
+        stream.before_publish = None
+        stream.store([("ORDERS.insert", encode(fakes.oplog.events[0][1]))], stream.last_sequence, "ORDERS.*")
+
+    stream.before_publish = rival
+    fakes.oplog.happen()
+    await until(lambda: one.state is State.FENCED)
+    return one
+
+
+async def interrupt(fakes: Fakes, one: WatcherTask, error: Exception) -> None:
+    """Let MongoDB fail until the watcher has noticed."""
+    fakes.oplog.misfortune = error
+    await until(lambda: one.status().last_error is not None)
+    fakes.oplog.misfortune = None
+    assert one.state is State.FENCED
+    seen = one.status().last_error
+    assert seen is not None
+    assert seen.type == type(error).__name__
+
+
+async def test_a_standby_outlasts_a_surprise_as_a_relay_does(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.standby.LOOK_SECONDS", 0.001)
+    one = await fenced(fakes, silence_seconds=0.01)
+    await interrupt(fakes, one, ZeroDivisionError("a surprise"))
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().published()[-1] == token)
+    await one.stop(2)
+
+
+async def test_a_standby_goes_by_the_checkpoint_where_the_oplog_has_passed_its_own_position(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other writer's checkpoint moves on in a long quiet time; then MongoDB is away for a moment."""
+    monkeypatch.setattr("app.standby.LOOK_SECONDS", 0.001)
+    one = await fenced(fakes, silence_seconds=0.01)
+    for _ in range(100):
+        fakes.oplog.happen("modify")
+    place = fakes.mongo.places["resume-tokens.orders"]
+    place["newest"] = replace(place["newest"], token=event_token(fakes.oplog.moment))
+    fakes.oplog.first = fakes.oplog.moment
+    await interrupt(fakes, one, SourceUnavailable("no primary"))
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().published()[-1] == token)
+    assert one.state is State.RUNNING
     await one.stop(2)
 
 
@@ -231,6 +325,10 @@ async def test_a_checkpoint_of_another_epoch_ends_the_run_and_a_later_one_does_n
     writer.note(checkpoint(3))
     with pytest.raises(Stale, match="epoch 1"):
         await writer.flush()
+    store.place["newest"] = checkpoint(9, epoch=1)
+    writer.note(checkpoint(4, epoch=2))
+    await writer.flush()  # what a backup has put back is no news
+    assert store.place["newest"] == checkpoint(4, epoch=2)
     store.faults = deque([NotAuthorised("not allowed")])
     writer.note(checkpoint(4))
     with pytest.raises(NotAuthorised):

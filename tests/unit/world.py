@@ -71,3 +71,16 @@ async def until_state(registry: Registry, name: str, *states: State) -> None:
                 if (await registry.watcher(name)).status.state in states:
                     return
             await asyncio.sleep(0.001)
+
+
+class Alone:
+    """What a watcher's task asks, answered for the only instance there is."""
+
+    def __init__(self, wanted: bool = True) -> None:
+        self._wanted = wanted
+
+    async def still_wanted(self, stored: StoredWatcher) -> bool:
+        return self._wanted
+
+    async def followed(self) -> bool:
+        return False
