@@ -13,6 +13,7 @@ from app.cli import FAILED, MISUSE, CommandError, signals
 COMMANDS = {
     "serve": "run the service",
     "demo": "see it work: real servers, a writer, and the messages as they come out",
+    "verify": "compare a stream with its collection's history: lost, doubled, reordered, altered?",
     "openapi": "print the OpenAPI document of the HTTP interface",
 }
 """Each command and what it does; its module is `app.cli.<name>`."""

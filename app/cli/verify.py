@@ -1,0 +1,240 @@
+"""Compare a watcher's stream with the collection's history, as far as the oplog reaches, or with a list of writes.
+
+Says which changes are lost, doubled, reordered or altered on the stream, with their tokens, and which messages MongoDB
+knows nothing of. It reads both with code of its own, not with the service's; the service need not run. Changes that the
+watcher has not come to yet are `waiting`, and what nobody can compare any more is said. docs/verify.md tells more.
+
+Servers and credentials come from the settings of the service (MONGO_URI, NATS_URL, CHANGEWIRE_STATE_DB, ...).
+
+Exit codes: 0 where nothing is wrong, 1 where something is, or where it could not be compared, 2 for wrong arguments or
+settings.
+"""
+
+import argparse
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.cli import FAILED, MISUSE, OK, CommandError
+
+if TYPE_CHECKING:
+    from app.cli.verification.comparison import Bounds, Event
+    from app.cli.verification.report import Report
+    from app.cli.verification.state import Client, Position
+    from app.cli.verification.streams import StreamInfo, StreamMessage, Streams
+    from app.domain.watcher import Watcher
+    from app.settings import Settings
+
+SERVER_SECONDS = 5
+READ_SECONDS = 600
+"""While it looks for the next change of a quiet collection, a server may scan much of its oplog before it answers."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("watcher", metavar="WATCHER", help="the watcher's name")
+    reference = parser.add_mutually_exclusive_group()
+    reference.add_argument(
+        "--since",
+        type=_moment,
+        metavar="TIMESTAMP",
+        help="compare from this time on, such as 2026-01-01T00:00:00Z; says that the watcher had begun by then, so "
+        "that changes before the stream's first message count too (default: from the stream's first message)",
+    )
+    reference.add_argument(
+        "--writes", type=Path, metavar="FILE", help='compare with this list instead: {"operation": …, "id": …} a line'
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare and print the report."""
+    import nats.errors
+    import nats.js.errors
+    from pymongo.errors import PyMongoError
+
+    from app.cli.verification.streams import words
+    from app.logging import redact
+    from app.settings import SettingsError, load
+
+    try:
+        settings = load()
+    except SettingsError as error:
+        raise CommandError("the settings cannot be used\n  " + "\n  ".join(error.problems), MISUSE) from None
+    try:
+        report = asyncio.run(_verify(settings, arguments))
+    except PyMongoError as error:
+        raise CommandError(redact(_mongo_words(error))) from error
+    except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
+        raise CommandError(redact(f"NATS failed: {words(error)}")) from error
+    if arguments.json:
+        print(json.dumps(report.as_json(), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(report.lines()))
+    return OK if report.findings.right else FAILED
+
+
+async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Report":
+    from pymongo import AsyncMongoClient
+    from pymongo.errors import ConfigurationError
+
+    from app.addresses import mongo_uri_problem
+    from app.cli.verification.report import Report
+    from app.cli.verification.state import read_position, read_watcher
+    from app.cli.verification.streams import Streams
+    from app.cli.verification.writes import compare_writes, read_writes
+
+    writes = None if arguments.writes is None else read_writes(arguments.writes)
+    options: dict[str, Any] = {
+        "appname": "changewire verify",
+        "serverSelectionTimeoutMS": SERVER_SECONDS * 1000,
+        "connectTimeoutMS": SERVER_SECONDS * 1000,
+        "socketTimeoutMS": READ_SECONDS * 1000,
+        "heartbeatFrequencyMS": 1000,  # a frozen server is noticed by its heartbeat, not by the long timeout
+    }
+    uri = settings.mongo_uri.get_secret_value()
+    try:
+        mongo: Client = AsyncMongoClient(uri, **options)
+    except (ConfigurationError, ValueError, TypeError) as error:
+        problem = mongo_uri_problem(uri) or "is not a MongoDB connection string"  # the error may quote a password
+        raise CommandError(f"the settings cannot be used\n  MONGO_URI: {problem}", MISUSE) from error
+    async with mongo as client:
+        watcher = await read_watcher(client, settings.state_db, arguments.watcher)
+        async with Streams(settings) as streams:
+            # In this order: all that was reached by the position is on the stream by then, and no message that is
+            # there can be of an epoch that the second look at the checkpoint does not know.
+            before = await read_position(client, watcher.checkpoint)
+            info = await streams.info(watcher.sink.stream)
+            after = await read_position(client, watcher.checkpoint)
+            if writes is None:
+                return await _History(client, streams, watcher, info, arguments.since).compare(before, after)
+            messages = streams.messages(watcher, info.last)
+            findings = await compare_writes(messages, writes, frozenset(watcher.sink.operations))
+            if info.first > 1:
+                findings.notes.append(f"the stream begins at #{info.first}: writes published before count as lost")
+            return Report(watcher.name, watcher.source.namespace, watcher.sink.stream, str(arguments.writes), findings)
+
+
+@dataclass
+class _History:
+    """The comparison of one watcher's stream with what MongoDB tells."""
+
+    client: "Client"
+    streams: "Streams"
+    watcher: "Watcher"
+    info: "StreamInfo"
+    since: float | None
+
+    async def compare(self, before: "Position | None", after: "Position | None") -> "Report":
+        from app.cli.verification.bodies import Selection
+        from app.cli.verification.comparison import Comparison
+        from app.cli.verification.history import WatchedHistory
+        from app.cli.verification.report import Report, seconds_of
+        from app.cli.verification.state import parse_pipeline, read_clock
+
+        watcher, selection = self.watcher, Selection(self.watcher.source)
+        clock, wire_version = await read_clock(self.client)
+        if self.since is not None and self.since > clock.seconds:
+            raise CommandError("--since lies in the future of MongoDB's clock", MISUSE)
+        notes: list[str] = []
+        bounds = await self._bounds(before, after, selection.undecidable, notes)
+
+        async def difference(event: "Event", message: "StreamMessage") -> str | None:
+            return await self._difference(event, message, selection.difference)
+
+        pipeline = parse_pipeline(watcher)
+        history = WatchedHistory(self.client, watcher, pipeline, end=clock, wire_version=wire_version)
+        comparison = Comparison(history, bounds, difference=difference, removed=self._removed)
+        try:
+            findings = await comparison.run(self.streams.messages(watcher, self.info.last))
+        finally:
+            await history.close()
+        findings.notes = notes
+        begin = seconds_of(comparison.begin)
+        end = None if begin is None else seconds_of(comparison.reached)
+        source = watcher.source.namespace
+        return Report(watcher.name, source, watcher.sink.stream, f"the history of {source}", findings, begin, end)
+
+    async def _bounds(
+        self, before: "Position | None", after: "Position | None", undecidable: frozenset[str], notes: list[str]
+    ) -> "Bounds":
+        from app.cli.verification.comparison import Bounds
+        from app.cli.verification.history import bound, oplog_begin
+        from app.domain.tokens import ClusterTime
+
+        begin = await oplog_begin(self.client)
+        since = None if self.since is None else bound(ClusterTime(int(self.since), 0))
+        position = before if before is not None and self._counts(before, notes) else None
+        last_epoch = after.epoch if after is not None and after.belongs_to(self.watcher) else None
+        if self.info.first > 1:
+            notes.append(f"the stream begins at #{self.info.first}: what it held before cannot be compared")
+        return Bounds(
+            floor=max(since or "", begin or ""),
+            covered=since is not None and self.info.first <= 1,
+            position=None if position is None else position.token,
+            position_epoch=None if position is None else position.epoch,
+            last_epoch=last_epoch,
+            undecidable=undecidable,
+            removes=self.info.removes,
+        )
+
+    def _counts(self, position: "Position", notes: list[str]) -> bool:
+        """Whether a stored position tells how far this stream goes."""
+        if not position.belongs_to(self.watcher):
+            notes.append("the stored position is of another collection, stream or selection; it is not relied upon")
+        elif position.stream_created not in (None, self.info.created):
+            notes.append("the stream was deleted and made anew since the position was stored")
+        elif position.sequence is not None and self.info.last < position.sequence:
+            notes.append(
+                f"the stream has lost its end: #{position.sequence} was acknowledged, #{self.info.last} is last"
+            )
+        else:
+            return True
+        return False
+
+    async def _difference(self, event: "Event", message: "StreamMessage", differ: Any) -> str | None:
+        from app.cli.verification.bodies import from_json
+
+        subject = self.watcher.subject(event.operation)
+        if message.subject != subject:
+            return f"is on the subject {message.subject}, not {subject}"
+        body = message.event
+        if message.pointer is not None:
+            try:
+                body = from_json(await self.streams.object(message.pointer))
+            except json.JSONDecodeError:
+                return f"its object {message.pointer} is no JSON"
+            except ValueError as error:
+                return str(error)
+        if not body:
+            return "is no JSON object"
+        fields = differ(event.body, body)
+        return None if fields is None else f"differs in {fields}"
+
+    async def _removed(self, sequence: int) -> bool:
+        return (await self.streams.info(self.watcher.sink.stream)).first > max(sequence, 1)
+
+
+def _moment(text: str) -> float:
+    from app.domain.watcher import start_from_document
+
+    try:
+        moment = float(start_from_document({"timestamp": text}).value or 0)
+    except ValueError:
+        moment = -1
+    if not 0 <= moment < 1 << 32:
+        raise argparse.ArgumentTypeError("must be a time with an offset, such as 2026-01-01T00:00:00Z")
+    return moment
+
+
+def _mongo_words(error: Exception) -> str:
+    from pymongo.errors import OperationFailure
+
+    if isinstance(error, OperationFailure):
+        text = str((error.details or {}).get("errmsg") or error).partition(", full error:")[0]
+        hint = "; --since names a later time to compare from" if error.code in (286, 136) else ""
+        return f"MongoDB refuses it: {text[:600]} (code {error.code}){hint}"
+    text = str(error).partition(", Timeout:")[0].partition(" (configured timeouts:")[0]
+    return f"MongoDB cannot be reached: {text[:600]}"
