@@ -52,7 +52,10 @@ demo: $(STAMP) ## A real mongod and nats-server, the service, a watcher and a wr
 	@$(BIN)/changewire demo $(ARGS)
 
 test: $(STAMP) $(OLD_NATS) ## The whole suite, with coverage (at least 90 %)
-	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) $(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+# Most tests wait for servers: one process per processor, four at most; each has servers of its own.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # A server without atomic batches, for the tests of the fallback.
 $(OLD_NATS): requirements-old-nats.lock | $(STAMP)
