@@ -7,6 +7,7 @@ STAMP := $(VENV)/.stamp
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 /usr/bin/python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 ARGS ?=
+SERVICE := $(CURDIR)/$(VENV)/service/bin/python
 OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 
 .DEFAULT_GOAL := help
@@ -76,8 +77,15 @@ format: $(STAMP) ## Format the code and apply the safe fixes
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Throughput and latency
-	@$(BIN)/python -m bench $(ARGS)
+# What the service needs and nothing else, as an installation has it: what the bench runs.
+$(SERVICE): requirements.lock | $(STAMP)
+	@rm -rf $(VENV)/service
+	@$(BIN)/python -m venv $(VENV)/service
+	$@ -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+bench: $(STAMP) $(SERVICE) ## Throughput and latency
+	@BENCH_SERVICE_PYTHON=$(SERVICE) $(BIN)/python -m bench $(ARGS)
 
 openapi: $(STAMP) ## Write openapi.json from the application
 	@$(BIN)/changewire openapi > openapi.json.new

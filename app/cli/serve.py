@@ -9,6 +9,7 @@ Exit codes: 0 after a complete stop, 1 where the service could not start or CHAN
 
 import argparse
 import asyncio
+import contextlib
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError("the settings cannot be used\n  " + "\n  ".join(error.problems), MISUSE) from None
     logging.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
 
+    _share_one_arena()
+
     import structlog
     import uvloop
 
@@ -43,6 +46,19 @@ def run(arguments: argparse.Namespace) -> int:
         log.warning("settings", problem=warning)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))
+
+
+def _share_one_arena() -> None:
+    """Have glibc's malloc use one arena for all threads, before there are any.
+
+    Each thread that reads batches would keep an arena of its own, fragmented by them: some five MB more, and no faster.
+    Another C library has no such option and needs none.
+    """
+    import ctypes
+
+    m_arena_max = -8  # malloc.h
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(m_arena_max, 1)
 
 
 async def _serve(settings: "Settings") -> int:
