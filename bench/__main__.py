@@ -1,4 +1,4 @@
-"""Measure on this machine, with a mongod and a nats-server of its own; Linux, about eight minutes (--quick: two).
+"""Measure on this machine, with a mongod and a nats-server of its own; Linux, about five minutes (--quick: two).
 
 Prints Markdown tables and writes everything measured to a JSON file. Exit code 1 where a stream did not hold what it
 had to, or something could not run; never for being slow.
