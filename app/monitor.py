@@ -29,8 +29,8 @@ class Monitor:
         self._nats = nats
         self.mongo = Component(up=False, reason="MongoDB was not reached yet")
         self.nats = Component(up=False, reason="NATS was not reached yet")
-        self.looked = asyncio.Event()
-        """Set once both servers have been asked."""
+        self.mongo_seen = asyncio.Event()
+        """Set once MongoDB has been asked."""
         self.operation_time = 0
         self.oplog_first: int | None = None
         self.oplog_why: str | None = "not read yet"
@@ -44,10 +44,14 @@ class Monitor:
 
     async def look(self) -> None:
         """Ask both servers once, at the same time."""
-        self.mongo, self.nats = await asyncio.gather(
-            self._ask("MongoDB", self._ask_mongo, self.mongo), self._ask("NATS", self._nats.ping, self.nats)
-        )
-        self.looked.set()
+        await asyncio.gather(self._look_at_mongo(), self._look_at_nats())
+
+    async def _look_at_mongo(self) -> None:
+        self.mongo = await self._ask("MongoDB", self._ask_mongo, self.mongo)
+        self.mongo_seen.set()
+
+    async def _look_at_nats(self) -> None:
+        self.nats = await self._ask("NATS", self._nats.ping, self.nats)
 
     async def _ask_mongo(self) -> None:
         self.operation_time = await self._mongo.ping()

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from app.domain import backoff
-from app.domain.errors import ChangewireError, Conflict, Unavailable
+from app.domain.errors import ChangewireError, Conflict, StoreUnavailable, Unavailable
 from app.domain.lifecycle import Desired, State
 from app.domain.overlap import refuse_overlap
 from app.domain.watcher import StoredWatcher, problems
@@ -75,6 +75,9 @@ class Roster:
         attempt = 0
         while True:
             try:
+                await self._monitor.mongo_seen.wait()
+                if not self._monitor.mongo.up:  # also a standalone server, in which nothing is to be written
+                    raise StoreUnavailable(self._monitor.mongo.reason or "")
                 if not self._loaded:  # said before loading, so that whoever changes something meanwhile waits for us
                     await self._store.attend(self._instance, 0)
                 await self._from_file.settle()
@@ -189,11 +192,11 @@ class Roster:
 
     async def loaded(self) -> None:
         """Give a service that has just started the moment it needs. Raises Unavailable where there is more amiss."""
-        if self._loaded and self._monitor.looked.is_set():
+        if self._loaded and self._monitor.mongo_seen.is_set():
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOAD_SECONDS):
-                await self._monitor.looked.wait()
+                await self._monitor.mongo_seen.wait()
                 if self._monitor.mongo.up:
                     await self._tried_to_load.wait()
         if not self._loaded:
