@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import structlog
 
-from app.domain.errors import Fenced, FenceLost, OutcomeUnknown, SeenBefore, SinkUnavailable
+from app.domain.errors import Fenced, FenceLost, OutcomeUnknown, SeenBefore, SinkUnavailable, Stale
 from app.domain.events import Change
+from app.domain.gap import OPERATION as GAP
 from app.domain.position import GoOn, OwnMessage, Reached, Tail, decide_read_back, last_own, unseen
 from app.domain.tokens import parse_message_id
 from app.domain.watcher import Watcher
@@ -61,7 +62,7 @@ class Publisher:
         self._observer = observer
         self._losses = losses
         self._clock = clock
-        self._subjects = {operation: watcher.subject(operation) for operation in watcher.sink.operations}
+        self._subjects = {operation: watcher.subject(operation) for operation in (*watcher.sink.operations, GAP)}
         self._fence = 0
         self._at_once = MAX_MESSAGES
         self._sent = ""
@@ -104,6 +105,24 @@ class Publisher:
             self._acknowledged(unit, sequence, began, read_at)
             waiting = waiting[len(unit) :]
             unknown = 0
+
+    async def mark(self, marker: Change, before: Reached, fence: int) -> None:
+        """Put a gap's marker on the stream after `fence`, and begin at the position that it stands for.
+
+        `before` is where the stream is. Raises Stale where it is not certain that the marker is there, or somebody
+        else was faster: the stream tells, to an opening, whether there is still a gap to be marked. Raises
+        SinkUnavailable, StreamRefused, NotAuthorised as well.
+        """
+        began = time.perf_counter()
+        try:
+            try:
+                sequence = await self._sink.publish([marker], fence)
+            except SeenBefore:  # this very marker was there; whether it has expired or was consumed since is no matter
+                sequence = await self._sink.publish_singly(marker, fence)
+        except OutcomeUnknown as error:
+            raise Stale(f"whether the gap is marked on the stream is not certain: {error}") from error
+        self.begin(before, fence)
+        self._acknowledged([marker], sequence, began, began)
 
     async def _cut(self, waiting: Sequence[Change]) -> Sequence[Change]:
         """Take as many changes from the front as one publish carries; bodies too large go to the object store."""

@@ -15,11 +15,22 @@ from typing import Any, TypeVar
 import structlog
 
 from app.checkpointer import Checkpointer
-from app.domain.errors import MessageTooLarge, PermanentError, Stale, StoreUnavailable
+from app.domain.errors import (
+    HistoryLost,
+    MessageTooLarge,
+    PermanentError,
+    SourceUnavailable,
+    Stale,
+    StoreUnavailable,
+)
 from app.domain.events import Change
+from app.domain.gap import OPERATION as GAP
+from app.domain.gap import Gap, history_gap, moment
 from app.domain.position import (
     Checkpoint,
+    GoOn,
     Reached,
+    Refill,
     StartAnew,
     check_scope,
     decide_opening,
@@ -27,9 +38,10 @@ from app.domain.position import (
     last_known,
     last_own,
     lost_end,
+    made_anew,
 )
 from app.domain.tokens import id_suffix
-from app.domain.watcher import Watcher
+from app.domain.watcher import Start, Watcher
 from app.doubts import Doubts
 from app.ports import ChangeSource, CheckpointStore, EventSink, Observer, SourceBatch
 from app.progress import Progress
@@ -101,6 +113,7 @@ class Relay:
         self._operations = frozenset(watcher.sink.operations)
         self._queue: asyncio.Queue[_Encoded | None] = asyncio.Queue(maxsize=1)
         self._stopping = asyncio.Event()
+        self._overtaken: HistoryLost | None = None
 
     def stop(self) -> None:
         """Ask for a drain: no further reads; what is read is published, acknowledged and checkpointed."""
@@ -119,7 +132,10 @@ class Relay:
             await self._sink.close()
 
     async def _open(self) -> Reached:
-        """Find where to go on; where nothing was stored yet, store that before the first event is read."""
+        """Find where to go on; where nothing was stored yet, store that before the first event is read.
+
+        Where there is a gap to be left behind, its marker is on the stream before the first event behind it is read.
+        """
         progress, source, sink = self._progress, self._source, self._sink
         operation_time = await source.prepare()
         checkpoint, memory = await self._checkpoints.read(), progress.reached
@@ -131,9 +147,11 @@ class Relay:
         was_there = any(known is not None and known.stream_created for known in (checkpoint, memory))
         await sink.prepare(may_create=not was_there)
         tail = await sink.tail(since=known_until(checkpoint, memory))
+        if any(made_anew(tail, known) for known in (checkpoint, memory) if known is not None):
+            tail = await sink.tail()  # what is known of the earlier stream's sequences says nothing of this one's
         known = last_known(tail, checkpoint, memory)
         displaced = await is_displaced(sink, tail, known)
-        lost = known is not None and lost_end(tail, known, displaced=displaced)
+        lost = known is not None and not made_anew(tail, known) and lost_end(tail, known, displaced=displaced)
         if lost:
             tail = await sink.tail()  # what is left of ours lies before what was searched
         if tail.foreign:
@@ -141,7 +159,7 @@ class Relay:
             self._observer.skipped(self._watcher.name, "foreign", tail.foreign)
         decision = decide_opening(
             tail=tail, checkpoint=checkpoint, memory=memory, exclusive=sink.exclusive, new_start=self._new_start,
-            displaced=displaced, now=self._clock(),
+            displaced=displaced, on_history_lost=self._watcher.on_history_lost, now=self._clock(),
         )  # fmt: skip
         self._doubts.recall(checkpoint)
         await self._doubts.settle(decision.epoch)
@@ -152,12 +170,16 @@ class Relay:
             token = decision.token
         if lost:
             log.warning("stream_lost_its_end", watcher=self._watcher.name, token=token, last=tail.last_sequence)
-        own = last_own(tail, decision.epoch, known.own if known is not None and not lost else None)
+        before = known.own if known is not None and not lost and not isinstance(decision, Refill) else None
+        own = last_own(tail, decision.epoch, before)
         reached = Reached(token, decision.epoch, tail.last_sequence, tail.created, own)
         if anew and not await self._checkpoints.create(self._checkpoint(reached)):
             raise Stale("another instance has just stored the first position")
-        await source.open(token)
-        self._publisher.begin(reached, decision.fence)
+        gap = await self._open_source(decision, token)
+        if gap is None:
+            self._publisher.begin(reached, decision.fence)
+        else:
+            reached = await self._leave_behind(gap, reached, decision.fence)
         progress.route = self._route
         progress.operation_time = max(progress.operation_time, operation_time)
         progress.publish_mode, progress.fence = sink.mode, "stream" if sink.exclusive else "subject"
@@ -166,9 +188,42 @@ class Relay:
         if checkpoint is not None:
             progress.checkpointed_at = checkpoint.updated_at
         log.info(
-            "watcher_opened", watcher=self._watcher.name, token=token, epoch=reached.epoch, fence=decision.fence,
-            mode=sink.mode, anew=anew,
+            "watcher_opened", watcher=self._watcher.name, token=reached.token, epoch=reached.epoch,
+            fence=decision.fence, mode=sink.mode, anew=anew,
         )  # fmt: skip
+        return reached
+
+    async def _open_source(self, decision: GoOn | StartAnew | Refill, token: str) -> Gap | None:
+        """Begin to read after the position, or where that cannot be, from where the watcher says; return the gap."""
+        wish = self._watcher.on_history_lost
+        if not isinstance(decision, Refill):
+            try:
+                await self._source.open(token)
+            except HistoryLost:
+                if wish == "fail":
+                    raise
+            else:
+                return None
+        try:
+            resumed = await self._source.locate(Start("latest" if wish == "latest" else "earliest"))
+            await self._source.open(resumed)
+        except HistoryLost as error:
+            raise SourceUnavailable(f"the oplog moves on faster than it is opened: {error}") from error
+        if isinstance(decision, Refill):
+            return Gap("stream_recreated", token, resumed, decision.epoch)
+        return history_gap(token, resumed, decision.epoch)
+
+    async def _leave_behind(self, gap: Gap, reached: Reached, fence: int) -> Reached:
+        """Mark a gap on the stream, then take over the position behind it."""
+        name, progress = self._watcher.name, self._progress
+        await self._publisher.mark(gap.marker(self._watcher.source), reached, fence)
+        reached = self._publisher.reached
+        progress.notes["gap"] = f"{gap}; a message on {self._watcher.subject(GAP)} marks it"
+        log.warning(
+            "gap_marked", watcher=name, reason=gap.reason, after=moment(gap.reached), until=moment(gap.resumed),
+            reached=gap.reached, resumed=gap.resumed, epoch=gap.epoch, sequence=reached.sequence,
+        )  # fmt: skip
+        self._checkpointer.note(self._checkpoint(reached))
         return reached
 
     async def _relay(self, reached: Reached) -> None:
@@ -188,6 +243,10 @@ class Relay:
             await self._checkpointer.flush()
         except StoreUnavailable as error:
             log.warning("last_checkpoint_not_written", watcher=name, error=str(error))
+        if self._overtaken is not None:
+            if self._watcher.on_history_lost == "fail":
+                raise self._overtaken
+            raise Stale(str(self._overtaken)) from self._overtaken
 
     async def _read_and_encode(self, reached: Reached) -> None:
         suffix, last = id_suffix(reached.epoch), reached.token
@@ -199,6 +258,8 @@ class Relay:
                 self._progress.operation_time = batch.operation_time
                 await self._queue.put(await self._encode(batch, suffix, last))
                 last = batch.position
+        except HistoryLost as error:
+            self._overtaken = error  # raised once what was read is published: nobody can read that again
         finally:
             if ahead is not None:
                 ahead.cancel()

@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from app.domain import backoff
-from app.domain.errors import ChangewireError, Fenced, PermanentError, Stale
+from app.domain.errors import ChangewireError, Fenced, HistoryLost, PermanentError, Stale
 from app.domain.lifecycle import Signal, State, move
 from app.domain.status import ErrorSeen, Status
 from app.domain.watcher import StoredWatcher
@@ -213,6 +213,10 @@ class WatcherTask:
                 await unless_asked(standby.until_silent())
             except Stale:
                 return await self._wanted()
+            except HistoryLost:
+                if watcher.on_history_lost == "fail":
+                    raise
+                return await self._wanted()  # to go on behind the gap is a publish: a relay's business
             except PermanentError:
                 raise
             except Exception as error:  # noqa: BLE001 - as in a relay

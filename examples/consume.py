@@ -32,7 +32,10 @@ async def main(stream: str, url: str = "nats://127.0.0.1:4222") -> None:
     subscription = await jetstream.subscribe(f"{stream}.>", ordered_consumer=True, stream=stream)
     async for message in subscription.messages:
         event = await whole(jetstream, message)
-        print(message.subject, message.metadata.sequence.stream, json.dumps(event["documentKey"]), flush=True)
+        if "Changewire-Gap" in (message.headers or {}):
+            print(message.subject, "changes are missing here:", json.dumps(event), flush=True)
+            continue
+        print(message.subject, message.metadata.sequence.stream, json.dumps(event.get("documentKey")), flush=True)
 
 
 if __name__ == "__main__":

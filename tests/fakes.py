@@ -131,15 +131,19 @@ class FakeSource:
         self._oplog.misbehave()
         if not is_token(after):
             raise TokenRefused(f"{after} is not a resume token")
+        self._reach_back(after)
+        self._after = after
+
+    def _reach_back(self, after: str) -> None:
         if cluster_time(after).seconds - BEGIN < self._oplog.first - 1:
             raise HistoryLost("the oplog does not reach back to the position")
-        self._after = after
 
     async def read(self) -> SourceBatch:
         await asyncio.sleep(0)
         self._oplog.misbehave()
         if self._after is None:
             raise SourceUnavailable("the source is not open")
+        self._reach_back(self._after)
         found = self._next()
         if not found:
             with contextlib.suppress(TimeoutError):

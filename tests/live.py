@@ -46,6 +46,18 @@ async def until(look: Callable[[], Any], *, seconds: float = 20) -> Any:
         await asyncio.sleep(0.02)
 
 
+def outgrow(uri: str) -> None:
+    """Write until the oplog's first entry is later than now: on a server of the test's own, with a small oplog."""
+    deadline = time.monotonic() + 60
+    with MongoClient[dict[str, Any]](uri) as client:
+        now = client.admin.command("hello")["operationTime"]
+        filler = client["filler"]["filler"]
+        while client.local["oplog.rs"].find_one({}, sort=[("$natural", 1)])["ts"] <= now:  # type: ignore[index]
+            assert time.monotonic() < deadline, "the oplog keeps everything"
+            filler.insert_many([{"text": "x" * 1_000_000} for _ in range(10)])
+            filler.drop()
+
+
 @dataclass(frozen=True)
 class Message:
     """A message as the stream holds it."""

@@ -11,7 +11,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from app.domain.lifecycle import State
 from app.domain.tokens import is_token
-from app.domain.watcher import OPERATIONS, PUBLISHED, Start, Watcher, from_document, start_from_document
+from app.domain.watcher import (
+    OPERATIONS,
+    PUBLISHED,
+    OnHistoryLost,
+    Start,
+    Watcher,
+    from_document,
+    start_from_document,
+)
 
 MAX_DEPTH = 100
 """Levels of nesting that MongoDB takes in a document."""
@@ -182,8 +190,10 @@ class WatcherShape(Shape):
     sink: SinkShape = SinkShape()
     checkpoint: CheckpointShape = CheckpointShape()
     start: StartShape = StartShape()
-    on_history_lost: Literal["fail"] = "fail"
-    """What is done where the oplog no longer reaches back to the position: `fail` stops the watcher."""
+    on_history_lost: OnHistoryLost = "fail"
+    """What is done where the oplog no longer reaches back to the position, or the stream was deleted and made anew:
+    `fail` stops the watcher, `latest` goes on from now and `earliest` from the oplog's beginning, behind a message that
+    marks the gap."""
     paused: bool = False
     """Whether it stands still."""
 

@@ -151,7 +151,7 @@ class _History:
             findings = await comparison.run(self.streams.messages(watcher, self.info.last))
         finally:
             await history.close()
-        findings.notes = notes
+        findings.notes[:0] = notes
         begin = seconds_of(comparison.begin)
         end = None if begin is None else seconds_of(comparison.reached)
         source = watcher.source.namespace

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from app.domain.errors import HistoryLost, PositionUndecidable, ScopeMismatch, SourceUnavailable, Stale
 from app.domain.tokens import MessageId, cluster_time
-from app.domain.watcher import Route
+from app.domain.watcher import OnHistoryLost, Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,15 @@ class StartAnew:
     fence: int
 
 
+@dataclass(frozen=True, slots=True)
+class Refill:
+    """The stream that had all up to `token` is gone: say so on the new one, expecting `fence`, and go on in `epoch`."""
+
+    token: str
+    epoch: int
+    fence: int
+
+
 def last_known(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | None) -> Reached | None:
     """Return the later of checkpoint and memory; None where neither is of the last epoch that there is."""
     epoch, known = _last_epoch(tail, checkpoint, memory)
@@ -107,6 +116,11 @@ def last_known(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | None
 def known_until(checkpoint: Checkpoint | None, memory: Reached | None) -> int:
     """Return the sequence up to which nothing of ours on the stream can be news; 0 where that is not known."""
     return min((known.sequence or 0 for known in (checkpoint, memory) if known is not None), default=0)
+
+
+def made_anew(tail: Tail, known: Checkpoint | Reached) -> bool:
+    """Whether what is known of the stream was said of an earlier one of the same name."""
+    return known.stream_created is not None and known.stream_created != tail.created
 
 
 def unseen(tail: Tail, reached: Reached | None) -> OwnMessage | None:
@@ -134,13 +148,16 @@ def decide_opening(
     exclusive: bool,
     new_start: bool = False,
     displaced: bool = False,
+    on_history_lost: OnHistoryLost = "fail",
     now: float,
-) -> GoOn | StartAnew:
+) -> GoOn | StartAnew | Refill:
     """Decide where a watcher that opens goes on: the latest of stream, checkpoint and memory, within the last epoch.
 
     `new_start` is true for a watcher that was added with an explicit start and has not begun yet, `displaced` where
     another message has the place of the `unseen` one; `now` is in seconds since 1970.
-    Raises HistoryLost where the stream was made anew, PositionUndecidable where nothing tells the position.
+    A stream that was made anew begins a new epoch, where `on_history_lost` says that it may: its messages tell how far
+    the watcher came then, though the checkpoint still be that of the stream before.
+    Raises HistoryLost where it may not, PositionUndecidable where nothing tells the position.
     """
     fence = tail.fence(exclusive=exclusive)
     epoch, known = _last_epoch(tail, checkpoint, memory)
@@ -154,10 +171,12 @@ def decide_opening(
         check_searched(tail)
     if latest is None:
         return GoOn(own, epoch, fence) if own is not None else StartAnew(_first_epoch(tail, now), fence)
-    if latest.stream_created is not None and latest.stream_created != tail.created:
+    if made_anew(tail, latest):
+        if on_history_lost != "fail":
+            return Refill(max(latest.token, own or ""), epoch + 1, fence)
         raise HistoryLost(
             f"the stream was deleted and made anew (created {tail.created}, before that {latest.stream_created}): "
-            "what it held is gone; set the token to say where to go on"
+            "what it held is gone; set the token to say where to go on, or on_history_lost to latest or earliest"
         )
     if lost_end(tail, latest, displaced=displaced):
         # The server lost the stream's end (it syncs lazily): what is not there any more has to be published again.

@@ -22,6 +22,7 @@ OPERATIONS = (
     *PUBLISHED, "drop", "rename", "dropDatabase", "invalidate", "create", "createIndexes", "dropIndexes", "modify",
     "shardCollection", "reshardCollection", "refineCollectionShardKey",
 )  # fmt: skip
+OnHistoryLost = Literal["fail", "latest", "earliest"]
 SYSTEM_DATABASES = ("admin", "config", "local")
 MAX_NAME = 128
 
@@ -97,7 +98,7 @@ class Watcher:
     sink: Sink = field(default_factory=Sink)
     checkpoint: CheckpointPlace = field(default_factory=CheckpointPlace)
     start: Start = field(default_factory=Start)
-    on_history_lost: Literal["fail"] = "fail"
+    on_history_lost: OnHistoryLost = "fail"
 
     @property
     def space(self) -> str:

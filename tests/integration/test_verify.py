@@ -17,7 +17,7 @@ from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectI
 from bson.datetime_ms import DatetimeMS
 
 from app.embedded import MongoServer, NatsServer
-from tests.live import Live, Message, until
+from tests.live import Live, Message, outgrow, until
 
 KINDS = ("lost", "doubled", "reordered", "altered", "unknown")
 
@@ -391,6 +391,56 @@ async def test_what_the_oplog_no_longer_holds_is_not_compared(
         await service.seen("old", "new")
         report = await verify.finds()
         assert (report["compared"], [*report["not_compared"].values()]) == (1, [1])
+
+
+@pytest.mark.parametrize("wish", ["latest", "earliest"])
+async def test_a_gap_that_the_stream_marks_is_said_and_what_lies_in_it_is_not_lost(
+    make_mongo: Callable[..., Awaitable[MongoServer]], nats_url: str, unique: str, tmp_path: Path, wish: str
+) -> None:
+    mongo = await make_mongo(oplog_mb=20, args=["--syncdelay", "1"])
+    async with Live(mongo.uri, nats_url, unique) as service:
+        verify = Verifier(service, tmp_path)
+        await service.add(on_history_lost=wish)
+        service.insert("before")
+        await service.seen("before")
+        await service.pause()
+        service.insert("lost")
+        await asyncio.to_thread(outgrow, mongo.uri)
+        service.insert("left")
+        await service.resume()
+        expected = ["before", "gap None", *(["left"] if wish == "earliest" else []), "after"]
+        await service.seen(*expected[:-1])
+        service.insert("after")
+        messages = await service.seen(*expected)
+        report = await verify.finds()
+        assert (report["compared"], report["foreign"]) == (len(expected) - 2, 0)
+        (note,) = report["notes"]
+        assert note.startswith("#2 is a gap (history_lost): changes after ")
+        in_the_gap = report["not_compared"].get("changes lie in a gap that the stream marks", 0)
+        assert in_the_gap == (1 if wish == "latest" else 0)
+        await delete(service, messages[-1].sequence)
+        await service.pause()
+        await verify.finds(lost=[messages[-1].token])
+
+
+async def test_a_gap_of_a_stream_made_anew_is_said(service: Live, verify: Verifier) -> None:
+    await service.add(on_history_lost="latest")
+    service.insert(1)
+    await service.seen("1")
+    await service.stop()
+    await service.streams.api(f"STREAM.DELETE.{service.stream}")
+    await service.streams.create(service.stream)
+    service.insert(2)
+    await service.start()
+    await service.seen("gap None")
+    service.insert(3)
+    await service.seen("gap None", "3")
+    await service.pause()
+    for since in ((), ("--since", "2026-01-01T00:00:00Z")):
+        report = await verify.finds(*since)
+        assert report["compared"] == 1
+        assert report["notes"][0].startswith("#1 is a gap (stream_recreated): changes before ")
+        assert report["not_compared"] == ({"changes lie in a gap that the stream marks": 2} if since else {})
 
 
 async def test_a_stream_that_was_made_anew_is_said(service: Live, verify: Verifier) -> None:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.cli.verification import comparison
-from app.cli.verification.comparison import BETWEEN, OLDER, REMOVED, UNDECIDABLE, Bounds, Comparison, Event
+from app.cli.verification.comparison import BETWEEN, GAP, OLDER, REMOVED, UNDECIDABLE, Bounds, Comparison, Event
 from app.cli.verification.findings import KINDS, Findings
 
 
@@ -27,6 +27,7 @@ class FakeMessage:
     epoch: int = 0
     altered: bool = False
     operation: str = "insert"
+    gap: str | None = None
 
     @property
     def token(self) -> str | None:
@@ -240,6 +241,32 @@ def test_what_depends_on_a_document_of_then_is_not_called_lost_or_unknown() -> N
     message = FakeMessage(2, 2, operation="update")
     findings = compare(FakeHistory([1, 3]), [*numbered(1), message, FakeMessage(3, 3)], bounds)
     assert (totals(findings), findings.skipped) == ({}, {UNDECIDABLE: 1})
+
+
+@given(st.sets(MOMENTS, min_size=4).map(sorted), st.data())
+def test_what_lies_in_a_marked_gap_is_not_lost_and_what_lies_before_it_is(
+    history: list[int], data: st.DataObject
+) -> None:
+    reached, resumed = sorted(data.draw(st.lists(MOMENTS, min_size=2, max_size=2, unique=True)))
+    marker = FakeMessage(0, resumed, operation="gap", gap=token(reached))
+    history = [moment for moment in history if moment != resumed]  # a mark of a moment, which is no change
+    before, after = [m for m in history if m <= reached], [m for m in history if m > resumed]
+    there = data.draw(st.sets(st.sampled_from(before)).map(sorted)) if before else []
+    behind = data.draw(st.sets(st.sampled_from(after)).map(sorted)) if after else []
+    messages = [*numbered(*there), marker, *numbered(*behind)]
+    findings = compare(FakeHistory(history), messages, Bounds(covered=True, position=token(20)))
+    lost = [*(set(before) - set(there)), *(set(after) - set(behind))]
+    assert sorted(finding.token or "" for finding in findings.faults["lost"].first) == sorted(map(token, lost))
+    assert totals(findings) == ({"lost": len(lost)} if lost else {})
+    within = len([moment for moment in history if reached < moment < resumed])
+    assert findings.skipped == ({GAP: within} if within else {})
+    assert len(findings.notes) == 1
+
+
+def test_a_marker_that_is_there_twice_is_a_double() -> None:
+    marker = FakeMessage(2, 5, operation="gap", gap=token(1))
+    findings = compare(FakeHistory([1, 3, 7]), [*numbered(1), marker, marker, *numbered(7, first=4)])
+    assert totals(findings) == {"doubled": 1}
 
 
 def test_the_history_is_read_once_where_no_epoch_goes_back() -> None:

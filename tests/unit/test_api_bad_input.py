@@ -63,7 +63,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("start.at", {}), ("start.at", {"timestamp": "x"}), ("start.at", {"timestamp": 5}),
         ("start.at", {"token": "x"}),
         ("start.at", {"token": TOKEN, "timestamp": "2026-01-01T00:00:00Z"}), ("start.after", "x"),
-        ("on_history_lost", "latest"), ("paused", "true"), ("paused", 0),
+        ("on_history_lost", "shrug"), ("paused", "true"), ("paused", 0),
     ],
 )  # fmt: skip
 async def test_bad_watcher_is_refused_by_the_fields_name(

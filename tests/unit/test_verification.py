@@ -18,7 +18,9 @@ from app.cli.verification.report import Report, seconds_of
 from app.cli.verification.streams import StreamMessage
 from app.cli.verification.writes import Write, compare_writes, read_writes
 from app.codec import encode
+from app.domain.gap import Gap
 from app.domain.watcher import Source, Watcher
+from tests.fakes import event_token, mark_token
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "extjson_cases.json").read_text(encoding="utf-8"))
 WATCHER = Watcher("orders", Source("shop", "orders")).with_defaults()
@@ -106,13 +108,41 @@ def test_a_pipeline_sees_no_document_where_none_is_looked_up() -> None:
 # Messages
 
 
+def test_a_marker_says_between_which_moments_changes_are_missing() -> None:
+    def marker(reason: str) -> StreamMessage:
+        gap = Gap(reason, event_token(1), mark_token(60), 1).marker(WATCHER.source)  # type: ignore[arg-type]
+        return StreamMessage(WATCHER, 7, "ORDERS.gap", {"Nats-Msg-Id": gap.id, **dict(gap.headers)}, gap.body)
+
+    lost, anew = marker("history_lost"), marker("stream_recreated")
+    assert (lost.token, lost.gap, lost.epoch) == (mark_token(60), event_token(1), 1)
+    assert str(lost) == (
+        "a gap (history_lost): changes after 2023-11-14T22:13:21Z, before 2023-11-14T22:14:20Z are missing"
+    )
+    assert anew.gap == ""
+    assert str(anew) == "a gap (stream_recreated): changes before 2023-11-14T22:14:20Z are missing"
+
+
+async def test_a_list_of_writes_says_that_there_is_a_gap() -> None:
+    gap = Gap("history_lost", event_token(1), mark_token(60), 1).marker(WATCHER.source)
+
+    async def messages() -> AsyncIterator[StreamMessage]:
+        yield StreamMessage(WATCHER, 7, "ORDERS.gap", {"Nats-Msg-Id": gap.id}, gap.body)
+
+    findings = await compare_writes(messages(), [Write(1, "insert", 1)], frozenset({"insert"}))
+    assert findings.faults["lost"].total == 1
+    assert findings.skipped == {}
+    (note,) = findings.notes
+    assert note.startswith("#7 is a gap")
+
+
 @pytest.mark.parametrize(
     ("id_", "body", "own"),
     [
         ("82" + "0" * 16, event(), True),
         ("82" + "0" * 16 + ":3", event(), True),
         ("82" + "0" * 16, {"_id": {}, "operationType": "invalidate"}, True),
-        ("82" + "0" * 16 + ":3:r:gap", event(), False),
+        ("82" + "0" * 16 + ":3:r:gap", event("gap"), True),
+        ("82" + "0" * 16 + ":3:r:82" + "1" * 16, event(), False),
         ("something", event(), False),
         (None, event(), False),
         ("82" + "0" * 16, event(ns={"db": "shop", "coll": "others"}), False),

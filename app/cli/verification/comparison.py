@@ -17,6 +17,7 @@ MISSING_REMEMBERED: Final = 100_000
 OLDER = "messages are older than what was compared with"
 BETWEEN = "changes lie between two epochs: the watcher may have been moved past them"
 REMOVED = "changes may have been removed from the stream, by its limits"
+GAP = "changes lie in a gap that the stream marks"
 UNDECIDABLE = "changes are chosen by a document as it was then, which nobody can look up any more"
 
 
@@ -30,11 +31,16 @@ class Event:
 
 
 class Message(Protocol):
-    """A message in the watcher's subjects; `token` is None where it is not the watcher's."""
+    """A message in the watcher's subjects; `token` is None where it is not the watcher's.
+
+    `gap` is None but for a marker, behind which the watcher went on at `token`: what is after the position `gap` is
+    missing, and all of it where that is empty.
+    """
 
     sequence: int
     token: str | None
     epoch: int
+    gap: str | None
 
     @property
     def operation(self) -> str: ...
@@ -151,7 +157,9 @@ class Comparison:
         else:
             if token >= self._floor and not run.ready:
                 await self._make_ready(run)
-            if token < self._floor:
+            if message.gap is not None:
+                await self._over_gap(run, message, token, message.gap)
+            elif token < self._floor:
                 self.findings.skip(OLDER)
             else:
                 await self._ahead(run, message, token)
@@ -190,6 +198,19 @@ class Comparison:
         difference = await self._difference(event, message)
         if difference is not None:
             self._fault("altered", message, difference)
+
+    async def _over_gap(self, run: _Run, message: Message, token: str, reached: str) -> None:
+        """Pass over what the stream says is missing; what was reached before has to be there."""
+        self.findings.notes.append(f"#{message.sequence} is {message}")
+        if token < self._floor:
+            return
+        if reached > run.high:
+            await self._absent(run, f"{reached}!", f"before #{message.sequence}")
+        while (event := await self._history.peek()) is not None and event.token < token:
+            self._history.take()
+            if event.token > run.high:
+                self.findings.skip(GAP)
+        self.reached = token
 
     async def _absent(self, run: _Run, token: str, where: str) -> Event | None:
         """Pass over the changes before `token`, which ought to be there; return the one that comes then."""

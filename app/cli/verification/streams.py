@@ -20,7 +20,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from app.cli import CommandError
 from app.cli.verification.bodies import from_json
 from app.cli.verification.comparison import described
-from app.domain.tokens import parse_message_id
+from app.domain.gap import OPERATION as GAP
+from app.domain.gap import moment
+from app.domain.tokens import is_token, parse_message_id
 from app.domain.watcher import Watcher
 from app.settings import Settings
 
@@ -45,10 +47,11 @@ class StreamMessage:
         with contextlib.suppress(ValueError):
             self.event = from_json(data)
         id_ = parse_message_id(headers.get("Nats-Msg-Id"))
-        # Out of turn, or another collection's that had these subjects: neither has a place in this order.
-        own = id_ is not None and id_.original is None and self._namespace in (None, watcher.source.namespace)
+        # Out of turn and no gap's marker, or another collection's that had these subjects: no place in this order.
+        own = id_ is not None and id_.original in (None, GAP) and self._namespace in (None, watcher.source.namespace)
         self.token = id_.position if own and id_ is not None else None
         self.epoch = id_.epoch if id_ is not None else 0
+        self.gap = self._gap if own and id_ is not None and id_.original == GAP else None
 
     @property
     def _namespace(self) -> str | None:
@@ -59,10 +62,21 @@ class StreamMessage:
         return None
 
     @property
+    def _gap(self) -> str:
+        """What a marker says was reached before it; nothing where the stream that had it is gone."""
+        match self.event:
+            case {"reason": "history_lost", "from": {"token": str(reached)}} if is_token(reached):
+                return reached
+        return ""
+
+    @property
     def operation(self) -> str:
         return str(self.event.get("operationType", "message"))
 
     def __str__(self) -> str:
+        if self.gap is not None and self.token is not None:
+            begin = f"after {moment(self.gap)}, " if self.gap else ""
+            return f"a gap ({self.event.get('reason')}): changes {begin}before {moment(self.token)} are missing"
         return described(self.operation, self.event)
 
 

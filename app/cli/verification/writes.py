@@ -110,6 +110,9 @@ async def compare_writes(messages: AsyncIterable[Any], writes: list[Write], oper
         if message.token is None:
             findings.foreign += 1
             continue
+        if message.gap is not None:
+            findings.notes.append(f"#{message.sequence} is {message}: writes of that time count as lost")
+            continue
         if message.epoch not in findings.epochs:
             findings.epochs.append(message.epoch)
         event = message.event
