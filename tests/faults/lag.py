@@ -20,7 +20,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from app.embedded import NatsServer
-from tests.faults.writers import LAST
+from tests.faults.writers import LAST, Writers
 
 LOOK_SECONDS = 0.2
 GOOD_SECONDS = 1.0
@@ -32,12 +32,15 @@ STEADY_SECONDS = 1.5
 class Lag:
     """Looks at the streams through every node, past the proxies, and remembers when the lag was last too long."""
 
-    def __init__(self, nodes: Sequence[NatsServer], streams: Sequence[str]) -> None:
+    def __init__(self, nodes: Sequence[NatsServer], streams: Sequence[str], writers: Writers) -> None:
         self._nodes = nodes
+        self._writers = writers
         self._newest = dict.fromkeys(streams, 0.0)
         self._ended: set[str] = set()
         self.late_at = 0.0
         """The monotonic time at which it was last too long."""
+        self.idle_at = 0.0
+        """The monotonic time at which MongoDB had last taken no write for that long."""
 
     @property
     def seconds(self) -> float:
@@ -57,19 +60,21 @@ class Lag:
     @contextlib.asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """Look, for as long as the block lasts."""
-        looks = [asyncio.create_task(self._look(node), name="lag of a node") for node in self._nodes]
-        looks.append(asyncio.create_task(self._judge(), name="lag"))
-        try:
-            yield
-        finally:
-            for look in looks:
-                look.cancel()
-            await asyncio.gather(*looks, return_exceptions=True)
+        async with asyncio.TaskGroup() as tasks:
+            looks = [tasks.create_task(self._look(node), name="lag of a node") for node in self._nodes]
+            looks.append(tasks.create_task(self._judge(), name="lag"))
+            try:
+                yield
+            finally:
+                for look in looks:
+                    look.cancel()
 
     async def _judge(self) -> None:
         while True:
             if self.seconds > GOOD_SECONDS:
                 self.late_at = time.monotonic()
+            if time.monotonic() - self._writers.acknowledged_at > GOOD_SECONDS:
+                self.idle_at = time.monotonic()
             await asyncio.sleep(LOOK_SECONDS / 4)
 
     async def _look(self, node: NatsServer) -> None:

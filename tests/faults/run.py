@@ -89,8 +89,8 @@ async def _strike(world: World, fault: Fault, draw: random.Random, began: float)
     released = time.monotonic()
     await asyncio.sleep(max(0.0, released + STRUCK_SECONDS - time.monotonic()))
     await world.recovered()
-    recovery = max(0.0, world.lag.late_at - struck)
-    return Outcome(fault.name, victim, struck - began, released - struck, recovery)
+    recovery, idle = (max(0.0, moment - struck) for moment in (world.lag.late_at, world.lag.idle_at))
+    return Outcome(fault.name, victim, struck - began, released - struck, idle, recovery)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

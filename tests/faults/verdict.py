@@ -80,27 +80,28 @@ async def _report(world: World, verdict: Verdict, *arguments: str) -> dict[str, 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One fault and what came of it, in seconds.
+    """One fault and what came of it, in seconds, all counted from the strike.
 
-    `held` is until everything was there again, servers restarted and a leader elected; `recovery` until the last moment
-    of a long lag. Both count from the strike.
+    `held` is until everything was there again, servers restarted and a leader elected; `idle` until the last moment at
+    which MongoDB took no writes; `recovery` until the last one of a long lag.
     """
 
     name: str
     victim: str
     began: float
     held: float
+    idle: float
     recovery: float
 
     @property
     def after(self) -> float:
-        """Recovery from the fault's end on; 0 where changes flowed again before that."""
-        return max(0.0, self.recovery - self.held)
+        """What of the recovery came after the fault's end and after MongoDB took writes: the service's own share."""
+        return max(0.0, self.recovery - max(self.held, self.idle))
 
     def __str__(self) -> str:
         return (
-            f"{self.began:7.1f} s  {self.name:<24} {self.victim:<28} held {self.held:5.1f} s   "
-            f"recovered {self.recovery:5.1f} s after its begin, {self.after:5.1f} s after its end"
+            f"{self.began:7.1f} s  {self.name:<24} {self.victim:<28} held {self.held:5.1f} s  "
+            f"no writes {self.idle:5.1f} s  recovered after {self.recovery:5.1f} s, {self.after:5.1f} s of them its own"
         )
 
 
@@ -108,12 +109,12 @@ def table(outcomes: list[Outcome], verdicts: list[Verdict], certain: int, uncert
     """The report: recovery by fault, and what the streams hold."""
     lines = [
         "",
-        f"{'recovery in seconds':<24} {'times':>5}  {'from the begin: p50':>19} {'max':>5}  from the end: p50   max",
+        f"{'recovery in seconds':<24} {'times':>5}  {'from the begin: p50':>19} {'max':>5}  of its own: p50   max",
     ]
     for name in dict.fromkeys(one.name for one in outcomes):
         begin = [one.recovery for one in outcomes if one.name == name]
         end = [one.after for one in outcomes if one.name == name]
-        seconds = f"{median(begin):>19.1f} {max(begin):>5.1f}  {median(end):>17.1f} {max(end):>5.1f}"
+        seconds = f"{median(begin):>19.1f} {max(begin):>5.1f}  {median(end):>15.1f} {max(end):>5.1f}"
         lines.append(f"{name:<24} {len(begin):>5}  {seconds}")
     lines += [
         "",

@@ -43,11 +43,11 @@ class World:
             await asyncio.gather(*(stack.enter_async_context(each) for each in (self.mongo, self.nats)))
             await self._serve(stack)
             streams = [stream_of(name) for name in COLLECTIONS]
-            self.lag = Lag([node.server for node in self.nats.nodes], streams)
-            await stack.enter_async_context(self.lag.watched())
             count, pause = self._load
             self.writers = Writers(self.mongo.uri, "shop", COLLECTIONS, count=count, pause=pause)
             stack.push_async_callback(self.writers.close)
+            self.lag = Lag([node.server for node in self.nats.nodes], streams, self.writers)
+            await stack.enter_async_context(self.lag.watched())
             self._stack = stack.pop_all()
         return self
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ class Writers:
         self.total = 0
         """Writes made for certain."""
         self.uncertain = 0
+        self.acknowledged_at = time.monotonic()
+        """When the last one was taken by a majority of the replica set."""
         self._listed: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.collections = collections
         self._count = count
@@ -41,6 +44,7 @@ class Writers:
             uri,
             w="majority",  # what one member alone has taken may be rolled back, and was no change then
             serverSelectionTimeoutMS=5_000,
+            connectTimeoutMS=2_000,  # of a heartbeat too: a frozen primary is left as soon as another is elected
             socketTimeoutMS=5_000,
             heartbeatFrequencyMS=1_000,
             appname="writers",
@@ -78,6 +82,7 @@ class Writers:
             self._listed[collection].append(line)
         if certain:
             self.total += len(changes)
+            self.acknowledged_at = time.monotonic()
         else:
             self.uncertain += len(changes)
 
