@@ -7,7 +7,7 @@ import pytest
 from tests.faults.catalogue import FAULTS
 from tests.faults.run import Plan, run
 
-SHORT = ("service-kill", "nats-kill-leader", "mongo-stepdown", "link-nats-no-ack", "zombie")
+SHORT = ("nats-kill-leader", "mongo-stepdown", "link-nats-no-ack", "zombie")
 
 
 @pytest.mark.faults

@@ -30,30 +30,32 @@ class Verdict:
 
 async def verify(world: World) -> list[Verdict]:
     """Compare every watcher's stream; the services have ended."""
-    verdicts = []
-    for name in COLLECTIONS:
-        path = world.folder / f"{name}.jsonl"
-        world.writers.save(name, path)
-        verdict = Verdict(name)
-        history = await _report(world, verdict, name)
-        listed = await _report(world, verdict, name, "--writes", str(path))
-        verdict.messages = history.get("messages", 0)
-        verdict.compared = history.get("compared", 0)
-        verdict.listed = listed.get("compared", 0)
-        for what in ("waiting", "foreign"):
-            if history.get(what):
-                verdict.problems.append(f"{history[what]} {what}")
-        if history.get("not_compared") or listed.get("not_compared"):
-            verdict.problems.append(f"not compared: {history['not_compared'] or listed['not_compared']}")
-        if verdict.compared != verdict.messages:
-            verdict.problems.append(f"{verdict.messages} messages, {verdict.compared} compared with MongoDB's history")
-        for kind in KINDS:
-            for report in (history, listed):
-                found = report.get(kind, {"total": 0, "findings": []})
-                verdict.wrong[kind] = max(verdict.wrong[kind], found["total"])
-                verdict.problems += [f"{kind}: {one['what']} {one['token'] or ''}" for one in found["findings"][:5]]
-        verdicts.append(verdict)
-    return verdicts
+    return await asyncio.gather(*(_verify(world, name) for name in COLLECTIONS))
+
+
+async def _verify(world: World, name: str) -> Verdict:
+    path = world.folder / f"{name}.jsonl"
+    world.writers.save(name, path)
+    verdict = Verdict(name)
+    history = await _report(world, verdict, name)
+    listed = await _report(world, verdict, name, "--writes", str(path))
+    verdict.messages = history.get("messages", 0)
+    verdict.compared = history.get("compared", 0)
+    verdict.listed = listed.get("compared", 0)
+    for what in ("waiting", "foreign"):
+        if history.get(what):
+            verdict.problems.append(f"{history[what]} {what}")
+    for report in (history, listed):
+        if report.get("not_compared"):
+            verdict.problems.append(f"not compared: {report['not_compared']}")
+    if verdict.compared != verdict.messages:
+        verdict.problems.append(f"{verdict.messages} messages, {verdict.compared} compared with MongoDB's history")
+    for kind in KINDS:
+        for report in (history, listed):
+            found = report.get(kind, {"total": 0, "findings": []})
+            verdict.wrong[kind] = max(verdict.wrong[kind], found["total"])
+            verdict.problems += [f"{kind}: {one['what']} {one['token'] or ''}" for one in found["findings"][:5]]
+    return verdict
 
 
 async def _report(world: World, verdict: Verdict, *arguments: str) -> dict[str, Any]:
