@@ -11,7 +11,7 @@ SERVICE := $(CURDIR)/$(VENV)/service/bin/python
 OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format bench openapi lock clean
+.PHONY: help setup demo test test-fast faults check format bench openapi lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -66,6 +66,9 @@ $(OLD_NATS): requirements-old-nats.lock | $(STAMP)
 
 test-fast: $(STAMP) ## Unit tests and properties only: no server, seconds
 	@$(BIN)/python -m pytest tests/unit tests/properties $(ARGS)
+
+faults: $(STAMP) ## Break all that it leans on, under load, then verify (SEED=n replays a run; ARGS="--only zombie", "--minutes 30")
+	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: $(STAMP) ## Lint, format, types, import law
 	$(BIN)/ruff check .

@@ -199,6 +199,7 @@ class WatcherTask:
         watcher, world = self.stored.watcher, self._world
         attempt = 0
         while not self._stopping.is_set():
+            began = world.clock()
             standby = Standby(
                 source=world.mongo.source(watcher),
                 sink=world.nats.sink(watcher),
@@ -220,7 +221,7 @@ class WatcherTask:
             except PermanentError:
                 raise
             except Exception as error:  # noqa: BLE001 - as in a relay
-                attempt += 1
+                attempt = 1 if world.clock() - began >= STABLE_SECONDS else attempt + 1
                 self._note_error(error)
                 self._log_trouble(error, attempt)
                 await self._pause_before(attempt)

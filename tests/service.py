@@ -305,6 +305,12 @@ class Stage:
 
     def service(self, name: str = "service", *, trap: Trap | None = None, **settings: object) -> Service:
         """A service on this stage's servers, not started. All share one registry. `settings`: CHANGEWIRE_ ones."""
+        service = Service(name, self._workdir, self.environment(**settings), trap=trap)
+        self._services.append(service)
+        return service
+
+    def environment(self, **settings: object) -> dict[str, str]:
+        """The environment of a service, and of a command that is to see what it sees."""
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -312,7 +318,7 @@ class Stage:
             and name not in ("LOG_LEVEL", "CONFIG_FILE", "PYTHONDONTWRITEBYTECODE")
         }
         asked = {"STATE_DB": f"state_{self._unique}", "LOG_FORMAT": "json", "RECONCILE_SECONDS": 0.5, **settings}
-        environment = {
+        return {
             **inherited,
             "PYTHONPATH": str(ROOT),
             "PYTHONPYCACHEPREFIX": bytecode().name,
@@ -320,9 +326,6 @@ class Stage:
             "NATS_URL": self.nats_url,
             **{f"CHANGEWIRE_{name.upper()}": str(value) for name, value in asked.items()},
         }
-        service = Service(name, self._workdir, environment, trap=trap)
-        self._services.append(service)
-        return service
 
     def described(self, **sink: object) -> dict[str, Any]:
         """The watcher of `collection`, as it is posted."""

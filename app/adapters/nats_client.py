@@ -5,8 +5,11 @@ what comes after the loss (`nats_connection.py`).
 """
 
 import asyncio
+import fcntl
 import re
 import ssl
+import sys
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -24,6 +27,8 @@ from app.domain.errors import SinkUnavailable
 
 CONNECT_SECONDS = 2
 PING_SECONDS = 2
+PILE_BYTES = 64 * 1024
+"""Less than that the kernel of a frozen server takes too; and a slow link is through with it before it is noticed."""
 
 _ABOUT_OURS = re.compile(r"ALERT_(.*CERTIFICATE|UNKNOWN_CA)")
 """What a server alerts to when it asked for a certificate and got none, or one it does not trust (RFC 8446, 6.2)."""
@@ -115,6 +120,7 @@ class OneConnection(Client):
         self._heard = 0
         self._sent = 0
         self._taken = 0
+        self._waiting = 0
         self._host: str | None = None
         self._tls_asked = False
 
@@ -185,9 +191,12 @@ class OneConnection(Client):
             self.lose(describe(error))
 
     def progress(self) -> tuple[int, int]:
-        """Return two numbers of which one grows as long as the server says or takes something."""
-        # Not simply the difference: nats-py's own pings make the buffer grow too.
-        self._taken = max(self._taken, self._sent - self._socket().get_write_buffer_size())
+        """Return two numbers of which one grows as long as the server says something, or takes what has piled up."""
+        waiting = self._socket().get_write_buffer_size() + self._unacknowledged()
+        if self._waiting >= PILE_BYTES:
+            # Not simply the difference: nats-py's own pings make the buffer grow too.
+            self._taken = max(self._taken, self._sent - waiting)
+        self._waiting = waiting
         return self._heard, self._taken
 
     def lose(self, reason: str) -> None:
@@ -219,6 +228,14 @@ class OneConnection(Client):
                 await self.close()
         except Exception as error:  # noqa: BLE001 - whatever it says, the connection is given up
             log.debug("nats_close_failed", error=describe(error))
+
+    def _unacknowledged(self) -> int:
+        """Return the bytes that the kernel holds until the peer's has them; 0 where it does not tell, or is closed."""
+        try:
+            held = fcntl.ioctl(self._socket().get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):
+            return 0
+        return int.from_bytes(held, sys.byteorder)
 
     def _socket(self) -> asyncio.WriteTransport:
         transport: asyncio.WriteTransport = self._transport._io_writer.transport  # type: ignore[union-attr]

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -157,6 +158,29 @@ async def test_a_frozen_server_is_noticed_even_with_bytes_that_it_does_not_take(
         reason = await until_down(connection, 12)
         assert "silent" in reason
     finally:
+        own_nats.thaw()
+    await until_up(connection)
+
+
+async def test_a_frozen_server_is_noticed_while_it_is_asked_again_and_again(
+    connect: Connect, own_nats: NatsServer
+) -> None:
+    """Its kernel goes on taking small requests, for hours."""
+    connection = connect(own_nats.url)
+    await until_up(connection)
+
+    async def ask() -> None:
+        while True:
+            with suppress(SinkUnavailable):
+                await connection.request("$JS.API.INFO", seconds=0.5)
+            await asyncio.sleep(0.1)
+
+    asking = asyncio.create_task(ask())
+    own_nats.freeze()
+    try:
+        assert "silent" in await until_down(connection, 12)
+    finally:
+        asking.cancel()
         own_nats.thaw()
     await until_up(connection)
 

@@ -221,6 +221,28 @@ async def test_a_standby_outlasts_a_surprise_as_a_relay_does(fakes: Fakes, monke
     await one.stop(2)
 
 
+@pytest.mark.parametrize(("stable", "attempts"), [(0, [1, 1, 1]), (30, [1, 2, 3])])
+async def test_the_backoff_of_a_standby_starts_afresh_after_a_long_quiet_time(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, stable: float, attempts: list[int]
+) -> None:
+    monkeypatch.setattr("app.standby.LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("app.supervisor.STABLE_SECONDS", stable)
+    seen: list[int] = []
+
+    def delay(attempt: int, draw: float) -> float:
+        seen.append(attempt)
+        return 0.001
+
+    monkeypatch.setattr("app.supervisor.backoff.delay", delay)
+    one = await fenced(fakes, silence_seconds=60)
+    fakes.oplog.misfortune = SourceUnavailable("no primary")
+    await until(lambda: len(seen) >= 3)
+    fakes.oplog.misfortune = None
+    assert seen[:3] == attempts
+    assert one.state is State.FENCED
+    await one.stop(2)
+
+
 async def test_a_standby_goes_by_the_checkpoint_where_the_oplog_has_passed_its_own_position(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,201 @@
+"""The faults by name: whom they strike, what they do, and how long they last."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tests.faults.cluster import Node
+from tests.faults.proxy import Direction, Link
+from tests.faults.world import COLLECTIONS, World, stream_of
+from tests.service import Service, until
+
+AWAY_SECONDS = 1.5
+"""Longer than the duplicate window, so that a server or service that comes back finds no ids that are still known."""
+FROZEN_SECONDS = 12.0
+"""Longer than every time-out of the service, and than its standby's patience (10 s)."""
+DELAY_SECONDS = 0.5
+BYTES_PER_SECOND = 50_000
+TEARS = 5
+
+Victim = Service | Node[Any]
+Strike = Callable[[World, random.Random], AbstractAsyncContextManager[str]]
+Pick = Callable[[World, random.Random], Awaitable[Sequence[Victim]]]
+Action = Literal["kill", "term", "freeze"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`strike` harms on entering, gives the victim's name, and heals on leaving; what is broken off heals nothing.
+
+    `hold` is how long it lasts, in seconds; None: until changes flow all the same, past the victim.
+    """
+
+    name: str
+    strike: Strike
+    hold: float | None
+
+
+def _harm(action: Action, pick: Pick) -> Strike:
+    @asynccontextmanager
+    async def strike(world: World, draw: random.Random) -> AsyncIterator[str]:
+        victims = await pick(world, draw)
+        if action == "term":
+            await asyncio.gather(*(victim.terminate() for victim in victims))
+        for victim in victims if action != "term" else ():
+            (victim.kill if action == "kill" else victim.freeze)()
+        yield ", ".join(victim.name for victim in victims)
+        if action == "freeze":
+            for victim in victims:
+                victim.thaw()
+        else:
+            await asyncio.gather(*(victim.start() for victim in victims))
+
+    return strike
+
+
+async def _active(world: World, _: random.Random) -> Sequence[Victim]:
+    return [await world.active()]
+
+
+async def _standby(world: World, _: random.Random) -> Sequence[Victim]:
+    active = await world.active()
+    return [service for service in world.services if service is not active]
+
+
+async def _services(world: World, _: random.Random) -> Sequence[Victim]:
+    return world.services
+
+
+async def _primary(world: World, _: random.Random) -> Sequence[Victim]:
+    return [await world.mongo.primary()]
+
+
+async def _secondary(world: World, draw: random.Random) -> Sequence[Victim]:
+    primary = await world.mongo.primary()
+    return [draw.choice([node for node in world.mongo.nodes if node is not primary])]
+
+
+async def _mongods(world: World, _: random.Random) -> Sequence[Victim]:
+    return world.mongo.nodes
+
+
+async def _leader(world: World, draw: random.Random) -> Sequence[Victim]:
+    return [await world.nats.leader(stream_of(draw.choice(COLLECTIONS)))]
+
+
+async def _follower(world: World, draw: random.Random) -> Sequence[Victim]:
+    leader = await world.nats.leader(stream_of(COLLECTIONS[0]))
+    return [draw.choice([node for node in world.nats.nodes if node is not leader])]
+
+
+async def _nats_servers(world: World, _: random.Random) -> Sequence[Victim]:
+    return world.nats.nodes
+
+
+@asynccontextmanager
+async def _mongo_stepdown(world: World, _: random.Random) -> AsyncIterator[str]:
+    yield await world.mongo.step_down()
+
+
+@asynccontextmanager
+async def _nats_stepdown(world: World, draw: random.Random) -> AsyncIterator[str]:
+    stream = stream_of(draw.choice(COLLECTIONS))
+    yield f"{await world.nats.step_down(stream)} of {stream}"
+
+
+@asynccontextmanager
+async def _zombie(world: World, _: random.Random) -> AsyncIterator[str]:
+    """The active service is frozen until the other has taken every watcher over, then thawed, its batches in hand."""
+    active = await world.active()
+    (other,) = [service for service in world.services if service is not active]
+    active.freeze()
+    for name in COLLECTIONS:
+        await other.until_state(name, "RUNNING", within=60)
+    await until(lambda: world.lag.steady, "the standby has taken over", within=60)
+    yield active.name
+    active.thaw()
+
+
+def _link(side: Literal["mongo", "nats"], harm: Callable[[Link], None]) -> Strike:
+    @asynccontextmanager
+    async def strike(world: World, _: random.Random) -> AsyncIterator[str]:
+        link = (world.mongo if side == "mongo" else world.nats).link
+        harm(link)
+        yield f"Changewire to {side}"
+        link.heal()
+
+    return strike
+
+
+def _torn(side: Literal["mongo", "nats"], direction: Direction, part: float) -> Strike:
+    @asynccontextmanager
+    async def strike(world: World, _: random.Random) -> AsyncIterator[str]:
+        link = (world.mongo if side == "mongo" else world.nats).link
+        link.tear, link.tears = (direction, part), TEARS
+        await until(lambda: link.tears == 0, f"{TEARS} batches are torn", within=60)
+        yield f"{TEARS} batches"
+
+    return strike
+
+
+def _delayed(link: Link) -> None:
+    link.delay = DELAY_SECONDS
+
+
+def _slowed(link: Link) -> None:
+    link.rate = BYTES_PER_SECOND
+
+
+def _nodes(side: str, first: tuple[str, Pick], other: tuple[str, Pick], every: Pick) -> list[Fault]:
+    picks = (first, other)
+    return [
+        *(
+            Fault(f"{side}-{action}-{name}", _harm(action, pick), None)
+            for action in ("kill", "term")
+            for name, pick in picks
+        ),
+        *(Fault(f"{side}-freeze-{name}", _harm("freeze", pick), FROZEN_SECONDS) for name, pick in picks),
+        *(Fault(f"{side}-{action}-all", _harm(action, every), AWAY_SECONDS) for action in ("kill", "term")),
+        Fault(f"{side}-freeze-all", _harm("freeze", every), FROZEN_SECONDS),
+    ]
+
+
+def _links(side: Literal["mongo", "nats"]) -> list[Fault]:
+    return [
+        Fault(f"link-{side}-cut", _link(side, lambda link: link.stall("up", "down")), FROZEN_SECONDS),
+        Fault(f"link-{side}-only-down", _link(side, lambda link: link.stall("up")), FROZEN_SECONDS),
+        Fault(f"link-{side}-only-up", _link(side, lambda link: link.stall("down")), FROZEN_SECONDS),
+        Fault(f"link-{side}-delayed", _link(side, _delayed), FROZEN_SECONDS),
+        Fault(f"link-{side}-slowed", _link(side, _slowed), FROZEN_SECONDS),
+    ]
+
+
+FAULTS = {
+    fault.name: fault
+    for fault in [
+        Fault("service-kill", _harm("kill", _active), AWAY_SECONDS),
+        Fault("service-kill-for-long", _harm("kill", _active), None),
+        Fault("service-kill-standby", _harm("kill", _standby), AWAY_SECONDS),
+        Fault("service-kill-all", _harm("kill", _services), AWAY_SECONDS),
+        Fault("service-term", _harm("term", _active), AWAY_SECONDS),
+        Fault("service-term-all", _harm("term", _services), AWAY_SECONDS),
+        Fault("service-freeze", _harm("freeze", _active), FROZEN_SECONDS),
+        Fault("service-freeze-all", _harm("freeze", _services), FROZEN_SECONDS),
+        *_nodes("mongo", ("primary", _primary), ("secondary", _secondary), _mongods),
+        Fault("mongo-stepdown", _mongo_stepdown, 0),
+        *_nodes("nats", ("leader", _leader), ("follower", _follower), _nats_servers),
+        Fault("nats-stepdown", _nats_stepdown, 0),
+        *_links("mongo"),
+        Fault("link-mongo-reset", _torn("mongo", "down", 0.5), 0),
+        *_links("nats"),
+        Fault("link-nats-reset", _torn("nats", "up", 0.5), 0),
+        Fault("link-nats-no-ack", _torn("nats", "up", 1), 0),
+        Fault("zombie", _zombie, 0),
+    ]
+}
+"""All of them. Of a link, `only-down` lets through what the servers say, `only-up` what Changewire says."""

@@ -1,0 +1,254 @@
+"""Three mongods and three nats-servers on 127.0.0.1, each behind a proxy that it is known by.
+
+The replica set's members, and the addresses that the NATS servers tell their clients, are the proxies': discovery does
+not lead past them. What this does not cover: replication comes by MongoDB's proxies too, unharmed (a fault of the
+servers' own network is none of a link's), and NATS's routes do not pass a proxy at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Generic, Self, TypeVar
+
+import nats
+import nats.errors
+from pymongo import AsyncMongoClient, MongoClient
+from pymongo.errors import AutoReconnect, PyMongoError
+
+from app.embedded import HOST, MongoServer, NatsServer, Server, free_port
+from tests.faults.proxy import Link, Proxy
+from tests.service import until
+
+MEMBERS = 3
+SET_NAME = "faults"
+APP_NAME = "faulty"
+"""By which the proxies tell Changewire's connections to MongoDB from all others."""
+ELECTION_MS = 3_000
+"""A third of MongoDB's default: a run waits for many elections."""
+
+S = TypeVar("S", bound=Server)
+
+
+class MongoMember(MongoServer):
+    """A member of a replica set; `initiated` once the set was."""
+
+    initiated = False
+
+    def _until_ready(self, deadline: float) -> None:
+        self._poll(self._listens, deadline)
+        if self.initiated:
+            client: MongoClient[dict[str, Any]] = MongoClient(
+                HOST, self.port, directConnection=True, serverSelectionTimeoutMS=1000, socketTimeoutMS=2000
+            )
+            with client:
+                self._poll(lambda: _has_state(client), deadline)
+
+
+def _has_state(client: MongoClient[dict[str, Any]]) -> bool:
+    try:
+        hello = client.admin.command("hello")
+    except PyMongoError:
+        return False
+    return bool(hello["isWritablePrimary"] or hello["secondary"])
+
+
+class NatsNode(NatsServer):
+    """A server of a NATS cluster; `healthy` as the tests ask it."""
+
+    def healthy(self) -> bool:
+        return self._healthy()
+
+
+class Node(Generic[S]):
+    """A server and its proxy, which refuses connections while the server is down."""
+
+    def __init__(self, name: str, server: S, proxy: Proxy) -> None:
+        self.name = name
+        self.server = server
+        self.proxy = proxy
+
+    async def start(self) -> None:
+        await self.proxy.listen()  # a mongod finds itself in its set by its advertised address
+        await self.server.start()
+
+    def kill(self) -> None:
+        self.proxy.refuse()
+        self.server.kill()
+
+    async def terminate(self) -> None:
+        await self.server.stop()
+        self.proxy.refuse()
+
+    def freeze(self) -> None:
+        self.server.freeze()
+
+    def thaw(self) -> None:
+        self.server.thaw()
+
+    async def close(self) -> None:
+        await self.server.close()
+        await self.proxy.close()
+
+
+class Cluster(ABC, Generic[S]):
+    """Three nodes, and what is wrong with the way to them. An async context manager."""
+
+    def __init__(self) -> None:
+        self.link = Link()
+        self.nodes: list[Node[S]] = []
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for node in self.nodes:
+                stack.push_async_callback(node.close)
+            await asyncio.gather(*(node.start() for node in self.nodes))
+            await self._form()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def ports(self) -> Sequence[int]:
+        """The ports that clients know."""
+        return [node.proxy.port for node in self.nodes]
+
+    @abstractmethod
+    async def _form(self) -> None:
+        """Make one cluster of the started nodes, and wait for it."""
+
+    @abstractmethod
+    async def whole(self) -> bool:
+        """Whether all nodes are there, have caught up, and have a leader."""
+
+
+class MongoCluster(Cluster[MongoMember]):
+    """A replica set of three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for index in range(MEMBERS):
+            member = MongoMember(replica_set=SET_NAME)
+            proxy = Proxy(self.link, lambda member=member: member.port, APP_NAME.encode())  # type: ignore[misc]
+            self.nodes.append(Node(f"mongod {index}", member, proxy))
+
+    @property
+    def uri(self) -> str:
+        """For everybody but Changewire, whose has an `appName` besides."""
+        return f"mongodb://{','.join(f'{HOST}:{port}' for port in self.ports)}/?replicaSet={SET_NAME}"
+
+    async def _form(self) -> None:
+        members = [{"_id": index, "host": f"{HOST}:{port}"} for index, port in enumerate(self.ports)]
+        settings = {"electionTimeoutMillis": ELECTION_MS, "heartbeatIntervalMillis": 500}
+        await self._command(
+            self.nodes[0], {"replSetInitiate": {"_id": SET_NAME, "members": members, "settings": settings}}
+        )
+        await until(self.whole, "the replica set is whole", within=60)
+        for node in self.nodes:
+            node.server.initiated = True
+
+    async def primary(self) -> Node[MongoMember]:
+        """The primary; waits for one."""
+        found: Node[MongoMember] = await until(self._primary, "there is a primary", within=60)
+        return found
+
+    async def step_down(self) -> str:
+        """Have the primary give up for five seconds; its name."""
+        primary = await self.primary()
+        with suppress(AutoReconnect):  # some versions close the connection that asked
+            await self._command(primary, {"replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 4})
+        return primary.name
+
+    async def whole(self) -> bool:
+        states = await asyncio.gather(*map(self._hello, self.nodes))
+        primaries = [state for state in states if state.get("isWritablePrimary")]
+        return len(primaries) == 1 and sum(bool(state.get("secondary")) for state in states) == MEMBERS - 1
+
+    async def _primary(self) -> Node[MongoMember] | None:
+        states = await asyncio.gather(*map(self._hello, self.nodes))
+        return next((n for n, s in zip(self.nodes, states, strict=True) if s.get("isWritablePrimary")), None)
+
+    async def _hello(self, node: Node[MongoMember]) -> dict[str, Any]:
+        try:
+            return await self._command(node, {"hello": 1})
+        except PyMongoError:
+            return {}
+
+    async def _command(self, node: Node[MongoMember], command: dict[str, Any]) -> dict[str, Any]:
+        async with AsyncMongoClient(
+            HOST, node.server.port, directConnection=True, serverSelectionTimeoutMS=1000, socketTimeoutMS=10_000
+        ) as client:
+            return dict(await client.admin.command(command))
+
+
+class NatsCluster(Cluster[NatsNode]):
+    """Three nats-servers with JetStream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ports = [free_port() for _ in range(MEMBERS)]
+        routes = ", ".join(f'"nats://{HOST}:{port}"' for port in ports)
+        for index, port in enumerate(ports):
+            node = NatsNode()
+            proxy = Proxy(self.link, lambda node=node: node.port)  # type: ignore[misc]
+            node.config = (
+                f'server_name: "n{index}"\nclient_advertise: "{HOST}:{proxy.port}"\n'
+                f'cluster {{ name: "{SET_NAME}", listen: "{HOST}:{port}", routes: [{routes}] }}'
+            )
+            self.nodes.append(Node(f"n{index}", node, proxy))
+
+    @property
+    def url(self) -> str:
+        return ",".join(f"nats://{HOST}:{port}" for port in self.ports)
+
+    async def _form(self) -> None:
+        await until(self.whole, "the NATS cluster is whole", within=60)
+
+    async def whole(self) -> bool:
+        return all(await asyncio.gather(*(asyncio.to_thread(node.server.healthy) for node in self.nodes)))
+
+    async def leader(self, stream: str) -> Node[NatsNode]:
+        """The node that leads the stream; waits for one."""
+
+        async def led() -> str | None:
+            info = await self.ask(f"STREAM.INFO.{stream}")
+            return (info.get("cluster") or {}).get("leader")
+
+        name = await until(led, f"{stream} has a leader", within=60)
+        return next(node for node in self.nodes if node.name == name)
+
+    async def step_down(self, stream: str) -> str:
+        """Have the stream's leader give up; its name."""
+        leader = await self.leader(stream)
+        await self.ask(f"STREAM.LEADER.STEPDOWN.{stream}")
+        return leader.name
+
+    async def ask(self, endpoint: str) -> dict[str, Any]:
+        """Ask the JetStream API by any node that answers; `{}` where none does."""
+        for node in self.nodes:
+            try:
+                client = await nats.connect(
+                    node.server.url,
+                    allow_reconnect=False,
+                    connect_timeout=1,
+                    error_cb=_ignore,
+                    max_reconnect_attempts=1,
+                )
+            except (OSError, nats.errors.Error, TimeoutError):
+                continue
+            try:
+                return dict(json.loads((await client.request(f"$JS.API.{endpoint}", timeout=2)).data))
+            except (nats.errors.Error, TimeoutError):
+                continue
+            finally:
+                await client.close()
+        return {}
+
+
+async def _ignore(_: Exception) -> None:
+    """Servers are asked while they are down; nats-py would print each failure."""

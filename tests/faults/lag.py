@@ -1,0 +1,108 @@
+"""How old the newest message of each stream is: what a consumer would call the lag.
+
+As the writers never rest, a last message of long ago means that nothing comes through, whether it is MongoDB that takes
+no writes, the service that does not relay them, or JetStream that does not store them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from base64 import b64decode
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from app.embedded import NatsServer
+from tests.faults.writers import LAST, Writers
+
+LOOK_SECONDS = 0.2
+GOOD_SECONDS = 1.0
+"""Below this the lag is what it is in quiet times."""
+STEADY_SECONDS = 1.5
+"""For how long it has to stay there before anybody believes it."""
+
+
+class Lag:
+    """Looks at the streams through every node, past the proxies, and remembers when the lag was last too long."""
+
+    def __init__(self, nodes: Sequence[NatsServer], streams: Sequence[str], writers: Writers) -> None:
+        self._nodes = nodes
+        self._writers = writers
+        self._newest = dict.fromkeys(streams, 0.0)
+        self._ended: set[str] = set()
+        self.late_at = 0.0
+        """The monotonic time at which it was last too long."""
+        self.idle_at = 0.0
+        """The monotonic time at which MongoDB had last taken no write for that long."""
+
+    @property
+    def seconds(self) -> float:
+        """The age of the newest message of the stream that is furthest behind."""
+        return time.time() - min(self._newest.values())
+
+    @property
+    def ended(self) -> bool:
+        """Whether every collection's last document has come."""
+        return self._ended == set(self._newest)
+
+    @property
+    def steady(self) -> bool:
+        """Whether it has been short for long enough."""
+        return time.monotonic() - self.late_at > STEADY_SECONDS
+
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Look, for as long as the block lasts."""
+        async with asyncio.TaskGroup() as tasks:
+            looks = [tasks.create_task(self._look(node), name="lag of a node") for node in self._nodes]
+            looks.append(tasks.create_task(self._judge(), name="lag"))
+            try:
+                yield
+            finally:
+                for look in looks:
+                    look.cancel()
+
+    async def _judge(self) -> None:
+        while True:
+            if self.seconds > GOOD_SECONDS:
+                self.late_at = time.monotonic()
+            if time.monotonic() - self._writers.acknowledged_at > GOOD_SECONDS:
+                self.idle_at = time.monotonic()
+            await asyncio.sleep(LOOK_SECONDS / 4)
+
+    async def _look(self, node: NatsServer) -> None:
+        while True:
+            with contextlib.suppress(OSError, nats.errors.Error, TimeoutError):
+                # One that reconnects would go to the addresses that it is told, which are the proxies'.
+                client = await nats.connect(
+                    node.url, allow_reconnect=False, connect_timeout=1, max_reconnect_attempts=1, error_cb=_ignore
+                )
+                try:
+                    while client.is_connected:
+                        for stream in self._newest:
+                            await self._ask(client, stream)
+                        await asyncio.sleep(LOOK_SECONDS)
+                finally:
+                    await client.close()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _ask(self, client: Client, stream: str) -> None:
+        wanted = json.dumps({"last_by_subj": f"{stream}.>"}).encode()
+        answer = json.loads((await client.request(f"$JS.API.STREAM.MSG.GET.{stream}", wanted, timeout=1)).data)
+        if "message" in answer:
+            event: dict[str, Any] = json.loads(b64decode(answer["message"]["data"]))
+            written = datetime.fromisoformat(event["wallTime"]["$date"]).timestamp()
+            self._newest[stream] = max(self._newest[stream], written)
+            if event["documentKey"]["_id"] == LAST:
+                self._ended.add(stream)
+
+
+async def _ignore(_: Exception) -> None:
+    """Servers are looked at while they are down; nats-py would print each failure."""

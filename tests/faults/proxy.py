@@ -1,0 +1,172 @@
+"""A TCP proxy in front of one server, whose connections can be delayed, slowed, stalled and torn.
+
+Bytes are never dropped or changed: a network that loses packets shows to TCP as one that stalls, or as a reset. What is
+stalled flows on once the fault is over. Only what comes from Changewire is harmed: `mark` is what its first bytes hold,
+where others (replication, the writers) come by the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+from typing import Literal
+
+from app.embedded import HOST, free_port
+
+CHUNK = 16 * 1024
+AHEAD = 64
+"""Chunks that may be under way, so that a delay is no limit on the rate."""
+BATCH_BYTES = 1_200
+"""A write of so many bytes is taken for (a part of) a batch: more than a handshake or a heartbeat."""
+RESET = struct.pack("ii", 1, 0)
+
+Direction = Literal["up", "down"]
+
+
+class Link:
+    """What is wrong with the ways to the servers of one cluster; shared by its proxies. `up` is towards the server."""
+
+    def __init__(self) -> None:
+        self.delay = 0.0
+        """Seconds that each direction takes."""
+        self.rate: float | None = None
+        """Bytes per second, of each direction of each connection."""
+        self.tears = 0
+        """How many batches are still to be cut short by a reset."""
+        self.tear: tuple[Direction, float] = ("up", 0.5)
+        """Where: the direction of the batch, and the part of it that still arrives (1: all of it, but no answer)."""
+        self._open = {"up": asyncio.Event(), "down": asyncio.Event()}
+        self.heal()
+
+    def heal(self) -> None:
+        """End every fault."""
+        self.delay, self.rate, self.tears = 0.0, None, 0
+        for direction in self._open.values():
+            direction.set()
+
+    def stall(self, *directions: Direction) -> None:
+        """Let nothing through any more."""
+        for direction in directions:
+            self._open[direction].clear()
+
+    async def passes(self, direction: Direction) -> None:
+        """Wait while the direction is stalled."""
+        await self._open[direction].wait()
+
+    def tears_now(self, direction: Direction, size: int) -> bool:
+        """Whether this chunk is a batch to tear; counts it."""
+        due = self.tears > 0 and direction == self.tear[0] and size >= BATCH_BYTES
+        self.tears -= due
+        return due
+
+
+class Proxy:
+    """Listens on a port of its own, also while its server is away, unless it is told to refuse as that would."""
+
+    def __init__(self, link: Link, server_port: Callable[[], int], mark: bytes | None = None) -> None:
+        self.port = free_port()
+        self._link = link
+        self._sound = Link()
+        self._server_port = server_port
+        self._mark = mark
+        self._listener: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def listen(self) -> None:
+        """Take connections; fine if it does."""
+        if self._listener is None:
+            self._listener = await asyncio.start_server(self._accepted, HOST, self.port)
+
+    def refuse(self) -> None:
+        """Take no more connections, as a machine without that server; the present ones end with the server."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    async def close(self) -> None:
+        self.refuse()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer), name="proxied connection")
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers = [writer]
+        with contextlib.suppress(OSError):
+            try:
+                server_reader, server_writer = await asyncio.open_connection(HOST, self._server_port())
+                writers.append(server_writer)
+                first = b"" if self._mark is None else await reader.read(CHUNK)
+                link = self._link if self._mark is None or self._mark in first else self._sound
+                pumps = [
+                    asyncio.create_task(self._pump(reader, server_writer, writer, link, "up", first), name="proxy up"),
+                    asyncio.create_task(
+                        self._pump(server_reader, writer, server_writer, link, "down"), name="proxy down"
+                    ),
+                ]
+                try:
+                    # Neither protocol closes one direction alone: the end of one is the end of both.
+                    await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for pump in pumps:
+                        pump.cancel()
+                    await asyncio.gather(*pumps, return_exceptions=True)
+            finally:
+                for each in writers:
+                    each.transport.abort()
+
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        back: asyncio.StreamWriter,
+        link: Link,
+        direction: Direction,
+        first: bytes = b"",
+    ) -> None:
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(AHEAD)
+        now = asyncio.get_running_loop().time
+
+        async def take() -> None:
+            data = first or await reader.read(CHUNK)
+            while data:
+                await under_way.put((now() + link.delay, data))
+                data = await reader.read(CHUNK)
+            await under_way.put((now() + link.delay, b""))
+
+        async def give() -> None:
+            while True:
+                due, data = await under_way.get()
+                await asyncio.sleep(due - now())
+                await link.passes(direction)
+                if not data:
+                    return
+                if link.tears_now(direction, len(data)):
+                    writer.write(data[: int(len(data) * link.tear[1])])
+                    await writer.drain()
+                    reset(writer)
+                    reset(back)
+                    return
+                if link.rate is not None:
+                    await asyncio.sleep(len(data) / link.rate)
+                writer.write(data)
+                await writer.drain()
+
+        taking = asyncio.create_task(take(), name="proxy take")
+        try:
+            await give()
+        finally:
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Make the coming close a reset (RST) rather than an orderly end."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
