@@ -53,6 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
         from_file=settings.connector.watchers if settings.connector is not None else None,
         drain_seconds=settings.drain_seconds,
         reconcile_seconds=settings.reconcile_seconds,
+        min_headroom_seconds=settings.min_headroom_seconds,
     )
 
     @asynccontextmanager

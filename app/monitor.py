@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from app.domain.errors import ChangewireError
+from app.domain.lag import Oplog
 from app.domain.status import Component
 from app.ports import Mongo, Nats
 
@@ -32,7 +33,7 @@ class Monitor:
         self.mongo_seen = asyncio.Event()
         """Set once MongoDB has been asked."""
         self.operation_time = 0
-        self.oplog_first: int | None = None
+        self.oplog: Oplog | None = None
         self.oplog_why: str | None = "not read yet"
         self._oplog_read_at = float("-inf")
 
@@ -57,10 +58,10 @@ class Monitor:
         self.operation_time = await self._mongo.ping()
         if time.monotonic() - self._oplog_read_at < OPLOG_SECONDS:
             return
-        self.oplog_first = await self._mongo.oplog_first()
+        self.oplog = await self._mongo.read_oplog()
         self.oplog_why = (
             None
-            if self.oplog_first is not None
+            if self.oplog is not None
             else "the account may not read local.oplog.rs; grant it the role read on local, or clusterMonitor"
         )
         self._oplog_read_at = time.monotonic()

@@ -3,17 +3,29 @@
 Not its business: asking the servers (`monitor.py`), changing anything (`registry.py`).
 """
 
+import asyncio
+import contextlib
 from collections import Counter
 
+import structlog
+
 from app.domain import lag
+from app.domain.errors import ChangewireError
 from app.domain.lifecycle import State
 from app.domain.status import Component, Health, Lag
 from app.monitor import Monitor
 from app.supervisor import Supervisor
 from app.world import World
 
+log = structlog.get_logger(__name__)
+
 RETRYING_IS_DOWN_SECONDS = 5.0
 """A watcher that has been trying again for longer than this is not well; shorter is a failover."""
+
+
+HEADROOM_LOOK_SECONDS = 5.0
+HEADROOM = "headroom"
+"""Under which name a watcher's notes hold that its history is running out."""
 
 
 class Overview:
@@ -23,6 +35,8 @@ class Overview:
         self._world = world
         self._supervisor = supervisor
         self._monitor = monitor
+        self._stored: dict[str, str] = {}
+        """Positions read from their store, of watchers that have not run in this process."""
 
     def health(self, load_problem: str | None) -> Health:
         """Return how the service does; `load_problem` is why the watchers are not loaded, if they are not."""
@@ -37,6 +51,11 @@ class Overview:
         watchers = Component(
             up=not ill and load_problem is None,
             reason="; ".join(ill) or load_problem,
+            warnings=tuple(
+                f"{name}: {warning}"
+                for name in statuses
+                if (warning := self._supervisor[name].progress.notes.get(HEADROOM)) is not None
+            ),
             counts=Counter(str(status.state) for status in statuses.values()),
         )
         return Health({"mongo": self._monitor.mongo, "nats": self._monitor.nats, "watchers": watchers})
@@ -53,6 +72,7 @@ class Overview:
             stored = await self._world.mongo.checkpoints(task.stored.watcher).read()
             if stored is not None:
                 position = position or stored.token
+                self._stored[name] = position
                 checkpointed_at = checkpointed_at or stored.updated_at
         seconds, headroom = self._distances(position, progress.operation_time)
         return Lag(
@@ -63,11 +83,35 @@ class Overview:
             checkpoint_age_seconds=None if checkpointed_at is None else max(0.0, self._world.clock() - checkpointed_at),
         )
 
+    async def watch_headroom(self, least: float) -> None:
+        """Note with every watcher, for ever, whether fewer than `least` seconds of oplog are left before its position.
+
+        One that stands still loses its history as well as one that lags: paused, failed and waiting ones are looked at
+        too. A server that does not answer leaves what was noted before."""
+        while True:
+            await asyncio.sleep(HEADROOM_LOOK_SECONDS)
+            for name in self._supervisor.names():
+                with contextlib.suppress(ChangewireError, KeyError):  # unreachable, or removed meanwhile
+                    self._note_headroom(name, await self.lag(name), least)
+
+    def _note_headroom(self, name: str, now: Lag, least: float) -> None:
+        notes, left = self._supervisor[name].progress.notes, now.oplog_headroom_seconds
+        if left is None or not lag.running_out(left, self._monitor.oplog, least):
+            if notes.pop(HEADROOM, None) is not None:
+                log.info("oplog_headroom_recovered", watcher=name, seconds=left)
+            return
+        if HEADROOM not in notes:
+            log.warning("oplog_headroom_low", watcher=name, seconds=left, least=least)
+        notes[HEADROOM] = (
+            f"{max(0.0, left):.0f} seconds of oplog are left before the watcher's position, fewer than {least:g}: let "
+            "it catch up, or make the oplog larger, before changes are lost"
+        )
+
     def observe_positions(self) -> None:
         """Tell the observer every watcher's lag and headroom, as they are now; asked for by each scrape."""
         for name in self._supervisor.names():
             progress = self._supervisor[name].progress
-            position = progress.reached.token if progress.reached else None
+            position = progress.reached.token if progress.reached else self._stored.get(name)
             seconds, headroom = self._distances(position, progress.operation_time)
             self._world.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
 
@@ -75,5 +119,5 @@ class Overview:
         if position is None:
             return None, None
         now = max(operation_time, self._monitor.operation_time)
-        first = self._monitor.oplog_first
-        return lag.lag_seconds(now, position), None if first is None else lag.headroom_seconds(position, first)
+        oplog = self._monitor.oplog
+        return lag.lag_seconds(now, position), None if oplog is None else lag.headroom_seconds(position, oplog.first)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from app.domain.events import Change
+from app.domain.lag import Oplog
 from app.domain.lifecycle import State
 from app.domain.position import Checkpoint, OwnMessage, Tail
 from app.domain.watcher import Start, StoredWatcher, Watcher
@@ -256,8 +257,8 @@ class Mongo(Protocol):
 
         Raises SourceUnavailable with the reason, within two seconds; a standalone server is one, too."""
 
-    async def oplog_first(self) -> int | None:
-        """Return the second of the oplog's first entry; None where the account may not read it."""
+    async def read_oplog(self) -> Oplog | None:
+        """Return what the oplog holds; None where the account may not read it. Raises SourceUnavailable."""
 
     async def check_source(self, watcher: Watcher) -> None:
         """Try the watcher's change stream without keeping it: pipeline, view, privileges, server kind.

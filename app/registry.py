@@ -53,11 +53,13 @@ class Registry:
         from_file: Sequence[Watcher] | None = None,
         drain_seconds: float = 10.0,
         reconcile_seconds: float = 5.0,
+        min_headroom_seconds: float = 3600.0,
     ) -> None:
         self._world = world
         self._store = store
         self._state_database = state_database
         self._drain_seconds = drain_seconds
+        self._min_headroom_seconds = min_headroom_seconds
         self._monitor = Monitor(world.mongo, world.nats)
         self._positions = Positions(world)
         self._from_file = FileWatchers(store, self._positions, from_file)
@@ -81,6 +83,7 @@ class Registry:
         self._tasks = [
             asyncio.create_task(self._roster.run(), name="registry"),
             asyncio.create_task(self._monitor.run(), name="monitor"),
+            asyncio.create_task(self._overview.watch_headroom(self._min_headroom_seconds), name="headroom"),
         ]
         for task in self._tasks:
             task.add_done_callback(_report_end)

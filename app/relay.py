@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from app.allowance import Allowance
 from app.checkpointer import Checkpointer
 from app.domain.errors import (
     HistoryLost,
@@ -76,6 +77,8 @@ class _Encoded:
     changes: list[Change]
     position: str
     read_at: float
+    size: int
+    """The bytes read, which are held until all of it is on the stream."""
 
 
 class Relay:
@@ -94,6 +97,7 @@ class Relay:
         new_start: bool = False,
         begin: str | None = None,
         losses: int = 3,
+        allowance: Allowance | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._watcher = watcher
@@ -112,6 +116,7 @@ class Relay:
         self._checkpointer = Checkpointer(checkpoints, observer, watcher=watcher.name, clock=clock)
         self._operations = frozenset(watcher.sink.operations)
         self._queue: asyncio.Queue[_Encoded | None] = asyncio.Queue(maxsize=1)
+        self._share = (allowance or Allowance()).share()
         self._stopping = asyncio.Event()
         self._overtaken: HistoryLost | None = None
 
@@ -128,6 +133,7 @@ class Relay:
             opened()
             await self._relay(reached)
         finally:
+            self._share.give_all_back()
             await self._source.close()
             await self._sink.close()
 
@@ -253,7 +259,12 @@ class Relay:
         ahead: asyncio.Task[SourceBatch] | None = None
         try:
             while ahead is not None or not self._stopping.is_set():
+                if ahead is None:
+                    await self._share.until_room()
+                    if self._stopping.is_set():
+                        break
                 batch = await (ahead or self._source.read())
+                self._share.take(batch.size)
                 ahead = self._read_ahead(batch)
                 self._progress.operation_time = batch.operation_time
                 await self._queue.put(await self._encode(batch, suffix, last))
@@ -269,7 +280,7 @@ class Relay:
     def _read_ahead(self, batch: SourceBatch) -> asyncio.Task[SourceBatch] | None:
         """Have the server look for the next batch while a large one is encoded; after a small one it would only be in
         the way of publishing it."""
-        if batch.size <= YIELD_BYTES or self._stopping.is_set():
+        if batch.size <= YIELD_BYTES or not self._share.room or self._stopping.is_set():
             return None
         return asyncio.create_task(self._source.read(), name=f"ahead:{self._watcher.name}")
 
@@ -293,7 +304,7 @@ class Relay:
         if skipped := len(batch.events) - len(changes):
             self._progress.skipped += skipped
             self._observer.skipped(self._watcher.name, "operation", skipped)
-        return _Encoded(changes, batch.position, read_at)
+        return _Encoded(changes, batch.position, read_at, batch.size)
 
     def _pointing(self, change: Change, raw: bytes) -> Change:
         """Give a change whose message would be too large the small body that will point to the large one."""
@@ -312,6 +323,7 @@ class Relay:
             if encoded.position > reached.token:
                 self._progress.reached = reached = replace(reached, token=encoded.position)
             self._checkpointer.note(self._checkpoint(reached), quiet=not encoded.changes)
+            self._share.give_back(encoded.size)
             self._progress.checkpointed_at = self._checkpointer.written_at or self._progress.checkpointed_at
 
     def _checkpoint(self, reached: Reached) -> Checkpoint:

@@ -137,6 +137,10 @@ class Settings(BaseSettings):
     reconcile_seconds: float = Field(default=5, ge=0.1, le=3600, allow_inf_nan=False, examples=["5"])
     """How often, in seconds, an instance reads what others changed in the registry. Default: 5."""
 
+    min_headroom_seconds: float = Field(default=3600, ge=0, le=31_536_000, allow_inf_nan=False, examples=["3600"])
+    """With fewer seconds of oplog left before a watcher's position, `/healthz` warns that history is about to be lost;
+    only where the oplog is full, so that a young one is no reason. Default: 3600, an hour to act in; 0 never warns."""
+
     _connector: ConnectorFile | None = PrivateAttr(default=None)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
 

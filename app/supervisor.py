@@ -187,6 +187,7 @@ class WatcherTask:
             new_start=self.stored.new_start,
             begin=self.stored.begin,
             losses=world.tuning.losses,
+            allowance=world.allowance,
             clock=world.clock,
         )
         try:

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from app.allowance import Allowance
 from app.ports import Mongo, Nats, Observer
 from app.relay import Codec
 
@@ -20,7 +21,7 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Both servers, the codec, who is told, and the clock (seconds since 1970)."""
+    """Both servers, the codec, who is told, the clock (seconds since 1970), and how much may be held."""
 
     mongo: Mongo
     nats: Nats
@@ -28,3 +29,4 @@ class World:
     observer: Observer
     clock: Callable[[], float] = time.time
     tuning: Tuning = Tuning()
+    allowance: Allowance = field(default_factory=Allowance)

@@ -28,6 +28,7 @@ from app.domain.errors import (
     TokenRefused,
 )
 from app.domain.events import Change, namespace_of
+from app.domain.lag import Oplog
 from app.domain.lifecycle import State
 from app.domain.position import Checkpoint, OwnMessage, Tail
 from app.domain.subjects import covers
@@ -555,13 +556,15 @@ class FakeMongo:
         self.places: dict[str, dict[str, Checkpoint]] = {}
         self.refusal: Exception | None = None
         self.undeletable: Exception | None = None
+        self.full = False
+        """Whether the oplog drops its oldest entries for new ones."""
 
     async def ping(self) -> int:
         self.oplog.misbehave()
         return BEGIN + self.oplog.moment + 1
 
-    async def oplog_first(self) -> int | None:
-        return BEGIN + self.oplog.first
+    async def read_oplog(self) -> Oplog | None:
+        return Oplog(BEGIN + self.oplog.first, self.full)
 
     async def check_source(self, watcher: Watcher) -> None:
         if self.refusal is not None:

@@ -303,9 +303,15 @@ class Stage:
 
     # Services and watchers
 
-    def service(self, name: str = "service", *, trap: Trap | None = None, **settings: object) -> Service:
-        """A service on this stage's servers, not started. All share one registry. `settings`: CHANGEWIRE_ ones."""
-        service = Service(name, self._workdir, self.environment(**settings), trap=trap)
+    def service(
+        self, name: str = "service", *, trap: Trap | None = None, nats_url: str | None = None, **settings: object
+    ) -> Service:
+        """A service on this stage's servers, not started. All share one registry. `settings`: CHANGEWIRE_ ones;
+        `nats_url` leads to the stage's server in another way, such as through a proxy."""
+        environment = self.environment(**settings)
+        if nats_url is not None:
+            environment["NATS_URL"] = nats_url
+        service = Service(name, self._workdir, environment, trap=trap)
         self._services.append(service)
         return service
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClientSession
 
 BATCH_SIZE: Final = 500
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""What one read is meant to bring at most. MongoDB counts events only, up to a reply of 16 MB: the count asked for goes
+by the size of the last ones."""
 AWAIT_MS: Final = 500
 """How long the server waits for events before it answers with none; a stop takes as long at worst."""
 CLOSE_SECONDS: Final = 2.0
@@ -42,7 +45,7 @@ class MongoChangeSource:
     def __init__(self, watcher: Watcher, reach: Reach, *, batch_size: int = BATCH_SIZE) -> None:
         self._source = watcher.source
         self._reach = reach
-        self._batch_size = batch_size
+        self._batch_size = self._ask_for = batch_size
         self._namespace = watcher.source.namespace
         self._reshaped = mongo_pipeline.reshapes(watcher.source.pipeline)
         self._trial = StreamTrial(watcher, reach)
@@ -94,7 +97,7 @@ class MongoChangeSource:
             get_more = {
                 "getMore": Int64(self._cursor),
                 "collection": self._source.collection,
-                "batchSize": self._batch_size,
+                "batchSize": self._ask_for,
                 "maxTimeMS": AWAIT_MS,
             }
             batch = self._take(await self._run(get_more), "nextBatch")
@@ -137,7 +140,7 @@ class MongoChangeSource:
         command = {
             "aggregate": self._source.collection,
             "pipeline": [self._trial.stage(start), *self._trial.stages()],
-            "cursor": {"batchSize": self._batch_size},
+            "cursor": {"batchSize": self._ask_for},
         }
         batch = self._take(await self._run(command), "firstBatch")
         if not self._cursor and not batch.events and batch.position == position:
@@ -187,7 +190,10 @@ class MongoChangeSource:
         if self._reshaped:
             self._refuse_damage(events)
         self._position = max(self._position, cursor["postBatchResumeToken"]["_data"])
-        return SourceBatch(events, self._position, reply["operationTime"].time, sum(map(len, events)))
+        size = sum(map(len, events))
+        if events:
+            self._ask_for = max(1, min(self._batch_size, BATCH_BYTES * len(events) // size))
+        return SourceBatch(events, self._position, reply["operationTime"].time, size)
 
     def _refuse_damage(self, events: Sequence[bytes]) -> None:
         """Stop at an event that the pipeline made useless; what the check before could not tell shows here."""

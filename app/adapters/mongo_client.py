@@ -41,6 +41,7 @@ from app.domain.errors import (
     TransientError,
     Unavailable,
 )
+from app.domain.lag import Oplog
 from app.domain.tokens import cluster_time, collection_uuid
 from app.domain.watcher import SYSTEM_DATABASES, Watcher
 from app.ports import Observer
@@ -48,6 +49,8 @@ from app.ports import Observer
 PING_SECONDS: Final = 1.8
 OPLOG_SECONDS: Final = 1.0
 """How long the oplog's first entry is remembered; many watchers ask for it at once."""
+FULL: Final = 0.8
+"""The part of its size from which an oplog counts as full: mongod cuts it by a tenth at most at a time."""
 OPTIONS: Final[Mapping[str, Any]] = {
     "appname": "changewire",
     "maxPoolSize": int(os.environ["MOTOR_MAX_WORKERS"]),
@@ -140,9 +143,19 @@ class MongoDeployment:
             )
         return words
 
-    async def oplog_first(self) -> int | None:
+    async def read_oplog(self) -> Oplog | None:
         first = await self._oplog_first()
-        return None if first is None else first.time
+        return None if first is None else Oplog(first.time, await self._oplog_is_full())
+
+    async def _oplog_is_full(self) -> bool:
+        try:
+            with pymongo.timeout(PING_SECONDS):
+                stats = await self._client.local.command("collStats", "oplog.rs")
+        except PyMongoError as error:
+            if isinstance(error, OperationFailure) and not mongo_errors.passing(error):
+                return True  # may be: who cannot know had better be warned
+            raise SourceUnavailable(f"the oplog cannot be read: {mongo_errors.words(error)}") from error
+        return bool(stats["size"] >= FULL * stats.get("maxSize", stats["size"]))
 
     async def _oplog_first(self, max_age: float = OPLOG_SECONDS) -> Timestamp | None:
         """The first entry's cluster time; None where the account may not read it or where mongos has none to show."""

@@ -110,12 +110,15 @@ class TokenAnswer(Answer):
 
 
 class ComponentAnswer(BaseModel):
-    """A part of the service; `watchers` also has its counts by state, in lower case."""
+    """A part of the service; `watchers` also has its counts by state, in lower case.
+
+    `warnings` are there where something will go wrong unless somebody acts; they do not take anything down."""
 
     model_config = ConfigDict(extra="allow")
 
     status: Literal["UP", "DOWN"]
     reason: str | None = None
+    warnings: list[str] | None = None
 
 
 class ServiceAnswer(Answer):
@@ -195,7 +198,8 @@ def service(value: Health) -> dict[str, Any]:
     for name, component in value.components.items():
         counts = {state.lower(): count for state, count in component.counts.items()}
         reason = {} if component.up else {"reason": said(component.reason) or "not known"}
-        components[name] = {"status": up(component.up), **reason, **counts}
+        warnings = {"warnings": list(component.warnings)} if component.warnings else {}
+        components[name] = {"status": up(component.up), **reason, **warnings, **counts}
     return {"status": up(value.up), "components": components}
 
 

@@ -4,6 +4,8 @@ Both ends of the difference come from one reply of one server, so neither the cl
 collection can make a lag that is not there.
 """
 
+from dataclasses import dataclass
+
 from app.domain.tokens import cluster_time
 
 
@@ -15,3 +17,17 @@ def lag_seconds(operation_time: int, position: str) -> float:
 def headroom_seconds(position: str, oplog_first: int) -> float:
     """Return how many seconds of oplog lie before `position`; history is lost where this reaches zero."""
     return float(cluster_time(position).seconds - oplog_first)
+
+
+@dataclass(frozen=True, slots=True)
+class Oplog:
+    """What MongoDB keeps of its history: `first` is the second of the first entry, `full` whether old entries give way
+    to new ones already. Until then a short history is a young one, and nothing is about to be lost."""
+
+    first: int
+    full: bool
+
+
+def running_out(headroom: float | None, oplog: Oplog | None, least: float) -> bool:
+    """Return whether less than `least` seconds are left before the position falls out of the oplog."""
+    return headroom is not None and oplog is not None and oplog.full and headroom < least

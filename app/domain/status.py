@@ -70,10 +70,11 @@ class WatcherView:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A part of the service. `reason` is set where it is not up."""
+    """A part of the service. `reason` is set where it is not up, `warnings` say what will go wrong if nobody acts."""
 
     up: bool
     reason: str | None = None
+    warnings: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
 
 

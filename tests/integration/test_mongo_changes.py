@@ -325,9 +325,10 @@ async def test_an_oplog_that_moved_on_is_history_lost_with_its_bounds(
         await read_until(live, lambda events: False)
     with pytest.raises(HistoryLost) as lost:
         await source.open(event["_id"]["_data"])
-    first = await bench.deployment.oplog_first()
-    assert first is not None
-    for moment in (cluster_time(begin).seconds, first):
+    oplog = await bench.deployment.read_oplog()
+    assert oplog is not None
+    assert oplog.full
+    for moment in (cluster_time(begin).seconds, oplog.first):
         assert time.strftime("%Y-%m-%dT%H:%M", time.gmtime(moment)) in str(lost.value)
     with pytest.raises(HistoryLost):
         await source.locate(Start("timestamp", float(cluster_time(begin).seconds)))
@@ -524,7 +525,7 @@ async def test_an_account_without_the_privilege_is_told_what_to_grant(
     await opened(reader)
     admin.insert(1)
     assert said(await read_until(reader, last_is(1))) == [1]
-    assert await bench.deployment.oplog_first() is None
+    assert await bench.deployment.read_oplog() is None
     with pytest.raises(NotAuthorised, match="local"):
         await reader.locate(Start("earliest"))
     await reader.close()

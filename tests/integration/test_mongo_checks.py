@@ -213,7 +213,7 @@ async def test_an_account_that_may_not_is_the_users_to_change_and_a_wrong_passwo
     await poor.check_token(watcher(database), token)
     with pytest.raises(Invalid, match="grant"):
         await poor.check_source(watcher("elsewhere"))
-    assert await poor.oplog_first() is None
+    assert await poor.read_oplog() is None
     poor.close()
     wrong = MongoDeployment(server.uri.replace("root:root", "poor:hunter2"), state_database="changewire")
     with pytest.raises(Unavailable) as refused:
@@ -246,7 +246,7 @@ async def test_a_server_that_is_not_there_is_unavailable_within_two_seconds(
     with pytest.raises(Unavailable):
         await mongo.check_token(watcher(database), token)
     with pytest.raises(SourceUnavailable):
-        await mongo.oplog_first()
+        await mongo.read_oplog()
     mongo.close()
 
 
