@@ -245,3 +245,25 @@ async def test_a_watcher_whose_stream_is_full_waits_alone_and_goes_on_where_it_w
     assert_same([Change("insert", n, n) for n in range(1, 11)], [each.change for each in await stage.messages(name)])
     assert (await service.status(stage.watcher))["restarts"] == 0
     await stage.check()
+
+
+async def test_a_watcher_whose_stream_is_sealed_stops_alone_says_so_and_skips_nothing(stage: Stage) -> None:
+    """Sealing is for ever: what comes after it waits in the oplog until the watcher is given another stream."""
+    service = await stage.service().start()
+    broken = await beside(stage, service)
+    name = broken["sink"]["stream"]
+    jetstream = (await stage.nats()).jetstream()
+    sealed = (await jetstream.stream_info(name)).config
+    sealed.sealed, sealed.deny_delete, sealed.deny_purge = True, True, True
+    async with stage.load():
+        await jetstream.update_stream(sealed)
+        await stage.mongo[stage.database]["broken"].insert_one({"_id": 2, "n": 2})
+        status = await service.until_state("broken", "RETRYING", "FAILED")
+        assert "sealed" in status["reason"], status
+        await stage.until_length(await stage.length() + 200)
+    broken["sink"]["stream"] = f"{name}_2"
+    await service.call("PUT", "/watchers/broken", broken, status=200)
+    await stage.until_length(1, stream=broken["sink"]["stream"])
+    assert [each.change for each in await stage.messages(broken["sink"]["stream"])] == [Change("insert", 2, 2)]
+    assert await stage.length(name) == 1
+    await stage.check()
