@@ -4,6 +4,7 @@ Not its business: how the watchers do, which the supervisor knows.
 """
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable
 
@@ -46,6 +47,9 @@ class Monitor:
     async def look(self) -> None:
         """Ask both servers once, at the same time."""
         await asyncio.gather(self._look_at_mongo(), self._look_at_nats())
+        if not (self.mongo.up and self.nats.up):
+            # Every attempt to reach a server leaves cycles of its driver's behind, which `serve` has looked for seldom.
+            gc.collect(0)
 
     async def _look_at_mongo(self) -> None:
         self.mongo = await self._ask("MongoDB", self._ask_mongo, self.mongo)

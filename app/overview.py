@@ -14,6 +14,7 @@ from app.domain.errors import ChangewireError
 from app.domain.lifecycle import State
 from app.domain.status import Component, Health, Lag
 from app.monitor import Monitor
+from app.progress import Progress
 from app.supervisor import Supervisor
 from app.world import World
 
@@ -74,7 +75,7 @@ class Overview:
                 position = position or stored.token
                 self._stored[name] = position
                 checkpointed_at = checkpointed_at or stored.updated_at
-        seconds, headroom = self._distances(position, progress.operation_time)
+        seconds, headroom = self._distances(position, progress)
         return Lag(
             seconds=seconds,
             oplog_headroom_seconds=headroom,
@@ -112,12 +113,14 @@ class Overview:
         for name in self._supervisor.names():
             progress = self._supervisor[name].progress
             position = progress.reached.token if progress.reached else self._stored.get(name)
-            seconds, headroom = self._distances(position, progress.operation_time)
+            seconds, headroom = self._distances(position, progress)
             self._world.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
 
-    def _distances(self, position: str | None, operation_time: int) -> tuple[float | None, float | None]:
+    def _distances(self, position: str | None, progress: Progress) -> tuple[float | None, float | None]:
         if position is None:
             return None, None
-        now = max(operation_time, self._monitor.operation_time)
+        now = progress.operation_time
+        if not progress.caught_up:  # else the server would have answered, had there been anything since
+            now = max(now, self._monitor.operation_time)
         oplog = self._monitor.oplog
         return lag.lag_seconds(now, position), None if oplog is None else lag.headroom_seconds(position, oplog.first)

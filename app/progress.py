@@ -46,6 +46,8 @@ class Progress:
     """Openings in a row that found the checkpoint ahead of the server's operationTime."""
     operation_time: int = 0
     """The server's operationTime in the last reply."""
+    caught_up: bool = False
+    """Whether that reply had no events, so that the server is waiting for some on the watcher's behalf."""
     last_event_at: float | None = None
     checkpointed_at: float | None = None
     published: int = 0

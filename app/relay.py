@@ -133,6 +133,7 @@ class Relay:
             opened()
             await self._relay(reached)
         finally:
+            self._progress.caught_up = False
             self._share.give_all_back()
             await self._source.close()
             await self._sink.close()
@@ -257,24 +258,29 @@ class Relay:
     async def _read_and_encode(self, reached: Reached) -> None:
         suffix, last = id_suffix(reached.epoch), reached.token
         ahead: asyncio.Task[SourceBatch] | None = None
+        stopping = asyncio.create_task(self._stopping.wait(), name=f"stopping:{self._watcher.name}")
         try:
-            while ahead is not None or not self._stopping.is_set():
+            while not self._stopping.is_set():
                 if ahead is None:
                     await self._share.until_room()
-                    if self._stopping.is_set():
-                        break
-                batch = await (ahead or self._source.read())
+                    ahead = self._read()
+                await asyncio.wait((ahead, stopping), return_when=asyncio.FIRST_COMPLETED)
+                if not ahead.done():
+                    break  # what the server has not brought by now stays in the oplog
+                batch = ahead.result()
                 self._share.take(batch.size)
                 ahead = self._read_ahead(batch)
                 self._progress.operation_time = batch.operation_time
+                self._progress.caught_up = not batch.events
                 await self._queue.put(await self._encode(batch, suffix, last))
                 last = batch.position
         except HistoryLost as error:
             self._overtaken = error  # raised once what was read is published: nobody can read that again
         finally:
-            if ahead is not None:
-                ahead.cancel()
-                await asyncio.gather(ahead, return_exceptions=True)
+            for task in (ahead, stopping):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
         await self._queue.put(None)
 
     def _read_ahead(self, batch: SourceBatch) -> asyncio.Task[SourceBatch] | None:
@@ -282,7 +288,10 @@ class Relay:
         the way of publishing it."""
         if batch.size <= YIELD_BYTES or not self._share.room or self._stopping.is_set():
             return None
-        return asyncio.create_task(self._source.read(), name=f"ahead:{self._watcher.name}")
+        return self._read()
+
+    def _read(self) -> asyncio.Task[SourceBatch]:
+        return asyncio.create_task(self._source.read(), name=f"batch:{self._watcher.name}")
 
     async def _encode(self, batch: SourceBatch, suffix: str, last: str) -> _Encoded:
         read_at = time.perf_counter()

@@ -35,7 +35,10 @@ BATCH_BYTES: Final = 4 * 1024 * 1024
 """What one read is meant to bring at most. MongoDB counts events only, up to a reply of 16 MB: the count asked for goes
 by the size of the last ones."""
 AWAIT_MS: Final = 500
-"""How long the server waits for events before it answers with none; a stop takes as long at worst."""
+"""How long the server waits for events before it answers with none."""
+AWAIT_MOST_MS: Final = 4_000
+"""And how long where there were none again and again: an answer that says nothing costs as much as one with an event.
+What is watched moves on in the oplog that often, when nothing happens to it."""
 CLOSE_SECONDS: Final = 2.0
 
 
@@ -51,6 +54,7 @@ class MongoChangeSource:
         self._trial = StreamTrial(watcher, reach)
         self._database = reach.client[watcher.source.database]
         self._session: AsyncIOMotorClientSession | None = None
+        self._await_ms = AWAIT_MS
         self._cursor = 0
         self._pin = Pin()
         self._position = ""
@@ -98,9 +102,10 @@ class MongoChangeSource:
                 "getMore": Int64(self._cursor),
                 "collection": self._source.collection,
                 "batchSize": self._ask_for,
-                "maxTimeMS": AWAIT_MS,
+                "maxTimeMS": self._await_ms,
             }
             batch = self._take(await self._run(get_more), "nextBatch")
+            self._await_ms = AWAIT_MS if batch.events else min(2 * self._await_ms, AWAIT_MOST_MS)
         except PyMongoError as error:
             if self._unseen(error):
                 return await self._begin_by_time(error)
@@ -116,6 +121,8 @@ class MongoChangeSource:
         session, self._session = self._session, None
         idle = True
         if under_way is not None:
+            if self._cursor and not under_way.done():  # it waits for events: that ends with its cursor
+                await self._kill(self._cursor)
             done, _ = await asyncio.wait((under_way,), timeout=CLOSE_SECONDS)
             idle = bool(done)
             if done and not under_way.cancelled() and under_way.exception() is None:
@@ -123,14 +130,19 @@ class MongoChangeSource:
         cursor, self._cursor, self._waiting = self._cursor, 0, None
         if session is None or not idle:  # the server ends by itself what hangs on a connection that is gone
             return
+        if cursor:
+            await self._kill(cursor)
         with contextlib.suppress(PyMongoError), pymongo.timeout(CLOSE_SECONDS):
-            if cursor:
-                before = pinned.set(self._pin)
-                try:
-                    await self._database.command(self._trial.kill(cursor), session=session)
-                finally:
-                    pinned.reset(before)
             await session.end_session()
+
+    async def _kill(self, cursor: int) -> None:
+        """End a cursor, over a connection of its own; one that cannot be reached ends by itself."""
+        before = pinned.set(self._pin)
+        try:
+            with contextlib.suppress(PyMongoError), pymongo.timeout(CLOSE_SECONDS):
+                await self._database.command(self._trial.kill(cursor))
+        finally:
+            pinned.reset(before)
 
     # The stream.
 

@@ -8,6 +8,7 @@ import pytest_asyncio
 from app import monitor, overview
 from app.domain.lifecycle import State
 from app.registry import Registry
+from tests.fakes import BEGIN
 from tests.unit.world import Fakes, until, until_state, watcher
 
 
@@ -84,3 +85,22 @@ async def test_a_watcher_paused_before_this_process_began_is_warned_of(fakes: Fa
         second.observe_positions()
     finally:
         await second.close()
+
+
+async def test_a_watcher_that_waits_for_events_has_no_lag_however_far_the_server_moves_on(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def far() -> int:
+        return BEGIN + 1000
+
+    monkeypatch.setattr(fakes.mongo, "ping", far)
+    await until(lambda: registry._monitor.operation_time == BEGIN + 1000)
+    await until(lambda: registry._supervisor["orders"].progress.caught_up)
+    waiting = (await registry.lag("orders")).seconds
+    assert waiting is not None
+    assert waiting < 10
+    await registry.pause("orders")
+    await until_state(registry, "orders", State.PAUSED)
+    paused = (await registry.lag("orders")).seconds
+    assert paused is not None
+    assert paused > 900
