@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import platform
 import random
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from app.embedded import MongoServer, NatsServer, find_program
 from tests.faults.catalogue import FAULTS, Fault
-from tests.faults.verdict import Outcome, table, verify
-from tests.faults.world import RECOVERY_SECONDS, World
+from tests.faults.report import Outcome, Run
+from tests.faults.verdict import verify
+from tests.faults.world import RECOVERY_SECONDS, Load, World
 from tests.service import until
 
 CALM_SECONDS = (0.3, 1.5)
@@ -22,35 +28,71 @@ STRUCK_SECONDS = 1.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for. Where neither minutes nor changes are given, each fault comes once."""
+    """What is asked for: round after round, for so many minutes, or else until there were so many faults and changes.
+    Where nothing of this is given, each fault comes once."""
 
     seed: int
     names: Sequence[str] = tuple(FAULTS)
     minutes: float | None = None
     changes: int | None = None
+    faults: int | None = None
+    load: Load = field(default_factory=Load)
+    patience: float = RECOVERY_SECONDS
+    json: Path | None = None
+    """Where the result is written."""
+    command: str = ""
+    """What repeats it."""
 
-    def rounds(self) -> Iterator[tuple[Fault, random.Random]]:
-        """Round after round of all faults, each round in an order of its own, each fault with its own chances."""
+    @property
+    def bounded(self) -> bool:
+        return not (self.minutes is None and self.changes is None and self.faults is None)
+
+    def rounds(self) -> Iterator[tuple[Fault, float | None, random.Random]]:
+        """Round after round of all faults, each round in an order of its own, each fault with how long it lasts and
+        chances of its own."""
         number = 0
-        while number == 0 or self.minutes is not None or self.changes is not None:
+        while number == 0 or self.bounded:
             order = list(self.names)
             random.Random(f"{self.seed}/{number}").shuffle(order)
             for name in order:
-                yield FAULTS[name], random.Random(f"{self.seed}/{number}/{name}")
+                fault = FAULTS[name]
+                hold = fault.hold if number or fault.first is None else fault.first
+                yield fault, hold, random.Random(f"{self.seed}/{number}/{name}")
             number += 1
+
+    def over(self, *, minutes: float, changes: int, faults: int) -> bool:
+        """Whether what was asked for has been done."""
+        if self.minutes is not None:
+            return minutes >= self.minutes
+        return self.bounded and changes >= (self.changes or 0) and faults >= (self.faults or 0)
 
 
 async def run(plan: Plan) -> int:
     """Do it, and print what happens. Returns the exit code: 1 where anything was found."""
-    print(f"seed {plan.seed}, {len(plan.names)} faults", flush=True)
-    async with World() as world:
+    print(f"seed {plan.seed}, {len(plan.names)} kinds of fault", flush=True)
+    async with World(plan.load, patience=plan.patience) as world:
+        began = time.monotonic()
         outcomes = await _schedule(world, plan)
         await world.finish()
+        minutes = (time.monotonic() - began) / 60
         verdicts = await verify(world)
         problems = [*world.problems, *(f"{each.watcher}: {text}" for each in verdicts for text in each.problems)]
-        print(table(outcomes, verdicts, world.writers.total, world.writers.uncertain))
         if problems:
             world.keep()
+    found = Run(
+        seed=plan.seed,
+        command=plan.command,
+        minutes=minutes,
+        versions=_versions(),
+        outcomes=outcomes,
+        verdicts=verdicts,
+        certain=world.writers.total,
+        uncertain=world.writers.uncertain,
+        problems=problems,
+    )
+    print(found.text())
+    if plan.json is not None:
+        plan.json.write_text(json.dumps(found.as_json(), indent=1))
     for problem in problems:
         print(f"WRONG: {problem}")
     print(f"seed {plan.seed}: {'WRONG' if problems else 'OK'}", flush=True)
@@ -64,33 +106,34 @@ async def _schedule(world: World, plan: Plan) -> list[Outcome]:
         stack.push_async_callback(_ended, writing)
         await until(lambda: world.lag.steady, "changes flow", within=RECOVERY_SECONDS)
         began = time.monotonic()
-        for fault, draw in plan.rounds():
-            outcomes.append(await _strike(world, fault, draw, began))
+        for fault, hold, draw in plan.rounds():
+            outcomes.append(await _strike(world, fault, hold, draw, began))
             print(outcomes[-1], flush=True)
-            over = plan.minutes is not None and time.monotonic() - began > plan.minutes * 60
-            if over or writing.done() or (plan.changes is not None and world.writers.total >= plan.changes):
+            minutes = (time.monotonic() - began) / 60
+            if writing.done() or plan.over(minutes=minutes, changes=world.writers.total, faults=len(outcomes)):
                 break
     return outcomes
 
 
-async def _strike(world: World, fault: Fault, draw: random.Random, began: float) -> Outcome:
+async def _strike(world: World, fault: Fault, hold: float | None, draw: random.Random, began: float) -> Outcome:
     await asyncio.sleep(draw.uniform(*CALM_SECONDS))
     struck = time.monotonic()
     async with fault.strike(world, draw) as victim:
-        if fault.hold is not None:
-            await asyncio.sleep(fault.hold)  # the scenario itself
+        if hold is not None:
+            await asyncio.sleep(hold)  # the scenario itself
         else:
             await asyncio.sleep(STRUCK_SECONDS)
             try:
-                await until(lambda: world.lag.steady, "", within=RECOVERY_SECONDS)
+                await until(lambda: world.lag.steady, "", within=world.patience)
             except AssertionError:  # it goes on: what the streams hold is the greater question
                 world.problems.append(f"{fault.name}: no changes without {victim}; {await world.states()}")
+    lifted = time.monotonic()
     await world.back()
-    released = time.monotonic()
-    await asyncio.sleep(max(0.0, released + STRUCK_SECONDS - time.monotonic()))
+    whole = time.monotonic()
+    await asyncio.sleep(max(0.0, lifted + STRUCK_SECONDS - time.monotonic()))
     await world.recovered()
-    recovery, idle = (max(0.0, moment - struck) for moment in (world.lag.late_at, world.lag.idle_at))
-    return Outcome(fault.name, victim, struck - began, released - struck, idle, recovery)
+    late, idle = (max(0.0, moment - struck) for moment in (world.lag.late_at, world.lag.idle_at))
+    return Outcome(fault.name, victim, struck - began, lifted - struck, whole - struck, idle, late)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
@@ -102,3 +145,13 @@ async def _ended(task: asyncio.Task[None]) -> None:
     except asyncio.CancelledError:
         if not task.cancelled():
             raise
+
+
+def _versions() -> str:
+    """What it ran on."""
+    told = [
+        subprocess.run([find_program(server), "--version"], capture_output=True, text=True, check=True).stdout.split()
+        for server in (MongoServer, NatsServer)
+    ]
+    mongod, nats_server = told[0][2].strip("v"), told[1][-1].strip("v")
+    return f"mongod {mongod}, nats-server {nats_server}, Python {platform.python_version()}"

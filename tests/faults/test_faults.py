@@ -18,7 +18,7 @@ async def test_a_minute_of_faults_loses_doubles_reorders_and_alters_nothing(caps
 
 def schedule(seed: int) -> list[tuple[str, float]]:
     rounds = Plan(seed, minutes=1).rounds()
-    return [(fault.name, draw.random()) for fault, draw in islice(rounds, 2 * len(FAULTS))]
+    return [(fault.name, draw.random()) for fault, _, draw in islice(rounds, 2 * len(FAULTS))]
 
 
 def test_a_seed_replays_its_schedule_in_which_each_round_has_every_fault() -> None:
