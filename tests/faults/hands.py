@@ -1,8 +1,7 @@
 """What an operator's hand does while changes flow: to streams, to watched collections, to what the service keeps.
 
 Where the product leaves the next step to a person, by design, the fault takes it: over the HTTP interface, as a person
-would. A stream that was there is not made anew by the service, and where it was, `on_history_lost` decides; watchers
-whose registry is gone are not known any more, and are added again.
+would: a stream that was there is not made anew by the service, and where it was, `on_history_lost` decides.
 """
 
 from __future__ import annotations
@@ -236,15 +235,17 @@ async def _drop_checkpoints(world: World) -> None:
 
 @asynccontextmanager
 async def registry_dropped(world: World, _: random.Random) -> AsyncIterator[str]:
-    """The registry's collections are dropped under the running services."""
+    """The registry's collections are dropped under the running services, which store their watchers again."""
+    state = world.client[world.state]
     for name in ("watchers", "registry", "instances"):
-        await _done(lambda name=name: world.client[world.state].drop_collection(name), "the registry is dropped")  # type: ignore[misc]
-
-    async def forgotten() -> bool:
-        answers = [await service.call("GET", "/watchers") for service in world.services]
-        return all(answer.status_code == 200 and not answer.json() for answer in answers)
-
-    await until(forgotten, "no service knows a watcher any more", within=60)
+        await _done(lambda name=name: state.drop_collection(name), "the registry is dropped")  # type: ignore[misc]
     yield "all watchers"
-    for watcher in world.watchers:
-        await asked(world.services[0], "POST", "/watchers", watcher, 201)
+
+    async def restored() -> bool:
+        try:
+            stored = await state["watchers"].distinct("_id")
+        except PyMongoError:
+            return False
+        return set(stored) == set(COLLECTIONS)
+
+    await until(restored, "all watchers are stored again", within=60)
