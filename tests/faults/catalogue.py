@@ -48,6 +48,14 @@ class Fault:
     hold: float | None
     first: float | None = None
 
+    @property
+    def side(self) -> str | None:
+        """Whom it strikes, where it may strike while another fault lasts that strikes somebody else."""
+        kind, _, rest = self.name.partition("-")
+        if self.name.endswith(("-reset", "-no-ack")):  # these wait for batches
+            return None
+        return rest.partition("-")[0] if kind == "link" else kind if kind in ("service", "mongo", "nats") else None
+
 
 def _harm(action: Action, pick: Pick) -> Strike:
     @asynccontextmanager

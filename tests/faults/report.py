@@ -16,6 +16,8 @@ from typing import Any
 from app.cli.verification.findings import KINDS
 from tests.faults.verdict import Verdict
 
+TWO = "two at once"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -26,12 +28,18 @@ class Outcome:
     """
 
     name: str
+    """The fault's, or both joined by a +."""
     victim: str
     began: float
     lifted: float
     whole: float
     idle: float
     late: float
+
+    @property
+    def kind(self) -> str:
+        """The fault, or that there were two."""
+        return TWO if "+" in self.name else self.name
 
     @property
     def recovery(self) -> float:
@@ -79,6 +87,11 @@ class Run:
         return cls(**document)
 
     @property
+    def faults(self) -> int:
+        """How many faults there were."""
+        return sum(1 + outcome.name.count("+") for outcome in self.outcomes)
+
+    @property
     def messages(self) -> int:
         """All that was published."""
         return sum(verdict.messages for verdict in self.verdicts)
@@ -100,7 +113,7 @@ class Run:
         for one in self.verdicts:
             numbers = [one.messages, one.compared, one.listed, one.destroyed, one.in_gaps, *one.wrong.values()]
             lines.append(f"{one.watcher:<12} " + " ".join(f"{number:>9,}" for number in numbers))
-        lines += ["", f"{len(self.outcomes)} faults in {self.minutes:.1f} minutes"]
+        lines += ["", f"{self.faults} faults in {self.minutes:.1f} minutes"]
         lines += [f"changes made for certain: {self.certain:,}, uncertain: {self.uncertain:,}"]
         return "\n".join(lines)
 
@@ -109,8 +122,8 @@ def recoveries(runs: Sequence[Run]) -> dict[str, tuple[int, float, float, float,
     """By kind of fault: how often, recovery's median and maximum, those of the service's own share."""
     outcomes = [outcome for run in runs for outcome in run.outcomes]
     found = {}
-    for name in dict.fromkeys(sorted(outcome.name for outcome in outcomes)):
-        ours = [outcome for outcome in outcomes if outcome.name == name]
+    for name in sorted({outcome.kind for outcome in outcomes}, key=lambda name: (name == TWO, name)):
+        ours = [outcome for outcome in outcomes if outcome.kind == name]
         seconds, own = [one.recovery for one in ours], [one.own for one in ours]
         found[name] = (len(ours), median(seconds), max(seconds), median(own), max(own))
     return found
@@ -123,7 +136,7 @@ def markdown(runs: Sequence[Run]) -> str:
     for run in runs:
         destroyed = sum(verdict.destroyed for verdict in run.verdicts)
         gaps = sum(verdict.in_gaps for verdict in run.verdicts)
-        numbers = (len(run.outcomes), run.certain, run.messages, *(run.wrong(kind) for kind in KINDS), destroyed, gaps)
+        numbers = (run.faults, run.certain, run.messages, *(run.wrong(kind) for kind in KINDS), destroyed, gaps)
         cells = (f"`{run.command}`", f"{run.minutes:.0f}", *(f"{number:,}" for number in numbers))
         lines.append(" | ".join(("", *cells, "")).strip())
     lines += [

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.embedded import MongoServer, NatsServer, find_program
-from tests.faults.catalogue import FAULTS, Fault
+from tests.faults.catalogue import AWAY_SECONDS, FAULTS, Fault
 from tests.faults.report import Outcome, Run
 from tests.faults.verdict import verify
 from tests.faults.world import RECOVERY_SECONDS, Load, World
@@ -24,6 +24,21 @@ CALM_SECONDS = (0.3, 1.5)
 """The time between two faults is drawn from this range."""
 STRUCK_SECONDS = 1.5
 """A fault shows in the lag by then, or not at all."""
+PAIRED = 0.6
+"""How likely a fault comes together with another, where both can."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One fault, or two at once, with how long it lasts (as a fault's `hold`) and chances of its own."""
+
+    faults: Sequence[Fault]
+    hold: float | None
+    draw: random.Random
+
+    @property
+    def name(self) -> str:
+        return " + ".join(fault.name for fault in self.faults)
 
 
 @dataclass(frozen=True)
@@ -47,17 +62,21 @@ class Plan:
     def bounded(self) -> bool:
         return not (self.minutes is None and self.changes is None and self.faults is None)
 
-    def rounds(self) -> Iterator[tuple[Fault, float | None, random.Random]]:
-        """Round after round of all faults, each round in an order of its own, each fault with how long it lasts and
-        chances of its own."""
+    def steps(self) -> Iterator[Step]:
+        """Round after round of all faults, each in an order of its own: in the first one by one, then some in pairs."""
         number = 0
         while number == 0 or self.bounded:
-            order = list(self.names)
-            random.Random(f"{self.seed}/{number}").shuffle(order)
-            for name in order:
-                fault = FAULTS[name]
-                hold = fault.hold if number or fault.first is None else fault.first
-                yield fault, hold, random.Random(f"{self.seed}/{number}/{name}")
+            left = [FAULTS[name] for name in self.names]
+            draw = random.Random(f"{self.seed}/{number}")
+            draw.shuffle(left)
+            while left:
+                faults = [left.pop(0)]
+                if number and faults[0].side and draw.random() < PAIRED:
+                    partner = next((one for one in left if one.side and one.side != faults[0].side), None)
+                    if partner is not None:
+                        left.remove(partner)
+                        faults.append(partner)
+                yield _step(faults, number, random.Random(f"{self.seed}/{number}/{faults[0].name}"))
             number += 1
 
     def over(self, *, minutes: float, changes: int, faults: int) -> bool:
@@ -65,6 +84,13 @@ class Plan:
         if self.minutes is not None:
             return minutes >= self.minutes
         return self.bounded and changes >= (self.changes or 0) and faults >= (self.faults or 0)
+
+
+def _step(faults: Sequence[Fault], number: int, draw: random.Random) -> Step:
+    if len(faults) > 1:  # nothing can be said of when changes flow past both
+        return Step(faults, max(fault.hold if fault.hold is not None else AWAY_SECONDS for fault in faults), draw)
+    (fault,) = faults
+    return Step(faults, fault.hold if number or fault.first is None else fault.first, draw)
 
 
 async def run(plan: Plan) -> int:
@@ -106,34 +132,37 @@ async def _schedule(world: World, plan: Plan) -> list[Outcome]:
         stack.push_async_callback(_ended, writing)
         await until(lambda: world.lag.steady, "changes flow", within=RECOVERY_SECONDS)
         began = time.monotonic()
-        for fault, hold, draw in plan.rounds():
-            outcomes.append(await _strike(world, fault, hold, draw, began))
+        struck = 0
+        for step in plan.steps():
+            outcomes.append(await _strike(world, step, began))
             print(outcomes[-1], flush=True)
+            struck += len(step.faults)
             minutes = (time.monotonic() - began) / 60
-            if writing.done() or plan.over(minutes=minutes, changes=world.writers.total, faults=len(outcomes)):
+            if writing.done() or plan.over(minutes=minutes, changes=world.writers.total, faults=struck):
                 break
     return outcomes
 
 
-async def _strike(world: World, fault: Fault, hold: float | None, draw: random.Random, began: float) -> Outcome:
-    await asyncio.sleep(draw.uniform(*CALM_SECONDS))
+async def _strike(world: World, step: Step, began: float) -> Outcome:
+    await asyncio.sleep(step.draw.uniform(*CALM_SECONDS))
     struck = time.monotonic()
-    async with fault.strike(world, draw) as victim:
-        if hold is not None:
-            await asyncio.sleep(hold)  # the scenario itself
+    async with AsyncExitStack() as stack:
+        victims = [await stack.enter_async_context(fault.strike(world, step.draw)) for fault in step.faults]
+        if step.hold is not None:
+            await asyncio.sleep(step.hold)  # the scenario itself
         else:
             await asyncio.sleep(STRUCK_SECONDS)
             try:
                 await until(lambda: world.lag.steady, "", within=world.patience)
             except AssertionError:  # it goes on: what the streams hold is the greater question
-                world.problems.append(f"{fault.name}: no changes without {victim}; {await world.states()}")
+                world.problems.append(f"{step.name}: no changes without {victims[0]}; {await world.states()}")
     lifted = time.monotonic()
     await world.back()
     whole = time.monotonic()
     await asyncio.sleep(max(0.0, lifted + STRUCK_SECONDS - time.monotonic()))
     await world.recovered()
     late, idle = (max(0.0, moment - struck) for moment in (world.lag.late_at, world.lag.idle_at))
-    return Outcome(fault.name, victim, struck - began, lifted - struck, whole - struck, idle, late)
+    return Outcome(step.name, "; ".join(victims), struck - began, lifted - struck, whole - struck, idle, late)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
