@@ -12,7 +12,7 @@ import json
 import os
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Generic, Self, TypeVar
 
@@ -143,6 +143,15 @@ class Cluster(ABC, Generic[S]):
     async def _form(self) -> None:
         """Make one cluster of the started nodes, and wait for it."""
 
+    async def mend(self) -> None:
+        """End every fault there may be."""
+        self.link.heal()
+        for node in self.nodes:
+            if node.server.running:
+                node.thaw()
+            else:
+                await node.start()
+
     @abstractmethod
     async def whole(self) -> bool:
         """Whether all nodes are there, have caught up, and have a leader."""
@@ -231,6 +240,10 @@ class NatsCluster(Cluster[NatsNode]):
     async def _form(self) -> None:
         await until(self.whole, "the NATS cluster is whole", within=60)
 
+    async def mend(self) -> None:
+        self.bound_store()
+        await super().mend()
+
     async def whole(self) -> bool:
         return all(await asyncio.gather(*(asyncio.to_thread(node.server.healthy) for node in self.nodes)))
 
@@ -273,6 +286,26 @@ class NatsCluster(Cluster[NatsNode]):
 
         answer: dict[str, Any] = await until(made, f"{endpoint} is done", within=60)
         return answer
+
+
+@asynccontextmanager
+async def accompanied(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do these things for as long as the block lasts. Their errors are raised at its end.
+
+    They are cancelled until they have ended: nats-py now and then takes a cancellation for one of its own.
+    """
+    tasks = [asyncio.create_task(work, name=str(work)) for work in works]
+    try:
+        yield
+    finally:
+        pending = set(tasks)
+        while pending:
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=1)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
 
 
 @asynccontextmanager

@@ -11,7 +11,8 @@ import contextlib
 import json
 import time
 from base64 import b64decode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from app.embedded import NatsServer
-from tests.faults.cluster import connected
+from tests.faults.cluster import accompanied, connected
 from tests.faults.writers import LAST, Writers
 
 LOOK_SECONDS = 0.2
@@ -61,17 +62,9 @@ class Lag:
         """Whether it has been short for long enough."""
         return time.monotonic() - self.late_at > STEADY_SECONDS
 
-    @contextlib.asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
+    def watched(self) -> AbstractAsyncContextManager[None]:
         """Look, for as long as the block lasts."""
-        async with asyncio.TaskGroup() as tasks:
-            looks = [tasks.create_task(self._look(node), name="lag of a node") for node in self._nodes]
-            looks.append(tasks.create_task(self._judge(), name="lag"))
-            try:
-                yield
-            finally:
-                for look in looks:
-                    look.cancel()
+        return accompanied(self._judge(), *(self._look(node) for node in self._nodes))
 
     async def _judge(self) -> None:
         while True:

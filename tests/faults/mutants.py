@@ -153,15 +153,22 @@ def judge(mutant: Mutant, seed: int) -> tuple[bool, bool, str]:
         arguments = ["--seed", str(seed), "--only", ",".join(mutant.faults), "--json", str(found)]
         command = [sys.executable, "-m", "tests.faults", *arguments, "--patience", str(PATIENCE_SECONDS)]
         environment = {**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(folder)}
-        ended = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=RUN_SECONDS, check=False
-        )
+        said = folder / "said.log"
+        with said.open("wb") as log:
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+            try:
+                code = process.wait(RUN_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()  # its servers and services die with it
+                code = process.wait()
         if not found.exists():
-            return False, False, f"no result: {ended.stderr.strip()[-500:]}"
+            return False, False, f"ended with {code} and no result:\n{said.read_text()[-2000:]}"
         document = json.loads(found.read_text())
     totals = {kind: sum(verdict["wrong"][kind] for verdict in document["verdicts"]) for kind in KINDS}
     wrong = ", ".join(f"{total:,} {kind}" for kind, total in totals.items() if total)
-    return ended.returncode == 0, bool(wrong), wrong or "; ".join(document["problems"])[:500] or "nothing"
+    return code == 0, bool(wrong), wrong or "; ".join(document["problems"])[:500] or "nothing"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

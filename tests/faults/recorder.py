@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from tests.faults.cluster import NatsNode, connected
+from tests.faults.cluster import NatsNode, accompanied, connected
 from tests.faults.writers import LAST
 
 FETCH = 500
@@ -61,29 +62,16 @@ class Recorder:
         """How many streams of the name there were."""
         return len(self._created)
 
-    @contextlib.asynccontextmanager
-    async def recording(self) -> AsyncIterator[None]:
+    def recording(self) -> AbstractAsyncContextManager[None]:
         """Record, for as long as the block lasts."""
-        task = asyncio.create_task(self._run(), name=f"recorder of {self._stream}")
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-            if not task.cancelled():
-                task.result()
+        return accompanied(self._run())
 
     async def _run(self) -> None:
         while True:
             for node in self._nodes:
-                with contextlib.suppress(
-                    OSError, nats.errors.Error, nats.js.errors.Error, TimeoutError, asyncio.CancelledError
-                ):
+                with contextlib.suppress(OSError, nats.errors.Error, nats.js.errors.Error, TimeoutError):
                     async with connected(node) as client:
                         await self._consume(client)
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():  # else nats-py has cancelled something of its own
-                    raise asyncio.CancelledError
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _consume(self, client: Client) -> None:

@@ -134,7 +134,12 @@ async def _schedule(world: World, plan: Plan) -> list[Outcome]:
         began = time.monotonic()
         struck = 0
         for step in plan.steps():
-            outcomes.append(await _strike(world, step, began))
+            try:
+                outcomes.append(await _strike(world, step, began))
+            except AssertionError as error:  # the verdict is the greater question
+                world.problems.append(f"{step.name}: {error}")
+                await world.mend()
+                break
             print(outcomes[-1], flush=True)
             struck += len(step.faults)
             minutes = (time.monotonic() - began) / 60

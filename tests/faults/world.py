@@ -126,6 +126,15 @@ class World:
             assert service.running, f"{service.name} ended by itself:\n{service.log_tail()}"
         return await self.mongo.whole() and await self.nats.whole()
 
+    async def mend(self) -> None:
+        """End every fault there may be, after one that did not go as it should."""
+        await asyncio.gather(self.mongo.mend(), self.nats.mend())
+        for service in self.services:
+            if service.running:
+                service.thaw()
+            else:
+                await service.start()
+
     async def back(self) -> None:
         """Wait until everything is there again; a problem where it is not."""
         try:
