@@ -7,7 +7,7 @@ import pytest
 from tests.faults.catalogue import FAULTS, LONG_FROZEN_SECONDS
 from tests.faults.run import Plan, run
 
-SHORT = ("nats-kill-leader", "mongo-stepdown", "link-nats-no-ack", "zombie")
+SHORT = ("nats-kill-leader", "mongo-stepdown", "link-nats-no-ack", "zombie", "stream-purged", "stream-anew-with-gap")
 
 
 @pytest.mark.faults
