@@ -11,11 +11,11 @@ SERVICE := $(CURDIR)/$(VENV)/service/bin/python
 OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast faults check format bench openapi lock clean
+.PHONY: help setup demo test test-fast faults faults-full soak mutants check format bench openapi lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-10s %s\n' "$$name" "$$text"; done
+		printf '  make %-11s %s\n' "$$name" "$$text"; done
 	@echo 'Arguments go in ARGS: make test ARGS="-k relay -x", make demo ARGS="--rate 1000 --for 10"'
 
 setup: $(STAMP) ## The virtual environment in .venv, from the lock file (done once; all other targets call it)
@@ -67,8 +67,20 @@ $(OLD_NATS): requirements-old-nats.lock | $(STAMP)
 test-fast: $(STAMP) ## Unit tests and properties only: no server, seconds
 	@$(BIN)/python -m pytest tests/unit tests/properties $(ARGS)
 
-faults: $(STAMP) ## Break all that it leans on, under load, then verify (SEED=n replays a run; ARGS="--only zombie", "--minutes 30")
-	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(ARGS)
+FAULTS := $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED))
+
+faults: $(STAMP) ## Break all that it leans on, under load, then verify: five minutes (SEED=n replays; ARGS="--all", "--only zombie")
+	@$(FAULTS) $(ARGS)
+
+faults-full: $(STAMP) ## The same with 200 faults over 300,000 changes: about forty minutes (SEED=n, ARGS="--json run.json")
+	@$(FAULTS) --full $(ARGS)
+
+soak: $(STAMP) ## The same for as long as asked: MINUTES=600
+	@test -n "$(MINUTES)" || { echo 'How long? make soak MINUTES=600' >&2; exit 2; }
+	@$(FAULTS) --minutes $(MINUTES) $(ARGS)
+
+mutants: $(STAMP) ## Break the protocol on purpose in five places, and look whether the faults show it
+	@$(BIN)/python -m tests.faults.mutants $(ARGS)
 
 check: $(STAMP) ## Lint, format, types, import law
 	$(BIN)/ruff check .

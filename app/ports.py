@@ -205,6 +205,11 @@ class WatcherStore(Protocol):
     async def delete(self, name: str) -> int:
         """Remove one, and return the revision of that. Raises NotFound."""
 
+    async def restore(self, lost: Sequence[StoredWatcher], applied: int) -> bool:
+        """Put these back, as they were, into a store that has lost all watchers, and count that.
+
+        Returns False, and changes nothing, where it has one, or where it counted a change after revision `applied`."""
+
     async def attend(self, instance: str, applied: int) -> None:
         """Say that an instance is alive and has carried out every change up to this revision."""
 

@@ -1,9 +1,10 @@
 """The watchers of this process, kept as the store says.
 
 What is stored is the truth: it is loaded at the start, other instances' changes are followed within five seconds, and
-one that cannot run as it is stored is refused with the reason. Each instance says how far it has followed, so that a
-changed watcher is begun only when its former self has ended everywhere. Not its business: what may be stored
-(`registry.py`), running a watcher (`supervisor.py`).
+one that cannot run as it is stored is refused with the reason. Watchers that are all gone without a change that says so
+were dropped with their collection by somebody's hand: they go on, and are stored again. Each instance says how far it
+has followed, so that a changed watcher is begun only when its former self has ended everywhere. Not its business: what
+may be stored (`registry.py`), running a watcher (`supervisor.py`).
 """
 
 import asyncio
@@ -82,7 +83,11 @@ class Roster:
                     await self._store.attend(self._instance, 0)
                 await self._from_file.settle()
                 revision = await self._store.revision()
-                await self._reconcile(await self._store.load())
+                stored = await self._store.load()
+                if self._lost(stored, revision):
+                    stored = await self._restore()
+                    revision = await self._store.revision()
+                await self._reconcile(stored)
                 self._applied = revision
                 await self._store.attend(self._instance, revision)
                 self.load_problem, self._loaded, attempt = None, True, 0
@@ -97,6 +102,22 @@ class Roster:
             self._tried_to_load.set()
             wait = self._reconcile_seconds if attempt == 0 else backoff.delay(attempt, 1.0)
             await asyncio.sleep(min(wait, self._reconcile_seconds))
+
+    def _lost(self, stored: Sequence[StoredWatcher], revision: int) -> bool:
+        """Whether the store has lost all watchers: every removal counts itself, and none was counted."""
+        return self._loaded and not stored and revision <= self._applied and bool(self.supervisor.names())
+
+    async def _restore(self) -> list[StoredWatcher]:
+        """Store the watchers of this process again, unless another instance was faster; what is stored then."""
+        known = [self.supervisor[name].stored for name in self.supervisor.names()]
+        if await self._store.restore(known, self._applied):
+            log.error("registry_restored", watchers=[one.name for one in known], hint="its collections were dropped")
+        stored = await self._store.load()
+        for one in stored:  # one that had asked meanwhile whether it is still wanted has ended
+            task = self.supervisor.get(one.name)
+            if task is not None and not task.active and task.state not in (State.PAUSED, State.FAILED):
+                self.launch(task.stored)
+        return stored
 
     async def leave(self) -> None:
         """Take this instance off the list of the living, so that nobody waits for it."""
@@ -208,6 +229,8 @@ class Roster:
         task = self.supervisor.get(name)
         known = None if task is None else task.stored
         if now is None and known is not None:
+            if self._lost(await self._store.load(), await self._store.revision()):
+                raise Unavailable("the registry's collections were dropped; it is being restored, try again")
             await self.supervisor.dismiss(name, self._drain_seconds)
         elif now is not None and (known is None or known.revision != now.revision):
             if known is not None:

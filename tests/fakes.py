@@ -496,6 +496,14 @@ class FakeWatchers:
         self.last += 1
         return self.last
 
+    async def restore(self, lost: Sequence[StoredWatcher], applied: int) -> bool:
+        await self._reach()
+        if self.stored or self.last > applied:
+            return False
+        self.stored = {one.name: one for one in lost}
+        self.last = applied + 1
+        return True
+
     async def attend(self, instance: str, applied: int) -> None:
         await self._reach()
         self.instances[instance] = applied

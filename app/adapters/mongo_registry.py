@@ -8,7 +8,7 @@ sees all before it. Not its business: what a watcher means (`domain/watcher.py`)
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -107,6 +107,23 @@ class MongoWatcherStore:
                 raise NotFound(f"there is no watcher {name}")
 
         return await self._change(body)
+
+    async def restore(self, lost: Sequence[StoredWatcher], applied: int) -> bool:
+        documents = [_as_stored(one) | {"revision": one.revision, "added": one.added} for one in lost]
+
+        async def body(session: "AsyncIOMotorClientSession", revision: int) -> None:
+            if revision > applied + 1 or await self._watchers.find_one({}, {"_id": 1}, session=session) is not None:
+                raise Conflict("the watchers are there")
+            await self._watchers.insert_many(documents, session=session)
+            at_least = {"$max": {"value": applied + 1}}
+            await self._registry.update_one({"_id": _COUNTER}, at_least, session=session)
+
+        self._ready = False  # the counter may be gone as well
+        try:
+            await self._change(body)
+        except Conflict:
+            return False
+        return True
 
     async def attend(self, instance: str, applied: int) -> None:
         seen = [{"$set": {"applied": applied, "seen": "$$NOW"}}]

@@ -292,3 +292,19 @@ async def test_deleted_is_gone(watchers: WatcherStore) -> None:
     await watchers.insert(stored())
     await watchers.delete("shop.orders")
     assert await watchers.load() == []
+
+
+async def test_restored_watchers_are_as_they_were_and_counted_once(watchers: WatcherStore) -> None:
+    one, two = stored(revision=3, added=2), stored("shop.items", revision=7, added=7)
+    assert await watchers.restore([one, two], 7)
+    assert await watchers.load() == [one, two]
+    assert await watchers.revision() == 8
+    assert not await watchers.restore([stored("shop.others")], 7)  # another instance was faster
+    assert (await watchers.insert(stored("shop.new"))).revision == 9
+
+
+async def test_nothing_is_restored_where_the_last_watcher_was_removed(watchers: WatcherStore) -> None:
+    one = await watchers.insert(stored())
+    await watchers.delete(one.name)
+    assert not await watchers.restore([one], one.revision)
+    assert await watchers.load() == []

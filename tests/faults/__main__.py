@@ -1,16 +1,24 @@
-"""The command line of `make faults`."""
+"""The command line of `make faults`, `make faults-full` and `make soak`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import random
+import shlex
 import signal
 import sys
+from pathlib import Path
 
 from app.embedded import NotAvailable, StartError
 from tests.faults.catalogue import FAULTS
 from tests.faults.run import Plan, run
+from tests.faults.world import RECOVERY_SECONDS, Load
+from tests.faults.writers import BURSTS
+
+MINUTES = 5.0
+FULL = {"faults": 200, "changes": 300_000}
+FULL_LOAD = Load(writers=8, pause=0.03, kinds=BURSTS)
 
 
 def parse(argv: list[str] | None = None) -> Plan:
@@ -19,12 +27,45 @@ def parse(argv: list[str] | None = None) -> Plan:
         prog="python -m tests.faults", description="Break things, then look at the streams."
     )
     parser.add_argument("--seed", type=int, help="replays a schedule (default: a new one, which is printed)")
-    parser.add_argument("--only", type=_names, default=tuple(FAULTS), metavar="A,B", help=f"of {', '.join(FAULTS)}")
-    parser.add_argument("--minutes", type=float, metavar="N", help="round after round, for this long")
-    parser.add_argument("--changes", type=int, metavar="N", help="round after round, until so many were made")
+    parser.add_argument("--only", type=_names, metavar="A,B", help=f"each of these once: {', '.join(FAULTS)}")
+    parser.add_argument("--all", action="store_true", help="every fault once")
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help=f"round after round, for this long (default: {MINUTES:g})"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="200 faults or more over 300,000 changes or more, at a higher load"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, for tests.faults.report")
+    parser.add_argument("--patience", type=float, default=RECOVERY_SECONDS, metavar="SECONDS", help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     seed = random.randrange(1_000_000) if given.seed is None else given.seed
-    return Plan(seed, given.only, given.minutes, given.changes)
+    full = FULL if given.full else {}
+    minutes = given.minutes
+    if minutes is None and not (given.only or given.all or given.full):
+        minutes = MINUTES
+    return Plan(
+        seed,
+        given.only or tuple(FAULTS),
+        minutes,
+        load=FULL_LOAD if given.full else Load(),
+        patience=given.patience,
+        json=given.json,
+        command=_command(seed, argv),
+        **full,
+    )
+
+
+def _command(seed: int, argv: list[str] | None) -> str:
+    """What repeats the run."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for option, words in (("--seed", 2), ("--json", 2)):
+        if option in arguments:
+            at = arguments.index(option)
+            del arguments[at : at + words]
+    if arguments == ["--full"]:
+        return f"make faults-full SEED={seed}"
+    rest = f' ARGS="{shlex.join(arguments)}"' if arguments else ""
+    return f"make faults SEED={seed}{rest}"
 
 
 def _names(text: str) -> tuple[str, ...]:

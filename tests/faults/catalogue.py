@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tests.faults import hands
 from tests.faults.cluster import Node
 from tests.faults.proxy import Direction, Link
 from tests.faults.world import COLLECTIONS, World, stream_of
@@ -18,6 +19,12 @@ AWAY_SECONDS = 1.5
 """Longer than the duplicate window, so that a server or service that comes back finds no ids that are still known."""
 FROZEN_SECONDS = 12.0
 """Longer than every time-out of the service, and than its standby's patience (10 s)."""
+LONG_FROZEN_SECONDS = 30.0
+"""How long a process is frozen the first time in a run."""
+DEGRADED_SECONDS = 6.0
+"""How long a link is slow, which no time-out ends."""
+REFUSED_SECONDS = 5.0
+"""How long a stream takes nothing."""
 DELAY_SECONDS = 0.5
 BYTES_PER_SECOND = 50_000
 TEARS = 5
@@ -32,12 +39,22 @@ Action = Literal["kill", "term", "freeze"]
 class Fault:
     """`strike` harms on entering, gives the victim's name, and heals on leaving; what is broken off heals nothing.
 
-    `hold` is how long it lasts, in seconds; None: until changes flow all the same, past the victim.
+    `hold` is how long it lasts, in seconds; None: until changes flow all the same, past the victim. `first`, where it
+    is given, is how long the first time in a run.
     """
 
     name: str
     strike: Strike
     hold: float | None
+    first: float | None = None
+
+    @property
+    def side(self) -> str | None:
+        """Whom it strikes, where it may strike while another fault lasts that strikes somebody else."""
+        kind, _, rest = self.name.partition("-")
+        if self.name.endswith(("-reset", "-no-ack")):  # these wait for batches
+            return None
+        return rest.partition("-")[0] if kind == "link" else kind if kind in ("service", "mongo", "nats") else None
 
 
 def _harm(action: Action, pick: Pick) -> Strike:
@@ -159,9 +176,12 @@ def _nodes(side: str, first: tuple[str, Pick], other: tuple[str, Pick], every: P
             for action in ("kill", "term")
             for name, pick in picks
         ),
-        *(Fault(f"{side}-freeze-{name}", _harm("freeze", pick), FROZEN_SECONDS) for name, pick in picks),
+        *(
+            Fault(f"{side}-freeze-{name}", _harm("freeze", pick), FROZEN_SECONDS, LONG_FROZEN_SECONDS)
+            for name, pick in picks
+        ),
         *(Fault(f"{side}-{action}-all", _harm(action, every), AWAY_SECONDS) for action in ("kill", "term")),
-        Fault(f"{side}-freeze-all", _harm("freeze", every), FROZEN_SECONDS),
+        Fault(f"{side}-freeze-all", _harm("freeze", every), FROZEN_SECONDS, LONG_FROZEN_SECONDS),
     ]
 
 
@@ -170,8 +190,8 @@ def _links(side: Literal["mongo", "nats"]) -> list[Fault]:
         Fault(f"link-{side}-cut", _link(side, lambda link: link.stall("up", "down")), FROZEN_SECONDS),
         Fault(f"link-{side}-only-down", _link(side, lambda link: link.stall("up")), FROZEN_SECONDS),
         Fault(f"link-{side}-only-up", _link(side, lambda link: link.stall("down")), FROZEN_SECONDS),
-        Fault(f"link-{side}-delayed", _link(side, _delayed), FROZEN_SECONDS),
-        Fault(f"link-{side}-slowed", _link(side, _slowed), FROZEN_SECONDS),
+        Fault(f"link-{side}-delayed", _link(side, _delayed), DEGRADED_SECONDS),
+        Fault(f"link-{side}-slowed", _link(side, _slowed), DEGRADED_SECONDS),
     ]
 
 
@@ -184,8 +204,8 @@ FAULTS = {
         Fault("service-kill-all", _harm("kill", _services), AWAY_SECONDS),
         Fault("service-term", _harm("term", _active), AWAY_SECONDS),
         Fault("service-term-all", _harm("term", _services), AWAY_SECONDS),
-        Fault("service-freeze", _harm("freeze", _active), FROZEN_SECONDS),
-        Fault("service-freeze-all", _harm("freeze", _services), FROZEN_SECONDS),
+        Fault("service-freeze", _harm("freeze", _active), FROZEN_SECONDS, LONG_FROZEN_SECONDS),
+        Fault("service-freeze-all", _harm("freeze", _services), FROZEN_SECONDS, LONG_FROZEN_SECONDS),
         *_nodes("mongo", ("primary", _primary), ("secondary", _secondary), _mongods),
         Fault("mongo-stepdown", _mongo_stepdown, 0),
         *_nodes("nats", ("leader", _leader), ("follower", _follower), _nats_servers),
@@ -196,6 +216,19 @@ FAULTS = {
         Fault("link-nats-reset", _torn("nats", "up", 0.5), 0),
         Fault("link-nats-no-ack", _torn("nats", "up", 1), 0),
         Fault("zombie", _zombie, 0),
+        Fault("stream-full", hands.stream_full, REFUSED_SECONDS),
+        Fault("stream-short", hands.stream_short, REFUSED_SECONDS),
+        Fault("stream-purged", hands.stream_purged, 0),
+        Fault("stream-anew-with-gap", hands.stream_anew_with_gap, AWAY_SECONDS),
+        Fault("stream-anew-by-hand", hands.stream_anew_by_hand, AWAY_SECONDS),
+        Fault("store-full", hands.store_full, REFUSED_SECONDS),
+        Fault("collection-dropped", hands.collection_dropped, 0),
+        Fault("collection-renamed", hands.collection_renamed, 0),
+        Fault("database-dropped", hands.database_dropped, 0),
+        Fault("images-switched", hands.images_switched, AWAY_SECONDS),
+        Fault("checkpoints-dropped", hands.checkpoints_dropped, 0),
+        Fault("checkpoints-dropped-while-away", hands.checkpoints_dropped_while_away, AWAY_SECONDS),
+        Fault("registry-dropped", hands.registry_dropped, AWAY_SECONDS),
     ]
 }
 """All of them. Of a link, `only-down` lets through what the servers say, `only-up` what Changewire says."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Generic, Self, TypeVar
 
 import nats
 import nats.errors
+from nats.aio.client import Client
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import AutoReconnect, PyMongoError
 
@@ -29,6 +32,13 @@ APP_NAME = "faulty"
 """By which the proxies tell Changewire's connections to MongoDB from all others."""
 ELECTION_MS = 3_000
 """A third of MongoDB's default: a run waits for many elections."""
+
+ENOUGH_BYTES = 100 << 30
+"""What the account may store where nothing is wrong."""
+ACCOUNT = """
+accounts {{ FAULTS {{ jetstream {{ max_file: {} }}, users: [ {{ user: "anybody", password: "anything" }} ] }} }}
+no_auth_user: anybody
+"""
 
 S = TypeVar("S", bound=Server)
 
@@ -57,10 +67,21 @@ def _has_state(client: MongoClient[dict[str, Any]]) -> bool:
 
 
 class NatsNode(NatsServer):
-    """A server of a NATS cluster; `healthy` as the tests ask it."""
+    """A server of a NATS cluster; everybody is the user of one account, whose storage can be bounded while it runs."""
+
+    plain = ""
+    """Its configuration but for the account."""
 
     def healthy(self) -> bool:
         return self._healthy()
+
+    def bound_store(self, limit: int) -> None:
+        """Bound what the account may store, at once where it runs. A message too many is refused as by a full disk."""
+        before, self.config = self.config, self.plain + ACCOUNT.format(limit)
+        if self.running:
+            path = self.data / "nats-server.conf"
+            path.write_text(path.read_text().replace(before, self.config))
+            os.kill(self.pid, signal.SIGHUP)
 
 
 class Node(Generic[S]):
@@ -121,6 +142,15 @@ class Cluster(ABC, Generic[S]):
     @abstractmethod
     async def _form(self) -> None:
         """Make one cluster of the started nodes, and wait for it."""
+
+    async def mend(self) -> None:
+        """End every fault there may be."""
+        self.link.heal()
+        for node in self.nodes:
+            if node.server.running:
+                node.thaw()
+            else:
+                await node.start()
 
     @abstractmethod
     async def whole(self) -> bool:
@@ -196,10 +226,11 @@ class NatsCluster(Cluster[NatsNode]):
         for index, port in enumerate(ports):
             node = NatsNode()
             proxy = Proxy(self.link, lambda node=node: node.port)  # type: ignore[misc]
-            node.config = (
+            node.plain = (
                 f'server_name: "n{index}"\nclient_advertise: "{HOST}:{proxy.port}"\n'
                 f'cluster {{ name: "{SET_NAME}", listen: "{HOST}:{port}", routes: [{routes}] }}'
             )
+            node.bound_store(ENOUGH_BYTES)
             self.nodes.append(Node(f"n{index}", node, proxy))
 
     @property
@@ -208,6 +239,10 @@ class NatsCluster(Cluster[NatsNode]):
 
     async def _form(self) -> None:
         await until(self.whole, "the NATS cluster is whole", within=60)
+
+    async def mend(self) -> None:
+        self.bound_store()
+        await super().mend()
 
     async def whole(self) -> bool:
         return all(await asyncio.gather(*(asyncio.to_thread(node.server.healthy) for node in self.nodes)))
@@ -228,26 +263,64 @@ class NatsCluster(Cluster[NatsNode]):
         await self.ask(f"STREAM.LEADER.STEPDOWN.{stream}")
         return leader.name
 
-    async def ask(self, endpoint: str) -> dict[str, Any]:
-        """Ask the JetStream API by any node that answers; `{}` where none does."""
+    def bound_store(self, limit: int = ENOUGH_BYTES) -> None:
+        """Bound what may be stored."""
         for node in self.nodes:
-            try:
-                client = await nats.connect(
-                    node.server.url,
-                    allow_reconnect=False,
-                    connect_timeout=1,
-                    error_cb=_ignore,
-                    max_reconnect_attempts=1,
-                )
-            except (OSError, nats.errors.Error, TimeoutError):
-                continue
-            try:
-                return dict(json.loads((await client.request(f"$JS.API.{endpoint}", timeout=2)).data))
-            except (nats.errors.Error, TimeoutError):
-                continue
-            finally:
-                await client.close()
+            node.server.bound_store(limit)
+
+    async def ask(self, endpoint: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask the JetStream API by any node that answers; `{}` where none does."""
+        payload = b"" if body is None else json.dumps(body).encode()
+        for node in self.nodes:
+            with suppress(OSError, nats.errors.Error, TimeoutError):
+                async with connected(node.server) as client:
+                    return dict(json.loads((await client.request(f"$JS.API.{endpoint}", payload, timeout=2)).data))
         return {}
+
+    async def change(self, endpoint: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask for a change until it is made."""
+
+        async def made() -> dict[str, Any]:
+            answer = await self.ask(endpoint, body)
+            return {} if "error" in answer else answer
+
+        answer: dict[str, Any] = await until(made, f"{endpoint} is done", within=60)
+        return answer
+
+
+@asynccontextmanager
+async def accompanied(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do these things for as long as the block lasts. Their errors are raised at its end.
+
+    They are cancelled until they have ended: nats-py now and then takes a cancellation for one of its own.
+    """
+    tasks = [asyncio.create_task(work, name=str(work)) for work in works]
+    try:
+        yield
+    finally:
+        pending = set(tasks)
+        while pending:
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=1)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
+
+
+@asynccontextmanager
+async def connected(server: NatsServer) -> AsyncIterator[Client]:
+    """A connection to this server alone, past its proxy: one that reconnects would go to the addresses it is told.
+
+    Raises OSError, nats.errors.Error, TimeoutError.
+    """
+    client = await nats.connect(
+        server.url, allow_reconnect=False, connect_timeout=1, max_reconnect_attempts=1, error_cb=_ignore
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 async def _ignore(_: Exception) -> None:

@@ -11,15 +11,16 @@ import contextlib
 import json
 import time
 from base64 import b64decode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
 
-import nats
 import nats.errors
 from nats.aio.client import Client
 
 from app.embedded import NatsServer
+from tests.faults.cluster import accompanied, connected
 from tests.faults.writers import LAST, Writers
 
 LOOK_SECONDS = 0.2
@@ -47,6 +48,10 @@ class Lag:
         """The age of the newest message of the stream that is furthest behind."""
         return time.time() - min(self._newest.values())
 
+    def of(self, stream: str) -> float:
+        """The age of this stream's newest message."""
+        return time.time() - self._newest[stream]
+
     @property
     def ended(self) -> bool:
         """Whether every collection's last document has come."""
@@ -57,17 +62,9 @@ class Lag:
         """Whether it has been short for long enough."""
         return time.monotonic() - self.late_at > STEADY_SECONDS
 
-    @contextlib.asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
+    def watched(self) -> AbstractAsyncContextManager[None]:
         """Look, for as long as the block lasts."""
-        async with asyncio.TaskGroup() as tasks:
-            looks = [tasks.create_task(self._look(node), name="lag of a node") for node in self._nodes]
-            looks.append(tasks.create_task(self._judge(), name="lag"))
-            try:
-                yield
-            finally:
-                for look in looks:
-                    look.cancel()
+        return accompanied(self._judge(), *(self._look(node) for node in self._nodes))
 
     async def _judge(self) -> None:
         while True:
@@ -80,17 +77,11 @@ class Lag:
     async def _look(self, node: NatsServer) -> None:
         while True:
             with contextlib.suppress(OSError, nats.errors.Error, TimeoutError):
-                # One that reconnects would go to the addresses that it is told, which are the proxies'.
-                client = await nats.connect(
-                    node.url, allow_reconnect=False, connect_timeout=1, max_reconnect_attempts=1, error_cb=_ignore
-                )
-                try:
+                async with connected(node) as client:
                     while client.is_connected:
                         for stream in self._newest:
                             await self._ask(client, stream)
                         await asyncio.sleep(LOOK_SECONDS)
-                finally:
-                    await client.close()
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _ask(self, client: Client, stream: str) -> None:
@@ -98,11 +89,9 @@ class Lag:
         answer = json.loads((await client.request(f"$JS.API.STREAM.MSG.GET.{stream}", wanted, timeout=1)).data)
         if "message" in answer:
             event: dict[str, Any] = json.loads(b64decode(answer["message"]["data"]))
+            if "wallTime" not in event:  # a gap's marker
+                return
             written = datetime.fromisoformat(event["wallTime"]["$date"]).timestamp()
             self._newest[stream] = max(self._newest[stream], written)
             if event["documentKey"]["_id"] == LAST:
                 self._ended.add(stream)
-
-
-async def _ignore(_: Exception) -> None:
-    """Servers are looked at while they are down; nats-py would print each failure."""

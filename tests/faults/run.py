@@ -3,54 +3,122 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import platform
 import random
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from tests.faults.catalogue import FAULTS, Fault
-from tests.faults.verdict import Outcome, table, verify
-from tests.faults.world import RECOVERY_SECONDS, World
+from app.embedded import MongoServer, NatsServer, find_program
+from tests.faults.catalogue import AWAY_SECONDS, FAULTS, Fault
+from tests.faults.report import Outcome, Run
+from tests.faults.verdict import verify
+from tests.faults.world import RECOVERY_SECONDS, Load, World
 from tests.service import until
 
 CALM_SECONDS = (0.3, 1.5)
 """The time between two faults is drawn from this range."""
 STRUCK_SECONDS = 1.5
 """A fault shows in the lag by then, or not at all."""
+PAIRED = 0.6
+"""How likely a fault comes together with another, where both can."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One fault, or two at once, with how long it lasts (as a fault's `hold`) and chances of its own."""
+
+    faults: Sequence[Fault]
+    hold: float | None
+    draw: random.Random
+
+    @property
+    def name(self) -> str:
+        return " + ".join(fault.name for fault in self.faults)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for. Where neither minutes nor changes are given, each fault comes once."""
+    """What is asked for: round after round, for so many minutes, or else until there were so many faults and changes.
+    Where nothing of this is given, each fault comes once."""
 
     seed: int
     names: Sequence[str] = tuple(FAULTS)
     minutes: float | None = None
     changes: int | None = None
+    faults: int | None = None
+    load: Load = field(default_factory=Load)
+    patience: float = RECOVERY_SECONDS
+    json: Path | None = None
+    """Where the result is written."""
+    command: str = ""
+    """What repeats it."""
 
-    def rounds(self) -> Iterator[tuple[Fault, random.Random]]:
-        """Round after round of all faults, each round in an order of its own, each fault with its own chances."""
+    @property
+    def bounded(self) -> bool:
+        return not (self.minutes is None and self.changes is None and self.faults is None)
+
+    def steps(self) -> Iterator[Step]:
+        """Round after round of all faults, each in an order of its own: in the first one by one, then some in pairs."""
         number = 0
-        while number == 0 or self.minutes is not None or self.changes is not None:
-            order = list(self.names)
-            random.Random(f"{self.seed}/{number}").shuffle(order)
-            for name in order:
-                yield FAULTS[name], random.Random(f"{self.seed}/{number}/{name}")
+        while number == 0 or self.bounded:
+            left = [FAULTS[name] for name in self.names]
+            draw = random.Random(f"{self.seed}/{number}")
+            draw.shuffle(left)
+            while left:
+                faults = [left.pop(0)]
+                if number and faults[0].side and draw.random() < PAIRED:
+                    partner = next((one for one in left if one.side and one.side != faults[0].side), None)
+                    if partner is not None:
+                        left.remove(partner)
+                        faults.append(partner)
+                yield _step(faults, number, random.Random(f"{self.seed}/{number}/{faults[0].name}"))
             number += 1
+
+    def over(self, *, minutes: float, changes: int, faults: int) -> bool:
+        """Whether what was asked for has been done."""
+        if self.minutes is not None:
+            return minutes >= self.minutes
+        return self.bounded and changes >= (self.changes or 0) and faults >= (self.faults or 0)
+
+
+def _step(faults: Sequence[Fault], number: int, draw: random.Random) -> Step:
+    if len(faults) > 1:  # nothing can be said of when changes flow past both
+        return Step(faults, max(fault.hold if fault.hold is not None else AWAY_SECONDS for fault in faults), draw)
+    (fault,) = faults
+    return Step(faults, fault.hold if number or fault.first is None else fault.first, draw)
 
 
 async def run(plan: Plan) -> int:
     """Do it, and print what happens. Returns the exit code: 1 where anything was found."""
-    print(f"seed {plan.seed}, {len(plan.names)} faults", flush=True)
-    async with World() as world:
+    print(f"seed {plan.seed}, {len(plan.names)} kinds of fault", flush=True)
+    async with World(plan.load, patience=plan.patience) as world:
+        began = time.monotonic()
         outcomes = await _schedule(world, plan)
         await world.finish()
+        minutes = (time.monotonic() - began) / 60
         verdicts = await verify(world)
         problems = [*world.problems, *(f"{each.watcher}: {text}" for each in verdicts for text in each.problems)]
-        print(table(outcomes, verdicts, world.writers.total, world.writers.uncertain))
         if problems:
             world.keep()
+    found = Run(
+        seed=plan.seed,
+        command=plan.command,
+        minutes=minutes,
+        versions=_versions(),
+        outcomes=outcomes,
+        verdicts=verdicts,
+        certain=world.writers.total,
+        uncertain=world.writers.uncertain,
+        problems=problems,
+    )
+    print(found.text())
+    if plan.json is not None:
+        plan.json.write_text(json.dumps(found.as_json(), indent=1))
     for problem in problems:
         print(f"WRONG: {problem}")
     print(f"seed {plan.seed}: {'WRONG' if problems else 'OK'}", flush=True)
@@ -64,33 +132,42 @@ async def _schedule(world: World, plan: Plan) -> list[Outcome]:
         stack.push_async_callback(_ended, writing)
         await until(lambda: world.lag.steady, "changes flow", within=RECOVERY_SECONDS)
         began = time.monotonic()
-        for fault, draw in plan.rounds():
-            outcomes.append(await _strike(world, fault, draw, began))
+        struck = 0
+        for step in plan.steps():
+            try:
+                outcomes.append(await _strike(world, step, began))
+            except AssertionError as error:  # the verdict is the greater question
+                world.problems.append(f"{step.name}: {error}")
+                await world.mend()
+                break
             print(outcomes[-1], flush=True)
-            over = plan.minutes is not None and time.monotonic() - began > plan.minutes * 60
-            if over or writing.done() or (plan.changes is not None and world.writers.total >= plan.changes):
+            struck += len(step.faults)
+            minutes = (time.monotonic() - began) / 60
+            if writing.done() or plan.over(minutes=minutes, changes=world.writers.total, faults=struck):
                 break
     return outcomes
 
 
-async def _strike(world: World, fault: Fault, draw: random.Random, began: float) -> Outcome:
-    await asyncio.sleep(draw.uniform(*CALM_SECONDS))
+async def _strike(world: World, step: Step, began: float) -> Outcome:
+    await asyncio.sleep(step.draw.uniform(*CALM_SECONDS))
     struck = time.monotonic()
-    async with fault.strike(world, draw) as victim:
-        if fault.hold is not None:
-            await asyncio.sleep(fault.hold)  # the scenario itself
+    async with AsyncExitStack() as stack:
+        victims = [await stack.enter_async_context(fault.strike(world, step.draw)) for fault in step.faults]
+        if step.hold is not None:
+            await asyncio.sleep(step.hold)  # the scenario itself
         else:
             await asyncio.sleep(STRUCK_SECONDS)
             try:
-                await until(lambda: world.lag.steady, "", within=RECOVERY_SECONDS)
+                await until(lambda: world.lag.steady, "", within=world.patience)
             except AssertionError:  # it goes on: what the streams hold is the greater question
-                world.problems.append(f"{fault.name}: no changes without {victim}; {await world.states()}")
+                world.problems.append(f"{step.name}: no changes without {victims[0]}; {await world.states()}")
+    lifted = time.monotonic()
     await world.back()
-    released = time.monotonic()
-    await asyncio.sleep(max(0.0, released + STRUCK_SECONDS - time.monotonic()))
+    whole = time.monotonic()
+    await asyncio.sleep(max(0.0, lifted + STRUCK_SECONDS - time.monotonic()))
     await world.recovered()
-    recovery, idle = (max(0.0, moment - struck) for moment in (world.lag.late_at, world.lag.idle_at))
-    return Outcome(fault.name, victim, struck - began, released - struck, idle, recovery)
+    late, idle = (max(0.0, moment - struck) for moment in (world.lag.late_at, world.lag.idle_at))
+    return Outcome(step.name, "; ".join(victims), struck - began, lifted - struck, whole - struck, idle, late)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
@@ -102,3 +179,13 @@ async def _ended(task: asyncio.Task[None]) -> None:
     except asyncio.CancelledError:
         if not task.cancelled():
             raise
+
+
+def _versions() -> str:
+    """What it ran on."""
+    told = [
+        subprocess.run([find_program(server), "--version"], capture_output=True, text=True, check=True).stdout.split()
+        for server in (MongoServer, NatsServer)
+    ]
+    mongod, nats_server = told[0][2].strip("v"), told[1][-1].strip("v")
+    return f"mongod {mongod}, nats-server {nats_server}, Python {platform.python_version()}"

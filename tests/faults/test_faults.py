@@ -4,10 +4,10 @@ from itertools import islice
 
 import pytest
 
-from tests.faults.catalogue import FAULTS
+from tests.faults.catalogue import FAULTS, LONG_FROZEN_SECONDS
 from tests.faults.run import Plan, run
 
-SHORT = ("nats-kill-leader", "mongo-stepdown", "link-nats-no-ack", "zombie")
+SHORT = ("nats-kill-leader", "mongo-stepdown", "link-nats-no-ack", "zombie", "stream-purged", "stream-anew-with-gap")
 
 
 @pytest.mark.faults
@@ -16,17 +16,34 @@ async def test_a_minute_of_faults_loses_doubles_reorders_and_alters_nothing(caps
     assert await run(Plan(seed=1, names=SHORT)) == 0, capsys.readouterr().out
 
 
-def schedule(seed: int) -> list[tuple[str, float]]:
-    rounds = Plan(seed, minutes=1).rounds()
-    return [(fault.name, draw.random()) for fault, draw in islice(rounds, 2 * len(FAULTS))]
+def schedule(seed: int, rounds: int) -> list[tuple[str, float]]:
+    """The faults of so many rounds, each with its first draw."""
+    found: list[tuple[str, float]] = []
+    steps = Plan(seed, minutes=1).steps()
+    while len(found) < rounds * len(FAULTS):
+        step = next(steps)
+        found += [(fault.name, step.draw.random()) for fault in step.faults]
+    return found
 
 
 def test_a_seed_replays_its_schedule_in_which_each_round_has_every_fault() -> None:
-    assert schedule(5) == schedule(5)
-    assert schedule(5) != schedule(6)
-    names = [name for name, _ in schedule(5)]
-    assert sorted(names[: len(FAULTS)]) == sorted(names[len(FAULTS) :]) == sorted(FAULTS)
+    assert schedule(5, 3) == schedule(5, 3)
+    assert schedule(5, 1) != schedule(6, 1)
+    names, count = [name for name, _ in schedule(5, 3)], len(FAULTS)
+    assert len(names) == 3 * count
+    for number in range(3):
+        assert sorted(names[number * count : (number + 1) * count]) == sorted(FAULTS)
 
 
-def test_without_a_bound_each_fault_comes_once() -> None:
-    assert len(list(Plan(5).rounds())) == len(FAULTS)
+def test_each_fault_comes_alone_first_and_pairs_strike_different_sides() -> None:
+    steps = list(islice(Plan(5, minutes=1).steps(), 3 * len(FAULTS)))
+    assert all(len(step.faults) == 1 for step in steps[: len(FAULTS)])
+    pairs = [step.faults for step in steps if len(step.faults) > 1]
+    assert len(pairs) > 10
+    assert all(one.side and other.side and one.side != other.side for one, other in pairs)
+
+
+def test_without_a_bound_each_fault_comes_once_and_a_process_is_frozen_for_long() -> None:
+    steps = list(Plan(5).steps())
+    assert sorted(step.name for step in steps) == sorted(FAULTS)
+    assert {step.hold for step in steps if "-freeze" in step.name} == {LONG_FROZEN_SECONDS}

@@ -1,4 +1,8 @@
-"""What the streams hold, by `changewire verify`: once against MongoDB's history, once against the writers' own list."""
+"""What the streams hold, by `changewire verify`: once against MongoDB's history, once against the writers' own list.
+
+Of the streams that lose messages by design, what is left is compared with the history, and what was ever delivered of
+them by the ledger.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,11 @@ import asyncio
 import json
 import sys
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 from app.cli.verification.findings import KINDS
-from tests.faults.world import COLLECTIONS, World
+from tests.faults import ledger
+from tests.faults.world import DATABASE, KEPT, RECORDED, World
 
 VERIFY_SECONDS = 300
 
@@ -24,13 +28,19 @@ class Verdict:
     compared: int = 0
     listed: int = 0
     """Writes of the list that were found."""
+    destroyed: int = 0
+    """Messages that were purged, or deleted with their stream, before the recorder came to them."""
+    in_gaps: int = 0
+    """Changes that a gap's marker says are missing."""
     wrong: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     problems: list[str] = field(default_factory=list)
 
 
 async def verify(world: World) -> list[Verdict]:
     """Compare every watcher's stream; the services have ended."""
-    return await asyncio.gather(*(_verify(world, name) for name in COLLECTIONS))
+    kept = (_verify(world, name) for name in KEPT)
+    recorded = (_audit(world, name) for name in RECORDED)
+    return await asyncio.gather(*kept, *recorded)
 
 
 async def _verify(world: World, name: str) -> Verdict:
@@ -42,20 +52,42 @@ async def _verify(world: World, name: str) -> Verdict:
     verdict.messages = history.get("messages", 0)
     verdict.compared = history.get("compared", 0)
     verdict.listed = listed.get("compared", 0)
-    for what in ("waiting", "foreign"):
-        if history.get(what):
-            verdict.problems.append(f"{history[what]} {what}")
     for report in (history, listed):
         if report.get("not_compared"):
             verdict.problems.append(f"not compared: {report['not_compared']}")
+        _adopt(verdict, report)
     if verdict.compared != verdict.messages:
         verdict.problems.append(f"{verdict.messages} messages, {verdict.compared} compared with MongoDB's history")
-    for kind in KINDS:
-        for report in (history, listed):
-            found = report.get(kind, {"total": 0, "findings": []})
-            verdict.wrong[kind] = max(verdict.wrong[kind], found["total"])
-            verdict.problems += [f"{kind}: {one['what']} {one['token'] or ''}" for one in found["findings"][:5]]
     return verdict
+
+
+async def _audit(world: World, name: str) -> Verdict:
+    """Compare what was recorded of a stream, and by `changewire verify` what is left on it."""
+    verdict, recorder = Verdict(name), world.recorders[name]
+    _adopt(verdict, await _report(world, verdict, name))
+    async with asyncio.timeout(VERIFY_SECONDS):
+        history = await ledger.read_history(world.mongo.uri, DATABASE, name, world.since)
+    account = await asyncio.to_thread(ledger.audit, recorder.records, history, recorder.resets)
+    verdict.messages, verdict.compared = account.recorded + account.destroyed, account.recorded
+    verdict.destroyed, verdict.in_gaps = account.destroyed, account.in_gaps
+    if account.gaps + len(recorder.resets) != recorder.incarnations - 1:
+        verdict.problems.append(f"{recorder.incarnations} streams, but {account.gaps} gaps are marked")
+    for kind in KINDS:
+        found: list[str] = getattr(account, kind)
+        verdict.wrong[kind] = max(verdict.wrong[kind], len(found))
+        verdict.problems += [f"{kind}, as recorded: {what}" for what in found[:5]]
+    return verdict
+
+
+def _adopt(verdict: Verdict, report: dict[str, Any]) -> None:
+    """Take over what `changewire verify` found."""
+    for what in ("waiting", "foreign"):
+        if report.get(what):
+            verdict.problems.append(f"{report[what]} {what}")
+    for kind in KINDS:
+        found = report.get(kind, {"total": 0, "findings": []})
+        verdict.wrong[kind] = max(verdict.wrong[kind], found["total"])
+        verdict.problems += [f"{kind}: {one['what']} {one['token'] or ''}" for one in found["findings"][:5]]
 
 
 async def _report(world: World, verdict: Verdict, *arguments: str) -> dict[str, Any]:
@@ -78,51 +110,3 @@ async def _report(world: World, verdict: Verdict, *arguments: str) -> dict[str, 
     except ValueError:
         verdict.problems.append(f"verify {' '.join(arguments)} ended with {process.returncode}: {errors.decode()}")
         return {}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One fault and what came of it, in seconds, all counted from the strike.
-
-    `held` is until everything was there again, servers restarted and a leader elected; `idle` until the last moment at
-    which MongoDB took no writes; `recovery` until the last one of a long lag.
-    """
-
-    name: str
-    victim: str
-    began: float
-    held: float
-    idle: float
-    recovery: float
-
-    @property
-    def after(self) -> float:
-        """What of the recovery came after the fault's end and after MongoDB took writes: the service's own share."""
-        return max(0.0, self.recovery - max(self.held, self.idle))
-
-    def __str__(self) -> str:
-        return (
-            f"{self.began:7.1f} s  {self.name:<24} {self.victim:<28} held {self.held:5.1f} s  "
-            f"no writes {self.idle:5.1f} s  recovered after {self.recovery:5.1f} s, {self.after:5.1f} s of them its own"
-        )
-
-
-def table(outcomes: list[Outcome], verdicts: list[Verdict], certain: int, uncertain: int) -> str:
-    """The report: recovery by fault, and what the streams hold."""
-    lines = [
-        "",
-        f"{'recovery in seconds':<24} {'times':>5}  {'from the begin: p50':>19} {'max':>5}  of its own: p50   max",
-    ]
-    for name in dict.fromkeys(one.name for one in outcomes):
-        begin = [one.recovery for one in outcomes if one.name == name]
-        end = [one.after for one in outcomes if one.name == name]
-        seconds = f"{median(begin):>19.1f} {max(begin):>5.1f}  {median(end):>15.1f} {max(end):>5.1f}"
-        lines.append(f"{name:<24} {len(begin):>5}  {seconds}")
-    lines += [
-        "",
-        f"{'watcher':<12} {'messages':>9} {'compared':>9} {'listed':>9} " + " ".join(f"{k:>9}" for k in KINDS),
-    ]
-    for verdict in verdicts:
-        numbers = [verdict.messages, verdict.compared, verdict.listed, *verdict.wrong.values()]
-        lines.append(f"{verdict.watcher:<12} " + " ".join(f"{number:>9,}" for number in numbers))
-    return "\n".join([*lines, "", f"changes made for certain: {certain:,}, uncertain: {uncertain:,}"])

@@ -7,25 +7,44 @@ import shutil
 import tempfile
 from collections import Counter
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pymongo import AsyncMongoClient
+
 from tests.faults.cluster import APP_NAME, MEMBERS, MongoCluster, NatsCluster
 from tests.faults.lag import Lag
-from tests.faults.writers import Writers
+from tests.faults.recorder import Recorder
+from tests.faults.writers import KINDS, Writers
 from tests.service import Service, Stage, until
 
-COLLECTIONS = ("orders", "customers", "payments")
+DATABASE = "shop"
+KEPT = ("orders", "customers", "payments")
+"""Whose streams keep all that they are given: they are compared as they are in the end."""
+ANEW_WITH_GAP, ANEW_BY_HAND = "visits", "audits"
+"""Whose streams are purged, bounded and made anew; for the one a gap's marker tells what is missing then, for the other
+somebody has to say where to go on. What was ever delivered of them is compared."""
+RECORDED = (ANEW_WITH_GAP, ANEW_BY_HAND)
+COLLECTIONS = (*KEPT, *RECORDED)
 WINDOW_SECONDS = 1
 """JetStream's duplicate window: almost every fault lasts longer, so that nothing but the fence can help."""
-RECOVERY_SECONDS = 90
-"""A lag that is too long for so long after a fault is a finding."""
+RECOVERY_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """How many writers there are, for how many seconds each rests after a write, and what kinds it draws from."""
+
+    writers: int = 6
+    pause: float = 0.025
+    kinds: tuple[str, ...] = KINDS
 
 
 class World:
     """All of it, running. An async context manager."""
 
-    def __init__(self, *, writers: int = 6, pause: float = 0.025) -> None:
+    def __init__(self, load: Load | None = None, *, patience: float = RECOVERY_SECONDS) -> None:
         self.mongo = MongoCluster()
         self.nats = NatsCluster()
         self.services: list[Service] = []
@@ -33,7 +52,13 @@ class World:
         """What was not as it should be, apart from what the streams hold."""
         self.environment: dict[str, str] = {}
         self.folder = Path()
-        self._load = (writers, pause)
+        self.state = ""
+        """The database of the registry."""
+        self.watchers = [_watcher(name) for name in COLLECTIONS]
+        """As they are added."""
+        self.patience = patience
+        """A lag that is too long for so many seconds after a fault is a finding."""
+        self._load = load or Load()
         self._kept = False
 
     async def __aenter__(self) -> Self:
@@ -41,12 +66,23 @@ class World:
             self.folder = Path(tempfile.mkdtemp(prefix="changewire-faults-"))
             stack.callback(lambda: shutil.rmtree(self.folder, ignore_errors=True) if not self._kept else None)
             await asyncio.gather(*(stack.enter_async_context(each) for each in (self.mongo, self.nats)))
+            self.client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
+                self.mongo.uri, w="majority", serverSelectionTimeoutMS=5_000, socketTimeoutMS=10_000, appname="operator"
+            )
+            stack.push_async_callback(self.client.close)
+            self.since = (await self.client.admin.command("hello"))["operationTime"]
             await self._serve(stack)
+            servers = [node.server for node in self.nats.nodes]
+            self.recorders = {name: Recorder(servers, stream_of(name)) for name in RECORDED}
+            for recorder in self.recorders.values():
+                await stack.enter_async_context(recorder.recording())
             streams = [stream_of(name) for name in COLLECTIONS]
-            count, pause = self._load
-            self.writers = Writers(self.mongo.uri, "shop", COLLECTIONS, count=count, pause=pause)
+            load = self._load
+            self.writers = Writers(
+                self.mongo.uri, DATABASE, COLLECTIONS, count=load.writers, pause=load.pause, kinds=load.kinds
+            )
             stack.push_async_callback(self.writers.close)
-            self.lag = Lag([node.server for node in self.nats.nodes], streams, self.writers)
+            self.lag = Lag(servers, streams, self.writers)
             await stack.enter_async_context(self.lag.watched())
             self._stack = stack.pop_all()
         return self
@@ -62,12 +98,11 @@ class World:
             stack.push_async_callback(service.close)
             self.services.append(service)
         self.environment = stage.environment()
+        self.state = self.environment["CHANGEWIRE_STATE_DB"]
         await asyncio.gather(*(service.start() for service in self.services))
         first = self.services[0]
         await until(lambda: stage.takes(first), "a service takes watchers")
-        for name in COLLECTIONS:
-            sink = {"stream": stream_of(name), "replicas": MEMBERS, "duplicate_window_seconds": WINDOW_SECONDS}
-            watcher = {"name": name, "source": {"database": "shop", "collection": name}, "sink": sink}
+        for watcher in self.watchers:
             await first.call("POST", "/watchers", watcher, status=201)
         for name in COLLECTIONS:
             await first.until_state(name, "RUNNING")
@@ -91,17 +126,26 @@ class World:
             assert service.running, f"{service.name} ended by itself:\n{service.log_tail()}"
         return await self.mongo.whole() and await self.nats.whole()
 
+    async def mend(self) -> None:
+        """End every fault there may be, after one that did not go as it should."""
+        await asyncio.gather(self.mongo.mend(), self.nats.mend())
+        for service in self.services:
+            if service.running:
+                service.thaw()
+            else:
+                await service.start()
+
     async def back(self) -> None:
         """Wait until everything is there again; a problem where it is not."""
         try:
-            await until(self.whole, "all servers are back", within=RECOVERY_SECONDS)
+            await until(self.whole, "all servers are back", within=self.patience)
         except AssertionError as error:
             self.problems.append(str(error))
 
     async def recovered(self) -> None:
         """Wait until the lag is short; a problem where it stays long."""
         try:
-            await until(lambda: self.lag.steady, "the lag is short", within=RECOVERY_SECONDS)
+            await until(lambda: self.lag.steady, "the lag is short", within=self.patience)
         except AssertionError as error:
             self.problems.append(f"{error}; {await self.states()}")
 
@@ -118,7 +162,9 @@ class World:
         """Write the last documents, wait for their messages, and end the services."""
         await self.writers.finish()
         try:
-            await until(lambda: self.lag.ended, "the last changes have come", within=RECOVERY_SECONDS)
+            await until(lambda: self.lag.ended, "the last changes have come", within=self.patience)
+            for name, recorder in self.recorders.items():
+                await until(lambda r=recorder: r.ended, f"the last change of {name} is recorded", within=self.patience)  # type: ignore[misc]
         except AssertionError as error:
             self.problems.append(f"{error}; {await self.states()}")
         for service in self.services:
@@ -130,3 +176,10 @@ class World:
 def stream_of(collection: str) -> str:
     """The stream of a collection's watcher."""
     return f"FAULTS_{collection.upper()}"
+
+
+def _watcher(collection: str) -> dict[str, Any]:
+    sink = {"stream": stream_of(collection), "replicas": MEMBERS, "duplicate_window_seconds": WINDOW_SECONDS}
+    source = {"database": DATABASE, "collection": collection}
+    on_history_lost = "latest" if collection == ANEW_WITH_GAP else "fail"
+    return {"name": collection, "source": source, "sink": sink, "on_history_lost": on_history_lost}

@@ -1,7 +1,8 @@
 """Writers that keep a list of what they did, in the form that `changewire verify --writes` reads.
 
 Each writer has documents of its own, so that the order of its list is each document's order. A write that ended in an
-error may have happened or not: it is listed as uncertain, and its documents are not touched again.
+error may have happened or not: it is listed as uncertain, and its documents are not touched again. One that found no
+document, since the collection was dropped or renamed meanwhile, was none.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from pymongo.errors import PyMongoError
 
 KEPT = 20
 """Documents of one writer that live at a time."""
+BURST = 10
+"""Documents of a burst, of which one is touched again."""
 KINDS = ("insert", "insert", "insert", "update", "update", "replace", "delete", "transaction")
+BURSTS = (*KINDS, "burst", "burst", "burst")
+"""For many changes in little time."""
 Change = tuple[str, str, str, str | None]
 """Collection, operation, `_id`, and the value that makes it unique (a delete has none)."""
 LAST = "the last"
@@ -30,7 +35,16 @@ LAST = "the last"
 class Writers:
     """`count` tasks that write to all collections in turn, until they are cancelled."""
 
-    def __init__(self, uri: str, database: str, collections: Sequence[str], *, count: int, pause: float) -> None:
+    def __init__(
+        self,
+        uri: str,
+        database: str,
+        collections: Sequence[str],
+        *,
+        count: int,
+        pause: float,
+        kinds: Sequence[str] = KINDS,
+    ) -> None:
         self.total = 0
         """Writes made for certain."""
         self.uncertain = 0
@@ -40,6 +54,7 @@ class Writers:
         self.collections = collections
         self._count = count
         self._pause = pause
+        self.kinds = kinds
         self._client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             uri,
             w="majority",  # what one member alone has taken may be rolled back, and was no change then
@@ -87,34 +102,47 @@ class Writers:
             self.uncertain += len(changes)
 
     async def apply(self, changes: Sequence[Change]) -> bool:
-        """Make the changes, several as one transaction, and list them. Returns whether they are certain."""
+        """Make the changes, several as one transaction or burst, and list them. Returns whether all were made."""
         try:
-            if len(changes) == 1:
-                await self._make(changes[0], None)
-            else:
-                async with self._client.start_session() as session, await session.start_transaction():
-                    for change in changes:
-                        await self._make(change, session)
+            made = await self._apply(changes)
         except PyMongoError:
             self.note(changes, certain=False)
             return False
         except asyncio.CancelledError:
             self.note(changes, certain=False)
             raise
-        self.note(changes, certain=True)
-        return True
+        self.note(made, certain=True)
+        return len(made) == len(changes)
 
-    async def _make(self, change: Change, session: Any) -> None:
+    async def _apply(self, changes: Sequence[Change]) -> Sequence[Change]:
+        """Make the changes, and return those that found their document."""
+        if len(changes) == 1:
+            return [change for change in changes if await self._make(change, None)]
+        if len({collection for collection, *_ in changes}) == 1:
+            documents = [_document(id_, n) for _, _, id_, n in changes]
+            await self._database[changes[0][0]].insert_many(documents)
+            return changes
+        async with self._client.start_session() as session, await session.start_transaction():
+            return [change for change in changes if await self._make(change, session)]
+
+    async def _make(self, change: Change, session: Any) -> bool:
         name, operation, id_, n = change
         collection = self._database[name]
         if operation == "insert":
-            await collection.insert_one({"_id": id_, "n": n, "text": "x" * 400}, session=session)
-        elif operation == "update":
-            await collection.update_one({"_id": id_}, {"$set": {"n": n}}, session=session)
+            await collection.insert_one(_document(id_, n), session=session)
+            return True
+        if operation == "update":
+            result: Any = await collection.update_one({"_id": id_}, {"$set": {"n": n}}, session=session)
         elif operation == "replace":
-            await collection.replace_one({"_id": id_}, {"n": n, "replaced": True}, session=session)
+            result = await collection.replace_one({"_id": id_}, {"n": n, "replaced": True}, session=session)
         else:
-            await collection.delete_one({"_id": id_}, session=session)
+            result = await collection.delete_one({"_id": id_}, session=session)
+            return bool(result.deleted_count)
+        return bool(result.matched_count)
+
+
+def _document(id_: str, n: str | None) -> dict[str, Any]:
+    return {"_id": id_, "n": n, "text": "x" * 400}
 
 
 class _Writer:
@@ -131,20 +159,24 @@ class _Writer:
             touched = {(collection, id_) for collection, _, id_, _ in changes}
             self._alive = [one for one in self._alive if one not in touched]
             if await self._writers.apply(changes):
-                self._alive += sorted(touched - {(c, id_) for c, operation, id_, _ in changes if operation == "delete"})
+                left = touched - {(c, id_) for c, operation, id_, _ in changes if operation == "delete"}
+                self._alive += sorted(left)[:1] if len(changes) == BURST else sorted(left)
             await asyncio.sleep(pause)
 
     def _next(self) -> list[Change]:
-        kind = self._draw.choice(KINDS)
+        kind = self._draw.choice(self._writers.kinds)
         if len(self._alive) >= KEPT:
             kind = "delete"
         elif len(self._alive) < 2:
             kind = "insert"
         if kind == "insert":
             return [self._insert(self._draw.choice(self._writers.collections))]
+        if kind == "burst":
+            collection = self._draw.choice(self._writers.collections)
+            return [self._insert(collection) for _ in range(BURST)]
         collection, id_ = self._draw.choice(self._alive)
         if kind == "transaction":
-            there = [self._insert(name) for name in self._writers.collections]
+            there = [self._insert(name) for name in self._draw.sample(self._writers.collections, 3)]
             first = there[0]
             return [*there, (collection, "update", id_, self._fresh()), (first[0], "update", first[2], self._fresh())]
         return [(collection, kind, id_, None if kind == "delete" else self._fresh())]

@@ -241,3 +241,40 @@ async def test_a_surprise_while_replacing_leaves_the_old_one_running(
     with pytest.raises(Conflict):
         await registry.add(ORDERS)
     await registry.close()
+
+
+async def test_watchers_go_on_and_are_stored_again_where_the_registry_was_dropped(
+    fakes: Fakes, pair: tuple[Registry, Registry]
+) -> None:
+    await pair[0].add(ORDERS)
+    for registry in pair:
+        await until_state(registry, "orders", State.RUNNING, State.FENCED)
+    was = fakes.watchers.stored["orders"]
+    fakes.watchers.stored.clear()
+    fakes.watchers.last = 0
+    await until(lambda: "orders" in fakes.watchers.stored)
+    assert replace(fakes.watchers.stored["orders"], new_start=False, begin=None) == replace(
+        was, new_start=False, begin=None
+    )
+    tokens = [fakes.oplog.happen("insert") for _ in range(5)]
+    await until(lambda: len(fakes.stream().messages) == 5)
+    assert fakes.stream().published() == tokens
+    for registry in pair:
+        assert (await registry.watcher("orders")).status.state in (State.RUNNING, State.FENCED)
+    await pair[1].remove("orders")
+    await until(lambda: set(fakes.watchers.instances.values()) == {fakes.watchers.last})
+    assert not fakes.watchers.stored  # what is removed as it should be stays so
+
+
+async def test_a_call_while_the_registry_is_gone_ends_no_watcher(fakes: Fakes) -> None:
+    registry = fakes.registry()
+    registry.start()
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    await until(lambda: list(fakes.watchers.instances.values()) == [1])
+    fakes.watchers.stored.clear()
+    with pytest.raises(Unavailable):
+        await registry.pause("orders")
+    await until(lambda: fakes.watchers.stored)
+    assert (await registry.watcher("orders")).status.state is State.RUNNING
+    await registry.close()

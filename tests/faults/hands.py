@@ -1,0 +1,251 @@
+"""What an operator's hand does while changes flow: to streams, to watched collections, to what the service keeps.
+
+Where the product leaves the next step to a person, by design, the fault takes it: over the HTTP interface, as a person
+would: a stream that was there is not made anew by the service, and where it was, `on_history_lost` decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from pymongo.errors import PyMongoError
+
+from tests.faults.recorder import Recorder
+from tests.faults.world import ANEW_BY_HAND, ANEW_WITH_GAP, COLLECTIONS, DATABASE, RECORDED, World, stream_of
+from tests.service import Service, until
+
+FULL_SECONDS = 3.0
+"""A stream is full once nothing has come for so long."""
+ROOM_MESSAGES = 60
+"""What still fits when a limit is set: less would throw away the oldest messages."""
+ROOM_BYTES = 60_000
+KEPT = 20
+"""The limit that makes a stream throw away its oldest messages."""
+
+
+async def _bounded(world: World, stream: str, **limits: Any) -> dict[str, Any]:
+    """Change a stream's limits; what they were."""
+    config = (await world.nats.change(f"STREAM.INFO.{stream}"))["config"]
+    await world.nats.change(f"STREAM.UPDATE.{stream}", {**config, **limits})
+    return {name: config.get(name, -1) for name in limits}
+
+
+async def _stuck(world: World, stream: str) -> None:
+    await until(lambda: world.lag.of(stream) > FULL_SECONDS, f"{stream} takes nothing any more", within=60)
+
+
+@asynccontextmanager
+async def stream_full(world: World, draw: random.Random) -> AsyncIterator[str]:
+    """A stream that refuses what is more than its limit, in messages or in bytes."""
+    stream = stream_of(draw.choice(COLLECTIONS))
+    state = (await world.nats.change(f"STREAM.INFO.{stream}"))["state"]
+    limit = draw.choice((("max_msgs", state["messages"] + ROOM_MESSAGES), ("max_bytes", state["bytes"] + ROOM_BYTES)))
+    before = await _bounded(world, stream, discard="new", **dict([limit]))
+    await _stuck(world, stream)
+    yield f"{stream}, {limit[0]}"
+    await _bounded(world, stream, **before)
+
+
+@asynccontextmanager
+async def stream_short(world: World, draw: random.Random) -> AsyncIterator[str]:
+    """A stream that keeps a few messages alone, and throws away the rest."""
+    stream = stream_of(draw.choice(RECORDED))
+    before = await _bounded(world, stream, discard="old", max_msgs=KEPT)
+    yield stream
+    await _bounded(world, stream, **before)
+
+
+@asynccontextmanager
+async def stream_purged(world: World, draw: random.Random) -> AsyncIterator[str]:
+    """All messages of a stream are thrown away, several times."""
+    stream = stream_of(draw.choice(RECORDED))
+    for _ in range(3):
+        await world.nats.change(f"STREAM.PURGE.{stream}", {})
+        await asyncio.sleep(draw.uniform(0.0, 0.5))
+    yield stream
+
+
+@asynccontextmanager
+async def store_full(world: World, _: random.Random) -> AsyncIterator[str]:
+    """The account may not store anything more."""
+    world.nats.bound_store(1)
+    await _stuck(world, stream_of(COLLECTIONS[0]))
+    yield "all streams"
+    world.nats.bound_store()
+
+
+@asynccontextmanager
+async def stream_anew_with_gap(world: World, _: random.Random) -> AsyncIterator[str]:
+    """A stream is deleted, and made anew for a watcher that goes on from now behind a gap's marker."""
+    stream, recorder = stream_of(ANEW_WITH_GAP), world.recorders[ANEW_WITH_GAP]
+    make = await _deleted(world, stream, recorder)
+    yield stream
+    await make()
+
+
+@asynccontextmanager
+async def stream_anew_by_hand(world: World, _: random.Random) -> AsyncIterator[str]:
+    """A stream is deleted and made anew for a watcher that fails then; somebody says where it goes on."""
+    name, stream, recorder = ANEW_BY_HAND, stream_of(ANEW_BY_HAND), world.recorders[ANEW_BY_HAND]
+    make = await _deleted(world, stream, recorder)
+    yield stream
+    await make()
+
+    async def failed() -> Service | None:
+        for service in world.services:
+            if await service.state(name) == "FAILED":
+                return service
+        return None
+
+    service: Service = await until(failed, f"{name} has failed", within=60)
+    token = recorder.records[-1].token
+    recorder.resets[recorder.records[-1].incarnation + 1] = token
+    await asked(service, "PUT", f"/watchers/{name}/pause", None, 202)
+    for each in world.services:
+        await each.until_state(name, "PAUSED", within=60)
+    await asked(service, "PUT", f"/watchers/{name}/token", {"token": token}, 200)
+    await asked(service, "PUT", f"/watchers/{name}/resume", None, 202)
+
+
+async def _deleted(world: World, stream: str, recorder: Recorder) -> Callable[[], Any]:
+    """Delete a stream once something of it was recorded, and wait until the recorder knows; what makes it anew."""
+    await until(
+        lambda: recorder.records and recorder.records[-1].incarnation == recorder.incarnations - 1,
+        f"{stream} holds something",
+    )
+    config = (await world.nats.change(f"STREAM.INFO.{stream}"))["config"]
+    config.pop("metadata", None)
+
+    async def gone() -> bool:
+        answer = await world.nats.ask(f"STREAM.DELETE.{stream}")
+        return bool(answer.get("success")) or answer.get("error", {}).get("code") == 404
+
+    await until(gone, f"{stream} is deleted", within=60)
+    await until(lambda: recorder.gone, f"the recorder sees that {stream} is gone", within=60)
+
+    async def make() -> None:
+        await world.nats.change(f"STREAM.CREATE.{stream}", config)
+
+    return make
+
+
+async def asked(service: Service, method: str, path: str, body: object, *statuses: int) -> None:
+    """Make a call, again while the service says that a server is not there."""
+
+    async def answered() -> bool:
+        try:
+            answer = await service.call(method, path, body)
+        except httpx.TransportError:
+            return False
+        assert answer.status_code in (*statuses, 503), f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.status_code != 503
+
+    await until(answered, f"{method} {path} is answered", within=60)
+
+
+async def _done(action: Callable[[], Any], what: str) -> None:
+    """Do something to MongoDB until it is done."""
+
+    async def tried() -> bool:
+        try:
+            await action()
+        except PyMongoError:
+            return False
+        return True
+
+    await until(tried, what, within=60)
+
+
+@asynccontextmanager
+async def collection_dropped(world: World, draw: random.Random) -> AsyncIterator[str]:
+    """A watched collection is dropped, and made again by hand or by the next insert."""
+    name, by_hand = draw.choice(COLLECTIONS), draw.random() < 0.5
+    database = world.client[DATABASE]
+    await _done(lambda: database.drop_collection(name), f"{name} is dropped")
+    if by_hand:
+        await _done(lambda: _created(world, name), f"{name} is there")
+    yield name
+
+
+async def _created(world: World, name: str) -> None:
+    if name not in await world.client[DATABASE].list_collection_names():
+        try:
+            await world.client[DATABASE].create_collection(name)
+        except PyMongoError as error:
+            if getattr(error, "code", None) != 48:  # an insert was faster
+                raise
+
+
+@asynccontextmanager
+async def collection_renamed(world: World, draw: random.Random) -> AsyncIterator[str]:
+    """A watched collection gets another name, and a new one takes its place."""
+    name = draw.choice(COLLECTIONS)
+    renamed = {"renameCollection": f"{DATABASE}.{name}", "to": f"{DATABASE}.{name}_before", "dropTarget": True}
+    await _done(lambda: world.client.admin.command(renamed), f"{name} is renamed")
+    yield name
+
+
+@asynccontextmanager
+async def database_dropped(world: World, _: random.Random) -> AsyncIterator[str]:
+    """All watched collections are dropped with their database."""
+    await _done(lambda: world.client.drop_database(DATABASE), f"{DATABASE} is dropped")
+    yield DATABASE
+
+
+@asynccontextmanager
+async def images_switched(world: World, draw: random.Random) -> AsyncIterator[str]:
+    """Images before and after a change are switched on for a collection, and off again."""
+    name = draw.choice(COLLECTIONS)
+
+    def switched(on: bool) -> Callable[[], Any]:
+        command = {"collMod": name, "changeStreamPreAndPostImages": {"enabled": on}}
+        return lambda: world.client[DATABASE].command(command)
+
+    await _done(switched(True), f"{name} has images")
+    yield name
+    await _done(switched(False), f"{name} has no images")
+
+
+@asynccontextmanager
+async def checkpoints_dropped(world: World, _: random.Random) -> AsyncIterator[str]:
+    """The collections with the positions are dropped under the running services."""
+    await _drop_checkpoints(world)
+    yield "all positions"
+
+
+@asynccontextmanager
+async def checkpoints_dropped_while_away(world: World, _: random.Random) -> AsyncIterator[str]:
+    """Nothing but the streams says how far the watchers came."""
+    for service in world.services:
+        service.kill()
+    await _drop_checkpoints(world)
+    yield "all positions, all services"
+    await asyncio.gather(*(service.start() for service in world.services))
+
+
+async def _drop_checkpoints(world: World) -> None:
+    for name in COLLECTIONS:
+        await _done(lambda name=name: world.client["resume-tokens"].drop_collection(name), "positions are dropped")  # type: ignore[misc]
+
+
+@asynccontextmanager
+async def registry_dropped(world: World, _: random.Random) -> AsyncIterator[str]:
+    """The registry's collections are dropped under the running services, which store their watchers again."""
+    state = world.client[world.state]
+    for name in ("watchers", "registry", "instances"):
+        await _done(lambda name=name: state.drop_collection(name), "the registry is dropped")  # type: ignore[misc]
+    yield "all watchers"
+
+    async def restored() -> bool:
+        try:
+            stored = await state["watchers"].distinct("_id")
+        except PyMongoError:
+            return False
+        return set(stored) == set(COLLECTIONS)
+
+    await until(restored, "all watchers are stored again", within=60)

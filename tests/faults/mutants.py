@@ -1,0 +1,197 @@
+"""Breaks the protocol on purpose, and looks whether the fault runner notices: `make mutants`.
+
+Each mutant is a copy of the project with a few lines of `app/` changed, run under the faults that should give it away.
+It is caught where the streams turn out wrong; a run that merely stands still does not count. The copy that is not
+changed goes through all these faults, and has to come out right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.cli.verification.findings import KINDS
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PATIENCE_SECONDS = 30
+RUN_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A piece of a file that is there exactly once, and what takes its place."""
+
+    file: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A way to get the protocol wrong, and the faults that show it."""
+
+    name: str
+    faults: tuple[str, ...]
+    edits: tuple[Edit, ...]
+
+
+MUTANTS = (
+    Mutant(
+        "skip the read-back",  # what has no certain outcome counts as stored
+        ("link-nats-reset", "nats-kill-all"),
+        (
+            Edit(
+                "app/publisher.py",
+                "        rest = await self._read_back(waiting, error)\n        if isinstance(",
+                "        rest = waiting[tried:]\n        if isinstance(",
+            ),
+        ),
+    ),
+    Mutant(
+        "skip the fence",
+        ("zombie",),
+        (
+            Edit(
+                "app/adapters/jetstream.py",
+                "return frames.fence(self._name, sequence, None if self._exclusive else self._space)",
+                'return ""',
+            ),
+        ),
+    ),
+    Mutant(
+        "checkpoint before the acknowledgement",
+        ("link-nats-cut", "nats-freeze-all"),
+        (
+            Edit(
+                "app/relay.py",
+                "            if encoded.changes:\n                await self._publisher.publish(",
+                "            if encoded.changes:\n"
+                "                early = replace(self._publisher.reached, token=encoded.position)\n"
+                "                self._checkpointer.note(self._checkpoint(early))\n"
+                "                await self._publisher.publish(",
+            ),
+        ),
+    ),
+    Mutant(
+        "resend blindly on a time-out",
+        ("link-nats-only-up",),
+        (
+            Edit(
+                "app/adapters/jetstream.py",
+                "    async def publish(self, changes: Sequence[Change], fence: int) -> int:\n",
+                "    async def publish(self, changes: Sequence[Change], fence: int) -> int:\n"
+                "        try:\n"
+                "            return await self._publish(changes, fence)\n"
+                "        except OutcomeUnknown as error:\n"
+                "            if type(error) is not OutcomeUnknown:\n"
+                "                raise\n"
+                "        self._blind = True\n"
+                "        try:\n"
+                "            return await self._publish(changes, fence)\n"
+                "        finally:\n"
+                "            self._blind = False\n"
+                "\n"
+                "    _blind = False\n"
+                "\n"
+                "    async def _publish(self, changes: Sequence[Change], fence: int) -> int:\n",
+            ),
+            Edit(
+                "app/adapters/jetstream.py",
+                "return frames.fence(self._name, sequence, None if self._exclusive else self._space)",
+                "space = None if self._exclusive else self._space\n"
+                '        return "" if self._blind else frames.fence(self._name, sequence, space)',
+            ),
+        ),
+    ),
+    Mutant(
+        "resume from the checkpoint alone",
+        ("service-kill-all", "service-kill"),
+        (
+            Edit(
+                "app/domain/position.py",
+                "    own = tail.own.id.position if tail.own is not None and tail.own.id.epoch == epoch else None\n"
+                "    latest = last_known(",
+                "    own = None\n    latest = last_known(",
+            ),
+        ),
+    ),
+)
+UNCHANGED = Mutant("none", tuple(dict.fromkeys(fault for mutant in MUTANTS for fault in mutant.faults)), ())
+
+
+def copy(folder: Path) -> None:
+    """Copy what a run needs."""
+    for name in ("app", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def mutate(folder: Path, mutant: Mutant) -> None:
+    """Apply a mutant's edits to a copy. Raises ValueError where one does not fit any more."""
+    for edit in mutant.edits:
+        path = folder / edit.file
+        text = path.read_text()
+        if text.count(edit.before) != 1:
+            raise ValueError(f"{mutant.name}: {edit.file} does not hold this once any more:\n{edit.before}")
+        path.write_text(text.replace(edit.before, edit.after))
+
+
+def judge(mutant: Mutant, seed: int) -> tuple[bool, bool, str]:
+    """Run a mutant. Returns whether the run was right, whether the streams were wrong, and what was found."""
+    with tempfile.TemporaryDirectory(prefix="changewire-mutant-") as name:
+        folder = Path(name)
+        copy(folder)
+        mutate(folder, mutant)
+        found = folder / "found.json"
+        arguments = ["--seed", str(seed), "--only", ",".join(mutant.faults), "--json", str(found)]
+        command = [sys.executable, "-m", "tests.faults", *arguments, "--patience", str(PATIENCE_SECONDS)]
+        environment = {**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(folder)}
+        said = folder / "said.log"
+        with said.open("wb") as log:
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+            try:
+                code = process.wait(RUN_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()  # its servers and services die with it
+                code = process.wait()
+        if not found.exists():
+            return False, False, f"ended with {code} and no result:\n{said.read_text()[-2000:]}"
+        document = json.loads(found.read_text())
+    totals = {kind: sum(verdict["wrong"][kind] for verdict in document["verdicts"]) for kind in KINDS}
+    wrong = ", ".join(f"{total:,} {kind}" for kind, total in totals.items() if total)
+    return code == 0, bool(wrong), wrong or "; ".join(document["problems"])[:500] or "nothing"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run all, and return 0 where every mutant was caught and the unchanged copy was right."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.mutants", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", metavar="TEXT", default="", help="those whose name holds this")
+    given = parser.parse_args(argv)
+    missed = 0
+    for mutant in (UNCHANGED, *MUTANTS):
+        if given.only not in mutant.name:
+            continue
+        right, wrong, found = judge(mutant, given.seed)
+        if mutant is UNCHANGED:
+            good, said = right, "right" if right else "WRONG"
+        else:
+            good, said = wrong, "caught" if wrong else "NOT CAUGHT"
+        missed += not good
+        print(f"{mutant.name:<38} under {', '.join(mutant.faults)}: {said} ({found})", flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
