@@ -9,6 +9,7 @@ onto the stream for certain in `publisher.py`.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -16,16 +17,21 @@ import structlog
 
 from app.checkpointer import Checkpointer
 from app.domain.errors import (
+    ChangewireError,
+    EventNotEncodable,
     HistoryLost,
     MessageTooLarge,
     PermanentError,
+    RegistryError,
     SourceUnavailable,
     Stale,
     StoreUnavailable,
+    Unavailable,
 )
 from app.domain.events import Change
 from app.domain.gap import OPERATION as GAP
 from app.domain.gap import Gap, history_gap, moment
+from app.domain.letters import NOT_ENCODABLE, OVERSIZE, Unpublishable
 from app.domain.position import (
     Checkpoint,
     GoOn,
@@ -43,9 +49,10 @@ from app.domain.position import (
 from app.domain.tokens import id_suffix
 from app.domain.watcher import Start, Watcher
 from app.doubts import Doubts
-from app.ports import ChangeSource, CheckpointStore, EventSink, Observer, SourceBatch
+from app.ports import ChangeSource, CheckpointStore, DeadLetters, EventSink, Observer, SourceBatch
 from app.progress import Progress
 from app.publisher import Publisher, is_displaced
+from app.replays import Replay, Replays
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +60,9 @@ T = TypeVar("T")
 
 YIELD_BYTES = 256 * 1024
 """How much is encoded before other tasks get their turn."""
+
+_LEAST_POINTER = 2
+"""The bytes of an empty object: the least that a pointer's body takes."""
 
 _FALLBACKS = {
     "window": "atomic publish is not to be had here (server older than 2.12, or a stream that may not be changed): "
@@ -65,10 +75,14 @@ _FALLBACKS = {
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How a raw event becomes a message: `encode(raw, id_suffix)`, and `reduce(raw)` for one that is too large."""
+    """How a raw event becomes a message: `encode(raw, id_suffix)`, and `reduce(raw, limit)` for one that is too large.
+
+    `identify(raw)` reads token, operation and the document's key of one that cannot be encoded.
+    """
 
     encode: Callable[[bytes, str], Change]
-    reduce: Callable[[bytes], bytes]
+    reduce: Callable[[bytes, int], bytes]
+    identify: Callable[[bytes], tuple[str, str, str | None]]
 
 
 @dataclass(slots=True)
@@ -76,6 +90,14 @@ class _Encoded:
     changes: list[Change]
     position: str
     read_at: float
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A dead letter whose replay waits until no batch is being published."""
+
+    sequence: int
+    done: asyncio.Future[Replay]
 
 
 class Relay:
@@ -87,6 +109,7 @@ class Relay:
         *,
         source: ChangeSource,
         sink: EventSink,
+        letters: DeadLetters,
         checkpoints: CheckpointStore,
         codec: Codec,
         observer: Observer,
@@ -108,16 +131,33 @@ class Relay:
         self._begin = begin
         self._clock = clock
         self._doubts = Doubts(watcher, sink, checkpoints, progress)
-        self._publisher = Publisher(watcher, sink, progress, self._doubts, observer, losses=losses, clock=clock)
+        self._letters = letters
+        self._publisher = Publisher(
+            watcher, sink, letters, progress, self._doubts, observer, losses=losses, clock=clock
+        )
+        self._replays = Replays(
+            watcher, sink=sink, letters=letters, publisher=self._publisher, codec=codec, progress=progress
+        )
         self._checkpointer = Checkpointer(checkpoints, observer, watcher=watcher.name, clock=clock)
         self._operations = frozenset(watcher.sink.operations)
-        self._queue: asyncio.Queue[_Encoded | None] = asyncio.Queue(maxsize=1)
+        self._queue: asyncio.Queue[_Encoded | _Turn | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore()
+        """One batch waits to be published, the next one to be put there."""
+        self._ended = False
         self._stopping = asyncio.Event()
         self._overtaken: HistoryLost | None = None
 
     def stop(self) -> None:
         """Ask for a drain: no further reads; what is read is published, acknowledged and checkpointed."""
         self._stopping.set()
+
+    async def replay(self, sequence: int) -> Replay:
+        """Publish a dead letter in its turn. Raises NotFound, Conflict, Unavailable."""
+        if self._ended:
+            raise Unavailable("the watcher is about to stop; nothing was published")
+        turn = _Turn(sequence, asyncio.get_running_loop().create_future())
+        self._queue.put_nowait(turn)
+        return await turn.done
 
     async def run(self, opened: Callable[[], None]) -> None:
         """Open, tell `opened`, and relay until stopped; returns only after a drain.
@@ -128,6 +168,7 @@ class Relay:
             opened()
             await self._relay(reached)
         finally:
+            self._end_turns()
             await self._source.close()
             await self._sink.close()
 
@@ -180,6 +221,8 @@ class Relay:
             self._publisher.begin(reached, decision.fence)
         else:
             reached = await self._leave_behind(gap, reached, decision.fence)
+        with suppress(ChangewireError):  # it is only shown
+            progress.dead_letters = await self._letters.count()
         progress.route = self._route
         progress.operation_time = max(progress.operation_time, operation_time)
         progress.publish_mode, progress.fence = sink.mode, "stream" if sink.exclusive else "subject"
@@ -256,7 +299,9 @@ class Relay:
                 batch = await (ahead or self._source.read())
                 ahead = self._read_ahead(batch)
                 self._progress.operation_time = batch.operation_time
-                await self._queue.put(await self._encode(batch, suffix, last))
+                encoded = await self._encode(batch, suffix, last)
+                await self._room.acquire()
+                self._queue.put_nowait(encoded)
                 last = batch.position
         except HistoryLost as error:
             self._overtaken = error  # raised once what was read is published: nobody can read that again
@@ -264,7 +309,7 @@ class Relay:
             if ahead is not None:
                 ahead.cancel()
                 await asyncio.gather(ahead, return_exceptions=True)
-        await self._queue.put(None)
+        self._queue.put_nowait(None)
 
     def _read_ahead(self, batch: SourceBatch) -> asyncio.Task[SourceBatch] | None:
         """Have the server look for the next batch while a large one is encoded; after a small one it would only be in
@@ -279,13 +324,18 @@ class Relay:
         changes: list[Change] = []
         unyielded = 0
         for raw in batch.events:
-            change = encode(raw, suffix)
+            try:
+                change = encode(raw, suffix)
+            except EventNotEncodable as error:
+                change = self._not_encodable(raw, error, batch.reduced)
+            if batch.reduced:
+                change = replace(change, headers=(("Changewire-Reduced", ", ".join(batch.reduced)),))
             if change.token <= last:
                 # The protocol rests on tokens that only grow; where they do not, stopping is the only right answer.
                 raise PermanentError(f"MongoDB delivered token {change.token} after {last}: the order cannot be kept")
             last = change.token
             if change.operation in operations:
-                changes.append(self._pointing(change, raw) if too_large(change) else change)
+                changes.append(self._pointing(change, raw, batch.reduced) if too_large(change) else change)
             unyielded += len(raw)
             if unyielded > YIELD_BYTES:
                 unyielded = 0
@@ -295,17 +345,54 @@ class Relay:
             self._observer.skipped(self._watcher.name, "operation", skipped)
         return _Encoded(changes, batch.position, read_at)
 
-    def _pointing(self, change: Change, raw: bytes) -> Change:
-        """Give a change whose message would be too large the small body that will point to the large one."""
-        if self._watcher.sink.oversize == "fail":
+    def _not_encodable(self, raw: bytes, error: EventNotEncodable, reduced: tuple[str, ...]) -> Change:
+        """Stand in for a change that has no message. Raises EventNotEncodable where not even its token can be read."""
+        token, operation, key = self._codec.identify(raw)
+        letter = Unpublishable(token, operation, NOT_ENCODABLE, str(error), raw, key, reduced)
+        return Change(token, operation, b"", 0.0, token, letter=letter)
+
+    def _pointing(self, change: Change, raw: bytes, reduced: tuple[str, ...]) -> Change:
+        """Give a change whose message would be too large the small body that will point to the large one, or make it a
+        dead letter."""
+        oversize, room = self._watcher.sink.oversize, self._sink.room(change)
+        size = f"its message of {len(change.body):,} bytes is more than the NATS server takes (max_payload)"
+        if oversize == "dead_letter":
+            _, _, key = self._codec.identify(raw)
+            letter = Unpublishable(change.token, change.operation, OVERSIZE, size, raw, key, reduced)
+            return replace(change, body=b"", letter=letter)
+        if oversize == "fail" or room < _LEAST_POINTER:
+            wish = "claim_check" if room >= _LEAST_POINTER else "dead_letter"
             raise MessageTooLarge(
-                f"the {change.operation} with token {change.token} makes a message of {len(change.body):,} bytes, more "
-                "than the NATS server takes (max_payload); raise that, or set sink.oversize to claim_check"
+                f"the {change.operation} with token {change.token} cannot be published: {size}; raise that, or set "
+                f"sink.oversize to {wish}"
             )
-        return replace(change, pointer=self._codec.reduce(raw))
+        return replace(change, pointer=self._codec.reduce(raw, room))
+
+    async def _take(self, turn: _Turn) -> None:
+        try:
+            done = await self._replays.replay(turn.sequence)
+        except RegistryError as error:
+            _fail(turn, error)
+        except BaseException as error:
+            _fail(turn, Unavailable(f"the watcher was interrupted; ask again: {error}"))
+            raise
+        else:
+            if not turn.done.done():
+                turn.done.set_result(done)
+
+    def _end_turns(self) -> None:
+        self._ended = True
+        while not self._queue.empty():
+            turn = self._queue.get_nowait()
+            if isinstance(turn, _Turn):
+                _fail(turn, Unavailable("the watcher has stopped; nothing was published"))
 
     async def _publish_and_checkpoint(self) -> None:
         while (encoded := await self._queue.get()) is not None:
+            if isinstance(encoded, _Turn):
+                await self._take(encoded)
+                continue
+            self._room.release()
             if encoded.changes:
                 await self._publisher.publish(encoded.changes, encoded.read_at)
             reached = self._publisher.reached
@@ -326,6 +413,12 @@ class Relay:
             updated_at=self._clock(),
             own=reached.own,
         )
+
+
+def _fail(turn: _Turn, error: Exception) -> None:
+    if not turn.done.done():
+        turn.done.set_exception(error)
+        turn.done.exception()  # read once: whoever asked may be gone
 
 
 async def unless_asked(work: Coroutine[Any, Any, T]) -> T:

@@ -1,9 +1,11 @@
 """What a watcher's run needs of the outside, handed around as one."""
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from app.domain.errors import ChangewireError, Conflict, Invalid, NotAuthorised, NotFound, Unavailable
 from app.ports import Mongo, Nats, Observer
 from app.relay import Codec
 
@@ -28,3 +30,16 @@ class World:
     observer: Observer
     clock: Callable[[], float] = time.time
     tuning: Tuning = Tuning()
+
+
+@asynccontextmanager
+async def servers_needed() -> AsyncIterator[None]:
+    """Turn a server's trouble into Unavailable, which says that nothing was changed."""
+    try:
+        yield
+    except (Invalid, NotFound, Conflict, Unavailable):
+        raise
+    except NotAuthorised as error:
+        raise Conflict(str(error)) from error
+    except ChangewireError as error:
+        raise Unavailable(str(error)) from error

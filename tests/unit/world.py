@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from app.codec import encode, reduced
+from app.codec import encode, identify, reduced
 from app.domain.errors import NotFound, Unavailable
 from app.domain.lifecycle import State
 from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
@@ -37,7 +37,7 @@ class Fakes:
         return World(
             mongo=self.mongo,
             nats=self.nats,
-            codec=Codec(encode, reduced),
+            codec=Codec(encode, reduced, identify),
             observer=self.observers[-1],
             tuning=Tuning(**tuning),
         )
