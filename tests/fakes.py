@@ -361,9 +361,10 @@ class FakeSink:
         stream = self._stream
         stream.arrive_late()
         after = [m for m in stream.messages if m.sequence > sequence and covers(self._watcher.space, m.subject)]
-        whole, moved = not after or after[0].sequence == sequence + 1, bool(after)
+        first_sequence = stream.messages[0].sequence if stream.messages else stream.last_sequence + 1
+        whole, moved = first_sequence <= sequence + 1, bool(after)
         if self.exclusive and stream.last_sequence > sequence:
-            whole, moved = whole and bool(after), True
+            whole, moved = bool(after) and after[0].sequence == sequence + 1, True
         if not after:
             return Following(stream.created, moved=moved, whole=whole)
         first = after[0]
