@@ -18,8 +18,8 @@ from app.adapters.nats_client import NatsOptions
 from app.adapters.nats_connection import NatsConnection
 from app.api import create_api
 from app.codec import encode, identify, reduced
+from app.encoder import Codec
 from app.registry import Registry
-from app.relay import Codec
 from app.settings import Settings
 from app.world import Tuning, World
 

@@ -18,10 +18,7 @@ import structlog
 from app.checkpointer import Checkpointer
 from app.domain.errors import (
     ChangewireError,
-    EventNotEncodable,
     HistoryLost,
-    MessageTooLarge,
-    PermanentError,
     RegistryError,
     SourceUnavailable,
     Stale,
@@ -31,7 +28,6 @@ from app.domain.errors import (
 from app.domain.events import Change
 from app.domain.gap import OPERATION as GAP
 from app.domain.gap import Gap, history_gap, moment
-from app.domain.letters import NOT_ENCODABLE, OVERSIZE, Unpublishable
 from app.domain.position import (
     Checkpoint,
     GoOn,
@@ -49,6 +45,7 @@ from app.domain.position import (
 from app.domain.tokens import id_suffix
 from app.domain.watcher import Start, Watcher
 from app.doubts import Doubts
+from app.encoder import YIELD_BYTES, Codec, Encoder
 from app.ports import ChangeSource, CheckpointStore, DeadLetters, EventSink, Observer, SourceBatch
 from app.progress import Progress
 from app.publisher import Publisher, is_displaced
@@ -58,12 +55,6 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-YIELD_BYTES = 256 * 1024
-"""How much is encoded before other tasks get their turn."""
-
-_LEAST_POINTER = 2
-"""The bytes of an empty object: the least that a pointer's body takes."""
-
 _FALLBACKS = {
     "window": "atomic publish is not to be had here (server older than 2.12, or a stream that may not be changed): "
     "messages are published one by one in a window, each fenced by the stream's sequence; the guarantee is the same",
@@ -71,18 +62,6 @@ _FALLBACKS = {
     "the stream is shared: messages are published and acknowledged one at a time; the guarantee is the same, the rate "
     "is not",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Codec:
-    """How a raw event becomes a message: `encode(raw, id_suffix)`, and `reduce(raw, limit)` for one that is too large.
-
-    `identify(raw)` reads token, operation and the document's key of one that cannot be encoded.
-    """
-
-    encode: Callable[[bytes, str], Change]
-    reduce: Callable[[bytes, int], bytes]
-    identify: Callable[[bytes], tuple[str, str, str | None]]
 
 
 @dataclass(slots=True)
@@ -124,7 +103,7 @@ class Relay:
         self._source = source
         self._sink = sink
         self._checkpoints = checkpoints
-        self._codec = codec
+        self._encoder = Encoder(watcher, codec, sink, progress, observer)
         self._observer = observer
         self._progress = progress
         self._new_start = new_start
@@ -139,7 +118,6 @@ class Relay:
             watcher, sink=sink, letters=letters, publisher=self._publisher, codec=codec, progress=progress
         )
         self._checkpointer = Checkpointer(checkpoints, observer, watcher=watcher.name, clock=clock)
-        self._operations = frozenset(watcher.sink.operations)
         self._queue: asyncio.Queue[_Encoded | _Turn | None] = asyncio.Queue()
         self._room = asyncio.Semaphore()
         """One batch waits to be published, the next one to be put there."""
@@ -299,9 +277,10 @@ class Relay:
                 batch = await (ahead or self._source.read())
                 ahead = self._read_ahead(batch)
                 self._progress.operation_time = batch.operation_time
-                encoded = await self._encode(batch, suffix, last)
+                read_at = time.perf_counter()
+                changes = await self._encoder.encode(batch, suffix, last)
                 await self._room.acquire()
-                self._queue.put_nowait(encoded)
+                self._queue.put_nowait(_Encoded(changes, batch.position, read_at))
                 last = batch.position
         except HistoryLost as error:
             self._overtaken = error  # raised once what was read is published: nobody can read that again
@@ -317,56 +296,6 @@ class Relay:
         if batch.size <= YIELD_BYTES or self._stopping.is_set():
             return None
         return asyncio.create_task(self._source.read(), name=f"ahead:{self._watcher.name}")
-
-    async def _encode(self, batch: SourceBatch, suffix: str, last: str) -> _Encoded:
-        read_at = time.perf_counter()
-        encode, operations, too_large = self._codec.encode, self._operations, self._sink.too_large
-        changes: list[Change] = []
-        unyielded = 0
-        for raw in batch.events:
-            try:
-                change = encode(raw, suffix)
-            except EventNotEncodable as error:
-                change = self._not_encodable(raw, error, batch.reduced)
-            if batch.reduced:
-                change = replace(change, headers=(("Changewire-Reduced", ", ".join(batch.reduced)),))
-            if change.token <= last:
-                # The protocol rests on tokens that only grow; where they do not, stopping is the only right answer.
-                raise PermanentError(f"MongoDB delivered token {change.token} after {last}: the order cannot be kept")
-            last = change.token
-            if change.operation in operations:
-                changes.append(self._pointing(change, raw, batch.reduced) if too_large(change) else change)
-            unyielded += len(raw)
-            if unyielded > YIELD_BYTES:
-                unyielded = 0
-                await asyncio.sleep(0)
-        if skipped := len(batch.events) - len(changes):
-            self._progress.skipped += skipped
-            self._observer.skipped(self._watcher.name, "operation", skipped)
-        return _Encoded(changes, batch.position, read_at)
-
-    def _not_encodable(self, raw: bytes, error: EventNotEncodable, reduced: tuple[str, ...]) -> Change:
-        """Stand in for a change that has no message. Raises EventNotEncodable where not even its token can be read."""
-        token, operation, key = self._codec.identify(raw)
-        letter = Unpublishable(token, operation, NOT_ENCODABLE, str(error), raw, key, reduced)
-        return Change(token, operation, b"", 0.0, token, letter=letter)
-
-    def _pointing(self, change: Change, raw: bytes, reduced: tuple[str, ...]) -> Change:
-        """Give a change whose message would be too large the small body that will point to the large one, or make it a
-        dead letter."""
-        oversize, room = self._watcher.sink.oversize, self._sink.room(change)
-        size = f"its message of {len(change.body):,} bytes is more than the NATS server takes (max_payload)"
-        if oversize == "dead_letter":
-            _, _, key = self._codec.identify(raw)
-            letter = Unpublishable(change.token, change.operation, OVERSIZE, size, raw, key, reduced)
-            return replace(change, body=b"", letter=letter)
-        if oversize == "fail" or room < _LEAST_POINTER:
-            wish = "claim_check" if room >= _LEAST_POINTER else "dead_letter"
-            raise MessageTooLarge(
-                f"the {change.operation} with token {change.token} cannot be published: {size}; raise that, or set "
-                f"sink.oversize to {wish}"
-            )
-        return replace(change, pointer=self._codec.reduce(raw, room))
 
     async def _take(self, turn: _Turn) -> None:
         try:

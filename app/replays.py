@@ -10,7 +10,6 @@ Not its business: when a replay's turn comes (`relay.py`), who asks for it (`let
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -27,12 +26,10 @@ from app.domain.events import Change
 from app.domain.letters import DeadLetter, Receipt, Replayed, judge
 from app.domain.tokens import MessageId
 from app.domain.watcher import Watcher
+from app.encoder import LEAST_POINTER, Codec
 from app.ports import DeadLetters, EventSink
 from app.progress import Progress
 from app.publisher import Publisher
-
-if TYPE_CHECKING:
-    from app.relay import Codec
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +53,7 @@ class Replays:
         sink: EventSink,
         letters: DeadLetters,
         publisher: Publisher,
-        codec: "Codec",
+        codec: Codec,
         progress: Progress,
     ) -> None:
         self._watcher = watcher
@@ -141,7 +138,7 @@ class Replays:
         if not self._sink.too_large(change):
             return change
         room = self._sink.room(change)
-        if sink.oversize != "claim_check" or room < 2:
+        if sink.oversize != "claim_check" or room < LEAST_POINTER:
             raise Conflict(
                 f"the change still cannot be published: its message of {len(change.body):,} bytes is more than the "
                 "NATS server takes (max_payload); raise that, or set sink.oversize to claim_check"

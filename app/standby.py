@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from app.domain.errors import EventNotEncodable, Stale
 from app.domain.position import Reached, check_searched
+from app.encoder import Codec
 from app.ports import ChangeSource, CheckpointStore, EventSink
 from app.progress import Progress
-from app.relay import Codec
 
 LOOK_SECONDS = 1.0
 

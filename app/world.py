@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from app.domain.errors import ChangewireError, Conflict, Invalid, NotAuthorised, NotFound, Unavailable
+from app.encoder import Codec
 from app.ports import Mongo, Nats, Observer
-from app.relay import Codec
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from app.codec import encode, identify, reduced
 from app.domain.errors import ChangewireError, PermanentError, PositionUndecidable, Stale
 from app.domain.watcher import Source, Watcher
+from app.encoder import Codec
 from app.progress import Progress
-from app.relay import Codec, Relay
+from app.relay import Relay
 from tests.fakes import (
     Deed,
     FakeBox,

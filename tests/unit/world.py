@@ -9,8 +9,8 @@ from app.codec import encode, identify, reduced
 from app.domain.errors import NotFound, Unavailable
 from app.domain.lifecycle import State
 from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
+from app.encoder import Codec
 from app.registry import Registry
-from app.relay import Codec
 from app.world import Tuning, World
 from tests.fakes import FakeMongo, FakeNats, FakeOplog, FakeStream, FakeWatchers, NullObserver
 
