@@ -72,18 +72,40 @@ def encode(raw: bytes | memoryview, id_suffix: str = "") -> Change:
     return Change(token, operation, b"%b" % body, _seconds(wall), token + id_suffix)
 
 
-def reduced(raw: bytes | memoryview) -> bytes:
+def identify(raw: bytes | memoryview) -> tuple[str, str, str | None]:
+    """Token, operation and the document's key (as JSON, where that can be read) of an event that cannot be encoded.
+
+    Reads no more of it than its outermost level. Raises EventNotEncodable where not even that can be read.
+    """
+    try:
+        event = RawBSONDocument(raw, _RAW_OPTIONS)
+        token, operation, key = event["_id"]["_data"], event["operationType"], event.get("documentKey")
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise EventNotEncodable(f"the event's resume token and operation cannot be read: {error}") from error
+    if type(token) is not str or type(operation) is not str:
+        raise EventNotEncodable("a change's resume token (_id._data) and operationType are texts; these are not")
+    try:
+        return token, operation, None if key is None else _dump_plain(_plain(key)).decode()
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - it may be the very part that cannot be read
+        return token, operation, None
+
+
+def reduced(raw: bytes | memoryview, limit: int = REDUCED_LIMIT) -> bytes:
     """The event without what makes events large, as relaxed Extended JSON: what a pointer message carries as its body.
 
     Left out are `fullDocument`, `fullDocumentBeforeChange`, `updateDescription.updatedFields` and, whatever its name,
-    every field that would take more than FIELD_LIMIT or bring the whole above REDUCED_LIMIT. What is left out is not
-    decoded.
+    every field that would take more than FIELD_LIMIT or bring the whole above `limit`, at least 2 bytes. What is left
+    out is not decoded.
 
     Raises EventNotEncodable where the bytes are not one BSON document.
     """
     try:
         kept: dict[str, Any] = {}
-        room = REDUCED_LIMIT - len(b"{}")
+        room = min(limit, REDUCED_LIMIT) - len(b"{}")
         for name, value in RawBSONDocument(raw, _RAW_OPTIONS).items():
             if name in _IMAGES:
                 continue

@@ -17,9 +17,9 @@ from app.adapters.mongo_client import MongoDeployment
 from app.adapters.nats_client import NatsOptions
 from app.adapters.nats_connection import NatsConnection
 from app.api import create_api
-from app.codec import encode, reduced
+from app.codec import encode, identify, reduced
+from app.encoder import Codec
 from app.registry import Registry
-from app.relay import Codec
 from app.settings import Settings
 from app.world import Tuning, World
 
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     world = World(
         mongo=mongo,
         nats=JetStream(connection),
-        codec=Codec(encode, reduced),
+        codec=Codec(encode, reduced, identify),
         observer=observer,
         tuning=Tuning(losses=settings.standby_losses, silence_seconds=settings.standby_silence_seconds),
     )

@@ -109,12 +109,13 @@ class Overview:
         )
 
     def observe_positions(self) -> None:
-        """Tell the observer every watcher's lag and headroom, as they are now; asked for by each scrape."""
+        """Tell the observer every watcher's lag, headroom and dead letters, as they are now; each scrape asks."""
         for name in self._supervisor.names():
             progress = self._supervisor[name].progress
             position = progress.reached.token if progress.reached else self._stored.get(name)
             seconds, headroom = self._distances(position, progress)
             self._world.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
+            self._world.observer.dead_letters(name, progress.dead_letters)
 
     def _distances(self, position: str | None, progress: Progress) -> tuple[float | None, float | None]:
         if position is None:

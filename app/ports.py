@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from app.domain.events import Change
 from app.domain.lag import Oplog
+from app.domain.letters import DeadLetter, Following, Receipt, Unpublishable
 from app.domain.lifecycle import State
 from app.domain.position import Checkpoint, OwnMessage, Tail
 from app.domain.watcher import Start, StoredWatcher, Watcher
@@ -31,6 +32,8 @@ class SourceBatch:
     position: str
     operation_time: int
     size: int
+    reduced: tuple[str, ...] = ()
+    """The fields that had to be left out of the only event, since with them MongoDB could not send it."""
 
 
 class ChangeSource(Protocol):
@@ -63,7 +66,9 @@ class ChangeSource(Protocol):
     async def read(self) -> SourceBatch:
         """Wait for events, for half a second at most, and return them, or an empty batch.
 
-        Survives drop, rename and invalidate (reads on with `startAfter`). Errors as `open`; after one, open again.
+        Survives drop, rename and invalidate (reads on with `startAfter`). An event of more than MongoDB can send comes
+        alone: put together from its parts where the server can split it, else without its large fields (`reduced`).
+        Errors as `open`, and EventTooLarge where not even that helps; after one, open again.
         Being cancelled leaves the source usable for `close` only."""
 
     async def close(self) -> None:
@@ -118,6 +123,14 @@ class EventSink(Protocol):
     def too_large(self, change: Change) -> bool:
         """Whether the server would refuse the message (body and headers count against its `max_payload`)."""
 
+    def room(self, change: Change) -> int:
+        """The bytes that are left for a pointer's body in the message that stands for this change; below 0: none."""
+
+    async def following(self, sequence: int) -> Following:
+        """Look at what comes after a sequence on the stream, asked of the leader.
+
+        Raises SinkUnavailable, StreamRefused, NotAuthorised."""
+
     async def claim_check(self, change: Change, pointer: bytes) -> Change:
         """Store the body in the object store, under the token's name, and return the change that points to it.
 
@@ -125,6 +138,38 @@ class EventSink(Protocol):
 
     async def close(self) -> None:
         """Release what the sink holds. Never raises."""
+
+
+class DeadLetters(Protocol):
+    """One watcher's dead letters, in a stream beside its own, which is made when the first one is stored.
+
+    Every method raises SinkUnavailable, StreamRefused (full, sealed, not made for letters) and NotAuthorised; only the
+    first two make the stream.
+    """
+
+    async def store(self, letter: Unpublishable, epoch: int) -> bool:
+        """Keep a letter, for certain once this returns; False where it was there already."""
+
+    async def keep_receipt(self, receipt: Receipt) -> bool:
+        """Keep a receipt, for certain once this returns; False where there is one for this token."""
+
+    async def page(self, after: int, limit: int) -> list[DeadLetter]:
+        """Return the letters after a sequence, oldest first, without their events."""
+
+    async def get(self, sequence: int) -> DeadLetter | None:
+        """Return one of this watcher's letters with its event, where that can be had."""
+
+    async def receipt(self, token: str) -> Receipt | None:
+        """Return the receipt of a change's replay."""
+
+    async def remove(self, letter: DeadLetter) -> bool:
+        """Delete a letter, and its event from the object store; False where it was gone."""
+
+    async def drop_receipt(self, receipt: Receipt) -> None:
+        """Delete a receipt; fine where it is gone."""
+
+    async def count(self) -> int:
+        """Return how many letters there are; 0 without the stream."""
 
 
 class CheckpointStore(Protocol):
@@ -247,6 +292,7 @@ class Observer(Protocol):
     def state(self, watcher: str, state: State) -> None: ...
     def restarted(self, watcher: str, reason: str) -> None: ...
     def position(self, watcher: str, *, lag_seconds: float | None, headroom_seconds: float | None) -> None: ...
+    def dead_letters(self, watcher: str, count: int | None) -> None: ...
     def checkpointed(self, watcher: str, at: float) -> None: ...
     def forget(self, watcher: str) -> None: ...
     def command_started(self, database: str, command: str) -> None: ...
@@ -289,6 +335,9 @@ class Nats(Protocol):
     async def check_sink(self, watcher: Watcher) -> None:
         """Look whether the stream can carry the watcher, changing nothing.
 
-        Raises Conflict (subjects do not cover, taken by another stream), Invalid, Unavailable."""
+        Raises Conflict (subjects do not cover, taken by another stream, no room for dead letters that are asked for),
+        Invalid, Unavailable."""
 
     def sink(self, watcher: Watcher) -> EventSink: ...
+
+    def letters(self, watcher: Watcher) -> DeadLetters: ...

@@ -54,6 +54,8 @@ class Progress:
     skipped: int = 0
     losses: int = 0
     """Races lost in a row to another writer."""
+    dead_letters: int | None = None
+    """How many there are, as far as is known."""
     publish_mode: str | None = None
     fence: str | None = None
     notes: dict[str, str] = field(default_factory=dict)

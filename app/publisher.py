@@ -14,11 +14,12 @@ import structlog
 from app.domain.errors import Fenced, FenceLost, OutcomeUnknown, SeenBefore, SinkUnavailable, Stale
 from app.domain.events import Change
 from app.domain.gap import OPERATION as GAP
+from app.domain.letters import Unpublishable
 from app.domain.position import GoOn, OwnMessage, Reached, Tail, decide_read_back, last_own, unseen
 from app.domain.tokens import parse_message_id
 from app.domain.watcher import Watcher
 from app.doubts import Doubts
-from app.ports import EventSink, Observer, Published
+from app.ports import DeadLetters, EventSink, Observer, Published
 from app.progress import Progress
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,7 @@ class Publisher:
         self,
         watcher: Watcher,
         sink: EventSink,
+        letters: DeadLetters,
         progress: Progress,
         doubts: Doubts,
         observer: Observer,
@@ -57,6 +59,7 @@ class Publisher:
     ) -> None:
         self._watcher = watcher
         self._sink = sink
+        self._letters = letters
         self._progress = progress
         self._doubts = doubts
         self._observer = observer
@@ -79,9 +82,15 @@ class Publisher:
         assert self._progress.reached is not None, "begin comes first"
         return self._progress.reached
 
+    @property
+    def fence(self) -> int:
+        """The sequence that the next publish expects."""
+        return self._fence
+
     async def publish(self, changes: Sequence[Change], read_at: float) -> None:
         """Put the changes on the stream, each once and in order, whoever else may be writing.
 
+        One that cannot be published is stored among the dead letters, when all before it is acknowledged.
         `read_at` is the perf_counter() at which they were read. Raises SinkUnavailable, StreamRefused, NotAuthorised,
         StoreUnavailable, PositionUndecidable, Stale, Fenced."""
         waiting = changes
@@ -90,6 +99,9 @@ class Publisher:
             waiting = self._not_there_yet(changes, self.reached.token)
         unknown = 0
         while waiting:
+            if waiting[0].letter is not None:
+                waiting = await self._set_aside(waiting, waiting[0].letter)
+                continue
             unit = await self._cut(waiting)
             began = time.perf_counter()
             try:
@@ -100,7 +112,7 @@ class Publisher:
                 unknown = 0 if len(rest) < len(waiting) else unknown + 1
                 if unknown >= MAX_UNKNOWN:
                     raise SinkUnavailable(f"{unknown} publishes in a row had no certain outcome: {error}") from error
-                waiting = rest
+                waiting = self._fitting(rest)
                 continue
             self._acknowledged(unit, sequence, began, read_at)
             waiting = waiting[len(unit) :]
@@ -124,11 +136,60 @@ class Publisher:
         self.begin(before, fence)
         self._acknowledged([marker], sequence, began, began)
 
+    async def refresh(self) -> None:
+        """Read the stream's end, and take its position and fence over. Raises as `publish`."""
+        await self._read_back((), None)
+
+    async def publish_out_of_turn(self, change: Change) -> int:
+        """Publish one message that does not move the position, and return its sequence. Raises as `EventSink.publish`.
+
+        After an unknown outcome `recover` comes next."""
+        began = time.perf_counter()
+        sequence = await self._sink.publish([change], self._fence)
+        self._acknowledged([change], sequence, began, began)
+        return sequence
+
+    async def recover(self, error: OutcomeUnknown) -> None:
+        """Find out where the stream stands. Raises as `publish`."""
+        await self._doubts.keep(error, self.reached.epoch)
+        await self._read_back((), error)
+
+    async def _set_aside(self, waiting: Sequence[Change], letter: Unpublishable) -> Sequence[Change]:
+        """Store the first change among the dead letters, and then move past it; return what is left.
+
+        Until the position behind it is stored, or a later change published, whoever opens the watcher comes here
+        again, and finds the letter there. A writer that was frozen looks first whether others have gone past it.
+        """
+        name, progress = self._watcher.name, self._progress
+        waiting = await self._read_back(waiting, None)
+        if not waiting or waiting[0].letter is not letter:
+            return waiting
+        new = await self._letters.store(letter, self.reached.epoch)
+        progress.reached = replace(self.reached, token=letter.token)
+        progress.skipped += 1
+        self._observer.skipped(name, letter.reason, 1)
+        if new:
+            progress.dead_letters = (progress.dead_letters or 0) + 1
+        log.warning(
+            "dead_letter", watcher=name, token=letter.token, operation=letter.operation, reason=letter.reason,
+            error=letter.error, bytes=len(letter.raw), new=new,
+        )  # fmt: skip
+        return waiting[1:]
+
+    def _fitting(self, rest: Sequence[Change]) -> Sequence[Change]:
+        """Return what is to be tried again. Raises SinkUnavailable where the server takes less than it did when the
+        changes were encoded: they are read again then, and those that are too large dealt with as such."""
+        if any(change.pointer is None and change.letter is None and self._sink.too_large(change) for change in rest):
+            raise SinkUnavailable("the NATS server takes smaller messages than before; the changes are read again")
+        return rest
+
     async def _cut(self, waiting: Sequence[Change]) -> Sequence[Change]:
         """Take as many changes from the front as one publish carries; bodies too large go to the object store."""
         unit: list[Change] = []
         size = 0
         for change in waiting[: self._at_once]:
+            if change.letter is not None:
+                break
             size += len(change.body if change.pointer is None else change.pointer) + HEADER_BYTES
             if unit and size > MAX_BYTES:
                 break
@@ -151,8 +212,10 @@ class Publisher:
             self._sent = max(self._sent, waiting[tried - 1].token)
         return rest
 
-    async def _read_back(self, waiting: Sequence[Change], error: OutcomeUnknown) -> Sequence[Change]:
-        """Read the stream's end, take its position and fence over, and return what is not there yet."""
+    async def _read_back(self, waiting: Sequence[Change], error: OutcomeUnknown | None) -> Sequence[Change]:
+        """Read the stream's end, take its position and fence over, and return what is not there yet.
+
+        `error` is what made that necessary, None for a look beforehand."""
         reached = self.reached
         tail = await self._sink.tail(since=reached.sequence or 0)
         await self._doubts.settle(reached.epoch)
@@ -162,7 +225,8 @@ class Publisher:
         self._fence = now.fence
         own = last_own(tail, reached.epoch, reached.own)
         self._progress.reached = replace(reached, token=now.token, sequence=tail.last_sequence, own=own)
-        log.info(
+        level = log.debug if error is None else log.info
+        level(
             "read_back", watcher=self._watcher.name, cause=type(error).__name__, error=str(error),
             there=len(waiting) - len(rest), rest=len(rest), fence=now.fence,
         )  # fmt: skip

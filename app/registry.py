@@ -16,7 +16,6 @@ from app.domain.errors import (
     ChangewireError,
     Conflict,
     Invalid,
-    NotAuthorised,
     NotFound,
     Unavailable,
 )
@@ -25,12 +24,14 @@ from app.domain.overlap import refuse_overlap
 from app.domain.status import Health, Lag, Status, TokenView, WatcherView
 from app.domain.watcher import CheckpointPlace, Start, StoredWatcher, Watcher, problems
 from app.file_watchers import FileWatchers
+from app.letter_desk import LetterDesk
 from app.monitor import Monitor
 from app.overview import Overview
 from app.ports import ALIVE_SECONDS, Check, WatcherStore
 from app.positions import Positions
 from app.roster import Roster
-from app.world import World
+from app.supervisor import WatcherTask
+from app.world import World, servers_needed
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +75,7 @@ class Registry:
         )
         self._supervisor = self._roster.supervisor
         self._overview = Overview(world, self._supervisor, self._monitor)
+        self.letters = LetterDesk(world, self._task)
         self._tasks: list[asyncio.Task[None]] = []
 
     # Life
@@ -115,7 +117,7 @@ class Registry:
     async def token(self, name: str) -> TokenView:
         """Return the stored position. Raises NotFound, Unavailable."""
         await self._known(name)
-        async with _servers_needed():
+        async with servers_needed():
             return await self._positions.view(self._supervisor[name].stored.watcher)
 
     def ready(self) -> str | None:
@@ -133,13 +135,13 @@ class Registry:
     async def lag(self, name: str) -> Lag:
         """Return how far a watcher is behind. Raises NotFound, Unavailable."""
         await self._known(name)
-        async with _servers_needed():
+        async with servers_needed():
             return await self._overview.lag(name)
 
     async def lags(self) -> dict[str, Lag]:
         """Return every watcher's lag, by name. Raises Unavailable."""
         await self._roster.loaded()
-        async with _servers_needed():
+        async with servers_needed():
             return {name: await self._overview.lag(name) for name in self._supervisor.names()}
 
     async def health(self) -> Health:
@@ -316,7 +318,7 @@ class Registry:
     async def _change(self, name: str) -> AsyncIterator[None]:
         """One change of a watcher at a time, on what the store holds now; a server's trouble is told as Unavailable."""
         await self._roster.loaded()  # outside the lock, which loading takes too
-        async with self._roster.lock(name), _servers_needed():
+        async with self._roster.lock(name), servers_needed():
             if not self._monitor.mongo.up:  # known, so that nobody waits for a time-out to hear it
                 raise Unavailable(f"{self._monitor.mongo.reason}; nothing was changed")
             if self._roster.load_problem is not None:
@@ -356,22 +358,13 @@ class Registry:
         if name not in self._supervisor:
             raise NotFound(f"there is no watcher {name}")
 
+    async def _task(self, name: str) -> WatcherTask:
+        await self._known(name)
+        return self._supervisor[name]
+
     def _view(self, name: str) -> WatcherView:
         task = self._supervisor[name]
         return WatcherView(task.stored, task.status())
-
-
-@asynccontextmanager
-async def _servers_needed() -> AsyncIterator[None]:
-    """Turn a server's trouble into the registry's Unavailable, which says that nothing was changed."""
-    try:
-        yield
-    except (Invalid, NotFound, Conflict, Unavailable):
-        raise
-    except NotAuthorised as error:
-        raise Conflict(str(error)) from error
-    except ChangewireError as error:
-        raise Unavailable(str(error)) from error
 
 
 def _refuse_file(stored: StoredWatcher) -> None:

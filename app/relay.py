@@ -9,6 +9,7 @@ onto the stream for certain in `publisher.py`.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -17,12 +18,13 @@ import structlog
 from app.allowance import Allowance
 from app.checkpointer import Checkpointer
 from app.domain.errors import (
+    ChangewireError,
     HistoryLost,
-    MessageTooLarge,
-    PermanentError,
+    RegistryError,
     SourceUnavailable,
     Stale,
     StoreUnavailable,
+    Unavailable,
 )
 from app.domain.events import Change
 from app.domain.gap import OPERATION as GAP
@@ -44,16 +46,15 @@ from app.domain.position import (
 from app.domain.tokens import id_suffix
 from app.domain.watcher import Start, Watcher
 from app.doubts import Doubts
-from app.ports import ChangeSource, CheckpointStore, EventSink, Observer, SourceBatch
+from app.encoder import YIELD_BYTES, Codec, Encoder
+from app.ports import ChangeSource, CheckpointStore, DeadLetters, EventSink, Observer, SourceBatch
 from app.progress import Progress
 from app.publisher import Publisher, is_displaced
+from app.replays import Replay, Replays
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-YIELD_BYTES = 256 * 1024
-"""How much is encoded before other tasks get their turn."""
 
 _FALLBACKS = {
     "window": "atomic publish is not to be had here (server older than 2.12, or a stream that may not be changed): "
@@ -62,14 +63,6 @@ _FALLBACKS = {
     "the stream is shared: messages are published and acknowledged one at a time; the guarantee is the same, the rate "
     "is not",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Codec:
-    """How a raw event becomes a message: `encode(raw, id_suffix)`, and `reduce(raw)` for one that is too large."""
-
-    encode: Callable[[bytes, str], Change]
-    reduce: Callable[[bytes], bytes]
 
 
 @dataclass(slots=True)
@@ -81,6 +74,14 @@ class _Encoded:
     """The bytes read, which are held until all of it is on the stream."""
 
 
+@dataclass(slots=True)
+class _Turn:
+    """A dead letter whose replay waits until no batch is being published."""
+
+    sequence: int
+    done: asyncio.Future[Replay]
+
+
 class Relay:
     """One run of a watcher, from opening to stop or error. Use it once."""
 
@@ -90,6 +91,7 @@ class Relay:
         *,
         source: ChangeSource,
         sink: EventSink,
+        letters: DeadLetters,
         checkpoints: CheckpointStore,
         codec: Codec,
         observer: Observer,
@@ -105,24 +107,40 @@ class Relay:
         self._source = source
         self._sink = sink
         self._checkpoints = checkpoints
-        self._codec = codec
+        self._encoder = Encoder(watcher, codec, sink, progress, observer)
         self._observer = observer
         self._progress = progress
         self._new_start = new_start
         self._begin = begin
         self._clock = clock
         self._doubts = Doubts(watcher, sink, checkpoints, progress)
-        self._publisher = Publisher(watcher, sink, progress, self._doubts, observer, losses=losses, clock=clock)
+        self._letters = letters
+        self._publisher = Publisher(
+            watcher, sink, letters, progress, self._doubts, observer, losses=losses, clock=clock
+        )
+        self._replays = Replays(
+            watcher, sink=sink, letters=letters, publisher=self._publisher, codec=codec, progress=progress
+        )
         self._checkpointer = Checkpointer(checkpoints, observer, watcher=watcher.name, clock=clock)
-        self._operations = frozenset(watcher.sink.operations)
-        self._queue: asyncio.Queue[_Encoded | None] = asyncio.Queue(maxsize=1)
+        self._queue: asyncio.Queue[_Encoded | _Turn | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore()
+        """One batch waits to be published, the next one to be put there."""
         self._share = (allowance or Allowance()).share()
+        self._ended = False
         self._stopping = asyncio.Event()
         self._overtaken: HistoryLost | None = None
 
     def stop(self) -> None:
         """Ask for a drain: no further reads; what is read is published, acknowledged and checkpointed."""
         self._stopping.set()
+
+    async def replay(self, sequence: int) -> Replay:
+        """Publish a dead letter in its turn. Raises NotFound, Conflict, Unavailable."""
+        if self._ended:
+            raise Unavailable("the watcher is about to stop; nothing was published")
+        turn = _Turn(sequence, asyncio.get_running_loop().create_future())
+        self._queue.put_nowait(turn)
+        return await turn.done
 
     async def run(self, opened: Callable[[], None]) -> None:
         """Open, tell `opened`, and relay until stopped; returns only after a drain.
@@ -133,6 +151,7 @@ class Relay:
             opened()
             await self._relay(reached)
         finally:
+            self._end_turns()
             self._progress.caught_up = False
             self._share.give_all_back()
             await self._source.close()
@@ -187,6 +206,8 @@ class Relay:
             self._publisher.begin(reached, decision.fence)
         else:
             reached = await self._leave_behind(gap, reached, decision.fence)
+        with suppress(ChangewireError):  # it is only shown
+            progress.dead_letters = await self._letters.count()
         progress.route = self._route
         progress.operation_time = max(progress.operation_time, operation_time)
         progress.publish_mode, progress.fence = sink.mode, "stream" if sink.exclusive else "subject"
@@ -272,7 +293,10 @@ class Relay:
                 ahead = self._read_ahead(batch)
                 self._progress.operation_time = batch.operation_time
                 self._progress.caught_up = not batch.events
-                await self._queue.put(await self._encode(batch, suffix, last))
+                read_at = time.perf_counter()
+                changes = await self._encoder.encode(batch, suffix, last)
+                await self._room.acquire()
+                self._queue.put_nowait(_Encoded(changes, batch.position, read_at, batch.size))
                 last = batch.position
         except HistoryLost as error:
             self._overtaken = error  # raised once what was read is published: nobody can read that again
@@ -281,7 +305,7 @@ class Relay:
                 if task is not None:
                     task.cancel()
                     await asyncio.gather(task, return_exceptions=True)
-        await self._queue.put(None)
+        self._queue.put_nowait(None)
 
     def _read_ahead(self, batch: SourceBatch) -> asyncio.Task[SourceBatch] | None:
         """Have the server look for the next batch while a large one is encoded; after a small one it would only be in
@@ -293,39 +317,31 @@ class Relay:
     def _read(self) -> asyncio.Task[SourceBatch]:
         return asyncio.create_task(self._source.read(), name=f"batch:{self._watcher.name}")
 
-    async def _encode(self, batch: SourceBatch, suffix: str, last: str) -> _Encoded:
-        read_at = time.perf_counter()
-        encode, operations, too_large = self._codec.encode, self._operations, self._sink.too_large
-        changes: list[Change] = []
-        unyielded = 0
-        for raw in batch.events:
-            change = encode(raw, suffix)
-            if change.token <= last:
-                # The protocol rests on tokens that only grow; where they do not, stopping is the only right answer.
-                raise PermanentError(f"MongoDB delivered token {change.token} after {last}: the order cannot be kept")
-            last = change.token
-            if change.operation in operations:
-                changes.append(self._pointing(change, raw) if too_large(change) else change)
-            unyielded += len(raw)
-            if unyielded > YIELD_BYTES:
-                unyielded = 0
-                await asyncio.sleep(0)
-        if skipped := len(batch.events) - len(changes):
-            self._progress.skipped += skipped
-            self._observer.skipped(self._watcher.name, "operation", skipped)
-        return _Encoded(changes, batch.position, read_at, batch.size)
+    async def _take(self, turn: _Turn) -> None:
+        try:
+            done = await self._replays.replay(turn.sequence)
+        except RegistryError as error:
+            _fail(turn, error)
+        except BaseException as error:
+            _fail(turn, Unavailable(f"the watcher was interrupted; ask again: {error}"))
+            raise
+        else:
+            if not turn.done.done():
+                turn.done.set_result(done)
 
-    def _pointing(self, change: Change, raw: bytes) -> Change:
-        """Give a change whose message would be too large the small body that will point to the large one."""
-        if self._watcher.sink.oversize == "fail":
-            raise MessageTooLarge(
-                f"the {change.operation} with token {change.token} makes a message of {len(change.body):,} bytes, more "
-                "than the NATS server takes (max_payload); raise that, or set sink.oversize to claim_check"
-            )
-        return replace(change, pointer=self._codec.reduce(raw))
+    def _end_turns(self) -> None:
+        self._ended = True
+        while not self._queue.empty():
+            turn = self._queue.get_nowait()
+            if isinstance(turn, _Turn):
+                _fail(turn, Unavailable("the watcher has stopped; nothing was published"))
 
     async def _publish_and_checkpoint(self) -> None:
         while (encoded := await self._queue.get()) is not None:
+            if isinstance(encoded, _Turn):
+                await self._take(encoded)
+                continue
+            self._room.release()
             if encoded.changes:
                 await self._publisher.publish(encoded.changes, encoded.read_at)
             reached = self._publisher.reached
@@ -347,6 +363,12 @@ class Relay:
             updated_at=self._clock(),
             own=reached.own,
         )
+
+
+def _fail(turn: _Turn, error: Exception) -> None:
+    if not turn.done.done():
+        turn.done.set_exception(error)
+        turn.done.exception()  # read once: whoever asked may be gone
 
 
 async def unless_asked(work: Coroutine[Any, Any, T]) -> T:

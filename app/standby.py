@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from app.domain.errors import Stale
+from app.domain.errors import EventNotEncodable, Stale
 from app.domain.position import Reached, check_searched
+from app.encoder import Codec
 from app.ports import ChangeSource, CheckpointStore, EventSink
 from app.progress import Progress
-from app.relay import Codec
 
 LOOK_SECONDS = 1.0
 
@@ -37,7 +37,7 @@ class Standby:
         self._sink = sink
         self._checkpoints = checkpoints
         self._operations = operations
-        self._encode = codec.encode
+        self._codec = codec
         self._progress = progress
         self._silence = silence
         self._clock = clock
@@ -103,4 +103,10 @@ class Standby:
     async def _changes_wait(self) -> bool:
         batch = await self._source.read()
         self._progress.operation_time = batch.operation_time
-        return any(self._encode(raw, "").operation in self._operations for raw in batch.events)
+        return any(self._operation(raw) in self._operations for raw in batch.events)
+
+    def _operation(self, raw: bytes) -> str:
+        try:
+            return self._codec.encode(raw, "").operation
+        except EventNotEncodable:
+            return self._codec.identify(raw)[1]

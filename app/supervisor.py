@@ -12,13 +12,14 @@ from typing import Protocol
 import structlog
 
 from app.domain import backoff
-from app.domain.errors import ChangewireError, Fenced, HistoryLost, PermanentError, Stale
+from app.domain.errors import ChangewireError, Conflict, Fenced, HistoryLost, PermanentError, Stale
 from app.domain.lifecycle import Signal, State, move
 from app.domain.status import ErrorSeen, Status
 from app.domain.watcher import StoredWatcher
 from app.positions import Positions
 from app.progress import Progress
 from app.relay import Relay, unless_asked
+from app.replays import Replay
 from app.standby import Standby
 from app.world import World
 
@@ -110,6 +111,16 @@ class WatcherTask:
         self.progress.reached = None
         self.progress.checkpointed_at = None
 
+    async def replay(self, sequence: int) -> Replay:
+        """Publish a dead letter in its turn. Raises NotFound, Conflict where the watcher does not run, Unavailable."""
+        name, state, relay = self.stored.name, self._state, self._relay
+        if state is State.RUNNING and relay is not None:
+            return await relay.replay(sequence)
+        if state is State.FENCED:
+            raise Conflict(f"{name} is FENCED here: another instance publishes it, and replays too; ask that one")
+        why = f": {self._reason}" if self._reason else ""
+        raise Conflict(f"{name} is {state}, and only a RUNNING watcher replays{why}")
+
     # What there is to say
 
     @property
@@ -135,6 +146,7 @@ class WatcherTask:
             rate_60s=progress.rates.per_second(60, now),
             publish_mode=progress.publish_mode,
             fence=progress.fence,
+            dead_letters=progress.dead_letters,
             notes=tuple(progress.notes.values()),
         )
 
@@ -180,6 +192,7 @@ class WatcherTask:
             watcher,
             source=world.mongo.source(watcher),
             sink=world.nats.sink(watcher),
+            letters=world.nats.letters(watcher),
             checkpoints=world.mongo.checkpoints(watcher),
             codec=world.codec,
             observer=world.observer,

@@ -1,12 +1,14 @@
 """What a watcher's run needs of the outside, handed around as one."""
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from app.allowance import Allowance
+from app.domain.errors import ChangewireError, Conflict, Invalid, NotAuthorised, NotFound, Unavailable
+from app.encoder import Codec
 from app.ports import Mongo, Nats, Observer
-from app.relay import Codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +32,16 @@ class World:
     clock: Callable[[], float] = time.time
     tuning: Tuning = Tuning()
     allowance: Allowance = field(default_factory=Allowance)
+
+
+@asynccontextmanager
+async def servers_needed() -> AsyncIterator[None]:
+    """Turn a server's trouble into Unavailable, which says that nothing was changed."""
+    try:
+        yield
+    except (Invalid, NotFound, Conflict, Unavailable):
+        raise
+    except NotAuthorised as error:
+        raise Conflict(str(error)) from error
+    except ChangewireError as error:
+        raise Unavailable(str(error)) from error

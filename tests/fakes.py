@@ -29,6 +29,7 @@ from app.domain.errors import (
 )
 from app.domain.events import Change, namespace_of
 from app.domain.lag import Oplog
+from app.domain.letters import DeadLetter, Following, Receipt, Unpublishable
 from app.domain.lifecycle import State
 from app.domain.position import Checkpoint, OwnMessage, Tail
 from app.domain.subjects import covers
@@ -353,15 +354,129 @@ class FakeSink:
     def too_large(self, change: Change) -> bool:
         return len(change.body) > self._max_payload
 
+    def room(self, change: Change) -> int:
+        return self._max_payload
+
+    async def following(self, sequence: int) -> Following:
+        await asyncio.sleep(0)
+        stream = self._stream
+        stream.arrive_late()
+        after = [m for m in stream.messages if m.sequence > sequence and covers(self._watcher.space, m.subject)]
+        first_sequence = stream.messages[0].sequence if stream.messages else stream.last_sequence + 1
+        whole, moved = first_sequence <= sequence + 1, bool(after)
+        if self.exclusive and stream.last_sequence > sequence:
+            whole, moved = bool(after) and after[0].sequence == sequence + 1, True
+        if not after:
+            return Following(stream.created, moved=moved, whole=whole)
+        first = after[0]
+        return Following(stream.created, first.sequence, parse_message_id(first.change.id), True, moved, whole)
+
     async def claim_check(self, change: Change, pointer: bytes) -> Change:
         await asyncio.sleep(0)
         self._stream.objects[change.token] = change.body
         return replace(
-            change, body=pointer, pointer=None, headers=(("Changewire-Object", f"{self._stream.name}/{change.token}"),)
+            change,
+            body=pointer,
+            pointer=None,
+            headers=(*change.headers, ("Changewire-Object", f"{self._stream.name}/{change.token}")),
         )
 
     async def close(self) -> None:
         return
+
+
+@dataclass
+class FakeBox:
+    """A dead-letter stream. `faults` are raised, one per call that changes something; `lost` answers are not heard."""
+
+    letters: dict[int, tuple[str, DeadLetter]] = field(default_factory=dict)
+    """Watcher and letter, by sequence."""
+    receipts: dict[tuple[str, str], Receipt] = field(default_factory=dict)
+    sequence: int = 0
+    faults: deque[Exception | None] = field(default_factory=deque)
+    misfortune: Exception | None = None
+
+    def change(self) -> None:
+        self.reach()
+        if self.faults and (fault := self.faults.popleft()) is not None:
+            raise fault
+
+    def reach(self) -> None:
+        if self.misfortune is not None:
+            raise self.misfortune
+
+    def tokens(self) -> list[str]:
+        return [letter.token for _, letter in self.letters.values()]
+
+
+class FakeLetters:
+    """One watcher's letters in a `FakeBox`."""
+
+    def __init__(self, box: FakeBox, watcher: Watcher) -> None:
+        self._box = box
+        self._name = watcher.name
+
+    def _own(self) -> list[DeadLetter]:
+        return [letter for name, letter in self._box.letters.values() if name == self._name]
+
+    async def store(self, letter: Unpublishable, epoch: int) -> bool:
+        await asyncio.sleep(0)
+        self._box.change()
+        if any(there.token == letter.token for there in self._own()):
+            return False
+        self._box.sequence += 1
+        sequence = self._box.sequence
+        stored = DeadLetter(
+            sequence, letter.token, letter.operation, letter.reason, letter.error, 0.0, len(letter.raw), epoch,
+            key=letter.key, reduced=", ".join(letter.reduced) or None, raw=letter.raw,
+        )  # fmt: skip
+        self._box.letters[sequence] = self._name, stored
+        await asyncio.sleep(0)
+        return True
+
+    async def keep_receipt(self, receipt: Receipt) -> bool:
+        await asyncio.sleep(0)
+        self._box.change()
+        if (self._name, receipt.token) in self._box.receipts:
+            return False
+        self._box.sequence += 1
+        self._box.receipts[self._name, receipt.token] = replace(receipt, sequence=self._box.sequence)
+        await asyncio.sleep(0)
+        return True
+
+    async def page(self, after: int, limit: int) -> list[DeadLetter]:
+        await asyncio.sleep(0)
+        self._box.reach()
+        return [replace(letter, raw=None) for letter in self._own() if letter.sequence > after][:limit]
+
+    async def get(self, sequence: int) -> DeadLetter | None:
+        await asyncio.sleep(0)
+        self._box.reach()
+        return next((letter for letter in self._own() if letter.sequence == sequence), None)
+
+    async def receipt(self, token: str) -> Receipt | None:
+        await asyncio.sleep(0)
+        self._box.reach()
+        return self._box.receipts.get((self._name, token))
+
+    async def remove(self, letter: DeadLetter) -> bool:
+        await asyncio.sleep(0)
+        self._box.change()
+        there = self._box.letters.pop(letter.sequence, None) is not None
+        await asyncio.sleep(0)
+        return there
+
+    async def drop_receipt(self, receipt: Receipt) -> None:
+        await asyncio.sleep(0)
+        self._box.change()
+        there = self._box.receipts.get((self._name, receipt.token))
+        if there is not None and there.sequence == receipt.sequence:
+            del self._box.receipts[self._name, receipt.token]
+
+    async def count(self) -> int:
+        await asyncio.sleep(0)
+        self._box.reach()
+        return len(self._own())
 
 
 class FakeCheckpoints:
@@ -526,6 +641,7 @@ class NullObserver:
         self.states: list[State] = []
         self.restarts: list[str] = []
         self.checkpoints = 0
+        self.letters: dict[str, int | None] = {}
 
     def published(self, batch: Published) -> None:
         self.published_events += len(batch.changes)
@@ -542,6 +658,9 @@ class NullObserver:
         self.restarts.append(reason)
 
     def position(self, watcher: str, *, lag_seconds: float | None, headroom_seconds: float | None) -> None: ...
+
+    def dead_letters(self, watcher: str, count: int | None) -> None:
+        self.letters[watcher] = count
 
     def checkpointed(self, watcher: str, at: float) -> None:
         self.checkpoints += 1
@@ -595,6 +714,8 @@ class FakeNats:
 
     def __init__(self, *streams: FakeStream) -> None:
         self.streams = {stream.name: stream for stream in streams}
+        self.boxes: dict[str, FakeBox] = {}
+        self.max_payload = 1024 * 1024
         self.refusal: Exception | None = None
         self.up = True
 
@@ -608,4 +729,7 @@ class FakeNats:
 
     def sink(self, watcher: Watcher) -> FakeSink:
         stream = self.streams.setdefault(watcher.sink.stream, FakeStream(watcher.sink.stream, exists=False))
-        return FakeSink(stream, watcher)
+        return FakeSink(stream, watcher, self.max_payload)
+
+    def letters(self, watcher: Watcher) -> "FakeLetters":
+        return FakeLetters(self.boxes.setdefault(watcher.sink.stream, FakeBox()), watcher)

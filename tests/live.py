@@ -90,7 +90,9 @@ class Streams:
     async def api(self, endpoint: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Ask the JetStream API in raw JSON, since nats-py drops the settings it does not know."""
         payload = b"" if body is None else json.dumps(body).encode()
-        answer: dict[str, Any] = json.loads((await self.client.request(f"$JS.API.{endpoint}", payload)).data)
+        answer: dict[str, Any] = json.loads(
+            (await self.client.request(f"$JS.API.{endpoint}", payload, timeout=10)).data
+        )
         return answer
 
     async def create(self, name: str, **config: Any) -> None:

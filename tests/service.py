@@ -545,6 +545,12 @@ MOMENTS = (
     "after-publish",  # a batch is acknowledged, nothing has been done with that
     "before-checkpoint",  # about to be stored
     "after-checkpoint",
+    "before-letter",  # a change is about to be set aside
+    "after-letter",  # it is, and nothing has been done with that
+    "before-receipt",  # a dead letter is about to be replayed
+    "after-receipt",
+    "before-removal",  # it is replayed, and about to be removed
+    "after-removal",
 )
 
 
@@ -552,6 +558,7 @@ def spring(trap: Trap) -> None:
     """Patch the adapters of this process so that the trap springs."""
     from app.adapters.jetstream import JetStreamSink
     from app.adapters.mongo_store import MongoCheckpointStore
+    from app.adapters.nats_letters import JetStreamLetters
     from app.domain.errors import OutcomeUnknown, SinkUnavailable
 
     times = 0
@@ -607,6 +614,9 @@ def spring(trap: Trap) -> None:
 
     patch(MongoCheckpointStore, "create", ("before-first-position", "after-first-position"), around)
     patch(MongoCheckpointStore, "advance", ("before-checkpoint", "after-checkpoint"), around)
+    patch(JetStreamLetters, "store", ("before-letter", "after-letter"), around)
+    patch(JetStreamLetters, "keep_receipt", ("before-receipt", "after-receipt"), around)
+    patch(JetStreamLetters, "remove", ("before-removal", "after-removal"), around)
     patch(JetStreamSink, "publish", ("before-publish", "after-publish"), around)
     patch(JetStreamSink, "publish", ("publish-fails",), failing)
     patch(JetStreamSink, "publish", ("before-read-back",), unacknowledged)

@@ -28,6 +28,7 @@ import structlog
 from app.adapters import nats_frames as frames
 from app.adapters.nats_acks import Ack, BatchAnswer, WindowAnswers, overtaken, read_ack
 from app.adapters.nats_connection import Answer, ConnectionLost, Exchange, Forbidden, NatsConnection
+from app.adapters.nats_letters import JetStreamLetters
 from app.adapters.nats_lookback import look_back
 from app.adapters.nats_objects import ObjectStore, bucket_of
 from app.adapters.nats_streams import (
@@ -58,8 +59,10 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.events import Change
+from app.domain.letters import Following, name_of
 from app.domain.position import OwnMessage, Tail
 from app.domain.subjects import covers, stream_name_problem
+from app.domain.tokens import parse_message_id
 from app.domain.watcher import Watcher
 
 ACK_SECONDS = 5.0
@@ -115,10 +118,18 @@ class JetStream:
                     raise StreamUnsuitable(_SEALED.format(name))
                 # Whether the switch to atomic batches would work is not known without trying it.
                 assess(replace(stream, config={**stream.config, "allow_atomic": True}), watcher)
+            if watcher.sink.oversize == "dead_letter":
+                await self._check_letters(watcher)
         except StreamUnsuitable as error:
             raise Conflict(str(error)) from error
         except (SinkUnavailable, StreamRefused, NotAuthorised) as error:
             raise Unavailable(str(error)) from error
+
+    async def _check_letters(self, watcher: Watcher) -> None:
+        try:
+            await self.letters(watcher).check()
+        except ApiError as error:
+            raise translate(error, watcher.sink.stream) from error
 
     async def _try(self, watcher: Watcher) -> None:
         try:
@@ -134,6 +145,9 @@ class JetStream:
 
     def sink(self, watcher: Watcher) -> "JetStreamSink":
         return JetStreamSink(self._connection, watcher)
+
+    def letters(self, watcher: Watcher) -> JetStreamLetters:
+        return JetStreamLetters(self._connection, watcher)
 
 
 class JetStreamSink:
@@ -256,6 +270,29 @@ class JetStreamSink:
             return None
         return there.id == str(message.id) and covers(self._space, there.subject)
 
+    async def following(self, sequence: int) -> Following:
+        try:
+            stream = await self._api.info(self._name)
+            message = await self._api.next(self._name, self._space, sequence + 1)
+        except ApiError as error:
+            raise translate(error, self._name) from error
+        first, last = int(stream.state["first_seq"]), int(stream.state["last_seq"])
+        whole, moved = first <= sequence + 1 or last <= sequence, message is not None
+        if is_exclusive(stream, self._space) and last > sequence:  # so there was a message at the very next sequence
+            whole, moved = message is not None and message.sequence == sequence + 1, True
+        if message is None:
+            return Following(stream.created, moved=moved, whole=whole)
+        return Following(stream.created, message.sequence, parse_message_id(message.id), True, moved, whole)
+
+    def room(self, change: Change) -> int:
+        pointer = f"Changewire-Object: {bucket_of(self._name)}/{name_of(change.token)}\r\n"
+        return self._limit - self._overhead - frames.size(replace(change, body=b"")) - len(pointer.encode())
+
+    @property
+    def _limit(self) -> int:
+        limit = self._connection.max_payload
+        return limit if self._max_message is None else min(limit, self._max_message)
+
     def too_large(self, change: Change) -> bool:
         limit = self._connection.max_payload
         if self._max_message is not None and self._max_message < limit:
@@ -288,9 +325,9 @@ class JetStreamSink:
         return fence
 
     async def claim_check(self, change: Change, pointer: bytes) -> Change:
-        bucket = bucket_of(self._name)
-        await self._objects.store(bucket, change.token, change.body, replicas=self._replicas)
-        headers = (*change.headers, ("Changewire-Object", f"{bucket}/{change.token}"))
+        bucket, name = bucket_of(self._name), name_of(change.token)
+        await self._objects.store(bucket, name, change.body, replicas=self._replicas)
+        headers = (*change.headers, ("Changewire-Object", f"{bucket}/{name}"))
         return replace(change, body=pointer, pointer=None, headers=headers)
 
     async def close(self) -> None:

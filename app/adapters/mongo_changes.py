@@ -12,15 +12,17 @@ objects to (`mongo_trial.py`).
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pymongo
+import structlog
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo.errors import ConnectionFailure, NetworkTimeout, OperationFailure, PyMongoError
 
-from app.adapters import mongo_errors, mongo_pipeline
+from app.adapters import mongo_errors, mongo_large, mongo_pipeline
 from app.adapters.mongo_trial import RAW, Pin, Reach, StreamTrial, pinned
 from app.domain.errors import SourceRefused, SourceUnavailable
 from app.domain.tokens import cluster_time
@@ -41,6 +43,8 @@ AWAIT_MOST_MS: Final = 4_000
 What is watched moves on in the oplog that often, when nothing happens to it."""
 CLOSE_SECONDS: Final = 2.0
 
+log = structlog.get_logger(__name__)
+
 
 class MongoChangeSource:
     """`ChangeSource` over one collection. Holds a server session and a cursor from `open` to `close`."""
@@ -60,6 +64,10 @@ class MongoChangeSource:
         self._position = ""
         self._skip_to: str | None = None
         self._waiting: SourceBatch | None = None
+        self._singly = 0
+        """Events that are read one by one, since one among them is too large to be sent."""
+        self._splits = True
+        """Whether the server splits large events, as far as is known."""
         self._under_way: asyncio.Future[RawBSONDocument] | None = None
 
     @property
@@ -75,7 +83,7 @@ class MongoChangeSource:
     async def open(self, after: str) -> None:
         cluster_time(after)  # refuses what is not a token
         await self.close()
-        self._position, self._skip_to, self._pin = after, None, Pin()
+        self._position, self._skip_to, self._singly, self._pin = after, None, 0, Pin()
         client = self._reach.patient() if self._namespace in self._reach.slow else self._reach.client
         self._database = client[self._source.database]
         start = {"startAfter": {"_data": after}}
@@ -85,7 +93,7 @@ class MongoChangeSource:
         except PyMongoError as error:
             if self._unseen(error):
                 self._waiting = await self._begin_by_time(error)
-            else:
+            elif not _is_too_large(error):  # that one is for `read` to get over
                 raise await self._trial.explained(error, start) from error
 
     async def read(self) -> SourceBatch:
@@ -96,16 +104,12 @@ class MongoChangeSource:
             raise SourceUnavailable(f"the change stream of {self._namespace} is not open")
         start = {"startAfter": {"_data": self._position}}
         try:
-            if not self._cursor:  # an invalidate ended the stream; the collection may come back
-                return await self._begin(start)
-            get_more = {
-                "getMore": Int64(self._cursor),
-                "collection": self._source.collection,
-                "batchSize": self._ask_for,
-                "maxTimeMS": self._await_ms,
-            }
-            batch = self._take(await self._run(get_more), "nextBatch")
-            self._await_ms = AWAIT_MS if batch.events else min(2 * self._await_ms, AWAIT_MOST_MS)
+            try:
+                batch = await self._next(start)
+            except OperationFailure as error:
+                if not _is_too_large(error):
+                    raise
+                batch = await self._get_over()
         except PyMongoError as error:
             if self._unseen(error):
                 return await self._begin_by_time(error)
@@ -135,6 +139,104 @@ class MongoChangeSource:
         with contextlib.suppress(PyMongoError), pymongo.timeout(CLOSE_SECONDS):
             await session.end_session()
 
+    # The stream.
+
+    async def _next(self, start: Mapping[str, Any]) -> SourceBatch:
+        if not self._cursor:  # an invalidate ended the stream; the collection may come back
+            batch = await self._begin(start)
+        else:
+            batch = self._take(await self._run(self._get_more(1 if self._singly else self._ask_for)), "nextBatch")
+        self._singly = max(0, self._singly - len(batch.events)) if batch.events else 0
+        self._await_ms = AWAIT_MS if batch.events else min(2 * self._await_ms, AWAIT_MOST_MS)
+        return batch
+
+    def _get_more(self, size: int) -> dict[str, Any]:
+        return {
+            "getMore": Int64(self._cursor),
+            "collection": self._source.collection,
+            "batchSize": size,
+            "maxTimeMS": self._await_ms,
+        }
+
+    # An event that is too large to be sent.
+
+    def _start(self) -> dict[str, Any]:
+        """Where the event can be read again from, behind which the large one is."""
+        if self._skip_to is None:
+            return {"startAfter": {"_data": self._position}}
+        moment = cluster_time(self._skip_to)
+        return {"startAtOperationTime": Timestamp(moment.seconds, moment.increment)}
+
+    async def _get_over(self) -> SourceBatch:
+        """Read on though a batch could not be sent: what comes before the large event one by one, then that alone."""
+        self._cursor = 0  # the error has ended it
+        if not self._singly:
+            self._singly = self._batch_size
+            try:
+                return await self._begin(self._start())
+            except OperationFailure as error:
+                if not _is_too_large(error):
+                    raise
+        start = self._start()
+        for names in mongo_large.DROPS:
+            try:
+                batch = await self._without(start, names)
+            except OperationFailure as error:
+                if not _is_too_large(error) or names == mongo_large.DROPS[-1]:
+                    raise
+                continue
+            self._singly = 0
+            return batch
+        raise AssertionError
+
+    async def _without(self, start: Mapping[str, Any], names: Sequence[str]) -> SourceBatch:
+        """Read the next event without these fields, and put it together from its fragments where the server can."""
+        try:
+            batch = self._take(await self._run(self._command(start, {"$unset": list(names)}, size=1)), "firstBatch")
+            while self._cursor and not batch.events and self._skip_to is not None:
+                batch = self._take(await self._run(self._get_more(1)), "nextBatch")
+        finally:
+            await self._end_cursor()
+        if not batch.events:
+            return batch
+        (event,) = batch.events
+        whole = await self._whole(start, event) if self._splits else None
+        if whole is not None:
+            return replace(batch, events=[whole], size=len(whole))
+        lacks = mongo_large.left_out(event, self._source, names)
+        log.warning("event_reduced", namespace=self._namespace, token=batch.position, without=lacks)
+        return replace(batch, reduced=lacks)
+
+    async def _whole(self, start: Mapping[str, Any], reduced: bytes) -> bytes | None:
+        """Read the event after `start` in fragments; None where server or event does not let itself split."""
+        fragments: list[Mapping[str, Any]] = []
+        try:
+            reply, part = await self._run(self._command(start, mongo_large.SPLIT, size=1)), "firstBatch"
+            while True:
+                self._cursor = reply["cursor"]["id"]
+                for fragment in reply["cursor"][part]:
+                    fragments.append(fragment)
+                    left = mongo_large.fragments_left(fragment, len(fragments))
+                    if left is None:
+                        return None
+                    if not left:
+                        return mongo_large.put_together(fragments, reduced)
+                if not self._cursor or not (fragments or reply["cursor"][part]):
+                    return None
+                reply, part = await self._run(self._get_more(1)), "nextBatch"
+        except OperationFailure as error:
+            if mongo_errors.passing(error):
+                raise
+            self._splits = error.code != mongo_large.UNKNOWN_STAGE
+            return None
+        finally:
+            await self._end_cursor()
+
+    async def _end_cursor(self) -> None:
+        cursor, self._cursor = self._cursor, 0
+        if cursor and self._under_way is None:
+            await self._kill(cursor)
+
     async def _kill(self, cursor: int) -> None:
         """End a cursor, over a connection of its own; one that cannot be reached ends by itself."""
         before = pinned.set(self._pin)
@@ -144,28 +246,35 @@ class MongoChangeSource:
         finally:
             pinned.reset(before)
 
-    # The stream.
+    # Opening.
 
     async def _begin(self, start: Mapping[str, Any]) -> SourceBatch:
         """Open the cursor; the first batch comes with it at once, and so do most refusals."""
         position = self._position
-        command = {
-            "aggregate": self._source.collection,
-            "pipeline": [self._trial.stage(start), *self._trial.stages()],
-            "cursor": {"batchSize": self._ask_for},
-        }
+        command = self._command(start, size=1 if self._singly else self._ask_for)
         batch = self._take(await self._run(command), "firstBatch")
         if not self._cursor and not batch.events and batch.position == position:
             raise SourceUnavailable(f"MongoDB ends the change stream of {self._namespace} as soon as it is opened")
         return batch
 
+    def _command(self, start: Mapping[str, Any], *last: Mapping[str, Any], size: int) -> dict[str, Any]:
+        return {
+            "aggregate": self._source.collection,
+            "pipeline": [self._trial.stage(start), *self._trial.stages(), *last],
+            "cursor": {"batchSize": size},
+        }
+
     async def _begin_by_time(self, cause: PyMongoError) -> SourceBatch:
         """Open at the position's cluster time instead of its token, and skip what is not later than it."""
         self._skip_to = self._position
-        moment = cluster_time(self._position)
-        start = {"startAtOperationTime": Timestamp(moment.seconds, moment.increment)}
+        start = self._start()
         try:
-            return await self._begin(start)
+            try:
+                return await self._begin(start)
+            except OperationFailure as error:
+                if not _is_too_large(error):
+                    raise
+                return await self._get_over()
         except PyMongoError as error:
             raise await self._trial.explained(error, start) from cause
 
@@ -219,3 +328,7 @@ class MongoChangeSource:
         if later:
             self._skip_to = None  # tokens only grow
         return later
+
+
+def _is_too_large(error: PyMongoError) -> bool:
+    return isinstance(error, OperationFailure) and error.code == mongo_errors.EVENT_TOO_LARGE

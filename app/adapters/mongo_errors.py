@@ -35,6 +35,8 @@ TOKEN_NOT_FOUND: Final = 280
 """ChangeStreamFatalError: the token's event is not in what this stream sees; also an `_id` altered by the pipeline."""
 HISTORY_LOST: Final = frozenset({286, 136})
 """ChangeStreamHistoryLost; CappedPositionLost, which a live cursor gets without a label."""
+EVENT_TOO_LARGE: Final = 10334
+"""BSONObjectTooLarge: an event, with its documents, is larger than a reply can be."""
 NOT_AUTHORISED: Final = 13
 DATABASE_DIFFERS_IN_CASE: Final = 13297
 BAD_CREDENTIALS: Final = frozenset({11, 18, 8000})
@@ -131,11 +133,10 @@ def of_stream(error: PyMongoError, namespace: str) -> ChangewireError | None:
     if code == TOKEN_NOT_FOUND:
         altered = "modified by the pipeline" in words(error)
         return SourceRefused(f"{namespace}: {_ALTERED}. MongoDB says: {quiet_words(error)}") if altered else None
-    if code == 10334:
+    if code == EVENT_TOO_LARGE:
         return EventTooLarge(
-            f"an event of {namespace} exceeds the 16 MiB that MongoDB can send: leave fullDocument or "
-            f"fullDocumentBeforeChange out (full_document, full_document_before_change), or take the large fields out "
-            f"with a $project in the pipeline. MongoDB says: {quiet_words(error)}"
+            f"an event of {namespace} exceeds the 16 MiB that MongoDB can send, even without its documents: take the "
+            f"large fields out with a $project in the pipeline. MongoDB says: {quiet_words(error)}"
         )
     if code in _REFUSED:
         return SourceRefused(f"{namespace}: {_REFUSED[code]}. MongoDB says: {quiet_words(error)}")

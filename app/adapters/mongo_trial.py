@@ -199,7 +199,7 @@ class StreamTrial:
         except OperationFailure as error:
             if error.code in mongo_errors.HISTORY_LOST:
                 raise await self._history_lost(moment.time, error) from error
-            if error.code != mongo_errors.MAX_TIME_EXPIRED:
+            if error.code not in (mongo_errors.MAX_TIME_EXPIRED, mongo_errors.EVENT_TOO_LARGE):
                 raise
         return await self.probe(start)
 
@@ -213,7 +213,7 @@ class StreamTrial:
                 await self._probe_time(Timestamp(moment.seconds, moment.increment))
             elif error.code in mongo_errors.HISTORY_LOST:
                 raise await self._history_lost(moment.seconds, error) from error
-            elif error.code != mongo_errors.MAX_TIME_EXPIRED:
+            elif error.code not in (mongo_errors.MAX_TIME_EXPIRED, mongo_errors.EVENT_TOO_LARGE):
                 raise await self.explained(error, start) from error
         except PyMongoError as error:
             raise await self.explained(error, start) from error

@@ -7,7 +7,7 @@ chunks are handed out while the batch is being built, so that the server parses 
 Headers as in the NATS documentation (JetStream headers, ADR-50 for the batch). Pure: no I/O, no vendor.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from app.domain.events import Change
 
@@ -108,6 +108,22 @@ def _frame(change: Change, subject: str, reply: str, lines: str) -> tuple[bytes,
     length = len(head)
     where = f"{subject} {reply}" if reply else subject
     return f"HPUB {where} {length} {length + len(change.body)}\r\n".encode(), head, change.body, b"\r\n"
+
+
+def message(subject: str, reply: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
+    """Return the frame of a message that is no change."""
+    head = _head(headers)
+    return f"HPUB {subject} {reply} {len(head)} {len(head) + len(body)}\r\n".encode() + head + body + b"\r\n"
+
+
+def message_size(headers: Iterable[tuple[str, str]], body: bytes) -> int:
+    """Return what `max_payload` is compared to."""
+    return len(_head(headers)) + len(body)
+
+
+def _head(headers: Iterable[tuple[str, str]]) -> bytes:
+    lines = "".join(f"{name}: {value.translate(_LINE_BREAKS).strip()}\r\n" for name, value in headers)
+    return f"NATS/1.0\r\n{lines}\r\n".encode("utf-8", "replace")
 
 
 def read_headers(block: bytes) -> dict[str, str]:

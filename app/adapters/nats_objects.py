@@ -4,6 +4,7 @@ One bucket a stream, one object a change, named by the token. Storing is idempot
 digest is left alone, so that a consumer who reads it meanwhile is not disturbed by a retry.
 """
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -11,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 import nats.errors
 from nats.js.api import ObjectMeta, ObjectMetaOptions, ObjectStoreConfig
-from nats.js.errors import APIError, BucketNotFoundError, NotFoundError
+from nats.js.errors import APIError, BucketNotFoundError, DigestMismatchError, NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore as Bucket
 
 from app.adapters.nats_connection import NatsConnection
@@ -19,6 +20,8 @@ from app.domain.errors import SinkUnavailable, StreamRefused
 
 CHUNK_BYTES = 128 * 1024
 REQUEST_SECONDS = 5.0
+FETCH_SECONDS = 30.0
+_LONGEST_BUCKET = 255 - len("OBJ_")
 
 
 def bucket_of(stream: str) -> str:
@@ -33,6 +36,13 @@ def stream_of(bucket: str) -> str:
     """Return the stream that `bucket_of` made the bucket's name from."""
     plain = re.sub(r"__|_", lambda found: "_" if len(found.group()) == 2 else "%", bucket)
     return unquote_to_bytes(plain).decode()
+
+
+def bucket_problem(bucket: str) -> str | None:
+    """Say in a sentence why there can be no bucket of this name, or return None."""
+    if len(bucket) > _LONGEST_BUCKET:
+        return f"is too long for a bucket of the object store, which would be named {bucket[:40]}…"
+    return None
 
 
 def _escape(character: str) -> str:
@@ -58,6 +68,29 @@ class ObjectStore:
             await store.put(name, body, ObjectMeta(name=name, options=ObjectMetaOptions(max_chunk_size=chunk)))
         except (APIError, BucketNotFoundError) as error:
             raise StreamRefused(f"the object store {bucket} refuses the change {name}: {error}") from error
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise SinkUnavailable(f"the object store {bucket} cannot be reached: {error}") from error
+
+    async def fetch(self, bucket: str, name: str) -> bytes | None:
+        """Return an object, None where it is not there, or not whole. Raises SinkUnavailable."""
+        try:
+            stream = self._connection.client().jetstream(timeout=REQUEST_SECONDS)
+            async with asyncio.timeout(FETCH_SECONDS):
+                return (await (await stream.object_store(bucket)).get(name)).data or b""
+        except (BucketNotFoundError, NotFoundError, ObjectNotFoundError, DigestMismatchError):
+            return None
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise SinkUnavailable(f"the object store {bucket} cannot be reached: {error}") from error
+
+    async def delete(self, bucket: str, name: str) -> None:
+        """Delete an object, which need not exist. Raises SinkUnavailable, StreamRefused."""
+        try:
+            stream = self._connection.client().jetstream(timeout=REQUEST_SECONDS)
+            await (await stream.object_store(bucket)).delete(name)
+        except (BucketNotFoundError, NotFoundError, ObjectNotFoundError):
+            return
+        except APIError as error:
+            raise StreamRefused(f"the object store {bucket} refuses to delete {name}: {error}") from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise SinkUnavailable(f"the object store {bucket} cannot be reached: {error}") from error
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
-from app.api import problems, status, watchers
+from app.api import letters, problems, status, watchers
 from app.api.auth import Authority
 from app.registry import Registry
 from app.settings import Settings
@@ -25,6 +25,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 _TAGS = [
     {"name": "watchers", "description": "Add, change and remove watchers, pause and resume them."},
     {"name": "positions", "description": "Where a watcher is in the change stream, and moving it by hand."},
+    {"name": "dead letters", "description": "Changes that could not be published, and what to do with them."},
     {"name": "status", "description": "How watchers do and how far they are behind."},
     {"name": "probes", "description": "For load balancers, Kubernetes and Prometheus."},
 ]
@@ -68,6 +69,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         redoc_url=None,
     )
     app.include_router(watchers.router)
+    app.include_router(letters.router)
     app.include_router(status.router)
     problems.install(app)
 

@@ -4,20 +4,26 @@ Answers are made directly, not validated against the shapes on the way out (a te
 earlier version must never turn a GET into an error. Times are ISO 8601 in UTC, with milliseconds.
 """
 
-from collections.abc import Mapping
+import json
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.schemas import TIMESTAMP_EXAMPLE, TOKEN_EXAMPLE, WatcherShape
+from app.domain.letters import DeadLetter
 from app.domain.lifecycle import State
 from app.domain.status import Health, Lag, Status, TokenView, WatcherView
 from app.domain.watcher import to_document
 from app.logging import redact
+from app.replays import Replay
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=[TIMESTAMP_EXAMPLE])]
 
+SHOWN_BYTES = 1024 * 1024
+"""A larger event is not answered; the object store has it, or the dead-letter stream."""
 WELL = frozenset({State.RUNNING, State.PAUSED, State.FENCED})
 """The states in which a watcher does what it should: also standing by for another instance, or still when asked to."""
 
@@ -67,6 +73,8 @@ class StatusAnswer(Answer):
     """How a batch is published; null until the stream was reached."""
     fence: Literal["stream", "subject"] | None
     """`stream` where the stream is the watcher's alone; null until the stream was reached."""
+    dead_letters: int | None
+    """How many changes are set aside, as far as this instance knows; null until they were counted."""
     notes: list[str]
     """What is no error and a person should know, such as the reason for a fallback."""
 
@@ -107,6 +115,59 @@ class TokenAnswer(Answer):
     stream_sequence: int | None
     epoch: int
     updated_at: Time | None
+
+
+class LetterAnswer(Answer):
+    """A dead letter: a change that could not be published."""
+
+    sequence: int
+    """Its place in the dead-letter stream, by which it is named."""
+    token: Annotated[str, Field(examples=[TOKEN_EXAMPLE])]
+    operation: str
+    reason: str
+    """`not_encodable`: the event has no form as JSON. `oversize`: its message would be too large for the server."""
+    error: str
+    """The same in words."""
+    time: Time
+    """When it was set aside."""
+    bytes: int
+    """The event's size as BSON."""
+    in_object_store: bool
+    """Whether the event is in the object store, since no message can hold it."""
+    document_key: Any
+    """The key of the document that was changed; null where it is not known."""
+    reduced: list[str]
+    """The fields that the event lacks, since with them MongoDB could not send it."""
+
+
+class WholeLetterAnswer(LetterAnswer):
+    """A dead letter with its event."""
+
+    object: str | None
+    """Where in the object store the event is, as `<bucket>/<name>`."""
+    bson: str | None
+    """The event as BSON in Base64; null where it is larger than 1 MiB, or gone from the object store."""
+    event: Any
+    """The event as JSON; null where it cannot be written so, or is larger than 1 MiB."""
+
+
+class LettersAnswer(Answer):
+    """Dead letters, oldest first."""
+
+    total: int
+    """How many the watcher has."""
+    dead_letters: list[LetterAnswer]
+    after: int | None
+    """What to ask for next, as `after`; null where these were the last."""
+
+
+class ReplayAnswer(Answer):
+    """A dead letter that was published after all."""
+
+    token: Annotated[str, Field(examples=[TOKEN_EXAMPLE])]
+    stream_sequence: int
+    """Its message's place on the watcher's stream."""
+    message_id: str
 
 
 class ComponentAnswer(BaseModel):
@@ -163,6 +224,7 @@ def status(value: Status) -> dict[str, Any]:
         "rates": {"last_10s": round(value.rate_10s, 3), "last_60s": round(value.rate_60s, 3)},
         "publish_mode": value.publish_mode,
         "fence": value.fence,
+        "dead_letters": value.dead_letters,
         "notes": list(value.notes),
     }
 
@@ -191,6 +253,44 @@ def token(value: TokenView) -> dict[str, Any]:
         "epoch": value.epoch,
         "updated_at": moment(value.updated_at),
     }
+
+
+def letter(value: DeadLetter) -> dict[str, Any]:
+    return {
+        "sequence": value.sequence,
+        "token": value.token,
+        "operation": value.operation,
+        "reason": value.reason,
+        "error": said(value.error),
+        "time": moment(value.time),
+        "bytes": value.size,
+        "in_object_store": value.object is not None,
+        "document_key": None if value.key is None else json.loads(value.key),
+        "reduced": value.reduced.split(", ") if value.reduced else [],
+    }
+
+
+def whole_letter(value: DeadLetter, body: bytes | None) -> dict[str, Any]:
+    raw = value.raw if value.raw is not None and len(value.raw) <= SHOWN_BYTES else None
+    shown = body is not None and len(body) <= SHOWN_BYTES
+    return letter(value) | {
+        "object": value.object,
+        "bson": None if raw is None else b64encode(raw).decode(),
+        "event": json.loads(body) if body is not None and shown else None,
+    }
+
+
+def letters(total: int, found: Sequence[DeadLetter], limit: int) -> dict[str, Any]:
+    more = len(found) == limit
+    return {
+        "total": total,
+        "dead_letters": [letter(each) for each in found],
+        "after": found[-1].sequence if more else None,
+    }
+
+
+def replay(value: Replay) -> dict[str, Any]:
+    return {"token": value.token, "stream_sequence": value.sequence, "message_id": value.id}
 
 
 def service(value: Health) -> dict[str, Any]:

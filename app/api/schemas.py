@@ -21,6 +21,7 @@ from app.domain.watcher import (
     start_from_document,
 )
 
+MAX_SEQUENCE = 2**63 - 1
 MAX_DEPTH = 100
 """Levels of nesting that MongoDB takes in a document."""
 _INT64 = 2**63
@@ -151,9 +152,9 @@ class SinkShape(Shape):
         PUBLISHED
     )
     """The operations that are published."""
-    oversize: Literal["claim_check", "fail"] = "claim_check"
+    oversize: Literal["claim_check", "fail", "dead_letter"] = "claim_check"
     """What is done with a message larger than the server takes: `claim_check` puts the body into the object store and
-    publishes a pointer, `fail` stops the watcher."""
+    publishes a pointer, `fail` stops the watcher, `dead_letter` sets the change aside in the stream `<stream>-DLQ`."""
     replicas: Annotated[int, Field(ge=1, le=5)] = 1
     """Copies of the stream in a NATS cluster."""
     max_age_seconds: Annotated[float, Field(ge=0, le=9e9)] = 0
@@ -276,6 +277,15 @@ class Trial(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dry_run: bool = Field(default=False, description="Resolve and check everything, and change nothing.")
+
+
+class LetterPage(BaseModel):
+    """The query of `GET /watchers/{name}/dead-letters`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: int = Field(default=0, ge=0, le=MAX_SEQUENCE, description="Begin behind the one with this sequence.")
+    limit: int = Field(default=20, ge=1, le=100, description="The most that are answered.")
 
 
 class Removal(BaseModel):

@@ -13,7 +13,7 @@ settings.
 import argparse
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +140,7 @@ class _History:
             raise CommandError("--since lies in the future of MongoDB's clock", MISUSE)
         notes: list[str] = []
         bounds = await self._bounds(before, after, selection.undecidable, notes)
+        bounds = replace(bounds, letters=await self.streams.letters(watcher))
 
         async def difference(event: "Event", message: "StreamMessage") -> str | None:
             return await self._difference(event, message, selection.difference)
@@ -210,7 +211,7 @@ class _History:
                 return str(error)
         if not body:
             return "is no JSON object"
-        fields = differ(event.body, body)
+        fields = differ(event.body, body, message.reduced)
         return None if fields is None else f"differs in {fields}"
 
     async def _removed(self, sequence: int) -> bool:

@@ -14,9 +14,9 @@
     │   ├── NotAuthorised           the account may not do what the watcher needs
     │   ├── StreamUnsuitable        the stream cannot carry this watcher
     │   ├── PositionUndecidable     neither stream nor checkpoint tells how far the watcher came
-    │   ├── MessageTooLarge         over NATS's max_payload while `oversize` is `fail`
-    │   ├── EventNotEncodable       an event has no Extended JSON form
-    │   └── EventTooLarge           an event exceeds the 16 MiB that MongoDB can send
+    │   ├── MessageTooLarge         over NATS's max_payload while `oversize` is `fail`, or the pointer to it
+    │   ├── EventNotEncodable       an event has no Extended JSON form (a dead letter), and no token either
+    │   └── EventTooLarge           an event exceeds the 16 MiB that MongoDB can send, however reduced
     ├── OutcomeUnknown          the batch may or may not be stored: read back, never guess
     │   ├── FenceLost               another message is where this batch expected to be
     │   └── SeenBefore              the stream's duplicate window knows one of the ids

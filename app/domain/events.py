@@ -6,6 +6,8 @@ How it is made is the codec's business, where it goes is the relay's.
 import json
 from dataclasses import dataclass
 
+from app.domain.letters import Unpublishable
+
 
 @dataclass(slots=True)
 class Change:
@@ -28,6 +30,8 @@ class Change:
     """`Changewire-*` headers, name and value; mostly none."""
     pointer: bytes | None = None
     """Where the message would be too large for the server: the small body that will stand in its place."""
+    letter: Unpublishable | None = None
+    """Where there is no message to be made of it: what goes to the dead letters instead."""
 
 
 def namespace_of(body: bytes) -> str | None:

@@ -34,6 +34,8 @@ class Status:
     """`atomic`, `window` or `single`; None until the stream was reached."""
     fence: str | None = None
     """`stream` where the stream is the watcher's alone, else `subject`; None until the stream was reached."""
+    dead_letters: int | None = None
+    """None until they were counted; another instance may have set more aside since."""
     notes: tuple[str, ...] = ()
     """What is not an error and a person should know, such as the reason for a fallback."""
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from app.domain import subjects
 from app.domain.errors import FieldProblem
+from app.domain.letters import SUFFIX, letters_space
 from app.domain.lifecycle import Desired
 from app.domain.tokens import is_token
 
@@ -51,7 +52,7 @@ class Sink:
     stream: str = ""
     subject: str = "{stream}.{operation}"
     operations: tuple[str, ...] = PUBLISHED
-    oversize: Literal["claim_check", "fail"] = "claim_check"
+    oversize: Literal["claim_check", "fail", "dead_letter"] = "claim_check"
     replicas: int = 1
     max_age_seconds: float = 0
     max_bytes: int = -1
@@ -182,11 +183,15 @@ def problems(watcher: Watcher, *, state_database: str) -> list[FieldProblem]:
     wrong("checkpoint.collection", _collection_problem(checkpoint.collection))
     if source.namespace == checkpoint.namespace:
         wrong("checkpoint.collection", "is the watched collection itself; each checkpoint would be a change")
-    wrong("sink.stream", subjects.stream_name_problem(sink.stream))
+    wrong(
+        "sink.stream", subjects.stream_name_problem(sink.stream) or subjects.stream_name_problem(sink.stream + SUFFIX)
+    )
     template = subjects.template_problem(sink.subject)
     wrong("sink.subject", template)
     if template is None:
         wrong("sink.subject", subjects.subject_problem(watcher.subject("insert")))
+        if sink.oversize == "dead_letter" and subjects.overlap(watcher.space, letters_space(sink.stream)):
+            wrong("sink.subject", f"meets the subjects of its own dead letters, {letters_space(sink.stream)}")
     for operation in sink.operations:
         if operation not in OPERATIONS:
             wrong("sink.operations", f"knows no operation {operation!r}; there are {', '.join(OPERATIONS)}")

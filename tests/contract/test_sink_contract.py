@@ -20,6 +20,7 @@ from app.adapters.nats_frames import read_headers
 from app.adapters.nats_streams import StreamApi
 from app.domain.errors import FenceLost, OutcomeUnknown, SeenBefore, StreamRefused, StreamUnsuitable
 from app.domain.events import Change
+from app.domain.letters import Following
 from app.domain.position import OwnMessage
 from app.domain.tokens import MessageId
 from app.domain.watcher import Watcher, from_document
@@ -428,6 +429,38 @@ async def test_a_claim_check_leaves_a_pointer_and_may_be_repeated(place: Place, 
     assert value.endswith(f"/{large.token}")
     assert await place.objects() == 1
     assert await sink.publish([first, change(2)], await fence(sink)) == 2
+
+
+async def test_a_pointer_has_the_room_that_is_said(place: Place, sink: EventSink) -> None:
+    large = replace(change(1), body=b"x" * 3_000_000, headers=(("Changewire-Reduced", "fullDocument"),))
+    room = sink.room(large)
+    assert room > 1_000_000
+    pointer = await sink.claim_check(large, b"x" * room)
+    assert not sink.too_large(pointer)
+    assert [name for name, _ in pointer.headers] == ["Changewire-Reduced", "Changewire-Object"]
+    assert await sink.publish([pointer], await fence(sink)) == 1
+
+
+async def test_what_follows_a_sequence_is_the_next_message_of_the_watchers(
+    place: Place, sink: EventSink, stream: str
+) -> None:
+    created = (await sink.tail()).created
+    before = await fence(sink)
+    assert await sink.following(before) == Following(created)
+    replay = replace(change(1), id=str(MessageId(event_token(1), 0, event_token(9))))
+    await sink.publish([replay], before)
+    await sink.publish([change(2)], await fence(sink))
+    first = Following(created, 1, MessageId(event_token(1), 0, event_token(9)), there=True, moved=True)
+    assert await sink.following(before) == first
+    assert (await sink.following(1)).id == MessageId(event_token(2))
+    assert await sink.following(2) == Following(created)
+    await place.foreign(f"{stream}.insert")
+    foreign = await sink.following(2)
+    assert (foreign.id, foreign.there, foreign.moved, foreign.whole) == (None, True, True, True)
+    await place.purge()
+    gone = await sink.following(before)
+    assert (gone.id, gone.there, gone.whole) == (None, False, False)
+    assert (await sink.following(3)).whole
 
 
 async def test_closing_twice_is_harmless(sink: EventSink) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import bson
@@ -10,12 +11,14 @@ import pymongo
 import pytest
 import pytest_asyncio
 
+from app.adapters.mongo_changes import MongoChangeSource
 from app.adapters.mongo_client import MongoDeployment
 from app.domain.errors import SourceUnavailable, TokenRefused
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Source, Start, Watcher
 from app.ports import ChangeSource, SourceBatch
 from tests.fakes import FakeOplog, FakeSource
+from tests.splitting import Splitting
 
 BATCH = 3
 
@@ -54,12 +57,44 @@ class MongoWorld:
             self._collection.insert_one({"_id": key})
 
 
-@pytest_asyncio.fixture(params=["fake", "mongo"])
+class SplittingWorld(MongoWorld):
+    """A server that splits large events, on which every event is taken for one."""
+
+    def source(self) -> ChangeSource:
+        reach = replace(self.deployment._reach, client=Splitting(self.deployment._reach.client))  # type: ignore[arg-type]
+        return AlwaysLarge(self._watcher, reach, batch_size=BATCH)
+
+
+class AlwaysLarge(MongoChangeSource):
+    """Reads each event as if it could not be sent whole."""
+
+    async def _next(self, start: Mapping[str, Any]) -> SourceBatch:
+        batch = await super()._next(start)
+        if not batch.events:
+            return batch
+        await self._end_cursor()
+        self._position, self._singly = self._before, 1
+        return await self._get_over()
+
+    @property
+    def _before(self) -> str:
+        return self._noted
+
+    async def _begin(self, start: Mapping[str, Any]) -> SourceBatch:
+        self._noted = self._position
+        return await super()._begin(start)
+
+    async def _run(self, command: dict[str, Any]) -> Mapping[str, Any]:
+        self._noted = self._position
+        return await super()._run(command)
+
+
+@pytest_asyncio.fixture(params=["fake", "mongo", "splitting"])
 async def world(request: pytest.FixtureRequest, mongo_uri: str, database: str) -> AsyncIterator[World]:
     if request.param == "fake":
         yield FakeWorld()
         return
-    real = MongoWorld(mongo_uri, database)
+    real = (MongoWorld if request.param == "mongo" else SplittingWorld)(mongo_uri, database)
     yield real
     real.deployment.close()
     real.client.drop_database(database)

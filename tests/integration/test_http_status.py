@@ -64,7 +64,8 @@ async def test_status_tells_state_events_and_how_it_publishes(service: Live) -> 
     await until(lambda: service.checkpoint()[0].get("sequence") == 2)
     status = await service.get("/watchers/orders/status")
     assert set(status) == {
-        "state", "since", "reason", "last_error", "restarts", "events", "rates", "publish_mode", "fence", "notes",
+        "state", "since", "reason", "last_error", "restarts", "events", "rates", "publish_mode", "fence",
+        "dead_letters", "notes",
     }  # fmt: skip
     assert (status["state"], status["reason"], status["last_error"], status["restarts"]) == ("RUNNING", None, None, 0)
     assert (status["publish_mode"], status["fence"], status["notes"]) == ("atomic", "stream", [])

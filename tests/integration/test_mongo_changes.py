@@ -16,7 +16,6 @@ from pymongo.write_concern import WriteConcern
 from app.adapters import mongo_changes, mongo_trial
 from app.adapters.mongo_client import MongoDeployment
 from app.domain.errors import (
-    EventTooLarge,
     HistoryLost,
     Invalid,
     NotAuthorised,
@@ -545,16 +544,6 @@ async def test_images_are_switched_on_for_a_new_and_for_an_old_collection(bench:
         bench.database.create_collection("orders")
         await opened(source)
     await source.prepare()
-    await source.close()
-
-
-async def test_an_event_over_sixteen_megabytes_stops_with_what_to_do(bench: Bench) -> None:
-    source = bench.source(pre_and_post_images=True)
-    await opened(source)
-    bench.orders.insert_one({"_id": 1, "text": "x" * 9_000_000})
-    bench.orders.update_one({"_id": 1}, {"$set": {"n": 1}})
-    with pytest.raises(EventTooLarge, match="full_document"):
-        await read_until(source, lambda events: len(events) > 1)
     await source.close()
 
 

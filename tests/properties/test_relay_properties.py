@@ -12,12 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.codec import encode, reduced
+from app.codec import encode, identify, reduced
 from app.domain.errors import ChangewireError, PermanentError, PositionUndecidable, Stale
 from app.domain.watcher import Source, Watcher
+from app.encoder import Codec
 from app.progress import Progress
-from app.relay import Codec, Relay
-from tests.fakes import Deed, FakeCheckpoints, FakeOplog, FakeSink, FakeSource, FakeStream, NullObserver
+from app.relay import Relay
+from tests.fakes import (
+    Deed,
+    FakeBox,
+    FakeCheckpoints,
+    FakeLetters,
+    FakeOplog,
+    FakeSink,
+    FakeSource,
+    FakeStream,
+    NullObserver,
+)
 
 WATCHER = Watcher("orders", Source("shop", "orders")).with_defaults()
 DEEDS = st.lists(st.sampled_from(get_args(Deed)), max_size=30)
@@ -29,6 +40,7 @@ class Writer:
     def __init__(self, oplog: FakeOplog, stream: FakeStream, place: dict, batch: int, losses: int = 3) -> None:
         self.oplog, self.stream, self.place, self.batch, self.losses = oplog, stream, place, batch, losses
         self.progress = Progress()
+        self.box = FakeBox()
         self.opened = 0
 
     def relay(self) -> Relay:
@@ -36,8 +48,9 @@ class Writer:
             WATCHER,
             source=FakeSource(self.oplog, self.batch),
             sink=FakeSink(self.stream, WATCHER),
+            letters=FakeLetters(self.box, WATCHER),
             checkpoints=FakeCheckpoints(self.place),
-            codec=Codec(encode, reduced),
+            codec=Codec(encode, reduced, identify),
             observer=NullObserver(),
             progress=self.progress,
             losses=self.losses,

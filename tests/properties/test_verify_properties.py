@@ -10,7 +10,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.cli.verification import comparison
-from app.cli.verification.comparison import BETWEEN, GAP, OLDER, REMOVED, UNDECIDABLE, Bounds, Comparison, Event
+from app.cli.verification.comparison import (
+    BETWEEN,
+    GAP,
+    LETTERS,
+    OLDER,
+    REMOVED,
+    UNDECIDABLE,
+    Bounds,
+    Comparison,
+    Event,
+)
 from app.cli.verification.findings import KINDS, Findings
 
 
@@ -28,6 +38,8 @@ class FakeMessage:
     altered: bool = False
     operation: str = "insert"
     gap: str | None = None
+    replayed: bool = False
+    position: str = ""
 
     @property
     def token(self) -> str | None:
@@ -279,3 +291,50 @@ def test_more_missing_changes_than_are_remembered_are_counted(monkeypatch: pytes
     monkeypatch.setattr(comparison, "MISSING_REMEMBERED", 2)
     findings = compare(FakeHistory([1, 2, 3, 4, 5, 6]), numbered(1, 6))
     assert (findings.faults["lost"].total, len(findings.faults["lost"].first)) == (4, 2)
+
+
+def replay(sequence: int, moment: int, position: int, epoch: int = 0, *, altered: bool = False) -> FakeMessage:
+    return FakeMessage(sequence, moment, epoch, altered=altered, replayed=True, position=token(position))
+
+
+@given(st.sets(MOMENTS, min_size=3).map(sorted), st.data())
+def test_a_dead_letter_is_not_lost_and_its_replay_is_no_double(history: list[int], data: st.DataObject) -> None:
+    aside = data.draw(st.sets(st.sampled_from(history[:-1])).map(sorted))
+    again = data.draw(st.sets(st.sampled_from(aside)).map(sorted)) if aside else []
+    there = [moment for moment in history if moment not in aside]
+    end = data.draw(st.integers(0, len(there)))
+    messages = numbered(*there[:end])
+    position = there[end - 1] if end else 0
+    replayed = [moment for moment in again if moment <= position]
+    messages += [replay(end + index, moment, position) for index, moment in enumerate(replayed, 1)]
+    messages += numbered(*there[end:], first=end + len(replayed) + 1)
+    letters = {token(moment) for moment in aside if moment not in replayed}
+    findings = compare(FakeHistory(history), messages, Bounds(covered=True, letters=letters))
+    assert totals(findings) == {}
+    assert findings.compared == len(there) + len(replayed)
+    assert findings.skipped == ({LETTERS: len(letters)} if letters else {})
+    assert len(findings.notes) == len(replayed)
+
+
+def test_what_is_missing_before_a_replays_position_is_lost() -> None:
+    findings = compare(FakeHistory([1, 2, 3, 4, 6]), [*numbered(1), replay(2, 2, 5), *numbered(6, first=3)])
+    assert sorted(one.token or "" for one in findings.faults["lost"].first) == [token(3), token(4)]
+
+
+def test_a_replay_beside_its_change_or_another_replay_is_a_double() -> None:
+    for messages in (
+        [*numbered(1, 2, 3), replay(4, 2, 3)],
+        [*numbered(1, 3), replay(3, 2, 3), replay(4, 2, 3)],
+    ):
+        assert totals(compare(FakeHistory([1, 2, 3]), messages)) == {"doubled": 1}
+    assert totals(compare(FakeHistory([1, 2, 3]), [*numbered(1, 3), replay(3, 2, 3, altered=True)])) == {"altered": 1}
+    late = [*numbered(1, 3), *numbered(1, 2, 3, epoch=1, first=3), replay(6, 2, 3)]
+    assert totals(compare(FakeHistory([1, 2, 3]), late)) == {"reordered": 1}
+
+
+def test_a_replay_of_what_cannot_be_compared_is_passed_over() -> None:
+    findings = compare(FakeHistory([1, 2, 3]), [replay(1, 1, 2), *numbered(3, first=2)])
+    assert (totals(findings), findings.skipped) == ({}, {OLDER: 1})
+    bounds = Bounds(undecidable={"update"})
+    findings = compare(FakeHistory([1, 2, 3], operation="update"), [*numbered(1, 3), replay(3, 2, 3)], bounds)
+    assert totals(findings) == {}

@@ -5,11 +5,12 @@ import asyncio
 import pytest
 
 from app.allowance import Allowance
-from app.codec import encode, reduced
+from app.codec import encode, identify, reduced
 from app.domain.watcher import Source, Watcher
+from app.encoder import Codec
 from app.progress import Progress
-from app.relay import Codec, Relay
-from tests.fakes import FakeCheckpoints, FakeOplog, FakeSink, FakeSource, FakeStream, NullObserver
+from app.relay import Relay
+from tests.fakes import FakeBox, FakeCheckpoints, FakeLetters, FakeOplog, FakeSink, FakeSource, FakeStream, NullObserver
 from tests.unit.world import until
 
 WATCHER = Watcher("orders", Source("shop", "orders")).with_defaults()
@@ -82,8 +83,9 @@ async def test_while_nothing_is_published_no_more_is_read_than_the_allowance_and
     oplog, stream, allowance = FakeOplog(), FakeStream(), Allowance(total=limit)
     source, progress = FakeSource(oplog, 3, 0.01), Progress()
     relay = Relay(
-        WATCHER, source=source, sink=Held(stream, WATCHER), checkpoints=FakeCheckpoints({}),
-        codec=Codec(encode, reduced), observer=NullObserver(), progress=progress, allowance=allowance,
+        WATCHER, source=source, sink=Held(stream, WATCHER), letters=FakeLetters(FakeBox(), WATCHER),
+        checkpoints=FakeCheckpoints({}), codec=Codec(encode, reduced, identify),
+        observer=NullObserver(), progress=progress, allowance=allowance,
     )  # fmt: skip
     opened = asyncio.Event()
     running = asyncio.create_task(relay.run(opened.set))
@@ -108,8 +110,9 @@ async def test_a_run_that_ends_in_the_middle_gives_all_back() -> None:
     Held.open = asyncio.Event()
     oplog, stream, allowance = FakeOplog(), FakeStream(), Allowance()
     relay = Relay(
-        WATCHER, source=FakeSource(oplog, 3, 0.01), sink=Held(stream, WATCHER), checkpoints=FakeCheckpoints({}),
-        codec=Codec(encode, reduced), observer=NullObserver(), progress=Progress(), allowance=allowance,
+        WATCHER, source=FakeSource(oplog, 3, 0.01), sink=Held(stream, WATCHER), letters=FakeLetters(FakeBox(), WATCHER),
+        checkpoints=FakeCheckpoints({}), codec=Codec(encode, reduced, identify),
+        observer=NullObserver(), progress=Progress(), allowance=allowance,
     )  # fmt: skip
     opened = asyncio.Event()
     running = asyncio.create_task(relay.run(opened.set))

@@ -5,12 +5,12 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from app.codec import encode, reduced
+from app.codec import encode, identify, reduced
 from app.domain.errors import NotFound, Unavailable
 from app.domain.lifecycle import State
 from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
+from app.encoder import Codec
 from app.registry import Registry
-from app.relay import Codec
 from app.world import Tuning, World
 from tests.fakes import FakeMongo, FakeNats, FakeOplog, FakeStream, FakeWatchers, NullObserver
 
@@ -37,7 +37,7 @@ class Fakes:
         return World(
             mongo=self.mongo,
             nats=self.nats,
-            codec=Codec(encode, reduced),
+            codec=Codec(encode, reduced, identify),
             observer=self.observers[-1],
             tuning=Tuning(**tuning),
         )

@@ -21,6 +21,8 @@ RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
     unicode_decode_error_handler="replace",
 )
+UNREADABLE: Final = "changewireUnreadable"
+"""Marks an event that has no form as JSON."""
 _HISTORY: Final = frozenset(
     {"_id", "operationType", "clusterTime", "wallTime", "ns", "to", "documentKey", "updateDescription", "lsid"}
     | {"txnNumber", "collectionUUID", "operationDescription", "stateBeforeChange"}
@@ -74,9 +76,18 @@ class Selection:
         if self._before and _BEFORE.search(chosen_by):
             self.undecidable |= {"update", "replace", "delete"}
 
-    def difference(self, now: Mapping[str, Any], then: Mapping[str, Any]) -> str | None:
-        """Name the fields in which what was published differs from what MongoDB says now; None where none does."""
-        here, there = self._history_of(now), self._history_of(then)
+    def difference(
+        self, now: Mapping[str, Any], then: Mapping[str, Any], reduced: frozenset[str] = frozenset()
+    ) -> str | None:
+        """Name the fields in which what was published differs from what MongoDB says now; None where none does.
+
+        `reduced` are the fields that the message says to lack."""
+        if UNREADABLE in now:
+            return None
+        here, there = (
+            {name: value for name, value in self._history_of(event).items() if name not in reduced}
+            for event in (now, then)
+        )
         if text_of(here) == text_of(there):
             return None
         paths = list(_differing(here, there))

@@ -18,6 +18,9 @@ OLDER = "messages are older than what was compared with"
 BETWEEN = "changes lie between two epochs: the watcher may have been moved past them"
 REMOVED = "changes may have been removed from the stream, by its limits"
 GAP = "changes lie in a gap that the stream marks"
+LETTERS = "changes are dead letters"
+REPLAYED_REMEMBERED: Final = 1_000
+"""Of how many changes that are not in their place the body is remembered, to be compared with a replay's."""
 UNDECIDABLE = "changes are chosen by a document as it was then, which nobody can look up any more"
 
 
@@ -34,13 +37,16 @@ class Message(Protocol):
     """A message in the watcher's subjects; `token` is None where it is not the watcher's.
 
     `gap` is None but for a marker, behind which the watcher went on at `token`: what is after the position `gap` is
-    missing, and all of it where that is empty.
+    missing, and all of it where that is empty. `replayed` is set on a dead letter's replay, out of turn: `token` is its
+    change's then, and `position` how far the watcher had come.
     """
 
     sequence: int
     token: str | None
     epoch: int
     gap: str | None
+    replayed: bool
+    position: str
 
     @property
     def operation(self) -> str: ...
@@ -81,6 +87,8 @@ class Bounds:
     """Operations of which MongoDB cannot tell any more whether the watcher's pipeline chose them."""
     removes: bool = False
     """Whether the stream removes messages from its middle by itself."""
+    letters: Collection[str] = ()
+    """Changes that are set aside."""
 
 
 @dataclass(slots=True)
@@ -118,6 +126,9 @@ class Comparison:
         self._runs: list[_Run] = []
         self._missing: dict[tuple[int, str], Finding] = {}
         self._missing_more = 0
+        self._absent_events: dict[str, Event] = {}
+        self._replayed: set[tuple[int, str]] = set()
+        self._passed: set[str] = set()
 
     @property
     def begin(self) -> str:
@@ -132,25 +143,26 @@ class Comparison:
             findings.messages += 1
             if message.token is None:
                 findings.foreign += 1
+            elif message.replayed:
+                await self._take_replayed(message, message.token)
             else:
                 await self._take(message, message.token)
         await self._finish()
         for (epoch, token), finding in self._missing.items():
             # A later epoch that goes over it again is the one that counts; what it lacks it has reported itself.
-            if not any(run.epoch > epoch and run.low <= token <= run.high for run in self._runs):
+            if any(run.epoch > epoch and run.low <= token <= run.high for run in self._runs):
+                continue
+            if token in self._bounds.letters:
+                findings.skip(LETTERS)
+            elif not any((run.epoch, token) in self._replayed for run in self._runs):
                 findings.faults["lost"].add(finding)
         findings.faults["lost"].total += self._missing_more
         findings.epochs = [run.epoch for run in self._runs]
         return findings
 
     async def _take(self, message: Message, token: str) -> None:
-        last = self._bounds.last_epoch
-        epoch = message.epoch if last is None else min(message.epoch, last)
-        run = self._runs[-1] if self._runs else None
-        if run is None or epoch > run.epoch:
-            run = self._begin(epoch, token)
-        elif epoch < run.epoch:
-            self._fault("reordered", message, f"comes after epoch {run.epoch} has begun")
+        run = self._run_of(message, token)
+        if run is None:
             return
         if token <= run.high:
             self._behind(run, message, token)
@@ -165,6 +177,55 @@ class Comparison:
                 await self._ahead(run, message, token)
             run.high = token
         run.sequence = message.sequence
+
+    async def _take_replayed(self, message: Message, token: str) -> None:
+        """A change behind its place, on purpose: once in an epoch, and not beside one in its place.
+
+        Its id says how far the watcher had come, like those of all others: up to there nothing else may be missing."""
+        position = message.position
+        run = self._run_of(message, position)
+        if run is None:
+            return
+        if run.low == position and not run.high:
+            run.high = position  # it is the first message of its epoch: what was before it may be gone
+        if position >= self._floor and not run.ready:
+            await self._make_ready(run)
+        if position > run.high:
+            if run.ready:
+                await self._absent(run, f"{position}!", f"before #{message.sequence}")
+                self.reached = position
+            run.high = position
+        run.sequence = message.sequence
+        missing = self._missing.pop((run.epoch, token), None)
+        if missing is None:
+            if token in self._passed or token < max(run.low, self._floor):
+                self.findings.skip(OLDER if token < max(run.low, self._floor) else UNDECIDABLE)
+            else:
+                self._fault("doubled", message, "is a replay of what was there before")
+            return
+        self._replayed.add((run.epoch, token))
+        self.findings.notes.append(f"#{message.sequence} is the replay of a dead letter: {message}")
+        event = self._absent_events.pop(token, None)
+        if event is not None:
+            await self._compare(event, message)
+
+    async def _compare(self, event: Event, message: Message) -> None:
+        self.findings.compared += 1
+        difference = await self._difference(event, message)
+        if difference is not None:
+            self._fault("altered", message, difference)
+
+    def _run_of(self, message: Message, position: str) -> _Run | None:
+        """The run that a message belongs to; None, and a fault, where that is over."""
+        last = self._bounds.last_epoch
+        epoch = message.epoch if last is None else min(message.epoch, last)
+        run = self._runs[-1] if self._runs else None
+        if run is None or epoch > run.epoch:
+            return self._begin(epoch, position)
+        if epoch < run.epoch:
+            self._fault("reordered", message, f"comes after epoch {run.epoch} has begun")
+            return None
+        return run
 
     def _begin(self, epoch: int, token: str) -> _Run:
         low = "" if self._bounds.covered and not self._runs else token
@@ -194,10 +255,7 @@ class Comparison:
                 self._fault("unknown", message, "is not in MongoDB's history")
             return
         self._history.take()
-        self.findings.compared += 1
-        difference = await self._difference(event, message)
-        if difference is not None:
-            self._fault("altered", message, difference)
+        await self._compare(event, message)
 
     async def _over_gap(self, run: _Run, message: Message, token: str, reached: str) -> None:
         """Pass over what the stream says is missing; what was reached before has to be there."""
@@ -222,14 +280,16 @@ class Comparison:
                 continue  # the history was opened at a message that has been dealt with
             if not asked:
                 asked, removed = True, await self._removed(run.sequence)
-            if removed:
-                self.findings.skip(REMOVED)
-            elif event.operation in self._bounds.undecidable:
-                self.findings.skip(UNDECIDABLE)
+            if removed or event.operation in self._bounds.undecidable:
+                self.findings.skip(REMOVED if removed else UNDECIDABLE)
+                if len(self._passed) < MISSING_REMEMBERED:
+                    self._passed.add(event.token)
             elif len(self._missing) < MISSING_REMEMBERED:
                 place = f"after #{run.sequence}" if run.sequence else where
                 finding = Finding(event.token, f"{described(event.operation, event.body)}, {place}", run.epoch)
                 self._missing[run.epoch, event.token] = finding
+                if len(self._absent_events) < REPLAYED_REMEMBERED:
+                    self._absent_events[event.token] = event
             else:
                 self._missing_more += 1
         return event

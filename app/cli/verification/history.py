@@ -7,13 +7,14 @@ with the changes (`comparison.py`).
 from typing import Any, Final
 
 import pymongo
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.errors import OperationFailure
 
 from app.cli import CommandError
-from app.cli.verification.bodies import RAW, Selection, from_bson
+from app.cli.verification.bodies import RAW, UNREADABLE, Selection, from_bson
 from app.cli.verification.comparison import Event
 from app.cli.verification.state import CALL_SECONDS, Client
 from app.domain.tokens import ClusterTime, cluster_time
@@ -116,7 +117,7 @@ class WatchedHistory:
             if reached[:_TIME] > self._end or (raw is None and reached[:_TIME] == self._end):
                 self._ended = True
             elif raw is not None and raw["operationType"] in self._operations and reached >= self._start:
-                return Event(reached, raw["operationType"], from_bson(raw))
+                return Event(reached, raw["operationType"], _body(raw))
         return None
 
     async def _go_on_after_invalidate(self) -> None:
@@ -128,6 +129,14 @@ class WatchedHistory:
         with pymongo.timeout(CALL_SECONDS):
             await self._stream.close()
         await self._watch(start_after=token)
+
+
+def _body(raw: RawBSONDocument) -> dict[str, Any]:
+    """The event as JSON; of one that cannot be written so, what is certain of it."""
+    try:
+        return from_bson(raw)
+    except (BSONError, ValueError, RecursionError):
+        return {"operationType": raw["operationType"], UNREADABLE: True}
 
 
 def _lenient(mode: str | None) -> str | None:

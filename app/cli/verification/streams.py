@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import ssl
+from base64 import b64decode
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -22,6 +23,7 @@ from app.cli.verification.bodies import from_json
 from app.cli.verification.comparison import described
 from app.domain.gap import OPERATION as GAP
 from app.domain.gap import moment
+from app.domain.letters import letter_subject, letters_of
 from app.domain.tokens import is_token, parse_message_id
 from app.domain.watcher import Watcher
 from app.settings import Settings
@@ -47,11 +49,17 @@ class StreamMessage:
         with contextlib.suppress(ValueError):
             self.event = from_json(data)
         id_ = parse_message_id(headers.get("Nats-Msg-Id"))
-        # Out of turn and no gap's marker, or another collection's that had these subjects: no place in this order.
-        own = id_ is not None and id_.original in (None, GAP) and self._namespace in (None, watcher.source.namespace)
-        self.token = id_.position if own and id_ is not None else None
+        # Another collection's that had these subjects has no place in this order.
+        own = id_ is not None and self._namespace in (None, watcher.source.namespace)
+        original = id_.original if own and id_ is not None else None
+        self.replayed = original is not None and original != GAP and is_token(original)
+        self.token = id_.position if own and id_ is not None and (original in (None, GAP)) else None
+        if self.replayed:
+            self.token = original
+        self.position = id_.position if id_ is not None else ""
         self.epoch = id_.epoch if id_ is not None else 0
-        self.gap = self._gap if own and id_ is not None and id_.original == GAP else None
+        self.gap = self._gap if original == GAP else None
+        self.reduced = frozenset(name for name in headers.get("Changewire-Reduced", "").split(", ") if name)
 
     @property
     def _namespace(self) -> str | None:
@@ -196,6 +204,23 @@ class Streams:
         finally:
             with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, TimeoutError):
                 await jetstream.delete_consumer(stream, consumer.name)
+
+    async def letters(self, watcher: Watcher) -> set[str]:
+        """The tokens of the changes that the watcher has set aside."""
+        found: set[str] = set()
+        name, sequence = letters_of(watcher.sink.stream), 0
+        space = letter_subject(watcher.sink.stream, watcher.name, "*")
+        while True:
+            wanted = json.dumps({"seq": sequence + 1, "next_by_subj": space}).encode()
+            reply = await self._client.request(f"$JS.API.STREAM.MSG.GET.{name}", wanted, timeout=CALL_SECONDS)
+            message = json.loads(reply.data).get("message")
+            if message is None:
+                return found
+            sequence = int(message["seq"])
+            for line in b64decode(message.get("hdrs") or "").decode("utf-8", "replace").split("\r\n"):
+                header, _, value = line.partition(":")
+                if header == "Changewire-Token":
+                    found.add(value.strip())
 
     async def object(self, pointer: str) -> bytes:
         """The body that a claim check stands for, given as `<bucket>/<name>`. Raises ValueError where it is not to be

@@ -128,6 +128,9 @@ async def compare_writes(messages: AsyncIterable[Any], writes: list[Write], oper
         if write.seen == -1:
             findings.compared += 1
         write.seen = message.epoch
+        if message.replayed:
+            findings.notes.append(f"#{message.sequence} is the replay of a dead letter: {message}")
+            continue
         if index < document.next:
             _fault(findings, "reordered", message, f"{write} comes after a later one of its document")
         document.next = max(document.next, index + 1)

@@ -1,0 +1,96 @@
+"""A batch of raw events made into changes: messages, pointers to large ones, and what has to be set aside.
+
+Not its business: where events come from and changes go (`relay.py`), the bytes of a body (`codec.py`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from app.domain.errors import EventNotEncodable, MessageTooLarge, PermanentError
+from app.domain.events import Change
+from app.domain.letters import NOT_ENCODABLE, OVERSIZE, Unpublishable
+from app.domain.watcher import Watcher
+from app.ports import EventSink, Observer, SourceBatch
+from app.progress import Progress
+
+YIELD_BYTES = 256 * 1024
+"""How much is encoded before other tasks get their turn."""
+LEAST_POINTER = 2
+"""The bytes of an empty object: the least that a pointer's body takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How a raw event becomes a message: `encode(raw, id_suffix)`, and `reduce(raw, limit)` for one that is too large.
+
+    `identify(raw)` reads token, operation and the document's key of one that cannot be encoded.
+    """
+
+    encode: Callable[[bytes, str], Change]
+    reduce: Callable[[bytes, int], bytes]
+    identify: Callable[[bytes], tuple[str, str, str | None]]
+
+
+class Encoder:
+    """One relay's encoding."""
+
+    def __init__(self, watcher: Watcher, codec: Codec, sink: EventSink, progress: Progress, observer: Observer) -> None:
+        self._watcher = watcher
+        self._codec = codec
+        self._sink = sink
+        self._progress = progress
+        self._observer = observer
+        self._operations = frozenset(watcher.sink.operations)
+
+    async def encode(self, batch: SourceBatch, suffix: str, last: str) -> list[Change]:
+        """Return the changes of a batch that are to be published, in their order, all later than the token `last`.
+
+        `suffix` follows the token in their ids. Raises PermanentError, MessageTooLarge, EventNotEncodable."""
+        encode, operations, too_large = self._codec.encode, self._operations, self._sink.too_large
+        changes: list[Change] = []
+        unyielded = 0
+        for raw in batch.events:
+            try:
+                change = encode(raw, suffix)
+            except EventNotEncodable as error:
+                change = self._not_encodable(raw, error, batch.reduced)
+            if batch.reduced:
+                change = replace(change, headers=(("Changewire-Reduced", ", ".join(batch.reduced)),))
+            if change.token <= last:
+                # The protocol rests on tokens that only grow; where they do not, stopping is the only right answer.
+                raise PermanentError(f"MongoDB delivered token {change.token} after {last}: the order cannot be kept")
+            last = change.token
+            if change.operation in operations:
+                changes.append(self._pointing(change, raw, batch.reduced) if too_large(change) else change)
+            unyielded += len(raw)
+            if unyielded > YIELD_BYTES:
+                unyielded = 0
+                await asyncio.sleep(0)
+        if skipped := len(batch.events) - len(changes):
+            self._progress.skipped += skipped
+            self._observer.skipped(self._watcher.name, "operation", skipped)
+        return changes
+
+    def _not_encodable(self, raw: bytes, error: EventNotEncodable, reduced: tuple[str, ...]) -> Change:
+        """Stand in for a change that has no message. Raises EventNotEncodable where not even its token can be read."""
+        token, operation, key = self._codec.identify(raw)
+        letter = Unpublishable(token, operation, NOT_ENCODABLE, str(error), raw, key, reduced)
+        return Change(token, operation, b"", 0.0, token, letter=letter)
+
+    def _pointing(self, change: Change, raw: bytes, reduced: tuple[str, ...]) -> Change:
+        """Give a change whose message would be too large the small body that will point to the large one, or make it a
+        dead letter."""
+        oversize, room = self._watcher.sink.oversize, self._sink.room(change)
+        size = f"its message of {len(change.body):,} bytes is more than the NATS server takes (max_payload)"
+        if oversize == "dead_letter":
+            _, _, key = self._codec.identify(raw)
+            letter = Unpublishable(change.token, change.operation, OVERSIZE, size, raw, key, reduced)
+            return replace(change, body=b"", letter=letter)
+        if oversize == "fail" or room < LEAST_POINTER:
+            wish = "claim_check" if room >= LEAST_POINTER else "dead_letter"
+            raise MessageTooLarge(
+                f"the {change.operation} with token {change.token} cannot be published: {size}; raise that, or set "
+                f"sink.oversize to {wish}"
+            )
+        return replace(change, pointer=self._codec.reduce(raw, room))

@@ -1,0 +1,61 @@
+"""What may be done with a watcher's dead letters: look at them, replay one, delete one.
+
+Looking and deleting go straight to NATS, through any instance and in any state. A replay is the running watcher's own
+(`replays.py`). Not its business: HTTP (`api/letters.py`), what becomes a dead letter (`relay.py`).
+"""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from app.domain.errors import EventNotEncodable, NotFound
+from app.domain.letters import DeadLetter
+from app.replays import Replay
+from app.supervisor import WatcherTask
+from app.world import World, servers_needed
+
+log = structlog.get_logger(__name__)
+
+
+class LetterDesk:
+    """The dead letters of all watchers. `task_of` finds a watcher's task by name, or raises NotFound, Unavailable."""
+
+    def __init__(self, world: World, task_of: Callable[[str], Awaitable[WatcherTask]]) -> None:
+        self._world = world
+        self._task_of = task_of
+
+    async def page(self, name: str, *, after: int, limit: int) -> tuple[int, list[DeadLetter]]:
+        """Return how many there are in all, and those after a sequence, oldest first. Raises NotFound, Unavailable."""
+        task = await self._task_of(name)
+        letters = self._world.nats.letters(task.stored.watcher)
+        async with servers_needed():
+            found = await letters.page(after, limit)
+            task.progress.dead_letters = await letters.count()
+        return task.progress.dead_letters, found
+
+    async def get(self, name: str, sequence: int) -> tuple[DeadLetter, bytes | None]:
+        """Return one with its event, and that as JSON where it can be written so. Raises NotFound, Unavailable."""
+        task = await self._task_of(name)
+        async with servers_needed():
+            letter = await self._world.nats.letters(task.stored.watcher).get(sequence)
+        if letter is None:
+            raise NotFound(f"{name} has no dead letter {sequence}")
+        try:
+            return letter, None if letter.raw is None else self._world.codec.encode(letter.raw, "").body
+        except EventNotEncodable:
+            return letter, None
+
+    async def replay(self, name: str, sequence: int) -> Replay:
+        """Publish one after all, and remove it. Raises NotFound, Conflict, Unavailable."""
+        return await (await self._task_of(name)).replay(sequence)
+
+    async def remove(self, name: str, sequence: int) -> None:
+        """Delete one: its change is lost to the stream, on purpose. Raises NotFound, Conflict, Unavailable."""
+        task = await self._task_of(name)
+        letters = self._world.nats.letters(task.stored.watcher)
+        async with servers_needed():
+            letter = await letters.get(sequence)
+            if letter is None or not await letters.remove(letter):
+                raise NotFound(f"{name} has no dead letter {sequence}")
+            task.progress.dead_letters = await letters.count()
+        log.info("dead_letter_deleted", watcher=name, token=letter.token, sequence=sequence)
