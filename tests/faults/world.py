@@ -14,7 +14,7 @@ from typing import Any, Self
 from pymongo import AsyncMongoClient
 
 from tests.faults.cluster import APP_NAME, MEMBERS, MongoCluster, NatsCluster
-from tests.faults.lag import Lag
+from tests.faults.lag import GOOD_SECONDS, Lag
 from tests.faults.recorder import Recorder
 from tests.faults.writers import KINDS, Writers
 from tests.service import Service, Stage, until
@@ -44,7 +44,9 @@ class Load:
 class World:
     """All of it, running. An async context manager."""
 
-    def __init__(self, load: Load | None = None, *, patience: float = RECOVERY_SECONDS) -> None:
+    def __init__(
+        self, load: Load | None = None, *, patience: float = RECOVERY_SECONDS, good: float = GOOD_SECONDS
+    ) -> None:
         self.mongo = MongoCluster()
         self.nats = NatsCluster()
         self.services: list[Service] = []
@@ -59,6 +61,7 @@ class World:
         self.patience = patience
         """A lag that is too long for so many seconds after a fault is a finding."""
         self._load = load or Load()
+        self._good = good
         self._kept = False
 
     async def __aenter__(self) -> Self:
@@ -82,7 +85,7 @@ class World:
                 self.mongo.uri, DATABASE, COLLECTIONS, count=load.writers, pause=load.pause, kinds=load.kinds
             )
             stack.push_async_callback(self.writers.close)
-            self.lag = Lag(servers, streams, self.writers)
+            self.lag = Lag(servers, streams, self.writers, good=self._good)
             await stack.enter_async_context(self.lag.watched())
             self._stack = stack.pop_all()
         return self
