@@ -20,7 +20,6 @@ from tests.faults.report import Outcome, Run
 from tests.faults.verdict import verify
 from tests.faults.world import RECOVERY_SECONDS, Load, World
 from tests.faults.writers import Writers
-from tests.service import until
 
 CALM_SECONDS = (0.3, 1.5)
 """The time between two faults is drawn from this range."""
@@ -136,7 +135,7 @@ async def _schedule(world: World, plan: Plan) -> list[Outcome]:
     writing = asyncio.create_task(world.writers.run(str(plan.seed)), name="writers")
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_ended, world.writers, writing)
-        await until(lambda: world.lag.steady, "changes flow", within=RECOVERY_SECONDS)
+        await world.recovered("at the beginning")
         began = time.monotonic()
         struck = 0
         for step in plan.steps():
@@ -163,15 +162,12 @@ async def _strike(world: World, step: Step, began: float) -> Outcome:
             await asyncio.sleep(step.hold)  # the scenario itself
         else:
             await asyncio.sleep(STRUCK_SECONDS)
-            try:
-                await until(lambda: world.lag.steady, "", within=world.patience)
-            except AssertionError:  # it goes on: what the streams hold is the greater question
-                world.problems.append(f"{step.name}: no changes without {victims[0]}; {await world.states()}")
+            await world.recovered(f"without {victims[0]}")
     lifted = time.monotonic()
     await world.back()
     whole = time.monotonic()
     await asyncio.sleep(max(0.0, lifted + STRUCK_SECONDS - time.monotonic()))
-    await world.recovered()
+    await world.recovered(f"after {step.name}")
     late, idle = (max(0.0, moment - struck) for moment in (world.lag.late_at, world.lag.idle_at))
     return Outcome(step.name, "; ".join(victims), struck - began, lifted - struck, whole - struck, idle, late)
 

@@ -12,7 +12,7 @@ SHORT = ("nats-kill-leader", "mongo-stepdown", "link-nats-no-ack", "zombie", "st
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_minute_of_faults_loses_doubles_reorders_and_alters_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     # Whatever else the machine does: few writers, and a lag that is judged generously.
     plan = Plan(seed=1, names=SHORT, load=Load(writers=3, pause=0.05), good=5.0)
