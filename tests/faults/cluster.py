@@ -33,6 +33,8 @@ APP_NAME = "faulty"
 ELECTION_MS = 3_000
 """A third of MongoDB's default: a run waits for many elections."""
 
+OPLOG_MB = 20_000
+"""The history has to reach back to a run's begin, however long that was."""
 ENOUGH_BYTES = 100 << 30
 """What the account may store where nothing is wrong."""
 ACCOUNT = """
@@ -163,7 +165,7 @@ class MongoCluster(Cluster[MongoMember]):
     def __init__(self) -> None:
         super().__init__()
         for index in range(MEMBERS):
-            member = MongoMember(replica_set=SET_NAME)
+            member = MongoMember(replica_set=SET_NAME, oplog_mb=OPLOG_MB)
             proxy = Proxy(self.link, lambda member=member: member.port, APP_NAME.encode())  # type: ignore[misc]
             self.nodes.append(Node(f"mongod {index}", member, proxy))
 

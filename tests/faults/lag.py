@@ -33,9 +33,13 @@ STEADY_SECONDS = 1.5
 class Lag:
     """Looks at the streams through every node, past the proxies, and remembers when the lag was last too long."""
 
-    def __init__(self, nodes: Sequence[NatsServer], streams: Sequence[str], writers: Writers) -> None:
+    def __init__(
+        self, nodes: Sequence[NatsServer], streams: Sequence[str], writers: Writers, *, good: float = GOOD_SECONDS
+    ) -> None:
+        """`good` is the lag in seconds below which all is well."""
         self._nodes = nodes
         self._writers = writers
+        self._good = good
         self._newest = dict.fromkeys(streams, 0.0)
         self._ended: set[str] = set()
         self.late_at = 0.0
@@ -68,7 +72,7 @@ class Lag:
 
     async def _judge(self) -> None:
         while True:
-            if self.seconds > GOOD_SECONDS:
+            if self.seconds > self._good:
                 self.late_at = time.monotonic()
             if time.monotonic() - self._writers.acknowledged_at > GOOD_SECONDS:
                 self.idle_at = time.monotonic()

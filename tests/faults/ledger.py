@@ -20,7 +20,6 @@ from tests.faults.recorder import Record, change_of
 from tests.faults.writers import LAST
 
 OPERATIONS = ("insert", "update", "replace", "delete")
-HISTORY_SECONDS = 300
 
 History = Sequence[tuple[str, tuple[str, Any, Any]]]
 """Tokens and changes, in MongoDB's order."""

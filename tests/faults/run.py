@@ -15,15 +15,18 @@ from pathlib import Path
 
 from app.embedded import MongoServer, NatsServer, find_program
 from tests.faults.catalogue import AWAY_SECONDS, FAULTS, Fault
+from tests.faults.lag import GOOD_SECONDS
 from tests.faults.report import Outcome, Run
 from tests.faults.verdict import verify
 from tests.faults.world import RECOVERY_SECONDS, Load, World
-from tests.service import until
+from tests.faults.writers import Writers
 
 CALM_SECONDS = (0.3, 1.5)
 """The time between two faults is drawn from this range."""
 STRUCK_SECONDS = 1.5
 """A fault shows in the lag by then, or not at all."""
+STOP_SECONDS = 60
+"""The writers end with the calls that are under way."""
 PAIRED = 0.6
 """How likely a fault comes together with another, where both can."""
 
@@ -53,6 +56,8 @@ class Plan:
     faults: int | None = None
     load: Load = field(default_factory=Load)
     patience: float = RECOVERY_SECONDS
+    good: float = GOOD_SECONDS
+    """The lag in seconds below which changes flow again."""
     json: Path | None = None
     """Where the result is written."""
     command: str = ""
@@ -96,7 +101,7 @@ def _step(faults: Sequence[Fault], number: int, draw: random.Random) -> Step:
 async def run(plan: Plan) -> int:
     """Do it, and print what happens. Returns the exit code: 1 where anything was found."""
     print(f"seed {plan.seed}, {len(plan.names)} kinds of fault", flush=True)
-    async with World(plan.load, patience=plan.patience) as world:
+    async with World(plan.load, patience=plan.patience, good=plan.good) as world:
         began = time.monotonic()
         outcomes = await _schedule(world, plan)
         await world.finish()
@@ -129,8 +134,8 @@ async def _schedule(world: World, plan: Plan) -> list[Outcome]:
     outcomes: list[Outcome] = []
     writing = asyncio.create_task(world.writers.run(str(plan.seed)), name="writers")
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(_ended, writing)
-        await until(lambda: world.lag.steady, "changes flow", within=RECOVERY_SECONDS)
+        stack.push_async_callback(_ended, world.writers, writing)
+        await world.recovered("at the beginning")
         began = time.monotonic()
         struck = 0
         for step in plan.steps():
@@ -157,28 +162,25 @@ async def _strike(world: World, step: Step, began: float) -> Outcome:
             await asyncio.sleep(step.hold)  # the scenario itself
         else:
             await asyncio.sleep(STRUCK_SECONDS)
-            try:
-                await until(lambda: world.lag.steady, "", within=world.patience)
-            except AssertionError:  # it goes on: what the streams hold is the greater question
-                world.problems.append(f"{step.name}: no changes without {victims[0]}; {await world.states()}")
+            await world.recovered(f"without {victims[0]}")
     lifted = time.monotonic()
     await world.back()
     whole = time.monotonic()
     await asyncio.sleep(max(0.0, lifted + STRUCK_SECONDS - time.monotonic()))
-    await world.recovered()
+    await world.recovered(f"after {step.name}")
     late, idle = (max(0.0, moment - struck) for moment in (world.lag.late_at, world.lag.idle_at))
     return Outcome(step.name, "; ".join(victims), struck - began, lifted - struck, whole - struck, idle, late)
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
+async def _ended(writers: Writers, writing: asyncio.Task[None]) -> None:
     """End the writers; an error of theirs is one of the run."""
-    if not task.done():
-        task.cancel()
+    writers.stopped = True
     try:
-        await task
-    except asyncio.CancelledError:
-        if not task.cancelled():
-            raise
+        async with asyncio.timeout(STOP_SECONDS):
+            await asyncio.shield(writing)
+    except TimeoutError:
+        writing.cancel()
+        raise AssertionError("the writers do not end") from None
 
 
 def _versions() -> str:

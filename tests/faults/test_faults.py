@@ -6,14 +6,17 @@ import pytest
 
 from tests.faults.catalogue import FAULTS, LONG_FROZEN_SECONDS
 from tests.faults.run import Plan, run
+from tests.faults.world import Load
 
 SHORT = ("nats-kill-leader", "mongo-stepdown", "link-nats-no-ack", "zombie", "stream-purged", "stream-anew-with-gap")
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_minute_of_faults_loses_doubles_reorders_and_alters_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert await run(Plan(seed=1, names=SHORT)) == 0, capsys.readouterr().out
+    # Whatever else the machine does: few writers, and a lag that is judged generously.
+    plan = Plan(seed=1, names=SHORT, load=Load(writers=3, pause=0.05), good=5.0)
+    assert await run(plan) == 0, capsys.readouterr().out
 
 
 def schedule(seed: int, rounds: int) -> list[tuple[str, float]]:

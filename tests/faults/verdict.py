@@ -16,7 +16,8 @@ from app.cli.verification.findings import KINDS
 from tests.faults import ledger
 from tests.faults.world import DATABASE, KEPT, RECORDED, World
 
-VERIFY_SECONDS = 300
+VERIFY_SECONDS = 3600
+"""For what a soak of a night has left."""
 
 
 @dataclass

@@ -21,7 +21,7 @@ from pymongo.errors import PyMongoError
 
 KEPT = 20
 """Documents of one writer that live at a time."""
-BURST = 10
+BURST = 15
 """Documents of a burst, of which one is touched again."""
 KINDS = ("insert", "insert", "insert", "update", "update", "replace", "delete", "transaction")
 BURSTS = (*KINDS, "burst", "burst", "burst")
@@ -33,7 +33,7 @@ LAST = "the last"
 
 
 class Writers:
-    """`count` tasks that write to all collections in turn, until they are cancelled."""
+    """`count` tasks that write to all collections in turn, until `stopped`."""
 
     def __init__(
         self,
@@ -48,6 +48,8 @@ class Writers:
         self.total = 0
         """Writes made for certain."""
         self.uncertain = 0
+        self.stopped = False
+        """Ends them; cancelled, a driver's call may take that for its own and let its caller go on."""
         self.acknowledged_at = time.monotonic()
         """When the last one was taken by a majority of the replica set."""
         self._listed: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -67,7 +69,7 @@ class Writers:
         self._database = self._client[database]
 
     async def run(self, seed: str) -> None:
-        """Write until cancelled."""
+        """Write until stopped."""
         async with asyncio.TaskGroup() as tasks:
             for index in range(self._count):
                 writer = _Writer(self, f"w{index}", random.Random(f"{seed}/{index}"))
@@ -154,7 +156,7 @@ class _Writer:
         self._alive: list[tuple[str, str]] = []
 
     async def run(self, pause: float) -> None:
-        while True:
+        while not self._writers.stopped:
             changes = self._next()
             touched = {(collection, id_) for collection, _, id_, _ in changes}
             self._alive = [one for one in self._alive if one not in touched]

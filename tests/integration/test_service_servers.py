@@ -267,3 +267,26 @@ async def test_a_watcher_whose_stream_is_sealed_stops_alone_says_so_and_skips_no
     assert [each.change for each in await stage.messages(broken["sink"]["stream"])] == [Change("insert", 2, 2)]
     assert await stage.length(name) == 1
     await stage.check()
+
+
+# What the service keeps, dropped under it
+
+
+async def test_a_registry_that_is_dropped_under_load_is_stored_again_and_nothing_is_missed(
+    stage: Stage, unique: str
+) -> None:
+    service = await stage.service().start()
+    await stage.add(service)
+    state = stage.mongo[f"state_{unique}"]
+    async with stage.load():
+        await stage.until_length(100)
+        for name in ("watchers", "registry", "instances"):
+            await state.drop_collection(name)
+        await until(lambda: state["watchers"].find_one({"_id": stage.watcher}), "the watcher is stored again")
+        assert await service.state(stage.watcher) == "RUNNING"
+        other = await stage.service("other").start()
+        await other.until_state(stage.watcher, "RUNNING", "FENCED")
+        await service.call("PUT", f"/watchers/{stage.watcher}/pause", status=202)
+        await other.until_state(stage.watcher, "PAUSED")
+        await other.call("PUT", f"/watchers/{stage.watcher}/resume", status=202)
+    await stage.check()
