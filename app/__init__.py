@@ -4,8 +4,8 @@ A *watcher* follows one collection's change stream and publishes each change to 
 the straight line every change takes: read, encode, publish, checkpoint. What to do with position and fence is decided
 by pure functions in `app/domain/position.py`; servers are reached through the ports in `app/ports.py` only.
 
-Reading order: `relay.py`, `publisher.py`, `domain/position.py`, `ports.py`, `supervisor.py`, `registry.py`, then `adapters/` for what
-MongoDB and NATS really answer, `api/` for HTTP, and `main.py` for how all of it is put together.
+Reading order: `relay.py`, `publisher.py`, `domain/position.py`, `ports.py`, `supervisor.py`, `registry.py`, then
+`adapters/` for what MongoDB and NATS really answer, `api/` for HTTP, and `main.py` for how all of it is put together.
 """
 
 __version__: str
