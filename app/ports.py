@@ -14,6 +14,7 @@ from app.domain.lag import Oplog
 from app.domain.letters import DeadLetter, Following, Receipt, Unpublishable
 from app.domain.lifecycle import State
 from app.domain.position import Checkpoint, OwnMessage, Tail
+from app.domain.tokens import MessageId
 from app.domain.watcher import Start, StoredWatcher, Watcher
 
 ALIVE_SECONDS = 20.0
@@ -130,6 +131,11 @@ class EventSink(Protocol):
         """Look at what comes after a sequence on the stream, asked of the leader.
 
         Raises SinkUnavailable, StreamRefused, NotAuthorised."""
+
+    async def published(self, id_: MessageId) -> bool:
+        """Look whether the stream has a message with this id in its place, by the order of the ids before and after.
+
+        Asked of the leader. Raises SinkUnavailable, StreamRefused, NotAuthorised."""
 
     async def claim_check(self, change: Change, pointer: bytes) -> Change:
         """Store the body in the object store, under the token's name, and return the change that points to it.

@@ -102,6 +102,11 @@ class Replays:
     async def _publish(self, letter: DeadLetter, receipt: Receipt | None) -> Replay:
         publisher = self._publisher
         reached, fence = publisher.reached, publisher.fence
+        if await self._sink.published(MessageId(letter.token, reached.epoch)):
+            raise Conflict(
+                "the change has been published in its place since, by a watcher that was moved back or changed; the "
+                "dead letter is of no use any more: delete it"
+            )
         id_ = str(MessageId(reached.token, reached.epoch, letter.token))
         change = await self._message(letter, id_)
         wanted = Receipt(letter.token, reached.epoch, fence, reached.stream_created or "")

@@ -33,7 +33,7 @@ from app.domain.letters import DeadLetter, Following, Receipt, Unpublishable
 from app.domain.lifecycle import State
 from app.domain.position import Checkpoint, OwnMessage, Tail
 from app.domain.subjects import covers
-from app.domain.tokens import cluster_time, is_token, parse_message_id
+from app.domain.tokens import MessageId, cluster_time, is_token, parse_message_id
 from app.domain.watcher import Start, StoredWatcher, Watcher
 from app.ports import Check, Published, SourceBatch
 
@@ -353,6 +353,10 @@ class FakeSink:
 
     def too_large(self, change: Change) -> bool:
         return len(change.body) > self._max_payload
+
+    async def published(self, id_: MessageId) -> bool:
+        await asyncio.sleep(0)
+        return any(message.change.id == str(id_) for message in self._stream.messages)
 
     def room(self, change: Change) -> int:
         return self._max_payload

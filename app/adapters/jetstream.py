@@ -29,7 +29,7 @@ from app.adapters import nats_frames as frames
 from app.adapters.nats_acks import Ack, BatchAnswer, WindowAnswers, overtaken, read_ack
 from app.adapters.nats_connection import Answer, ConnectionLost, Exchange, Forbidden, NatsConnection
 from app.adapters.nats_letters import JetStreamLetters
-from app.adapters.nats_lookback import look_back
+from app.adapters.nats_lookback import find, look_back
 from app.adapters.nats_objects import ObjectStore, bucket_of
 from app.adapters.nats_streams import (
     NAME_IN_USE,
@@ -62,7 +62,7 @@ from app.domain.events import Change
 from app.domain.letters import Following, name_of
 from app.domain.position import OwnMessage, Tail
 from app.domain.subjects import covers, stream_name_problem
-from app.domain.tokens import parse_message_id
+from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import Watcher
 
 ACK_SECONDS = 5.0
@@ -283,6 +283,12 @@ class JetStreamSink:
         if message is None:
             return Following(stream.created, moved=moved, whole=whole)
         return Following(stream.created, message.sequence, parse_message_id(message.id), True, moved, whole)
+
+    async def published(self, id_: MessageId) -> bool:
+        try:
+            return await find(self._api, self._watcher, await self._api.info(self._name), id_)
+        except ApiError as error:
+            raise translate(error, self._name) from error
 
     def room(self, change: Change) -> int:
         pointer = f"Changewire-Object: {bucket_of(self._name)}/{name_of(change.token)}\r\n"

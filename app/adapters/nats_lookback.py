@@ -5,7 +5,7 @@ import asyncio
 from app.adapters.nats_streams import Message, Stream, StreamApi
 from app.domain.position import OwnMessage
 from app.domain.subjects import covers
-from app.domain.tokens import parse_message_id
+from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import OPERATIONS, Watcher
 
 LOOK_BACK = 50_000
@@ -56,6 +56,38 @@ async def look_back(
         left -= len(there)
         top, block = begin, block * 2
     return own, foreign, top > floor
+
+
+async def find(api: StreamApi, watcher: Watcher, stream: Stream, wanted: MessageId) -> bool:
+    """Look whether a message of ours is there, by halving: epochs and positions grow along the stream.
+
+    Takes some twenty requests. Raises what `StreamApi` raises.
+    """
+    place = (wanted.epoch, wanted.position)
+    low, high = int(stream.state["first_seq"]), int(stream.state["last_seq"]) + 1
+    while low < high:
+        middle = (low + high) // 2
+        message = await _next_own(api, watcher, stream.name, middle, high)
+        if message is None or (message.id.epoch, message.id.position) > place:
+            high = middle
+        elif message.id == wanted:
+            return True
+        else:  # before it, or a replay at the same position, which is behind it or long after
+            if (message.id.epoch, message.id.position) == place:
+                high = middle
+            else:
+                low = message.sequence + 1
+    return False
+
+
+async def _next_own(api: StreamApi, watcher: Watcher, name: str, sequence: int, end: int) -> OwnMessage | None:
+    """Return the first message of ours from a sequence on and before `end`."""
+    while (message := await api.next(name, watcher.space, sequence)) is not None and message.sequence < end:
+        own = _own(message, watcher)
+        if own is not None:
+            return own
+        sequence = message.sequence + 1
+    return None
 
 
 async def _between(api: StreamApi, name: str, space: str, begin: int, end: int) -> list[Message]:

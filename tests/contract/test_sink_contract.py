@@ -463,6 +463,21 @@ async def test_what_follows_a_sequence_is_the_next_message_of_the_watchers(
     assert (await sink.following(3)).whole
 
 
+async def test_a_message_is_found_in_its_place(place: Place, sink: EventSink, stream: str) -> None:
+    assert not await sink.published(MessageId(event_token(1)))
+    for epoch, moments in ((0, (1, 2, 5, 6)), (2, (2, 3, 5))):
+        for moment in moments:
+            await sink.publish([change(moment, epoch=epoch)], await fence(sink))
+            if moment == 5:
+                replay = replace(change(5), id=str(MessageId(event_token(5), epoch, event_token(4))))
+                await sink.publish([replay], await fence(sink))
+                await place.foreign(f"{stream}.insert")
+        for moment in range(1, 8):
+            assert await sink.published(MessageId(event_token(moment), epoch)) is (moment in moments)
+    assert await sink.published(MessageId(event_token(6)))
+    assert not await sink.published(MessageId(event_token(3)))
+
+
 async def test_closing_twice_is_harmless(sink: EventSink) -> None:
     await sink.close()
     await sink.close()
