@@ -8,8 +8,9 @@ onto the stream for certain in `publisher.py`.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, TypeVar
 
 import structlog
@@ -54,6 +55,8 @@ T = TypeVar("T")
 
 YIELD_BYTES = 256 * 1024
 """How much is encoded before other tasks get their turn."""
+THREAD_BYTES = 64 * 1024
+"""From which size on a batch is given to a thread to be transcoded; a smaller one is done before a thread has begun."""
 
 _FALLBACKS = {
     "window": "atomic publish is not to be had here (server older than 2.12, or a stream that may not be changed): "
@@ -66,10 +69,22 @@ _FALLBACKS = {
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How a raw event becomes a message: `encode(raw, id_suffix)`, and `reduce(raw)` for one that is too large."""
+    """How a raw event becomes a message: `encode(raw, id_suffix)`, and `reduce(raw)` for one that is too large.
+
+    `transcode`, an option, does a whole batch without the GIL; where it leaves None, `encode` is asked (`native.py`).
+    """
 
     encode: Callable[[bytes, str], Change]
     reduce: Callable[[bytes], bytes]
+    transcode: Callable[[list[bytes], str], list[Change | None]] | None = None
+
+    async def transcoded(self, batch: SourceBatch, suffix: str) -> Iterable[Change | None]:
+        """What can be made of the batch at once: for each event its change, or None where that is left to `encode`."""
+        if self.transcode is None or not batch.events:
+            return repeat(None, len(batch.events))
+        if batch.size < THREAD_BYTES:
+            return self.transcode(batch.events, suffix)
+        return await asyncio.get_running_loop().run_in_executor(None, self.transcode, batch.events, suffix)
 
 
 @dataclass(slots=True)
@@ -289,15 +304,15 @@ class Relay:
         encode, operations, too_large = self._codec.encode, self._operations, self._sink.too_large
         changes: list[Change] = []
         unyielded = 0
-        for raw in batch.events:
-            change = encode(raw, suffix)
+        for raw, ready in zip(batch.events, await self._codec.transcoded(batch, suffix), strict=True):
+            change = encode(raw, suffix) if ready is None else ready
             if change.token <= last:
                 # The protocol rests on tokens that only grow; where they do not, stopping is the only right answer.
                 raise PermanentError(f"MongoDB delivered token {change.token} after {last}: the order cannot be kept")
             last = change.token
             if change.operation in operations:
                 changes.append(self._pointing(change, raw) if too_large(change) else change)
-            unyielded += len(raw)
+            unyielded += len(raw) if ready is None else 0
             if unyielded > YIELD_BYTES:
                 unyielded = 0
                 await asyncio.sleep(0)
