@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 YIELD_BYTES = 256 * 1024
 """How much is encoded before other tasks get their turn."""
-THREAD_BYTES = 64 * 1024
+THREAD_BYTES = 128 * 1024
 """From which size on a batch is given to a thread to be transcoded; a smaller one is done before a thread has begun."""
 
 _FALLBACKS = {

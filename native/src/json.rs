@@ -196,9 +196,16 @@ fn write(out: &mut Vec<u8>, value: RawBsonRef<'_>, depth: usize) -> Written {
 /// Every byte goes through here: memory that is not to be had is an error, where Vec alone would end the process.
 #[inline(always)]
 fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Written {
-    out.try_reserve(bytes.len())?;
+    if out.capacity() - out.len() < bytes.len() {
+        grow(out, bytes.len())?;
+    }
     out.extend_from_slice(bytes);
     Ok(())
+}
+
+#[cold]
+fn grow(out: &mut Vec<u8>, by: usize) -> Written {
+    Ok(out.try_reserve(by)?)
 }
 
 fn integer(out: &mut Vec<u8>, value: impl itoa::Integer) -> Written {
@@ -308,8 +315,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 
 fn text(out: &mut Vec<u8>, value: &str) -> Written {
     let mut bytes = value.as_bytes();
-    out.try_reserve(bytes.len() + 2)?;
-    out.push(b'"');
+    put(out, b"\"")?;
     loop {
         let (plain, rest) = bytes.split_at(plain_prefix(bytes));
         put(out, plain)?;
@@ -323,12 +329,14 @@ fn text(out: &mut Vec<u8>, value: &str) -> Written {
 
 /// How many bytes from the front need no escape.
 fn plain_prefix(bytes: &[u8]) -> usize {
+    let mut from = 0;
     // Without a way out in its middle the inner loop becomes a few vector instructions.
-    let chunks = bytes
-        .chunks_exact(32)
-        .take_while(|chunk| !chunk.iter().fold(false, |found, byte| found | special(*byte)))
-        .count();
-    let from = chunks * 32;
+    for chunk in bytes.chunks_exact(32) {
+        if chunk.iter().fold(false, |found, byte| found | special(*byte)) {
+            break;
+        }
+        from += 32;
+    }
     let rest = &bytes[from..];
     from + rest.iter().position(|byte| special(*byte)).unwrap_or(rest.len())
 }
