@@ -7,11 +7,19 @@ WORKDIR /src
 # The dependencies first: this layer stays as it is while only the code changes.
 COPY requirements.lock ./
 RUN pip wheel --require-hashes --wheel-dir /wheels -r requirements.lock
-COPY pyproject.toml README.md LICENSE ./
+# What builds the native transcoder: a Rust toolchain, and a linker. Without them the image would encode in Python.
+COPY --from=rust:1.95-slim-bookworm /usr/local/rustup /usr/local/rustup
+COPY --from=rust:1.95-slim-bookworm /usr/local/cargo /usr/local/cargo
+ENV PATH=/usr/local/cargo/bin:$PATH RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+COPY pyproject.toml MANIFEST.in README.md LICENSE ./
+COPY native native
 COPY app app
 RUN pip wheel --no-deps --wheel-dir /wheels . \
     && python -m venv /opt/changewire \
     && /opt/changewire/bin/pip install --no-index --no-deps /wheels/*.whl \
+    && /opt/changewire/bin/python -c 'import app._native' \
     && /opt/changewire/bin/python -m pip uninstall --yes pip
 
 FROM python:3.12-slim-bookworm

@@ -11,7 +11,7 @@ SERVICE := $(CURDIR)/$(VENV)/service/bin/python
 OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast faults faults-full soak mutants check format bench openapi lock clean
+.PHONY: help setup demo test test-fast faults faults-full soak mutants check fuzz format bench openapi lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -41,18 +41,27 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-$(STAMP): requirements-dev.lock pyproject.toml
+# The native transcoder is built where there is a cargo. Whatever is wrong with it, the Python encoder does its work.
+NATIVE := app/_native.abi3.so
+CARGO := cd native && cargo
+NATIVE_SOURCES := native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs)
+
+$(STAMP): requirements-dev.lock pyproject.toml $(NATIVE_SOURCES)
 	@$(SYSTEM)
 	@test -n "$(PYTHON)" || { echo "Changewire needs Python 3.11 or later; name it: make setup PYTHON=/path/to/python" >&2; exit 1; }
 	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@rm -f $(NATIVE)
+	@if command -v cargo >/dev/null; then echo "building the native transcoder: about a minute"; fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@test -e $(NATIVE) || echo "The native transcoder was not built ($$(cargo --version 2>/dev/null || echo no cargo here)): Python encodes."
 	@touch $@
 
 demo: $(STAMP) ## A real mongod and nats-server, the service, a watcher and a writer; Ctrl-C stops all of it
 	@$(BIN)/changewire demo $(ARGS)
 
 test: $(STAMP) $(OLD_NATS) ## The whole suite, with coverage (at least 90 %)
+	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
 	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 # Most tests wait for servers: one process per processor, four at most; each has servers of its own.
@@ -82,15 +91,21 @@ soak: $(STAMP) ## The same for as long as asked: MINUTES=600
 mutants: $(STAMP) ## Break the protocol on purpose in five places, and look whether the faults show it
 	@$(BIN)/python -m tests.faults.mutants $(ARGS)
 
-check: $(STAMP) ## Lint, format, types, import law
+check: $(STAMP) ## Lint, format, types, import law; of native/ too where cargo is there
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if [ ! -e $(NATIVE) ]; then echo "native/ was not built here, and is not checked"; \
+	else $(CARGO) fmt --check && cargo clippy --quiet --locked --all-targets --features python -- -D warnings; fi
+
+fuzz: ## The native transcoder on any bytes, ten minutes; needs cargo-fuzz and a nightly toolchain
+	$(CARGO) +nightly fuzz run encode -- -max_total_time=600 $(ARGS)
 
 format: $(STAMP) ## Format the code and apply the safe fixes
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format .
+	@if [ -e $(NATIVE) ]; then $(CARGO) fmt; fi
 
 # What the service needs and nothing else, as an installation has it: what the bench runs.
 $(SERVICE): requirements.lock | $(STAMP)
@@ -115,5 +130,5 @@ lock: $(STAMP) ## Write both lock files anew, with the newest versions that pypr
 	$(LOCK) --extra embedded --extra dev -o requirements-dev.lock
 
 clean: ## Remove what was made, the virtual environment included
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov .coverage .coverage.* openapi.json.new
+	rm -rf $(VENV) $(NATIVE) native/target native/fuzz/target build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov .coverage .coverage.* openapi.json.new
 	find app tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,8 +4,9 @@ Not its business: where events come from and changes go (`relay.py`), the bytes 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 from app.domain.errors import EventNotEncodable, MessageTooLarge, PermanentError
 from app.domain.events import Change
@@ -16,6 +17,8 @@ from app.progress import Progress
 
 YIELD_BYTES = 256 * 1024
 """How much is encoded before other tasks get their turn."""
+THREAD_BYTES = 128 * 1024
+"""From which size on a batch is given to a thread to be transcoded; a smaller one is done before a thread has begun."""
 LEAST_POINTER = 2
 """The bytes of an empty object: the least that a pointer's body takes."""
 
@@ -24,12 +27,22 @@ LEAST_POINTER = 2
 class Codec:
     """How a raw event becomes a message: `encode(raw, id_suffix)`, and `reduce(raw, limit)` for one that is too large.
 
-    `identify(raw)` reads token, operation and the document's key of one that cannot be encoded.
+    `identify(raw)` reads token, operation and the document's key of one that cannot be encoded. `transcode`, an option,
+    does a whole batch without the GIL; where it leaves None, `encode` is asked (`native.py`).
     """
 
     encode: Callable[[bytes, str], Change]
     reduce: Callable[[bytes, int], bytes]
     identify: Callable[[bytes], tuple[str, str, str | None]]
+    transcode: Callable[[list[bytes], str], list[Change | None]] | None = None
+
+    async def transcoded(self, batch: SourceBatch, suffix: str) -> Iterable[Change | None]:
+        """What can be made of the batch at once: for each event its change, or None where that is left to `encode`."""
+        if self.transcode is None or not batch.events:
+            return repeat(None, len(batch.events))
+        if batch.size < THREAD_BYTES:
+            return self.transcode(batch.events, suffix)
+        return await asyncio.get_running_loop().run_in_executor(None, self.transcode, batch.events, suffix)
 
 
 class Encoder:
@@ -50,9 +63,9 @@ class Encoder:
         encode, operations, too_large = self._codec.encode, self._operations, self._sink.too_large
         changes: list[Change] = []
         unyielded = 0
-        for raw in batch.events:
+        for raw, ready in zip(batch.events, await self._codec.transcoded(batch, suffix), strict=True):
             try:
-                change = encode(raw, suffix)
+                change = encode(raw, suffix) if ready is None else ready
             except EventNotEncodable as error:
                 change = self._not_encodable(raw, error, batch.reduced)
             if batch.reduced:
@@ -63,7 +76,7 @@ class Encoder:
             last = change.token
             if change.operation in operations:
                 changes.append(self._pointing(change, raw, batch.reduced) if too_large(change) else change)
-            unyielded += len(raw)
+            unyielded += len(raw) if ready is None else 0
             if unyielded > YIELD_BYTES:
                 unyielded = 0
                 await asyncio.sleep(0)

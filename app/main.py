@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import FastAPI
 
-from app import __version__
+from app import __version__, native
 from app.adapters.jetstream import JetStream
 from app.adapters.metrics import PrometheusObserver
 from app.adapters.mongo_client import MongoDeployment
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     world = World(
         mongo=mongo,
         nats=JetStream(connection),
-        codec=Codec(encode, reduced, identify),
+        codec=codec_of(settings),
         observer=observer,
         tuning=Tuning(losses=settings.standby_losses, silence_seconds=settings.standby_silence_seconds),
     )
@@ -74,6 +74,16 @@ def create_app(settings: Settings) -> FastAPI:
     app = create_api(registry=registry, settings=settings, render_metrics=render_metrics, lifespan=lifespan)
     app.state.drained = True
     return app
+
+
+def codec_of(settings: Settings) -> Codec:
+    """The encoder, native where that is wished and was built; the log says which."""
+    transcode = native.transcoder(settings.codec)
+    if transcode is not None:
+        log.info("encoder", encoder="native")
+    else:
+        log.info("encoder", encoder="python", reason=native.absence() or "CHANGEWIRE_CODEC says so")
+    return Codec(encode, reduced, identify, transcode)
 
 
 def _nats_options(settings: Settings) -> NatsOptions:

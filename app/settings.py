@@ -17,7 +17,7 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError, ValidationI
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app import connector_yaml, key_files
+from app import connector_yaml, key_files, native
 from app.addresses import is_loopback, mongo_uri_problem, nats_url_problem, split_address
 from app.connector_yaml import ConnectorFile
 from app.domain.watcher import Source, Watcher, problems
@@ -95,6 +95,11 @@ class Settings(BaseSettings):
 
     log_format: Literal["json", "console"] | None = Field(default=None, examples=["json", "console"])
     """json: one object a line; console: for people. Default: console on a terminal, json otherwise."""
+
+    codec: native.Wish = Field(default="auto", examples=["auto", "python"])
+    """What encodes events: native, the transcoder in Rust; python, the encoder that it is measured by, several times
+    slower; auto, the native one where it was built. The messages are the same. Default: auto; the log says at the start
+    which one it is."""
 
     nats_creds: Path | None = Field(default=None, examples=["/run/secrets/nats.creds"])
     """A NATS credentials file (JWT and seed). Default: none. One way to sign in at most: this, user and password,
@@ -209,11 +214,17 @@ class Settings(BaseSettings):
         split_address(value)
         return value
 
-    @field_validator("log_level", "log_format", mode="before")
+    @field_validator("log_level", "log_format", "codec", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         word = value.strip().lower() if isinstance(value, str) else value
         return "warning" if word == "warn" else word
+
+    @field_validator("codec")
+    @classmethod
+    def _check_codec(cls, value: native.Wish) -> native.Wish:
+        _refuse(native.absence() if value == "native" else None)
+        return value
 
     @field_validator("api_token")
     @classmethod

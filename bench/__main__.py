@@ -16,7 +16,7 @@ from pathlib import Path
 
 from app.embedded import NotAvailable, StartError
 from bench import drain, latency, memory, procfs, report, startup, watchers
-from bench.contenders import Changewire, Contender, contenders
+from bench.contenders import Changewire, Contender, contenders, encoders
 from bench.report import Result
 from bench.stage import Incomplete, Stage
 
@@ -84,7 +84,9 @@ async def run(arguments: argparse.Namespace) -> list[Result]:
         machine = procfs.machine(_versions(stage))
         print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
         sections: dict[str, Callable[[], Awaitable[Result]]] = {
-            "drain": lambda: drain.measure(stage, everyone, events=arguments.events, rounds=arguments.rounds),
+            "drain": lambda: drain.measure(
+                stage, [*everyone, *encoders()], events=arguments.events, rounds=arguments.rounds
+            ),
             "latency": lambda: latency.measure(stage, everyone, rates=arguments.rates, seconds=arguments.seconds),
             "memory": lambda: memory.measure(stage, events=arguments.events, waiting=arguments.waiting),
             "watchers": lambda: watchers.measure(stage, watchers=arguments.watchers, events=arguments.spread),

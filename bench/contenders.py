@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from app import native
 from app.embedded import free_port
 from bench import workload
 from bench.stage import Incomplete, Place, Stage
@@ -104,8 +105,11 @@ class Changewire(Contender):
     name = "changewire"
     what = "whole change event as relaxed Extended JSON; once, in order (atomic batches of up to 500)"
 
-    def __init__(self) -> None:
+    def __init__(self, codec: native.Wish = "auto") -> None:
         self._port = 0
+        self._codec = codec
+        if codec == "python":
+            self.name, self.what = f"{self.name}-python", f"{self.what}; encoded in Python"
 
     def start(self, stage: Stage, places: Sequence[Place]) -> Program:
         self._port = self._port or free_port()
@@ -118,6 +122,7 @@ class Changewire(Contender):
             "NATS_URL": stage.nats.url,
             "SERVER_ADDR": f"127.0.0.1:{self._port}",
             "CHANGEWIRE_STATE_DB": f"{places[0].database}_state",
+            "CHANGEWIRE_CODEC": self._codec,
         }
         return Program([SERVICE_PYTHON, "-m", "app", "serve"], environment, stage.directory, self.name)
 
@@ -229,6 +234,11 @@ class MqBridge(Contender):
             await asyncio.sleep(0.5)
         await asyncio.sleep(0.5)
         await stage.purge(place)
+
+
+def encoders() -> list[Contender]:
+    """Changewire with the encoder that it does not use by itself: the Python one, where the native one was built."""
+    return [] if native.absence() else [Changewire("python")]
 
 
 def contenders() -> list[Contender]:

@@ -320,7 +320,9 @@ class Stage:
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("CHANGEWIRE_")
+            if (
+                not name.startswith("CHANGEWIRE_") or name == "CHANGEWIRE_CODEC"
+            )  # the tests may be run on either encoder
             and name not in ("LOG_LEVEL", "CONFIG_FILE", "PYTHONDONTWRITEBYTECODE")
         }
         asked = {"STATE_DB": f"state_{self._unique}", "LOG_FORMAT": "json", "RECONCILE_SECONDS": 0.5, **settings}

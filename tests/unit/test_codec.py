@@ -22,6 +22,7 @@ from bson.raw_bson import RawBSONDocument
 
 from app import codec
 from app.domain.errors import EventNotEncodable
+from tests.encoders import ENCODERS, Encode
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "extjson_cases.json").read_text(encoding="utf-8"))
 TOKEN = "8265A1B2C3000000012B022C0100296E5A1004"
@@ -68,16 +69,18 @@ def test_the_table_is_whole() -> None:
     assert set(DIFFERENCES) <= set(names)
 
 
+@pytest.mark.parametrize("encode", ENCODERS)
 @pytest.mark.parametrize("case", [c for c in CASES if c["name"] not in DIFFERENCES], ids=lambda case: case["name"])
-def test_equals_the_go_driver(case: dict[str, str]) -> None:
-    assert strictly(codec.encode(base64.b64decode(case["bson"])).body) == strictly(case["json"])
+def test_equals_the_go_driver(case: dict[str, str], encode: Encode) -> None:
+    assert strictly(encode(base64.b64decode(case["bson"]), "").body) == strictly(case["json"])
 
 
+@pytest.mark.parametrize("encode", ENCODERS)
 @pytest.mark.parametrize("case", [c for c in CASES if c["name"] in DIFFERENCES], ids=lambda case: case["name"])
-def test_differs_from_the_go_driver_as_documented(case: dict[str, str]) -> None:
+def test_differs_from_the_go_driver_as_documented(case: dict[str, str], encode: Encode) -> None:
     go, ours = DIFFERENCES[case["name"]]
     assert json.loads(case["json"])["fullDocument"]["v"] == go
-    assert json.loads(codec.encode(base64.b64decode(case["bson"])).body)["fullDocument"]["v"] == ours
+    assert json.loads(encode(base64.b64decode(case["bson"]), "").body)["fullDocument"]["v"] == ours
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
@@ -98,26 +101,31 @@ def test_what_pymongo_hands_out_as_raw_encodes_whatever_its_size() -> None:
         assert json.loads(codec.encode(raw_event.raw).body)["operationType"] == "insert"
 
 
-def test_a_big_document_encodes() -> None:
+@pytest.mark.parametrize("encode", ENCODERS)
+def test_a_big_document_encodes(encode: Encode) -> None:
     text = "Grüße" * 1_500_000
-    assert json.loads(codec.encode(event(fullDocument={"v": text})).body)["fullDocument"]["v"] == text
+    assert json.loads(encode(event(fullDocument={"v": text}), "").body)["fullDocument"]["v"] == text
 
 
-def test_a_big_array_of_nan_and_null_encodes() -> None:
-    body = codec.encode(event(fullDocument={"v": [float("nan"), None] * 50_000})).body
+@pytest.mark.parametrize("encode", ENCODERS)
+def test_a_big_array_of_nan_and_null_encodes(encode: Encode) -> None:
+    body = encode(event(fullDocument={"v": [float("nan"), None] * 50_000}), "").body
     assert json.loads(body)["fullDocument"]["v"][:2] == [{"$numberDouble": "NaN"}, None]
 
 
-def test_the_change_is_named_by_the_event() -> None:
-    change = codec.encode(event(wallTime=datetime(2024, 1, 2, 3, 4, 5, 678000)))
+@pytest.mark.parametrize("encode", ENCODERS)
+def test_the_change_is_named_by_the_event(encode: Encode) -> None:
+    change = encode(event(wallTime=datetime(2024, 1, 2, 3, 4, 5, 678000)), "")
     assert (change.token, change.operation, change.id, change.headers) == (TOKEN, "insert", TOKEN, ())
     assert change.wall_time == 1704164645.678
 
 
-def test_the_id_is_the_token_and_the_suffix() -> None:
-    assert codec.encode(event(), ":3").id == f"{TOKEN}:3"
+@pytest.mark.parametrize("encode", ENCODERS)
+def test_the_id_is_the_token_and_the_suffix(encode: Encode) -> None:
+    assert encode(event(), ":3").id == f"{TOKEN}:3"
 
 
+@pytest.mark.parametrize("encode", ENCODERS)
 @pytest.mark.parametrize(
     ("wall", "seconds"),
     [
@@ -128,8 +136,8 @@ def test_the_id_is_the_token_and_the_suffix() -> None:
         (None, 0.0),
     ],
 )
-def test_wall_time(wall: Any, seconds: float) -> None:
-    assert codec.encode(event(wallTime=wall)).wall_time == seconds
+def test_wall_time(wall: Any, seconds: float, encode: Encode) -> None:
+    assert encode(event(wallTime=wall), "").wall_time == seconds
 
 
 def test_the_exact_route_names_the_change_as_well() -> None:
@@ -160,10 +168,11 @@ def not_events() -> Iterator[Any]:
     yield pytest.param(nested, id="nested 3,000 deep")
 
 
+@pytest.mark.parametrize("encode", ENCODERS)
 @pytest.mark.parametrize("raw", list(not_events()))
-def test_what_is_no_event_is_refused(raw: bytes) -> None:
+def test_what_is_no_event_is_refused(raw: bytes, encode: Encode) -> None:
     with pytest.raises(EventNotEncodable):
-        codec.encode(raw)
+        encode(raw, "")
 
 
 def test_the_refusal_keeps_its_cause() -> None:

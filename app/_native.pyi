@@ -1,0 +1,3 @@
+from app.domain.events import Change
+
+def transcode(events: list[bytes], id_suffix: str, make: type[Change]) -> list[Change | None]: ...

@@ -1,0 +1,31 @@
+"""Both encoders, for tests that hold for either: the reference, and the native transcoder where it was built."""
+
+from collections.abc import Callable
+
+import pytest
+
+from app import codec, native
+from app.domain.events import Change
+
+Encode = Callable[[bytes, str], Change]
+
+ABSENCE = native.absence()
+needs_native = pytest.mark.skipif(ABSENCE is not None, reason=f"the native transcoder is not there: {ABSENCE}")
+
+
+def transcode(events: list[bytes], id_suffix: str = "") -> list[Change | None]:
+    """What the native transcoder makes of the events; nothing of any where it is not there."""
+    transcoder = native.transcoder("auto")
+    return [None] * len(events) if transcoder is None else transcoder(events, id_suffix)
+
+
+def through_native(raw: bytes, id_suffix: str) -> Change:
+    """The change as the relay gets it: the native transcoder's, else the reference's."""
+    (change,) = transcode([raw], id_suffix)
+    return codec.encode(raw, id_suffix) if change is None else change
+
+
+ENCODERS = [
+    pytest.param(codec.encode, id="python"),
+    pytest.param(through_native, id="native", marks=needs_native),
+]
