@@ -4,6 +4,9 @@ The body equals, after parsing, what the Go driver's `bson.MarshalExtJSON(event,
 reads the predecessor's messages notices nothing. `encode` is the hot path: one decode and one dump, both native, with
 guards for the values these two get wrong; a guard that finds one leads to a slower walk that gets it right.
 
+The native transcoder (`native.py`), where it was built, writes the same bodies faster; `encode` is what it is judged
+by, and does what it leaves.
+
 Not its business: subjects, what is too large for the stream, where an event goes that cannot be encoded, what it means.
 
 Known to differ from the Go driver, all of it in what no current driver writes: undefined becomes `null` and a symbol a
