@@ -5,6 +5,9 @@ reads the predecessor's messages notices nothing. `encode` is the hot path: one 
 guards for the values these two get wrong; a guard that finds one leads to a slower walk that gets it right. The
 native transcoder, where it was built (`native.py`), writes the same bodies faster and leaves the rest to `encode`.
 
+The native transcoder (`native.py`), where it was built, writes the same bodies faster; `encode` is what it is judged
+by, and does what it leaves.
+
 Not its business: subjects, what is too large for the stream, where an event goes that cannot be encoded, what it means.
 
 Known to differ from the Go driver, all of it in what no current driver writes: undefined becomes `null` and a symbol a
