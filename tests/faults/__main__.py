@@ -13,7 +13,7 @@ from pathlib import Path
 from app.embedded import NotAvailable, StartError
 from tests.faults.catalogue import FAULTS
 from tests.faults.run import Plan, run
-from tests.faults.world import RECOVERY_SECONDS, Load
+from tests.faults.world import RECOVERY_SECONDS, SILENCE_SECONDS, Load
 from tests.faults.writers import BURSTS
 
 MINUTES = 5.0
@@ -37,6 +37,7 @@ def parse(argv: list[str] | None = None) -> Plan:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, for tests.faults.report")
     parser.add_argument("--patience", type=float, default=RECOVERY_SECONDS, metavar="SECONDS", help=argparse.SUPPRESS)
+    parser.add_argument("--silence", type=float, default=SILENCE_SECONDS, metavar="SECONDS", help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     seed = random.randrange(1_000_000) if given.seed is None else given.seed
     full = FULL if given.full else {}
@@ -49,6 +50,7 @@ def parse(argv: list[str] | None = None) -> Plan:
         minutes,
         load=FULL_LOAD if given.full else Load(),
         patience=given.patience,
+        silence=given.silence,
         json=given.json,
         command=_command(seed, argv),
         **full,

@@ -50,7 +50,12 @@ class Lag:
     @property
     def seconds(self) -> float:
         """The age of the newest message of the stream that is furthest behind."""
-        return time.time() - min(self._newest.values())
+        return time.time() - self.reached
+
+    @property
+    def reached(self) -> float:
+        """When that message's change was made, in seconds since 1970."""
+        return min(self._newest.values())
 
     def of(self, stream: str) -> float:
         """The age of this stream's newest message."""

@@ -22,6 +22,8 @@ from app.cli.verification.findings import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_SECONDS = 30
+SILENCE_SECONDS = 2
+"""A standby that takes over so soon finds a zombie whose connections still hold: then nothing but the fence stops it."""
 RUN_SECONDS = 600
 
 
@@ -41,6 +43,8 @@ class Mutant:
     name: str
     faults: tuple[str, ...]
     edits: tuple[Edit, ...]
+    minutes: float | None = None
+    """For how long, where once is not enough."""
 
 
 MUTANTS = (
@@ -65,6 +69,7 @@ MUTANTS = (
                 'return ""',
             ),
         ),
+        minutes=1.5,  # not every zombie wakes up with a batch in hand
     ),
     Mutant(
         "checkpoint before the acknowledgement",
@@ -151,7 +156,10 @@ def judge(mutant: Mutant, seed: int) -> tuple[bool, bool, str]:
         mutate(folder, mutant)
         found = folder / "found.json"
         arguments = ["--seed", str(seed), "--only", ",".join(mutant.faults), "--json", str(found)]
-        command = [sys.executable, "-m", "tests.faults", *arguments, "--patience", str(PATIENCE_SECONDS)]
+        arguments += ["--patience", str(PATIENCE_SECONDS), "--silence", str(SILENCE_SECONDS)]
+        if mutant.minutes is not None:
+            arguments += ["--minutes", str(mutant.minutes)]
+        command = [sys.executable, "-m", "tests.faults", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(folder)}
         said = folder / "said.log"
         with said.open("wb") as log:

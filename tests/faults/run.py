@@ -18,7 +18,7 @@ from tests.faults.catalogue import AWAY_SECONDS, FAULTS, Fault
 from tests.faults.lag import GOOD_SECONDS
 from tests.faults.report import Outcome, Run
 from tests.faults.verdict import verify
-from tests.faults.world import RECOVERY_SECONDS, Load, World
+from tests.faults.world import RECOVERY_SECONDS, SILENCE_SECONDS, Load, World
 from tests.faults.writers import Writers
 
 CALM_SECONDS = (0.3, 1.5)
@@ -58,6 +58,8 @@ class Plan:
     patience: float = RECOVERY_SECONDS
     good: float = GOOD_SECONDS
     """The lag in seconds below which changes flow again."""
+    silence: float = SILENCE_SECONDS
+    """The standby's patience."""
     json: Path | None = None
     """Where the result is written."""
     command: str = ""
@@ -101,7 +103,7 @@ def _step(faults: Sequence[Fault], number: int, draw: random.Random) -> Step:
 async def run(plan: Plan) -> int:
     """Do it, and print what happens. Returns the exit code: 1 where anything was found."""
     print(f"seed {plan.seed}, {len(plan.names)} kinds of fault", flush=True)
-    async with World(plan.load, patience=plan.patience, good=plan.good) as world:
+    async with World(plan.load, patience=plan.patience, good=plan.good, silence=plan.silence) as world:
         began = time.monotonic()
         outcomes = await _schedule(world, plan)
         await world.finish()

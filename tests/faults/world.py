@@ -30,6 +30,8 @@ COLLECTIONS = (*KEPT, *RECORDED)
 WINDOW_SECONDS = 1
 """JetStream's duplicate window: almost every fault lasts longer, so that nothing but the fence can help."""
 RECOVERY_SECONDS = 90.0
+SILENCE_SECONDS = 10.0
+"""The standby's patience, as it is by default."""
 STUCK_SECONDS = 15.0
 """Nothing flows where the lag is longer than this."""
 
@@ -47,7 +49,12 @@ class World:
     """All of it, running. An async context manager."""
 
     def __init__(
-        self, load: Load | None = None, *, patience: float = RECOVERY_SECONDS, good: float = GOOD_SECONDS
+        self,
+        load: Load | None = None,
+        *,
+        patience: float = RECOVERY_SECONDS,
+        good: float = GOOD_SECONDS,
+        silence: float = SILENCE_SECONDS,
     ) -> None:
         self.mongo = MongoCluster()
         self.nats = NatsCluster()
@@ -64,6 +71,7 @@ class World:
         """A lag that is too long for so many seconds after a fault is a finding."""
         self._load = load or Load()
         self._good = good
+        self._silence = silence
         self._kept = False
 
     async def __aenter__(self) -> Self:
@@ -99,7 +107,7 @@ class World:
         stage = Stage(f"{self.mongo.uri}&appName={APP_NAME}", self.nats.url, self.folder, "faults")
         stack.push_async_callback(stage.mongo.close)
         for name in ("one", "two"):
-            service = stage.service(f"service {name}")
+            service = stage.service(f"service {name}", standby_silence_seconds=self._silence)
             stack.push_async_callback(service.close)
             self.services.append(service)
         self.environment = stage.environment()
