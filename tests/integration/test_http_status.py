@@ -247,6 +247,8 @@ async def test_openapi_describes_every_call_of_the_contract(service: Live) -> No
         ("PUT", f"{watcher}/pause"), ("PUT", f"{watcher}/resume"), ("POST", f"{watcher}/restart"),
         ("GET", f"{watcher}/status"), ("GET", f"{watcher}/health"), ("GET", f"{watcher}/lag"), ("GET", "/lag"),
         ("GET", f"{watcher}/token"), ("PUT", f"{watcher}/token"), ("DELETE", f"{watcher}/token"),
+        ("GET", f"{watcher}/dead-letters"), ("GET", f"{watcher}/dead-letters/{{sequence}}"),
+        ("DELETE", f"{watcher}/dead-letters/{{sequence}}"), ("POST", f"{watcher}/dead-letters/{{sequence}}/replay"),
         ("GET", "/healthz"), ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics"),
     }  # fmt: skip
     assert (await service.call("GET", "/docs", 200)).headers["Content-Type"].startswith("text/html")
