@@ -13,8 +13,19 @@ from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
+import structlog
 
 from app.embedded import MongoServer, NatsServer
+
+# Where rich is installed a traceback takes a second of processor time to be drawn, which is what some tests wait.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper("%H:%M:%S", utc=False),
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 MakeMongo = Callable[..., Awaitable[MongoServer]]
 MakeNats = Callable[..., Awaitable[NatsServer]]
