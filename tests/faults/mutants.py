@@ -23,7 +23,7 @@ from app.cli.verification.findings import KINDS
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_SECONDS = 30
 SILENCE_SECONDS = 2
-"""A standby that takes over so soon finds a zombie whose connections still hold: only the fence stops it then."""
+"""A standby that takes over so soon finds a zombie whose connections still hold: the fence alone stops it then."""
 RUN_SECONDS = 600
 
 
