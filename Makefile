@@ -64,8 +64,8 @@ test: $(STAMP) $(OLD_NATS) ## The whole suite, with coverage (at least 90 %)
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
 	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
-# Most tests wait for servers: one process per processor, four at most; each has servers of its own.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
+# Most tests wait for servers: one process more than there are processors, four at most; each has servers of its own.
+PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist worksteal
 
 # A server without atomic batches, for the tests of the fallback.
 $(OLD_NATS): requirements-old-nats.lock | $(STAMP)
