@@ -331,8 +331,8 @@ class Live:
         return found
 
     def stored(self) -> list[Any]:
-        """The registry's documents."""
-        return list(self.mongo[self.state_db]["watchers"].find())
+        """The registry's documents, without what is noted some time after a watcher runs: that it has begun."""
+        return list(self.mongo[self.state_db]["watchers"].find({}, {"newStart": 0, "begin": 0}))
 
     async def facts(self) -> dict[str, Any]:
         """What the servers hold that a refused call must not change."""
