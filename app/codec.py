@@ -2,8 +2,7 @@
 
 The body equals, after parsing, what the Go driver's `bson.MarshalExtJSON(event, false, false)` gives, so that whoever
 reads the predecessor's messages notices nothing. `encode` is the hot path: one decode and one dump, both native, with
-guards for the values these two get wrong; a guard that finds one leads to a slower walk that gets it right. The
-native transcoder, where it was built (`native.py`), writes the same bodies faster and leaves the rest to `encode`.
+guards for the values these two get wrong; a guard that finds one leads to a slower walk that gets it right.
 
 The native transcoder (`native.py`), where it was built, writes the same bodies faster; `encode` is what it is judged
 by, and does what it leaves.

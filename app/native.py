@@ -18,7 +18,7 @@ Transcode = Callable[[list[bytes], str], list[Change | None]]
 def absence() -> str | None:
     """Why the native transcoder is not to be had; None where it is."""
     try:
-        import app._native  # noqa: F401
+        import app._native  # noqa: F401 - whether it can be
     except ImportError as error:
         return f"it was not built, or not for this Python ({error})"
     return None

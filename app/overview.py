@@ -22,8 +22,6 @@ log = structlog.get_logger(__name__)
 
 RETRYING_IS_DOWN_SECONDS = 5.0
 """A watcher that has been trying again for longer than this is not well; shorter is a failover."""
-
-
 HEADROOM_LOOK_SECONDS = 5.0
 HEADROOM = "headroom"
 """Under which name a watcher's notes hold that its history is running out."""
@@ -36,8 +34,6 @@ class Overview:
         self._world = world
         self._supervisor = supervisor
         self._monitor = monitor
-        self._stored: dict[str, str] = {}
-        """Positions read from their store, of watchers that have not run in this process."""
 
     def health(self, load_problem: str | None) -> Health:
         """Return how the service does; `load_problem` is why the watchers are not loaded, if they are not."""
@@ -73,7 +69,7 @@ class Overview:
             stored = await self._world.mongo.checkpoints(task.stored.watcher).read()
             if stored is not None:
                 position = position or stored.token
-                self._stored[name] = position
+                progress.stored = stored.token
                 checkpointed_at = checkpointed_at or stored.updated_at
         seconds, headroom = self._distances(position, progress)
         return Lag(
@@ -112,7 +108,7 @@ class Overview:
         """Tell the observer every watcher's lag, headroom and dead letters, as they are now; each scrape asks."""
         for name in self._supervisor.names():
             progress = self._supervisor[name].progress
-            position = progress.reached.token if progress.reached else self._stored.get(name)
+            position = progress.reached.token if progress.reached else progress.stored
             seconds, headroom = self._distances(position, progress)
             self._world.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
             self._world.observer.dead_letters(name, progress.dead_letters)

@@ -38,6 +38,8 @@ class Progress:
     """What a watcher's relay has reached and counted. Times are seconds since 1970."""
 
     reached: Reached | None = None
+    stored: str | None = None
+    """The stored position as last read, of a watcher that has reached none in this process."""
     route: Route | None = None
     """What `reached` is a position of."""
     doubts: tuple[OwnMessage, ...] = ()

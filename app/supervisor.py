@@ -108,7 +108,7 @@ class WatcherTask:
 
     def forget_position(self) -> None:
         """Drop what this process remembers: somebody has moved the watcher on purpose."""
-        self.progress.reached = None
+        self.progress.reached = self.progress.stored = None
         self.progress.checkpointed_at = None
 
     async def replay(self, sequence: int) -> Replay:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from app.allowance import Allowance
-from app.domain.errors import ChangewireError, Conflict, Invalid, NotAuthorised, NotFound, Unavailable
+from app.domain.errors import ChangewireError, Conflict, NotAuthorised, RegistryError, Unavailable
 from app.encoder import Codec
 from app.ports import Mongo, Nats, Observer
 
@@ -39,7 +39,7 @@ async def servers_needed() -> AsyncIterator[None]:
     """Turn a server's trouble into Unavailable, which says that nothing was changed."""
     try:
         yield
-    except (Invalid, NotFound, Conflict, Unavailable):
+    except RegistryError:
         raise
     except NotAuthorised as error:
         raise Conflict(str(error)) from error

@@ -10,12 +10,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 import structlog
 
 from app.embedded import MongoServer, NatsServer
+from tests.service import Stage, staged
 
 # Where rich is installed a traceback takes a second of processor time to be drawn, which is what some tests wait.
 structlog.configure(
@@ -105,3 +107,10 @@ async def own_mongo(make_mongo: MakeMongo) -> MongoServer:
 async def own_nats(make_nats: MakeNats) -> NatsServer:
     """A nats-server that this test may kill, freeze and restart."""
     return await make_nats()
+
+
+@pytest_asyncio.fixture
+async def stage(mongo_uri: str, nats_url: str, tmp_path: Path, unique: str) -> AsyncIterator[Stage]:
+    """A stage for real services, on the servers that all tests share."""
+    async with staged(mongo_uri, nats_url, tmp_path, unique) as stage:
+        yield stage

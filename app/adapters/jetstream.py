@@ -291,8 +291,13 @@ class JetStreamSink:
             raise translate(error, self._name) from error
 
     def room(self, change: Change) -> int:
-        pointer = f"Changewire-Object: {bucket_of(self._name)}/{name_of(change.token)}\r\n"
+        bucket, name = self._object(change)
+        pointer = f"Changewire-Object: {bucket}/{name}\r\n"
         return self._limit - self._overhead - frames.size(replace(change, body=b"")) - len(pointer.encode())
+
+    def _object(self, change: Change) -> tuple[str, str]:
+        """The bucket and the name under which the object store has a change's body."""
+        return bucket_of(self._name), name_of(change.token)
 
     @property
     def _limit(self) -> int:
@@ -300,9 +305,7 @@ class JetStreamSink:
         return limit if self._max_message is None else min(limit, self._max_message)
 
     def too_large(self, change: Change) -> bool:
-        limit = self._connection.max_payload
-        if self._max_message is not None and self._max_message < limit:
-            limit = self._max_message
+        limit = self._limit
         if len(change.body) + _ROOM < limit and not change.headers:  # asked of every change: first the cheap answer
             return False
         return frames.size(change) + self._overhead > limit
@@ -331,7 +334,7 @@ class JetStreamSink:
         return fence
 
     async def claim_check(self, change: Change, pointer: bytes) -> Change:
-        bucket, name = bucket_of(self._name), name_of(change.token)
+        bucket, name = self._object(change)
         await self._objects.store(bucket, name, change.body, replicas=self._replicas)
         headers = (*change.headers, ("Changewire-Object", f"{bucket}/{name}"))
         return replace(change, body=pointer, pointer=None, headers=headers)

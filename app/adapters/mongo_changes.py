@@ -11,7 +11,7 @@ objects to (`mongo_trial.py`).
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -104,12 +104,7 @@ class MongoChangeSource:
             raise SourceUnavailable(f"the change stream of {self._namespace} is not open")
         start = {"startAfter": {"_data": self._position}}
         try:
-            try:
-                batch = await self._next(start)
-            except OperationFailure as error:
-                if not _is_too_large(error):
-                    raise
-                batch = await self._get_over()
+            batch = await self._past_large(self._next(start))
         except PyMongoError as error:
             if self._unseen(error):
                 return await self._begin_by_time(error)
@@ -125,17 +120,17 @@ class MongoChangeSource:
         session, self._session = self._session, None
         idle = True
         if under_way is not None:
-            if self._cursor and not under_way.done():  # it waits for events: that ends with its cursor
-                await self._kill(self._cursor)
+            if not under_way.done():  # it waits for events: that ends with its cursor
+                await self._end_cursor()
             done, _ = await asyncio.wait((under_way,), timeout=CLOSE_SECONDS)
             idle = bool(done)
             if done and not under_way.cancelled() and under_way.exception() is None:
                 self._cursor = under_way.result()["cursor"]["id"]
-        cursor, self._cursor, self._waiting = self._cursor, 0, None
+        self._waiting = None
         if session is None or not idle:  # the server ends by itself what hangs on a connection that is gone
+            self._cursor = 0
             return
-        if cursor:
-            await self._kill(cursor)
+        await self._end_cursor()
         with contextlib.suppress(PyMongoError), pymongo.timeout(CLOSE_SECONDS):
             await session.end_session()
 
@@ -145,10 +140,15 @@ class MongoChangeSource:
         if not self._cursor:  # an invalidate ended the stream; the collection may come back
             batch = await self._begin(start)
         else:
-            batch = self._take(await self._run(self._get_more(1 if self._singly else self._ask_for)), "nextBatch")
+            batch = self._take(await self._run(self._get_more(self._at_once)), "nextBatch")
         self._singly = max(0, self._singly - len(batch.events)) if batch.events else 0
         self._await_ms = AWAIT_MS if batch.events else min(2 * self._await_ms, AWAIT_MOST_MS)
         return batch
+
+    @property
+    def _at_once(self) -> int:
+        """How many events a read asks for."""
+        return 1 if self._singly else self._ask_for
 
     def _get_more(self, size: int) -> dict[str, Any]:
         return {
@@ -166,6 +166,15 @@ class MongoChangeSource:
             return {"startAfter": {"_data": self._position}}
         moment = cluster_time(self._skip_to)
         return {"startAtOperationTime": Timestamp(moment.seconds, moment.increment)}
+
+    async def _past_large(self, reading: Awaitable[SourceBatch]) -> SourceBatch:
+        """Read, and get over an event that is too large to be sent."""
+        try:
+            return await reading
+        except OperationFailure as error:
+            if not _is_too_large(error):
+                raise
+            return await self._get_over()
 
     async def _get_over(self) -> SourceBatch:
         """Read on though a batch could not be sent: what comes before the large event one by one, then that alone."""
@@ -196,7 +205,7 @@ class MongoChangeSource:
             while self._cursor and not batch.events and self._skip_to is not None:
                 batch = self._take(await self._run(self._get_more(1)), "nextBatch")
         finally:
-            await self._end_cursor()
+            await self._leave_cursor()
         if not batch.events:
             return batch
         (event,) = batch.events
@@ -230,15 +239,19 @@ class MongoChangeSource:
             self._splits = error.code != mongo_large.UNKNOWN_STAGE
             return None
         finally:
+            await self._leave_cursor()
+
+    async def _leave_cursor(self) -> None:
+        """Be done with the cursor; where a command is under way on it, `close` has to end it."""
+        if self._under_way is None:
             await self._end_cursor()
+        self._cursor = 0
 
     async def _end_cursor(self) -> None:
+        """End the cursor where there is one, over a connection of its own; one out of reach ends by itself."""
         cursor, self._cursor = self._cursor, 0
-        if cursor and self._under_way is None:
-            await self._kill(cursor)
-
-    async def _kill(self, cursor: int) -> None:
-        """End a cursor, over a connection of its own; one that cannot be reached ends by itself."""
+        if not cursor:
+            return
         before = pinned.set(self._pin)
         try:
             with contextlib.suppress(PyMongoError), pymongo.timeout(CLOSE_SECONDS):
@@ -251,7 +264,7 @@ class MongoChangeSource:
     async def _begin(self, start: Mapping[str, Any]) -> SourceBatch:
         """Open the cursor; the first batch comes with it at once, and so do most refusals."""
         position = self._position
-        command = self._command(start, size=1 if self._singly else self._ask_for)
+        command = self._command(start, size=self._at_once)
         batch = self._take(await self._run(command), "firstBatch")
         if not self._cursor and not batch.events and batch.position == position:
             raise SourceUnavailable(f"MongoDB ends the change stream of {self._namespace} as soon as it is opened")
@@ -269,12 +282,7 @@ class MongoChangeSource:
         self._skip_to = self._position
         start = self._start()
         try:
-            try:
-                return await self._begin(start)
-            except OperationFailure as error:
-                if not _is_too_large(error):
-                    raise
-                return await self._get_over()
+            return await self._past_large(self._begin(start))
         except PyMongoError as error:
             raise await self._trial.explained(error, start) from cause
 

@@ -21,13 +21,13 @@ from app.adapters.nats_connection import Answer, ConnectionLost, Forbidden, Nats
 from app.adapters.nats_objects import ObjectStore, bucket_of, bucket_problem
 from app.adapters.nats_streams import (
     NAME_IN_USE,
-    NO_MESSAGE,
     NOT_FOUND,
     READ_SECONDS,
     SUBJECTS_OVERLAP,
     ApiError,
     Stream,
     StreamApi,
+    headers_of,
     translate,
 )
 from app.domain.errors import (
@@ -113,7 +113,7 @@ class JetStreamLetters:
         body = letter.raw
         limit = min(self._connection.max_payload, stream.max_message or self._connection.max_payload)
         if frames.message_size(self._fenced(headers), body) > limit:
-            if await self._api_last(subject) is not None:
+            if await self._last(subject) is not None:
                 return False  # its event is there too, and need not be looked at
             name = name_of(letter.token)
             await self._objects.store(self._bucket, name, body, replicas=int(stream.config.get("num_replicas", 1)))
@@ -152,10 +152,10 @@ class JetStreamLetters:
         return _letter(message, await self._objects.fetch(*letter.object.split("/", 1)))
 
     async def receipt(self, token: str) -> Receipt | None:
-        message = await self._get({"last_by_subj": self._subject(token, "replay")})
+        message = await self._last(self._subject(token, "replay"))
         if message is None:
             return None
-        headers = _headers(message)
+        headers = headers_of(message)
         return Receipt(
             token=headers["Changewire-Token"],
             epoch=int(headers["Changewire-Epoch"]),
@@ -246,15 +246,13 @@ class JetStreamLetters:
 
     async def _get(self, wanted: dict[str, Any]) -> dict[str, Any] | None:
         try:
-            answer = await self._api.call(f"STREAM.MSG.GET.{self._name}", wanted, seconds=READ_SECONDS)
+            return await self._api.message(self._name, wanted)
         except ApiError as error:
-            if error.code in (NO_MESSAGE, NOT_FOUND):
+            if error.code == NOT_FOUND:
                 return None
             raise self._meaning(error) from error
-        message: dict[str, Any] = answer["message"]
-        return message
 
-    async def _api_last(self, subject: str) -> dict[str, Any] | None:
+    async def _last(self, subject: str) -> dict[str, Any] | None:
         return await self._get({"last_by_subj": subject})
 
     async def _delete(self, sequence: int) -> bool:
@@ -284,7 +282,7 @@ class JetStreamLetters:
         except Forbidden as error:
             raise NotAuthorised(str(error)) from error
         except (OutcomeUnknown, StreamRefused, ConnectionLost, TimeoutError) as error:
-            if await self._api_last(subject) is not None:
+            if await self._last(subject) is not None:
                 return False
             if isinstance(error, StreamRefused):
                 raise StreamRefused(f"the stream {self._name} for dead letters: {error}") from error
@@ -315,12 +313,8 @@ def _fault(stream: Stream, space: str) -> str | None:
     return None
 
 
-def _headers(message: dict[str, Any]) -> dict[str, str]:
-    return frames.read_headers(b64decode(message["hdrs"])) if message.get("hdrs") else {}
-
-
 def _letter(message: dict[str, Any], raw: bytes | None) -> DeadLetter:
-    headers = _headers(message)
+    headers = headers_of(message)
     time = datetime.fromisoformat(str(message["time"]).partition(".")[0].rstrip("Z")).replace(tzinfo=UTC)
     return DeadLetter(
         sequence=int(message["seq"]),

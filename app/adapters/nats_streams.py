@@ -209,16 +209,28 @@ class StreamApi:
         """Return the first message from this sequence on whose subject matches the filter."""
         return await self._get(name, {"seq": sequence, "next_by_subj": subject})
 
-    async def _get(self, name: str, wanted: dict[str, Any]) -> Message | None:
+    async def message(self, name: str, wanted: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the message that is `wanted` (`seq`, `last_by_subj`, `next_by_subj`) as the API gives it."""
         try:
-            message = (await self.call(f"STREAM.MSG.GET.{name}", wanted, seconds=READ_SECONDS))["message"]
+            answer = await self.call(f"STREAM.MSG.GET.{name}", wanted, seconds=READ_SECONDS)
         except ApiError as error:
             if error.code == NO_MESSAGE:
                 return None
             raise
-        headers = read_headers(b64decode(message["hdrs"])) if message.get("hdrs") else {}
+        message: dict[str, Any] = answer["message"]
+        return message
+
+    async def _get(self, name: str, wanted: dict[str, Any]) -> Message | None:
+        message = await self.message(name, wanted)
+        if message is None:
+            return None
         namespace = namespace_of(b64decode(message.get("data") or ""))
-        return Message(int(message["seq"]), str(message["subject"]), headers.get("Nats-Msg-Id"), namespace)
+        return Message(int(message["seq"]), str(message["subject"]), headers_of(message).get("Nats-Msg-Id"), namespace)
+
+
+def headers_of(message: dict[str, Any]) -> dict[str, str]:
+    """Return the headers of a message as the API gives it."""
+    return read_headers(b64decode(message["hdrs"])) if message.get("hdrs") else {}
 
 
 def _stream(answer: dict[str, Any]) -> Stream:

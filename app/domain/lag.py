@@ -28,6 +28,6 @@ class Oplog:
     full: bool
 
 
-def running_out(headroom: float | None, oplog: Oplog | None, least: float) -> bool:
+def running_out(headroom: float, oplog: Oplog | None, least: float) -> bool:
     """Return whether less than `least` seconds are left before the position falls out of the oplog."""
-    return headroom is not None and oplog is not None and oplog.full and headroom < least
+    return oplog is not None and oplog.full and headroom < least

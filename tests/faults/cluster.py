@@ -14,6 +14,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
 import nats
@@ -166,7 +167,7 @@ class MongoCluster(Cluster[MongoMember]):
         super().__init__()
         for index in range(MEMBERS):
             member = MongoMember(replica_set=SET_NAME, oplog_mb=OPLOG_MB)
-            proxy = Proxy(self.link, lambda member=member: member.port, APP_NAME.encode())  # type: ignore[misc]
+            proxy = Proxy(self.link, partial(getattr, member, "port"), APP_NAME.encode())
             self.nodes.append(Node(f"mongod {index}", member, proxy))
 
     @property
@@ -227,7 +228,7 @@ class NatsCluster(Cluster[NatsNode]):
         routes = ", ".join(f'"nats://{HOST}:{port}"' for port in ports)
         for index, port in enumerate(ports):
             node = NatsNode()
-            proxy = Proxy(self.link, lambda node=node: node.port)  # type: ignore[misc]
+            proxy = Proxy(self.link, partial(getattr, node, "port"))
             node.plain = (
                 f'server_name: "n{index}"\nclient_advertise: "{HOST}:{proxy.port}"\n'
                 f'cluster {{ name: "{SET_NAME}", listen: "{HOST}:{port}", routes: [{routes}] }}'

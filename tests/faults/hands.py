@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -230,7 +231,7 @@ async def checkpoints_dropped_while_away(world: World, _: random.Random) -> Asyn
 
 async def _drop_checkpoints(world: World) -> None:
     for name in COLLECTIONS:
-        await _done(lambda name=name: world.client["resume-tokens"].drop_collection(name), "positions are dropped")  # type: ignore[misc]
+        await _done(partial(world.client["resume-tokens"].drop_collection, name), "positions are dropped")
 
 
 @asynccontextmanager
@@ -238,7 +239,7 @@ async def registry_dropped(world: World, _: random.Random) -> AsyncIterator[str]
     """The registry's collections are dropped under the running services, which store their watchers again."""
     state = world.client[world.state]
     for name in ("watchers", "registry", "instances"):
-        await _done(lambda name=name: state.drop_collection(name), "the registry is dropped")  # type: ignore[misc]
+        await _done(partial(state.drop_collection, name), "the registry is dropped")
     yield "all watchers"
 
     async def restored() -> bool:

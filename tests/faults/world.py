@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -184,7 +185,9 @@ class World:
         try:
             await until(lambda: self.lag.ended, "the last changes have come", within=self.patience)
             for name, recorder in self.recorders.items():
-                await until(lambda r=recorder: r.ended, f"the last change of {name} is recorded", within=self.patience)  # type: ignore[misc]
+                await until(
+                    partial(getattr, recorder, "ended"), f"the last change of {name} is recorded", within=self.patience
+                )
         except AssertionError as error:
             self.problems.append(f"{error}; {await self.states()}")
         for service in self.services:

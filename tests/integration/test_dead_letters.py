@@ -8,7 +8,6 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import bson
@@ -20,7 +19,7 @@ from bson.raw_bson import RawBSONDocument
 from tests.conftest import MakeNats
 from tests.letters import letters, spoil, spoilt, stored
 from tests.live import Live, Streams, until
-from tests.service import Service, Stage, Trap, staged
+from tests.service import Service, Stage, Trap
 
 BIG = "x" * 1_200_000
 PATH = "/watchers/orders/dead-letters"
@@ -119,13 +118,19 @@ async def test_an_operation_that_is_not_published_makes_no_dead_letter(live: Liv
     assert await live.streams.config(f"{live.stream}-DLQ") is None
 
 
-async def test_an_oversized_change_is_set_aside_and_its_event_in_the_object_store(live: Live) -> None:
+async def oversized_among_others(live: Live) -> dict[str, Any]:
+    """Have one oversized change (2) among others set aside; its letter."""
     await live.add(sink={"oversize": "dead_letter"})
     live.insert(1)
     live.orders.insert_one({"_id": 2, "text": BIG})
     live.insert(3)
     await live.seen("1", "3")
     (letter,) = await set_aside(live, 1)
+    return letter
+
+
+async def test_an_oversized_change_is_set_aside_and_its_event_in_the_object_store(live: Live) -> None:
+    letter = await oversized_among_others(live)
     assert (letter["reason"], letter["document_key"], letter["in_object_store"]) == ("oversize", {"_id": 2}, True)
     assert "max_payload" in letter["error"]
     (there,) = await letters(live)
@@ -279,12 +284,7 @@ async def test_a_watcher_of_another_name_does_not_see_the_letters(live: Live) ->
 
 async def oversized(live: Live) -> int:
     """Have one oversized change among others set aside, then let the watcher make claim checks; its sequence."""
-    await live.add(sink={"oversize": "dead_letter"})
-    live.insert(1)
-    live.orders.insert_one({"_id": 2, "text": BIG})
-    live.insert(3)
-    await live.seen("1", "3")
-    (letter,) = await set_aside(live, 1)
+    letter = await oversized_among_others(live)
     await live.put(sink={"oversize": "claim_check"})
     return int(letter["sequence"])
 
@@ -356,12 +356,6 @@ async def test_a_fenced_instance_says_that_another_one_replays(mongo_uri: str, n
 
 
 # Killed in between
-
-
-@pytest_asyncio.fixture
-async def stage(mongo_uri: str, nats_url: str, tmp_path: Path, unique: str) -> AsyncIterator[Stage]:
-    async with staged(mongo_uri, nats_url, tmp_path, unique) as stage:
-        yield stage
 
 
 async def kept(stage: Stage, kind: str = "event") -> int:

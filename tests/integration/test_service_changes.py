@@ -9,9 +9,7 @@ import json
 import random
 import re
 import uuid
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -32,7 +30,7 @@ from bson import (
 )
 from pymongo import AsyncMongoClient
 
-from tests.service import Change, Service, Stage, assert_same, staged
+from tests.service import Change, Service, Stage, assert_same
 
 TYPES = {
     "double": 1.5,
@@ -69,12 +67,6 @@ TYPES = {
 }
 SIZES = (0, 1, 100_000, 1_000_000, 1_047_000, 1_048_576, 1_060_000, 2_500_000, 5_000_000, 3)
 NAMES = ("dots.in.a.name", "with spaces", "größe 名前", "{braces}", "100%", "%41", "a*b>c", "back\\slash/slash")
-
-
-@pytest_asyncio.fixture
-async def stage(mongo_uri: str, nats_url: str, tmp_path: Path, unique: str) -> AsyncIterator[Stage]:
-    async with staged(mongo_uri, nats_url, tmp_path, unique) as stage:
-        yield stage
 
 
 @pytest_asyncio.fixture

@@ -6,25 +6,16 @@ window, and one in which that window (a second) has passed, so that nothing but 
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from tests.service import Change, Stage, Trap, staged, until
+from tests.service import Change, Stage, Trap, until
 
 WINDOW = 1.0
 """The duplicate window that passes, in seconds."""
 DUPLICATES = pytest.mark.parametrize(
     "window", [120, WINDOW], ids=["within the duplicate window", "after the duplicate window"]
 )
-
-
-@pytest_asyncio.fixture
-async def stage(mongo_uri: str, nats_url: str, tmp_path: Path, unique: str) -> AsyncIterator[Stage]:
-    async with staged(mongo_uri, nats_url, tmp_path, unique) as stage:
-        yield stage
 
 
 async def let_pass(window: float) -> None:

@@ -7,12 +7,10 @@ import asyncio
 import re
 import signal
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from app.embedded import MongoServer, NatsServer
 from tests.conftest import MakeMongo
@@ -27,13 +25,6 @@ SAID_SECONDS = 15.0
 MEGABYTE = 1024 * 1024
 ENDED = (0, 128 + signal.SIGTERM, -signal.SIGTERM)
 """How a start may end by SIGTERM: in good order, with one line, or before there was anything of ours in the process."""
-
-
-@pytest_asyncio.fixture
-async def stage(mongo_uri: str, nats_url: str, tmp_path: Path, unique: str) -> AsyncIterator[Stage]:
-    """On the servers that all tests share."""
-    async with staged(mongo_uri, nats_url, tmp_path, unique) as stage:
-        yield stage
 
 
 # Servers that stand still

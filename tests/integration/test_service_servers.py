@@ -4,12 +4,10 @@ Tests that stop a server have servers of their own.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from nats.js.api import DiscardPolicy
 
 from app.embedded import MongoServer, NatsServer
@@ -19,13 +17,6 @@ from tests.service import Change, Service, Stage, assert_same, staged, until
 DOWN_SECONDS = 15.0
 """Within which /healthz has to tell that a server is gone."""
 MEGABYTE = 1024 * 1024
-
-
-@pytest_asyncio.fixture
-async def stage(mongo_uri: str, nats_url: str, tmp_path: Path, unique: str) -> AsyncIterator[Stage]:
-    """On the servers that all tests share."""
-    async with staged(mongo_uri, nats_url, tmp_path, unique) as stage:
-        yield stage
 
 
 async def down(service: Service, component: str) -> None:

@@ -4,24 +4,15 @@ Both processes share the registry, as two instances of one deployment do.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from tests.service import Service, Stage, Trap, assert_same, staged, until
+from tests.service import Service, Stage, Trap, assert_same, until
 
 TUNED: dict[str, Any] = {"standby_silence_seconds": 1, "reconcile_seconds": 0.5}
 WINDOW = 1.0
 """The duplicate window, in seconds, short enough to pass: it must never be what keeps two writers right."""
-
-
-@pytest_asyncio.fixture
-async def stage(mongo_uri: str, nats_url: str, tmp_path: Path, unique: str) -> AsyncIterator[Stage]:
-    async with staged(mongo_uri, nats_url, tmp_path, unique) as stage:
-        yield stage
 
 
 async def pair(stage: Stage, *, trap: Trap | None = None, batch_size: int = 20) -> tuple[Service, Service]:

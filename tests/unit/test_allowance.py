@@ -5,15 +5,8 @@ import asyncio
 import pytest
 
 from app.allowance import Allowance
-from app.codec import encode, identify, reduced
-from app.domain.watcher import Source, Watcher
-from app.encoder import Codec
-from app.progress import Progress
-from app.relay import Relay
-from tests.fakes import FakeBox, FakeCheckpoints, FakeLetters, FakeOplog, FakeSink, FakeSource, FakeStream, NullObserver
-from tests.unit.world import until
-
-WATCHER = Watcher("orders", Source("shop", "orders")).with_defaults()
+from tests.fakes import FakeOplog, FakeSink, FakeSource, FakeStream
+from tests.unit.world import ORDERS, relay, until
 
 
 def test_a_share_has_room_until_its_limit_and_whatever_it_holds_counts_for_all() -> None:
@@ -81,14 +74,9 @@ class Held(FakeSink):
 async def test_while_nothing_is_published_no_more_is_read_than_the_allowance_and_a_batch(limit: int) -> None:
     Held.open = asyncio.Event()
     oplog, stream, allowance = FakeOplog(), FakeStream(), Allowance(total=limit)
-    source, progress = FakeSource(oplog, 3, 0.01), Progress()
-    relay = Relay(
-        WATCHER, source=source, sink=Held(stream, WATCHER), letters=FakeLetters(FakeBox(), WATCHER),
-        checkpoints=FakeCheckpoints({}), codec=Codec(encode, reduced, identify),
-        observer=NullObserver(), progress=progress, allowance=allowance,
-    )  # fmt: skip
+    one = relay(stream, FakeSource(oplog, 3, 0.01), sink=Held(stream, ORDERS), allowance=allowance)
     opened = asyncio.Event()
-    running = asyncio.create_task(relay.run(opened.set))
+    running = asyncio.create_task(one.run(opened.set))
     await opened.wait()
     for _ in range(200):
         oplog.happen(text="x" * 200)
@@ -101,7 +89,7 @@ async def test_while_nothing_is_published_no_more_is_read_than_the_allowance_and
     Held.open.set()
     await until(lambda: len(stream.published()) == 200)
     assert stream.published() == oplog.tokens
-    relay.stop()
+    one.stop()
     await running
     assert allowance.held == 0
 
@@ -109,13 +97,9 @@ async def test_while_nothing_is_published_no_more_is_read_than_the_allowance_and
 async def test_a_run_that_ends_in_the_middle_gives_all_back() -> None:
     Held.open = asyncio.Event()
     oplog, stream, allowance = FakeOplog(), FakeStream(), Allowance()
-    relay = Relay(
-        WATCHER, source=FakeSource(oplog, 3, 0.01), sink=Held(stream, WATCHER), letters=FakeLetters(FakeBox(), WATCHER),
-        checkpoints=FakeCheckpoints({}), codec=Codec(encode, reduced, identify),
-        observer=NullObserver(), progress=Progress(), allowance=allowance,
-    )  # fmt: skip
+    one = relay(stream, FakeSource(oplog, 3, 0.01), sink=Held(stream, ORDERS), allowance=allowance)
     opened = asyncio.Event()
-    running = asyncio.create_task(relay.run(opened.set))
+    running = asyncio.create_task(one.run(opened.set))
     await opened.wait()
     for _ in range(20):
         oplog.happen()

@@ -34,7 +34,7 @@ from app.domain.watcher import Sink, StoredWatcher, Watcher
 from app.supervisor import Supervisor, WatcherTask
 from tests.fakes import Deed, FakeBox, FakeOplog, event_token, raw_event
 from tests.letters import spoilt_event
-from tests.unit.world import Alone, Fakes, until, watcher
+from tests.unit.world import Alone, Fakes, outrun, until, watcher
 
 TOKEN = event_token(5)
 RECEIPT = Receipt(TOKEN, 2, 10, "2026")
@@ -210,13 +210,7 @@ async def test_a_standby_reads_a_change_that_cannot_be_encoded(fakes: Fakes) -> 
     one = task(fakes, losses=1, silence_seconds=0.01)
     one.start()
     await until(lambda: one.state is State.RUNNING)
-    stream = fakes.stream()
-
-    def rival() -> None:
-        stream.before_publish = None
-        stream.store([("ORDERS.insert", encode(fakes.oplog.events[0][1]))], stream.last_sequence, "ORDERS.*")
-
-    stream.before_publish = rival
+    outrun(fakes)
     happen(fakes.oplog, 1, count=2)
     await until(lambda: box(fakes).letters)
     assert State.FENCED in fakes.observers[-1].states

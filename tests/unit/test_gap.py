@@ -18,7 +18,7 @@ from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import OnHistoryLost, Source, StoredWatcher
 from app.supervisor import Supervisor, WatcherTask
 from tests.fakes import BEGIN, Deed, FakeMessage, FakeSource, event_token, mark_token
-from tests.unit.world import Alone, Fakes, until, watcher
+from tests.unit.world import Alone, Fakes, outrun, until, watcher
 
 CREATED, LATER = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 REACHED = Reached(event_token(8), 3, 20, CREATED, OwnMessage(20, MessageId(event_token(8), 3)))
@@ -404,17 +404,9 @@ async def test_a_standby_that_the_oplog_has_overtaken_takes_over_and_marks_the_g
 
 
 async def _outrun(fakes: Fakes) -> None:
-    from app.codec import encode
-
-    stream = fakes.stream()
-
-    def rival() -> None:
-        stream.before_publish = None
-        stream.store([("ORDERS.insert", encode(fakes.oplog.events[0][1]))], stream.last_sequence, "ORDERS.*")
-
-    stream.before_publish = rival
+    outrun(fakes)
     fakes.oplog.happen()
-    await until(lambda: stream.messages)
+    await until(lambda: fakes.stream().messages)
 
 
 async def test_a_beginning_that_may_not_be_read_is_failed_with_that_reason(

@@ -16,17 +16,13 @@ import pytest
 from app import codec, main, native
 from app.domain.errors import EventNotEncodable
 from app.domain.events import Change
-from app.domain.watcher import Source, Watcher
 from app.encoder import THREAD_BYTES, Codec
-from app.progress import Progress
-from app.relay import Relay
 from app.settings import SettingsError, load
 from tests.encoders import needs_native, transcode
-from tests.fakes import FakeBox, FakeCheckpoints, FakeLetters, FakeOplog, FakeSink, FakeSource, FakeStream, NullObserver
-from tests.unit.world import until
+from tests.fakes import FakeOplog, FakeSource, FakeStream
+from tests.unit.world import relay, until
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "extjson_cases.json").read_text(encoding="utf-8"))
-WATCHER = Watcher("orders", Source("shop", "orders")).with_defaults()
 LEFT = ("invalid UTF-8", "nested 2", "nested 3", "DBPointer", "scope")
 """What the reference does for both: the names of such cases have one of these in them."""
 
@@ -124,14 +120,6 @@ def must_not_be_asked(raw: bytes, id_suffix: str) -> Change:
     raise AssertionError("the reference was asked for what had been transcoded")
 
 
-def relay(oplog: FakeOplog, stream: FakeStream, codec: Codec) -> Relay:
-    return Relay(
-        WATCHER, source=FakeSource(oplog, 500, 0.01), sink=FakeSink(stream, WATCHER),
-        letters=FakeLetters(FakeBox(), WATCHER),
-        checkpoints=FakeCheckpoints({}), codec=codec, observer=NullObserver(), progress=Progress(),
-    )  # fmt: skip
-
-
 @needs_native
 @pytest.mark.parametrize("size", [10, 2_000])
 async def test_what_is_transcoded_is_published_in_its_order(size: int) -> None:
@@ -144,7 +132,9 @@ async def test_what_is_transcoded_is_published_in_its_order(size: int) -> None:
         return transcoder(events, id_suffix)
 
     oplog, stream = FakeOplog(), FakeStream()
-    one = relay(oplog, stream, Codec(must_not_be_asked, codec.reduced, codec.identify, observed))
+    one = relay(
+        stream, FakeSource(oplog, 500, 0.01), codec=Codec(must_not_be_asked, codec.reduced, codec.identify, observed)
+    )
     opened = asyncio.Event()
     running = asyncio.create_task(one.run(opened.set))
     await opened.wait()
@@ -162,7 +152,7 @@ async def test_what_is_left_is_asked_of_the_reference_in_its_place() -> None:
         return [codec.encode(raw, id_suffix) if index % 2 else None for index, raw in enumerate(events)]
 
     oplog, stream = FakeOplog(), FakeStream()
-    one = relay(oplog, stream, Codec(codec.encode, codec.reduced, codec.identify, half))
+    one = relay(stream, FakeSource(oplog, 500, 0.01), codec=Codec(codec.encode, codec.reduced, codec.identify, half))
     opened = asyncio.Event()
     running = asyncio.create_task(one.run(opened.set))
     await opened.wait()
@@ -177,7 +167,11 @@ async def test_what_is_left_is_asked_of_the_reference_in_its_place() -> None:
 @needs_native
 async def test_an_event_that_neither_can_read_ends_the_run_with_the_references_reason() -> None:
     oplog, stream = FakeOplog(), FakeStream()
-    one = relay(oplog, stream, Codec(codec.encode, codec.reduced, codec.identify, native.transcoder("auto")))
+    one = relay(
+        stream,
+        FakeSource(oplog, 500, 0.01),
+        codec=Codec(codec.encode, codec.reduced, codec.identify, native.transcoder("auto")),
+    )
     opened = asyncio.Event()
     running = asyncio.create_task(one.run(opened.set))
     await opened.wait()

@@ -16,7 +16,7 @@ from app.domain.watcher import StoredWatcher
 from app.progress import Rates
 from app.supervisor import Supervisor, WatcherTask
 from tests.fakes import FakeCheckpoints, FakeSink, FakeSource, NullObserver, event_token
-from tests.unit.world import Alone, Fakes, until, until_state, watcher
+from tests.unit.world import Alone, Fakes, outrun, until, until_state, watcher
 
 STORED = StoredWatcher(watcher("orders"))
 
@@ -189,13 +189,7 @@ async def fenced(fakes: Fakes, **tuning) -> WatcherTask:
     one = task(fakes, losses=1, **tuning)
     one.start()
     await until(lambda: one.state is State.RUNNING)
-    stream = fakes.stream()
-
-    def rival() -> None:
-        stream.before_publish = None
-        stream.store([("ORDERS.insert", encode(fakes.oplog.events[0][1]))], stream.last_sequence, "ORDERS.*")
-
-    stream.before_publish = rival
+    outrun(fakes)
     fakes.oplog.happen()
     await until(lambda: one.state is State.FENCED)
     return one
@@ -265,19 +259,13 @@ async def test_a_standby_that_is_no_longer_wanted_does_not_take_over(fakes: Fake
     one = task(fakes, wanted=False, losses=1, silence_seconds=0.1)
     one.start()
     await until(lambda: one.state is State.RUNNING)
-    stream = fakes.stream()
-
-    def rival() -> None:
-        stream.before_publish = None
-        stream.store([("ORDERS.insert", encode(fakes.oplog.events[0][1]))], stream.last_sequence, "ORDERS.*")
-
-    stream.before_publish = rival
+    outrun(fakes)
     fakes.oplog.happen()
     await until(lambda: one.state is State.FENCED)
     fakes.oplog.happen()
     await until(lambda: one._task is not None and one._task.done(), 20)
     assert one.state is State.FENCED
-    assert len(stream.messages) == 1
+    assert len(fakes.stream().messages) == 1
     await one.stop(1)
 
 

@@ -10,9 +10,25 @@ from app.domain.errors import NotFound, Unavailable
 from app.domain.lifecycle import State
 from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
 from app.encoder import Codec
+from app.progress import Progress
 from app.registry import Registry
+from app.relay import Relay
 from app.world import Tuning, World
-from tests.fakes import FakeMongo, FakeNats, FakeOplog, FakeStream, FakeWatchers, NullObserver
+from tests.fakes import (
+    FakeBox,
+    FakeCheckpoints,
+    FakeLetters,
+    FakeMongo,
+    FakeNats,
+    FakeOplog,
+    FakeSink,
+    FakeSource,
+    FakeStream,
+    FakeWatchers,
+    NullObserver,
+)
+
+ORDERS = Watcher("orders", Source("shop", "orders")).with_defaults()
 
 
 def watcher(name: str = "orders", **source: Any) -> Watcher:
@@ -63,6 +79,17 @@ async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
             await asyncio.sleep(0.001)
 
 
+def outrun(fakes: Fakes) -> None:
+    """Have another writer publish the first change right before the watcher's next publish."""
+    stream = fakes.stream()
+
+    def rival() -> None:
+        stream.before_publish = None
+        stream.store([("ORDERS.insert", encode(fakes.oplog.events[0][1]))], stream.last_sequence, "ORDERS.*")
+
+    stream.before_publish = rival
+
+
 async def until_state(registry: Registry, name: str, *states: State) -> None:
     """Wait until a watcher is in one of the states."""
     async with asyncio.timeout(10):
@@ -71,6 +98,23 @@ async def until_state(registry: Registry, name: str, *states: State) -> None:
                 if (await registry.watcher(name)).status.state in states:
                     return
             await asyncio.sleep(0.001)
+
+
+def relay(
+    stream: FakeStream, source: FakeSource, *, sink: FakeSink | None = None, codec: Codec | None = None, **options: Any
+) -> Relay:
+    """A relay of its own, of the watcher `ORDERS`, with no position stored; see `Relay` for the options."""
+    return Relay(
+        ORDERS,
+        source=source,
+        sink=sink or FakeSink(stream, ORDERS),
+        letters=FakeLetters(FakeBox(), ORDERS),
+        checkpoints=FakeCheckpoints({}),
+        codec=codec or Codec(encode, reduced, identify),
+        observer=NullObserver(),
+        progress=Progress(),
+        **options,
+    )
 
 
 class Alone:

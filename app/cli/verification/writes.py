@@ -74,7 +74,7 @@ def _write(number: int, line: str) -> Write:
         raise ValueError(f"line {number} has {unknown[0]}, which is not one of {', '.join(sorted(_KNOWN))}")
     fields = entry.get("fields", {})
     if not isinstance(fields, dict):
-        raise ValueError(f'line {number} has fields that are not an object such as {{"n": 1}}')  # noqa: TRY004
+        raise ValueError(f'line {number} has fields that are not an object such as {{"n": 1}}')  # noqa: TRY004 - a fault of the list
     return Write(number, entry["operation"], entry["id"], fields, bool(entry.get("uncertain")))
 
 
