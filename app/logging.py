@@ -10,8 +10,16 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Literal, TextIO
 
-import structlog
-from structlog.typing import EventDict, Processor
+# structlog imports rich where that is installed, for tracebacks that are not drawn here, and at each start of the
+# service that takes time and memory. So rich is out of sight meanwhile.
+_unseen = {"rich": sys.modules.get("rich")}
+sys.modules["rich"] = None  # type: ignore[assignment]
+try:
+    import structlog
+    from structlog.typing import EventDict, Processor
+finally:
+    del sys.modules["rich"]
+    sys.modules.update({name: module for name, module in _unseen.items() if module is not None})
 
 REDACTED = "***"
 _SHORTEST_SECRET = 4

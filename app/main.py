@@ -38,7 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
         observer=observer,
         batch_size=settings.batch_size,
     )
-    connection = NatsConnection(_nats_options(settings))
+    connection = NatsConnection(nats_options(settings))
     world = World(
         mongo=mongo,
         nats=JetStream(connection),
@@ -86,7 +86,9 @@ def codec_of(settings: Settings) -> Codec:
     return Codec(encode, reduced, identify, transcode)
 
 
-def _nats_options(settings: Settings) -> NatsOptions:
+def nats_options(settings: Settings) -> NatsOptions:
+    """How the settings say that NATS is reached."""
+
     def path(value: object) -> str | None:
         return None if value is None else str(value)
 
