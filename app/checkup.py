@@ -5,7 +5,7 @@ itself makes before it takes a watcher on.
 broken is not asked, since its answer would only repeat that. Not its business: printing (`app/cli/doctor.py`).
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Final
 
 from app.adapters.jetstream import JetStream
@@ -37,8 +37,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     connection = NatsConnection(nats_options(settings))
     connection.start()
     try:
-        for warning in settings.warnings:
-            yield Finding("settings", "variables", Level.WARNING, warning, "correct or remove it")
+        for finding in _of_settings(settings):
+            yield finding
         asked_mongo, asked_nats = mongo.examiner(), NatsExaminer(connection, len(settings.nats_servers))
         reached = await asked_mongo.reach()
         for finding in reached:
@@ -57,11 +57,10 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         if state is None:
             yield Finding("watchers", "registry", Level.WARNING, "not looked at", "mend MongoDB first")
             return
-        watchers = await _watchers(mongo, settings)
-        if isinstance(watchers, Finding):
-            if state.level is not Level.PROBLEM:
-                yield watchers
-            watchers = _of_file(settings)
+        watchers, wrong = await _watchers(mongo, settings)
+        if state.level is not Level.PROBLEM:  # else it was said
+            for finding in wrong:
+                yield finding
         nats_usable = worst(each for each in published_to if each.check != "max_payload") is not Level.PROBLEM
         patient = _Patient(mongo, JetStream(connection), asked_mongo, asked_nats if nats_usable else None, settings)
         for watcher in watchers:
@@ -72,17 +71,33 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         mongo.close()
 
 
-def _of_file(settings: Settings) -> Sequence[Watcher]:
-    return () if settings.connector is None else tuple(settings.connector.watchers)
+def _of_settings(settings: Settings) -> list[Finding]:
+    found = [
+        Finding("settings", "variables", Level.WARNING, warning, "correct or remove it")
+        for warning in settings.warnings
+    ]
+    if not (settings.loopback or settings.api_token or settings.allow_anonymous):
+        found.append(
+            Finding(
+                "settings", "token", Level.WARNING, "others reach SERVER_ADDR and there is no token: nobody may change "
+                "watchers", "set CHANGEWIRE_API_TOKEN to the output of: openssl rand -hex 32",
+            )
+        )  # fmt: skip
+    return found
 
 
-async def _watchers(mongo: MongoDeployment, settings: Settings) -> Sequence[Watcher] | Finding:
-    """Those of the registry and of the predecessor's file, which wins, or why the registry cannot be read."""
+async def _watchers(mongo: MongoDeployment, settings: Settings) -> tuple[list[Watcher], list[Finding]]:
+    """Those of the registry and of the predecessor's file, which wins; and what of the registry cannot be read."""
+    store, stored, wrong = mongo.watchers(), dict[str, Watcher](), list[Finding]()
     try:
-        stored = {one.name: one.watcher for one in await mongo.watchers().load()}
+        stored = {one.name: one.watcher for one in await store.load()}
     except ChangewireError as error:
-        return Finding("watchers", "registry", Level.PROBLEM, str(error), "see above")
-    return tuple((stored | {one.name: one for one in _of_file(settings)}).values())
+        wrong.append(Finding("watchers", "registry", Level.PROBLEM, str(error), "mend MongoDB first"))
+    advice = "start the version of Changewire that wrote it, or remove its document from the collection watchers"
+    for name in sorted(store.unreadable):
+        wrong.append(Finding(name, "definition", Level.PROBLEM, "cannot be read, and is not run", advice))
+    of_file = () if settings.connector is None else settings.connector.watchers
+    return list((stored | {one.name: one for one in of_file}).values()), wrong
 
 
 class _Patient:

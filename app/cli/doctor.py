@@ -41,8 +41,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print the findi
         settings = load()
     except SettingsError as error:
         raise CommandError("the settings cannot be used\n  " + "\n  ".join(error.problems), MISUSE) from None
-    # What the adapters log is found below in better words; only what nobody expected is shown beside it.
-    logging.configure("error", "console", secrets=settings.secrets, stream=sys.stderr)
+    # What the adapters log is found below, in better words.
+    logging.configure("critical", "console", secrets=settings.secrets, stream=sys.stderr)
     try:
         found = asyncio.run(_collect(settings))
     except Invalid as error:
@@ -88,4 +88,5 @@ def _print_table(found: Sequence[Finding]) -> None:
         table.add_row(Text(each.level, STYLES[each.level]), each.about, each.check, each.found, each.advice)
     typed.console().print(table)
     counts = {level: sum(each.level is level for each in found) for level in Level}
-    print(f"\n{counts[Level.PROBLEM]} problems, {counts[Level.WARNING]} warnings, {counts[Level.OK]} ok")
+    words = (f"{counts[level]} {level}{'s' * (counts[level] != 1)}" for level in (Level.PROBLEM, Level.WARNING))
+    print(f"\n{', '.join(words)}, {counts[Level.OK]} ok")

@@ -173,6 +173,8 @@ def _token(given: Mapping[str, str]) -> str | None:
     path = given.get(f"{TOKEN}_FILE")
     if path is None:
         return given.get(TOKEN)
+    if TOKEN in given:
+        raise CommandError(f"{TOKEN} and {TOKEN}_FILE are both set; set one of them", MISUSE)
     try:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError):

@@ -273,6 +273,25 @@ async def test_small_limits_of_nats_are_warnings_and_too_small_ones_problems(
     assert doctor.rows["NATS", "max_payload"]["level"] == "problem"
 
 
+async def test_what_the_service_would_leave_out_or_refuse_is_said(
+    doctor: Doctor, mongo_uri: str, nats_url: str, unique: str
+) -> None:
+    await register(mongo_uri, unique)
+    with pymongo.MongoClient(mongo_uri) as client:
+        client[f"state_{unique}"]["watchers"].insert_one({"_id": "later", "watcher": {}, "revision": 99})
+        there = {"$set": {"watcher.sink.subject": "{nothing}"}}
+        client[f"state_{unique}"]["watchers"].update_one({"_id": "orders"}, there)
+    assert await doctor.look(MONGO_URI=mongo_uri, NATS_URL=nats_url, SERVER_ADDR=":8080", CHANGEWIRE_BATCHSIZE="1") == 1
+    assert doctor.wrong() == {
+        ("settings", "variables"): "warning",
+        ("settings", "token"): "warning",
+        ("later", "definition"): "problem",
+        ("orders", "definition"): "problem",
+    }
+    assert "CHANGEWIRE_BATCH_SIZE?" in doctor.rows["settings", "variables"]["found"]
+    assert "sink.subject" in doctor.rows["orders", "definition"]["found"]
+
+
 async def test_settings_that_cannot_be_used_are_misuse(doctor: Doctor) -> None:
     code, said = await doctor.run(MONGO_URI=f"http://u:{SECRET}@h")
     assert code == 2

@@ -171,6 +171,9 @@ async def test_a_wrong_token_is_refused_in_the_services_words_and_never_shown(
     (tmp_path / "token").write_text(f"{SECRET}\n")
     monkeypatch.setenv("CHANGEWIRE_API_TOKEN_FILE", str(tmp_path / "token"))
     assert await watchers("pause", "orders") == "orders: PAUSED\n"
+    monkeypatch.setenv("CHANGEWIRE_API_TOKEN", SECRET)
+    assert "are both set" in await watchers("list", code=2)
+    monkeypatch.delenv("CHANGEWIRE_API_TOKEN")
     monkeypatch.delenv("CHANGEWIRE_API_TOKEN_FILE")
     monkeypatch.delenv("CHANGEWIRE_URL")
     (tmp_path / ".env").write_text(f"CHANGEWIRE_URL={live.url}\nCHANGEWIRE_API_TOKEN={SECRET}\n")
