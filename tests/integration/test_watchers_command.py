@@ -316,6 +316,39 @@ async def test_tail_prints_messages_and_passes_over_all_else(
     assert "has ended the messages of orders" in await watchers("tail", "orders", "--url", url, code=1)
 
 
+async def test_tail_prints_each_message_as_it_comes_and_says_when_the_service_breaks_off(
+    elsewhere: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As the service sends them: in chunks, on a connection that stays open."""
+    chunk, goes_on = event(7), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            goes_on.wait(60)
+            self.close_connection = True  # without the last chunk
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    watchers = Command(capfd)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), name="chunks", daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            assert (await watchers("tail", "orders", "-n", "1", "--url", url)).startswith("#7 ")
+        finally:
+            goes_on.set()
+        assert "has ended the messages of orders" in await watchers("tail", "orders", "--url", url, code=1)
+        server.shutdown()
+
+
 async def test_somebody_elses_answer_is_not_taken_for_the_services(
     elsewhere: Path, capfd: pytest.CaptureFixture[str], sending: Callable[[bytes, str], str]
 ) -> None:
