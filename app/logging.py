@@ -10,16 +10,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Literal, TextIO
 
-# structlog imports rich where that is installed, for tracebacks that are not drawn here, and at each start of the
-# service that takes time and memory. So rich is out of sight meanwhile.
-_unseen = {"rich": sys.modules.get("rich")}
-sys.modules["rich"] = None  # type: ignore[assignment]
-try:
-    import structlog
-    from structlog.typing import EventDict, Processor
-finally:
-    del sys.modules["rich"]
-    sys.modules.update({name: module for name, module in _unseen.items() if module is not None})
+import structlog
+from structlog.typing import EventDict, Processor
 
 REDACTED = "***"
 _SHORTEST_SECRET = 4

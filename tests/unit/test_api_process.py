@@ -25,7 +25,8 @@ from app import __version__
 from app import logging as our_logging
 from app.__main__ import COMMANDS, main
 from app.cli import CommandError
-from app.cli.http_server import listen, server
+from app.cli.http_server import server
+from app.cli.listening import listen
 from app.cli.traffic import Key, compare, key_of, line, on_their_way, shortfall, totals
 from app.settings import Settings
 
@@ -263,7 +264,7 @@ async def test_serve_imports_nothing_of_the_other_commands(tmp_path: Path) -> No
     vendors = {"rich", "typer", "httpx", "pygments", "markdown_it", "shellingham"}
     assert vendors & {name.partition(".")[0] for name in modules} == set()
     ours = {name for name in modules if name.startswith("app.cli.")}
-    assert ours == {"app.cli.serve", "app.cli.arguments", "app.cli.http_server", "app.cli.signals"}
+    assert ours == {f"app.cli.{name}" for name in ("serve", "arguments", "http_server", "listening", "signals")}
     assert modules & {"app.checkup", "app.adapters.mongo_examiner", "app.adapters.nats_examiner"} == set()
 
 
@@ -421,3 +422,23 @@ def test_keys_and_lines_of_messages() -> None:
     ]
     assert "now paid" in line("ORDERS.update", 8, update, 1_700_000_001)
     assert "closed" in line("ORDERS.delete", 9, delete, 1_700_000_001)
+
+
+def test_the_watchers_are_started_without_what_only_http_or_a_terminal_needs(tmp_path: Path) -> None:
+    """When the address is taken all is imported that the watchers need."""
+    told = (
+        "import sys, app.cli.listening as listening\n"
+        "def listen(*_, **__):\n"
+        "    print(*sys.modules)\n"
+        "    raise SystemExit\n"
+        "listening.listen = listen\n"
+        "from app.__main__ import main\n"
+        "main(['serve'])"
+    )
+    environment = {**os.environ, "SERVER_ADDR": "127.0.0.1:0", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", told], check=False, capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    modules = done.stdout.split()
+    assert "app.relay" in modules, done.stderr
+    assert not {"fastapi", "prometheus_client", "rich", "starlette", "typer", "uvicorn", "yaml"}.intersection(modules)
