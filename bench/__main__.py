@@ -56,16 +56,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=Path("bench/results/latest.json"), help="default: %(default)s")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="draw the figures there as well")
     sizes = {
-        "events": ("waiting in the drain", 50_000, 8_000),
+        "events": ("waiting in the drain", 50_000, 5_000),
         "rounds": ("of the drain", 3, 1),
         "peer-events": ("waiting for peers and the baseline", None, None),
         "workload-events": ("waiting in each of the other workloads", 20_000, 4_000),
         "workload-rounds": ("of them", 2, 1),
-        "seconds": ("of each rate of the latency section", 20, 3),
+        "seconds": ("of each rate of the latency section", 20, 2),
         "waiting": ("events written while NATS is stopped", 200_000, 10_000),
-        "spread": ("events over the watchers", 300, 60),
-        "idle": ("seconds that watchers idle", 10, 3),
-        "starts": ("of each program", 5, 2),
+        "spread": ("events over the watchers", 300, 40),
+        "idle": ("seconds that watchers idle", 10, 2),
+        "starts": ("of each program", 5, 1),
     }
     for name, (what, full, quick) in sizes.items():
         default = f"a {SLOWER}th of --events" if full is None or quick is None else f"{full:,}; quick {quick:,}"
@@ -140,6 +140,8 @@ async def run(arguments: argparse.Namespace) -> list[Result]:
     # Beside the headline: whoever says something new there. The others' latency is the same but for the encoding.
     pipelines = [each for each in everyone if type(each) in (Changewire, Limit, MqBridge)]
     programs = [each for each in everyone if type(each) not in (InPython, Limit)]
+    if arguments.quick:
+        programs = [each for each in programs if each.name != BASELINE]
     loads: list[Workload] = [each for each in WORKLOADS if each.name in arguments.workloads]
     events = {each.name: arguments.peer_events if isinstance(each, Peer) else arguments.events for each in everyone}
     async with Stage() as stage:

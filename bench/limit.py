@@ -13,6 +13,8 @@ import sys
 from struct import Struct
 
 from app.domain.events import Change
+from app.encoder import Codec
+from app.ports import SourceBatch
 
 # Where a change event begins: {_id: {_data: token}, operationType, clusterTime, wallTime, …}, and before that, in a
 # transaction, its number and session.
@@ -49,15 +51,21 @@ def _elsewhere(raw: bytes, id_suffix: str) -> Change:
     return Change(token, name.decode(), raw, _date(wall)[0] / 1000, token + id_suffix)
 
 
+class Raw(Codec):
+    """The codec of the limit: a whole batch at once, and no thread, which would take longer than that does."""
+
+    async def transcoded(self, batch: SourceBatch, suffix: str) -> list[Change | None]:
+        return [encode(raw, suffix) for raw in batch.events]
+
+
 def main() -> int:
     """Run Changewire's command line with this codec in the place of its own."""
     from app import __main__, main
     from app.codec import identify, reduced
-    from app.encoder import Codec
 
     assert callable(main.codec_of), "what composes the codec"
     # Nothing in the service is made for this: it is exchanged where `create_app` looks for it.
-    vars(main)["codec_of"] = lambda settings: Codec(encode, reduced, identify)
+    vars(main)["codec_of"] = lambda settings: Raw(encode, reduced, identify)
     return __main__.main()
 
 

@@ -17,7 +17,7 @@ SILENT_SECONDS = 60
 LIMIT_MB = 60
 FLAT_MB = 5
 """What a process that holds nothing back may grow by all the same."""
-WAIT_SECONDS = 5
+WAIT_SECONDS = 3
 """How long NATS stays away after the last write."""
 
 

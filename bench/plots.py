@@ -58,16 +58,15 @@ def _throughput(axes: Axes, rounds: Sequence[Mapping[str, Any]]) -> None:
     loads = _in_order(each["workload"] for each in rounds)
     names = _in_order(each["contender"] for each in rounds)
     width = 0.85 / len(names)
-    for index, name in enumerate(names):
-        for at, load in enumerate(loads):
+    for at, load in enumerate(loads):
+        able = [name for name in names if any((each["workload"], each["contender"]) == (load, name) for each in rounds)]
+        for index, name in enumerate(able):
             rates = [
                 each["events_per_second"] for each in rounds if (each["workload"], each["contender"]) == (load, name)
             ]
-            if not rates:
-                continue
             middle = median_of(rates)
             axes.bar(
-                at + (index - (len(names) - 1) / 2) * width,
+                at + (index - (len(able) - 1) / 2) * width,
                 middle,
                 width * 0.92,
                 color=_colour(name, names),
