@@ -9,10 +9,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
-from app.api import letters, problems, status, watchers
+from app.api import letters, page, problems, status, watchers
 from app.api.auth import Authority
 from app.registry import Registry
 from app.settings import Settings
@@ -71,11 +70,8 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
     app.include_router(watchers.router)
     app.include_router(letters.router)
     app.include_router(status.router)
+    app.include_router(page.router)
     problems.install(app)
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> RedirectResponse:
-        return RedirectResponse("docs")
 
     plain = app.openapi
 

@@ -1,0 +1,109 @@
+// The page: what is on top of every view, which view is shown, and the looks at the service every two seconds.
+
+import { forgetToken, get, hasToken } from "./api.js";
+import { sample } from "./chart.js";
+import { html, link, render, State, useEffect, useState } from "./lib.js";
+import { List } from "./list.js";
+import { Theme } from "./theme.js";
+
+const INTERVAL = 2000;
+
+function App() {
+  const where = useHash();
+  const seen = useLooks();
+  const down = Object.entries(seen.health?.components ?? {}).filter(([, each]) => each.status !== "UP");
+  const warnings = Object.values(seen.health?.components ?? {}).flatMap((each) => each.warnings ?? []);
+  return html`
+    <a class="skip" href="#content" onClick=${toContent}>Skip to the content</a>
+    <header class="top container">
+      <a class="brand" href=${link.list}>Changewire</a>
+      <ul class="health" aria-label="Health">
+        ${Object.entries(seen.health?.components ?? {}).map(([name, each]) => html`<li key=${name}>${name} <${State} state=${each.status} /></li>`)}
+      </ul>
+      <nav aria-label="Page">
+        <a href=${link.list}>Watchers</a>
+        <a href=${link.add}>Add</a>
+        <a href="docs">API</a>
+        <${Theme} />
+      </nav>
+    </header>
+    <main class="container" id="content" tabindex="-1">
+      <div role="status" aria-live="polite">
+        ${seen.unreachable && html`<p class="outage"><strong>Changewire does not answer.</strong> What is shown is of before. ${seen.unreachable}</p>`}
+        ${!seen.unreachable && down.map(([name, each]) => html`<p class="outage" key=${name}><strong>${name} is down.</strong> ${each.reason}</p>`)}
+        ${warnings.map((each) => html`<p class="warning" key=${each}>${each}</p>`)}
+        ${seen.trouble && !down.length && html`<p class="outage"><strong>The watchers cannot be read.</strong> ${seen.trouble}</p>`}
+      </div>
+      <div class=${seen.unreachable || seen.trouble ? "stale" : ""}><${View} where=${where} seen=${seen} /></div>
+    </main>
+  `;
+}
+
+function View({ seen }) {
+  return html`<${List} ...${seen} />`;
+}
+
+function toContent(event) {
+  event.preventDefault();
+  document.getElementById("content").focus();
+}
+
+function useHash() {
+  const [hash, setHash] = useState(location.hash);
+  useEffect(() => {
+    const changed = () => setHash(location.hash);
+    addEventListener("hashchange", changed);
+    return () => removeEventListener("hashchange", changed);
+  }, []);
+  return hash;
+}
+
+/** What is so: health, watchers and lags, looked at anew every two seconds while somebody can see it. */
+function useLooks() {
+  const [seen, setSeen] = useState({ watchers: null, lags: null, health: null, unreachable: null, trouble: null, tick: 0 });
+  useEffect(() => {
+    let over = false;
+    let busy = false;
+    let timer = 0;
+    const look = async () => {
+      if (busy || over || document.hidden) return;
+      busy = true;
+      const [health, watchers, lags] = await Promise.allSettled([
+        get("healthz", { fine: [503] }),
+        get("watchers"),
+        get("lag"),
+      ]);
+      busy = false;
+      if (over) return;
+      if (watchers.status === "fulfilled") sample(watchers.value, lags.value);
+      const silent = health.status === "rejected" && health.reason.status === undefined;
+      setSeen((before) => ({
+        health: health.value ?? before.health,
+        watchers: watchers.value ?? before.watchers,
+        lags: lags.value ?? before.lags,
+        unreachable: silent ? health.reason.message : null,
+        trouble: silent ? null : (watchers.reason?.message ?? null),
+        tick: before.tick + 1,
+      }));
+      timer = setTimeout(look, INTERVAL);
+    };
+    const now = () => {
+      clearTimeout(timer);
+      look();
+    };
+    look();
+    document.addEventListener("visibilitychange", now);
+    addEventListener("changewire:changed", now);
+    return () => {
+      over = true;
+      clearTimeout(timer);
+      document.removeEventListener("visibilitychange", now);
+      removeEventListener("changewire:changed", now);
+    };
+  }, []);
+  return seen;
+}
+
+const root = document.getElementById("app");
+root.replaceChildren();
+render(html`<${App} />`, root);
