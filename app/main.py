@@ -29,7 +29,8 @@ log = structlog.get_logger(__name__)
 def create_app(settings: Settings) -> FastAPI:
     """Make the service. Call it where the event loop runs. Raises Invalid for a MONGO_URI that is not one.
 
-    `app.state.drained` is False after a stop that had to be cut short.
+    `app.state.drained` is False after a stop that had to be cut short; `app.state.stop_following` ends the answers that
+    would keep a server from stopping.
     """
     observer = PrometheusObserver(version=__version__)
     mongo = MongoDeployment(
@@ -73,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = create_api(registry=registry, settings=settings, render_metrics=render_metrics, lifespan=lifespan)
     app.state.drained = True
+    app.state.stop_following = registry.streams.close
     return app
 
 

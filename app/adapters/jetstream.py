@@ -31,6 +31,7 @@ from app.adapters.nats_connection import Answer, ConnectionLost, Exchange, Forbi
 from app.adapters.nats_letters import JetStreamLetters
 from app.adapters.nats_lookback import find, look_back
 from app.adapters.nats_objects import ObjectStore, bucket_of
+from app.adapters.nats_reader import JetStreamReader
 from app.adapters.nats_streams import (
     NAME_IN_USE,
     NOT_FOUND,
@@ -148,6 +149,9 @@ class JetStream:
 
     def letters(self, watcher: Watcher) -> JetStreamLetters:
         return JetStreamLetters(self._connection, watcher)
+
+    def reader(self, watcher: Watcher) -> JetStreamReader:
+        return JetStreamReader(self._connection, watcher)
 
 
 class JetStreamSink:
