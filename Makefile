@@ -11,7 +11,7 @@ SERVICE := $(CURDIR)/$(VENV)/service/bin/python
 OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast faults faults-full soak mutants check fuzz format bench openapi lock clean
+.PHONY: help setup demo test test-fast screenshots faults faults-full soak mutants check fuzz format bench openapi lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -60,7 +60,21 @@ $(STAMP): requirements-dev.lock pyproject.toml $(NATIVE_SOURCES)
 demo: $(STAMP) ## A real mongod and nats-server, the service, a watcher and a writer; Ctrl-C stops all of it
 	@$(BIN)/changewire demo $(ARGS)
 
+# The tests of the page drive Debian's Chromium. Without one they are skipped, and say so.
+define BROWSER
+if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing chromium"; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+			echo "chromium cannot be installed: the tests of the page are skipped" >&2; \
+	else \
+		echo "there is no chromium: the tests of the page are skipped" >&2; \
+	fi; \
+fi
+endef
+
 test: $(STAMP) $(OLD_NATS) ## The whole suite, with coverage (at least 90 %)
+	@$(BROWSER)
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
 	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
@@ -75,6 +89,11 @@ $(OLD_NATS): requirements-old-nats.lock | $(STAMP)
 
 test-fast: $(STAMP) ## Unit tests and properties only: no server, seconds
 	@$(BIN)/python -m pytest tests/unit tests/properties $(ARGS)
+
+screenshots: $(STAMP) ## Take the pictures of the page in docs/images anew
+	@$(BROWSER)
+	@mkdir -p docs/images
+	@PAGE_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser $(ARGS)
 
 FAULTS := $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED))
 

@@ -2,15 +2,23 @@
 
 import { forgetToken, get, hasToken } from "./api.js";
 import { sample } from "./chart.js";
+import { TokenDialog } from "./dialogs.js";
+import { WatcherForm } from "./form.js";
 import { html, link, render, State, useEffect, useState } from "./lib.js";
 import { List } from "./list.js";
 import { Theme } from "./theme.js";
+import { WatcherView } from "./watcher.js";
 
 const INTERVAL = 2000;
 
 function App() {
   const where = useHash();
   const seen = useLooks();
+  const notice = useNotice();
+  const forget = () => {
+    forgetToken();
+    dispatchEvent(new CustomEvent("changewire:notice", { detail: "the API token is forgotten" }));
+  };
   const down = Object.entries(seen.health?.components ?? {}).filter(([, each]) => each.status !== "UP");
   const warnings = Object.values(seen.health?.components ?? {}).flatMap((each) => each.warnings ?? []);
   return html`
@@ -24,11 +32,13 @@ function App() {
         <a href=${link.list}>Watchers</a>
         <a href=${link.add}>Add</a>
         <a href="docs">API</a>
+        ${hasToken() && html`<button type="button" class="small secondary" onClick=${forget}>Forget the token</button>`}
         <${Theme} />
       </nav>
     </header>
     <main class="container" id="content" tabindex="-1">
       <div role="status" aria-live="polite">
+        ${notice && html`<p class="notice">${notice}</p>`}
         ${seen.unreachable && html`<p class="outage"><strong>Changewire does not answer.</strong> What is shown is of before. ${seen.unreachable}</p>`}
         ${!seen.unreachable && down.map(([name, each]) => html`<p class="outage" key=${name}><strong>${name} is down.</strong> ${each.reason}</p>`)}
         ${warnings.map((each) => html`<p class="warning" key=${each}>${each}</p>`)}
@@ -36,11 +46,44 @@ function App() {
       </div>
       <div class=${seen.unreachable || seen.trouble ? "stale" : ""}><${View} where=${where} seen=${seen} /></div>
     </main>
+    <${TokenDialog} />
   `;
 }
 
-function View({ seen }) {
+function View({ where, seen }) {
+  const [, what, name, more] = where.replace(/^#/, "").split("/").map(decode);
+  const title = { add: "Add a watcher", watchers: name }[what] ?? "Watchers";
+  useEffect(() => {
+    document.title = `${title} · Changewire`;
+  }, [title]);
+  if (what === "add") return html`<${WatcherForm} key="add" />`;
+  if (what === "watchers" && more === "edit") return html`<${WatcherForm} key=${`edit ${name}`} name=${name} />`;
+  if (what === "watchers" && name) return html`<${WatcherView} key=${name} name=${name} ...${seen} />`;
   return html`<${List} ...${seen} />`;
+}
+
+function decode(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+/** What was done last, for some seconds. */
+function useNotice() {
+  const [notice, setNotice] = useState(null);
+  useEffect(() => {
+    let timer = 0;
+    const noticed = (event) => {
+      setNotice(event.detail);
+      clearTimeout(timer);
+      timer = setTimeout(() => setNotice(null), 8000);
+    };
+    addEventListener("changewire:notice", noticed);
+    return () => removeEventListener("changewire:notice", noticed);
+  }, []);
+  return notice;
 }
 
 function toContent(event) {
@@ -51,7 +94,11 @@ function toContent(event) {
 function useHash() {
   const [hash, setHash] = useState(location.hash);
   useEffect(() => {
-    const changed = () => setHash(location.hash);
+    const changed = () => {
+      setHash(location.hash);
+      document.getElementById("content").focus({ preventScroll: true }); // so that a reader begins with the new view
+      scrollTo(0, 0);
+    };
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
   }, []);

@@ -6,16 +6,17 @@ test` installs it where it may.
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
 
 from app.embedded import MongoServer, NatsServer
 from tests.service import Service, Stage, staged, until
@@ -30,7 +31,6 @@ class Site:
     stage: Stage
     service: Service
     nats: NatsServer
-    names: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -55,9 +55,21 @@ class Site:
     async def insert(self, name: str, *documents: dict[str, Any]) -> None:
         await self.stage.mongo[self.stage.database][name].insert_many(list(documents))
 
+    @staticmethod
+    async def shoot(page: Page, name: str) -> None:
+        """Take the picture of this name for the docs, where the run was asked for pictures."""
+        folder = os.environ.get("PAGE_SCREENSHOTS")
+        if folder:
+            await page.screenshot(path=Path(folder) / f"page-{name}.png")
+
     async def remove_all(self) -> None:
+        """Remove all watchers and streams, so that the next test can have the same names."""
+        jetstream = (await self.stage.nats()).jetstream()
         for watcher in (await self.service.call("GET", "/watchers", status=200)).json():
             await self.service.call("DELETE", f"/watchers/{watcher['name']}?checkpoint=delete", status=204)
+        for stream in await jetstream.streams_info():
+            await jetstream.delete_stream(stream.config.name or "")
+        await self.stage.mongo.drop_database(self.stage.database)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -96,8 +108,13 @@ class Tab:
         self.url = url
         self.faults: list[str] = []
         """What the console calls an error, such as what the Content-Security-Policy has refused."""
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: self.faults.append(error.stack or str(error)))
+        page.on("console", self._said)
+
+    def _said(self, said: ConsoleMessage) -> None:
+        # An answer of 422 or 503 is one too, to the console; to the page it is something to be shown.
+        if said.type == "error" and "the server responded with a status" not in said.text:
+            self.faults.append(said.text)
 
     async def open(self, where: str = "") -> Page:
         await self.page.goto(self.url + where)
