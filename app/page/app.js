@@ -105,50 +105,63 @@ function useHash() {
   return hash;
 }
 
-/** What is so: health, watchers and lags, looked at anew every two seconds while somebody can see it. */
+/** What is so: health, watchers and lags, each looked at anew every two seconds while somebody can see it. */
 function useLooks() {
   const [seen, setSeen] = useState({ watchers: null, lags: null, health: null, unreachable: null, trouble: null, tick: 0 });
   useEffect(() => {
-    let over = false;
-    let busy = false;
-    let timer = 0;
-    const look = async () => {
-      if (busy || over || document.hidden) return;
-      busy = true;
-      const [health, watchers, lags] = await Promise.allSettled([
-        get("healthz", { fine: [503] }),
-        get("watchers"),
-        get("lag"),
-      ]);
-      busy = false;
-      if (over) return;
-      if (watchers.status === "fulfilled") sample(watchers.value, lags.value);
-      const silent = health.status === "rejected" && health.reason.status === undefined;
-      setSeen((before) => ({
-        health: health.value ?? before.health,
-        watchers: watchers.value ?? before.watchers,
-        lags: lags.value ?? before.lags,
-        unreachable: silent ? health.reason.message : null,
-        trouble: silent ? null : (watchers.reason?.message ?? null),
-        tick: before.tick + 1,
-      }));
-      timer = setTimeout(look, INTERVAL);
+    const add = (more) => setSeen((before) => ({ ...before, ...more }));
+    // Apart from each other: what an outage makes slow must not keep the page from saying that there is one.
+    const health = async () => {
+      try {
+        add({ health: await get("healthz", { fine: [503] }), unreachable: null });
+      } catch (error) {
+        add({ unreachable: error.message });
+      }
     };
-    const now = () => {
-      clearTimeout(timer);
-      look();
+    let lags = null;
+    const lag = async () => {
+      lags = await get("lag").catch(() => lags); // what there is to say about it /healthz says
+      add({ lags });
     };
-    look();
-    document.addEventListener("visibilitychange", now);
-    addEventListener("changewire:changed", now);
-    return () => {
-      over = true;
-      clearTimeout(timer);
-      document.removeEventListener("visibilitychange", now);
-      removeEventListener("changewire:changed", now);
+    const watchers = async () => {
+      try {
+        const found = await get("watchers");
+        sample(found, lags);
+        setSeen((before) => ({ ...before, watchers: found, trouble: null, tick: before.tick + 1 }));
+      } catch (error) {
+        add({ trouble: error.message });
+      }
     };
+    const ends = [health, lag, watchers].map(repeat);
+    return () => ends.forEach((end) => end());
   }, []);
   return seen;
+}
+
+/** Look now, after each change, and every two seconds while the tab is seen; never twice at a time. Returns its end. */
+function repeat(look) {
+  let over = false;
+  let busy = false;
+  let again = false;
+  let timer = 0;
+  const now = async () => {
+    clearTimeout(timer);
+    again = busy;
+    if (busy || over || document.hidden) return;
+    busy = true;
+    await look();
+    busy = false;
+    timer = setTimeout(now, again ? 0 : INTERVAL);
+  };
+  now();
+  document.addEventListener("visibilitychange", now);
+  addEventListener("changewire:changed", now);
+  return () => {
+    over = true;
+    clearTimeout(timer);
+    document.removeEventListener("visibilitychange", now);
+    removeEventListener("changewire:changed", now);
+  };
 }
 
 const root = document.getElementById("app");

@@ -95,10 +95,21 @@ export function Rewind({ watcher, close }) {
     setTo(event.currentTarget.value);
     setText("");
   };
+  const move = () => {
+    if (to === "start") return call("DELETE", path(name, "/token"));
+    return call("PUT", path(name, "/token"), ["latest", "earliest"].includes(to) ? { at: to } : { [to]: text });
+  };
   const run = async () => {
+    // Asked of a running one too: what cannot be understood is refused before anything is paused for it.
+    const before = still ? null : await move().then(() => null, (problem) => problem);
+    if (before !== null && before.status !== 409) throw before;
     if (!still) await call("PUT", path(name, "/pause"));
-    if (to === "start") await call("DELETE", path(name, "/token"));
-    else await call("PUT", path(name, "/token"), ["latest", "earliest"].includes(to) ? { at: to } : { [to]: text });
+    try {
+      if (still || before !== null) await move();
+    } catch (problem) {
+      if (!still) await call("PUT", path(name, "/resume")); // as it was
+      throw problem;
+    }
     if (resume) await call("PUT", path(name, "/resume"));
     changed(`${name} is rewound${resume ? " and resumed" : ""}`);
   };

@@ -3,6 +3,7 @@
 import { follow, path } from "./api.js";
 import { bytes, exact, html, number, Time, useEffect, useRef, useState } from "./lib.js";
 
+const FIRST = 20;
 const KEPT = 50;
 const EVERY = 250;
 
@@ -18,7 +19,6 @@ export function Messages({ name }) {
   const waiting = useRef([]);
 
   useEffect(() => {
-    const ended = new AbortController();
     const on = (event, data) => {
       if (event === "message") waiting.current.push(exact(data));
       else if (event === "skipped") setSkipped(JSON.parse(data));
@@ -36,10 +36,26 @@ export function Messages({ name }) {
         return [...added, ...before].slice(0, KEPT);
       });
     }, EVERY);
-    follow(path(name, "/messages"), on, (error) => setProblem(error === null ? null : error.message), ended.signal);
+    let ended = null;
+    const begin = (last) => {
+      ended = new AbortController();
+      const state = (error) => setProblem(error === null ? null : error.message);
+      follow(path(name, `/messages?last=${last}`), on, state, ended.signal);
+    };
+    // A browser has six connections to a server, and the server lets few follow: a tab that nobody sees takes none.
+    const seen = () => {
+      ended.abort();
+      if (document.hidden) return;
+      waiting.current = [];
+      setShown([]); // there may be a gap behind what was shown
+      begin(KEPT);
+    };
+    begin(FIRST);
+    document.addEventListener("visibilitychange", seen);
     return () => {
       ended.abort();
       clearInterval(draw);
+      document.removeEventListener("visibilitychange", seen);
     };
   }, [name]);
 

@@ -16,12 +16,16 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from app.embedded import MongoServer, NatsServer
 from tests.service import Service, Stage, staged, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+PATIENCE = 30_000
+"""Milliseconds that anything on the page may take to be so: for a busy machine, not a promise."""
+expect.set_options(timeout=PATIENCE)
 
 
 @dataclass
@@ -60,7 +64,7 @@ class Site:
         """Take the picture of this name for the docs, where the run was asked for pictures."""
         folder = os.environ.get("PAGE_SCREENSHOTS")
         if folder:
-            await page.screenshot(path=Path(folder) / f"page-{name}.png")
+            await page.screenshot(path=Path(folder) / f"page-{name}.png", animations="disabled")
 
     async def remove_all(self) -> None:
         """Remove all watchers and streams, so that the next test can have the same names."""
@@ -124,7 +128,7 @@ class Tab:
 @pytest_asyncio.fixture(loop_scope="session")
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     context = await browser.new_context(locale="en-GB", timezone_id="UTC", viewport={"width": 1200, "height": 900})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE)
     yield context
     await context.close()
 

@@ -109,7 +109,11 @@ async def test_pause_resume_restart_rewind_and_remove_say_what_will_happen(site:
     await dialog.get_by_label("Moment").fill("soon")
     await dialog.get_by_role("button", name="Rewind").click()
     await expect(dialog.get_by_role("alert")).to_contain_text("ISO 8601")
-    await expect(heading).to_contain_text("PAUSED")
+    await dialog.get_by_label("Where to").select_option("token")
+    await dialog.get_by_label("Resume token").fill("82" + "F" * 20)
+    await dialog.get_by_role("button", name="Rewind").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("token")
+    await expect(heading).to_contain_text("RUNNING")  # as it was
     await dialog.get_by_label("Where to").select_option("earliest")
     await dialog.get_by_role("button", name="Rewind").click()
     await expect(dialog).to_have_count(0)
