@@ -7,16 +7,18 @@ errors of `domain/errors.py`, with the vendor's error as their cause.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from app.domain.events import Change
 from app.domain.lag import Oplog
 from app.domain.letters import DeadLetter, Following, Receipt, Unpublishable
 from app.domain.lifecycle import State
 from app.domain.position import Checkpoint, OwnMessage, Tail
-from app.domain.streams import StoredMessage, StreamFacts
 from app.domain.tokens import MessageId
 from app.domain.watcher import Start, StoredWatcher, Watcher
+
+if TYPE_CHECKING:  # needed when somebody looks at a stream, not at the start
+    from app.domain.streams import StoredMessage, StreamFacts
 
 ALIVE_SECONDS = 20.0
 """An instance says that it is alive each time it has followed the store, every five seconds, or later by a drain."""
@@ -359,14 +361,14 @@ class StreamReader(Protocol):
     Every method raises SinkUnavailable, NotAuthorised, StreamRefused.
     """
 
-    async def facts(self) -> StreamFacts | None:
+    async def facts(self) -> "StreamFacts | None":
         """Return what the stream is and holds; None where it does not exist."""
 
     async def newest(self) -> int:
         """Return the last message's sequence; 0 where there is none."""
 
-    async def last(self, count: int) -> list[StoredMessage]:
+    async def last(self, count: int) -> "list[StoredMessage]":
         """Return the newest messages; fewer than `count` too where others' messages lie far between them."""
 
-    async def after(self, sequence: int, limit: int) -> list[StoredMessage]:
+    async def after(self, sequence: int, limit: int) -> "list[StoredMessage]":
         """Return the first messages behind a sequence."""

@@ -9,12 +9,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from app.domain.errors import ChangewireError, NotFound, Unavailable
-from app.domain.streams import Quiet, Seen, Skipped, StoredMessage, StreamFacts, Trouble
 from app.domain.watcher import Watcher
 from app.supervisor import WatcherTask
 from app.world import World, servers_needed
+
+if TYPE_CHECKING:  # imported by the first who looks, not at the start
+    from app.domain.streams import Seen, StoredMessage, StreamFacts
 
 AT_ONCE = 50
 """Messages that are read before others get a turn."""
@@ -42,7 +45,7 @@ class StreamDesk:
         """End all that is being followed: the service stops."""
         self._closing.set()
 
-    async def facts(self, name: str) -> StreamFacts:
+    async def facts(self, name: str) -> "StreamFacts":
         """Return what a watcher's stream is and holds. Raises NotFound, Conflict, Unavailable."""
         watcher = (await self._task_of(name)).stored.watcher
         async with servers_needed():
@@ -51,10 +54,12 @@ class StreamDesk:
             raise NotFound(f"the stream {watcher.sink.stream} does not exist; {name} creates it when it first runs")
         return facts
 
-    async def follow(self, name: str, last: int) -> AsyncGenerator[Seen, None]:
+    async def follow(self, name: str, last: int) -> AsyncGenerator["Seen", None]:
         """Yield the last messages, then each that arrives, until the watcher is removed or the service stops.
 
         The first is `Quiet`, once all that may be refused was not. Raises NotFound, Conflict, Unavailable before it."""
+        from app.domain.streams import Quiet
+
         if self._followers >= MOST_FOLLOWERS:
             raise Unavailable(f"{MOST_FOLLOWERS} streams are being followed already, as many as one instance does")
         self._followers += 1
@@ -72,8 +77,10 @@ class StreamDesk:
         finally:
             self._followers -= 1
 
-    async def _messages(self, name: str, watcher: Watcher, last: int) -> AsyncIterator[Seen]:
+    async def _messages(self, name: str, watcher: Watcher, last: int) -> AsyncIterator["Seen"]:
         """What there is to say, `Quiet` at least once in a round."""
+        from app.domain.streams import Quiet, Skipped, Trouble
+
         position: int | None = None
         trouble: str | None = None
         while not self._closing.is_set():

@@ -31,7 +31,6 @@ from app.adapters.nats_connection import Answer, ConnectionLost, Exchange, Forbi
 from app.adapters.nats_letters import JetStreamLetters
 from app.adapters.nats_lookback import find, look_back
 from app.adapters.nats_objects import ObjectStore, bucket_of
-from app.adapters.nats_reader import JetStreamReader
 from app.adapters.nats_streams import (
     NAME_IN_USE,
     NOT_FOUND,
@@ -65,6 +64,7 @@ from app.domain.position import OwnMessage, Tail
 from app.domain.subjects import covers, stream_name_problem
 from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import Watcher
+from app.ports import StreamReader
 
 ACK_SECONDS = 5.0
 SLOWEST_BYTES_PER_SECOND = 50_000
@@ -150,7 +150,9 @@ class JetStream:
     def letters(self, watcher: Watcher) -> JetStreamLetters:
         return JetStreamLetters(self._connection, watcher)
 
-    def reader(self, watcher: Watcher) -> JetStreamReader:
+    def reader(self, watcher: Watcher) -> StreamReader:
+        from app.adapters.nats_reader import JetStreamReader
+
         return JetStreamReader(self._connection, watcher)
 
 

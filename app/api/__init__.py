@@ -81,7 +81,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         document = plain()
         schemas: dict[str, Any] = document["components"]["schemas"]
         if "Problem" not in schemas:
-            schemas.update(problems.SCHEMAS | tail.SCHEMAS)
+            schemas.update(problems.SCHEMAS | tail.schemas())
             document["components"]["schemas"] = dict(sorted(schemas.items()))
         return document
 

@@ -5,105 +5,43 @@ command line can follow them alike. Not its business: how fast that goes (`strea
 """
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.answers import Answer, Time, moment, said
+from app.api.answers import moment, said
 from app.api.problems import HEAD_ASKED, documented
 from app.api.status import NOT_CACHED
 from app.api.watchers import Name, Watchers
-from app.domain.lifecycle import State
 from app.domain.status import Happening
-from app.domain.streams import ConsumerFacts, Quiet, Seen, Skipped, StoredMessage, StreamFacts, Trouble
+
+if TYPE_CHECKING:  # imported by the first call that needs it
+    from app.domain.streams import ConsumerFacts, Seen, StoredMessage, StreamFacts
 
 SHOWN_BYTES = 64 * 1024
 """Of a larger message only the beginning is sent."""
 _EVENTS = "text/event-stream"
 
+_HAPPENING = {"$ref": "#/components/schemas/HappeningAnswer"}
+_STREAM = {"$ref": "#/components/schemas/StreamAnswer"}
+_MESSAGE = {"$ref": "#/components/schemas/MessageEvent"}
+
 router = APIRouter()
 
 
-class HappeningAnswer(Answer):
-    """A state that a watcher came into, or an error that it had in it."""
+def schemas() -> dict[str, Any]:
+    """The OpenAPI components that are referred to here, made when the document is asked for."""
+    from app.api import tail_answers
 
-    state: State
-    time: Time
-    """When it came."""
-    reason: str | None
-    count: int
-    """How often it came in a row."""
-    last_time: Time
-    """When it came last."""
+    return tail_answers.schemas()
 
 
-class ConsumerAnswer(Answer):
-    """Somebody who reads the stream."""
-
-    name: str
-    durable: bool
-    filter_subjects: list[str]
-    """Empty where it reads all of the stream."""
-    delivered_sequence: int
-    """The last message of the stream that it was given; 0 before the first."""
-    pending: int
-    """Messages that wait for it."""
-    ack_pending: int
-    """Messages that it was given and has not acknowledged."""
-    redelivered: int
-
-
-class StreamAnswer(Answer):
-    """A watcher's stream: what it is, what it holds and who reads it."""
-
-    name: str
-    subjects: list[str]
-    created: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-    storage: str
-    retention: str
-    discard: str
-    replicas: int
-    max_age_seconds: float
-    """0: messages do not expire."""
-    max_bytes: int
-    """-1: no limit."""
-    max_messages: int
-    """-1: no limit."""
-    duplicate_window_seconds: float
-    messages: int
-    """In the whole stream, which may carry other subjects too."""
-    bytes: int
-    first_sequence: int
-    last_sequence: int
-    consumer_count: int
-    consumers: list[ConsumerAnswer] | None
-    """By name, 256 at most; null where the account may not list them."""
-    consumers_why: str | None
-    """Why they are not listed."""
-
-
-class MessageEvent(Answer):
-    """The data of an `event: message`."""
-
-    sequence: int
-    time: Time
-    subject: str
-    id: str | None
-    """`Nats-Msg-Id`."""
-    headers: dict[str, str]
-    body: Any
-    """The body as JSON, number by number as it is on the stream; as a string where it is not JSON, or was cut."""
-    bytes: int
-    """The body's size."""
-    note: str | None
-    """Why the body is a string."""
-
-
-SCHEMAS: dict[str, Any] = {"MessageEvent": MessageEvent.model_json_schema()}
-"""The OpenAPI components that no answer has, since it is not JSON."""
+def _answers(schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    return {200: {"description": "Successful Response", "content": {"application/json": {"schema": schema}}}}
 
 
 class Following(BaseModel):
@@ -117,8 +55,8 @@ class Following(BaseModel):
 @router.get(
     "/watchers/{name}/history",
     tags=["status"],
-    response_model=list[HappeningAnswer],
-    responses=documented(404, 422, 503),
+    response_class=Response,
+    responses={**_answers({"type": "array", "items": _HAPPENING}), **documented(404, 422, 503)},
 )
 async def get_watcher_history(registry: Watchers, name: Name) -> Response:
     """The last 50 states and errors of a watcher in this instance, since it started; oldest first."""
@@ -128,8 +66,8 @@ async def get_watcher_history(registry: Watchers, name: Name) -> Response:
 @router.get(
     "/watchers/{name}/stream",
     tags=["streams"],
-    response_model=StreamAnswer,
-    responses=documented(404, 409, 422, 503),
+    response_class=Response,
+    responses={**_answers(_STREAM), **documented(404, 409, 422, 503)},
 )
 async def get_stream(registry: Watchers, name: Name) -> Response:
     """A watcher's stream: its settings, what it holds, and its consumers with what waits for them."""
@@ -146,7 +84,7 @@ async def get_stream(registry: Watchers, name: Name) -> Response:
             "and `before`, the sequences between which messages are left out, since there were too many to follow; "
             "`trouble` with a `reason`, while the stream cannot be read. A comment every 15 seconds where there is "
             "nothing to say.",
-            "content": {_EVENTS: {"schema": {"$ref": "#/components/schemas/MessageEvent"}}},
+            "content": {_EVENTS: {"schema": _MESSAGE}},
         },
         **documented(404, 409, 422, 503),
     },
@@ -164,13 +102,15 @@ async def follow_messages(
     return StreamingResponse(_events(first, seen), headers=headers, media_type=_EVENTS)
 
 
-async def _events(first: Seen, seen: AsyncIterator[Seen]) -> AsyncIterator[bytes]:
+async def _events(first: "Seen", seen: AsyncIterator["Seen"]) -> AsyncIterator[bytes]:
     yield _event(first)
     async for each in seen:
         yield _event(each)
 
 
-def _event(seen: Seen) -> bytes:
+def _event(seen: "Seen") -> bytes:
+    from app.domain.streams import Quiet, Skipped, StoredMessage, Trouble
+
     match seen:
         case Quiet():
             return b": still here\n\n"
@@ -188,7 +128,7 @@ def _lines(event: str, data: dict[str, Any], more: str = "") -> bytes:
     return b"event: %s\n%sdata: %s\n\n" % (event.encode(), more.encode(), text)
 
 
-def message(value: StoredMessage) -> dict[str, Any]:
+def message(value: "StoredMessage") -> dict[str, Any]:
     """The data of a message's event, for orjson."""
     body, note = _body(value.body)
     return {
@@ -224,16 +164,14 @@ def _happening(value: Happening) -> dict[str, Any]:
     }
 
 
-def _stream(value: StreamFacts) -> dict[str, Any]:
-    fields = {name: getattr(value, name) for name in StreamAnswer.model_fields}
+def _stream(value: "StreamFacts") -> dict[str, Any]:
     listed = value.consumers
-    return fields | {
+    return asdict(value) | {
         "subjects": list(value.subjects),
         "consumers": None if listed is None else [_consumer(each) for each in listed],
         "consumers_why": said(value.consumers_why),
     }
 
 
-def _consumer(value: ConsumerFacts) -> dict[str, Any]:
-    fields = {name: getattr(value, name) for name in ConsumerAnswer.model_fields}
-    return fields | {"filter_subjects": list(value.filter_subjects)}
+def _consumer(value: "ConsumerFacts") -> dict[str, Any]:
+    return asdict(value) | {"filter_subjects": list(value.filter_subjects)}

@@ -7,16 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.api.tail import (
-    SHOWN_BYTES,
-    ConsumerAnswer,
-    HappeningAnswer,
-    MessageEvent,
-    StreamAnswer,
-    _consumer,
-    _event,
-    message,
-)
+from app.api.tail import SHOWN_BYTES, _consumer, _event, message
+from app.api.tail_answers import ConsumerAnswer, HappeningAnswer, MessageEvent, StreamAnswer
 from app.domain.errors import SourceUnavailable
 from app.domain.lifecycle import State
 from app.domain.streams import ConsumerFacts, Quiet, Skipped, StoredMessage, Trouble
