@@ -58,6 +58,18 @@ def one(watcher: Mapping[str, Any], lag: Mapping[str, Any], position: Mapping[st
     typed.console().print(table)
 
 
+REMARKS = {
+    "trouble": "the service cannot read the stream: {reason}",
+    "skipped": "messages between #{after} and #{before} were left out: there are too many to follow",
+}
+"""What the service sends beside messages, and how it is said."""
+
+
+def remark(kind: str, data: Mapping[str, Any]) -> str:
+    """One of REMARKS as a line."""
+    return plain(f"-- {REMARKS[kind].format_map(data)}")
+
+
 def message(data: Mapping[str, Any]) -> str:
     """One message in a line: sequence, time, subject, body."""
     body = data.get("body")

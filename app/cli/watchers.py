@@ -199,13 +199,16 @@ def tail(
     api_token: Token = None,
     as_json: Json = False,
 ) -> int:
-    """Print a watcher's messages as they come.
+    """Print a watcher's last messages, then each as it comes.
 
-    Ctrl-C ends it. With --json each is one object a line."""
+    Ctrl-C ends it. With --json each is one object a line. What is not a message, such as trouble, goes to standard
+    error."""
     from app.cli import watcher_tables
 
     seen = 0
     for kind, data in connect(url, api_token).events(_path(name, "messages")):
+        if kind in watcher_tables.REMARKS:
+            print(watcher_tables.remark(kind, json.loads(data)), file=sys.stderr, flush=True)
         if kind != "message":
             continue
         if as_json:

@@ -255,7 +255,22 @@ async def test_a_service_that_is_not_there_is_said_with_where_it_was_looked_for(
     assert "cannot be reached: " in said
 
 
-# A stand-in for the call of the service's that sends messages as server-sent events, until that is merged here.
+async def test_tail_prints_what_is_on_the_stream_and_what_arrives(
+    watchers: Command, live: Live, tmp_path: Path
+) -> None:
+    await watchers("add", "-f", stored(tmp_path, "orders.json", live.definition()))
+    await live.reaches("RUNNING")
+    live.insert(1, 2)
+    await live.seen("1", "2")
+    following = asyncio.create_task(watchers("tail", "orders", "-n", "3"))
+    live.insert(3)
+    lines = (await following).splitlines()
+    assert [line.split()[0] for line in lines] == ["#1", "#2", "#3"]
+    assert all(f" {live.stream}.insert " in line and '"operationType": "insert"' in line for line in lines)
+    assert "no watcher" in await watchers("tail", "absent", code=1)
+
+
+# What a real service does not send whenever a test wants it.
 
 
 @pytest.fixture
@@ -314,6 +329,17 @@ async def test_tail_prints_messages_and_passes_over_all_else(
     lines = (await watchers("tail", "orders", "-n", "2", "--json", "--url", url)).splitlines()
     assert [json.loads(line)["sequence"] for line in lines] == [1, 2]
     assert "has ended the messages of orders" in await watchers("tail", "orders", "--url", url, code=1)
+
+
+async def test_tail_says_what_it_cannot_show(
+    elsewhere: Path, capfd: pytest.CaptureFixture[str], sending: Callable[[bytes, str], str]
+) -> None:
+    body = b'event: trouble\ndata: {"reason": "gone\\u009b"}\n\nevent: skipped\ndata: {"after": 1, "before": 9}\n\n'
+    said = await Command(capfd)("tail", "orders", "--url", sending(body, "text/event-stream"), code=1)
+    assert said.splitlines()[:2] == [
+        "-- the service cannot read the stream: gone\\x9b",
+        "-- messages between #1 and #9 were left out: there are too many to follow",
+    ]
 
 
 async def test_tail_prints_each_message_as_it_comes_and_says_when_the_service_breaks_off(
