@@ -75,7 +75,7 @@ def compose(settings: Settings) -> Service:
         observer=observer,
         batch_size=settings.batch_size,
     )
-    connection = NatsConnection(_nats_options(settings))
+    connection = NatsConnection(nats_options(settings))
     world = World(
         mongo=mongo,
         nats=JetStream(connection),
@@ -137,7 +137,9 @@ def codec_of(settings: Settings) -> Codec:
     return Codec(encode, reduced, identify, transcode)
 
 
-def _nats_options(settings: Settings) -> NatsOptions:
+def nats_options(settings: Settings) -> NatsOptions:
+    """How the settings say that NATS is reached."""
+
     def path(value: object) -> str | None:
         return None if value is None else str(value)
 
