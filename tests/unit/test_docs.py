@@ -6,14 +6,22 @@ from pathlib import Path
 import pytest
 
 from app.settings import variables
+from tests.docs_reference import DOCS, REFERENCES, renewed
+from tests.unit.test_metrics import CONTRACT
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def test_every_setting_is_documented() -> None:
-    text = (ROOT / "docs" / "settings.md").read_text()
-    assert [name for name in variables() if not name.endswith("_FILE") and f"`{name}`" not in text] == []
+@pytest.mark.parametrize("page", REFERENCES)
+def test_what_the_documentation_takes_from_the_code_is_what_the_code_says(page: str) -> None:
+    text = (DOCS / page).read_text()
+    assert renewed(page, text) == text, "make docs writes it anew"
+
+
+def test_every_setting_and_every_metric_is_in_the_tables() -> None:
+    assert [name for name in variables() if f"`{name}`" not in REFERENCES["settings.md"]()] == []
+    assert [name for name in CONTRACT if f"`{name}`" not in REFERENCES["metrics.md"]()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
