@@ -12,7 +12,7 @@ OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 PROMTOOL := $(CURDIR)/$(VENV)/promtool/usr/bin/promtool
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast faults faults-full soak mutants check fuzz format bench openapi docs lock clean
+.PHONY: help setup demo test test-fast faults faults-full soak mutants check fuzz format bench openapi docs examples lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -134,6 +134,9 @@ bench: $(STAMP) $(SERVICE) ## Throughput and latency
 openapi: $(STAMP) ## Write openapi.json from the application
 	@$(BIN)/changewire openapi > openapi.json.new
 	@mv openapi.json.new openapi.json
+
+examples: $(STAMP) ## Run the programs under examples/, the one in Go too: up to a minute the first time
+	@CHANGEWIRE_TEST_GO=1 $(BIN)/python -m pytest tests/integration/test_examples.py $(ARGS)
 
 docs: $(STAMP) ## Write the tables of settings and metrics in docs/ from the code
 	@$(BIN)/python -m tests.docs_reference
