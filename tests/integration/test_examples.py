@@ -154,3 +154,9 @@ def test_every_example_is_explained() -> None:
     programs = [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*/main.go")]
     linked = set(re.findall(r"\(\.\./(examples/[\w/.]+)\)", page))
     assert {str(path.relative_to(ROOT)) for path in programs} == linked
+
+
+def test_the_rule_for_what_comes_again_is_the_examples() -> None:
+    page = (ROOT / "docs" / "consuming.md").read_text()
+    (statement,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert " ".join(statement.split()) in " ".join((EXAMPLES / "copy_to_sqlite.py").read_text().split())
