@@ -104,10 +104,12 @@ func run(ctx context.Context, stream, url string) error {
 		if err != nil {
 			return err
 		}
-		if err := handle(ctx, js, message); err != nil {
+		// What was begun is finished, acknowledgement and all, when Ctrl-C comes meanwhile.
+		begun := context.WithoutCancel(ctx)
+		if err := handle(begun, js, message); err != nil {
 			return err
 		}
-		if err := message.DoubleAck(ctx); err != nil {
+		if err := message.DoubleAck(begun); err != nil {
 			return err
 		}
 	}
