@@ -12,7 +12,7 @@ OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 PROMTOOL := $(CURDIR)/$(VENV)/promtool/usr/bin/promtool
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast faults faults-full soak mutants check fuzz format bench openapi docs examples lock clean
+.PHONY: help setup demo test test-fast faults faults-full soak mutants check fuzz format bench bench-docs openapi docs examples lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -130,6 +130,11 @@ $(SERVICE): requirements.lock | $(STAMP)
 
 bench: $(STAMP) $(SERVICE) ## Throughput and latency
 	@BENCH_SERVICE_PYTHON=$(SERVICE) $(BIN)/python -m bench $(ARGS)
+
+RESULTS ?= bench/results/latest.json
+
+bench-docs: $(STAMP) ## Tables and images of docs/performance.md from the last run (RESULTS=run.json: from another)
+	@$(BIN)/python -m bench.write_docs $(RESULTS)
 
 openapi: $(STAMP) ## Write openapi.json from the application
 	@$(BIN)/changewire openapi > openapi.json.new
