@@ -1,14 +1,17 @@
 """The README's commands and the walk through, word for word, on the demo that they start from."""
 
 import asyncio
+import fcntl
 import json
 import os
 import re
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 ROOT = Path(__file__).parents[2]
@@ -40,19 +43,28 @@ class Demo:
         return printed
 
 
+@asynccontextmanager
+async def no_other_demo_starts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[None]:
+    """Two that start at the same moment, in two processes of the test run, find the same ports free."""
+    with (tmp_path_factory.getbasetemp().parent / "changewire-demo.lock").open("w") as lock:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest_asyncio.fixture
-async def demo() -> AsyncIterator[Demo]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app", "demo", "--port", "0", "--rate", "20", cwd=ROOT, stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
+async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Demo]:
     found: dict[str, str] = {}
-    async with asyncio.timeout(60):
-        while b"Messages as" not in (line := await process.stdout.readline()):
-            assert line, "the demo ended"
-            for place, pattern in PLACES.items():
-                if match := re.search(pattern, line.decode()):
-                    found[place] = match.group(1)
+    async with no_other_demo_starts(tmp_path_factory):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", "demo", "--port", "0", "--rate", "20", cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            while b"Messages as" not in (line := await process.stdout.readline()):
+                assert line, "the demo ended"
+                for place, pattern in PLACES.items():
+                    if match := re.search(pattern, line.decode()):
+                        found[place] = match.group(1)
     reading = asyncio.create_task(process.stdout.read(), name="demo output")
     yield Demo(**found)
     process.send_signal(signal.SIGINT)
@@ -104,12 +116,15 @@ def test_a_taken_port_is_answered_as_the_demo_answers_it() -> None:
     assert 'make demo ARGS="--port 0"' in " ".join((ROOT / "docs" / "walkthrough.md").read_text().split())
 
 
-async def test_a_demo_that_ends_by_itself_has_counted_every_write_once_and_in_order() -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app", "demo", "--port", "0", "--rate", "200", "--for", "3", cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    async with asyncio.timeout(60):
-        printed, _ = await process.communicate()
+async def test_a_demo_that_ends_by_itself_has_counted_every_write_once_and_in_order(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    async with no_other_demo_starts(tmp_path_factory):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", "demo", "--port", "0", "--rate", "200", "--for", "3", cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(60):
+            printed, _ = await process.communicate()
     assert process.returncode == 0, printed.decode()
     assert "every one once, in order" in printed.decode()
