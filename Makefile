@@ -12,7 +12,7 @@ OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 PROMTOOL := $(CURDIR)/$(VENV)/promtool/usr/bin/promtool
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast faults faults-full soak mutants check fuzz format bench bench-docs openapi docs examples lock clean
+.PHONY: help setup demo test test-fast screenshots faults faults-full soak mutants check fuzz format bench bench-docs openapi docs examples lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -61,7 +61,21 @@ $(STAMP): requirements-dev.lock pyproject.toml $(NATIVE_SOURCES)
 demo: $(STAMP) ## A real mongod and nats-server, the service, a watcher and a writer; Ctrl-C stops all of it
 	@$(BIN)/changewire demo $(ARGS)
 
+# The tests of the page drive Debian's Chromium. Without one they are skipped, and say so.
+define BROWSER
+if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing chromium"; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+			echo "chromium cannot be installed: the tests of the page are skipped" >&2; \
+	else \
+		echo "there is no chromium: the tests of the page are skipped" >&2; \
+	fi; \
+fi
+endef
+
 test: $(STAMP) $(OLD_NATS) $(PROMTOOL) ## The whole suite, with coverage (at least 90 %)
+	@$(BROWSER)
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
 	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_PROMTOOL=$(PROMTOOL) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
@@ -89,6 +103,11 @@ $(PROMTOOL): | $(STAMP)
 
 test-fast: $(STAMP) ## Unit tests and properties only: no server, seconds
 	@$(BIN)/python -m pytest tests/unit tests/properties $(ARGS)
+
+screenshots: $(STAMP) ## Take the pictures of the page in docs/images anew
+	@$(BROWSER)
+	@mkdir -p docs/images
+	@PAGE_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser $(ARGS)
 
 FAULTS := $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED))
 

@@ -96,15 +96,20 @@ def compose(settings: Settings) -> Service:
 
 
 def interface(service: Service, lifespan: "Lifespan | None" = None) -> "FastAPI":
-    """Make the HTTP interface of a service: FastAPI's imports, half of the time of a start, happen here."""
+    """Make the HTTP interface of a service: FastAPI's imports, half of the time of a start, happen here.
+
+    `app.state.stop_following` ends the answers that would keep a server from stopping.
+    """
     from app.api import create_api
 
-    return create_api(
+    app = create_api(
         registry=service.registry,
         settings=service.settings,
         render_metrics=service.render_metrics,
         lifespan=lifespan,
     )
+    app.state.stop_following = service.registry.streams.close
+    return app
 
 
 def create_app(settings: Settings) -> "FastAPI":

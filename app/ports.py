@@ -7,7 +7,7 @@ errors of `domain/errors.py`, with the vendor's error as their cause.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from app.domain.events import Change
 from app.domain.lag import Oplog
@@ -16,6 +16,9 @@ from app.domain.lifecycle import State
 from app.domain.position import Checkpoint, OwnMessage, Tail
 from app.domain.tokens import MessageId
 from app.domain.watcher import Start, StoredWatcher, Watcher
+
+if TYPE_CHECKING:  # needed when somebody looks at a stream, not at the start
+    from app.domain.streams import StoredMessage, StreamFacts
 
 ALIVE_SECONDS = 20.0
 """An instance says that it is alive each time it has followed the store, every five seconds, or later by a drain."""
@@ -348,3 +351,25 @@ class Nats(Protocol):
     def sink(self, watcher: Watcher) -> EventSink: ...
 
     def letters(self, watcher: Watcher) -> DeadLetters: ...
+
+    def reader(self, watcher: Watcher) -> "StreamReader": ...
+
+
+class StreamReader(Protocol):
+    """A watcher's stream, to look at: nothing is changed, and nothing is kept on the server.
+
+    Messages are those of the watcher's subjects, in the stream's order; where there is no stream, there are none.
+    Every method raises SinkUnavailable, NotAuthorised, StreamRefused.
+    """
+
+    async def facts(self) -> "StreamFacts | None":
+        """Return what the stream is and holds; None where it does not exist."""
+
+    async def newest(self) -> int:
+        """Return the last message's sequence; 0 where there is none."""
+
+    async def last(self, count: int) -> "list[StoredMessage]":
+        """Return the newest messages; fewer than `count` too where others' messages lie far between them."""
+
+    async def after(self, sequence: int, limit: int) -> "list[StoredMessage]":
+        """Return the first messages behind a sequence."""

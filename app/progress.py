@@ -3,12 +3,17 @@
 Plain data with one writer, the relay. Not its business: deciding anything from it (`domain/position.py`).
 """
 
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass, field, replace
 
+from app.domain.lifecycle import State
 from app.domain.position import OwnMessage, Reached
+from app.domain.status import Happening
 from app.domain.watcher import Route
 
 _SECONDS = 60
+REMEMBERED = 50
+"""Happenings of a watcher; older ones are forgotten."""
 
 
 @dataclass(slots=True)
@@ -62,3 +67,13 @@ class Progress:
     fence: str | None = None
     notes: dict[str, str] = field(default_factory=dict)
     rates: Rates = field(default_factory=Rates)
+    history: deque[Happening] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    """Oldest first."""
+
+    def happened(self, state: State, reason: str | None, now: float) -> None:
+        """Remember a state, or an error in it. One that comes again and again is one entry, with a count."""
+        last = self.history[-1] if self.history else None
+        if last is None or last.state is not state or (reason is not None and last.reason != reason):
+            self.history.append(Happening(state, now, now, reason))
+        elif reason is not None:
+            self.history[-1] = replace(last, last=now, count=last.count + 1)

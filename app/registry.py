@@ -21,7 +21,7 @@ from app.domain.errors import (
 )
 from app.domain.lifecycle import Desired, State
 from app.domain.overlap import refuse_overlap
-from app.domain.status import Health, Lag, Status, TokenView, WatcherView
+from app.domain.status import Happening, Health, Lag, Status, TokenView, WatcherView
 from app.domain.watcher import CheckpointPlace, Start, StoredWatcher, Watcher, problems
 from app.file_watchers import FileWatchers
 from app.letter_desk import LetterDesk
@@ -30,6 +30,7 @@ from app.overview import Overview
 from app.ports import ALIVE_SECONDS, Check, WatcherStore
 from app.positions import Positions
 from app.roster import Roster
+from app.stream_desk import StreamDesk
 from app.supervisor import WatcherTask
 from app.world import World, servers_needed
 
@@ -76,6 +77,7 @@ class Registry:
         self._supervisor = self._roster.supervisor
         self._overview = Overview(world, self._supervisor, self._monitor)
         self.letters = LetterDesk(world, self._task)
+        self.streams = StreamDesk(world, self._task)
         self._tasks: list[asyncio.Task[None]] = []
 
     # Life
@@ -125,6 +127,10 @@ class Registry:
         await self._known(name)
         async with servers_needed():
             return await self._positions.view(self._supervisor[name].stored.watcher)
+
+    async def history(self, name: str) -> list[Happening]:
+        """Return what happened to a watcher in this process, oldest first. Raises NotFound, Unavailable."""
+        return list((await self._task(name)).progress.history)
 
     def ready(self) -> str | None:
         """Return why the service is not ready, or None where it is: both servers answer, the watchers are loaded."""

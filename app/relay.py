@@ -10,13 +10,14 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
 
 from app.allowance import Allowance
 from app.checkpointer import Checkpointer
+from app.conveyor import Conveyor, Encoded, Turn
 from app.domain.errors import (
     ChangewireError,
     HistoryLost,
@@ -26,7 +27,6 @@ from app.domain.errors import (
     StoreUnavailable,
     Unavailable,
 )
-from app.domain.events import Change
 from app.domain.gap import OPERATION as GAP
 from app.domain.gap import Gap, history_gap, moment
 from app.domain.position import (
@@ -63,23 +63,6 @@ _FALLBACKS = {
     "the stream is shared: messages are published and acknowledged one at a time; the guarantee is the same, the rate "
     "is not",
 }
-
-
-@dataclass(slots=True)
-class _Encoded:
-    changes: list[Change]
-    position: str
-    read_at: float
-    size: int
-    """The bytes read, which are held until all of it is on the stream."""
-
-
-@dataclass(slots=True)
-class _Turn:
-    """A dead letter whose replay waits until no batch is being published."""
-
-    sequence: int
-    done: asyncio.Future[Replay]
 
 
 class Relay:
@@ -122,9 +105,7 @@ class Relay:
             watcher, sink=sink, letters=letters, publisher=self._publisher, codec=codec, progress=progress
         )
         self._checkpointer = Checkpointer(checkpoints, observer, watcher=watcher.name, clock=clock)
-        self._queue: asyncio.Queue[_Encoded | _Turn | None] = asyncio.Queue()
-        self._room = asyncio.Semaphore()
-        """One batch waits to be published, the next one to be put there."""
+        self._conveyor = Conveyor()
         self._share = (allowance or Allowance()).share()
         self._ended = False
         self._stopping = asyncio.Event()
@@ -138,9 +119,7 @@ class Relay:
         """Publish a dead letter in its turn. Raises NotFound, Conflict, Unavailable."""
         if self._ended:
             raise Unavailable("the watcher is about to stop; nothing was published")
-        turn = _Turn(sequence, asyncio.get_running_loop().create_future())
-        self._queue.put_nowait(turn)
-        return await turn.done
+        return await self._conveyor.ask(sequence)
 
     async def run(self, opened: Callable[[], None]) -> None:
         """Open, tell `opened`, and relay until stopped; returns only after a drain.
@@ -151,7 +130,8 @@ class Relay:
             opened()
             await self._relay(reached)
         finally:
-            self._end_turns()
+            self._ended = True
+            self._conveyor.end_turns()
             self._progress.caught_up = False
             self._share.give_all_back()
             await self._source.close()
@@ -295,8 +275,7 @@ class Relay:
                 self._progress.caught_up = not batch.events
                 read_at = time.perf_counter()
                 changes = await self._encoder.encode(batch, suffix, last)
-                await self._room.acquire()
-                self._queue.put_nowait(_Encoded(changes, batch.position, read_at, batch.size))
+                await self._conveyor.put(Encoded(changes, batch.position, read_at, batch.size))
                 last = batch.position
         except HistoryLost as error:
             self._overtaken = error  # raised once what was read is published: nobody can read that again
@@ -305,7 +284,7 @@ class Relay:
                 if task is not None:
                     task.cancel()
                     await asyncio.gather(task, return_exceptions=True)
-        self._queue.put_nowait(None)
+        self._conveyor.close()
 
     def _read_ahead(self, batch: SourceBatch) -> asyncio.Task[SourceBatch] | None:
         """Have the server look for the next batch while a large one is encoded; after a small one it would only be in
@@ -317,31 +296,23 @@ class Relay:
     def _read(self) -> asyncio.Task[SourceBatch]:
         return asyncio.create_task(self._source.read(), name=f"batch:{self._watcher.name}")
 
-    async def _take(self, turn: _Turn) -> None:
+    async def _take(self, turn: Turn) -> None:
         try:
             done = await self._replays.replay(turn.sequence)
         except RegistryError as error:
-            _fail(turn, error)
+            turn.fail(error)
         except BaseException as error:
-            _fail(turn, Unavailable(f"the watcher was interrupted; ask again: {error}"))
+            turn.fail(Unavailable(f"the watcher was interrupted; ask again: {error}"))
             raise
         else:
             if not turn.done.done():
                 turn.done.set_result(done)
 
-    def _end_turns(self) -> None:
-        self._ended = True
-        while not self._queue.empty():
-            turn = self._queue.get_nowait()
-            if isinstance(turn, _Turn):
-                _fail(turn, Unavailable("the watcher has stopped; nothing was published"))
-
     async def _publish_and_checkpoint(self) -> None:
-        while (encoded := await self._queue.get()) is not None:
-            if isinstance(encoded, _Turn):
+        while (encoded := await self._conveyor.take()) is not None:
+            if isinstance(encoded, Turn):
                 await self._take(encoded)
                 continue
-            self._room.release()
             if encoded.changes:
                 await self._publisher.publish(encoded.changes, encoded.read_at)
             reached = self._publisher.reached
@@ -363,12 +334,6 @@ class Relay:
             updated_at=self._clock(),
             own=reached.own,
         )
-
-
-def _fail(turn: _Turn, error: Exception) -> None:
-    if not turn.done.done():
-        turn.done.set_exception(error)
-        turn.done.exception()  # read once: whoever asked may be gone
 
 
 async def unless_asked(work: Coroutine[Any, Any, T]) -> T:

@@ -238,8 +238,7 @@ class WatcherTask:
                 raise
             except Exception as error:  # noqa: BLE001 - as in a relay
                 attempt = 1 if world.clock() - began >= STABLE_SECONDS else attempt + 1
-                self._note_error(error)
-                self._log_trouble(error, attempt)
+                self._trouble_aside(error, attempt)
                 await self._pause_before(attempt)
             else:
                 return await self._wanted()
@@ -255,8 +254,7 @@ class WatcherTask:
                 raise
             except Exception as error:  # noqa: BLE001 - as in a relay
                 attempt += 1
-                self._note_error(error)
-                self._log_trouble(error, attempt)
+                self._trouble_aside(error, attempt)
                 await self._pause_before(attempt)
         return False
 
@@ -266,6 +264,12 @@ class WatcherTask:
     def _trouble(self, error: Exception, attempt: int) -> None:
         self._note_error(error)
         self._signal(Signal.TROUBLE, str(error))
+        self._log_trouble(error, attempt)
+
+    def _trouble_aside(self, error: Exception, attempt: int) -> None:
+        """As `_trouble`, where the state stays."""
+        self._note_error(error)
+        self.progress.happened(self._state, str(error), self._world.clock())
         self._log_trouble(error, attempt)
 
     def _log_trouble(self, error: Exception, attempt: int) -> None:
@@ -301,6 +305,7 @@ class WatcherTask:
         before = self._state
         self._state = move(before, signal)
         self._reason = reason
+        self.progress.happened(self._state, reason, self._world.clock())
         if self._state is not State.STARTING:
             self.settled.set()
         if self._state is not before:

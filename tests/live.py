@@ -145,6 +145,8 @@ class Live:
         self.said: list[str] = []
         self.log = io.StringIO()
         self.http: httpx.AsyncClient
+        self.shut: Callable[[], None]
+        """Ask the service to stop, and do not wait for it."""
         self.streams: Streams
         self.mongo: MongoClient
         self._config = config
@@ -200,9 +202,14 @@ class Live:
         (socket,) = listen(settings.host, settings.port)
         running = asyncio.create_task(http.serve(sockets=[socket]), name="live")
 
-        async def end() -> None:
+        def shut() -> None:
             http.should_exit = True
+
+        async def end() -> None:
+            shut()
             await running
+
+        self.shut = shut
 
         self._service.push_async_callback(end)
         token = settings.api_token

@@ -64,6 +64,7 @@ from app.domain.position import OwnMessage, Tail
 from app.domain.subjects import covers, stream_name_problem
 from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import Watcher
+from app.ports import StreamReader
 
 ACK_SECONDS = 5.0
 SLOWEST_BYTES_PER_SECOND = 50_000
@@ -148,6 +149,11 @@ class JetStream:
 
     def letters(self, watcher: Watcher) -> JetStreamLetters:
         return JetStreamLetters(self._connection, watcher)
+
+    def reader(self, watcher: Watcher) -> StreamReader:
+        from app.adapters.nats_reader import JetStreamReader
+
+        return JetStreamReader(self._connection, watcher)
 
 
 class JetStreamSink:

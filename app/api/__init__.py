@@ -9,10 +9,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
-from app.api import letters, problems, status, watchers
+from app.api import letters, page, problems, status, tail, watchers
 from app.api.auth import Authority
 from app.registry import Registry
 from app.settings import Settings
@@ -26,6 +25,7 @@ _TAGS = [
     {"name": "watchers", "description": "Add, change and remove watchers, pause and resume them."},
     {"name": "positions", "description": "Where a watcher is in the change stream, and moving it by hand."},
     {"name": "dead letters", "description": "Changes that could not be published, and what to do with them."},
+    {"name": "streams", "description": "What a watcher's stream is and holds, and its messages as they arrive."},
     {"name": "status", "description": "How watchers do and how far they are behind."},
     {"name": "probes", "description": "For load balancers, Kubernetes and Prometheus."},
 ]
@@ -71,11 +71,9 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
     app.include_router(watchers.router)
     app.include_router(letters.router)
     app.include_router(status.router)
+    app.include_router(tail.router)
+    app.include_router(page.router)
     problems.install(app)
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> RedirectResponse:
-        return RedirectResponse("docs")
 
     plain = app.openapi
 
@@ -83,7 +81,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         document = plain()
         schemas: dict[str, Any] = document["components"]["schemas"]
         if "Problem" not in schemas:
-            schemas.update(problems.SCHEMAS)
+            schemas.update(problems.SCHEMAS | tail.schemas())
             document["components"]["schemas"] = dict(sorted(schemas.items()))
         return document
 

@@ -37,6 +37,9 @@ MEDIA_TYPE = "application/problem+json"
 MAX_BODY = 1024 * 1024
 """Bytes. A watcher takes a few hundred; the largest aggregation pipeline MongoDB takes is far below this."""
 
+HEAD_ASKED = "changewire.head"
+"""In the scope of a GET that was a HEAD: whoever answers without an end has to end all the same."""
+
 log = structlog.get_logger(__name__)
 
 _REGISTRY_ERRORS: dict[type[RegistryError], int] = {Invalid: 422, NotFound: 404, Conflict: 409, Unavailable: 503}
@@ -296,7 +299,8 @@ class HeadAsGet:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
+        head = scope.get("method") == "HEAD"
+        await self.app({**scope, "method": "GET", HEAD_ASKED: True} if head else scope, receive, send)
 
 
 class BodyLimit:

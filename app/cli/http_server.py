@@ -6,7 +6,7 @@ Not its business: the application (`app.main`), and what the exit code of a stop
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from fastapi import FastAPI
@@ -19,7 +19,17 @@ CONNECTION_SECONDS = 3
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to its caller and stops when `should_exit` is set."""
+    """A uvicorn server that leaves signals to its caller and stops when `should_exit` is set.
+
+    `on_shutdown` is called first of all then: it ends the answers that would go on for ever."""
+
+    def __init__(self, config: uvicorn.Config, on_shutdown: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_shutdown = on_shutdown
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_shutdown()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -52,5 +62,6 @@ def server(app: FastAPI, settings: Settings) -> Server:
             timeout_graceful_shutdown=CONNECTION_SECONDS,
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,
-        )
+        ),
+        getattr(app.state, "stop_following", lambda: None),
     )

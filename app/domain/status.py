@@ -18,6 +18,19 @@ class ErrorSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class Happening:
+    """A state that a watcher came into, or an error that it had in it; `count` is how often that came in a row."""
+
+    state: State
+    time: float
+    """When it came first."""
+    last: float
+    """When it came last."""
+    reason: str | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """How a watcher does. `rates` are per second, over the last ten seconds and the last minute."""
 

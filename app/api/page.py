@@ -1,0 +1,62 @@
+"""The page at `/`: its files, as they are, with the headers that keep a browser from doing anything else with them.
+
+A file is read when it is asked for and not kept: nothing here takes time at the start, or memory afterwards. Not its
+business: what the page shows, which it asks of the same calls as everybody (`app/page/`).
+"""
+
+import hashlib
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+router = APIRouter(include_in_schema=False)
+
+FOLDER = Path(__file__).parent.parent / "page"
+# img-src: the arrows and ticks of form controls are data: in pico.css.
+POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # kept, and asked for anew: after an update nobody has half of the old page
+}
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+@router.get("/")
+async def page(request: Request) -> Response:
+    """The page itself."""
+    return _file(request, "index.html")
+
+
+@router.get("/assets/{path:path}")
+async def asset(request: Request, path: str) -> Response:
+    """A file that the page consists of."""
+    return _file(request, path)
+
+
+def _file(request: Request, path: str) -> Response:
+    file = FOLDER / path
+    kind = _TYPES.get(file.suffix)
+    # Only what lies in the folder, whatever dots and slashes the path has.
+    if kind is None or "\0" in path or not file.resolve().is_relative_to(FOLDER.resolve()) or not file.is_file():
+        raise HTTPException(404)
+    content = file.read_bytes()
+    tag = f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
+    headers = {**HEADERS, "ETag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers={**headers, "Content-Type": kind})

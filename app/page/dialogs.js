@@ -1,0 +1,213 @@
+// Dialogs: each says what will happen before it happens, and shows the server's words where it cannot.
+
+import { askWith, call, path } from "./api.js";
+import { duration, html, Trouble, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
+
+/** Tell everybody that something was changed: the looks at the service are renewed, and `text` is said. */
+export function changed(text) {
+  dispatchEvent(new CustomEvent("changewire:notice", { detail: text }));
+  dispatchEvent(new Event("changewire:changed"));
+}
+
+/** A modal dialog; `run` does what it is about, and it closes where that does not throw. */
+export function Dialog({ title, action, danger, run, close, children }) {
+  const dialog = useRef(null);
+  const [problem, setProblem] = useState(null);
+  const [busy, setBusy] = useState(false);
+  useLayoutEffect(() => {
+    const shown = dialog.current;
+    shown.showModal();
+    return () => shown.close(); // gives the focus back to where it was
+  }, []);
+  const submit = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    setProblem(null);
+    try {
+      await run();
+      close();
+    } catch (error) {
+      setProblem(error);
+      setBusy(false);
+    }
+  };
+  const cancel = (event) => {
+    event.preventDefault();
+    close();
+  };
+  return html`<dialog ref=${dialog} onCancel=${cancel} aria-labelledby="dialog-title">
+    <article>
+      <form onSubmit=${submit} novalidate>
+        <h2 id="dialog-title">${title}</h2>
+        ${children}
+        <${Trouble} problem=${problem} />
+        <footer>
+          <button type="button" class="secondary" onClick=${cancel}>Cancel</button>
+          <button type="submit" class=${danger ? "danger" : ""} aria-busy=${busy} disabled=${busy}>${action}</button>
+        </footer>
+      </form>
+    </article>
+  </dialog>`;
+}
+
+export function Pause({ watcher, lag, close }) {
+  const { name } = watcher;
+  const headroom = lag?.oplog_headroom_seconds;
+  const run = async () => {
+    await call("PUT", path(name, "/pause"));
+    changed(`${name} is paused`);
+  };
+  return html`<${Dialog} title="Pause ${name}?" action="Pause" run=${run} close=${close}>
+    <p>It finishes what is in flight, keeps its position and stands still, in every instance, until it is resumed.</p>
+    <p>Changes made meanwhile wait in MongoDB's oplog${headroom ? `, which now reaches back ${duration(headroom)} before its position` : ""}. Should the oplog pass that position, they are lost.</p>
+  <//>`;
+}
+
+export function Resume({ watcher, close }) {
+  const { name } = watcher;
+  const run = async () => {
+    await call("PUT", path(name, "/resume"));
+    changed(`${name} is resumed`);
+  };
+  return html`<${Dialog} title="Resume ${name}?" action="Resume" run=${run} close=${close}>
+    <p>It goes on from its position: what has happened in the collection since is published now.</p>
+  <//>`;
+}
+
+export function Restart({ watcher, close }) {
+  const { name } = watcher;
+  const run = async () => {
+    await call("POST", path(name, "/restart"));
+    changed(`${name} is restarted`);
+  };
+  return html`<${Dialog} title="Restart ${name}?" action="Restart" run=${run} close=${close}>
+    <p>Its task in this instance is stopped and started anew. It goes on from where it was; nothing is lost or published twice.</p>
+  <//>`;
+}
+
+export function Rewind({ watcher, close }) {
+  const { name, start, status } = watcher;
+  const [to, setTo] = useState("timestamp");
+  const [text, setText] = useState("");
+  const [resume, setResume] = useState(true);
+  const still = ["PAUSED", "FAILED"].includes(status.state);
+  const choose = (event) => {
+    setTo(event.currentTarget.value);
+    setText("");
+  };
+  const move = () => {
+    if (to === "start") return call("DELETE", path(name, "/token"));
+    return call("PUT", path(name, "/token"), ["latest", "earliest"].includes(to) ? { at: to } : { [to]: text });
+  };
+  const run = async () => {
+    // Asked of a running one too: what cannot be understood is refused before anything is paused for it.
+    const before = still ? null : await move().then(() => null, (problem) => problem);
+    if (before !== null && before.status !== 409) throw before;
+    if (!still) await call("PUT", path(name, "/pause"));
+    try {
+      if (still || before !== null) await move();
+    } catch (problem) {
+      if (!still) await call("PUT", path(name, "/resume")); // as it was
+      throw problem;
+    }
+    if (resume) await call("PUT", path(name, "/resume"));
+    changed(`${name} is rewound${resume ? " and resumed" : ""}`);
+  };
+  const own = typeof start.at === "string" ? start.at : Object.values(start.at)[0];
+  return html`<${Dialog} title="Rewind ${name}?" action="Rewind" danger run=${run} close=${close}>
+    <p>
+      ${still ? "" : "It is paused first, since only one that stands still can be moved. "}It then goes on from another
+      position, in a new epoch. Moved back, it publishes again what it has published before, under new message ids; moved
+      forward, it leaves out what lies between, for good.
+    </p>
+    <label for="move-to">Where to</label>
+    <select id="move-to" value=${to} onChange=${choose}>
+      <option value="timestamp">a moment</option>
+      <option value="token">behind a resume token</option>
+      <option value="earliest">the oplog's beginning (earliest)</option>
+      <option value="latest">now (latest)</option>
+      <option value="start">its own start (${own})</option>
+    </select>
+    ${to === "timestamp" &&
+    html`<label for="move-value">Moment, ISO 8601 with an offset, such as ${new Date(Date.now() - 3600e3).toISOString()}</label>`}
+    ${to === "token" && html`<label for="move-value">Resume token, the hexadecimal string that starts with 82</label>`}
+    ${["timestamp", "token"].includes(to) &&
+    html`<input id="move-value" value=${text} onInput=${(event) => setText(event.currentTarget.value.trim())} />`}
+    <label><input type="checkbox" checked=${resume} onChange=${() => setResume(!resume)} /> Resume it afterwards</label>
+  <//>`;
+}
+
+export function Remove({ watcher, close, removed }) {
+  const { name, sink, checkpoint } = watcher;
+  const [keep, setKeep] = useState("keep");
+  const run = async () => {
+    await call("DELETE", path(name, `?checkpoint=${keep}`));
+    removed();
+    changed(`${name} is removed`);
+  };
+  const choice = (value, words) => html`<label>
+    <input type="radio" name="checkpoint" value=${value} checked=${keep === value} onChange=${() => setKeep(value)} /> ${words}
+  </label>`;
+  return html`<${Dialog} title="Remove ${name}?" action="Remove" danger run=${run} close=${close}>
+    <p>It stops, in every instance, and is forgotten. The stream ${sink.stream} and its messages stay.</p>
+    <fieldset>
+      <legend>Its position, in ${checkpoint.database}.${checkpoint.collection}</legend>
+      ${choice("keep", "keep it: a watcher added under this name goes on from there")}
+      ${choice("delete", "delete it: one that is added again begins at its start")}
+    </fieldset>
+  <//>`;
+}
+
+export function Replay({ name, letter, close }) {
+  const run = async () => {
+    await call("POST", path(name, `/dead-letters/${letter.sequence}/replay`));
+    changed(`dead letter ${letter.sequence} is published`);
+  };
+  return html`<${Dialog} title="Publish dead letter ${letter.sequence}?" action="Publish" run=${run} close=${close}>
+    <p>Its change is published after all, behind what is published by now, and it is removed from the dead letters.</p>
+  <//>`;
+}
+
+export function Discard({ name, letter, close }) {
+  const run = async () => {
+    await call("DELETE", path(name, `/dead-letters/${letter.sequence}`));
+    changed(`dead letter ${letter.sequence} is deleted`);
+  };
+  return html`<${Dialog} title="Delete dead letter ${letter.sequence}?" action="Delete" danger run=${run} close=${close}>
+    <p>Its change (${letter.operation}) will not be on the stream, and cannot be had back from here.</p>
+  <//>`;
+}
+
+/** Asks for the API token whenever the server wants one. Calls that ask at the same time share one dialog. */
+export function TokenDialog() {
+  const [asked, setAsked] = useState(null);
+  const text = useRef("");
+  useEffect(() => {
+    let open = null;
+    askWith((reason) => {
+      open ??= new Promise((resolve) => {
+        text.current = "";
+        setAsked({
+          reason,
+          resolve: (given) => {
+            open = null;
+            setAsked(null);
+            resolve(given);
+          },
+        });
+      });
+      return open;
+    });
+  }, []);
+  if (asked === null) return null;
+  const run = async () => {
+    if (!text.current) throw new Error("no token was entered");
+    asked.resolve(text.current);
+  };
+  return html`<${Dialog} title="The API token" action="Use it" run=${run} close=${() => asked.resolve(null)}>
+    <p>The server says: ${asked.reason}.</p>
+    <label for="api-token">Token (CHANGEWIRE_API_TOKEN)</label>
+    <input id="api-token" type="password" autocomplete="off" onInput=${(event) => (text.current = event.currentTarget.value.trim())} />
+    <small>Kept in this tab alone, until it is closed.</small>
+  <//>`;
+}

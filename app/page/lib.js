@@ -1,0 +1,68 @@
+// What every part of the page uses: Preact with htm in place of JSX, and how values are written.
+
+import { h } from "./vendor/preact.js";
+import htm from "./vendor/htm.js";
+
+export { render } from "./vendor/preact.js";
+export { useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/preact-hooks.js";
+
+// Whatever is put into a template becomes text or a property, never markup: nothing here has to be escaped by hand.
+export const html = htm.bind(h);
+
+const NONE = "–";
+
+/** A number with as many digits as help: 0.25, 3.4, 1,234. */
+export function number(value, digits) {
+  if (value === null || value === undefined) return NONE;
+  const wanted = digits ?? (Math.abs(value) < 10 && !Number.isInteger(value) ? 1 : 0);
+  return value.toLocaleString("en", { maximumFractionDigits: wanted });
+}
+
+/** Seconds as people say them: 0.4 s, 12 s, 3 min, 5 h, 2 d. */
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return NONE;
+  const steps = [[86400 * 2, 86400, "d"], [7200, 3600, "h"], [120, 60, "min"]];
+  for (const [from, unit, name] of steps) if (seconds >= from) return `${Math.floor(seconds / unit)} ${name}`;
+  return `${number(seconds, seconds < 10 ? 1 : 0)} s`;
+}
+
+export function bytes(value) {
+  if (value === null || value === undefined) return NONE;
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let at = 0;
+  while (value >= 1000 && at < units.length - 1) [value, at] = [value / 1000, at + 1];
+  return `${number(value)} ${units[at]}`;
+}
+
+/** A moment (ISO 8601 or nothing) in the reader's own time zone, with the exact one to hover over. */
+export function Time({ at }) {
+  if (!at) return html`<span>${NONE}</span>`;
+  const moment = new Date(at);
+  const today = moment.toDateString() === new Date().toDateString();
+  const time = moment.toLocaleTimeString();
+  return html`<time datetime=${at} title=${at}>${today ? time : `${moment.toLocaleDateString()} ${time}`}</time>`;
+}
+
+export const State = ({ state }) => html`<span class="state ${String(state).toLowerCase()}">${state}</span>`;
+
+/** What went wrong, in the server's words. */
+export function Trouble({ problem }) {
+  return problem ? html`<p class="trouble" role="alert">${problem.message ?? String(problem)}</p>` : null;
+}
+
+/** JSON in which no number changes on its way through the browser: those beyond 53 bits, and 1.0 beside 1. */
+export function exact(text) {
+  if (!JSON.rawJSON) return JSON.parse(text);
+  return JSON.parse(text, (_key, value, context) =>
+    typeof value === "number" && context?.source !== undefined && context.source !== String(value)
+      ? JSON.rawJSON(context.source)
+      : value,
+  );
+}
+
+export const link = {
+  list: "#/",
+  add: "#/add",
+  watcher: (name) => `#/watchers/${encodeURIComponent(name)}`,
+  edit: (name) => `#/watchers/${encodeURIComponent(name)}/edit`,
+};

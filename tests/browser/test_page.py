@@ -1,0 +1,116 @@
+"""The page at `/` in a real browser, on the real service: what it shows, and that it stays true."""
+
+import asyncio
+import os
+
+import pytest
+from bson import Int64
+from nats.js.api import AckPolicy, ConsumerConfig
+from playwright.async_api import expect
+
+from tests.browser.conftest import Site, Tab
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_watchers_are_listed_and_follow_what_happens(site: Site, tab: Tab) -> None:
+    await site.add("orders")
+    page = await tab.open()
+    row = page.get_by_role("row", name="orders")
+    await expect(row.locator(".state")).to_have_text("RUNNING")
+    await expect(row.locator(".published")).to_have_text("0")
+    await site.insert("orders", {"_id": 1}, {"_id": 2})
+    await expect(row.locator(".published")).to_have_text("2")
+    await expect(row.locator(".rate")).not_to_have_text("0")
+    await site.add("invoices")
+    await expect(page.get_by_role("row", name="invoices").locator(".state")).to_have_text("RUNNING")
+    assert tab.faults == []
+
+
+async def test_a_watcher_shows_messages_as_they_arrive_pretty_printed_and_escaped(site: Site, tab: Tab) -> None:
+    name = await site.add("orders")
+    await site.insert(name, {"_id": 1, "note": "<img src=x onerror=alert(1)>", "huge": Int64(2**53 + 1)})
+    page = await tab.open(f"#/watchers/{name}")
+    messages = page.get_by_role("list", name="Messages, newest first").get_by_role("listitem")
+    await expect(messages).to_have_count(1)
+    await site.insert(name, {"_id": "two"})
+    await expect(messages).to_have_count(2)
+    await expect(messages.first).to_contain_text("two")
+    await messages.nth(1).locator("summary").click()
+    body = messages.nth(1).locator("pre.body")
+    await expect(body).to_contain_text('"note": "<img src=x onerror=alert(1)>"')
+    await expect(body).to_contain_text('"huge": 9007199254740993')
+    assert await page.locator("main img").count() == 0
+    await expect(messages.nth(1).locator("pre.headers")).to_contain_text("Nats-Msg-Id: 82")
+    await page.get_by_role("button", name="Hold").click()
+    await site.insert(name, {"_id": "three"})
+    await expect(page.locator("dd", has_text="3, skipped 0")).to_be_visible()
+    await expect(messages).to_have_count(2)
+    await page.get_by_role("button", name="Go on").click()
+    await expect(messages).to_have_count(3)
+    assert tab.faults == []
+
+
+async def test_a_watcher_shows_position_history_stream_and_consumers(site: Site, tab: Tab) -> None:
+    name = await site.add("orders")
+    await site.insert(name, {"_id": 1})
+    jetstream = (await site.stage.nats()).jetstream()
+    await site.stage.until_length(1, stream="ORDERS")
+    await jetstream.add_consumer("ORDERS", ConsumerConfig(durable_name="mails", ack_policy=AckPolicy.EXPLICIT))
+    page = await tab.open(f"#/watchers/{name}")
+    await expect(page.get_by_role("region", name="Position")).to_contain_text("Token 82")
+    stream = page.get_by_role("region", name="Stream")
+    await expect(stream).to_contain_text("ORDERS.*")
+    await expect(stream.get_by_role("row", name="mails")).to_contain_text("1")
+    history = page.get_by_role("region", name="History").get_by_role("row")
+    await expect(history.nth(1)).to_contain_text("RUNNING")
+    await expect(history.nth(2)).to_contain_text("STARTING")
+    await expect(page.get_by_role("region", name="Dead letters")).to_contain_text("None")
+    await expect(page.get_by_role("region", name="Configuration")).to_contain_text('"collection": "orders"')
+    assert tab.faults == []
+
+
+async def test_dead_letters_are_shown_and_deleted_once_it_is_confirmed(site: Site, tab: Tab) -> None:
+    sink = {"stream": "ORDERS", "oversize": "dead_letter"}
+    name = await site.add("orders", sink=sink)
+    await site.insert(name, {"_id": 1, "text": "x" * 1_100_000})
+    page = await tab.open(f"#/watchers/{name}")
+    letters = page.get_by_role("region", name="Dead letters")
+    await expect(letters.get_by_role("listitem")).to_have_count(1)
+    await letters.locator("summary").click()
+    await letters.get_by_role("button", name="Delete…").click()
+    dialog = page.get_by_role("dialog", name="Delete dead letter")
+    await expect(dialog).to_contain_text("will not be on the stream")
+    await dialog.get_by_role("button", name="Delete").click()
+    await expect(letters).to_contain_text("None")
+    await expect(page.get_by_role("status")).to_contain_text("is deleted")
+    assert tab.faults == []
+
+
+@pytest.mark.skipif("PAGE_SCREENSHOTS" not in os.environ, reason="only `make screenshots` wants pictures")
+async def test_pictures_for_the_docs(site: Site, tab: Tab) -> None:
+    for name in ("customers", "invoices", "orders"):
+        await site.add(name, source={"database": "shop", "collection": name})
+    await site.service.call("PUT", "/watchers/customers/pause", status=202)
+    shop = site.stage.mongo["shop"]
+    page = await tab.open()
+    await expect(page.get_by_role("row", name="customers")).to_contain_text("PAUSED")
+    for second in range(40):
+        for number in range(10 + 6 * (second % 7)):
+            await shop["orders"].insert_one({"customer": f"c-{number}", "total": 10 * number, "paid": number % 2 == 0})
+        if second % 3 == 0:
+            await shop["invoices"].insert_many([{"order": second, "net": 100 + second} for _ in range(second % 8 + 1)])
+        await asyncio.sleep(0.7)
+    await page.set_viewport_size({"width": 1200, "height": 500})
+    await site.shoot(page, "list")
+    await page.get_by_role("link", name="orders", exact=True).click()
+    await page.get_by_role("list", name="Messages, newest first").locator("summary").first.click()
+    await page.set_viewport_size({"width": 1200, "height": 1300})
+    await page.evaluate("scrollTo(0, 0)")
+    await site.shoot(page, "watcher")
+    await page.get_by_label("Colours").select_option("dark")
+    await page.set_viewport_size({"width": 1200, "height": 500})
+    await page.get_by_role("link", name="Watchers", exact=True).click()
+    await expect(page.get_by_role("row", name="orders")).to_contain_text("RUNNING")
+    await site.shoot(page, "list-dark")
+    await shop.client.drop_database("shop")

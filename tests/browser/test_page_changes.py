@@ -1,0 +1,136 @@
+"""What is changed through the page: adding and editing by the form, and every action behind its confirmation."""
+
+import re
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.browser.conftest import Site, Tab
+from tests.service import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def confirm(page: Page, button: str, title: str, said: str) -> None:
+    """Press a button, look what its dialog says will happen, and agree."""
+    await page.get_by_role("button", name=f"{button}…", exact=True).click()
+    dialog = page.get_by_role("dialog", name=title)
+    await expect(dialog).to_contain_text(said)
+    await dialog.get_by_role("button", name=button, exact=True).click()
+    await expect(dialog).to_have_count(0)
+
+
+async def test_a_watcher_is_added_by_the_form_and_the_apis_words_are_at_the_fields(site: Site, tab: Tab) -> None:
+    page = await tab.open("#/add")
+    await page.get_by_label("name (required)").fill("or ders")
+    await page.get_by_label("database (required)").fill("admin")
+    await page.get_by_label("collection (required)").fill("orders")
+    await page.get_by_role("button", name="Add", exact=True).click()
+    name = page.locator("[id='field-name']")
+    await expect(name).to_have_attribute("aria-invalid", "true")
+    await expect(name).to_be_focused()
+    await expect(page.locator("[id='field-name-wrong']")).not_to_be_empty()
+    await name.fill("orders")
+    await page.get_by_role("button", name="Add", exact=True).click()
+    database = page.locator("[id='field-source.database']")
+    await expect(database).to_be_focused()
+    await expect(page.locator("[id='field-source.database-wrong']")).to_contain_text("system database")
+    await site.shoot(page, "form")
+    await database.fill(site.stage.database)
+    await page.get_by_text("Settings of sink").click()
+    replicas = page.locator("[id='field-sink.replicas']")
+    await replicas.fill("9")
+    await page.get_by_role("button", name="Add", exact=True).click()
+    await expect(page.locator("[id='field-sink.replicas-wrong']")).to_contain_text("less than or equal to 5")
+    await replicas.fill("1")
+    await page.get_by_role("button", name="Check only").click()
+    await expect(page.get_by_text("this would work")).to_be_visible()
+    assert (await site.service.call("GET", "/watchers/orders")).status_code == 404
+    await page.get_by_role("button", name="Add", exact=True).click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("orders RUNNING")
+    stored = (await site.service.call("GET", "/watchers/orders", status=200)).json()
+    assert (stored["source"]["collection"], stored["sink"]["stream"]) == ("orders", "ORDERS")
+    assert tab.faults == []
+
+
+async def test_refusal_that_is_about_no_field_is_shown_in_its_words(site: Site, tab: Tab) -> None:
+    await site.add("orders")
+    page = await tab.open("#/add")
+    await page.get_by_label("name (required)").fill("orders")
+    await page.get_by_label("database (required)").fill(site.stage.database)
+    await page.get_by_label("collection (required)").fill("orders")
+    await page.get_by_role("button", name="Add", exact=True).click()
+    await expect(page.get_by_role("alert")).to_contain_text("there is a watcher orders already")
+
+
+async def test_a_watcher_is_changed_and_keeps_what_was_not_touched(site: Site, tab: Tab) -> None:
+    pipeline = [{"$match": {"fullDocument.n": {"$ne": 9007199254740993}}}]
+    source = {"database": site.stage.database, "collection": "orders", "pipeline": pipeline}
+    name = await site.add("orders", source=source)
+    page = await tab.open(f"#/watchers/{name}")
+    await page.get_by_role("button", name="Edit").click()
+    await expect(page.get_by_label("pipeline")).to_have_value(re.compile("9007199254740993"))
+    await page.get_by_role("checkbox", name="delete", exact=True).uncheck()
+    await page.get_by_label("full_document", exact=True).select_option("none")
+    await page.get_by_label("at", exact=True).select_option("timestamp")
+    await page.get_by_label("timestamp").fill("yesterday")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator("[id='field-start.at-wrong']")).to_contain_text("ISO 8601")
+    await page.get_by_label("at", exact=True).select_option("earliest")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("orders RUNNING")
+    stored = (await site.service.call("GET", f"/watchers/{name}", status=200)).json()
+    assert stored["sink"]["operations"] == ["insert", "update", "replace"]
+    assert (stored["source"]["pipeline"], stored["source"]["full_document"]) == (pipeline, None)
+    assert stored["start"] == {"at": "earliest"}
+
+
+async def test_pause_resume_restart_rewind_and_remove_say_what_will_happen(site: Site, tab: Tab) -> None:
+    name = await site.add("orders")
+    await site.insert(name, {"_id": 1})
+    await site.stage.until_length(1, stream="ORDERS")
+    page = await tab.open(f"#/watchers/{name}")
+    heading = page.get_by_role("heading", level=1)
+
+    await page.get_by_role("button", name="Pause…").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert await site.service.state(name) == "RUNNING"
+    await confirm(page, "Pause", "Pause orders?", "stands still, in every instance")
+    await expect(heading).to_contain_text("PAUSED")
+    await expect(page.get_by_role("status")).to_contain_text("orders is paused")
+    await confirm(page, "Resume", "Resume orders?", "goes on from its position")
+    await expect(heading).to_contain_text("RUNNING")
+    await confirm(page, "Restart", "Restart orders?", "nothing is lost or published twice")
+    await expect(heading).to_contain_text("RUNNING")
+
+    await page.get_by_role("button", name="Rewind…", exact=True).click()
+    dialog = page.get_by_role("dialog", name="Rewind orders?")
+    await expect(dialog).to_contain_text("publishes again what it has published before")
+    await dialog.get_by_label("Moment").fill("soon")
+    await dialog.get_by_role("button", name="Rewind").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("ISO 8601")
+    await dialog.get_by_label("Where to").select_option("token")
+    await dialog.get_by_label("Resume token").fill("82" + "F" * 20)
+    await dialog.get_by_role("button", name="Rewind").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("token")
+    await expect(heading).to_contain_text("RUNNING")  # as it was
+    await dialog.get_by_label("Where to").select_option("earliest")
+    await dialog.get_by_role("button", name="Rewind").click()
+    await expect(dialog).to_have_count(0)
+    await site.stage.until_length(2, stream="ORDERS")  # published again, in the new epoch
+    await expect(page.get_by_role("region", name="Position").locator("dl")).to_contain_text("Epoch1")
+
+    await page.get_by_role("button", name="Remove…").click()
+    dialog = page.get_by_role("dialog", name="Remove orders?")
+    await expect(dialog).to_contain_text("The stream ORDERS and its messages stay")
+    await dialog.get_by_label("delete it").check()
+    await site.shoot(page, "remove")
+    await dialog.get_by_role("button", name="Remove").click()
+    await expect(page.get_by_text("There is no watcher yet")).to_be_visible()
+    places = site.stage.mongo[f"tokens_{site.stage.database}"]
+    await until(lambda: _empty(places["orders"]), "the position is deleted")
+    assert tab.faults == []
+
+
+async def _empty(collection: object) -> bool:
+    return await collection.find_one({}) is None  # type: ignore[attr-defined]

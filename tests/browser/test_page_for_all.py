@@ -1,0 +1,197 @@
+"""The page in bad times and for everybody: outages, the token, keyboard, narrow screens, screen readers, colours."""
+
+from typing import Any
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import BrowserContext, Page, expect
+
+from tests.browser.conftest import Site, Tab
+from tests.service import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+TOKEN = "t0ken-of-the-page"
+
+
+async def complaints(page: Page) -> list[str]:
+    """What axe calls serious or critical."""
+    found: dict[str, Any] = (await Axe().run(page)).response
+    return [
+        f"{each['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for each in found["violations"]
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+async def test_outage_of_nats_is_in_plain_sight_and_goes_when_it_is_mended(site: Site, tab: Tab) -> None:
+    name = await site.add("orders")
+    page = await tab.open(f"#/watchers/{name}")
+    nats = page.get_by_role("list", name="Health").get_by_role("listitem").filter(has_text="nats")
+    await expect(nats).to_contain_text("UP")
+    await site.nats.stop()
+    try:
+        outage = page.locator(".outage").filter(has_text="nats is down.")
+        await expect(outage).to_contain_text("NATS")
+        await expect(outage).to_contain_text("connection refused")
+        await expect(nats).to_contain_text("DOWN")
+        await expect(page.get_by_role("region", name="Messages")).to_contain_text("NATS")
+        await expect(page.get_by_role("region", name="Stream")).to_contain_text("NATS")
+        await site.shoot(page, "outage")
+    finally:
+        await site.nats.start()
+    await expect(nats).to_contain_text("UP")
+    await expect(page.locator(".outage")).to_have_count(0)
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("RUNNING")
+    await site.insert(name, {"_id": "after"})
+    await expect(page.get_by_role("list", name="Messages, newest first")).to_contain_text("after")
+    assert tab.faults == []
+
+
+async def test_service_that_does_not_answer_is_said_and_what_was_known_stays(site: Site, tab: Tab) -> None:
+    await site.add("orders")
+    page = await tab.open()
+    await expect(page.get_by_role("row", name="orders")).to_contain_text("RUNNING")
+    await page.route("**/*", lambda route: route.abort())
+    await expect(page.get_by_role("status")).to_contain_text("Changewire does not answer")
+    await expect(page.get_by_role("row", name="orders")).to_contain_text("RUNNING")
+    await page.unroute("**/*")
+    await expect(page.get_by_role("status")).not_to_contain_text("Changewire does not answer")
+
+
+async def test_outage_is_said_though_other_answers_hang(site: Site, tab: Tab) -> None:
+    down = {"status": "DOWN", "components": {"mongo": {"status": "DOWN", "reason": "no <b>primary</b>"}}}
+    await tab.page.route("**/lag", lambda _: None)
+    await tab.page.route("**/watchers", lambda _: None)
+    await tab.page.route("**/healthz", lambda route: route.fulfill(status=503, json=down))
+    page = await tab.open()
+    await expect(page.get_by_role("status")).to_contain_text("mongo is down. no <b>primary</b>")
+
+
+async def test_token_is_asked_for_kept_for_the_tab_alone_and_asked_again_when_wrong(
+    site: Site, context: BrowserContext
+) -> None:
+    guarded = await site.stage.service("guarded", api_token=TOKEN, state_db="guarded").start()
+    await until(lambda: site.stage.takes(guarded), "the guarded service is ready")
+    url = f"http://127.0.0.1:{guarded.port}/"
+    try:
+        page = await context.new_page()
+        await page.goto(url + "#/add")
+        for field, text in (("name", "orders"), ("database", site.stage.database), ("collection", "orders")):
+            await page.get_by_label(f"{field} (required)").fill(text)
+        await page.get_by_role("button", name="Add", exact=True).click()
+        dialog = page.get_by_role("dialog", name="The API token")
+        await expect(dialog).to_contain_text("Authorization: Bearer")
+        await dialog.get_by_label("Token").fill("wrong")
+        await page.keyboard.press("Enter")
+        await expect(dialog).to_contain_text("is not the one")
+        await dialog.get_by_label("Token").fill(TOKEN)
+        await dialog.get_by_role("button", name="Use it").click()
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("orders")
+        await page.reload()
+        await page.get_by_role("button", name="Remove…").click()
+        await page.get_by_label("delete it").check()  # a position that is kept would outlive the stream
+        await page.get_by_role("dialog").get_by_role("button", name="Remove", exact=True).click()
+        await expect(page.get_by_text("There is no watcher yet")).to_be_visible()
+        assert TOKEN not in await page.content()
+        assert await page.evaluate("JSON.stringify([localStorage, document.cookie])") == '[{},""]'
+
+        other = await context.new_page()
+        await other.goto(url)
+        assert await other.evaluate("sessionStorage.length") == 0
+        await page.get_by_role("button", name="Forget the token").click()
+        assert await page.evaluate("sessionStorage.length") == 0
+    finally:
+        await guarded.terminate()
+
+
+async def test_all_of_it_can_be_done_by_keyboard(site: Site, tab: Tab) -> None:
+    await site.add("orders")
+    page = await tab.open()
+    row = page.get_by_role("row", name="orders")
+    await expect(row).to_be_visible()
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("Tab")
+    await expect(row.get_by_role("link")).to_be_focused()
+    await page.keyboard.press("Enter")
+    button = page.get_by_role("button", name="Pause…")
+    await expect(button).to_be_visible()
+    await page.keyboard.press("Tab")
+    await expect(button).to_be_focused()
+    await page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Pause orders?")
+    await expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_have_count(0)
+    await expect(button).to_be_focused()
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("Tab")
+    await expect(dialog.get_by_role("button", name="Pause")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("PAUSED")
+    assert tab.faults == []
+
+
+async def test_nothing_is_cut_off_on_a_narrow_screen(site: Site, tab: Tab) -> None:
+    name = await site.add("a-watcher-with-quite-a-long-name-of-the-kind-that-real-ones-have")
+    await tab.page.set_viewport_size({"width": 320, "height": 640})
+    for where in ("", "#/add", f"#/watchers/{name}", f"#/watchers/{name}/edit"):
+        page = await tab.open(where)
+        await expect(page.get_by_role("heading", level=1)).to_be_visible()
+        await expect(page.get_by_role("list", name="Health")).to_contain_text("nats")
+        wide = await page.evaluate(
+            "[...document.body.querySelectorAll('*')].filter(each => each.getBoundingClientRect().right > 320)"
+            ".map(each => `${each.tagName}.${each.className} ${each.textContent.slice(0, 40)}`)"
+        )
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 320, (where, wide)
+        if not where:
+            await site.shoot(page, "narrow")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_axe_finds_nothing_serious_in_any_view(site: Site, tab: Tab, theme: str) -> None:
+    for name in ("orders", "invoices"):
+        await site.add(name)
+        await site.insert(name, *({"_id": f"{name}-{number}", "total": number} for number in range(5)))
+    await site.service.call("PUT", "/watchers/invoices/pause", status=202)
+    page = await tab.open()
+    await page.get_by_label("Colours").select_option(theme)
+    assert await page.evaluate("document.documentElement.dataset.theme") == theme
+    await expect(page.get_by_role("row", name="invoices")).to_contain_text("PAUSED")
+    found = await complaints(page)
+
+    await page.get_by_role("link", name="orders", exact=True).click()
+    messages = page.get_by_role("list", name="Messages, newest first").get_by_role("listitem")
+    await expect(messages).to_have_count(5)
+    await messages.first.locator("summary").click()
+    await expect(page.get_by_role("region", name="Configuration")).to_contain_text("orders")
+    found += await complaints(page)
+    for button in ("Rewind…", "Remove…"):
+        await page.get_by_role("button", name=button, exact=True).click()
+        found += await complaints(page)
+        await page.keyboard.press("Escape")
+
+    await page.get_by_role("link", name="Add", exact=True).click()
+    await page.get_by_role("button", name="Add", exact=True).click()
+    await expect(page.locator("[aria-invalid=true]").first).to_be_visible()
+    for part in await page.locator("form details > summary").all():
+        await part.click()
+    found += await complaints(page)
+    assert found == []
+
+
+async def test_colours_follow_the_system_unless_chosen(tab: Tab) -> None:
+    page = await tab.open()
+    background = "getComputedStyle(document.documentElement).backgroundColor"
+    await page.emulate_media(color_scheme="light")
+    light = await page.evaluate(background)
+    await page.emulate_media(color_scheme="dark")
+    dark = await page.evaluate(background)
+    assert light != dark
+    await page.get_by_label("Colours").select_option("light")
+    assert await page.evaluate(background) == light
+    await page.reload()
+    await expect(page.get_by_label("Colours")).to_have_value("light")
+    assert await page.evaluate(background) == light
