@@ -12,7 +12,7 @@ OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 PROMTOOL := $(CURDIR)/$(VENV)/promtool/usr/bin/promtool
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast screenshots faults faults-full soak mutants check fuzz format bench bench-docs openapi lock clean
+.PHONY: help setup demo test test-fast screenshots faults faults-full soak mutants check fuzz format bench bench-docs openapi docs examples lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -158,6 +158,12 @@ bench-docs: $(STAMP) ## Tables and images of docs/performance.md from the last r
 openapi: $(STAMP) ## Write openapi.json from the application
 	@$(BIN)/changewire openapi > openapi.json.new
 	@mv openapi.json.new openapi.json
+
+examples: $(STAMP) ## Run the programs under examples/, the one in Go too: up to a minute the first time
+	@CHANGEWIRE_TEST_GO=1 $(BIN)/python -m pytest tests/integration/test_examples.py $(ARGS)
+
+docs: $(STAMP) ## Write the tables of settings and metrics in docs/ from the code
+	@$(BIN)/python -m tests.docs_reference
 
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links

@@ -1,0 +1,133 @@
+// Follow a stream of Changewire's with a durable consumer, and print a line per change.
+//
+//	go run . STREAM [nats://127.0.0.1:4222]
+//
+// Started again it goes on behind the last change that it has acknowledged. A change is acknowledged after it has been
+// dealt with, so that one may come twice where the program dies in between; it is then told by its sequence.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+// Event is the part of a change event that this program needs; MongoDB's manual lists all of it.
+type Event struct {
+	Token struct {
+		Data string `bson:"_data"`
+	} `bson:"_id"`
+	Operation    string `bson:"operationType"`
+	DocumentKey  bson.M `bson:"documentKey"`
+	FullDocument bson.M `bson:"fullDocument"`
+}
+
+// whole returns the body of a change: the message's, or the object's that the message points to.
+func whole(ctx context.Context, js jetstream.JetStream, message jetstream.Msg) ([]byte, error) {
+	pointer := message.Headers().Get("Changewire-Object")
+	if pointer == "" {
+		return message.Data(), nil
+	}
+	bucket, name, _ := strings.Cut(pointer, "/")
+	store, err := js.ObjectStore(ctx, bucket)
+	if err != nil {
+		return nil, err
+	}
+	return store.GetBytes(ctx, name)
+}
+
+func handle(ctx context.Context, js jetstream.JetStream, message jetstream.Msg) error {
+	metadata, err := message.Metadata()
+	if err != nil {
+		return err
+	}
+	body, err := whole(ctx, js, message)
+	if err != nil {
+		return err
+	}
+	if reason := message.Headers().Get("Changewire-Gap"); reason != "" {
+		fmt.Println(message.Subject(), "changes are missing here:", reason)
+		return nil
+	}
+	var event Event
+	if err := bson.UnmarshalExtJSON(body, false, &event); err != nil {
+		return err
+	}
+	key, err := bson.MarshalExtJSON(event.DocumentKey, false, false)
+	if err != nil {
+		return err
+	}
+	fmt.Println(message.Subject(), metadata.Sequence.Stream, string(key))
+	return nil
+}
+
+func run(ctx context.Context, stream, url string) error {
+	connection, err := nats.Connect(url)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	js, err := jetstream.New(connection)
+	if err != nil {
+		return err
+	}
+	// One at a time: the next comes when this one is acknowledged, so that a failed one comes again before it.
+	consumer, err := js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
+		Durable:       "go-example",
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+		MaxAckPending: 1,
+	})
+	if err != nil {
+		return err
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return err
+	}
+	go func() {
+		<-ctx.Done()
+		messages.Stop()
+	}()
+	for {
+		message, err := messages.Next()
+		if errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		// What was begun is finished, acknowledgement and all, when Ctrl-C comes meanwhile.
+		begun := context.WithoutCancel(ctx)
+		if err := handle(begun, js, message); err != nil {
+			return err
+		}
+		if err := message.DoubleAck(begun); err != nil {
+			return err
+		}
+	}
+}
+
+func main() {
+	if len(os.Args) != 2 && len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "go run . STREAM [nats://127.0.0.1:4222]")
+		os.Exit(2)
+	}
+	url := nats.DefaultURL
+	if len(os.Args) == 3 {
+		url = os.Args[2]
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1], url); err != nil && ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
