@@ -148,6 +148,7 @@ $(SERVICE): requirements.lock | $(STAMP)
 	@touch $@
 
 bench: $(STAMP) $(SERVICE) ## Throughput and latency
+	@$(SERVICE) -m compileall -q app bench
 	@BENCH_SERVICE_PYTHON=$(SERVICE) $(BIN)/python -m bench $(ARGS)
 
 RESULTS ?= bench/results/latest.json

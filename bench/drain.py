@@ -35,7 +35,7 @@ def _result(contenders: list[Contender], done: list[Round], rounds: int) -> Resu
         result.table.append([*cells(own), f"{own[0].events:,}", waits])
         result.remarks.append(f"{contender.name} publishes {contender.what}.")
     result.remarks += [
-        "Each stream held each event once. The rate is by the server's times of the first and the last message.",
+        "Each stream held each event once. Rates are by the server's times, from the first fifth on.",
         shares(done),
     ]
     compared = (

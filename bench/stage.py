@@ -128,24 +128,33 @@ class Stage:
         if len(places) == 1:
             state = (await self.ask(f"STREAM.INFO.{places[0].stream}")).get("state", {})
             return int(state.get("messages", 0))
-        return sum([state["messages"] for state in await self._states(places)])
+        return sum([state["messages"] for state in (await self._states(places)).values()])
 
-    async def _states(self, places: Sequence[Place]) -> list[dict[str, Any]]:
-        """The state of all these streams that exist, with few questions."""
-        names, states, offset = {place.stream for place in places}, [], 0
+    async def _states(self, places: Sequence[Place]) -> dict[str, dict[str, Any]]:
+        """The state of each of these streams that exist, by name, with few questions."""
+        names, offset = {place.stream for place in places}, 0
+        states: dict[str, dict[str, Any]] = {}
         while True:
             answer = await self.ask("STREAM.LIST", {"offset": offset})
             listed = answer.get("streams") or []
-            states += [each["state"] for each in listed if each["config"]["name"] in names]
+            states |= {name: each["state"] for each in listed if (name := each["config"]["name"]) in names}
             offset += len(listed)
             if not listed or offset >= answer["total"]:
                 return states
 
-    async def bounds(self, places: Sequence[Place]) -> tuple[float, float]:
-        """When the server stored the first and the last of all messages, in seconds since 1970."""
-        states = [state for state in await self._states(places) if state["messages"]]
-        first, last = (sorted(state[name] for state in states) for name in ("first_ts", "last_ts"))
-        return _seconds(first[0]), _seconds(last[-1])
+    async def stretch(self, places: Sequence[Place], share: float) -> tuple[int, float]:
+        """How many messages came after the first `share` of each stream's, and the seconds they took in all, by the
+        server's times."""
+        count, begun, ended = 0, [], []
+        for stream, state in (await self._states(places)).items():
+            if not state["messages"]:
+                continue
+            passed = int(state["messages"] * share)
+            answer = await self.ask(f"STREAM.MSG.GET.{stream}", {"seq": state["first_seq"] + passed})
+            count += state["messages"] - passed - 1
+            begun.append(_seconds(answer["message"]["time"]))
+            ended.append(_seconds(state["last_ts"]))
+        return count, max(ended) - min(begun)
 
     async def purge(self, place: Place) -> None:
         """Remove all messages."""

@@ -50,7 +50,10 @@ async def test_streams_that_lack_or_repeat_a_change_are_refused() -> None:
         for number in range(6):
             await stream.publish(f"{places[number % 2].stream}.insert", b'{"number": %d}' % number)
         assert await check.exactly(stage, places, 6) == 6 * len(b'{"number": 0}')
-        assert (await stage.bounds(places))[0] < (await stage.bounds(places))[1]
+        whole, seconds = await stage.stretch(places, 0)
+        rest, fewer = await stage.stretch(places, 0.5)
+        assert (whole, rest) == (4, 2)
+        assert 0 < fewer < seconds
         with pytest.raises(Incomplete, match="1 have no message, and 0 messages are too many"):
             await check.exactly(stage, places, 7)
         await stream.publish(f"{places[0].stream}.insert", b'{"number": 3}')
