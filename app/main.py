@@ -50,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         world,
         mongo.watchers(),
         state_database=settings.state_db,
+        allowed=settings.allowed,
         from_file=settings.connector.watchers if settings.connector is not None else None,
         drain_seconds=settings.drain_seconds,
         reconcile_seconds=settings.reconcile_seconds,
