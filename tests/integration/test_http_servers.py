@@ -31,14 +31,21 @@ def said_secret(live: Live) -> list[str]:
     return [text[:300] for text in (*live.said, *live.log.getvalue().splitlines()) if SECRET in text]
 
 
-async def reason(live: Live, word: str) -> str:
-    """Wait until /readyz names the word, and return what it says."""
+async def reason(live: Live, *words: str) -> str:
+    """Wait until /readyz names one of the words, and return what it says."""
 
-    async def named() -> str | None:
-        said = (await live.call("GET", "/readyz")).json().get("reason")
-        return said if said and word in said else None
+    said = ""
 
-    return str(await until(named))
+    async def named() -> bool:
+        nonlocal said
+        said = (await live.call("GET", "/readyz")).json().get("reason") or ""
+        return any(word in said for word in words)
+
+    try:
+        await until(named)
+    except AssertionError:
+        raise AssertionError(f"{said!r} in place of {words}") from None
+    return said
 
 
 async def look_around(live: Live) -> None:
