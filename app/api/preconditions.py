@@ -26,9 +26,8 @@ _IfMatch = Annotated[
     str | None,
     Header(
         alias="If-Match",
-        description="The `ETag` of the watcher as it was read (`*`: any). Where it has another by now, 412 and nothing "
-        "is changed.",
-        examples=['"7"'],
+        description='The `ETag` of the watcher as it was read, such as `"7"` (`*`: any). Where it has another by now, '
+        "412 and nothing is changed.",
     ),
 ]
 
