@@ -130,9 +130,13 @@ async def test_no_secret_is_said_while_all_is_well_and_when_servers_die(
         live.said = [text for text in live.said if "there is no watcher pl4nted" not in text]  # its own words
         nats.kill()
         live.insert(2)
+        await live.reaches("RETRYING")
         mongo.kill()
-        await reason(live, "cannot be reached", "closed", "refused")
-        await look_around(live)
+        await reason(live, "MongoDB")
+        await live.refused(503, "PUT", "/watchers/orders/pause")
+        await live.call("GET", "/healthz", 503)
+        for path in ("/watchers", "/watchers/orders/status", "/metrics"):
+            await live.call("GET", path, 200)
     assert planted.said(live) == []
     assert planted("deploy") not in live.log.getvalue()
 
