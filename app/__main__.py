@@ -13,6 +13,8 @@ from app.cli import FAILED, MISUSE, CommandError, signals
 COMMANDS = {
     "serve": "run the service",
     "demo": "see it work: real servers, a writer, and the messages as they come out",
+    "doctor": "check MongoDB, NATS and the watchers' places on them: what is wrong, and what to do",
+    "watchers": "list, show, add, pause, resume, restart, rewind, remove and tail the watchers of a service",
     "verify": "compare a stream with its collection's history: lost, doubled, reordered, altered?",
     "openapi": "print the OpenAPI document of the HTTP interface",
 }
@@ -44,16 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         return _fail(f"there is no command {name}; {hint}", MISUSE)
-    from importlib import import_module
-
-    from app.cli.arguments import Parser
-
-    command = import_module(f"app.cli.{name}")
-    parser = Parser(prog=f"changewire {name}", description=command.__doc__)
-    command.configure(parser)
-    parsed = parser.parse_args(rest)
     try:
-        code: int = command.run(parsed)
+        code = _run(name, rest)
         sys.stdout.flush()
     except CommandError as error:
         return _fail(str(error), error.code)
@@ -61,6 +55,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     return code
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    from importlib import import_module
+
+    command = import_module(f"app.cli.{name}")
+    if hasattr(command, "main"):
+        return int(command.main(arguments))
+    from app.cli.arguments import Parser
+
+    parser = Parser(prog=f"changewire {name}", description=command.__doc__)
+    command.configure(parser)
+    return int(command.run(parser.parse_args(arguments)))
 
 
 def _usage() -> str:

@@ -1,14 +1,15 @@
 """How all of it is put together: the one place that knows adapters, pipeline and HTTP at once.
 
-`create_app` makes the service from its settings; nothing is connected before the application starts, and servers that
-are absent then are waited for. Not its business: the process around it (`cli/serve.py`).
+`compose` makes the service from its settings; nothing is connected before it starts, and servers that are absent then
+are waited for. `interface` is HTTP to it, imported only there: the watchers run before that takes its time
+(decision 0016). Not its business: the process around it (`cli/serve.py`).
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import structlog
-from fastapi import FastAPI
 
 from app import __version__, native
 from app.adapters.jetstream import JetStream
@@ -16,21 +17,57 @@ from app.adapters.metrics import PrometheusObserver
 from app.adapters.mongo_client import MongoDeployment
 from app.adapters.nats_client import NatsOptions
 from app.adapters.nats_connection import NatsConnection
-from app.api import create_api
 from app.codec import encode, identify, reduced
 from app.encoder import Codec
 from app.registry import Registry
 from app.settings import Settings
 from app.world import Tuning, World
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from app.api import Lifespan
+
 log = structlog.get_logger(__name__)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Make the service. Call it where the event loop runs. Raises Invalid for a MONGO_URI that is not one.
+class Service:
+    """The service without its HTTP interface: watchers, their registry, both connections. Make it with `compose`."""
 
-    `app.state.drained` is False after a stop that had to be cut short.
-    """
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        mongo: MongoDeployment,
+        connection: NatsConnection,
+        observer: PrometheusObserver,
+    ) -> None:
+        self.settings = settings
+        self.registry = registry
+        self._mongo = mongo
+        self._connection = connection
+        self._observer = observer
+
+    def start(self) -> None:
+        """Begin to connect, to load the watchers and to run them; returns at once."""
+        self._connection.start()
+        self.registry.start()
+
+    async def close(self) -> bool:
+        """Drain every watcher and stop; False where a drain had to be cut short."""
+        drained = await self.registry.close()
+        await self._connection.close()
+        self._mongo.close()
+        return drained
+
+    def render_metrics(self) -> tuple[bytes, str]:
+        """What Prometheus reads, and its content type."""
+        self.registry.observe_positions()
+        return self._observer.render()
+
+
+def compose(settings: Settings) -> Service:
+    """Make the service. Call it where the event loop runs. Raises Invalid for a MONGO_URI that is not one."""
     observer = PrometheusObserver(version=__version__)
     mongo = MongoDeployment(
         settings.mongo_uri.get_secret_value(),
@@ -38,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
         observer=observer,
         batch_size=settings.batch_size,
     )
-    connection = NatsConnection(_nats_options(settings))
+    connection = NatsConnection(nats_options(settings))
     world = World(
         mongo=mongo,
         nats=JetStream(connection),
@@ -56,23 +93,37 @@ def create_app(settings: Settings) -> FastAPI:
         reconcile_seconds=settings.reconcile_seconds,
         min_headroom_seconds=settings.min_headroom_seconds,
     )
+    return Service(settings, registry, mongo, connection, observer)
+
+
+def interface(service: Service, lifespan: "Lifespan | None" = None) -> "FastAPI":
+    """Make the HTTP interface of a service: FastAPI's imports, half of the time of a start, happen here."""
+    from app.api import create_api
+
+    return create_api(
+        registry=service.registry,
+        settings=service.settings,
+        render_metrics=service.render_metrics,
+        lifespan=lifespan,
+    )
+
+
+def create_app(settings: Settings) -> "FastAPI":
+    """Make service and interface as one application that starts and stops the service. Raises as `compose`.
+
+    `app.state.drained` is False after a stop that had to be cut short.
+    """
+    service = compose(settings)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        connection.start()
-        registry.start()
+    async def lifespan(app: "FastAPI") -> AsyncIterator[None]:
+        service.start()
         try:
             yield
         finally:
-            app.state.drained = await registry.close()
-            await connection.close()
-            mongo.close()
+            app.state.drained = await service.close()
 
-    def render_metrics() -> tuple[bytes, str]:
-        registry.observe_positions()
-        return observer.render()
-
-    app = create_api(registry=registry, settings=settings, render_metrics=render_metrics, lifespan=lifespan)
+    app = interface(service, lifespan)
     app.state.drained = True
     return app
 
@@ -87,7 +138,9 @@ def codec_of(settings: Settings) -> Codec:
     return Codec(encode, reduced, identify, transcode)
 
 
-def _nats_options(settings: Settings) -> NatsOptions:
+def nats_options(settings: Settings) -> NatsOptions:
+    """How the settings say that NATS is reached."""
+
     def path(value: object) -> str | None:
         return None if value is None else str(value)
 

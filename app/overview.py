@@ -105,12 +105,13 @@ class Overview:
         )
 
     def observe_positions(self) -> None:
-        """Tell the observer every watcher's lag, headroom and dead letters, as they are now; each scrape asks."""
+        """Tell the observer each watcher's lag, headroom (also whether it is short) and dead letters; scrapes ask."""
         for name in self._supervisor.names():
             progress = self._supervisor[name].progress
             position = progress.reached.token if progress.reached else progress.stored
             seconds, headroom = self._distances(position, progress)
             self._world.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
+            self._world.observer.history_at_risk(name, HEADROOM in progress.notes)
             self._world.observer.dead_letters(name, progress.dead_letters)
 
     def _distances(self, position: str | None, progress: Progress) -> tuple[float | None, float | None]:

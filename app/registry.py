@@ -101,6 +101,12 @@ class Registry:
         for task in self._tasks:
             task.add_done_callback(_report_end)
 
+    async def settled(self) -> None:
+        """Wait until the stored watchers are known, and each of them runs or says why not."""
+        await self._roster.tried_to_load.wait()
+        for name in self._supervisor.names():
+            await self._supervisor[name].settled.wait()
+
     async def close(self) -> bool:
         """Drain every watcher and stop; False where a drain did not finish in time."""
         for task in self._tasks:

@@ -68,7 +68,8 @@ class Roster:
         self._judged: tuple[tuple[str, int], ...] = ()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loaded = False
-        self._tried_to_load = asyncio.Event()
+        self.tried_to_load = asyncio.Event()
+        """Set once the store was read, or could not be."""
 
     def lock(self, name: str) -> asyncio.Lock:
         """The lock of one watcher: whoever changes it holds it."""
@@ -102,7 +103,7 @@ class Roster:
                     self.load_problem = f"the stored watchers cannot be loaded: {why}"
                 if attempt == 1:
                     log.warning("registry_unreachable", error=str(error), exc_info=None if known else error)
-            self._tried_to_load.set()
+            self.tried_to_load.set()
             wait = self._reconcile_seconds if attempt == 0 else backoff.delay(attempt, 1.0)
             await asyncio.sleep(min(wait, self._reconcile_seconds))
 
@@ -223,7 +224,7 @@ class Roster:
             async with asyncio.timeout(FIRST_LOAD_SECONDS):
                 await self._monitor.mongo_seen.wait()
                 if self._monitor.mongo.up:
-                    await self._tried_to_load.wait()
+                    await self.tried_to_load.wait()
         if not self._loaded:
             raise Unavailable(f"{self._monitor.mongo.reason or self.load_problem}; the watchers are not known yet")
 

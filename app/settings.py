@@ -9,18 +9,20 @@ import os
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from dotenv import dotenv_values
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app import callers, connector_yaml, key_files, native
+from app import callers, key_files, native
 from app.addresses import is_loopback, mongo_uri_problem, nats_url_problem, split_address
-from app.connector_yaml import ConnectorFile
 from app.domain.namespaces import Namespaces
 from app.domain.watcher import Source, Watcher, problems
+
+if TYPE_CHECKING:
+    from app.connector_yaml import ConnectorFile
 
 __all__ = ["Settings", "SettingsError", "is_loopback", "load", "split_address", "variable", "variables"]
 
@@ -45,9 +47,9 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """Every setting of the service."""
+    """Every setting of the service; the text below each is its documentation, which nothing reads at run time."""
 
-    model_config = SettingsConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     mongo_uri: SecretStr = Field(
         default=SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0"),
@@ -162,11 +164,11 @@ class Settings(BaseSettings):
     """With fewer seconds of oplog left before a watcher's position, `/healthz` warns that history is about to be lost;
     only where the oplog is full, so that a young one is no reason. Default: 3600, an hour to act in; 0 never warns."""
 
-    _connector: ConnectorFile | None = PrivateAttr(default=None)
+    _connector: "ConnectorFile | None" = PrivateAttr(default=None)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
 
     @property
-    def connector(self) -> ConnectorFile | None:
+    def connector(self) -> "ConnectorFile | None":
         """The predecessor's file with its watchers; None where there is no file."""
         return self._connector
 
@@ -351,14 +353,16 @@ def load(
     origins: dict[str, str] = {}
     connector: ConnectorFile | None = None
     if "config_file" in values or path.exists():
+        from app import connector_yaml  # a start without such a file does without a YAML parser
+
         try:
             connector = connector_yaml.read(path)
         except connector_yaml.ConnectorFileError as error:
             wrong.extend(error.problems)
-    for name, value in (connector.settings if connector else {}).items():
-        if name not in values:
-            values[name] = value
-            origins[name] = f"{path} ({connector_yaml.SETTINGS[name]})"
+        for name, value in (connector.settings if connector else {}).items():
+            if name not in values:
+                values[name] = value
+                origins[name] = f"{path} ({connector_yaml.SETTINGS[name]})"
     try:
         settings = Settings(**values)
     except ValidationError as error:

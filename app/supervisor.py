@@ -47,6 +47,8 @@ class WatcherTask:
         self.stored = stored
         self.progress = Progress()
         self.refused = False
+        self.settled = asyncio.Event()
+        """Set once the watcher has come to more than STARTING."""
         self._world = world
         self._orders = orders
         self._positions = Positions(world)
@@ -299,6 +301,8 @@ class WatcherTask:
         before = self._state
         self._state = move(before, signal)
         self._reason = reason
+        if self._state is not State.STARTING:
+            self.settled.set()
         if self._state is not before:
             self._since = self._world.clock()
             self._world.observer.state(self.stored.name, self._state)

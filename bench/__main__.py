@@ -1,4 +1,5 @@
-"""Measure on this machine, with a mongod and a nats-server of its own; Linux, about five minutes (--quick: two).
+"""Measure on this machine, with a mongod and a nats-server of its own; Linux, a quarter of an hour (--quick: three
+minutes).
 
 Prints Markdown tables and writes everything measured to a JSON file. Exit code 1 where a stream did not hold what it
 had to, or something could not run; never for being slow.
@@ -14,43 +15,75 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from app import native
 from app.embedded import NotAvailable, StartError
-from bench import drain, latency, memory, procfs, report, startup, watchers
-from bench.contenders import Changewire, Contender, contenders, encoders
+from bench import drain, latency, memory, procfs, report, startup, watchers, workloads
+from bench.contenders import Changewire, Contender, InPython, Limit
+from bench.others import MqBridge, Peer, baseline
 from bench.report import Result
 from bench.stage import Incomplete, Stage
+from bench.workload import WORKLOADS, Workload
 
-SECTIONS = ("drain", "latency", "memory", "watchers", "startup")
+SECTIONS = ("drain", "workloads", "latency", "memory", "watchers", "startup")
+OWN: tuple[type[Contender], ...] = (Changewire, InPython, Limit, MqBridge)
+BASELINE = "one-by-one"
+NAMES = (*(each.name for each in OWN), BASELINE)
+QUICK_WORKLOADS = ("updates", "collections-10")
+SLOWER = 5
+"""Of this part of the events, peers and the baseline drain a backlog: some take a millisecond for each."""
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the arguments; what `--quick` makes smaller is only what was not given."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="a short run: shows that it works, not how fast it is")
-    parser.add_argument("--only", type=_sections, default=SECTIONS, metavar="A,B", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument("--only", type=_of(SECTIONS), default=SECTIONS, metavar="A,B", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument(
+        "--contenders", type=_of(NAMES), default=NAMES, metavar="A,B", help=f"of {', '.join(NAMES)}; peers come besides"
+    )
+    loads = tuple(each.name for each in WORKLOADS)
+    parser.add_argument(
+        "--workloads",
+        type=_of(loads),
+        metavar="A,B",
+        help=f"of {', '.join(loads)}, beside the headline (all; quick {','.join(QUICK_WORKLOADS)})",
+    )
+    parser.add_argument(
+        "--peer", type=_peer, action="append", default=[], metavar="NAME=COMMAND",
+        help="measure one more program: it reads MONGO_URI, NATS_URL and CONFIG_FILE (a connector.yaml), fills the "
+        "stream named there, and goes on where it stopped; may be given several times",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, default=Path("bench/results/latest.json"), help="default: %(default)s")
-    parser.add_argument("--no-peer", action="store_true", help="Changewire alone, without mq-bridge")
+    parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="draw the figures there as well")
     sizes = {
-        "events": ("waiting in the drain", 50_000, 10_000),
+        "events": ("waiting in the drain", 50_000, 5_000),
         "rounds": ("of the drain", 3, 1),
-        "seconds": ("of each rate of the latency section", 30, 5),
-        "waiting": ("events written while NATS is stopped", 200_000, 20_000),
-        "watchers": ("running at once", 50, 50),
-        "spread": ("events over those watchers", 500, 100),
-        "starts": ("of each program", 5, 2),
+        "peer-events": ("waiting for peers and the baseline", None, None),
+        "workload-events": ("waiting in each of the other workloads", 20_000, 4_000),
+        "workload-rounds": ("of them", 2, 1),
+        "seconds": ("of each rate of the latency section", 20, 2),
+        "waiting": ("events written while NATS is stopped", 200_000, 10_000),
+        "spread": ("events over the watchers", 300, 40),
+        "idle": ("seconds that watchers idle", 10, 2),
+        "starts": ("of each program", 5, 1),
     }
     for name, (what, full, quick) in sizes.items():
-        parser.add_argument(
-            f"--{name}", type=_positive, metavar="N", help=f"{what} (default {full:,}; quick {quick:,})"
-        )
-    parser.add_argument(
-        "--rates", type=_rates, default=[100], metavar="R,R", help="inserts/s for latency (default 100)"
-    )
+        default = f"a {SLOWER}th of --events" if full is None or quick is None else f"{full:,}; quick {quick:,}"
+        parser.add_argument(f"--{name}", type=_positive, metavar="N", help=f"{what} (default {default})")
+    parser.add_argument("--rates", type=_numbers, metavar="R,R", help="inserts/s for latency (10,100,1000,5000)")
+    parser.add_argument("--peer-rates", type=_numbers, default=[100], metavar="R,R", help="the same of others (100)")
+    parser.add_argument("--watchers", type=_numbers, metavar="N,N", help="running at once (1,50,200; quick 1,50)")
     arguments = parser.parse_args(argv)
-    for name, (_, full, quick) in sizes.items():
+    quick = arguments.quick
+    for name, (_, full, small) in sizes.items():
+        name = name.replace("-", "_")
         if getattr(arguments, name) is None:
-            setattr(arguments, name, quick if arguments.quick else full)
-    if arguments.events < 2:
+            setattr(arguments, name, small if quick else full)
+    arguments.peer_events = arguments.peer_events or max(2, arguments.events // SLOWER)
+    arguments.workloads = arguments.workloads or (QUICK_WORKLOADS if quick else loads)
+    arguments.rates = arguments.rates or ([100, 1000, 5000] if quick else [10, 100, 1000, 5000])
+    arguments.watchers = arguments.watchers or ([1, 50] if quick else [1, 50, 200])
+    if min(arguments.events, arguments.peer_events) < 2:
         parser.error("--events has to be 2 or more")
     return arguments
 
@@ -62,40 +95,75 @@ def _positive(text: str) -> int:
     return value
 
 
-def _rates(text: str) -> list[int]:
+def _numbers(text: str) -> list[int]:
     return [_positive(part) for part in text.split(",")]
 
 
-def _sections(text: str) -> tuple[str, ...]:
-    chosen = tuple(part for part in text.split(",") if part)
-    if not chosen or not set(chosen) <= set(SECTIONS):
-        raise argparse.ArgumentTypeError(f"choose of {', '.join(SECTIONS)}")
-    return chosen
+def _of(names: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    def choose(text: str) -> tuple[str, ...]:
+        chosen = {part for part in text.split(",") if part}
+        if not chosen or not chosen <= set(names):
+            raise argparse.ArgumentTypeError(f"choose of {', '.join(names)}")
+        return tuple(name for name in names if name in chosen)
+
+    return choose
+
+
+def _peer(text: str) -> Peer:
+    try:
+        return Peer.named(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def contenders(arguments: argparse.Namespace) -> list[Contender]:
+    """Those that are asked for and can be had, and the peers."""
+    chosen: list[Contender] = []
+    for each in OWN:
+        if each.name not in arguments.contenders:
+            continue
+        if each is InPython and native.absence() is not None:
+            print("the native transcoder was not built: changewire encodes in Python", flush=True)
+        elif each is MqBridge and not MqBridge.installed():
+            print("mq-bridge is not installed (pip install 'changewire[dev]')", flush=True)
+        else:
+            chosen.append(each())
+    if BASELINE in arguments.contenders:
+        chosen.append(baseline())
+    return [*chosen, *arguments.peer]
 
 
 async def run(arguments: argparse.Namespace) -> list[Result]:
     """Run the sections, print each as it ends, and write the file after each: an abandoned run keeps what it has."""
     results: list[Result] = []
-    everyone: list[Contender] = [Changewire()] if arguments.no_peer else contenders()
-    if len(everyone) == 1 and not arguments.no_peer:
-        print("mq-bridge is not installed (pip install 'changewire[dev]'): Changewire is measured alone", flush=True)
+    everyone = contenders(arguments)
+    # Beside the headline: whoever says something new there. The others' latency is the same but for the encoding.
+    pipelines = [each for each in everyone if type(each) in (Changewire, Limit, MqBridge)]
+    programs = [each for each in everyone if type(each) not in (InPython, Limit)]
+    if arguments.quick:
+        programs = [each for each in programs if each.name != BASELINE]
+    loads: list[Workload] = [each for each in WORKLOADS if each.name in arguments.workloads]
+    events = {each.name: arguments.peer_events if isinstance(each, Peer) else arguments.events for each in everyone}
     async with Stage() as stage:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _cancel, asyncio.current_task())
         machine = procfs.machine(_versions(stage))
         print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
         sections: dict[str, Callable[[], Awaitable[Result]]] = {
-            "drain": lambda: drain.measure(
-                stage, [*everyone, *encoders()], events=arguments.events, rounds=arguments.rounds
+            "drain": lambda: drain.measure(stage, everyone, events=events, rounds=arguments.rounds),
+            "workloads": lambda: workloads.measure(
+                stage, pipelines, loads, events=arguments.workload_events, rounds=arguments.workload_rounds
             ),
-            "latency": lambda: latency.measure(stage, everyone, rates=arguments.rates, seconds=arguments.seconds),
+            "latency": lambda: latency.measure(
+                stage, programs, rates=arguments.rates, seconds=arguments.seconds, peer_rates=arguments.peer_rates
+            ),
             "memory": lambda: memory.measure(stage, events=arguments.events, waiting=arguments.waiting),
-            "watchers": lambda: watchers.measure(stage, watchers=arguments.watchers, events=arguments.spread),
-            "startup": lambda: startup.measure(stage, everyone, rounds=arguments.starts),
+            "watchers": lambda: watchers.measure(
+                stage, numbers=arguments.watchers, events=arguments.spread, seconds=arguments.idle
+            ),
+            "startup": lambda: startup.measure(stage, programs, rounds=arguments.starts),
         }
-        given = {name: value for name, value in vars(arguments).items() if name != "json"}
-        for name in SECTIONS:
-            if name not in arguments.only:
-                continue
+        given = {name: value for name, value in vars(arguments).items() if name not in ("json", "plots", "peer")}
+        for name in arguments.only:
             print(f"\n… {name}", flush=True)
             began = time.monotonic()
             result = await sections[name]()
@@ -130,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     try:
         results = asyncio.run(run(arguments))
-    except (Incomplete, NotAvailable, StartError) as error:
+    except (Incomplete, NotAvailable, StartError, TimeoutError) as error:
         print(f"bench: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -138,6 +206,11 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(report.show_targets(results))
     print(f"\nwritten to {arguments.json}")
+    if arguments.plots is not None:
+        from bench import plots
+
+        for path in plots.draw(report.read_json(arguments.json), arguments.plots):
+            print(f"drawn to {path}")
     return 0
 
 

@@ -1,58 +1,95 @@
-"""Latency: from an insert's acknowledgement to the arrival of its message at a subscriber of the stream."""
+"""Latency: from an insert's acknowledgement by a majority to the arrival of its message at a subscriber."""
 
-import asyncio
-import itertools
-
-from bench import arrivals, workload
-from bench.arrivals import Arrivals
+from bench import ends
 from bench.contenders import Contender
-from bench.procfs import cores
+from bench.procfs import Moment, Span, cores
+from bench.program import Program
 from bench.report import Result, Target
-from bench.stage import Stage
+from bench.stage import Place, Stage
+from bench.workload import BYTES
 
-TARGET_RATE = 100
-P50_MS, P99_MS = 2, 10
-WARM_UP = 100
+USUAL_RATE, HIGH_RATE = 100, 5_000
+TARGETS = {USUAL_RATE: {"p50": 1.0, "p99": 3.0}, HIGH_RATE: {"p99": 50.0}}
+"""In ms, by inserts a second."""
+MOST_EVENTS = 75_000
+FLOOR_SECONDS = 10
+
+_REMARKS = (
+    f"Documents of {BYTES:,} bytes; the arrival is that of a stored message, at a push consumer.",
+    "mongod acknowledges once a majority has the insert, which is when a change stream may show it.",
+    f"Beyond {ends.SMALL_RATE:,}/s {ends.WRITERS} write at once, beyond {ends.MOST_SINGLY:,}/s {ends.GROUP} at a time.",
+)
 
 
-async def measure(stage: Stage, contenders: list[Contender], *, rates: list[int], seconds: int) -> Result:
-    """Measure each contender at each rate. Raises Incomplete where an event does not arrive exactly once."""
-    head = ["ms", "inserts/s", "p50", "p95", "p99", "max", "service CPU", "harness CPU"]
+async def measure(
+    stage: Stage, contenders: list[Contender], *, rates: list[int], seconds: float, peer_rates: list[int]
+) -> Result:
+    """Measure Changewire at `rates`, the others at `peer_rates`. Raises Incomplete where an event arrives not once."""
+    head = ["ms", "asked/s", "written/s", "inserts", *ends.PERCENTILES, "service CPU", "harness CPU"]
     result = Result("latency", "Latency from an acknowledged insert to a JetStream subscriber", [head])
-    floor = await arrivals.floor(stage, 200, TARGET_RATE)
-    result.table.append(["(publish to arrival, no service)", str(TARGET_RATE), *arrivals.row(floor), "", ""])
-    result.data["floor"] = arrivals.percentiles(floor)
+    count = int(USUAL_RATE * min(FLOOR_SECONDS, seconds))
+    note(result, "no service: publish to arrival", USUAL_RATE, await ends.floor(stage, count, USUAL_RATE), None)
     for contender in contenders:
         place = stage.place(contender.name)
         await contender.prepare(stage, [place])
         async with contender.start(stage, [place]) as program:
             await contender.running(stage, [place], program)
-            choose = itertools.repeat(stage.collection(place)).__next__
-            for rate in rates:
-                await arrivals.write_steadily(choose, WARM_UP, rate)
-                await asyncio.sleep(1)
-                following = Arrivals()
-                await following.follow(stage, [place])
-                before = stage.moment(program.pid)
-                acknowledged = await arrivals.write_steadily(choose, rate * seconds, rate)
-                span = stage.moment(program.pid).since(before)
-                latencies = await following.latencies(acknowledged)
-                figures = arrivals.percentiles(latencies)
-                shares = [span.used[name] / span.seconds for name in ("service", "bench")]
-                result.table.append(
-                    [contender.name, str(rate), *arrivals.row(latencies), *(f"{share:.0%}" for share in shares)]
+            for rate in rates if contender.name == "changewire" else peer_rates:
+                written, span = await _run(stage, place, program, rate, count_for(rate, seconds))
+                figures = note(result, contender.name, rate, written, span.used["service"] / span.seconds)
+                result.data["runs"][-1]["others_share"] = span.others
+                print(
+                    f"  {contender.name} at {rate}/s: p50 {figures['p50']:.2f}, p99 {figures['p99']:.1f} ms", flush=True
                 )
-                result.data[f"{contender.name} at {rate}/s"] = {
-                    **figures, "count": len(latencies), "service_cpu": shares[0], "others_share": span.others,
-                }  # fmt: skip
-                if contender.name == "changewire" and rate == TARGET_RATE:
-                    for name, limit in (("p50", P50_MS), ("p99", P99_MS)):
-                        figure, met = f"{figures[name]:.1f} ms", figures[name] <= limit
-                        result.targets.append(Target(f"latency at {rate}/s, {name}", figure, f"≤ {limit} ms", met))
-        await stage.clear(place)
+                if contender.name == "changewire":
+                    for name, most in TARGETS.get(rate, {}).items():
+                        figure = f"{figures[name]:.2f} ms"
+                        what = f"latency at {rate:,}/s, {name}"
+                        result.targets.append(Target(what, figure, f"≤ {most:g} ms", figures[name] <= most))
+        await stage.clear([place])
     result.remarks = [
-        f"{seconds} s at each rate, documents of {workload.BYTES:,} bytes.",
-        "mongod acknowledges once a majority has the insert, which is when a change stream may show it.",
-        f"CPU in parts of one of {cores()} cores; the harness writes and subscribes in one process, and shares them.",
+        *_REMARKS,
+        f"CPU in parts of one of {cores()} cores; writer and listener, the harness, share them.",
     ]
     return result
+
+
+async def _run(stage: Stage, place: Place, program: Program, rate: int, count: int) -> tuple[ends.Written, Span]:
+    moments: list[Moment] = []
+    written = await ends.measure(stage, [place], count, rate, begun=lambda: moments.append(stage.moment(program.pid)))
+    return written, stage.moment(program.pid).since(moments[0])
+
+
+def count_for(rate: int, seconds: float) -> int:
+    """How many inserts: longer where they are few, so that the tail means something, and not endlessly many."""
+    return int(min(MOST_EVENTS, rate * seconds * (2 if rate < USUAL_RATE else 1)))
+
+
+def note(result: Result, name: str, rate: int, written: ends.Written, service: float | None) -> dict[str, float]:
+    """Add a run to the table and to the data; return its percentiles."""
+    figures = ends.percentiles(written.latencies)
+    cpu = "" if service is None else f"{service:.0%}"
+    result.table.append(
+        [
+            name,
+            f"{rate:,}",
+            f"{written.rate:,.0f}",
+            f"{len(written.latencies):,}",
+            *ends.row(written.latencies),
+            cpu,
+            f"{written.harness_cpu:.0%}",
+        ]
+    )
+    result.data.setdefault("runs", []).append(
+        {
+            "contender": name,
+            "rate": rate,
+            "written_per_second": written.rate,
+            "count": len(written.latencies),
+            **figures,
+            "service_cpu": service,
+            "harness_cpu": written.harness_cpu,
+            "distribution": ends.distribution(written.latencies),
+        }
+    )
+    return figures

@@ -1,5 +1,6 @@
 """What a process used, and how busy the machine was besides: read from Linux's /proc, which costs next to nothing."""
 
+import contextlib
 import os
 import platform
 import time
@@ -13,9 +14,23 @@ _MIB = 1024 * 1024
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process and its threads have used, in seconds (resolution: 10 ms)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    """Processor time that a process and what it has started have used, in seconds (resolution: 10 ms)."""
+    ticks = 0
+    for each in tree(pid):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / _TICKS
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all that it has started, and these have."""
+    found = [pid]
+    for each in found:
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{each}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def rss_mb(pid: int) -> float:
@@ -29,11 +44,16 @@ def peak_mb(pid: int) -> float:
 
 
 def _status(pid: int, field: str) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value.split()[0]) * 1024 / _MIB
-    raise ProcessLookupError(f"process {pid} has ended")
+    kib = 0
+    for each in tree(pid):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{each}/status").read_text().splitlines():
+                name, _, value = line.partition(":")
+                if name == field:
+                    kib += int(value.split()[0])
+    if not kib:
+        raise ProcessLookupError(f"process {pid} has ended")
+    return kib * 1024 / _MIB
 
 
 def busy_seconds() -> float:
@@ -55,8 +75,8 @@ class Moment:
     @classmethod
     def now(cls, pids: Mapping[str, int]) -> "Moment":
         """Read the clocks of the named processes; this one is added as `bench`."""
-        everyone = {**pids, "bench": os.getpid()}
-        return cls(time.perf_counter(), busy_seconds(), {name: cpu_seconds(pid) for name, pid in everyone.items()})
+        used = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        return cls(time.perf_counter(), busy_seconds(), {**used, "bench": time.process_time()})
 
     def since(self, before: "Moment") -> "Span":
         """What was used from `before` to this moment."""

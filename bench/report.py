@@ -1,6 +1,7 @@
 """What a section hands back, and how it is shown: Markdown tables, which can be read and copied, and JSON."""
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -33,7 +34,7 @@ class Result:
 def percentile(values: Sequence[float], percent: float) -> float:
     """The smallest value that so many percent do not exceed (nearest rank)."""
     ordered = sorted(values)
-    return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)]
+    return ordered[max(0, math.ceil(round(len(ordered) * percent / 100, 6)) - 1)]
 
 
 def median_of(values: Iterable[float]) -> float:
@@ -56,18 +57,18 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def show(result: Result) -> str:
-    """A section as it is printed."""
+def show(result: Result, level: int = 2) -> str:
+    """A section as it is printed, under a heading of this level."""
     remarks = "".join(f"\n- {remark}" for remark in result.remarks)
-    return f"\n## {result.title}\n\n{table(result.table)}\n{remarks}"
+    return f"\n{'#' * level} {result.title}\n\n{table(result.table)}\n{remarks}"
 
 
-def show_targets(results: Sequence[Result]) -> str:
+def show_targets(results: Sequence[Result], level: int = 2) -> str:
     """All targets of all sections, in one table."""
     rows = [["target", "", "measured", ""]]
     for result in results:
         rows += [[each.what, each.target, each.figure, "met" if each.met else "missed"] for each in result.targets]
-    return f"\n## Against the targets\n\n{table(rows)}" if len(rows) > 1 else ""
+    return f"\n{'#' * level} Against the targets\n\n{table(rows)}" if len(rows) > 1 else ""
 
 
 def write_json(path: Path, machine: dict[str, Any], arguments: dict[str, Any], results: Sequence[Result]) -> None:
@@ -75,3 +76,9 @@ def write_json(path: Path, machine: dict[str, Any], arguments: dict[str, Any], r
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine, "arguments": arguments, "sections": {each.name: asdict(each) for each in results}}
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read such a file."""
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content

@@ -4,11 +4,10 @@ A stream is asked directly, never the service: how many messages it holds, and w
 """
 
 import asyncio
-import base64
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,8 +24,6 @@ from app.embedded import MongoServer, NatsServer
 from bench.procfs import Moment
 
 POLL_SECONDS = 0.05
-SETTLE_SECONDS = 0.5
-"""How long a stream is watched, once it is complete, for messages too many."""
 
 
 class Incomplete(Exception):
@@ -40,14 +37,6 @@ class Place:
     database: str
     collection: str
     stream: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A message as the stream has it; `at` is when the server stored it, in seconds since 1970."""
-
-    at: float
-    body: bytes
 
 
 class Stage:
@@ -87,6 +76,13 @@ class Stage:
         self._count += 1
         return Place(f"bench_{name}_{self._count}".replace("-", "_"), "orders", f"BENCH_{self._count}")
 
+    def spread(self, name: str, count: int) -> list[Place]:
+        """So many of them, in one database."""
+        first = self.place(name)
+        if count == 1:
+            return [first]
+        return [Place(first.database, f"orders_{each}", f"{first.stream}_{each}") for each in range(count)]
+
     def collection(self, place: Place) -> Collection[dict[str, Any]]:
         """The place's collection, for writing."""
         return self.client[place.database][place.collection]
@@ -95,14 +91,18 @@ class Stage:
         """Have mongod write what it holds, so that it does not do so while something is measured."""
         await asyncio.to_thread(self.client.admin.command, "fsync")
 
-    async def clear(self, place: Place) -> None:
-        """Remove the place's collection and stream."""
-        await self.ask(f"STREAM.DELETE.{place.stream}")
-        await asyncio.to_thread(self.client.drop_database, place.database)
+    async def clear(self, places: Sequence[Place]) -> None:
+        """Remove the places' collections and streams, and what contenders have stored beside them."""
+        for place in places:
+            await self.ask(f"STREAM.DELETE.{place.stream}")
+        first = places[0].database
+        for name in await asyncio.to_thread(self.client.list_database_names):
+            if name == first or name.startswith(f"{first}_"):
+                await asyncio.to_thread(self.client.drop_database, name)
 
     def versions(self) -> dict[str, str]:
         """The two servers' versions."""
-        return {"mongod": self.client.server_info()["version"], "nats_server": str(self.bus.connected_server_version)}
+        return {"mongod": self.client.server_info()["version"], "nats_server": self.bus._server_info["version"]}
 
     def moment(self, service: int) -> Moment:
         """The processor time used so far by service, mongod and nats-server."""
@@ -123,52 +123,64 @@ class Stage:
         if "error" in answer:
             raise Incomplete(f"the stream cannot be created: {answer['error']}")
 
-    async def count(self, place: Place) -> int:
-        """How many messages the stream holds; 0 where there is no stream yet."""
-        state = (await self.ask(f"STREAM.INFO.{place.stream}")).get("state", {})
-        return int(state.get("messages", 0))
+    async def count(self, places: Sequence[Place]) -> int:
+        """How many messages the streams hold together; 0 for those that there are not yet."""
+        if len(places) == 1:
+            state = (await self.ask(f"STREAM.INFO.{places[0].stream}")).get("state", {})
+            return int(state.get("messages", 0))
+        return sum([state["messages"] for state in await self._states(places)])
+
+    async def _states(self, places: Sequence[Place]) -> list[dict[str, Any]]:
+        """The state of all these streams that exist, with few questions."""
+        names, states, offset = {place.stream for place in places}, [], 0
+        while True:
+            answer = await self.ask("STREAM.LIST", {"offset": offset})
+            listed = answer.get("streams") or []
+            states += [each["state"] for each in listed if each["config"]["name"] in names]
+            offset += len(listed)
+            if not listed or offset >= answer["total"]:
+                return states
+
+    async def bounds(self, places: Sequence[Place]) -> tuple[float, float]:
+        """When the server stored the first and the last of all messages, in seconds since 1970."""
+        states = [state for state in await self._states(places) if state["messages"]]
+        first, last = (sorted(state[name] for state in states) for name in ("first_ts", "last_ts"))
+        return _seconds(first[0]), _seconds(last[-1])
 
     async def purge(self, place: Place) -> None:
         """Remove all messages."""
         await self.ask(f"STREAM.PURGE.{place.stream}")
 
-    async def message(self, place: Place, index: int) -> Stored:
-        """The stream's message number `index`, from 1 for the first it holds, below 0 from its end."""
-        state = (await self.ask(f"STREAM.INFO.{place.stream}"))["state"]
-        sequence = state["first_seq"] + index - 1 if index > 0 else state["last_seq"] + index + 1
-        message = (await self.ask(f"STREAM.MSG.GET.{place.stream}", {"seq": sequence}))["message"]
-        return Stored(_seconds(message["time"]), base64.b64decode(message.get("data", "")))
-
-    async def until(self, place: Place, count: int, seconds: float) -> None:
+    async def until(self, places: Sequence[Place], count: int, seconds: float) -> None:
         """Wait for so many messages. Raises Incomplete where nothing arrives for `seconds`."""
         before, moved = -1, time.monotonic()
-        while (now := await self.count(place)) < count:
+        while (now := await self.count(places)) < count:
             if now != before:
                 before, moved = now, time.monotonic()
             elif time.monotonic() - moved > seconds:
-                raise Incomplete(f"{place.stream} holds {now:,} of {count:,} messages, and nothing more arrives")
-            await asyncio.sleep(POLL_SECONDS)
+                raise Incomplete(f"{places[0].stream} holds {now:,} of {count:,} messages, and nothing more arrives")
+            await asyncio.sleep(POLL_SECONDS if len(places) == 1 else POLL_SECONDS * 4)
 
-    async def exactly(self, place: Place, count: int) -> None:
-        """Raise Incomplete unless the stream holds so many messages, and goes on doing so."""
-        await asyncio.sleep(SETTLE_SECONDS)
-        now = await self.count(place)
-        if now != count:
-            raise Incomplete(f"{place.stream} holds {now:,} messages instead of {count:,}")
-
-    async def follow(self, place: Place, received: Callable[[Msg], None]) -> None:
-        """Have every message that the stream stores from now on delivered to `received`, by a push consumer."""
-        inbox = self.bus.new_inbox()
-
-        async def take(message: Msg) -> None:
-            received(message)
-
-        await self.bus.subscribe(inbox, cb=take)
-        await self.bus.flush()
-        config = {"deliver_subject": inbox, "deliver_policy": "new", "ack_policy": "none", "mem_storage": True}
+    async def deliver(self, place: Place, subject: str) -> None:
+        """Have every message that the stream stores from now on sent to a subject, by a push consumer."""
+        config = {"deliver_subject": subject, "deliver_policy": "new", "ack_policy": "none", "mem_storage": True}
         answer = await self.ask(f"CONSUMER.CREATE.{place.stream}", {"stream_name": place.stream, "config": config})
         if "error" in answer:
             raise Incomplete(f"the stream cannot be followed: {answer['error']}")
+
+    async def first(self, place: Place) -> asyncio.Future[float]:
+        """When the next message of the stream is here (`time.perf_counter`)."""
+        arrived: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        inbox = self.bus.new_inbox()
+
+        async def take(_: Msg) -> None:
+            if not arrived.done():
+                arrived.set_result(time.perf_counter())
+
+        await self.bus.subscribe(inbox, cb=take)
+        await self.bus.flush()
+        await self.deliver(place, inbox)
+        return arrived
 
 
 def _seconds(text: str) -> float:

@@ -1,50 +1,64 @@
-"""Many watchers at once: how long an event waits on one of them that was idle."""
+"""Many watchers at once: what they cost while nothing happens, and how long an event waits on one that was idle."""
 
 import asyncio
-import random
+from typing import Any
 
-from bench import arrivals
-from bench.arrivals import Arrivals
+from bench import ends
 from bench.contenders import Changewire
 from bench.procfs import rss_mb
 from bench.report import Result, Target
-from bench.stage import Place, Stage
+from bench.stage import Stage
 
 RATE = 20
-P99_MS = 100
-IDLE_SECONDS = 5
+SETTLE_SECONDS = 5
+"""Watchers that see nothing ask less and less often; that long it takes."""
+TARGET_WATCHERS, IDLE_CPU, P99_MS = 50, 0.05, 50
 
 
-async def measure(stage: Stage, *, watchers: int, events: int) -> Result:
-    """Spread events at random over watchers. Raises Incomplete where one does not arrive exactly once."""
-    contender, first = Changewire(), stage.place("many")
-    places = [Place(first.database, f"orders_{each}", f"{first.stream}_{each}") for each in range(watchers)]
+async def measure(stage: Stage, *, numbers: list[int], events: int, seconds: float) -> Result:
+    """Let so many watchers idle for `seconds`, then spread events over them at random; for each of the `numbers`.
+
+    Raises Incomplete where an event does not arrive exactly once."""
+    idle_of = ("idle CPU, service", "idle CPU, mongod", "idle CPU, nats-server")
+    head = ["watchers", *idle_of, "service MB", "events", *ends.PERCENTILES]
+    result = Result(
+        "watchers", f"Watchers at once: idle for {seconds:g} s, then {RATE} inserts/s over them; latency in ms", [head]
+    )
+    runs: list[dict[str, Any]] = []
+    for number in numbers:
+        runs.append(run := await _run(stage, number, events, seconds))
+        latencies = run.pop("latencies")
+        idle = [f"{run['idle_cpu'][name]:.1%}" for name in ("service", "mongod", "nats")]
+        result.table.append([f"{number:,}", *idle, f"{run['rss_mb']:.0f}", f"{events:,}", *ends.row(latencies)])
+        print(f"  {number} watchers: service idle {idle[0]}, p99 {run['p99']:.1f} ms", flush=True)
+        if number == TARGET_WATCHERS:
+            cpu, p99 = run["idle_cpu"]["service"], run["p99"]
+            result.targets += [
+                Target(f"{number} idle watchers, CPU", f"{cpu:.1%} of a core", f"≤ {IDLE_CPU:.0%}", cpu <= IDLE_CPU),
+                Target(f"{number} watchers, an event's p99", f"{p99:.1f} ms", f"≤ {P99_MS} ms", p99 <= P99_MS),
+            ]
+    result.remarks = ["Idle CPU is in parts of one core, with all watchers running and nothing written."]
+    result.data = {"runs": runs}
+    return result
+
+
+async def _run(stage: Stage, number: int, events: int, seconds: float) -> dict[str, Any]:
+    contender, places = Changewire(), stage.spread("many", number)
     await contender.prepare(stage, places)
     async with contender.start(stage, places) as program:
         await contender.running(stage, places, program)
+        await asyncio.sleep(SETTLE_SECONDS)
         before = stage.moment(program.pid)
-        await asyncio.sleep(IDLE_SECONDS)
+        await asyncio.sleep(seconds)
         idle = stage.moment(program.pid).since(before)
-        following = Arrivals()
-        await following.follow(stage, places)
-        dice = random.Random(2)
-        collections = [stage.collection(place) for place in places]
-        acknowledged = await arrivals.write_steadily(lambda: dice.choice(collections), events, RATE)
-        latencies = await following.latencies(acknowledged)
+        written = await ends.measure(stage, places, events, RATE)
         memory = rss_mb(program.pid)
-    for place in places:
-        await stage.ask(f"STREAM.DELETE.{place.stream}")
-    await stage.clear(first)
-    figures = arrivals.percentiles(latencies)
-    shares = {name: idle.used[name] / idle.seconds for name in ("service", "mongod")}
-    return Result(
-        "watchers",
-        f"{watchers} watchers at once: {events:,} events spread at random, {RATE}/s; latency in ms",
-        [
-            ["p50", "p95", "p99", "max", "idle CPU, service", "idle CPU, mongod", "service MB"],
-            [*arrivals.row(latencies), *(f"{share:.0%}" for share in shares.values()), f"{memory:.0f}"],
-        ],
-        ["Idle CPU is in parts of one core, with all watchers running and nothing written."],
-        [Target(f"{watchers} watchers, p99", f"{figures['p99']:.1f} ms", f"≤ {P99_MS} ms", figures["p99"] <= P99_MS)],
-        {**figures, "idle_cpu": shares, "rss_mb": memory},
-    )
+    await stage.clear(places)
+    return {
+        "watchers": number,
+        "idle_cpu": {name: used / idle.seconds for name, used in idle.used.items()},
+        "rss_mb": memory,
+        "others_share": idle.others,
+        **ends.percentiles(written.latencies),
+        "latencies": written.latencies,
+    }

@@ -649,6 +649,7 @@ class NullObserver:
         self.restarts: list[str] = []
         self.checkpoints = 0
         self.letters: dict[str, int | None] = {}
+        self.at_risk: dict[str, bool] = {}
 
     def published(self, batch: Published) -> None:
         self.published_events += len(batch.changes)
@@ -665,6 +666,9 @@ class NullObserver:
         self.restarts.append(reason)
 
     def position(self, watcher: str, *, lag_seconds: float | None, headroom_seconds: float | None) -> None: ...
+
+    def history_at_risk(self, watcher: str, at_risk: bool) -> None:
+        self.at_risk[watcher] = at_risk
 
     def dead_letters(self, watcher: str, count: int | None) -> None:
         self.letters[watcher] = count

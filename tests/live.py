@@ -27,7 +27,8 @@ from nats.aio.client import Client
 from pymongo import MongoClient
 
 from app import logging as app_logging
-from app.cli.http_server import listen, server
+from app.cli.http_server import server
+from app.cli.listening import listen
 from app.main import create_app
 from app.settings import load
 

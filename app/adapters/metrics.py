@@ -2,27 +2,27 @@
 
 Batches bring up to a thousand changes, so nothing is done per change that can be done per batch: durations go into bulk
 histograms, operations and wall times are tallied in C. All numbers live in plain dictionaries under one lock (the
-driver reports commands from threads of its own); a custom collector turns them into families at scrape. Not its
-business: serving them (`api/status.py`), and what is worth an alert (`deploy/`).
+driver reports commands from threads of its own). Not its business: the text format (`exposition.py`), serving it
+(`api/status.py`), and what is worth an alert (`deploy/`).
 """
 
 import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import fsum
 from operator import attrgetter
-
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector
+from typing import TYPE_CHECKING, TypeVar
 
 from app.domain.lifecycle import State
 from app.ports import Published
 
+if TYPE_CHECKING:
+    from app.adapters.exposition import Exposition
+
 Labels = tuple[str, ...]
+T = TypeVar("T")
 
 GO_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """The Go client's default buckets: the predecessor's histograms keep them."""
@@ -77,12 +77,6 @@ class CounterFamily:
         self.name, self.text, self.labels = name, text, labels
         self.series: defaultdict[Labels, float] = defaultdict(float)
 
-    def collect(self) -> Metric:
-        family = CounterMetricFamily(self.name.removesuffix("_total"), self.text, labels=self.labels)
-        for labels, value in self.series.items():
-            family.add_metric(labels, value)
-        return family
-
 
 class HistogramFamily:
     """Bulk histograms of one name by their labels."""
@@ -91,18 +85,12 @@ class HistogramFamily:
         self.name, self.text, self.labels = name, text, labels
         self.series: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(bounds))
 
-    def collect(self) -> Metric:
-        family = HistogramMetricFamily(self.name, self.text, labels=self.labels)
-        for labels, histogram in self.series.items():
-            family.add_metric(labels, histogram.buckets(), histogram.sum)
-        return family
-
 
 class GaugeFamily:
-    """Gauges of one name by watcher; a watcher whose value is not known has none."""
+    """Gauges of one name by their labels; a watcher whose value is not known has none."""
 
-    def __init__(self, name: str, text: str) -> None:
-        self.name, self.text, self.labels = name, text, ("watcher",)
+    def __init__(self, name: str, text: str, labels: Labels = ("watcher",)) -> None:
+        self.name, self.text, self.labels = name, text, labels
         self.series: dict[Labels, float] = {}
 
     def set(self, watcher: str, value: float | None) -> None:
@@ -111,15 +99,12 @@ class GaugeFamily:
         else:
             self.series[(watcher,)] = value
 
-    def collect(self) -> Metric:
-        family = GaugeMetricFamily(self.name, self.text, labels=self.labels)
-        for labels, value in self.series.items():
-            family.add_metric(labels, value)
-        return family
+
+Family = CounterFamily | HistogramFamily | GaugeFamily
 
 
-class PrometheusObserver(Collector):
-    """Implements `ports.Observer` on a registry of its own. Thread-safe. `clock` gives seconds since 1970."""
+class PrometheusObserver:
+    """Implements `ports.Observer`. Thread-safe. `clock` gives seconds since 1970."""
 
     def __init__(self, *, version: str, clock: Callable[[], float] = time.time) -> None:
         self._version = version
@@ -156,6 +141,10 @@ class PrometheusObserver(Collector):
             "changewire_watcher_oplog_headroom_seconds",
             "Seconds of oplog before the watcher's position; 0: history is lost.",
         )
+        self._at_risk = GaugeFamily(
+            "changewire_watcher_history_at_risk",
+            "1 where a full oplog has fewer than CHANGEWIRE_MIN_HEADROOM_SECONDS left before the watcher's position.",
+        )
         self._letters = GaugeFamily("changewire_watcher_dead_letters", "Changes set aside as dead letters.")
         self._restarts = CounterFamily(
             "changewire_watcher_restarts_total", "How often a watcher was opened again, and why.", ("watcher", "reason")
@@ -178,18 +167,14 @@ class PrometheusObserver(Collector):
         self._by_subject: tuple[CounterFamily | HistogramFamily, ...] = (
             self._published, self._refused, self._publishing, self._processing,
         )  # fmt: skip
-        self._by_watcher: tuple[CounterFamily | HistogramFamily | GaugeFamily, ...] = (
-            self._lag, self._headroom, self._letters, self._restarts, self._events, self._skipped, self._batches,
-            self._delays,
+        self._by_watcher: tuple[Family, ...] = (
+            self._lag, self._headroom, self._at_risk, self._letters, self._restarts, self._events, self._skipped,
+            self._batches, self._delays,
         )  # fmt: skip
         self._by_command: tuple[CounterFamily | HistogramFamily, ...] = (
             self._started, self._succeeded, self._failed, self._duration,
         )  # fmt: skip
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
+        self._exposition: Exposition | None = None
 
     # What the Observer is told.
 
@@ -234,6 +219,10 @@ class PrometheusObserver(Collector):
             self._lag.set(watcher, lag_seconds)
             self._headroom.set(watcher, headroom_seconds)
 
+    def history_at_risk(self, watcher: str, at_risk: bool) -> None:
+        with self._lock:
+            self._at_risk.set(watcher, float(at_risk))
+
     def dead_letters(self, watcher: str, count: int | None) -> None:
         with self._lock:
             self._letters.set(watcher, count)
@@ -271,28 +260,29 @@ class PrometheusObserver(Collector):
 
     def render(self) -> tuple[bytes, str]:
         """The metrics in the text format, and its content type."""
-        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+        if self._exposition is None:  # who is not scraped, or has just started, does without prometheus_client
+            from app.adapters.exposition import Exposition
 
-    def collect(self) -> Iterator[Metric]:
-        """All families of our own, also those without a series yet."""
+            self._exposition = Exposition(self.each_family)
+        return self._exposition.render()
+
+    def each_family(self, convert: Callable[[Family], T]) -> list[T]:
+        """Every family, also one without a series yet, as `convert` makes of it; nothing changes meanwhile."""
+        states = GaugeFamily(
+            "changewire_watcher_state", "1 for the watcher's state, 0 for the others.", ("watcher", "state")
+        )
+        ages = GaugeFamily("changewire_watcher_checkpoint_age_seconds", "Seconds since the last checkpoint.")
+        build = GaugeFamily("changewire_build_info", "The version that runs; always 1.", ("version",))
+        build.series[(self._version,)] = 1.0
         with self._lock:
-            families = [each.collect() for each in (*self._by_subject, *self._by_command, *self._by_watcher)]
-            states = GaugeMetricFamily(
-                "changewire_watcher_state", "1 for the watcher's state, 0 for the others.", labels=("watcher", "state")
-            )
             for watcher, current in self._states.items():
                 for state in State:
-                    states.add_metric((watcher, state.value), float(state is current))
-            ages = GaugeMetricFamily(
-                "changewire_watcher_checkpoint_age_seconds", "Seconds since the last checkpoint.", labels=("watcher",)
-            )
+                    states.series[watcher, state.value] = float(state is current)
             for watcher, at in self._checkpoints.items():
-                ages.add_metric((watcher,), max(0.0, self._clock() - at))
-        build = GaugeMetricFamily("changewire_build_info", "The version that runs; always 1.", labels=("version",))
-        build.add_metric((self._version,), 1)
-        yield from (*families, states, ages, build)
+                ages.series[(watcher,)] = max(0.0, self._clock() - at)
+            return list(map(convert, (*self._by_subject, *self._by_command, *self._by_watcher, states, ages, build)))
 
 
-def _drop(family: CounterFamily | HistogramFamily | GaugeFamily, gone: Callable[[Labels], bool]) -> None:
+def _drop(family: Family, gone: Callable[[Labels], bool]) -> None:
     for labels in [labels for labels in family.series if gone(labels)]:
         del family.series[labels]

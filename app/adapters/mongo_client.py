@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
 # Threads come on demand; one per watcher that waits, so well above the watchers of one process.
@@ -45,6 +45,9 @@ from app.domain.lag import Oplog
 from app.domain.tokens import cluster_time, collection_uuid
 from app.domain.watcher import SYSTEM_DATABASES, Watcher
 from app.ports import Observer
+
+if TYPE_CHECKING:
+    from app.adapters.mongo_examiner import MongoExaminer
 
 PING_SECONDS: Final = 1.8
 OPLOG_SECONDS: Final = 1.0
@@ -121,6 +124,12 @@ class MongoDeployment:
     def watchers(self) -> MongoWatcherStore:
         """The registry's store, `watchers` in the state database."""
         return MongoWatcherStore(self._client[self._state_database])
+
+    def examiner(self) -> "MongoExaminer":
+        """What `changewire doctor` asks."""
+        from app.adapters.mongo_examiner import MongoExaminer  # the service never does
+
+        return MongoExaminer(self._client, self.ping, self.read_oplog)
 
     async def ping(self) -> int:
         try:

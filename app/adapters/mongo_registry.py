@@ -62,6 +62,11 @@ class MongoWatcherStore:
             document = await self._watchers.find_one({"_id": name})
         return None if document is None else next(iter(self._readable([document])), None)
 
+    @property
+    def unreadable(self) -> frozenset[str]:
+        """The names of those that could not be restored so far."""
+        return frozenset(name for name, _ in self._unreadable)
+
     async def revision(self) -> int:
         with self._guarded("reading the registry's revision"):
             counter = await self._registry.find_one({"_id": _COUNTER})

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from app.adapters.nats_streams import ApiError, StreamApi, new_config
+from app.adapters.nats_streams import ApiError, Stream, StreamApi, new_config
 from app.domain.errors import FieldProblem, Invalid, NotAuthorised, SinkUnavailable
 from app.domain.watcher import Sink, Watcher
 
@@ -38,6 +38,8 @@ _WORDS: Final = {
 }
 """The same for the code of every other setting, by what the server's description names."""
 _CLIENT_ERRORS: Final = range(400, 500)
+_TRIAL_BYTES: Final = 1024
+"""Some accounts demand a limit, and some have little room."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,24 +53,40 @@ async def try_stream(api: StreamApi, watcher: Watcher) -> None:
     with suppress(NotAuthorised):  # may create streams of certain names only: this says nothing about the watcher's
         if _plain(watcher.sink) and not await _limited(api):
             return
-        config["name"] = f"CHANGEWIRE_TRIAL_{secrets.token_hex(8)}"
-        config["subjects"] = [f"_CHANGEWIRE.TRIAL.{config['name']}"]
-        await _remove(api, config["name"])
         try:
             await _try(api, config)
         except ApiError as error:
             raise _refusal(error, watcher) from error
 
 
-async def _try(api: StreamApi, config: dict[str, Any]) -> None:
+async def try_atomic(api: StreamApi) -> bool | None:
+    """Tell whether this server stores batches wholly or not at all, by what it echoes of a stream's settings: a server
+    that does not know `allow_atomic` drops it. None where the account may not try.
+
+    Raises SinkUnavailable and ApiError.
+    """
+    config = {"storage": "file", "num_replicas": 1, "max_bytes": _TRIAL_BYTES, "allow_atomic": True}
     try:
-        await api.create(config)
+        return (await _try(api, config)).atomic
+    except NotAuthorised:
+        return None
+
+
+async def _try(api: StreamApi, config: dict[str, Any]) -> Stream:
+    """Create a stream with these settings under a name of its own, and remove it.
+
+    Removing comes first: without the right to that, nothing is created."""
+    name = f"CHANGEWIRE_TRIAL_{secrets.token_hex(8)}"
+    await _remove(api, name)
+    try:
+        stream = await api.create({**config, "name": name, "subjects": [f"_CHANGEWIRE.TRIAL.{name}"]})
     except (ApiError, NotAuthorised):
         raise
     except BaseException:
-        await _tidy(api, config["name"])  # whether it was created is not known
+        await _tidy(api, name)  # whether it was created is not known
         raise
-    await _tidy(api, config["name"])
+    await _tidy(api, name)
+    return stream
 
 
 async def _tidy(api: StreamApi, name: str) -> None:

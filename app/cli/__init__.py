@@ -1,5 +1,8 @@
 """The commands, one module each: `configure(parser)` declares the arguments, `run(arguments)` returns the exit code.
 
+Those with tables and commands of their own (`doctor`, `watchers`) are made with typer and rich, which are imported for
+them alone, and have `main(arguments)`, which returns the exit code.
+
 A module imports at its top only what declaring arguments needs, so that `--help` and misuse are answered at once. What
 went wrong in a way that a person can mend is raised as CommandError and becomes one line. Not its business: finding the
 command, which `app/__main__.py` does.

@@ -89,7 +89,7 @@ class Demo:
         self._heed_signals()
 
         from app import logging
-        from app.cli.http_server import listen
+        from app.cli.listening import listen
 
         logging.configure("warning", "console", stream=sys.stderr)
         async with contextlib.AsyncExitStack() as stack:

@@ -10,14 +10,25 @@ Exit codes: 0 after a complete stop, 1 where the service could not start or CHAN
 import argparse
 import asyncio
 import contextlib
+import gc
+import os
 import signal
+import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.cli import MISUSE, OK, CommandError, signals
 
 if TYPE_CHECKING:
+    from app.cli.http_server import Server
+    from app.main import Service
     from app.settings import Settings
+
+WATCHERS_FIRST_SECONDS = 0.5
+"""How long HTTP waits for the watchers at the most: a server may be absent."""
+SWITCH_SECONDS = 0.0005
+"""How long an import may keep a running watcher waiting for the interpreter, at a time."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve; 0 after a complete stop, 1 where the drain did not finish in time."""
+    gc.disable()  # imports make objects that stay; looking through them again and again is a fifth of a start
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look for them in every installed package
+    _import_structlog()
     from app import logging
     from app.settings import SettingsError, load
 
@@ -48,6 +62,17 @@ def run(arguments: argparse.Namespace) -> int:
         return runner.run(_serve(settings))
 
 
+def _import_structlog() -> None:
+    """Import it without rich, which it takes along where that is installed, for tracebacks that are not drawn here."""
+    there = "rich" in sys.modules
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # "cannot be imported", as the documentation has it
+    try:
+        import structlog  # noqa: F401
+    finally:
+        if not there:
+            del sys.modules["rich"]
+
+
 def _share_one_arena() -> None:
     """Have glibc's malloc use one arena for all threads, before there are any.
 
@@ -64,33 +89,76 @@ def _share_one_arena() -> None:
 async def _serve(settings: "Settings") -> int:
     import structlog
 
-    from app.cli.http_server import listen, server
-    from app.codec import tune_gc
+    from app.cli.listening import listen
     from app.domain.errors import ChangewireError
-    from app.main import create_app
+    from app.main import compose
 
     log = structlog.get_logger("app.cli.serve")
     sockets = listen(
         settings.host, settings.port, what="SERVER_ADDR: ", instead="name another, such as SERVER_ADDR=127.0.0.1:8081"
     )
-    tune_gc()
     try:
-        app = create_app(settings)
+        service = compose(settings)
     except ChangewireError as error:
         raise CommandError(f"the settings cannot be used\n  {error}", MISUSE) from error
-    http = server(app, settings)
+    stopping = asyncio.Event()
 
     def stop(number: signal.Signals) -> None:
         log.info("stopping", signal=number.name, drain_seconds=settings.drain_seconds)
-        http.should_exit = True
+        stopping.set()
 
     signals.on_stop(stop)
-    log.info("listening", addresses=[each.getsockname()[:2] for each in sockets])
-    await http.serve(sockets=sockets)
-    if not getattr(app.state, "drained", True):
+    service.start()
+    try:
+        await _serve_http(service, sockets, stopping)
+    finally:
+        for each in sockets:
+            each.close()
+        drained = await service.close()
+    if not drained:
         raise CommandError(
             f"batches were still in flight after {settings.drain_seconds:g} seconds; the next start reads "
             "back from the stream how far they came, and nothing is lost"
         )
     log.info("stopped")
     return OK
+
+
+async def _serve_http(service: "Service", sockets: list[socket.socket], stopping: asyncio.Event) -> None:
+    """Serve until `stopping`. Raises CommandError where HTTP cannot be served.
+
+    The watchers come first. Whoever asks before HTTP is imported has his connection already, and is answered then.
+    """
+    import structlog
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WATCHERS_FIRST_SECONDS):
+            await service.registry.settled()
+    http = await asyncio.to_thread(_make_http, service)
+
+    async def stop() -> None:
+        await stopping.wait()
+        http.should_exit = True
+
+    structlog.get_logger("app.cli.serve").info("listening", addresses=[each.getsockname()[:2] for each in sockets])
+    waiting = asyncio.create_task(stop(), name="stop")
+    try:
+        await http.serve(sockets=sockets)
+    finally:
+        waiting.cancel()
+
+
+def _make_http(service: "Service") -> "Server":
+    """Import and make the HTTP interface, in a thread beside the watchers."""
+    from app.codec import tune_gc
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        from app.cli.http_server import server
+        from app.main import interface
+
+        return server(interface(service), service.settings)
+    finally:
+        sys.setswitchinterval(usual)
+        tune_gc()

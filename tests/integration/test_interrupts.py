@@ -95,6 +95,16 @@ def all_gone(servers: dict[str, int]) -> bool:
             os.close(each)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_signal_while_http_is_imported_stops_the_watchers_that_run_already(
+    start: Start, number: signal.Signals
+) -> None:
+    child = start("serve", options=("-X", "importtime"))
+    await child.printed("stderr", r"\| +fastapi\n")
+    child.process.send_signal(number)
+    assert await child.ended() == (0, "")
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
@@ -102,7 +112,7 @@ def all_gone(servers: dict[str, int]) -> bool:
     ("command", "module"),
     # The moment is that at which the module has been imported.
     [("serve", "argparse"), ("serve", "asyncio"), ("serve", "pydantic_settings"), ("serve", "uvloop"),
-     ("serve", "fastapi"), ("demo", "argparse"), ("demo", "asyncio"), ("demo", "app.embedded"),
+     ("serve", "app.relay"), ("demo", "argparse"), ("demo", "asyncio"), ("demo", "app.embedded"),
      ("demo", "app.settings")],
 )  # fmt: skip
 async def test_signal_before_all_is_up_is_one_line(

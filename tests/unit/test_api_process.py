@@ -25,7 +25,8 @@ from app import __version__
 from app import logging as our_logging
 from app.__main__ import COMMANDS, main
 from app.cli import CommandError
-from app.cli.http_server import listen, server
+from app.cli.http_server import server
+from app.cli.listening import listen
 from app.cli.traffic import Key, compare, key_of, line, on_their_way, shortfall, totals
 from app.settings import Settings
 
@@ -41,6 +42,14 @@ def test_help_names_every_command_and_needs_none_of_them(capsys: pytest.CaptureF
     assert all(f"  {name} " in printed for name in COMMANDS)
     assert main([]) == 2
     assert "usage: changewire" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["doctor", "watchers"])
+def test_help_of_each_command_made_with_typer(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert f"Usage: changewire {command}" in printed
+    assert "Exit codes: 0 fine" in printed
 
 
 @pytest.mark.parametrize("command", ["serve", "demo", "openapi"])
@@ -223,6 +232,42 @@ async def test_serve_answers_without_servers_and_stops_with_zero(number: signal.
     assert any("CHANGEWIRE_BATCH_SIZE?" in each.get("problem", "") for each in events)
 
 
+async def test_serve_imports_nothing_of_the_other_commands(tmp_path: Path) -> None:
+    """Every module costs time at each start; rich would also draw the log's tracebacks."""
+    script = (
+        "import atexit, json, pathlib, sys\n"
+        "atexit.register(lambda: pathlib.Path('modules').write_text(json.dumps(sorted(sys.modules))))\n"
+        "from app.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    (port_socket,) = listen("127.0.0.1", 0)
+    port = port_socket.getsockname()[1]
+    port_socket.close()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, "serve",
+        cwd=tmp_path,
+        env=child_environment(
+            SERVER_ADDR=f"127.0.0.1:{port}", MONGO_URI="mongodb://127.0.0.1:9/", NATS_URL="nats://127.0.0.1:9",
+            CHANGEWIRE_LOG_FORMAT="console",
+        ),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    while b"startup complete" not in (line := await asyncio.wait_for(process.stdout.readline(), 60)):
+        assert line
+    process.send_signal(signal.SIGTERM)
+    said, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, said
+    modules = set(json.loads((tmp_path / "modules").read_text()))
+    assert "app.main" in modules
+    vendors = {"rich", "typer", "httpx", "pygments", "markdown_it", "shellingham"}
+    assert vendors & {name.partition(".")[0] for name in modules} == set()
+    ours = {name for name in modules if name.startswith("app.cli.")}
+    assert ours == {f"app.cli.{name}" for name in ("serve", "arguments", "http_server", "listening", "signals")}
+    assert modules & {"app.checkup", "app.adapters.mongo_examiner", "app.adapters.nats_examiner"} == set()
+
+
 def status_of(port: int, path: str) -> int:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -377,3 +422,23 @@ def test_keys_and_lines_of_messages() -> None:
     ]
     assert "now paid" in line("ORDERS.update", 8, update, 1_700_000_001)
     assert "closed" in line("ORDERS.delete", 9, delete, 1_700_000_001)
+
+
+def test_the_watchers_are_started_without_what_only_http_or_a_terminal_needs(tmp_path: Path) -> None:
+    """When the address is taken all is imported that the watchers need."""
+    told = (
+        "import sys, app.cli.listening as listening\n"
+        "def listen(*_, **__):\n"
+        "    print(*sys.modules)\n"
+        "    raise SystemExit\n"
+        "listening.listen = listen\n"
+        "from app.__main__ import main\n"
+        "main(['serve'])"
+    )
+    environment = {**os.environ, "SERVER_ADDR": "127.0.0.1:0", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", told], check=False, capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    modules = done.stdout.split()
+    assert "app.relay" in modules, done.stderr
+    assert not {"fastapi", "prometheus_client", "rich", "starlette", "typer", "uvicorn", "yaml"}.intersection(modules)

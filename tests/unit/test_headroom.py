@@ -68,8 +68,12 @@ async def test_a_full_oplog_that_reaches_back_too_little_is_warned_of_and_nothin
     assert said.startswith("orders: ")
     assert "fewer than 3600" in said
     assert any("seconds of oplog are left" in note for note in (await registry.watcher("orders")).status.notes)
+    registry.observe_positions()
+    assert fakes.observers[-1].at_risk == {"orders": True}
     fakes.mongo.full = False
     await until_warned(registry, False)
+    registry.observe_positions()
+    assert fakes.observers[-1].at_risk == {"orders": False}
     assert (await registry.watcher("orders")).status.notes == ()
 
 

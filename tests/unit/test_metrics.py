@@ -27,6 +27,8 @@ CONTRACT = {
     "changewire_watcher_state": {"watcher", "state"},
     "changewire_watcher_lag_seconds": {"watcher"},
     "changewire_watcher_oplog_headroom_seconds": {"watcher"},
+    "changewire_watcher_history_at_risk": {"watcher"},
+    "changewire_watcher_dead_letters": {"watcher"},
     "changewire_watcher_checkpoint_age_seconds": {"watcher"},
     "changewire_watcher_restarts_total": {"watcher", "reason"},
     "changewire_events_total": {"watcher", "operation"},
@@ -59,6 +61,8 @@ def exercise(observer: PrometheusObserver, watcher: str) -> None:
     observer.publish_failed(watcher, f"{watcher.upper()}.insert", 3)
     observer.restarted(watcher, "SourceUnavailable")
     observer.position(watcher, lag_seconds=1.5, headroom_seconds=3600)
+    observer.history_at_risk(watcher, False)
+    observer.dead_letters(watcher, 2)
     observer.checkpointed(watcher, NOW - 4)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -42,10 +45,25 @@ def test_defaults_are_the_contracts() -> None:
 
 
 def test_every_setting_is_described_and_has_an_example() -> None:
+    described = descriptions()
     for name, field in Settings.model_fields.items():
-        assert field.description, name
-        assert "Default: " in " ".join(field.description.split()), name
+        assert "Default: " in " ".join(described[name].split()), name
         assert field.examples, name
+
+
+def descriptions() -> dict[str, str]:
+    """The text below each setting. Taken from the source: at run time it would cost every start a tenth of its time."""
+    (settings,) = ast.parse(inspect.getsource(Settings)).body
+    assert isinstance(settings, ast.ClassDef)
+    return {
+        field.target.id: text.value.value
+        for field, text in pairwise(settings.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 def test_variables_are_the_contracts() -> None:

@@ -1,0 +1,92 @@
+"""Check MongoDB, NATS and each watcher's place on them, and say of everything whether it is well and what to do.
+
+It takes the settings of the service (environment, .env, connector.yaml), which need not run, and leaves nothing
+changed. Looked at are: reachability, versions, replica set, account and privileges, oplog window, JetStream, atomic
+publish and max_payload; and of every watcher its change stream, pre-images, position and stream.
+
+Exit codes: 0 fine (warnings included), 1 where there is a problem, 2 for wrong arguments or settings.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli import FAILED, MISUSE, OK, CommandError, typed
+from app.domain.errors import Invalid
+from app.domain.findings import Finding, Level, worst
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
+
+app = typed.application(__doc__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return its exit code."""
+    return typed.run(app, "doctor", arguments)
+
+
+@app.command(help=__doc__)
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False) -> int:
+    from app import logging
+    from app.settings import SettingsError, load
+
+    try:
+        settings = load()
+    except SettingsError as error:
+        raise CommandError("the settings cannot be used\n  " + "\n  ".join(error.problems), MISUSE) from None
+    # What the adapters log is found below, in better words.
+    logging.configure("critical", "console", secrets=settings.secrets, stream=sys.stderr)
+    try:
+        found = asyncio.run(_collect(settings))
+    except Invalid as error:
+        raise CommandError(f"the settings cannot be used\n  {error}", MISUSE) from None
+    level = worst(found)
+    if as_json:
+        _print_json(found, level)
+    else:
+        _print_table(found)
+    return FAILED if level is Level.PROBLEM else OK
+
+
+async def _collect(settings: "Settings") -> list[Finding]:
+    """All findings, with every secret taken out of the servers' words."""
+    from dataclasses import replace
+
+    from app.checkup import examine
+    from app.logging import redact
+
+    def clean(text: str) -> str:
+        return redact(text, settings.secrets)
+
+    return [replace(each, found=clean(each.found), advice=clean(each.advice)) async for each in examine(settings)]
+
+
+def _print_json(found: Sequence[Finding], level: Level) -> None:
+    rows = [
+        {"about": each.about, "check": each.check, "level": each.level, "found": each.found, "advice": each.advice}
+        for each in found
+    ]
+    print(json.dumps({"result": level, "findings": rows}, indent=2, ensure_ascii=False))
+
+
+def _print_table(found: Sequence[Finding]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("", no_wrap=True)
+    for name in ("of", "check", "found", "what to do"):
+        table.add_column(name, overflow="fold")
+    for each in found:
+        table.add_row(Text(each.level, STYLES[each.level]), each.about, each.check, each.found, each.advice)
+    typed.console().print(table)
+    counts = {level: sum(each.level is level for each in found) for level in Level}
+    words = (f"{counts[level]} {level}{'s' * (counts[level] != 1)}" for level in (Level.PROBLEM, Level.WARNING))
+    print(f"\n{', '.join(words)}, {counts[Level.OK]} ok")

@@ -1,0 +1,92 @@
+"""Watchers on a terminal: the tables of `changewire watchers`, made of what the service answers.
+
+What comes from servers and documents is shown without control characters, so that no message moves the cursor. Not
+its business: asking the service (`watchers.py`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from app.cli import typed
+
+STYLES = {"RUNNING": "green", "STARTING": "yellow", "RETRYING": "yellow", "PAUSED": "cyan", "FENCED": "cyan"}
+"""Every other state is bad news."""
+_NUMBERS = frozenset({"lag", "headroom", "published", "per second", "restarts"})
+
+
+def listing(watchers: Sequence[Mapping[str, Any]], lags: Mapping[str, Any]) -> None:
+    """Print one line for each watcher."""
+    names = ("name", "state", "source", "stream", "lag", "headroom", "published", "per second", "restarts", "reason")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in names:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
+    for watcher in watchers:
+        status, lag = watcher["status"], lags.get(watcher["name"]) or {}
+        source = watcher["source"]
+        table.add_row(
+            watcher["name"],
+            state(status["state"]),
+            plain(f"{source['database']}.{source['collection']}"),
+            plain(watcher["sink"]["stream"]),
+            seconds(lag.get("seconds")),
+            seconds(lag.get("oplog_headroom_seconds")),
+            f"{status['events']['published']:,}",
+            f"{status['rates']['last_60s']:g}",
+            str(status["restarts"]),
+            plain(status["reason"] or ""),
+        )
+    typed.console().print(table)
+
+
+def one(watcher: Mapping[str, Any], lag: Mapping[str, Any], position: Mapping[str, Any] | None) -> None:
+    """Print all that is known of a watcher, a line for each field."""
+    status = watcher["status"]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("name", Text(watcher["name"], "bold"))
+    table.add_row("state", state(status["state"]))
+    rest = {name: value for name, value in watcher.items() if name not in ("name", "status")}
+    said = {name: value for name, value in status.items() if name != "state"}
+    for part in (said, {"lag": lag}, {"position": position}, rest):
+        for name, value in _flat(part):
+            table.add_row(name, value)
+    typed.console().print(table)
+
+
+def message(data: Mapping[str, Any]) -> str:
+    """One message in a line: sequence, time, subject, body."""
+    body = data.get("body")
+    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    return plain(f"#{data.get('sequence')} {data.get('time')} {data.get('subject')} {text}")
+
+
+def state(name: str) -> Text:
+    return Text(name, STYLES.get(name, "bold red"))
+
+
+def seconds(value: float | None) -> str:
+    """A length of time; a dash where it is not known."""
+    if value is None:
+        return "-"
+    return f"{value:.1f} s" if value < 600 else f"{value / 3600:.1f} h"
+
+
+def plain(text: str) -> str:
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
+
+
+def _flat(part: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in part.items():
+        if isinstance(value, dict) and value:
+            rows += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, str):
+            rows.append((f"{prefix}{name}", plain(value)))
+        elif value is not None:
+            rows.append((f"{prefix}{name}", plain(json.dumps(value, ensure_ascii=False))))
+    return rows

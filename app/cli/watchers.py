@@ -1,0 +1,240 @@
+"""The watchers of a running service, over its HTTP interface.
+
+The service is the one at --url, CHANGEWIRE_URL or http://127.0.0.1:8080, and the token for changing calls is
+CHANGEWIRE_API_TOKEN, what CHANGEWIRE_API_TOKEN_FILE names, or --api-token (which other users of the machine can see
+while the command runs); a .env file is read. --json prints what the service answers, for programs.
+
+Exit codes: 0 fine, 1 where the service refuses or cannot be reached, 2 for wrong arguments.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import typer
+
+from app.cli import FAILED, OK, CommandError, typed
+from app.cli.http_client import Refused, connect
+
+app = typed.application(__doc__)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="the watcher's name", show_default=False)]
+Url = Annotated[str | None, typer.Option("--url", help="where the service is", show_default=False)]
+Token = Annotated[str | None, typer.Option("--api-token", help="the service's token", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one of the commands; return its exit code."""
+    return typed.run(app, "watchers", arguments)
+
+
+@app.command("list")
+def list_(
+    state: Annotated[str | None, typer.Option(help="only those in this state", show_default=False)] = None,
+    url: Url = None,
+    api_token: Token = None,
+    as_json: Json = False,
+) -> int:
+    """All watchers, with their state, lag and counts."""
+    service = connect(url, api_token)
+    watchers = service.call("GET", "/watchers" + (f"?state={quote(state)}" if state else ""))
+    if as_json:
+        return _print_json(watchers)
+    if not watchers:
+        print("there are no watchers" + (f" in the state {state.upper()}" if state else ""))
+        return OK
+    from app.cli import watcher_tables
+
+    watcher_tables.listing(watchers, service.call("GET", "/lag"))
+    return OK
+
+
+@app.command()
+def show(name: Name, url: Url = None, api_token: Token = None, as_json: Json = False) -> int:
+    """One watcher: its definition, status, lag and position."""
+    service = connect(url, api_token)
+    watcher = service.call("GET", _path(name))
+    lag = service.call("GET", _path(name, "lag"))
+    position = service.call("GET", _path(name, "token"))
+    if as_json:
+        return _print_json({**watcher, "lag": lag, "position": position})
+    from app.cli import watcher_tables
+
+    watcher_tables.one(watcher, lag, position)
+    return OK
+
+
+@app.command()
+def add(
+    file: Annotated[Path, typer.Option("--file", "-f", metavar="FILE", help="JSON or YAML; - is standard input")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, and change nothing")] = False,
+    url: Url = None,
+    api_token: Token = None,
+    as_json: Json = False,
+) -> int:
+    """Add the watchers of a file, JSON or YAML.
+
+    It holds one, a list of them, several YAML documents, or `watchers: [...]`. Each is added by itself: where one is
+    refused, the others are added all the same, and the exit code is 1.
+    """
+    from app.cli import watcher_files
+
+    service, definitions = connect(url, api_token), watcher_files.read(file)
+    added, refused = [], 0
+    for number, definition in enumerate(definitions, 1):
+        name = str(definition.get("name") or f"watcher {number} of {file}")
+        try:
+            watcher = service.call("POST", "/watchers" + ("?dry_run=true" if dry_run else ""), definition)
+        except Refused as error:
+            refused += 1
+            for line in error.lines:
+                print(f"changewire: {name}: {line}", file=sys.stderr)
+            continue
+        added.append(watcher)
+        if not as_json:
+            what = "could be added" if dry_run else f"added, {watcher['status']['state']}"
+            print(f"{name}: {what}")
+    if as_json:
+        _print_json(added)
+    return FAILED if refused else OK
+
+
+@app.command()
+def pause(name: Name, url: Url = None, api_token: Token = None, as_json: Json = False) -> int:
+    """Let a watcher stand still until it is resumed."""
+    return _told(connect(url, api_token).call("PUT", _path(name, "pause")), as_json=as_json)
+
+
+@app.command()
+def resume(name: Name, url: Url = None, api_token: Token = None, as_json: Json = False) -> int:
+    """Let a paused or failed watcher go on from its position."""
+    return _told(connect(url, api_token).call("PUT", _path(name, "resume")), as_json=as_json)
+
+
+@app.command()
+def restart(name: Name, url: Url = None, api_token: Token = None, as_json: Json = False) -> int:
+    """Stop and start a watcher's task."""
+    return _told(connect(url, api_token).call("POST", _path(name, "restart")), as_json=as_json)
+
+
+@app.command()
+def rewind(
+    name: Name,
+    timestamp: Annotated[
+        str | None, typer.Option(metavar="TIME", help="go on at this time, 2026-01-01T00:00:00Z", show_default=False)
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="go on behind the event with this token", show_default=False)
+    ] = None,
+    at: Annotated[
+        Literal["latest", "earliest"] | None, typer.Option(help="go on from now, or from the oplog's beginning")
+    ] = None,
+    start: Annotated[bool, typer.Option("--start", help="go back to the watcher's own start")] = False,
+    yes: Yes = False,
+    url: Url = None,
+    api_token: Token = None,
+    as_json: Json = False,
+) -> int:
+    """Move a paused or failed watcher.
+
+    Exactly one of --timestamp, --token, --at and --start says where it goes on. What lies behind that place is
+    published again, as a new epoch. It stays paused.
+    """
+    given: dict[str, Any] = {"timestamp": timestamp, "token": token, "at": at}
+    given = {key: value for key, value in given.items() if value is not None}
+    if len(given) + start != 1:
+        raise typer.BadParameter("give exactly one of --timestamp, --token, --at and --start")
+    service = connect(url, api_token)
+    state = service.call("GET", _path(name))["status"]["state"]
+    if state not in ("PAUSED", "FAILED"):
+        raise CommandError(
+            f"{name} is {state}, and only a paused or failed watcher can be moved; "
+            f"first: changewire watchers pause {name}"
+        )
+    where = " ".join(map(str, given.values())) or "its own start"
+    _confirm(f"{name} goes on at {where}; what lies behind that is published again, as a new epoch. Move it?", yes=yes)
+    if start:
+        position = service.call("DELETE", _path(name, "token"))
+    else:
+        position = service.call("PUT", _path(name, "token"), given)
+    if as_json:
+        return _print_json(position)
+    goes_on = position["cluster_time"] or "its first opening"
+    print(f"{name}: goes on at {goes_on}, epoch {position['epoch']}; now: changewire watchers resume {name}")
+    return OK
+
+
+@app.command()
+def remove(
+    name: Name,
+    delete_checkpoint: Annotated[
+        bool, typer.Option("--delete-checkpoint", help="remove its stored position too")
+    ] = False,
+    yes: Yes = False,
+    url: Url = None,
+    api_token: Token = None,
+) -> int:
+    """Stop a watcher and forget it.
+
+    The stream stays, and its position too unless --delete-checkpoint is given."""
+    service = connect(url, api_token)
+    service.call("GET", _path(name))  # nothing is asked about one that is not there
+    also = " and its stored position" if delete_checkpoint else "; its position and its stream stay"
+    _confirm(f"Remove the watcher {name}{also}?", yes=yes)
+    service.call("DELETE", _path(name) + ("?checkpoint=delete" if delete_checkpoint else ""))
+    print(f"{name}: removed")
+    return OK
+
+
+@app.command()
+def tail(
+    name: Name,
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="end after so many")] = None,
+    url: Url = None,
+    api_token: Token = None,
+    as_json: Json = False,
+) -> int:
+    """Print a watcher's messages as they come.
+
+    Ctrl-C ends it. With --json each is one object a line."""
+    from app.cli import watcher_tables
+
+    seen = 0
+    for kind, data in connect(url, api_token).events(_path(name, "messages")):
+        if kind != "message":
+            continue
+        if as_json:
+            print(data, flush=True)
+        else:
+            print(watcher_tables.message(json.loads(data)), flush=True)
+        seen += 1
+        if seen == count:
+            return OK
+    raise CommandError(f"the service has ended the messages of {name}")
+
+
+def _path(name: str, call: str = "") -> str:
+    return f"/watchers/{quote(name, safe='')}" + (f"/{call}" if call else "")
+
+
+def _told(watcher: dict[str, Any], *, as_json: bool) -> int:
+    if as_json:
+        return _print_json(watcher)
+    print(f"{watcher['name']}: {watcher['status']['state']}")
+    return OK
+
+
+def _print_json(value: Any) -> int:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+    return OK
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    """Ask where somebody is there to answer. Raises typer.Abort."""
+    if not yes and sys.stdin.isatty():
+        typer.confirm(question, abort=True)

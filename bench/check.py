@@ -1,0 +1,60 @@
+"""Whether streams hold exactly the changes that were made: each message is read, and looked at for its number.
+
+Reads by a pull consumer over a plain socket, when nothing is measured. What a message says besides is the business of
+`changewire verify` and of the tests.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+from bench.stage import Incomplete, Place, Stage
+from bench.wire import Wire
+from bench.workload import numbers_of
+
+SETTLE_SECONDS = 0.5
+"""How long streams are left alone, once they are complete, for messages too many."""
+BATCH = 256
+
+
+async def exactly(stage: Stage, places: Sequence[Place], events: int) -> int:
+    """Raise Incomplete unless the streams hold each number below `events` once; return the bytes of all messages."""
+    await asyncio.sleep(SETTLE_SECONDS)
+    numbers: Counter[int] = Counter()
+    size = 0
+    for place in places:
+        held = await stage.count([place])
+        if not held:
+            continue
+        config = {"deliver_policy": "all", "ack_policy": "none", "mem_storage": True, "inactive_threshold": 10**11}
+        answer = await stage.ask(f"CONSUMER.CREATE.{place.stream}", {"stream_name": place.stream, "config": config})
+        if "error" in answer:
+            raise Incomplete(f"{place.stream} cannot be read: {answer['error']}")
+        bodies = await asyncio.to_thread(_read, stage.nats.url, place.stream, answer["name"], held)
+        numbers.update(numbers_of(bodies))
+        size += sum(map(len, bodies))
+    missing = events - sum(1 for number in range(events) if numbers[number])
+    surplus = numbers.total() - events + missing
+    if missing or surplus:
+        raise Incomplete(f"of {events:,} changes {missing:,} have no message, and {surplus:,} messages are too many")
+    return size
+
+
+def _read(url: str, stream: str, consumer: str, count: int) -> list[bytes]:
+    return list(_bodies(url, stream, consumer, count))
+
+
+def _bodies(url: str, stream: str, consumer: str, count: int) -> Iterator[bytes]:
+    inbox, subject = f"_INBOX.bench.{consumer}", f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+    with Wire(url) as wire, closing(wire.messages()) as messages:
+        wire.subscribe(inbox)
+        for start in range(0, count, BATCH):
+            batch = min(BATCH, count - start)
+            wire.publish(subject, json.dumps({"batch": batch, "expires": 10 * 10**9}).encode(), inbox)
+            for _ in range(batch):
+                _, head, body = next(messages)
+                if head.startswith(b"NATS/1.0 4") and not body:
+                    raise Incomplete(f"{stream} cannot be read: {head.splitlines()[0].decode()}")
+                yield body

@@ -1,0 +1,50 @@
+"""Other backlogs than the headline's: small and large documents, updates, transactions, many collections."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from bench.backlog import COLUMNS, Round, cells, drain, interleaved, ratios, shares
+from bench.contenders import Contender
+from bench.report import Result, spread
+from bench.stage import Stage
+from bench.workload import BYTES, Workload
+
+LEAST_EVENTS = 1000
+MANY = 50
+
+
+async def measure(
+    stage: Stage, contenders: list[Contender], loads: Sequence[Workload], *, events: int, rounds: int
+) -> Result:
+    """Drain each workload with whoever can. Raises Incomplete where a stream does not hold each event once."""
+    done: list[Round] = []
+    result = Result(
+        "workloads",
+        f"Other workloads, drained; median (range) of {rounds}; CPU: µs per event",
+        [["workload", "events", *COLUMNS[1:]]],
+    )
+    result.table[0].insert(2, "contender")
+    for load in loads:
+        able = [each for each in contenders if each.only is None or (load.collections == 1 and load.kind != "update")]
+        count = _fewer(events, load)
+        done += [await drain(stage, contender, load, count) for contender in interleaved(able, rounds)]
+        for contender in able:
+            own = [each for each in done if (each.workload, each.contender) == (load.name, contender.name)]
+            result.table.append([load.title, f"{count:,}", *cells(own)])
+        for contender in able[1:]:
+            each = ratios(done, load.name, contender.name)
+            result.data.setdefault("ratios", {})[f"{load.name}, {contender.name}"] = each
+            result.remarks.append(f"{load.title}: changewire against {contender.name} {spread(each, '.2f')} ×")
+    for contender in contenders:
+        if contender.only is not None:
+            result.remarks.append(f"{contender.name} {contender.only}, so it is not in every workload.")
+    result.remarks += ["Each stream held each event exactly once.", shares(done)]
+    result.data |= {"rounds": [asdict(each) for each in done], "titles": {each.name: each.title for each in loads}}
+    return result
+
+
+def _fewer(events: int, load: Workload) -> int:
+    """Large documents are fewer, and those over many collections: for each of these mongod reads all of the oplog."""
+    if load.collections >= MANY:
+        return max(LEAST_EVENTS, events // 4)
+    return events if load.size <= BYTES else max(LEAST_EVENTS, events * 4 * BYTES // load.size)
