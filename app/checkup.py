@@ -76,7 +76,7 @@ def _of_settings(settings: Settings) -> list[Finding]:
         Finding("settings", "variables", Level.WARNING, warning, "correct or remove it")
         for warning in settings.warnings
     ]
-    if not (settings.loopback or settings.api_token or settings.allow_anonymous):
+    if not (settings.loopback or settings.tokens or settings.allow_anonymous):
         found.append(
             Finding(
                 "settings", "token", Level.WARNING, "others reach SERVER_ADDR and there is no token: nobody may change "

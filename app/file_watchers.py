@@ -9,6 +9,7 @@ from dataclasses import replace
 import structlog
 
 from app.domain.errors import ChangewireError, StoreUnavailable, TransientError
+from app.domain.namespaces import Namespaces
 from app.domain.watcher import StoredWatcher, Watcher
 from app.ports import WatcherStore
 from app.positions import Positions
@@ -19,10 +20,17 @@ log = structlog.get_logger(__name__)
 class FileWatchers:
     """One file's watchers, on their way into the store."""
 
-    def __init__(self, store: WatcherStore, positions: Positions, watchers: Sequence[Watcher] | None) -> None:
-        """`watchers` is None where there is no file: what an earlier one left stays then."""
+    def __init__(
+        self,
+        store: WatcherStore,
+        positions: Positions,
+        watchers: Sequence[Watcher] | None,
+        allowed: Namespaces | None = None,
+    ) -> None:
+        """`watchers` is None where there is no file: what an earlier one left stays then. `allowed`: see `problems`."""
         self._store = store
         self._positions = positions
+        self._allowed = allowed
         self._names = None if watchers is None else {watcher.name for watcher in watchers}
         self._left = list(watchers or ())
         self.pending: dict[str, str] = {watcher.name: "it is not stored yet" for watcher in self._left}
@@ -73,6 +81,9 @@ class FileWatchers:
         """Fix the start as of now, as for a watcher that is added over HTTP: NATS may come much later.
 
         Returns None where the watcher cannot run at all as it is; its first opening says why."""
+        source = watcher.source
+        if self._allowed is not None and self._allowed.problem(source.database, source.collection) is not None:
+            return None
         try:
             return await self._positions.locate(watcher, watcher.start)
         except TransientError:

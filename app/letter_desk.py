@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from app import audit
 from app.domain.errors import EventNotEncodable, NotFound
 from app.domain.letters import DeadLetter
 from app.replays import Replay
@@ -47,7 +48,9 @@ class LetterDesk:
 
     async def replay(self, name: str, sequence: int) -> Replay:
         """Publish one after all, and remove it. Raises NotFound, Conflict, Unavailable."""
-        return await (await self._task_of(name)).replay(sequence)
+        replay = await (await self._task_of(name)).replay(sequence)
+        audit.note(letter=sequence, token=replay.token, stream_sequence=replay.sequence)
+        return replay
 
     async def remove(self, name: str, sequence: int) -> None:
         """Delete one: its change is lost to the stream, on purpose. Raises NotFound, Conflict, Unavailable."""
@@ -57,5 +60,6 @@ class LetterDesk:
             letter = await letters.get(sequence)
             if letter is None or not await letters.remove(letter):
                 raise NotFound(f"{name} has no dead letter {sequence}")
+            audit.note(letter=sequence, token=letter.token)
             task.progress.dead_letters = await letters.count()
         log.info("dead_letter_deleted", watcher=name, token=letter.token, sequence=sequence)

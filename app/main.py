@@ -87,6 +87,7 @@ def compose(settings: Settings) -> Service:
         world,
         mongo.watchers(),
         state_database=settings.state_db,
+        allowed=settings.allowed,
         from_file=settings.connector.watchers if settings.connector is not None else None,
         drain_seconds=settings.drain_seconds,
         reconcile_seconds=settings.reconcile_seconds,

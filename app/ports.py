@@ -256,8 +256,10 @@ class WatcherStore(Protocol):
     async def began(self, name: str, revision: int) -> None:
         """Take back `new_start` and `begin` of one that is still of this revision, which stays as it is."""
 
-    async def delete(self, name: str) -> int:
-        """Remove one, and return the revision of that. Raises NotFound."""
+    async def delete(self, name: str, *, expected_revision: int | None = None) -> int:
+        """Remove one, and return the revision of that.
+
+        Raises NotFound, and Conflict where a revision is expected and it has another one."""
 
     async def restore(self, lost: Sequence[StoredWatcher], applied: int) -> bool:
         """Put these back, as they were, into a store that has lost all watchers, and count that.

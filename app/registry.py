@@ -9,17 +9,21 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Literal
 
 import structlog
 
+from app import audit
 from app.domain.errors import (
     ChangewireError,
     Conflict,
     Invalid,
     NotFound,
+    Outdated,
     Unavailable,
 )
 from app.domain.lifecycle import Desired, State
+from app.domain.namespaces import Namespaces
 from app.domain.overlap import refuse_overlap
 from app.domain.status import Happening, Health, Lag, Status, TokenView, WatcherView
 from app.domain.watcher import CheckpointPlace, Start, StoredWatcher, Watcher, problems
@@ -39,11 +43,15 @@ log = structlog.get_logger(__name__)
 FOLLOW_SECONDS = ALIVE_SECONDS + 5.0
 """One that has not followed by then cannot be counted among the living."""
 
+Revisions = frozenset[int] | Literal["any"]
+"""The revisions of which a change expects the watcher to have one; any: it has to be there."""
+
 
 class Registry:
     """All watchers of this service. Every method that changes something either does all of it or raises.
 
-    RegistryError subclasses tell why not: Invalid, NotFound, Conflict, Unavailable.
+    RegistryError subclasses tell why not: Invalid, NotFound, Conflict, Unavailable. One that takes `expected` raises
+    Outdated where the watcher, as it is stored now, has another revision than one of these.
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class Registry:
         store: WatcherStore,
         *,
         state_database: str,
+        allowed: Namespaces | None = None,
         from_file: Sequence[Watcher] | None = None,
         drain_seconds: float = 10.0,
         reconcile_seconds: float = 5.0,
@@ -60,17 +69,19 @@ class Registry:
         self._world = world
         self._store = store
         self._state_database = state_database
+        self._allowed = allowed
         self._drain_seconds = drain_seconds
         self._min_headroom_seconds = min_headroom_seconds
         self._monitor = Monitor(world.mongo, world.nats)
         self._positions = Positions(world)
-        self._from_file = FileWatchers(store, self._positions, from_file)
+        self._from_file = FileWatchers(store, self._positions, from_file, allowed)
         self._roster = Roster(
             world,
             store,
             self._monitor,
             self._from_file,
             state_database=state_database,
+            allowed=allowed,
             drain_seconds=drain_seconds,
             reconcile_seconds=reconcile_seconds,
         )
@@ -181,10 +192,16 @@ class Registry:
             return await self._add(watcher, paused=paused, explicit_start=explicit_start, dry_run=dry_run)
 
     async def put(
-        self, watcher: Watcher, *, paused: bool = False, explicit_start: bool = False, dry_run: bool = False
+        self,
+        watcher: Watcher,
+        *,
+        paused: bool = False,
+        explicit_start: bool = False,
+        dry_run: bool = False,
+        expected: Revisions | None = None,
     ) -> tuple[WatcherView, bool]:
         """Replace the watcher of that name, or add it; the flag tells whether it was added. Errors as `add`."""
-        async with self._change(watcher.name):
+        async with self._change(watcher.name, expected):
             if watcher.name not in self._supervisor:
                 return await self._add(watcher, paused=paused, explicit_start=explicit_start, dry_run=dry_run), True
             before = self._supervisor[watcher.name].stored
@@ -200,6 +217,7 @@ class Registry:
                 begin = await self._positions.locate(watcher, watcher.start)
                 after = replace(after, begin=begin, new_start=explicit_start)
             if dry_run:
+                audit.note(dry_run=True)
                 return WatcherView(after, self._supervisor[watcher.name].status()), False
             await self._supervisor.stop(watcher.name, self._drain_seconds)
             try:
@@ -209,13 +227,14 @@ class Registry:
             except BaseException:
                 self._roster.launch(before)
                 raise
+            audit.changed(watcher.name, before, after)
             await self._carry_out(after)
             log.info("watcher_replaced", watcher=watcher.name, revision=after.revision)
             return self._view(watcher.name), False
 
-    async def remove(self, name: str, *, delete_checkpoint: bool = False) -> None:
+    async def remove(self, name: str, *, delete_checkpoint: bool = False, expected: Revisions | None = None) -> None:
         """Stop a watcher and forget it; the stream stays. Raises NotFound, Conflict (from the file), Unavailable."""
-        async with self._change(name):
+        async with self._change(name, expected):
             await self._known(name)
             stored = self._supervisor[name].stored
             _refuse_file(stored)
@@ -224,27 +243,31 @@ class Registry:
             try:
                 if delete_checkpoint:
                     await checkpoints.delete()
-                revision = await self._store.delete(name)
+                    audit.note(checkpoint="deleted")
+                revision = await self._store.delete(
+                    name, expected_revision=None if expected is None else stored.revision
+                )
             except BaseException:
                 self._roster.launch(stored)
                 raise
+            audit.changed(name, stored, None)
             await self._supervisor.dismiss(name, self._drain_seconds)
             await self._roster.carried_out(revision)
             if delete_checkpoint and await self._others_follow():
                 await checkpoints.delete()  # again: one of them may have stored its position meanwhile
             log.info("watcher_removed", watcher=name, checkpoint="deleted" if delete_checkpoint else "kept")
 
-    async def pause(self, name: str) -> WatcherView:
+    async def pause(self, name: str, *, expected: Revisions | None = None) -> WatcherView:
         """Let a watcher stand still. Pausing a paused one is fine. Raises NotFound, Unavailable."""
-        return await self._desire(name, Desired.PAUSED)
+        return await self._desire(name, Desired.PAUSED, expected)
 
-    async def resume(self, name: str) -> WatcherView:
+    async def resume(self, name: str, *, expected: Revisions | None = None) -> WatcherView:
         """Let a paused or failed watcher go on. Raises NotFound, Unavailable."""
-        return await self._desire(name, Desired.RUNNING)
+        return await self._desire(name, Desired.RUNNING, expected)
 
-    async def restart(self, name: str) -> WatcherView:
+    async def restart(self, name: str, *, expected: Revisions | None = None) -> WatcherView:
         """Stop and start a watcher's task. Raises NotFound, Conflict (paused), Unavailable."""
-        async with self._change(name):
+        async with self._change(name, expected):
             await self._known(name)
             stored = self._supervisor[name].stored
             if stored.desired is Desired.PAUSED:
@@ -253,14 +276,14 @@ class Registry:
             self._roster.launch(stored)
             return self._view(name)
 
-    async def set_token(self, name: str, start: Start) -> TokenView:
+    async def set_token(self, name: str, start: Start, *, expected: Revisions | None = None) -> TokenView:
         """Move a paused or failed watcher and begin a new epoch. Raises NotFound, Conflict, Invalid, Unavailable."""
-        async with self._change(name):
+        async with self._change(name, expected):
             return await self._move(name, start)
 
-    async def reset_token(self, name: str) -> TokenView:
+    async def reset_token(self, name: str, *, expected: Revisions | None = None) -> TokenView:
         """Move a paused or failed watcher back to its own start, in a new epoch. Errors as `set_token`."""
-        async with self._change(name):
+        async with self._change(name, expected):
             await self._known(name)
             return await self._move(name, self._supervisor[name].stored.watcher.start)
 
@@ -275,9 +298,12 @@ class Registry:
             begin=await self._positions.locate(watcher, watcher.start),
         )
         if dry_run:
+            audit.note(dry_run=True)
             return WatcherView(stored, Status(State.PAUSED if paused else State.STARTING, self._world.clock()))
         # Looked at once more while it is stored: another one may have come meanwhile, through any instance.
-        await self._carry_out(await self._store.insert(stored, self._beside(watcher)))
+        stored = await self._store.insert(stored, self._beside(watcher))
+        audit.changed(watcher.name, None, stored)
+        await self._carry_out(stored)
         log.info("watcher_added", watcher=watcher.name, source=watcher.source.namespace, stream=watcher.sink.stream)
         return self._view(watcher.name)
 
@@ -285,7 +311,7 @@ class Registry:
         """Refuse what cannot work, before anything is changed; `place` is where its position is kept already.
 
         Raises Invalid, Conflict, Unavailable."""
-        found = problems(watcher, state_database=self._state_database)
+        found = problems(watcher, state_database=self._state_database, allowed=self._allowed)
         if found:
             raise Invalid(problems=tuple(found))
         self._beside(watcher)(await self._store.load())
@@ -294,14 +320,16 @@ class Registry:
             await self._world.mongo.checkpoints(watcher).check()
         await self._world.nats.check_sink(watcher)
 
-    async def _desire(self, name: str, desired: Desired) -> WatcherView:
-        async with self._change(name):
+    async def _desire(self, name: str, desired: Desired, expected: Revisions | None) -> WatcherView:
+        async with self._change(name, expected):
             await self._known(name)
             task = self._supervisor[name]
             stored = task.stored
             if stored.desired is not desired:
                 wanted = replace(stored, desired=desired)
-                stored = task.stored = await self._store.replace(wanted, expected_revision=stored.revision)
+                before, stored = stored, await self._store.replace(wanted, expected_revision=stored.revision)
+                task.stored = stored
+                audit.changed(name, before, stored)
             elif desired is Desired.PAUSED or task.active:
                 return self._view(name)
             await self._supervisor.stop(name, self._drain_seconds)
@@ -313,9 +341,14 @@ class Registry:
         task = self._supervisor[name]
         if task.state not in (State.PAUSED, State.FAILED):
             raise Conflict(f"{name} is {task.state}; pause it first with PUT /watchers/{name}/pause, then move it")
+        source = task.stored.watcher.source
+        refusal = None if self._allowed is None else self._allowed.problem(source.database, source.collection)
+        if refusal is not None:  # it was refused, and to find a position is to read
+            raise Conflict(f"{name} cannot be moved: {refusal.field} {refusal.problem}")
         if task.state is State.PAUSED:
             await self._others_follow()
         view = await self._positions.move(task.stored.watcher, start)
+        audit.note(token=view.token, epoch=view.epoch, start=start.at)
         task.forget_position()
         try:  # a new revision, so that every instance opens anew; the epoch binds them without it
             begun = replace(task.stored, new_start=False, begin=None)
@@ -327,7 +360,7 @@ class Registry:
         return view
 
     @asynccontextmanager
-    async def _change(self, name: str) -> AsyncIterator[None]:
+    async def _change(self, name: str, expected: Revisions | None = None) -> AsyncIterator[None]:
         """One change of a watcher at a time, on what the store holds now; a server's trouble is told as Unavailable."""
         await self._roster.loaded()  # outside the lock, which loading takes too
         async with self._roster.lock(name), servers_needed():
@@ -338,7 +371,15 @@ class Registry:
             if name in self._from_file.pending:
                 raise Unavailable(f"{name}, of the configuration file: {self._from_file.pending[name]}")
             await self._roster.refresh(name)
+            if expected is not None:
+                self._refuse_outdated(name, expected)
             yield
+
+    def _refuse_outdated(self, name: str, expected: Revisions) -> None:
+        task = self._supervisor.get(name)
+        if task is None or (expected != "any" and task.stored.revision not in expected):
+            now = f"there is no watcher {name}" if task is None else f"{name} is at revision {task.stored.revision}"
+            raise Outdated(f"If-Match asks for another revision: {now}; nothing was changed")
 
     def _beside(self, watcher: Watcher) -> Check:
         """A look at everything stored, at the moment of a change. One that is refused itself stands in nobody's way."""

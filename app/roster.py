@@ -19,6 +19,7 @@ import structlog
 from app.domain import backoff
 from app.domain.errors import ChangewireError, Conflict, StoreUnavailable, Unavailable
 from app.domain.lifecycle import Desired, State
+from app.domain.namespaces import Namespaces
 from app.domain.overlap import refuse_overlap
 from app.domain.watcher import StoredWatcher, problems
 from app.file_watchers import FileWatchers
@@ -48,6 +49,7 @@ class Roster:
         from_file: FileWatchers,
         *,
         state_database: str,
+        allowed: Namespaces | None,
         drain_seconds: float,
         reconcile_seconds: float,
     ) -> None:
@@ -55,6 +57,7 @@ class Roster:
         self._monitor = monitor
         self._from_file = from_file
         self._state_database = state_database
+        self._allowed = allowed
         self._drain_seconds = drain_seconds
         self._reconcile_seconds = reconcile_seconds
         self.supervisor = Supervisor(world, self)
@@ -172,7 +175,8 @@ class Roster:
     def _fault(self, stored: StoredWatcher) -> str | None:
         """Why a watcher cannot be run at all. Of two that get in each other's way it is the one that was added later:
         all instances have to come to the same answer."""
-        faults = [f"{p.field} {p.problem}" for p in problems(stored.watcher, state_database=self._state_database)]
+        found = problems(stored.watcher, state_database=self._state_database, allowed=self._allowed)
+        faults = [f"{one.field} {one.problem}" for one in found]
         tasks = (self.supervisor[name] for name in self.supervisor.names() if name != stored.name)
         before = [task.stored for task in tasks if not task.refused]
         try:

@@ -6,7 +6,6 @@ in the predecessor's file (`connector_yaml.py` reads them; they are handed on in
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,8 +16,9 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError, ValidationI
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app import key_files, native
+from app import callers, key_files, native
 from app.addresses import is_loopback, mongo_uri_problem, nats_url_problem, split_address
+from app.domain.namespaces import Namespaces
 from app.domain.watcher import Source, Watcher, problems
 
 if TYPE_CHECKING:
@@ -77,11 +77,27 @@ class Settings(BaseSettings):
     file that is named here has to exist."""
 
     api_token: SecretStr | None = Field(default=None, examples=["the output of: openssl rand -hex 32"])
-    """Bearer token that changing calls need. Default: none; changes are then allowed only on a loopback address."""
+    """Bearer token that changing calls need; in the log its name is `api`. Default: none; without any token changes are
+    allowed only on a loopback address."""
+
+    api_tokens: SecretStr | None = Field(default=None, examples=["grafana:read:(token),deploy:write:(token)"])
+    """More tokens, each as `name:role:token`, separated by commas or line breaks; a line that begins with # is a
+    remark. The role `write` may do everything, `read` changes nothing. The name stands for its owner in the log. A
+    token has at least 16 characters. Default: none."""
+
+    reads_need_token: bool = Field(default=False, examples=["true"])
+    """Whether reading needs a token too, of any role: watchers, positions, dead letters, `/lag` and `/metrics`. The
+    probes `/healthz`, `/livez` and `/readyz` stay open, as do the page and the documentation, which hold nothing of the
+    service. Default: false; only changes need one."""
 
     allow_anonymous: bool = Field(default=False, examples=["true"])
     """Whether anybody may change watchers where there is no token, whatever address is served. Default: false; meant
     for networks that keep others out by themselves."""
+
+    namespaces: str | None = Field(default=None, examples=["shop.*,crm.contacts"])
+    """Which collections may be watched, as `database.collection`, separated by commas; `*` stands for any characters,
+    so that `shop.*` is all of a database. Watchers of others are refused, also those in the file and those stored
+    already. Says nothing about where positions are kept. Default: none, all that the MongoDB account may read."""
 
     state_db: str = Field(default="changewire", examples=["changewire"])
     """The MongoDB database that holds the registry of watchers. Instances with the same one share their watchers.
@@ -187,8 +203,21 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that must never be printed. Connection strings are not among them: only their credentials are."""
-        tokens = (self.api_token, self.nats_password, self.nats_token)
-        return tuple(token.get_secret_value() for token in tokens if token is not None)
+        others = (self.nats_password, self.nats_token)
+        values = (*(token.secret for token in self.tokens), *(one.get_secret_value() for one in others if one))
+        return tuple(values)
+
+    @property
+    def tokens(self) -> tuple[callers.Token, ...]:
+        """Every token that is known, `api_token` first."""
+        one, more = self.api_token, self.api_tokens
+        own = () if one is None else (callers.Token(callers.API, "write", one.get_secret_value()),)
+        return (*own, *(() if more is None else callers.parse(more.get_secret_value())))
+
+    @property
+    def allowed(self) -> Namespaces | None:
+        """The collections that may be watched; None: all."""
+        return None if self.namespaces is None else Namespaces.parse(self.namespaces)
 
     @classmethod
     def settings_customise_sources(
@@ -231,8 +260,22 @@ class Settings(BaseSettings):
     @field_validator("api_token")
     @classmethod
     def _check_api_token(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+        if value is not None and not callers.PRINTABLE.fullmatch(value.get_secret_value()):
             raise ValueError("may hold printable ASCII characters only, without spaces: it travels in a header")
+        return value
+
+    @field_validator("api_tokens")
+    @classmethod
+    def _check_api_tokens(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            callers.parse(value.get_secret_value())
+        return value
+
+    @field_validator("namespaces")
+    @classmethod
+    def _check_namespaces(cls, value: str | None) -> str | None:
+        if value is not None:
+            Namespaces.parse(value)
         return value
 
     @field_validator("state_db")
@@ -273,6 +316,14 @@ class Settings(BaseSettings):
         if len(ways) > 1:
             raise ValueError(
                 f"{' and '.join(variable(name) for name in ways)} are set; one way to sign in to NATS is enough"
+            )
+        clash = callers.clash(self.tokens)
+        if clash is not None:
+            raise ValueError(f"{variable('api_tokens')}: {clash}; {variable('api_token')} is named {callers.API}")
+        if self.reads_need_token and not self.tokens:
+            raise ValueError(
+                f"{variable('reads_need_token')} is true and there is no token: set {variable('api_tokens')} or "
+                f"{variable('api_token')}"
             )
         return self
 
@@ -391,5 +442,8 @@ def _warnings(given: Mapping[str, str], settings: Settings) -> Iterator[str]:
         if name.startswith(PREFIX) and name not in known:
             near = get_close_matches(name.removeprefix(PREFIX), tails, n=1)
             yield f"{name} is not a setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else "")
-    if settings.allow_anonymous and settings.api_token is not None:
-        yield f"{variable('allow_anonymous')} has no effect where {variable('api_token')} is set"
+    if settings.allow_anonymous and settings.tokens:
+        name = variable("api_tokens" if settings.api_token is None else "api_token")
+        yield f"{variable('allow_anonymous')} has no effect where {name} is set"
+    if settings.tokens and all(token.role == "read" for token in settings.tokens):
+        yield f"no token in {variable('api_tokens')} has the role write; nothing can be changed over HTTP"

@@ -1,4 +1,4 @@
-"""Keys and JWTs as `nsc` makes them, for servers that are told to want them.
+"""Keys and JWTs as `nsc` makes them, and certificates, for servers that are told to want them.
 
 Formats: nkeys ("S" and kind, 32 bytes, CRC-16, in base 32) and NATS's JWT, version 2 (signed by Ed25519).
 """
@@ -7,9 +7,12 @@ import base64
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import nkeys
+import trustme
+from cryptography import x509
 
 KINDS = {"operator": nkeys.PREFIX_BYTE_OPERATOR, "account": nkeys.PREFIX_BYTE_ACCOUNT, "user": nkeys.PREFIX_BYTE_USER}
 _UNLIMITED = {"subs": -1, "data": -1, "payload": -1}
@@ -58,6 +61,46 @@ class Operator:
         """The text of a credentials file for a new user of the account."""
         user = Key()
         return credentials(self._account.sign(user, pub={}, sub={}, **_UNLIMITED), user.seed)
+
+
+class Certificates:
+    """An authority, and what it and a stranger signed, as files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.ca, self.ca_key = self._authority(directory, "ca")
+        self.other_ca, self.other_key = self._authority(directory, "other")
+        self.server = self._signed(directory, "server", self.ca_key, "127.0.0.1")
+        self.elsewhere = self._signed(directory, "elsewhere", self.ca_key, "nats.example")
+        self.client = self._signed(directory, "client", self.ca_key, "client.example")
+        self.stranger = self._signed(directory, "stranger", self.other_key, "client.example")
+
+    @staticmethod
+    def _authority(directory: Path, name: str) -> tuple[str, trustme.CA]:
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(directory / f"{name}.pem"))
+        return str(directory / f"{name}.pem"), authority
+
+    @staticmethod
+    def _signed(directory: Path, name: str, authority: trustme.CA, identity: str) -> dict[str, str]:
+        certificate = authority.issue_cert(identity, organization_unit_name=f"changewire {name}", common_name=name)
+        paths = {"tls_cert": str(directory / f"{name}.pem"), "tls_key": str(directory / f"{name}-key.pem")}
+        certificate.private_key_pem.write_to_path(paths["tls_key"])
+        for blob in certificate.cert_chain_pems:
+            blob.write_to_path(paths["tls_cert"])
+        return paths
+
+    @staticmethod
+    def together(files: dict[str, str]) -> str:
+        """One file with certificate and key, as MongoDB and its drivers want it."""
+        path = Path(files["tls_key"]).with_suffix(".both.pem")
+        path.write_text("".join(Path(files[part]).read_text() for part in ("tls_cert", "tls_key")))
+        return str(path)
+
+    @staticmethod
+    def subject(files: dict[str, str]) -> str:
+        """Whose certificate it is, as MongoDB names its X.509 users (RFC 4514)."""
+        certificate = x509.load_pem_x509_certificate(Path(files["tls_cert"]).read_bytes())
+        return certificate.subject.rfc4514_string()
 
 
 def credentials(jwt: str, seed: str) -> str:

@@ -609,10 +609,13 @@ class FakeWatchers:
         if stored is not None and stored.revision == revision:
             self.stored[name] = replace(stored, new_start=False, begin=None)
 
-    async def delete(self, name: str) -> int:
+    async def delete(self, name: str, *, expected_revision: int | None = None) -> int:
         await self._reach()
-        if self.stored.pop(name, None) is None:
+        if name not in self.stored:
             raise NotFound(f"there is no watcher {name}")
+        if expected_revision is not None and self.stored[name].revision != expected_revision:
+            raise Conflict(f"{name} was changed meanwhile")
+        del self.stored[name]
         self.last += 1
         return self.last
 

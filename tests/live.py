@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import ssl
 import time
 from base64 import b64decode
 from collections.abc import Callable
@@ -124,8 +125,9 @@ class Live:
     """The service and what a test needs around it. An async context manager.
 
     `environ` holds settings as variables (`CHANGEWIRE_API_TOKEN="…"`). `look_at` are the URLs under which the test
-    itself reaches the servers, where the service's own are not to work. Database, collection, stream and state are of
-    this test alone: `db_<unique>`, `orders_<unique>`, `ORDERS_<UNIQUE>`, `state_<unique>`.
+    itself reaches the servers, where the service's own are not to work; `verify` is how it looks at HTTPS. Database,
+    collection, stream and state are of this test alone: `db_<unique>`, `orders_<unique>`, `ORDERS_<UNIQUE>`,
+    `state_<unique>`.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class Live:
         config: Path | None = None,
         look_at: tuple[str, str] | None = None,
         ready: bool = True,
+        verify: ssl.SSLContext | bool = True,
         **environ: str,
     ) -> None:
         self.unique = unique
@@ -152,6 +155,7 @@ class Live:
         self._config = config
         self._look_at = look_at or (mongo_uri, nats_url)
         self._ready = ready
+        self._verify = verify
         self.environ = {
             "MONGO_URI": mongo_uri,
             "NATS_URL": nats_url,
@@ -212,14 +216,16 @@ class Live:
         self.shut = shut
 
         self._service.push_async_callback(end)
-        token = settings.api_token
-        self.url = f"http://127.0.0.1:{socket.getsockname()[1]}"
+        token = next((one.secret for one in settings.tokens if one.role == "write"), None)
+        scheme = "http" if settings.tls_cert is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{socket.getsockname()[1]}"
         self.http = await self._service.enter_async_context(
             httpx.AsyncClient(
                 base_url=self.url,
                 trust_env=False,
+                verify=self._verify,
                 timeout=30,
-                headers={} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"},
+                headers={} if token is None else {"Authorization": f"Bearer {token}"},
             )
         )
         await until(lambda: http.started or running.done())

@@ -91,10 +91,7 @@ class MongoWatcherStore:
             there = await self._watchers.find_one({"_id": stored.name}, {"revision": 1}, session=session)
             if there is None:
                 raise NotFound(f"there is no watcher {stored.name}")
-            if there["revision"] != expected_revision:
-                raise Conflict(
-                    f"watcher {stored.name} was changed meanwhile (revision {there['revision']}); look again"
-                )
+            _expect(there, expected_revision)
             document = _as_stored(stored) | {"revision": revision}
             await self._watchers.replace_one({"_id": stored.name}, document, session=session)
 
@@ -105,11 +102,13 @@ class MongoWatcherStore:
             took_back = {"$set": {"newStart": False, "begin": None}}
             await self._watchers.update_one({"_id": name, "revision": revision}, took_back)
 
-    async def delete(self, name: str) -> int:
+    async def delete(self, name: str, *, expected_revision: int | None = None) -> int:
         async def body(session: "AsyncIOMotorClientSession", _revision: int) -> None:
-            result = await self._watchers.delete_one({"_id": name}, session=session)
-            if not result.deleted_count:
+            there = await self._watchers.find_one_and_delete({"_id": name}, {"revision": 1}, session=session)
+            if there is None:
                 raise NotFound(f"there is no watcher {name}")
+            if expected_revision is not None:
+                _expect(there, expected_revision)
 
         return await self._change(body)
 
@@ -223,6 +222,12 @@ class MongoWatcherStore:
 
     def _guarded(self, doing: str) -> contextlib.AbstractContextManager[None]:
         return guarded(doing, f"readWrite on {self._watchers.database.name}")
+
+
+def _expect(there: Mapping[str, Any], revision: int) -> None:
+    """Raise Conflict, which takes the whole transaction back, where a watcher has another revision."""
+    if there["revision"] != revision:
+        raise Conflict(f"watcher {there['_id']} was changed meanwhile (revision {there['revision']}); look again")
 
 
 def _seen_before(seconds: float) -> dict[str, Any]:

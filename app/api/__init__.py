@@ -11,8 +11,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from app.api import letters, page, problems, status, tail, watchers
-from app.api.auth import Authority
+from app.api import guards, letters, page, problems, status, tail, watchers
+from app.api.auth import Authority, is_open
+from app.api.trail import Trail
 from app.registry import Registry
 from app.settings import Settings
 
@@ -47,6 +48,8 @@ def create_api(
     app.add_middleware(Authority, settings=settings)
     app.add_middleware(problems.HeadAsGet)
     app.add_middleware(problems.Shelter)
+    app.add_middleware(Trail)
+    app.add_middleware(guards.Headers)
     return app
 
 
@@ -81,12 +84,23 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         document = plain()
         schemas: dict[str, Any] = document["components"]["schemas"]
         if "Problem" not in schemas:
+            _close_reads(document)
             schemas.update(problems.SCHEMAS | tail.schemas())
             document["components"]["schemas"] = dict(sorted(schemas.items()))
         return document
 
     app.openapi = with_problems  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return app
+
+
+def _close_reads(document: dict[str, Any]) -> None:
+    """Say of each read that a token may be asked for."""
+    for path, methods in document["paths"].items():
+        read = methods.get("get")
+        if read is not None and not is_open(path):
+            read["security"] = [{}, {"HTTPBearer": []}]
+            unauthorized = {str(status): said for status, said in problems.documented(401).items()}
+            read["responses"] = dict(sorted((unauthorized | read["responses"]).items()))
 
 
 def _operation_id(route: APIRoute) -> str:

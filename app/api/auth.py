@@ -1,45 +1,70 @@
-"""Who may change something: a bearer token, or, where there is none, only who sits at the machine itself.
+"""Who may do what: a bearer token with a role, or, where there is none, only who sits at the machine itself.
 
-Reads, probes and metrics are open. Without a token a change is allowed where the server is bound to a loopback address
-and the request was meant for it: a page of some other site that a browser on this machine shows can reach the port too,
-but neither its Host (DNS rebinding) nor its Origin is ours. Runs before the body is read. Not its business: TLS.
+Changes need the role `write`. Reads and metrics are open, unless the settings close them; probes, the page and the
+documentation always are. Without a token a change is allowed where the server is bound to a loopback address and the
+request was meant for it: a page of some other site that a browser on this machine shows can reach the port too, but
+neither its Host (DNS rebinding) nor its Origin is ours. Runs before the body is read. Not its business: TLS.
 """
 
-import hmac
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app import callers
 from app.api.problems import Problem
+from app.callers import Caller
 from app.settings import Settings, is_loopback, split_address, variable
 
 OPEN_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OPEN_PATHS = frozenset({"/", "/healthz", "/livez", "/readyz", "/docs", "/openapi.json"})
+"""What needs no token even where reads do: probes, and what is the same in every installation."""
+OPEN_FOLDER = "/assets/"
+"""What the page consists of."""
 OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_CALLER = "changewire.caller"
 
 
 class Authority:
-    """ASGI middleware that answers 401 or 403 in place of the application."""
+    """ASGI middleware that answers 401 or 403 in place of the application, and notes who asks."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self._settings = settings
-        token = settings.api_token
-        self._token = None if token is None else token.get_secret_value().encode()
+        self._tokens = settings.tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] not in OPEN_METHODS:
-            problem = self._refusal(scope)
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            scope[_CALLER] = self._caller(headers.getlist("authorization"))
+            problem = self._refusal(scope, headers)
             if problem is not None:
                 await problem.response()(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Problem | None:
-        headers = Headers(scope=scope)
-        if self._token is not None:
-            return self._refuse_token(headers.getlist("authorization"), self._token)
+    def _caller(self, authorization: list[str]) -> Caller:
+        scheme, _, given = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
+        if scheme.lower() != "bearer":
+            return Caller()
+        token = callers.find(self._tokens, given.strip().encode("latin-1", "replace"))
+        return Caller() if token is None else Caller(token.name, token.role)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
+        caller = caller_of(scope)
+        if scope["method"] in OPEN_METHODS:
+            closed = self._settings.reads_need_token and not is_open(scope["path"])
+            return _unknown("reads", headers) if closed and caller.role is None else None
+        if self._tokens:
+            if caller.role is None:
+                return _unknown("changes", headers)
+            if caller.role != "write":
+                return _forbidden(f"the token {caller.name} may only read; a change needs one with the role write")
+            return None
+        return self._anonymous_refusal(scope, headers)
+
+    def _anonymous_refusal(self, scope: Scope, headers: Headers) -> Problem | None:
         if self._settings.allow_anonymous:
             return None
         server = scope.get("server") or ("", None)
@@ -62,15 +87,24 @@ class Authority:
             )
         return None
 
-    def _refuse_token(self, authorization: list[str], token: bytes) -> Problem | None:
-        scheme, _, given = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1", "replace"), token):
-            return None
-        challenge, detail = 'Bearer realm="changewire"', "changes need the header 'Authorization: Bearer <token>'"
-        if authorization:
-            challenge += ', error="invalid_token"'
-            detail = f"the token is not the one in {variable('api_token')}"
-        return Problem(401, "Unauthorized", detail, kind="unauthorized", headers={"WWW-Authenticate": challenge})
+
+def is_open(path: str) -> bool:
+    """Whether a path may be read without a token, whatever the settings say."""
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Who asks, as far as `Authority` has seen the request."""
+    caller: Caller = scope.get(_CALLER) or Caller()
+    return caller
+
+
+def _unknown(what: str, headers: Headers) -> Problem:
+    challenge, detail = 'Bearer realm="changewire"', f"{what} need the header 'Authorization: Bearer <token>'"
+    if headers.getlist("authorization"):
+        challenge += ', error="invalid_token"'
+        detail = f"the token is not the one in {variable('api_token')}, nor one of {variable('api_tokens')}"
+    return Problem(401, "Unauthorized", detail, kind="unauthorized", headers={"WWW-Authenticate": challenge})
 
 
 def _forbidden(detail: str) -> Problem:

@@ -27,6 +27,7 @@ from app.domain.errors import (
     FieldProblem,
     Invalid,
     NotFound,
+    Outdated,
     RegistryError,
     TransientError,
     Unavailable,
@@ -42,7 +43,13 @@ HEAD_ASKED = "changewire.head"
 
 log = structlog.get_logger(__name__)
 
-_REGISTRY_ERRORS: dict[type[RegistryError], int] = {Invalid: 422, NotFound: 404, Conflict: 409, Unavailable: 503}
+_REGISTRY_ERRORS: dict[type[RegistryError], int] = {
+    Invalid: 422,
+    NotFound: 404,
+    Conflict: 409,
+    Outdated: 412,
+    Unavailable: 503,
+}
 
 SCHEMAS: dict[str, Any] = {
     "FieldProblem": {
@@ -82,10 +89,12 @@ SCHEMAS: dict[str, Any] = {
 
 _DESCRIPTIONS = {
     400: "The body is not JSON.",
-    401: "A token is set, and the request does not carry it.",
-    403: "No token is set, and the request does not come from this machine's own pages and tools.",
+    401: "There are tokens, and the request carries none of them.",
+    403: "The token may only read; or there is none, and the request does not come from this machine's own pages and "
+    "tools.",
     404: "There is no such watcher.",
     409: "It contradicts what is there; `detail` says what to do.",
+    412: "`If-Match` names another revision than the watcher's; read it again.",
     413: "The body is larger than 1 MiB.",
     415: "The body is not sent as application/json.",
     422: "The request is not valid; `errors` names the fields.",

@@ -101,6 +101,7 @@ def _token(text: str) -> str:
     return text
 
 
+_TOKEN_PATTERN = "^82([0-9A-Fa-f]{2}){8,}$"
 _MOMENT_SCHEMA = {
     "type": "object",
     "additionalProperties": False,
@@ -111,7 +112,7 @@ _TOKEN_SCHEMA = {
     "type": "object",
     "additionalProperties": False,
     "required": ["token"],
-    "properties": {"token": {"type": "string", "pattern": "^82[0-9A-Fa-f]+$"}},
+    "properties": {"token": {"type": "string", "pattern": _TOKEN_PATTERN}},
 }
 StartAt = Annotated[
     Any,
@@ -236,11 +237,33 @@ class NewWatcher(WatcherShape):
 class Position(Shape):
     """Where a watcher is to go on: exactly one of the three."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"timestamp": TIMESTAMP_EXAMPLE}})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"timestamp": TIMESTAMP_EXAMPLE},
+            "oneOf": [
+                {"required": [each], "properties": {each: {"not": {"type": "null"}}}}
+                for each in ("token", "timestamp", "at")
+            ],
+        }
+    )
 
-    token: Annotated[str, AfterValidator(_token), Field(examples=[TOKEN_EXAMPLE])] | None = None
+    token: (
+        Annotated[
+            str,
+            AfterValidator(_token),
+            Field(examples=[TOKEN_EXAMPLE], json_schema_extra={"pattern": _TOKEN_PATTERN}),
+        ]
+        | None
+    ) = None
     """Behind the event with this resume token (the `_data` string)."""
-    timestamp: Annotated[str, AfterValidator(_timestamp), Field(examples=[TIMESTAMP_EXAMPLE])] | None = None
+    timestamp: (
+        Annotated[
+            str,
+            AfterValidator(_timestamp),
+            Field(examples=[TIMESTAMP_EXAMPLE], json_schema_extra={"format": "date-time"}),
+        ]
+        | None
+    ) = None
     """At this moment, ISO 8601 with an offset."""
     at: StartAt | None = None
     """`latest` or `earliest`."""

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBearer
 
-from app.api import answers
+from app.api import answers, preconditions
+from app.api.preconditions import Expected, tagged
 from app.api.problems import documented, invalid
 from app.api.schemas import Listing, NewWatcher, Position, Removal, Trial, WatcherShape
 from app.domain.errors import FieldProblem, NotFound
@@ -15,7 +16,7 @@ from app.domain.watcher import name_problem
 from app.registry import Registry
 
 # For the documentation and its Authorize button; `auth.Authority` has decided before a call gets here.
-_bearer = HTTPBearer(auto_error=False, description="`CHANGEWIRE_API_TOKEN`, where it is set.")
+_bearer = HTTPBearer(auto_error=False, description="A token, where there are any.")
 CHANGES = [Security(_bearer)]
 
 router = APIRouter(tags=["watchers"])
@@ -51,6 +52,7 @@ async def list_watchers(registry: Watchers, query: Annotated[Listing, Query()]) 
     dependencies=CHANGES,
     responses={
         200: {"model": answers.WatcherAnswer, "description": "With `dry_run`: what would be added."},
+        **preconditions.tagged_answers(201),
         **documented(400, 401, 403, 409, 413, 415, 422, 503),
     },
 )
@@ -62,13 +64,18 @@ async def add_watcher(registry: Watchers, body: NewWatcher, query: Annotated[Tri
     )
     if query.dry_run:
         return JSONResponse(answers.watcher(view))
-    return JSONResponse(answers.watcher(view), 201, {"Location": _location(body.name)})
+    return JSONResponse(answers.watcher(view), 201, {"Location": _location(body.name), **tagged(view)})
 
 
-@router.get("/watchers/{name}", response_model=answers.WatcherAnswer, responses=documented(404, 422, 503))
+@router.get(
+    "/watchers/{name}",
+    response_model=answers.WatcherAnswer,
+    responses={**preconditions.tagged_answers(200), **documented(404, 422, 503)},
+)
 async def get_watcher(registry: Watchers, name: Name) -> Response:
     """One watcher, with all defaults filled in, and its status."""
-    return JSONResponse(answers.watcher(await registry.watcher(name)))
+    view = await registry.watcher(name)
+    return JSONResponse(answers.watcher(view), headers=tagged(view))
 
 
 @router.put(
@@ -76,21 +83,34 @@ async def get_watcher(registry: Watchers, name: Name) -> Response:
     response_model=answers.WatcherAnswer,
     dependencies=CHANGES,
     responses={
-        201: {"model": answers.WatcherAnswer, "description": "There was none of this name; it is added."},
-        **documented(400, 401, 403, 409, 413, 415, 422, 503),
+        **preconditions.tagged_answers(200),
+        201: {
+            "model": answers.WatcherAnswer,
+            "description": "There was none of this name; it is added.",
+            "headers": preconditions.ETAG,
+        },
+        **documented(400, 401, 403, 409, 412, 413, 415, 422, 503),
     },
 )
-async def put_watcher(registry: Watchers, name: str, body: WatcherShape, query: Annotated[Trial, Query()]) -> Response:
+async def put_watcher(
+    registry: Watchers, name: str, body: WatcherShape, query: Annotated[Trial, Query()], expected: Expected
+) -> Response:
     """Replace a watcher, which restarts it, or add it. Its position stays."""
     _refuse_name(name)
     if body.name not in ("", name):
         raise invalid([FieldProblem("name", f"is another one than the URL's, {name}")])
     view, added = await registry.put(
-        body.to_watcher(name), paused=body.paused, explicit_start=body.explicit_start, dry_run=query.dry_run
+        body.to_watcher(name),
+        paused=body.paused,
+        explicit_start=body.explicit_start,
+        dry_run=query.dry_run,
+        expected=expected,
     )
-    if added and not query.dry_run:
-        return JSONResponse(answers.watcher(view), 201, {"Location": _location(name)})
-    return JSONResponse(answers.watcher(view))
+    if query.dry_run:
+        return JSONResponse(answers.watcher(view))
+    if added:
+        return JSONResponse(answers.watcher(view), 201, {"Location": _location(name), **tagged(view)})
+    return JSONResponse(answers.watcher(view), headers=tagged(view))
 
 
 @router.delete(
@@ -98,11 +118,13 @@ async def put_watcher(registry: Watchers, name: str, body: WatcherShape, query: 
     status_code=204,
     response_class=Response,
     dependencies=CHANGES,
-    responses=documented(401, 403, 404, 409, 422, 503),
+    responses=documented(401, 403, 404, 409, 412, 422, 503),
 )
-async def remove_watcher(registry: Watchers, name: Name, query: Annotated[Removal, Query()]) -> Response:
+async def remove_watcher(
+    registry: Watchers, name: Name, query: Annotated[Removal, Query()], expected: Expected
+) -> Response:
     """Stop a watcher and forget it. The stream is never deleted."""
-    await registry.remove(name, delete_checkpoint=query.checkpoint == "delete")
+    await registry.remove(name, delete_checkpoint=query.checkpoint == "delete", expected=expected)
     return Response(status_code=204)
 
 
@@ -111,11 +133,12 @@ async def remove_watcher(registry: Watchers, name: Name, query: Annotated[Remova
     status_code=202,
     response_model=answers.WatcherAnswer,
     dependencies=CHANGES,
-    responses=documented(401, 403, 404, 409, 422, 503),
+    responses={**preconditions.tagged_answers(202), **documented(401, 403, 404, 409, 412, 422, 503)},
 )
-async def pause_watcher(registry: Watchers, name: Name) -> Response:
+async def pause_watcher(registry: Watchers, name: Name, expected: Expected) -> Response:
     """Let a watcher stand still, here and in every instance, until it is resumed. Pausing a paused one is fine."""
-    return JSONResponse(answers.watcher(await registry.pause(name)), 202)
+    view = await registry.pause(name, expected=expected)
+    return JSONResponse(answers.watcher(view), 202, tagged(view))
 
 
 @router.put(
@@ -123,11 +146,12 @@ async def pause_watcher(registry: Watchers, name: Name) -> Response:
     status_code=202,
     response_model=answers.WatcherAnswer,
     dependencies=CHANGES,
-    responses=documented(401, 403, 404, 409, 422, 503),
+    responses={**preconditions.tagged_answers(202), **documented(401, 403, 404, 409, 412, 422, 503)},
 )
-async def resume_watcher(registry: Watchers, name: Name) -> Response:
+async def resume_watcher(registry: Watchers, name: Name, expected: Expected) -> Response:
     """Let a paused or failed watcher go on from its position."""
-    return JSONResponse(answers.watcher(await registry.resume(name)), 202)
+    view = await registry.resume(name, expected=expected)
+    return JSONResponse(answers.watcher(view), 202, tagged(view))
 
 
 @router.post(
@@ -135,11 +159,12 @@ async def resume_watcher(registry: Watchers, name: Name) -> Response:
     status_code=202,
     response_model=answers.WatcherAnswer,
     dependencies=CHANGES,
-    responses=documented(401, 403, 404, 409, 422, 503),
+    responses={**preconditions.tagged_answers(202), **documented(401, 403, 404, 409, 412, 422, 503)},
 )
-async def restart_watcher(registry: Watchers, name: Name) -> Response:
+async def restart_watcher(registry: Watchers, name: Name, expected: Expected) -> Response:
     """Stop and start a watcher's task. A paused one has to be resumed instead."""
-    return JSONResponse(answers.watcher(await registry.restart(name)), 202)
+    view = await registry.restart(name, expected=expected)
+    return JSONResponse(answers.watcher(view), 202, tagged(view))
 
 
 @router.get(
@@ -158,11 +183,11 @@ async def get_token(registry: Watchers, name: Name) -> Response:
     tags=["positions"],
     response_model=answers.TokenAnswer,
     dependencies=CHANGES,
-    responses=documented(400, 401, 403, 404, 409, 413, 415, 422, 503),
+    responses=documented(400, 401, 403, 404, 409, 412, 413, 415, 422, 503),
 )
-async def set_token(registry: Watchers, name: Name, body: Position) -> Response:
+async def set_token(registry: Watchers, name: Name, body: Position, expected: Expected) -> Response:
     """Move a paused or failed watcher. It starts a new epoch: what was published before may be published again."""
-    return JSONResponse(answers.token(await registry.set_token(name, body.to_start())))
+    return JSONResponse(answers.token(await registry.set_token(name, body.to_start(), expected=expected)))
 
 
 @router.delete(
@@ -170,11 +195,11 @@ async def set_token(registry: Watchers, name: Name, body: Position) -> Response:
     tags=["positions"],
     response_model=answers.TokenAnswer,
     dependencies=CHANGES,
-    responses=documented(401, 403, 404, 409, 422, 503),
+    responses=documented(401, 403, 404, 409, 412, 422, 503),
 )
-async def reset_token(registry: Watchers, name: Name) -> Response:
+async def reset_token(registry: Watchers, name: Name, expected: Expected) -> Response:
     """Move a paused or failed watcher back to its own `start`, in a new epoch."""
-    return JSONResponse(answers.token(await registry.reset_token(name)))
+    return JSONResponse(answers.token(await registry.reset_token(name, expected=expected)))
 
 
 def _refuse_name(name: str) -> None:

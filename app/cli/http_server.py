@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.cli import MISUSE, CommandError
+from app.cli.http_protocol import BoundedHead
 from app.settings import Settings, variable
 
 CONNECTION_SECONDS = 3
@@ -52,7 +53,7 @@ def server(app: FastAPI, settings: Settings) -> Server:
     return Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedHead,
             ws="none",
             lifespan="on",
             log_config=None,

@@ -26,6 +26,7 @@
         ├── Invalid                 422
         ├── NotFound                404
         ├── Conflict                409
+        ├── Outdated                412
         └── Unavailable             503
 
 Adapters translate vendor errors into these at the rim and keep the cause (`raise … from error`). Messages are for
@@ -157,6 +158,10 @@ class NotFound(RegistryError):
 
 class Conflict(RegistryError):
     """The request contradicts what is there."""
+
+
+class Outdated(RegistryError):
+    """The watcher is no longer as the request takes for granted (`If-Match`)."""
 
 
 class Unavailable(RegistryError):

@@ -15,6 +15,7 @@ from app.domain import subjects
 from app.domain.errors import FieldProblem
 from app.domain.letters import SUFFIX, letters_space
 from app.domain.lifecycle import Desired
+from app.domain.namespaces import Namespaces
 from app.domain.tokens import is_token
 
 PUBLISHED = ("insert", "update", "replace", "delete")
@@ -165,8 +166,10 @@ class StoredWatcher:
         return self.watcher.name
 
 
-def problems(watcher: Watcher, *, state_database: str) -> list[FieldProblem]:
-    """List what is wrong with a watcher as far as it can be told without a server; empty where nothing is."""
+def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | None = None) -> list[FieldProblem]:
+    """List what is wrong with a watcher as far as it can be told without a server; empty where nothing is.
+
+    `allowed` are the collections that may be watched; None: all."""
     found: list[FieldProblem] = []
 
     def wrong(where: str, problem: str | None) -> None:
@@ -181,6 +184,9 @@ def problems(watcher: Watcher, *, state_database: str) -> list[FieldProblem]:
             wrong(where, f"is {database}, where Changewire keeps its own state")
     wrong("source.collection", _collection_problem(source.collection))
     wrong("checkpoint.collection", _collection_problem(checkpoint.collection))
+    refusal = None if allowed is None else allowed.problem(source.database, source.collection)
+    if refusal is not None:
+        found.append(refusal)
     if source.namespace == checkpoint.namespace:
         wrong("checkpoint.collection", "is the watched collection itself; each checkpoint would be a change")
     wrong(

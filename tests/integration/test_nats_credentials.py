@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import trustme
 from structlog.testing import capture_logs
 
 from app.adapters.jetstream import JetStream
@@ -16,7 +15,7 @@ from app.domain.errors import SinkUnavailable
 from app.domain.events import Change
 from app.domain.watcher import from_document
 from app.embedded import NatsServer
-from tests.credentials import Key, Operator, credentials
+from tests.credentials import Certificates, Key, Operator, credentials
 from tests.fakes import event_token
 from tests.live import until
 
@@ -148,35 +147,10 @@ async def connected(connection: NatsConnection) -> bool:
     return True
 
 
-class Certificates:
-    """An authority, and what it and a stranger signed, as files."""
-
-    def __init__(self, directory: Path) -> None:
-        self.ca, self.ca_key = self._authority(directory, "ca")
-        self.other_ca, self.other_key = self._authority(directory, "other")
-        self.server = self._signed(directory, "server", self.ca_key, "127.0.0.1")
-        self.elsewhere = self._signed(directory, "elsewhere", self.ca_key, "nats.example")
-        self.client = self._signed(directory, "client", self.ca_key, "client.example")
-        self.stranger = self._signed(directory, "stranger", self.other_key, "client.example")
-
-    @staticmethod
-    def _authority(directory: Path, name: str) -> tuple[str, trustme.CA]:
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(str(directory / f"{name}.pem"))
-        return str(directory / f"{name}.pem"), authority
-
-    @staticmethod
-    def _signed(directory: Path, name: str, authority: trustme.CA, identity: str) -> dict[str, str]:
-        certificate = authority.issue_cert(identity)
-        paths = {"tls_cert": str(directory / f"{name}.pem"), "tls_key": str(directory / f"{name}-key.pem")}
-        certificate.private_key_pem.write_to_path(paths["tls_key"])
-        for blob in certificate.cert_chain_pems:
-            blob.write_to_path(paths["tls_cert"])
-        return paths
-
-    def config(self, server: dict[str, str], *, verify: bool = False) -> str:
-        client = f', ca_file: "{self.ca}", verify: true' if verify else ""
-        return f'tls {{ cert_file: "{server["tls_cert"]}", key_file: "{server["tls_key"]}"{client} }}'
+def nats_tls(certificates: Certificates, server: dict[str, str], *, verify: bool = False) -> str:
+    """What makes a nats-server insist on TLS, and with `verify` on a client certificate."""
+    client = f', ca_file: "{certificates.ca}", verify: true' if verify else ""
+    return f'tls {{ cert_file: "{server["tls_cert"]}", key_file: "{server["tls_key"]}"{client} }}'
 
 
 @pytest.fixture(scope="module")
@@ -187,19 +161,19 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 async def test_tls_with_an_authority_of_its_own(
     connect: Connect, make_nats: MakeNats, certificates: Certificates
 ) -> None:
-    server = await make_nats(config=certificates.config(certificates.server))
+    server = await make_nats(config=nats_tls(certificates, certificates.server))
     for url in (server.url, server.url.replace("nats:", "tls:")):
         await publishes(connect(url, tls_ca=certificates.ca))
         for ca in (certificates.other_ca, None):
             reason = await refused(connect(url, tls_ca=ca))
             assert "certificate" in reason
             assert "CHANGEWIRE_NATS_TLS_CA" in reason
-    elsewhere = await make_nats(config=certificates.config(certificates.elsewhere))
+    elsewhere = await make_nats(config=nats_tls(certificates, certificates.elsewhere))
     assert "not valid for '127.0.0.1'" in await refused(connect(elsewhere.url, tls_ca=certificates.ca))
 
 
 async def test_a_client_certificate(connect: Connect, make_nats: MakeNats, certificates: Certificates) -> None:
-    server = await make_nats(config=certificates.config(certificates.server, verify=True))
+    server = await make_nats(config=nats_tls(certificates, certificates.server, verify=True))
     await publishes(connect(server.url, tls_ca=certificates.ca, **certificates.client))
     for wrong in ({}, certificates.stranger):
         assert "CHANGEWIRE_NATS_TLS_CERT" in await refused(connect(server.url, tls_ca=certificates.ca, **wrong))

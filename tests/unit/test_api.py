@@ -20,6 +20,7 @@ from app.domain.errors import (
 from app.domain.lifecycle import Desired, State
 from app.domain.status import Component, ErrorSeen, Health, Lag, Status, TokenView, WatcherView
 from app.domain.watcher import Start, StoredWatcher, Watcher, problems
+from app.registry import Revisions
 from app.settings import Settings
 
 BASE = "http://127.0.0.1:8080"
@@ -37,6 +38,7 @@ class StandIn:
         self.moves: list[tuple[str, Start | None]] = []
         self.removed: list[tuple[str, bool]] = []
         self.explicit: list[bool] = []
+        self.expected: list[Revisions | None] = []
         self.failure: Exception | None = None
         self.not_ready: str | None = None
         self.components = {
@@ -77,28 +79,39 @@ class StandIn:
         return view
 
     async def put(
-        self, watcher: Watcher, *, paused: bool = False, explicit_start: bool = False, dry_run: bool = False
+        self,
+        watcher: Watcher,
+        *,
+        paused: bool = False,
+        explicit_start: bool = False,
+        dry_run: bool = False,
+        expected: Revisions | None = None,
     ) -> tuple[WatcherView, bool]:
+        self.expected.append(expected)
         old = self.views.pop(watcher.name, None)
         view = await self.add(watcher, paused=paused, explicit_start=explicit_start, dry_run=dry_run)
         if dry_run and old is not None:
             self.views[watcher.name] = old
         return view, old is None
 
-    async def remove(self, name: str, *, delete_checkpoint: bool = False) -> None:
+    async def remove(self, name: str, *, delete_checkpoint: bool = False, expected: Revisions | None = None) -> None:
+        self.expected.append(expected)
         self._view(name)
         del self.views[name]
         self.removed.append((name, delete_checkpoint))
 
-    async def pause(self, name: str) -> WatcherView:
+    async def pause(self, name: str, *, expected: Revisions | None = None) -> WatcherView:
+        self.expected.append(expected)
         self.views[name] = self.show(self._view(name).stored.watcher, State.PAUSED)
         return self.views[name]
 
-    async def resume(self, name: str) -> WatcherView:
+    async def resume(self, name: str, *, expected: Revisions | None = None) -> WatcherView:
+        self.expected.append(expected)
         self.views[name] = self.show(self._view(name).stored.watcher, State.STARTING)
         return self.views[name]
 
-    async def restart(self, name: str) -> WatcherView:
+    async def restart(self, name: str, *, expected: Revisions | None = None) -> WatcherView:
+        self.expected.append(expected)
         return self._view(name)
 
     async def lag(self, name: str) -> Lag:
@@ -112,12 +125,12 @@ class StandIn:
         self._view(name)
         return TokenView(TOKEN, 1_700_000_000, 7, 1, None)
 
-    async def set_token(self, name: str, start: Start) -> TokenView:
+    async def set_token(self, name: str, start: Start, *, expected: Revisions | None = None) -> TokenView:
         self._view(name)
         self.moves.append((name, start))
         return TokenView(None, None, None, 2, None)
 
-    async def reset_token(self, name: str) -> TokenView:
+    async def reset_token(self, name: str, *, expected: Revisions | None = None) -> TokenView:
         self._view(name)
         self.moves.append((name, None))
         return TokenView(None, None, None, 2, None)

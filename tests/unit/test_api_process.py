@@ -264,7 +264,8 @@ async def test_serve_imports_nothing_of_the_other_commands(tmp_path: Path) -> No
     vendors = {"rich", "typer", "httpx", "pygments", "markdown_it", "shellingham"}
     assert vendors & {name.partition(".")[0] for name in modules} == set()
     ours = {name for name in modules if name.startswith("app.cli.")}
-    assert ours == {f"app.cli.{name}" for name in ("serve", "arguments", "http_server", "listening", "signals")}
+    own = ("serve", "arguments", "http_protocol", "http_server", "listening", "signals")
+    assert ours == {f"app.cli.{name}" for name in own}
     assert modules & {"app.checkup", "app.adapters.mongo_examiner", "app.adapters.nats_examiner"} == set()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from app.codec import encode, identify, reduced
 from app.domain.errors import NotFound, Unavailable
 from app.domain.lifecycle import State
+from app.domain.namespaces import Namespaces
 from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
 from app.encoder import Codec
 from app.progress import Progress
@@ -58,11 +59,14 @@ class Fakes:
             tuning=Tuning(**tuning),
         )
 
-    def registry(self, *, from_file: list[Watcher] | None = None, **tuning: Any) -> Registry:
+    def registry(
+        self, *, from_file: list[Watcher] | None = None, allowed: Namespaces | None = None, **tuning: Any
+    ) -> Registry:
         return Registry(
             self.world(**tuning),
             self.watchers,
             state_database="changewire",
+            allowed=allowed,
             from_file=from_file,
             drain_seconds=2.0,
             reconcile_seconds=0.05,

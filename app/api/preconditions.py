@@ -1,0 +1,54 @@
+"""`ETag` and `If-Match` (RFC 9110): a change that counts only as long as nobody else has changed the watcher.
+
+The tag is the revision of what is stored about the watcher: its definition, whether it is paused, and that it was
+moved. How it does (`status`) is none of it.
+"""
+
+import re
+from typing import Annotated, Any
+
+from fastapi import Depends, Header
+
+from app.domain.status import WatcherView
+from app.registry import Revisions
+
+ETAG: dict[str, Any] = {
+    "ETag": {
+        "description": "The revision of what is stored about the watcher, for `If-Match`.",
+        "schema": {"type": "string", "examples": ['"7"']},
+    }
+}
+_TAG = re.compile(r'(?:W/)?"[^"]*"')
+_OWN = re.compile(r'"([0-9]{1,18})"')
+"""A weak tag is none: `If-Match` compares strongly."""
+
+_IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        description='The `ETag` of the watcher as it was read, such as `"7"` (`*`: any). Where it has another by now, '
+        "412 and nothing is changed.",
+    ),
+]
+
+
+async def expected(if_match: _IfMatch = None) -> Revisions | None:
+    """The revisions that the request takes for granted. What is no tag of ours matches nothing."""
+    if if_match is None:
+        return None
+    if if_match.strip() == "*":
+        return "any"
+    return frozenset(int(own[1]) for tag in _TAG.findall(if_match) if (own := _OWN.fullmatch(tag)))
+
+
+Expected = Annotated[Revisions | None, Depends(expected)]
+
+
+def tagged(view: WatcherView) -> dict[str, str]:
+    """The header that names a watcher's revision."""
+    return {"ETag": f'"{view.stored.revision}"'}
+
+
+def tagged_answers(status: int) -> dict[int | str, dict[str, Any]]:
+    """The header in the `responses` of a call, for OpenAPI."""
+    return {status: {"headers": ETAG}}

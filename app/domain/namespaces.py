@@ -1,0 +1,43 @@
+"""Which collections may be watched, as the settings say: `shop.*,crm.contacts`.
+
+Values only. What is decided here holds for a watcher's source; where it keeps its position is another matter.
+"""
+
+import re
+from dataclasses import dataclass
+
+from app.domain.errors import FieldProblem
+
+
+@dataclass(frozen=True, slots=True)
+class Namespaces:
+    """Patterns of `database.collection`, in which `*` stands for any characters of its part."""
+
+    patterns: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Namespaces":
+        """Read patterns separated by commas. Raises ValueError with a sentence."""
+        entries = [each.strip() for each in text.split(",") if each.strip()]
+        for entry in entries:
+            database, _, collection = entry.partition(".")
+            if not database or not collection:
+                raise ValueError(f"has {entry[:100]!r}, which is not database.collection")
+        if not entries:
+            raise ValueError("names no database.collection")
+        return cls(tuple((entry.partition(".")[0], entry.partition(".")[2]) for entry in entries))
+
+    def problem(self, database: str, collection: str) -> FieldProblem | None:
+        """Say which field leads to a collection that is not among these, or return None."""
+        within = [pattern for own, pattern in self.patterns if _fits(own, database)]
+        if any(_fits(pattern, collection) for pattern in within):
+            return None
+        field, name = ("source.collection", f"{database}.{collection}") if within else ("source.database", database)
+        return FieldProblem(field, f"leads to {name}, which is not among the collections that may be watched: {self}")
+
+    def __str__(self) -> str:
+        return ", ".join(f"{database}.{collection}" for database, collection in self.patterns)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name, re.DOTALL) is not None
