@@ -104,6 +104,8 @@ class MongoServer(Server):
         self._prepared = True
 
     def _listens(self) -> bool:
+        if "waiting for connections" not in self._log_of_this_start().lower():
+            return False  # whoever answers on its port may be somebody else's, started at the same moment
         try:
             socket.create_connection((HOST, self.port), timeout=1).close()
         except OSError:
