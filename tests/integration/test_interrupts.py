@@ -110,10 +110,10 @@ async def test_signal_while_http_is_imported_stops_the_watchers_that_run_already
 )
 @pytest.mark.parametrize(
     ("command", "module"),
-    # The moment is that at which the module has been imported.
-    [("serve", "argparse"), ("serve", "asyncio"), ("serve", "pydantic_settings"), ("serve", "uvloop"),
-     ("serve", "app.relay"), ("demo", "argparse"), ("demo", "asyncio"), ("demo", "app.embedded"),
-     ("demo", "app.settings")],
+    # The moment is that at which the module has been imported. After the last one of `serve` there is time enough for
+    # the signal to come before the watchers run.
+    [("serve", "argparse"), ("serve", "asyncio"), ("serve", "pydantic_settings"), ("demo", "argparse"),
+     ("demo", "asyncio"), ("demo", "app.embedded"), ("demo", "app.settings")],
 )  # fmt: skip
 async def test_signal_before_all_is_up_is_one_line(
     start: Start, command: str, module: str, number: signal.Signals, code: int, word: str
