@@ -2,7 +2,8 @@
 
 How a batch is published depends on what the stream and its server offer (`nats_streams.assess`):
 
-- `atomic`: one batch, stored wholly or not at all, fenced on its first message. Needs `allow_atomic` (server 2.12).
+- `atomic`: one batch, stored wholly or not at all, fenced on its first message. Needs `allow_atomic` (server 2.12). A
+  few changes go one by one here too, as in `single`.
 - `window`: single messages, each expecting the sequence that the one before leaves, on a stream of the watcher's own.
   The first goes alone, since under a stale fence the others would pass; the rest go at once, and one that is lost stops
   all behind it. One gap stays: a message of *somebody else* that lands among them takes the place of one of ours, and
@@ -67,6 +68,9 @@ from app.domain.watcher import Watcher
 from app.ports import StreamReader
 
 ACK_SECONDS = 5.0
+FEW = 16
+"""So many changes go one by one also where there are atomic batches: nats-server makes and removes a file for each of
+those, which takes 4 ms and more when the disk is busy, and a message of its own less than one."""
 SLOWEST_BYTES_PER_SECOND = 50_000
 """An acknowledgement is waited for `ACK_SECONDS` and as long as the bytes take at this rate."""
 _ROOM = 8192
@@ -321,7 +325,7 @@ class JetStreamSink:
             return await self._publish_one(changes[0], fence)
         if not changes:
             return fence
-        if self._mode == "atomic":
+        if self._mode == "atomic" and len(changes) > FEW:
             return await self._publish_batch(changes, fence)
         if self._mode == "window":
             return await self._publish_window(changes, fence)

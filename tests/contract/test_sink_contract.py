@@ -13,6 +13,7 @@ from typing import Protocol
 import pytest
 import pytest_asyncio
 
+from app.adapters import jetstream
 from app.adapters.jetstream import JetStream
 from app.adapters.nats_client import NatsOptions
 from app.adapters.nats_connection import NatsConnection
@@ -157,15 +158,18 @@ async def restricted_nats() -> AsyncIterator[NatsServer]:
         yield server
 
 
-places = ["created", "atomic", "shared-atomic", "window", "single", "fake"]
+places = ["created", "atomic", "shared-atomic", "few", "window", "single", "fake"]
 
 
 @pytest.fixture(params=places)
-def unbegun(request: pytest.FixtureRequest) -> Place:
-    """One of the implementations; the fake needs no server."""
+def unbegun(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """One of the implementations; the fake needs no server. `few` is `atomic` with batches so small that they go one by
+    one; elsewhere each batch of two is an atomic one."""
     if request.param == "fake":
         return FakePlace()
-    return RealPlace(request.getfixturevalue("restricted_nats"), request.param)
+    if request.param != "few":
+        monkeypatch.setattr(jetstream, "FEW", 1)
+    return RealPlace(request.getfixturevalue("restricted_nats"), request.param.replace("few", "atomic"))
 
 
 @pytest_asyncio.fixture
@@ -205,7 +209,7 @@ async def fence(sink: EventSink) -> int:
 
 
 def test_modes_are_those_that_the_place_is_for(place: Place, sink: EventSink, request: pytest.FixtureRequest) -> None:
-    wanted = {"created": "atomic", "fake": "atomic", "shared-atomic": "atomic"}
+    wanted = {"created": "atomic", "few": "atomic", "fake": "atomic", "shared-atomic": "atomic"}
     name = request.node.callspec.params["unbegun"]
     assert sink.mode == wanted.get(name, name)
     assert sink.exclusive is (name not in ("shared-atomic", "single"))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from app.adapters import nats_frames, nats_lookback
+from app.adapters import jetstream, nats_frames, nats_lookback
 from app.adapters.jetstream import JetStream, JetStreamSink
 from app.adapters.nats_client import NatsOptions
 from app.adapters.nats_connection import NatsConnection
@@ -62,6 +62,12 @@ class Account:
         state = (await self.api.info(name)).state
         found = [await self.api.at(name, sequence) for sequence in range(state["first_seq"], state["last_seq"] + 1)]
         return [message.id for message in found if message is not None]
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of two are atomic ones here."""
+    monkeypatch.setattr(jetstream, "FEW", 1)
 
 
 @pytest_asyncio.fixture
