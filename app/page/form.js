@@ -28,6 +28,9 @@ function Loaded({ name, document: openapi, watcher }) {
   const schemas = openapi.components.schemas;
   const root = schemas[SCHEMA];
   const [value, setValue] = useState(() => (name === undefined ? defaults(root, schemas) : watcher));
+  // What was entered a moment ago is sent too, also where it is not drawn yet.
+  const entered = useRef(value);
+  const change = (now) => setValue((entered.current = typeof now === "function" ? now(entered.current) : now));
   const [problem, setProblem] = useState(null);
   const [fine, setFine] = useState(null);
   const [busy, setBusy] = useState(false);
@@ -45,7 +48,8 @@ function Loaded({ name, document: openapi, watcher }) {
     setFine(null);
     try {
       const query = dry ? "?dry_run=true" : "";
-      const body = name === undefined ? (without(value, defaults(root, schemas)) ?? {}) : value;
+      const now = entered.current;
+      const body = name === undefined ? (without(now, defaults(root, schemas)) ?? {}) : now;
       await (name === undefined ? call("POST", `watchers${query}`, body) : call("PUT", path(name, query), body));
       if (dry) {
         setFine("Everything was checked with MongoDB and NATS: this would work. Nothing was changed.");
@@ -63,7 +67,7 @@ function Loaded({ name, document: openapi, watcher }) {
     send(false);
   };
   const fields = html`<${Members}
-    schema=${root} schemas=${schemas} path="" value=${value} change=${setValue} wrong=${wrong}
+    schema=${root} schemas=${schemas} path="" value=${value} change=${change} wrong=${wrong}
     locked=${name === undefined ? [] : ["name"]} open=${name !== undefined}
   />`;
   return html`<form class="described" ref=${form} onSubmit=${submit} novalidate>
