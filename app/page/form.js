@@ -28,9 +28,6 @@ function Loaded({ name, document: openapi, watcher }) {
   const schemas = openapi.components.schemas;
   const root = schemas[SCHEMA];
   const [value, setValue] = useState(() => (name === undefined ? defaults(root, schemas) : watcher));
-  // What was entered a moment ago is sent too, also where it is not drawn yet.
-  const entered = useRef(value);
-  const change = (now) => setValue((entered.current = typeof now === "function" ? now(entered.current) : now));
   const [problem, setProblem] = useState(null);
   const [fine, setFine] = useState(null);
   const [busy, setBusy] = useState(false);
@@ -48,8 +45,7 @@ function Loaded({ name, document: openapi, watcher }) {
     setFine(null);
     try {
       const query = dry ? "?dry_run=true" : "";
-      const now = entered.current;
-      const body = name === undefined ? (without(now, defaults(root, schemas)) ?? {}) : now;
+      const body = name === undefined ? (without(value, defaults(root, schemas)) ?? {}) : value;
       await (name === undefined ? call("POST", `watchers${query}`, body) : call("PUT", path(name, query), body));
       if (dry) {
         setFine("Everything was checked with MongoDB and NATS: this would work. Nothing was changed.");
@@ -67,7 +63,7 @@ function Loaded({ name, document: openapi, watcher }) {
     send(false);
   };
   const fields = html`<${Members}
-    schema=${root} schemas=${schemas} path="" value=${value} change=${change} wrong=${wrong}
+    schema=${root} schemas=${schemas} path="" value=${value} change=${setValue} wrong=${wrong}
     locked=${name === undefined ? [] : ["name"]} open=${name !== undefined}
   />`;
   return html`<form class="described" ref=${form} onSubmit=${submit} novalidate>
@@ -159,11 +155,13 @@ function Text({ schema, value, change, common, required }) {
 }
 
 function Num({ value, change, common }) {
+  const [text, setText] = useState(() => String(value?.rawJSON ?? value ?? ""));
   const entered = (event) => {
-    const text = event.currentTarget.value.trim();
-    change(text === "" || Number.isNaN(Number(text)) ? text : Number(text)); // what is no number the service shall see
+    setText(event.currentTarget.value); // at each key: what is drawn meanwhile must not set it back
+    const number = event.currentTarget.value.trim();
+    change(number === "" || Number.isNaN(Number(number)) ? number : Number(number)); // what is none the service shall see
   };
-  return html`<input type="text" inputmode="decimal" ...${common} value=${String(value?.rawJSON ?? value ?? "")} onChange=${entered} />`;
+  return html`<input type="text" inputmode="decimal" ...${common} value=${text} onInput=${entered} />`;
 }
 
 function Tick({ label, value, change, common }) {

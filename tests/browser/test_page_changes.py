@@ -53,6 +53,17 @@ async def test_a_watcher_is_added_by_the_form_and_the_apis_words_are_at_the_fiel
     assert tab.faults == []
 
 
+async def test_a_number_that_is_being_typed_is_not_set_back_by_what_is_drawn_meanwhile(tab: Tab) -> None:
+    page = await tab.open("#/add")
+    await page.get_by_text("Settings of sink").click()
+    replicas = page.locator("[id='field-sink.replicas']")
+    await replicas.fill("3")
+    drawn = "each => { each.value = 'orders'; each.dispatchEvent(new Event('input', { bubbles: true })); }"
+    await page.locator("[id='field-name']").evaluate(drawn)
+    await expect(page.locator("[id='field-name']")).to_have_value("orders")
+    await expect(replicas).to_have_value("3")
+
+
 async def test_refusal_that_is_about_no_field_is_shown_in_its_words(site: Site, tab: Tab) -> None:
     await site.add("orders")
     page = await tab.open("#/add")
