@@ -1,4 +1,4 @@
-"""The page at `/`: its files, as they are, with the headers that keep a browser from doing anything else with them.
+"""The page at `/`: its files, as they are, with the headers that are theirs beside those of every answer (`guards.py`).
 
 A file is read when it is asked for and not kept: nothing here takes time at the start, or memory afterwards. Not its
 business: what the page shows, which it asks of the same calls as everybody (`app/page/`).
@@ -21,11 +21,7 @@ POLICY = (
 )
 HEADERS = {
     "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",  # kept, and asked for anew: after an update nobody has half of the old page
 }
 _TYPES = {

@@ -96,7 +96,7 @@ async def follow_messages(
     one that cannot be followed is left out, and of a body beyond 64 KiB only the beginning is sent."""
     seen = registry.streams.follow(name, query.last)
     first = await anext(seen)  # refusals come out of it, while there is still a status to answer
-    headers = {**NOT_CACHED, "X-Content-Type-Options": "nosniff", "X-Accel-Buffering": "no"}
+    headers = {**NOT_CACHED, "X-Accel-Buffering": "no"}
     if HEAD_ASKED in request.scope:
         return Response(headers=headers, media_type=_EVENTS)
     return StreamingResponse(_events(first, seen), headers=headers, media_type=_EVENTS)

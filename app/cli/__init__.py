@@ -8,6 +8,12 @@ went wrong in a way that a person can mend is raised as CommandError and becomes
 command, which `app/__main__.py` does.
 """
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
 OK, FAILED, MISUSE = 0, 1, 2
 
 
@@ -17,3 +23,13 @@ class CommandError(Exception):
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
         self.code = code
+
+
+def load_settings(config: Path | None = None) -> "Settings":
+    """Read the service's settings, for whichever command. Raises CommandError with a line for each that is wrong."""
+    from app.settings import SettingsError, load
+
+    try:
+        return load(config)
+    except SettingsError as error:
+        raise CommandError("the settings cannot be used\n  " + "\n  ".join(error.problems), MISUSE) from None

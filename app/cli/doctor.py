@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import FAILED, MISUSE, OK, CommandError, typed
+from app.cli import FAILED, MISUSE, OK, CommandError, load_settings, typed
 from app.domain.errors import Invalid
 from app.domain.findings import Finding, Level, worst
 
@@ -35,12 +35,8 @@ def main(arguments: Sequence[str]) -> int:
 @app.command(help=__doc__)
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False) -> int:
     from app import logging
-    from app.settings import SettingsError, load
 
-    try:
-        settings = load()
-    except SettingsError as error:
-        raise CommandError("the settings cannot be used\n  " + "\n  ".join(error.problems), MISUSE) from None
+    settings = load_settings()
     # What the adapters log is found below, in better words.
     logging.configure("critical", "console", secrets=settings.secrets, stream=sys.stderr)
     try:

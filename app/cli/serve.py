@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.cli import MISUSE, OK, CommandError, signals
+from app.cli import MISUSE, OK, CommandError, load_settings, signals
 
 if TYPE_CHECKING:
     from app.cli.http_server import Server
@@ -42,12 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look for them in every installed package
     _import_structlog()
     from app import logging
-    from app.settings import SettingsError, load
 
-    try:
-        settings = load(arguments.config)
-    except SettingsError as error:
-        raise CommandError("the settings cannot be used\n  " + "\n  ".join(error.problems), MISUSE) from None
+    settings = load_settings(arguments.config)
     logging.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
 
     _share_one_arena()

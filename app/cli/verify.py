@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli import FAILED, MISUSE, OK, CommandError
+from app.cli import FAILED, MISUSE, OK, CommandError, load_settings
 
 if TYPE_CHECKING:
     from app.cli.verification.comparison import Bounds, Event
@@ -57,12 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from app.cli.verification.streams import words
     from app.logging import redact
-    from app.settings import SettingsError, load
 
-    try:
-        settings = load()
-    except SettingsError as error:
-        raise CommandError("the settings cannot be used\n  " + "\n  ".join(error.problems), MISUSE) from None
+    settings = load_settings()
     try:
         report = asyncio.run(_verify(settings, arguments))
     except PyMongoError as error:

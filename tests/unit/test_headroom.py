@@ -1,7 +1,5 @@
 """History about to be lost is said in time, of watchers that run and of those that stand still; never without need."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 import pytest_asyncio
 
@@ -21,14 +19,11 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 
 @pytest_asyncio.fixture
-async def registry(fakes: Fakes) -> AsyncIterator[Registry]:
-    registry = fakes.registry()
-    registry.start()
-    await until(lambda: registry.ready() is None)
+async def registry(registry: Registry) -> Registry:
+    """The one of all, with a watcher that runs."""
     await registry.add(watcher("orders"))
     await until_state(registry, "orders", State.RUNNING)
-    yield registry
-    await registry.close()
+    return registry
 
 
 async def warnings(registry: Registry) -> tuple[str, ...]:

@@ -1,12 +1,10 @@
 """Watchers added, changed, followed and restored, over servers in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from app.domain.errors import (
     Conflict,
@@ -27,20 +25,6 @@ from tests.fakes import BEGIN, mark_token
 from tests.unit.world import Fakes, until, until_state, watcher
 
 ORDERS = watcher("orders")
-
-
-@pytest.fixture
-def fakes() -> Fakes:
-    return Fakes()
-
-
-@pytest_asyncio.fixture
-async def registry(fakes: Fakes) -> AsyncIterator[Registry]:
-    registry = fakes.registry()
-    registry.start()
-    await until(lambda: registry.ready() is None)
-    yield registry
-    await registry.close()
 
 
 async def running(registry: Registry, one: Watcher = ORDERS, **options: Any) -> None:

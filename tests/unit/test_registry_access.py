@@ -1,9 +1,8 @@
 """What the registry refuses on somebody's order, and what it tells a call's record: namespaces, revisions, audit."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 
 import pytest
-import pytest_asyncio
 
 from app import audit
 from app.domain.errors import Conflict, Invalid, Outdated
@@ -12,21 +11,7 @@ from app.domain.namespaces import Namespaces
 from app.domain.watcher import Start, StoredWatcher, Watcher
 from app.registry import Registry
 from tests.fakes import FakeSource
-from tests.unit.world import Fakes, until, until_state, watcher
-
-
-@pytest.fixture
-def fakes() -> Fakes:
-    return Fakes()
-
-
-@pytest_asyncio.fixture
-async def registry(fakes: Fakes) -> AsyncIterator[Registry]:
-    registry = fakes.registry()
-    registry.start()
-    await until(lambda: registry.ready() is None)
-    yield registry
-    await registry.close()
+from tests.unit.world import Fakes, until_state, watcher
 
 
 def opened(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> list[str]:

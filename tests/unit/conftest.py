@@ -1,0 +1,25 @@
+"""A deployment of fakes and one instance of the service on it, ready; a module may define its own of these names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from app.registry import Registry
+from tests.unit.world import Fakes, until
+
+
+@pytest.fixture
+def fakes() -> Fakes:
+    return Fakes()
+
+
+@pytest_asyncio.fixture
+async def registry(fakes: Fakes) -> AsyncIterator[Registry]:
+    registry = fakes.registry()
+    registry.start()
+    await until(lambda: registry.ready() is None)
+    yield registry
+    await registry.close()
