@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from app.checkup import examine
+from app.domain.findings import Finding, Level
 from app.embedded import MongoServer
+from app.settings import load
 from tests.conftest import MakeMongo
 from tests.live import Live, until
 
@@ -41,6 +45,12 @@ async def failed(live: Live) -> str:
     return str((await live.reaches("FAILED"))["status"]["reason"])
 
 
+async def examined(live: Live) -> dict[str, Finding]:
+    """What the doctor finds of the watcher, by check."""
+    settings = load(None, environ=live.environ, dotenv=Path(os.devnull))
+    return {each.check: each async for each in examine(settings) if each.about == "orders"}
+
+
 def keys(live: Live) -> list[str]:
     return [str(document["_id"]) for document in live.orders.find().sort("_id", 1)]
 
@@ -56,6 +66,10 @@ async def test_a_deployment_that_comes_to_anothers_stream_is_failed_and_the_othe
     reason = await failed(there)
     assert BETWEEN in reason or AHEAD in reason
     assert here.stream in reason
+    found = await examined(there)
+    assert found["origin"].level is not Level.OK
+    assert here.stream in found["origin"].found
+    assert (await examined(here))["origin"].level is Level.OK
     here.insert(4, 5)
     await here.seen("1", "2", "3", "4", "5")
     await here.reaches("RUNNING")
