@@ -22,7 +22,7 @@ from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo.errors import ConnectionFailure, NetworkTimeout, OperationFailure, PyMongoError
 
-from app.adapters import mongo_errors, mongo_large, mongo_pipeline
+from app.adapters import mongo_errors, mongo_history, mongo_large, mongo_pipeline
 from app.adapters.mongo_trial import RAW, Pin, Reach, StreamTrial, pinned
 from app.domain.errors import SourceRefused, SourceUnavailable
 from app.domain.tokens import cluster_time
@@ -79,6 +79,14 @@ class MongoChangeSource:
 
     async def locate(self, start: Start) -> str:
         return await self._trial.locate(start)
+
+    async def has_event(self, token: str) -> bool | None:
+        try:
+            return await mongo_history.has_event(
+                self._reach, self._source, token, wire_version=self._trial.wire_version
+            )
+        except PyMongoError as error:
+            raise await self._trial.explained(error, mongo_history.start_of(token)) from error
 
     async def open(self, after: str) -> None:
         cluster_time(after)  # refuses what is not a token

@@ -245,3 +245,18 @@ async def test_two_sources_of_one_collection_see_the_same(world: World, source: 
     one, two = await read_until(source, 2), await read_until(other, 2)
     assert [t for batch in one for t in tokens(batch)] == [t for batch in two for t in tokens(batch)]
     await other.close()
+
+
+async def test_an_event_is_found_in_the_history_and_what_never_happened_is_not(
+    world: World, source: ChangeSource
+) -> None:
+    await source.open(await source.locate(Start("latest")))
+    world.write(1, 2, 3)
+    first, second, third = [token for batch in await read_until(source, 3) for token in tokens(batch)]
+    assert [await source.has_event(token) for token in (first, second, third)] == [True, True, True]
+    between = second[:-6] + f"{int(second[-6:], 16) ^ 0x100:06X}"
+    assert await source.has_event(between) is False
+    later = f"{third[:2]}{cluster_time(third).seconds + 3600:08X}{third[10:]}"
+    assert await source.has_event(later) is None
+    world.write(4)
+    assert all_keys(await read_until(source, 1)) == [4], "looking has moved what is open"
