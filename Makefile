@@ -143,20 +143,22 @@ screenshots: $(STAMP) ## Take the pictures of the page in docs/images anew
 	@mkdir -p docs/images
 	@PAGE_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser $(ARGS)
 
-FAULTS := CHANGEWIRE_TEST_MONGOD_NEWER=$(NEWER_MONGOD) $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED))
+# NEWER=1 takes the mongod that splits large events for the one of all other tests.
+MONGOD := $(if $(NEWER),$(NEWER_MONGOD))
+FAULTS := $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(NEWER),--mongod $(NEWER_MONGOD))
 
-faults: $(STAMP) ## Break all that it leans on, under load, then verify: five minutes (SEED=n replays; ARGS="--all", "--only zombie")
+faults: $(STAMP) $(MONGOD) ## Break all that it leans on, under load, then verify: five minutes (SEED=n replays; NEWER=1; ARGS="--all", "--only zombie")
 	@$(FAULTS) $(ARGS)
 
-faults-full: $(STAMP) ## The same with 200 faults over 300,000 changes: about forty minutes (SEED=n, ARGS="--json run.json")
+faults-full: $(STAMP) $(MONGOD) ## The same with 200 faults over 300,000 changes: about forty minutes (SEED=n, ARGS="--json run.json")
 	@$(FAULTS) --full $(ARGS)
 
-soak: $(STAMP) ## The same for as long as asked: MINUTES=600
+soak: $(STAMP) $(MONGOD) ## The same for as long as asked: MINUTES=600
 	@test -n "$(MINUTES)" || { echo 'How long? make soak MINUTES=600' >&2; exit 2; }
 	@$(FAULTS) --minutes $(MINUTES) $(ARGS)
 
-mutants: $(STAMP) ## Break the protocol on purpose in five places, and look whether the faults show it
-	@$(BIN)/python -m tests.faults.mutants $(ARGS)
+mutants: $(STAMP) $(MONGOD) ## Break the protocol on purpose in five places, and look whether the faults show it
+	@$(BIN)/python -m tests.faults.mutants $(if $(NEWER),--mongod $(NEWER_MONGOD)) $(ARGS)
 
 check: $(STAMP) ## Lint, format, types, import law; of native/ too where cargo is there
 	$(BIN)/ruff check .
