@@ -80,7 +80,7 @@ $(STAMP): uv.lock pyproject.toml tools/install $(NATIVE_SOURCES) $(UV)
 	@touch $(DEMO) $@
 
 demo: $(DEMO) ## A real mongod and nats-server, the service, a watcher and a writer; Ctrl-C stops all of it
-	@if [ -n "$$(find $(NATIVE_SOURCES) -newer $(NATIVE) 2>/dev/null)" ]; then rm -f $(NATIVE); fi
+	@if [ ! -e $(STAMP) ] || [ -n "$$(find $(NATIVE_SOURCES) -newer $(STAMP))" ]; then rm -f $(NATIVE); fi
 	@$(BIN)/python -m app demo $(ARGS)
 
 # The tests of the page drive Debian's Chromium. Without one they are skipped, and say so.
