@@ -217,30 +217,27 @@ class MongoChangeSource:
         if not batch.events:
             return batch
         (event,) = batch.events
-        whole = await self._whole(start, event) if self._splits else None
+        whole = await self._whole(event) if self._splits else None
         if whole is not None:
             return replace(batch, events=[whole], size=len(whole))
         lacks = mongo_large.left_out(event, self._source, names)
         log.warning("event_reduced", namespace=self._namespace, token=batch.position, without=lacks)
         return replace(batch, reduced=lacks)
 
-    async def _whole(self, start: Mapping[str, Any], reduced: bytes) -> bytes | None:
-        """Read the event after `start` in fragments; None where server or event does not let itself split."""
-        fragments: list[Mapping[str, Any]] = []
+    async def _whole(self, reduced: bytes) -> bytes | None:
+        """Read an event in fragments; None where the server does not split, or the event does not come.
+
+        From its time on: 6.0 refuses to split after a position whose own event is a large one.
+        """
+        fragments = mongo_large.Fragments(reduced)
         try:
-            reply, part = await self._run(self._command(start, mongo_large.SPLIT, size=1)), "firstBatch"
+            reply, part = await self._run(self._command(fragments.start, mongo_large.SPLIT, size=1)), "firstBatch"
             while True:
                 self._cursor = reply["cursor"]["id"]
-                for fragment in reply["cursor"][part]:
-                    fragments.append(fragment)
-                    left = mongo_large.fragments_left(fragment, len(fragments))
-                    if left is None:
-                        return None
-                    if not left:
-                        return mongo_large.put_together(fragments, reduced)
-                if not self._cursor or not (fragments or reply["cursor"][part]):
-                    return None
-                reply, part = await self._run(self._get_more(1)), "nextBatch"
+                came = reply["cursor"][part]
+                if fragments.take(came) or not came or not self._cursor:
+                    return fragments.whole
+                reply, part = await self._run(self._get_more(self._batch_size)), "nextBatch"
         except OperationFailure as error:
             if mongo_errors.passing(error):
                 raise

@@ -57,8 +57,15 @@ class MongoWorld:
             self._collection.insert_one({"_id": key})
 
 
-class SplittingWorld(MongoWorld):
-    """A server that splits large events, on which every event is taken for one."""
+class LargeWorld(MongoWorld):
+    """Every event is taken for one that is too large to be sent, by a server that splits such."""
+
+    def source(self) -> ChangeSource:
+        return AlwaysLarge(self._watcher, self.deployment._reach, batch_size=BATCH)
+
+
+class SplittingWorld(LargeWorld):
+    """The same where the server does not split."""
 
     def source(self) -> ChangeSource:
         reach = replace(self.deployment._reach, client=Splitting(self.deployment._reach.client))  # type: ignore[arg-type]
@@ -89,13 +96,29 @@ class AlwaysLarge(MongoChangeSource):
         return await super()._run(command)
 
 
-@pytest_asyncio.fixture(params=["fake", "mongo", "splitting"])
-async def world(request: pytest.FixtureRequest, mongo_uri: str, database: str) -> AsyncIterator[World]:
+WORLDS: dict[str, tuple[type[MongoWorld], str]] = {
+    "mongo": (MongoWorld, "mongo_uri"),
+    "splitting": (SplittingWorld, "mongo_uri"),
+    "newer mongo": (MongoWorld, "newer_mongo_uri"),
+    "newer mongo, large": (LargeWorld, "newer_mongo_uri"),
+}
+"""Each with the server that it is on."""
+
+
+@pytest.fixture(params=["fake", *WORLDS])
+def made(request: pytest.FixtureRequest, database: str) -> FakeWorld | MongoWorld:
     if request.param == "fake":
-        yield FakeWorld()
+        return FakeWorld()
+    kind, server = WORLDS[request.param]
+    return kind(request.getfixturevalue(server), database)
+
+
+@pytest_asyncio.fixture
+async def world(made: FakeWorld | MongoWorld, database: str) -> AsyncIterator[World]:
+    yield made
+    if isinstance(made, FakeWorld):
         return
-    real = (MongoWorld if request.param == "mongo" else SplittingWorld)(mongo_uri, database)
-    yield real
+    real = made
     real.deployment.close()
     real.client.drop_database(database)
     real.client.close()
@@ -169,10 +192,15 @@ async def test_resuming_after_any_event_or_position_neither_loses_nor_doubles(
             resumptions.append((token, seen.copy()))
         resumptions.append((batch.position, seen.copy()))
     assert seen == written
-    for position, before in resumptions:
-        await source.open(position)
-        rest = all_keys(await read_until(source, len(written) - len(before)))
+
+    async def resumed(position: str, before: list[int]) -> None:
+        again = world.source()
+        await again.open(position)
+        rest = all_keys(await read_until(again, len(written) - len(before)))
+        await again.close()
         assert before + rest == written
+
+    await asyncio.gather(*(resumed(position, before) for position, before in resumptions))
 
 
 async def test_a_batch_is_bounded_sized_and_covered_by_its_position(world: World, source: ChangeSource) -> None:
