@@ -160,9 +160,7 @@ class _Patient:
             progress.operation_time = await source.prepare(may_create=False)
             await Proof(source, progress).of(claim)
         except ScopeMismatch as error:
-            return Finding(
-                watcher.name, "origin", Level.PROBLEM, str(error), "as it says; see changewire verify"
-            )
+            return Finding(watcher.name, "origin", Level.PROBLEM, str(error), "as it says; see changewire verify")
         except SourceUnavailable as error:
             return Finding(watcher.name, "origin", Level.WARNING, str(error), "look again in ten seconds")
         except ChangewireError:
