@@ -10,6 +10,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from app.api.limits import MAX_BODY
+from app.api.problems import MAX_ERRORS
+from app.api.schemas import MAX_ITEMS
 from app.cli.http_protocol import MAX_HEAD
 from app.embedded import MongoServer, NatsServer
 from tests.live import Live, until
@@ -198,6 +201,17 @@ async def test_what_follows_a_body_in_chunks_does_not_fill_the_memory_either(ser
     answer = await _raw(service, begin % WRITE.encode() + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 20)
     assert answer.startswith(b"HTTP/1.1 413 ")
     await service.call("GET", "/livez", 200)
+
+
+@pytest.mark.parametrize("item", [b"[]", b"1", b'"x"', b'{"a":{}}'])
+async def test_a_body_of_wrong_items_is_refused_shortly_and_the_service_goes_on(service: Live, item: bytes) -> None:
+    items = b",".join([item] * ((MAX_BODY - 200) // (len(item) + 1)))
+    body = b'{"name":"w","source":{"database":"d","collection":"c","pipeline":[%b]}}' % items
+    headers = {"Content-Type": "application/json"}
+    answer = await service.call("POST", "/watchers", 413, content=body, headers=headers)
+    assert len(answer.content) < 1000
+    few = await service.call("POST", "/watchers", 422, json=service.definition(source={"pipeline": [1] * MAX_ITEMS}))
+    assert (len(few.json()["errors"]), len(few.content) < 20_000) == (MAX_ERRORS, True)
 
 
 async def _raw(live: Live, *parts: bytes) -> bytes:
