@@ -8,6 +8,7 @@ import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+_HOST = re.compile(r"((\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 _MONGO = re.compile(r"mongodb(?:\+srv)?://(.*)", re.DOTALL)
 _ENCODE = (
     "in a user name or password each of : / ? # [ ] @ % has to be percent-encoded, for example @ as %40, / as %2F and "
@@ -40,6 +41,20 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def parse_hosts(text: str) -> tuple[str, ...]:
+    """Split a list of `host`, `host:port`, `*.domain` and `*`, in lower case.
+
+    Raises ValueError with a sentence that says what is wrong.
+    """
+    hosts = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for host in hosts:
+        if host != "*" and not _HOST.fullmatch(host):
+            raise ValueError(
+                f"has {host!r}, which is not a host such as example.com, example.com:8080 or *.example.com"
+            )
+    return hosts
 
 
 def mongo_uri_problem(uri: str) -> str | None:

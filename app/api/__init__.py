@@ -102,8 +102,8 @@ def _close_reads(document: dict[str, Any]) -> None:
         read = methods.get("get")
         if read is not None and not is_open(path):
             read["security"] = [{}, {"HTTPBearer": []}]
-            unauthorized = {str(status): said for status, said in problems.documented(401).items()}
-            read["responses"] = dict(sorted((unauthorized | read["responses"]).items()))
+            refused = {str(status): said for status, said in problems.documented(401, 403).items()}
+            read["responses"] = dict(sorted((refused | read["responses"]).items()))
 
 
 def _operation_id(route: APIRoute) -> str:

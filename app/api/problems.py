@@ -93,8 +93,8 @@ SCHEMAS: dict[str, Any] = {
 _DESCRIPTIONS = {
     400: "The body is not JSON.",
     401: "There are tokens, and the request carries none of them.",
-    403: "The token may only read; or there is none, and the request does not come from this machine's own pages and "
-    "tools.",
+    403: "The token may only read; or there is none, and the request may come from another site's page (`Host`, "
+    "`Origin`), or, where it asks for a change, from another machine.",
     404: "There is no such watcher.",
     409: "It contradicts what is there; `detail` says what to do.",
     412: "`If-Match` names another revision than the watcher's; read it again.",
