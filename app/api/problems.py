@@ -283,7 +283,7 @@ def _methods(request: Request) -> list[str]:
 def unexpected(scope: Scope, error: BaseException) -> Problem:
     """500 for what nobody expected; the log has the traceback under the same id."""
     instance = uuid.uuid4().hex[:12]
-    log.error("request_failed", id=instance, method=scope["method"], path=scope["path"], exc_info=error)
+    log.error("request_failed", id=instance, method=scope["method"], path=scope["path"][:300], exc_info=error)
     detail = f"something went wrong inside Changewire; its log tells more under the id {instance}"
     if isinstance(error, ChangewireError):  # their texts are made for people
         detail = f"{error} (the log tells more under the id {instance})"

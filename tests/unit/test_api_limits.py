@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.limits import MAX_BODY, MAX_PARAMETERS, MAX_VALUES, most_values
-from app.api.problems import MAX_ERRORS
+from app.api.problems import MAX_DETAIL, MAX_ERRORS, MAX_FIELD, MAX_PROBLEM, Problem
 from app.api.schemas import MAX_ITEMS, MAX_PIPELINE, MAX_TEXT
 from app.api.watchers import PIECE_BYTES
+from app.domain.errors import FieldProblem
 from app.domain.lifecycle import State
 from app.domain.watcher import from_document
 from tests.unit.test_api import JSON, ORDERS, StandIn, application, client_of, problem
@@ -166,6 +167,18 @@ def test_never_fewer_values_are_counted_than_there_are(value: Any, most: int, as
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.api.limits.MAX_VALUES", most)
         assert (most_values(text) > most) or count(value) <= most
+
+
+any_text = st.text(st.characters() | st.sampled_from("\ud800\udfff\x00\x1b\u202e"), max_size=60)
+
+
+@given(any_text, any_text, any_text, st.integers(1, 3000))
+def test_a_problem_can_be_written_whatever_text_is_in_it(detail: str, field: str, wrong: str, times: int) -> None:
+    found = Problem(422, "Invalid", detail * times, errors=[FieldProblem(field * times, wrong * times)] * 60)
+    said = json.loads(bytes(found.response().body))
+    assert len(said["detail"]) <= MAX_DETAIL
+    assert len(said["errors"]) == MAX_ERRORS
+    assert all(len(each["field"]) <= MAX_FIELD and len(each["problem"]) <= MAX_PROBLEM for each in said["errors"])
 
 
 async def test_a_query_of_many_parameters_is_refused(client: httpx.AsyncClient) -> None:
