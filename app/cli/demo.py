@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli import FAILED, OK, CommandError, signals
+from app.cli import FAILED, OK, CommandError, say, signals
 
 if TYPE_CHECKING:
     from app.embedded import Server
@@ -126,7 +126,7 @@ class Demo:
 
     def show(self, text: str) -> None:
         try:
-            print(text, flush=True)
+            say(text)
         except OSError as error:
             if error.errno != errno.EIO:  # which is that the terminal was closed: SIGHUP says so at any moment
                 raise

@@ -113,6 +113,16 @@ async def test_a_good_set_up_is_ok_and_the_table_says_so(
     assert all(each["found"] in table for each in doctor.rows.values() if each["check"] != "oplog window")
 
 
+async def test_names_that_would_give_the_terminal_orders_are_shown_escaped(
+    doctor: Doctor, mongo_uri: str, nats_url: str, unique: str
+) -> None:
+    await register(mongo_uri, unique, source={"collection": "orders\x1b[2J\u202e\x9b31m"})
+    for arguments in ((), ("--json",)):
+        _, said = await doctor.run(*arguments, MONGO_URI=mongo_uri, NATS_URL=nats_url)
+        assert "orders\\u001b[2J\\u202e\\u009b31m" in said.replace("\n", "").replace("\\\\", "\\")
+        assert not {"\x1b", "\x9b", "\u202e"} & set(said)
+
+
 @pytest.fixture
 async def nats(nats_url: str) -> Any:
     import nats as vendor
