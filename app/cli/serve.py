@@ -1,10 +1,13 @@
 """Run the service until it gets SIGTERM or SIGINT (Ctrl-C), then finish what is in flight and end.
 
+SIGHUP (the terminal is closed) and SIGQUIT do the same; with nohup it goes on.
+
 Settings come from the environment, a .env file, and the predecessor's configuration file (CONFIG_FILE, default
 connector.yaml, read where it exists); the former win. docs/settings.md lists all of them.
 
 Exit codes: 0 after a complete stop, 1 where the service could not start or CHANGEWIRE_DRAIN_SECONDS were not enough,
-2 for settings that cannot be used, 130 where Ctrl-C came before the service was up, or a second time (143: SIGTERM).
+2 for settings that cannot be used, 130 where Ctrl-C came before the service was up, or a second time (143: SIGTERM,
+129: SIGHUP, 131: SIGQUIT).
 """
 
 import argparse
