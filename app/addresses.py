@@ -6,7 +6,7 @@ Not its business: whether anybody answers there.
 
 import re
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 _HOST = re.compile(r"((\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 _MONGO = re.compile(r"mongodb(?:\+srv)?://(.*)", re.DOTALL)
@@ -76,6 +76,15 @@ def mongo_uri_problem(uri: str) -> str | None:
         return "is not mongodb:// or mongodb+srv:// and a host"
     if not _plain(hosts):
         return "has a part that is not host or host:port, or more than one part that is not separated by a comma"
+    return None
+
+
+def mongo_certificate(uri: str) -> str | None:
+    """The file that a MongoDB connection string names as the client's certificate; None where it names none."""
+    for option in uri.partition("?")[2].split("&"):
+        name, _, value = option.partition("=")
+        if name.lower() == "tlscertificatekeyfile" and value:
+            return unquote(value)
     return None
 
 
