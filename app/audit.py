@@ -70,5 +70,5 @@ def _short(side: dict[str, Any] | None) -> dict[str, Any] | None:
 def _value(value: Any) -> Any:
     if isinstance(value, bool | int | float | None):
         return value
-    text = plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return plain(text) if len(text) <= LONGEST else f"{plain(text[:LONGEST])}… ({len(text)} characters)"

@@ -7,21 +7,27 @@ import json
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.api import answers
+from app.api.answers import SHOWN_BYTES
 from app.api.limits import MAX_BODY, MAX_PARAMETERS, MAX_VALUES, most_values
 from app.api.problems import MAX_DETAIL, MAX_ERRORS, MAX_FIELD, MAX_PROBLEM, Problem
 from app.api.schemas import MAX_ITEMS, MAX_PIPELINE, MAX_TEXT
 from app.api.watchers import PIECE_BYTES
 from app.domain.errors import FieldProblem
+from app.domain.letters import DeadLetter
 from app.domain.lifecycle import State
 from app.domain.watcher import from_document
-from tests.unit.test_api import JSON, ORDERS, StandIn, application, client_of, problem
+from app.letter_desk import LetterDesk
+from tests.unit.test_api import JSON, ORDERS, TOKEN, StandIn, application, client_of, problem
 
 SHORT = 64 * 1024
 """Bytes of an answer that names 50 fields."""
@@ -211,6 +217,26 @@ async def test_others_have_their_turn_while_many_large_watchers_are_listed(
     assert [each["name"] for each in answer.json()] == sorted(registry.views)
     assert turns >= 30, "the list was written in one go"
     assert answer.json()[0] == (await client.get("/watchers/w00")).json()
+
+
+@pytest.mark.parametrize(("size", "shown"), [(SHOWN_BYTES, True), (SHOWN_BYTES + 1, False)])
+async def test_a_dead_letter_is_encoded_only_where_it_is_shown_and_never_parsed(size: int, shown: bool) -> None:
+    letter = DeadLetter(1, TOKEN, "insert", "oversize", "too large", 0.0, size, 0, raw=bytes(size))
+    encoded: list[int] = []
+
+    def encode(raw: bytes, _suffix: str) -> Any:
+        encoded.append(len(raw))
+        return SimpleNamespace(body=b'{"n":1.10}')
+
+    async def found(_: Any) -> Any:
+        return SimpleNamespace(stored=SimpleNamespace(watcher=None), get=found) if _ != 1 else letter
+
+    world: Any = SimpleNamespace(
+        nats=SimpleNamespace(letters=lambda _: SimpleNamespace(get=found)), codec=SimpleNamespace(encode=encode)
+    )
+    answer = orjson.dumps(answers.whole_letter(*await LetterDesk(world, found).get("orders", 1, SHOWN_BYTES)))
+    assert encoded == [size] * shown
+    assert (b'"event":{"n":1.10}' in answer) == shown
 
 
 async def test_the_document_is_made_once_and_in_a_thread(registry: StandIn) -> None:
