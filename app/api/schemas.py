@@ -168,7 +168,7 @@ class SourceShape(Shape):
     """The collection. It need not exist yet."""
     pipeline: Annotated[list[Stage], AfterValidator(_storable)] = []
     """Aggregation stages behind `$changeStream`, for example `[{"$match": {"operationType": "insert"}}]`. They must not
-    change the event's `_id`."""
+    change the event's `_id`, and have 256 KiB at most as JSON."""
     full_document: Literal["default", "updateLookup", "whenAvailable", "required"] | None = "updateLookup"
     """What an update carries of the document, as in MongoDB's `fullDocument`."""
     full_document_before_change: Literal["off", "whenAvailable", "required"] | None = "whenAvailable"
