@@ -149,7 +149,7 @@ def log() -> Iterator[Callable[[str], io.StringIO]]:
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_a_log_line_gives_no_orders_whoever_writes_it(log: Callable[[str], io.StringIO], form: str) -> None:
+def test_a_log_line_gives_no_orders_whatever_writes_it(log: Callable[[str], io.StringIO], form: str) -> None:
     out = log(form)
     structlog.get_logger("ours").info(EVIL, name=EVIL, listed=[EVIL], inner={EVIL: EVIL}, error=ValueError(EVIL))
     logging.getLogger("uvicorn.error").warning("from %s", EVIL)
