@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from app.cli import FAILED, MISUSE, CommandError, signals
+from app.cli import FAILED, MISUSE, CommandError, say, signals
 
 COMMANDS = {
     "serve": "run the service",
@@ -27,15 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         signals.guard()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] in (["-h"], ["--help"], ["help"]):
-        print(_usage())
+        say(_usage())
         return 0
     if arguments[:1] in (["-V"], ["--version"]):
         from app import __version__
 
-        print(f"changewire {__version__}")
+        say(f"changewire {__version__}")
         return 0
     if not arguments:
-        print(_usage(), file=sys.stderr)
+        say(_usage(), error=True)
         return MISUSE
     name, *rest = arguments
     if name.startswith("-"):
@@ -83,7 +83,7 @@ def _usage() -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"changewire: {message}", file=sys.stderr)
+    say(f"changewire: {message}", error=True)
     return code
 
 

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app import callers, key_files, native
-from app.addresses import is_loopback, mongo_uri_problem, nats_url_problem, split_address
+from app.addresses import is_loopback, mongo_uri_problem, nats_url_problem, parse_hosts, split_address
 from app.domain.namespaces import Namespaces
 from app.domain.watcher import Source, Watcher, problems
 
@@ -93,6 +93,11 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(default=False, examples=["true"])
     """Whether anybody may change watchers where there is no token, whatever address is served. Default: false; meant
     for networks that keep others out by themselves."""
+
+    allowed_hosts: str | None = Field(default=None, examples=["changewire.example.com,*.corp.example.com"])
+    """Under which names the service may be asked without a token, besides those that no other site can have: hosts,
+    each with or without a port, `*.` before a domain for all below it, `*` for any name. On a loopback address they may
+    read, as a proxy on the same machine lets them; changes need a token there. Default: none."""
 
     namespaces: str | None = Field(default=None, examples=["shop.*,crm.contacts"])
     """Which collections may be watched, as `database.collection`, separated by commas; `*` stands for any characters,
@@ -215,6 +220,11 @@ class Settings(BaseSettings):
         return (*own, *(() if more is None else callers.parse(more.get_secret_value())))
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names in `allowed_hosts`."""
+        return () if self.allowed_hosts is None else parse_hosts(self.allowed_hosts)
+
+    @property
     def allowed(self) -> Namespaces | None:
         """The collections that may be watched; None: all."""
         return None if self.namespaces is None else Namespaces.parse(self.namespaces)
@@ -269,6 +279,13 @@ class Settings(BaseSettings):
     def _check_api_tokens(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             callers.parse(value.get_secret_value())
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_allowed_hosts(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_hosts(value)
         return value
 
     @field_validator("namespaces")

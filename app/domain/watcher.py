@@ -247,7 +247,8 @@ def _collection_problem(name: str) -> str | None:
 
 def to_document(watcher: Watcher) -> dict[str, Any]:
     """Return the watcher in the shape of the HTTP interface, without `paused` (that is desired state)."""
-    document = asdict(watcher)
+    # Without the pipeline, of which `asdict` would copy every value.
+    document = asdict(replace(watcher, source=replace(watcher.source, pipeline=())))
     document["source"]["pipeline"] = [dict(stage) for stage in watcher.source.pipeline]
     document["sink"]["operations"] = list(watcher.sink.operations)
     start = watcher.start

@@ -160,7 +160,7 @@ async def test_a_view_is_422_and_called_a_view(service: Live) -> None:
     assert "view" in await service.refused(422, "PUT", "/watchers/w", json=view)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b'{"name": "w",}', b"\xff\xfe", b'{"name": NaN}', b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"{", b'{"name": "w",}', b"\xff\xfe", b'{"name": NaN}', b"[" * 10_000])
 async def test_a_body_that_is_not_json_is_a_problem_that_says_so(service: Live, body: bytes) -> None:
     for method, path in (("POST", "/watchers"), ("PUT", "/watchers/w"), ("PUT", "/watchers/w/token")):
         answer = await service.call(method, path, content=body, headers={"Content-Type": "application/json"})

@@ -171,8 +171,8 @@ async def test_what_is_asked_for_cannot_pretend_to_be_another_line(registry: Sta
         with capture_logs() as logs:
             await client.put("/watchers/a%0Afake/pause")
             await client.put("/fake%0D%0A")
-    assert [one["path"] for one in audits(logs)] == [r"'/watchers/a\nfake/pause'", r"'/fake\r\n'"]
-    assert audits(logs)[0]["watcher"] == r"'a\nfake'"
+    assert [one["path"] for one in audits(logs)] == [r"/watchers/a\u000afake/pause", r"/fake\u000d\u000a"]
+    assert audits(logs)[0]["watcher"] == r"a\u000afake"
 
 
 async def test_a_change_that_ends_in_an_error_of_ours_leaves_a_line_too(registry: StandIn) -> None:
