@@ -26,7 +26,7 @@ from app.domain.lifecycle import Desired, State
 from app.domain.namespaces import Namespaces
 from app.domain.overlap import refuse_overlap
 from app.domain.status import Happening, Health, Lag, Status, TokenView, WatcherView
-from app.domain.watcher import CheckpointPlace, Start, StoredWatcher, Watcher, problems
+from app.domain.watcher import CheckpointPlace, Start, StoredWatcher, Watcher, outside, problems
 from app.file_watchers import FileWatchers
 from app.letter_desk import LetterDesk
 from app.monitor import Monitor
@@ -238,6 +238,8 @@ class Registry:
             await self._known(name)
             stored = self._supervisor[name].stored
             _refuse_file(stored)
+            if delete_checkpoint:
+                self._refuse_outside(stored, "be removed with its position; it can with checkpoint=keep")
             checkpoints = self._world.mongo.checkpoints(stored.watcher)
             await self._supervisor.stop(name, self._drain_seconds)
             try:
@@ -341,10 +343,7 @@ class Registry:
         task = self._supervisor[name]
         if task.state not in (State.PAUSED, State.FAILED):
             raise Conflict(f"{name} is {task.state}; pause it first with PUT /watchers/{name}/pause, then move it")
-        source = task.stored.watcher.source
-        refusal = None if self._allowed is None else self._allowed.problem(source.database, source.collection)
-        if refusal is not None:  # it was refused, and to find a position is to read
-            raise Conflict(f"{name} cannot be moved: {refusal.field} {refusal.problem}")
+        self._refuse_outside(task.stored, "be moved")  # it was refused, and to find a position is to read
         if task.state is State.PAUSED:
             await self._others_follow()
         view = await self._positions.move(task.stored.watcher, start)
@@ -374,6 +373,11 @@ class Registry:
             if expected is not None:
                 self._refuse_outdated(name, expected)
             yield
+
+    def _refuse_outside(self, stored: StoredWatcher, what: str) -> None:
+        found = [f"{each.field} {each.problem}" for each in outside(stored.watcher, self._allowed)]
+        if found:
+            raise Conflict(f"{stored.name} cannot {what}: {'; '.join(found)}")
 
     def _refuse_outdated(self, name: str, expected: Revisions) -> None:
         task = self._supervisor.get(name)

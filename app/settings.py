@@ -97,7 +97,8 @@ class Settings(BaseSettings):
     namespaces: str | None = Field(default=None, examples=["shop.*,crm.contacts"])
     """Which collections may be watched, as `database.collection`, separated by commas; `*` stands for any characters,
     so that `shop.*` is all of a database. Watchers of others are refused, also those in the file and those stored
-    already. Says nothing about where positions are kept. Default: none, all that the MongoDB account may read."""
+    already. Positions are kept among these too, or in the database `resume-tokens`. Default: none, all that the MongoDB
+    account may read."""
 
     state_db: str = Field(default="changewire", examples=["changewire"])
     """The MongoDB database that holds the registry of watchers. Instances with the same one share their watchers.

@@ -26,6 +26,8 @@ OPERATIONS = (
 )  # fmt: skip
 OnHistoryLost = Literal["fail", "latest", "earliest"]
 SYSTEM_DATABASES = ("admin", "config", "local")
+TOKENS_DATABASE = "resume-tokens"
+"""Where mongodb-nats-connector keeps its tokens, and Changewire its positions, unless another database is named."""
 MAX_NAME = 128
 
 
@@ -64,7 +66,7 @@ class Sink:
 class CheckpointPlace:
     """The collection a watcher's position is kept in."""
 
-    database: str = "resume-tokens"
+    database: str = TOKENS_DATABASE
     collection: str = ""
     capped: bool = False
     size_in_bytes: int = 0
@@ -169,7 +171,8 @@ class StoredWatcher:
 def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | None = None) -> list[FieldProblem]:
     """List what is wrong with a watcher as far as it can be told without a server; empty where nothing is.
 
-    `allowed` are the collections that may be watched; None: all."""
+    `allowed` are the collections that may be used; None: all. Positions may be kept in TOKENS_DATABASE as well, which
+    is for nothing else."""
     found: list[FieldProblem] = []
 
     def wrong(where: str, problem: str | None) -> None:
@@ -184,9 +187,7 @@ def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | Non
             wrong(where, f"is {database}, where Changewire keeps its own state")
     wrong("source.collection", _collection_problem(source.collection))
     wrong("checkpoint.collection", _collection_problem(checkpoint.collection))
-    refusal = None if allowed is None else allowed.problem(source.database, source.collection)
-    if refusal is not None:
-        found.append(refusal)
+    found += outside(watcher, allowed)
     if source.namespace == checkpoint.namespace:
         wrong("checkpoint.collection", "is the watched collection itself; each checkpoint would be a change")
     wrong(
@@ -207,6 +208,17 @@ def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | Non
         wrong("checkpoint.size_in_bytes", "must be more than 0 for a capped collection, for example 4096")
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
         wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
+    return found
+
+
+def outside(watcher: Watcher, allowed: Namespaces | None) -> list[FieldProblem]:
+    """List what of a watcher leads to a collection that is not among those `allowed`; see `problems`."""
+    if allowed is None:
+        return []
+    source, place = watcher.source, watcher.checkpoint
+    found = allowed.problems(source.database, source.collection, "source")
+    if place.database != TOKENS_DATABASE:
+        found += allowed.problems(place.database, place.collection, "checkpoint")
     return found
 
 
