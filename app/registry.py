@@ -255,8 +255,9 @@ class Registry:
             audit.changed(name, stored, None)
             await self._supervisor.dismiss(name, self._drain_seconds)
             await self._roster.carried_out(revision)
-            if delete_checkpoint and await self._others_follow():
-                await checkpoints.delete()  # again: one of them may have stored its position meanwhile
+            if delete_checkpoint:
+                await self._others_follow()
+                await checkpoints.delete()  # again: one of them may have stored its position before it followed
             log.info("watcher_removed", watcher=name, checkpoint="deleted" if delete_checkpoint else "kept")
 
     async def pause(self, name: str, *, expected: Revisions | None = None) -> WatcherView:

@@ -1,8 +1,8 @@
 """Each watcher's position, kept in MongoDB.
 
 Writes are majority-written, conditional where two instances may meet, and bounded in time; each is one command, hence
-one thread hop. The document is the predecessor's (`value` is the token's `_data`), so that either program
-goes on from what the other left.
+one thread hop. One that has begun ends before its caller does, even where that is cancelled. The document is the
+predecessor's (`value` is the token's `_data`), so that either program goes on from what the other left.
 
 Not its business: which position to store when (the relay's), the registry (`mongo_registry.py`).
 """
@@ -23,6 +23,7 @@ from pymongo.write_concern import WriteConcern
 
 from app.adapters import mongo_errors
 from app.adapters.mongo_owned import FOREIGN, POSITION, position_of
+from app.adapters.mongo_writes import to_its_end
 from app.domain.errors import Conflict, FieldProblem, Invalid, ScopeMismatch, StoreUnavailable
 from app.domain.position import Checkpoint, OwnMessage
 from app.domain.tokens import cluster_time, parse_message_id
@@ -91,6 +92,7 @@ class MongoCheckpointStore:
             newest = await self._read()
         return None if newest is None else _as_checkpoint(newest)
 
+    @to_its_end
     async def create(self, checkpoint: Checkpoint) -> bool:
         with self._guarded("storing the first checkpoint"):
             if await self._read() is not None:
@@ -105,6 +107,7 @@ class MongoCheckpointStore:
                 return False
         return True
 
+    @to_its_end
     async def advance(self, checkpoint: Checkpoint) -> bool:
         fields = self._as_fields(checkpoint)
         with self._guarded("storing the checkpoint"):
@@ -127,6 +130,7 @@ class MongoCheckpointStore:
             before = await self._change_newest([{"$replaceWith": {"$cond": [behind, moved, "$$ROOT"]}}], fields)
         return before is None or _later(checkpoint, before)
 
+    @to_its_end
     async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
         kept = [{"sequence": one.sequence, "id": str(one.id)} for one in doubts]
         with self._guarded("storing a doubt about the checkpoint"):
@@ -144,6 +148,7 @@ class MongoCheckpointStore:
                 sort=[("_id", DESCENDING)],
             )
 
+    @to_its_end
     async def begin(self, checkpoint: Checkpoint) -> bool:
         fields = self._as_fields(checkpoint)
         with self._guarded("storing the checkpoint"):
@@ -158,6 +163,7 @@ class MongoCheckpointStore:
             before = await self._change_newest([{"$replaceWith": {"$cond": [earlier, moved, "$$ROOT"]}}], fields)
         return before is None or _earlier_epoch(checkpoint, before)
 
+    @to_its_end
     async def delete(self) -> None:
         with self._guarded("deleting the checkpoint"):
             try:
