@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app import callers, key_files, native
 from app.addresses import is_loopback, mongo_uri_problem, nats_url_problem, split_address
 from app.domain.namespaces import Namespaces
+from app.domain.text import is_text
 from app.domain.watcher import Source, Watcher, problems
 
 if TYPE_CHECKING:
@@ -338,7 +339,9 @@ def load(
     """
     raw = {**_read_dotenv(dotenv), **(os.environ if environ is None else environ)}
     given = {name: value for name, value in raw.items() if value and value.strip()}  # as in the predecessor
-    wrong: list[str] = []
+    wrong = [f"{name} is not UTF-8 text" for name in variables() if not is_text(given.get(name, ""))]
+    if wrong:
+        raise SettingsError(*wrong)
     values: dict[str, Any] = {}
     for name, field in Settings.model_fields.items():
         try:

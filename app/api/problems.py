@@ -1,8 +1,8 @@
 """Every error as `application/problem+json` (RFC 9457): what was wrong and what to do, never a secret or a traceback.
 
 `install` attaches the handlers; `Shelter` stands around the application and turns what nobody expected into a
-problem with an id that is also in the log; `BodyLimit` refuses bodies that are too large. Not its business: deciding
-that a request is wrong, which `schemas.py`, `auth.py` and the registry do.
+problem with an id that is also in the log; `BodyLimit` refuses bodies that are too large, or hold what is no text. Not
+its business: deciding that a request is wrong, which `schemas.py`, `auth.py` and the registry do.
 """
 
 import json
@@ -32,6 +32,7 @@ from app.domain.errors import (
     TransientError,
     Unavailable,
 )  # fmt: skip
+from app.domain.text import HALF, half_in
 from app.logging import redact
 
 MEDIA_TYPE = "application/problem+json"
@@ -313,7 +314,9 @@ class HeadAsGet:
 
 
 class BodyLimit:
-    """ASGI middleware that reads the body before the application does, and not more than MAX_BODY of it."""
+    """ASGI middleware that reads the body before the application does, and not more than MAX_BODY of it.
+
+    A JSON body with a string that is no text is refused here, whatever call it is for."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -339,6 +342,10 @@ class BodyLimit:
             # The connection stays: closed with the rest unread, it would be reset before the client has the answer.
             problem = Problem(413, "Content Too Large", detail)
             await problem.response()(scope, receive, send)
+            return
+        half = half_in(bytes(body)) if _is_json(Headers(scope=scope)) else None
+        if half is not None:
+            await invalid([FieldProblem(half, HALF)]).response()(scope, receive, send)
             return
         replay: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
         await self.app(scope, lambda: _next(replay, receive), send)

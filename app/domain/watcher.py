@@ -16,6 +16,7 @@ from app.domain.errors import FieldProblem
 from app.domain.letters import SUFFIX, letters_space
 from app.domain.lifecycle import Desired
 from app.domain.namespaces import Namespaces
+from app.domain.text import HALF, is_text
 from app.domain.tokens import is_token
 
 PUBLISHED = ("insert", "update", "replace", "delete")
@@ -179,8 +180,18 @@ def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | Non
         if problem is not None:
             found.append(FieldProblem(where, problem))
 
-    wrong("name", name_problem(watcher.name))
     source, sink, checkpoint = watcher.source, watcher.sink, watcher.checkpoint
+    names = {
+        "name": watcher.name,
+        "source.database": source.database, "source.collection": source.collection,
+        "sink.stream": sink.stream, "sink.subject": sink.subject,
+        "checkpoint.database": checkpoint.database, "checkpoint.collection": checkpoint.collection,
+    }  # fmt: skip
+    for where, name in names.items():
+        wrong(where, None if is_text(name) else HALF)
+    if found:
+        return found
+    wrong("name", name_problem(watcher.name))
     for where, database in (("source.database", source.database), ("checkpoint.database", checkpoint.database)):
         wrong(where, _database_problem(database))
         if database.lower() == state_database.lower():  # MongoDB tells no two databases apart by case alone
@@ -239,7 +250,7 @@ def _database_problem(name: str) -> str | None:
     if len(name.encode()) > 63:
         return "is longer than the 63 bytes that MongoDB allows"
     if any(character in '/\\. "$\0' for character in name):
-        return "holds a character that MongoDB does not allow in a database's name (/ \\ . \" $ or a space)"
+        return "holds a character that MongoDB does not allow in a database's name (/ \\ . \" $ a space or NUL)"
     if name in SYSTEM_DATABASES:
         return f"is {name}, a system database, which cannot be used"
     return None
