@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any, Final
 import pymongo
 from bson import CodecOptions, ObjectId
 from bson.timestamp import Timestamp
-from pymongo import ASCENDING, DESCENDING, ReturnDocument
-from pymongo.errors import DuplicateKeyError, ExecutionTimeout, OperationFailure, PyMongoError
+from pymongo import DESCENDING, ReturnDocument
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from app.adapters import mongo_errors
-from app.adapters.mongo_owned import FOREIGN, POSITION, position_of
+from app.adapters.mongo_owned import POSITION, position_of
+from app.adapters.mongo_place import LEAST_BYTES, is_shared, problem_of
 from app.adapters.mongo_writes import to_its_end
-from app.domain.errors import Conflict, FieldProblem, Invalid, ScopeMismatch, StoreUnavailable
+from app.domain.errors import Conflict, Invalid, ScopeMismatch, StoreUnavailable
 from app.domain.position import Checkpoint, OwnMessage
 from app.domain.tokens import cluster_time, parse_message_id
 from app.domain.watcher import CheckpointPlace, Route
@@ -38,9 +39,6 @@ FIRST_ID: Final = ObjectId("0" * 24)
 """The `_id` of a checkpoint that finds none: two writers cannot both insert it, and whatever the predecessor inserts
 afterwards is newer by `_id`, as it should be."""
 _CAPPED_LOOK_BACK: Final = 16
-_LOOK_MS: Final = 2_000
-"""How long a collection is searched for a document that is no position: mongodb-nats-connector's may hold a token for
-each change ever made. One that is not found by then stays as it is all the same, since every write has its filter."""
 DURABLE: Final[Mapping[str, Any]] = {
     "codec_options": CodecOptions(tz_aware=True, tzinfo=UTC),
     "read_preference": ReadPreference.PRIMARY,
@@ -77,15 +75,9 @@ class MongoCheckpointStore:
 
     async def check(self) -> None:
         with self._guarded("looking at the checkpoint's collection"):
-            there = await self._database.list_collections(filter={"name": self._place.collection})
-            kinds = [one.get("type", "collection") for one in await there.to_list(None)]
-            found = None
-            if kinds and kinds != ["collection"]:
-                found = f"is a {kinds[0]}, which cannot hold a position"
-            elif kinds and await self._is_shared():
-                found = f"holds documents that are no positions ({self._place.namespace} is somebody else's)"
+            found = await problem_of(self._database, self._collection, self._place)
         if found is not None:
-            raise Invalid(problems=(FieldProblem("checkpoint.collection", f"{found}; name another collection"),))
+            raise Invalid(problems=(found,))
 
     async def read(self) -> Checkpoint | None:
         with self._guarded("reading the checkpoint"):
@@ -204,21 +196,9 @@ class MongoCheckpointStore:
         await self._collection.insert_one(document)
 
     async def _refuse_shared(self) -> None:
-        if not self._looked and await self._is_shared():
+        if not self._looked and await is_shared(self._collection):
             raise self._taken()
         self._looked = True
-
-    async def _is_shared(self) -> bool:
-        """Whether the collection holds a document that is no position, as far as that can be found in a short time."""
-        order = "$natural" if (await self._collection.options()).get("capped") else "_id"
-        for direction in (ASCENDING, DESCENDING):  # whatever else is there, somewhere it begins and ends
-            end = await self._collection.find_one({}, {"_id": 1}, sort=[(order, direction)])
-            if end is not None and await self._collection.find_one({"_id": end["_id"], **FOREIGN}) is not None:
-                return True
-        try:
-            return await self._collection.find_one(FOREIGN, {"_id": 1}, max_time_ms=_LOOK_MS) is not None
-        except ExecutionTimeout:
-            return False
 
     def _taken(self) -> ScopeMismatch:
         return ScopeMismatch(
@@ -239,7 +219,7 @@ class MongoCheckpointStore:
         """Look once what the collection is, and create it where it is missing: capped if the watcher asks for that."""
         if self._capped is None:
             if self._place.capped:
-                options: dict[str, Any] = {"capped": True, "size": self._place.size_in_bytes}
+                options: dict[str, Any] = {"capped": True, "size": max(self._place.size_in_bytes, LEAST_BYTES)}
                 try:
                     await self._database.create_collection(self._place.collection, check_exists=False, **options)
                 except OperationFailure as error:

@@ -30,6 +30,10 @@ SYSTEM_DATABASES = ("admin", "config", "local")
 TOKENS_DATABASE = "resume-tokens"
 """Where mongodb-nats-connector keeps its tokens, and Changewire its positions, unless another database is named."""
 MAX_NAME = 128
+MAX_CAPPED = 1024**5
+"""Bytes: MongoDB's limit for a capped collection, a petabyte."""
+MAX_NAMESPACE = 255
+"""Bytes: MongoDB's limit for database, dot and collection together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +200,8 @@ def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | Non
         wrong(where, _database_problem(database))
         if database.lower() == state_database.lower():  # MongoDB tells no two databases apart by case alone
             wrong(where, f"is {database}, where Changewire keeps its own state")
-    wrong("source.collection", _collection_problem(source.collection))
-    wrong("checkpoint.collection", _collection_problem(checkpoint.collection))
+    wrong("source.collection", _collection_problem(source.database, source.collection))
+    wrong("checkpoint.collection", _collection_problem(checkpoint.database, checkpoint.collection))
     found += outside(watcher, allowed)
     if source.namespace == checkpoint.namespace:
         wrong("checkpoint.collection", "is the watched collection itself; each checkpoint would be a change")
@@ -217,6 +221,8 @@ def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | Non
         wrong("sink.operations", "is empty: nothing would be published")
     if checkpoint.capped and checkpoint.size_in_bytes <= 0:
         wrong("checkpoint.size_in_bytes", "must be more than 0 for a capped collection, for example 4096")
+    if checkpoint.size_in_bytes > MAX_CAPPED:
+        wrong("checkpoint.size_in_bytes", f"is more than {MAX_CAPPED} bytes, the most that MongoDB allows")
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
         wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
     return found
@@ -256,11 +262,13 @@ def _database_problem(name: str) -> str | None:
     return None
 
 
-def _collection_problem(name: str) -> str | None:
+def _collection_problem(database: str, name: str) -> str | None:
     if not name:
         return "is empty"
-    if len(name.encode()) > 235:
-        return "is longer than MongoDB allows"
+    if len(f"{database}.{name}".encode()) > MAX_NAMESPACE:
+        return (
+            f"is too long: MongoDB allows {MAX_NAMESPACE} bytes for {database[:63]}, a dot and the collection together"
+        )
     if "\0" in name or "$" in name or name.startswith(".") or name.endswith("."):
         return "is not a collection's name: no $, no NUL, no dot at either end"
     if name.startswith("system."):
