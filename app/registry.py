@@ -26,7 +26,7 @@ from app.domain.lifecycle import Desired, State
 from app.domain.namespaces import Namespaces
 from app.domain.overlap import refuse_overlap
 from app.domain.status import Happening, Health, Lag, Status, TokenView, WatcherView
-from app.domain.watcher import CheckpointPlace, Start, StoredWatcher, Watcher, outside, problems
+from app.domain.watcher import Start, StoredWatcher, Watcher, outside, problems, problems_when_added
 from app.file_watchers import FileWatchers
 from app.letter_desk import LetterDesk
 from app.monitor import Monitor
@@ -206,7 +206,7 @@ class Registry:
                 return await self._add(watcher, paused=paused, explicit_start=explicit_start, dry_run=dry_run), True
             before = self._supervisor[watcher.name].stored
             _refuse_file(before)
-            await self._check(watcher, before.watcher.checkpoint)
+            await self._check(watcher, before.watcher)
             if before.watcher.source.namespace != watcher.source.namespace:
                 raise Conflict(
                     f"{watcher.name} reads {before.watcher.source.namespace}; a watcher stays with its collection: its "
@@ -310,16 +310,18 @@ class Registry:
         log.info("watcher_added", watcher=watcher.name, source=watcher.source.namespace, stream=watcher.sink.stream)
         return self._view(watcher.name)
 
-    async def _check(self, watcher: Watcher, place: CheckpointPlace | None = None) -> None:
-        """Refuse what cannot work, before anything is changed; `place` is where its position is kept already.
+    async def _check(self, watcher: Watcher, before: Watcher | None = None) -> None:
+        """Refuse what cannot work, before anything is changed; `before` is the watcher as it is already.
 
         Raises Invalid, Conflict, Unavailable."""
         found = problems(watcher, state_database=self._state_database, allowed=self._allowed)
+        if before is None or before.sink.stream != watcher.sink.stream:
+            found += [each for each in problems_when_added(watcher) if each.field not in {one.field for one in found}]
         if found:
             raise Invalid(problems=tuple(found))
         self._beside(watcher)(await self._store.load())
         await self._world.mongo.check_source(watcher)
-        if watcher.checkpoint != place:
+        if before is None or watcher.checkpoint != before.checkpoint:
             await self._world.mongo.checkpoints(watcher).check()
         await self._world.nats.check_sink(watcher)
 

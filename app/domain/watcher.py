@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from app.domain import subjects
+from app.domain.buckets import behind_problem, bucket_of, bucket_problem
 from app.domain.errors import FieldProblem
-from app.domain.letters import SUFFIX, letters_space
+from app.domain.letters import SUFFIX, letters_of, letters_space, meets_letters
 from app.domain.lifecycle import Desired
 from app.domain.namespaces import Namespaces
 from app.domain.text import HALF, is_text
@@ -212,7 +213,7 @@ def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | Non
     wrong("sink.subject", template)
     if template is None:
         wrong("sink.subject", subjects.subject_problem(watcher.subject("insert")))
-        if sink.oversize == "dead_letter" and subjects.overlap(watcher.space, letters_space(sink.stream)):
+        if meets_letters(watcher.space, sink.stream):
             wrong("sink.subject", f"meets the subjects of its own dead letters, {letters_space(sink.stream)}")
     for operation in sink.operations:
         if operation not in OPERATIONS:
@@ -226,6 +227,16 @@ def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | Non
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
         wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
     return found
+
+
+def problems_when_added(watcher: Watcher) -> list[FieldProblem]:
+    """List what is wrong with the names that a watcher brings, where it is added or gets another stream.
+
+    One that runs already, or comes from mongodb-nats-connector's file, keeps the name that it has."""
+    stream = watcher.sink.stream
+    bucket = bucket_problem(bucket_of(letters_of(stream)))
+    found = behind_problem(stream) or (bucket and f"{bucket}, which changes need that are too large for a message")
+    return [FieldProblem("sink.stream", found)] if found else []
 
 
 def outside(watcher: Watcher, allowed: Namespaces | None) -> list[FieldProblem]:
