@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from app.cli import FAILED, MISUSE, CommandError, say, signals
+from app.domain.text import is_text
 
 COMMANDS = {
     "serve": "run the service",
@@ -26,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         signals.guard()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for number, argument in enumerate(arguments, 1):
+        if not is_text(argument):
+            return _fail(f"argument {number} is not UTF-8 text", MISUSE)
     if arguments[:1] in (["-h"], ["--help"], ["help"]):
         say(_usage())
         return 0

@@ -10,7 +10,7 @@ import structlog
 
 from app.domain.errors import ChangewireError, StoreUnavailable, TransientError
 from app.domain.namespaces import Namespaces
-from app.domain.watcher import StoredWatcher, Watcher
+from app.domain.watcher import StoredWatcher, Watcher, outside
 from app.ports import WatcherStore
 from app.positions import Positions
 
@@ -81,8 +81,7 @@ class FileWatchers:
         """Fix the start as of now, as for a watcher that is added over HTTP: NATS may come much later.
 
         Returns None where the watcher cannot run at all as it is; its first opening says why."""
-        source = watcher.source
-        if self._allowed is not None and self._allowed.problem(source.database, source.collection) is not None:
+        if outside(watcher, self._allowed):
             return None
         try:
             return await self._positions.locate(watcher, watcher.start)

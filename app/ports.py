@@ -187,7 +187,9 @@ class DeadLetters(Protocol):
 
 
 class CheckpointStore(Protocol):
-    """One watcher's stored position."""
+    """One watcher's stored position.
+
+    A write that is cancelled has ended, one way or the other, when the call is over."""
 
     async def check(self) -> None:
         """Look whether the place can hold positions, changing nothing.

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app import callers, key_files, native
 from app.addresses import is_loopback, mongo_uri_problem, nats_url_problem, parse_hosts, split_address
 from app.domain.namespaces import Namespaces
+from app.domain.text import is_text
 from app.domain.watcher import Source, Watcher, problems
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ class Settings(BaseSettings):
     namespaces: str | None = Field(default=None, examples=["shop.*,crm.contacts"])
     """Which collections may be watched, as `database.collection`, separated by commas; `*` stands for any characters,
     so that `shop.*` is all of a database. Watchers of others are refused, also those in the file and those stored
-    already. Says nothing about where positions are kept. Default: none, all that the MongoDB account may read."""
+    already. Positions are kept among these too, or in the database `resume-tokens`. Default: none, all that the MongoDB
+    account may read."""
 
     state_db: str = Field(default="changewire", examples=["changewire"])
     """The MongoDB database that holds the registry of watchers. Instances with the same one share their watchers.
@@ -354,7 +356,9 @@ def load(
     """
     raw = {**_read_dotenv(dotenv), **(os.environ if environ is None else environ)}
     given = {name: value for name, value in raw.items() if value and value.strip()}  # as in the predecessor
-    wrong: list[str] = []
+    wrong = [f"{name} is not UTF-8 text" for name in variables() if not is_text(given.get(name, ""))]
+    if wrong:
+        raise SettingsError(*wrong)
     values: dict[str, Any] = {}
     for name, field in Settings.model_fields.items():
         try:

@@ -31,7 +31,7 @@ from app.adapters.nats_acks import Ack, BatchAnswer, WindowAnswers, overtaken, r
 from app.adapters.nats_connection import Answer, ConnectionLost, Exchange, Forbidden, NatsConnection
 from app.adapters.nats_letters import JetStreamLetters
 from app.adapters.nats_lookback import find, look_back
-from app.adapters.nats_objects import ObjectStore, bucket_of
+from app.adapters.nats_objects import ObjectStore
 from app.adapters.nats_streams import (
     NAME_IN_USE,
     NOT_FOUND,
@@ -47,6 +47,7 @@ from app.adapters.nats_streams import (
     translate,
 )
 from app.adapters.nats_trial import try_stream
+from app.domain.buckets import bucket_of
 from app.domain.errors import (
     Conflict,
     FieldProblem,

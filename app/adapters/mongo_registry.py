@@ -16,6 +16,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from app.adapters import mongo_errors
+from app.adapters.mongo_owned import INSTANCE
 from app.adapters.mongo_store import DURABLE, guarded
 from app.domain.errors import Conflict, NotFound, StoreUnavailable
 from app.domain.lifecycle import Desired
@@ -142,7 +143,7 @@ class MongoWatcherStore:
         with self._guarded("saying that this instance is alive"):
             result = await self._instances.update_one({"_id": instance}, seen, upsert=True)
             if result.upserted_id is not None:
-                await self._instances.delete_many({"$expr": _seen_before(_FORGOTTEN_SECONDS)})
+                await self._instances.delete_many({"$and": [INSTANCE, {"$expr": _seen_before(_FORGOTTEN_SECONDS)}]})
 
     async def leave(self, instance: str) -> None:
         with self._guarded("saying that this instance ends"):

@@ -18,7 +18,7 @@ import structlog
 from app.adapters import nats_frames as frames
 from app.adapters.nats_acks import read_ack
 from app.adapters.nats_connection import Answer, ConnectionLost, Forbidden, NatsConnection
-from app.adapters.nats_objects import ObjectStore, bucket_of, bucket_problem
+from app.adapters.nats_objects import ObjectStore
 from app.adapters.nats_streams import (
     NAME_IN_USE,
     NOT_FOUND,
@@ -30,6 +30,7 @@ from app.adapters.nats_streams import (
     headers_of,
     translate,
 )
+from app.domain.buckets import bucket_of, bucket_problem
 from app.domain.errors import (
     FieldProblem,
     Invalid,

@@ -9,7 +9,9 @@ parts of a body (`schemas.py`), and how many errors are answered (`problems.py`)
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import Problem, is_json
+from app.api.problems import Problem, invalid, is_json
+from app.domain.errors import FieldProblem
+from app.domain.text import HALF, half_in
 
 MAX_BODY = 1024 * 1024
 """Bytes. A watcher takes a few hundred; the largest pipeline that is taken is a quarter of this."""
@@ -72,7 +74,8 @@ def _json_problem(body: bytearray) -> Problem | None:
     if most_values(body) > MAX_VALUES:
         detail = f"the body holds more than {MAX_VALUES} values, counting each number, text, list and object in it"
         return Problem(413, "Content Too Large", detail)
-    return None
+    half = half_in(bytes(body))
+    return None if half is None else invalid([FieldProblem(half, HALF)])
 
 
 def most_values(body: bytes | bytearray) -> int:

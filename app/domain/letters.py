@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-from app.domain.subjects import escape
+from app.domain.subjects import escape, overlap
 from app.domain.tokens import MessageId
 
 SUFFIX: Final = "-DLQ"
@@ -124,6 +124,12 @@ def letters_of(stream: str) -> str:
 def letters_space(stream: str) -> str:
     """Return the filter that covers every subject of the dead-letter stream: watcher, change, and what of it."""
     return f"{escape(letters_of(stream))}.*.*.*"
+
+
+def meets_letters(space: str, stream: str) -> bool:
+    """Tell whether a watcher's subjects are in the way of a stream's dead letters: NATS refuses a second stream with
+    the same subjects, or they look like letters."""
+    return overlap(space, letters_space(stream)) or space.partition(".")[0] == escape(letters_of(stream))
 
 
 def letter_subject(stream: str, watcher: str, token: str, kind: str = "event") -> str:

@@ -81,6 +81,7 @@ async def test_a_checkpoint_from_before_own_messages_were_remembered_is_read(
     mongo: MongoDeployment, client: Client, database: str
 ) -> None:
     older = {"value": event_token(3), "sequence": 7, "streamCreated": "2026-01-01T00:00:00Z", "epoch": 1}
+    older["clusterTime"] = bson.Timestamp(BEGIN + 3, 1)
     client[database].tokens.insert_one(older)
     assert await store(mongo, database).read() == Checkpoint(event_token(3), 1, 7, "2026-01-01T00:00:00Z")
 
@@ -165,7 +166,7 @@ async def test_the_stored_types_are_what_people_and_programs_look_for(
     assert found["updatedAt"] == datetime.fromtimestamp(BEGIN, UTC).replace(tzinfo=None)
     assert set(found) == {
         "_id", "value", "clusterTime", "sequence", "streamCreated", "epoch", "scope", "watcher", "updatedAt",
-        "stream", "subject", "selection", "ownSequence", "ownId", "home", "counted",
+        "stream", "subject", "selection", "ownSequence", "ownId", "home", "counted", "registry",
     }  # fmt: skip
 
 
