@@ -1,8 +1,8 @@
 """Each watcher's position, kept in MongoDB.
 
 Writes are majority-written, conditional where two instances may meet, and bounded in time; each is one command, hence
-one thread hop. One that has begun ends before its caller does, even where that is cancelled. The document is the
-predecessor's (`value` is the token's `_data`), so that either program goes on from what the other left.
+one thread hop. One that has begun ends before its caller does, even where that is cancelled. The document is
+mongodb-nats-connector's (`value` is the token's `_data`), so that either program goes on from what the other left.
 
 Not its business: which position to store when (the relay's), the registry (`mongo_registry.py`).
 """
@@ -261,7 +261,7 @@ class MongoCheckpointStore:
             with guarded(doing, f"readWrite on {self._database.name}"):
                 yield
         except StoreUnavailable:
-            self._capped, self._looked = None, False  # it may have been made anew
+            self._capped, self._looked = None, False  # it may have been recreated
             raise
 
 

@@ -29,7 +29,7 @@ def to_its_end(write: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corout
         if cancelled is None:
             return writing.result()
         if not writing.cancelled():
-            writing.exception()  # seen: whoever is cancelled has no use for it
+            writing.exception()  # retrieved, since a cancelled caller has no use for it
         raise cancelled
 
     return whole

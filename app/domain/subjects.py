@@ -11,7 +11,7 @@ MAX_SUBJECT = 2000
 """Bytes. A line of the protocol holds the subject, a reply subject and numbers, 4096 bytes unless the server is set up
 for less."""
 _RESERVED_FIRST = frozenset({"_INBOX", "_R_", "_GR_"})
-"""Answers to requests, imported services and gateways: a message there reaches whoever waits, or nobody."""
+"""Answers to requests, imported services and gateways: a message there reaches a wrong client, or none."""
 _RESERVED = frozenset({"$JS", "$SYS"})
 """An account that imports another one's JetStream API or system services has these behind a prefix of its own."""
 FIELDS = ("stream", "database", "collection", "operation")

@@ -191,7 +191,7 @@ async def test_over_http_a_business_collection_survives_add_move_and_removal(
         await live.add(checkpoint={"database": live.database, "collection": "prices"})
         await live.pause()
         prices = live.mongo[live.database]["prices"]
-        prices.insert_many([dict(each) for each in FOREIGN])  # whoever shares the collection since
+        prices.insert_many([dict(each) for each in FOREIGN])  # shared with others only later
         before = list(prices.find({"watcher": {"$exists": False}}))
         token = (await live.get("/watchers/orders/token"))["token"]
         await live.call("PUT", "/watchers/orders/token", 200, json={"token": token})
