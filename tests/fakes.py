@@ -23,6 +23,7 @@ from app.domain.errors import (
     SinkUnavailable,
     SourceUnavailable,
     StoreUnavailable,
+    StreamFull,
     StreamRefused,
     StreamUnsuitable,
     TokenRefused,
@@ -205,6 +206,7 @@ class FakeStream:
     before_publish: Callable[[], None] | None = None
     misfortune: Exception | None = None
     """What every look at the stream raises, for as long as it is set."""
+    max_messages: int | None = None
 
     def published(self) -> list[str]:
         """The tokens on the stream, in order."""
@@ -220,6 +222,10 @@ class FakeStream:
         expected = self.last_sequence if exclusive else self.last(space)
         if expected != fence:
             raise FenceLost(f"10071 wrong last sequence: {expected}")
+        if self.max_messages is not None and len(self.messages) + len(batch) > self.max_messages:
+            full = StreamFull("10077 maximum messages exceeded")
+            full.tried = len(batch)
+            raise full
         for subject, change in batch:
             self.last_sequence += 1
             self.messages.append(FakeMessage(self.last_sequence, subject, change))
@@ -233,7 +239,7 @@ class FakeStream:
             if not self.lateness():
                 still.append((batch, fence, space))
                 continue
-            with contextlib.suppress(OutcomeUnknown):
+            with contextlib.suppress(OutcomeUnknown, StreamFull):
                 self.store(batch, fence, space)
         self.late = still
 
@@ -343,7 +349,7 @@ class FakeSink:
         for index, one in enumerate(batch[: (len(batch) + 1) // 2]):
             try:
                 self._stream.store([one], fence + index, self._watcher.space, exclusive=self.exclusive)
-            except OutcomeUnknown:
+            except (OutcomeUnknown, StreamFull):
                 return
 
     async def publish_singly(self, change: Change, fence: int) -> int:

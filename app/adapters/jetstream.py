@@ -55,6 +55,7 @@ from app.domain.errors import (
     PositionUndecidable,
     SeenBefore,
     SinkUnavailable,
+    StreamFull,
     StreamRefused,
     StreamUnsuitable,
     Unavailable,
@@ -373,10 +374,15 @@ class JetStreamSink:
         for index, change in enumerate(changes):
             try:
                 fence = await self._publish_one(change, fence)
+            except (OutcomeUnknown, StreamFull) as error:
+                error.stored, error.sequence = index, fence
+                raise
             except (StreamRefused, SinkUnavailable) as error:
                 if index == 0:
                     raise
-                raise OutcomeUnknown(f"only the first {index} of {len(changes)} changes are stored: {error}") from error
+                unknown = OutcomeUnknown(f"only the first {index} of {len(changes)} changes are stored: {error}")
+                unknown.stored, unknown.sequence = index, fence
+                raise unknown from error
         return fence
 
     async def _publish_batch(self, changes: Sequence[Change], fence: int) -> int:
@@ -385,7 +391,11 @@ class JetStreamSink:
         def build(reply: str) -> Iterable[bytes]:
             return frames.atomic(changes, self._subjects, reply, batch, self._fence(fence))
 
-        ack = read_ack(await self._converse(BatchAnswer(self._used(changes)), build, changes))
+        try:
+            ack = read_ack(await self._converse(BatchAnswer(self._used(changes)), build, changes))
+        except StreamFull as error:
+            error.tried = len(changes)
+            raise
         if ack.batch != batch or ack.count != len(changes):
             raise OutcomeUnknown("the server did not take the batch as one; is it older than 2.12?")
         return ack.sequence
@@ -408,6 +418,8 @@ class JetStreamSink:
             return fence + len(rest)
         unknown = self._unstored(answers.replies[good.index(False)], failure)
         unknown.doubts = tuple((fence + index + 1, rest[index].id) for index in overtaken(good))
+        first_missing = good.index(False)
+        unknown.stored, unknown.sequence = 1 + first_missing, fence + first_missing
         raise unknown
 
     def _unstored(self, reply: bytes | None, failure: Exception | None) -> OutcomeUnknown:
