@@ -15,7 +15,7 @@ import structlog
 from app.domain.errors import Fenced, FenceLost, OutcomeUnknown, SeenBefore, SinkUnavailable, Stale, StreamFull
 from app.domain.events import Change
 from app.domain.gap import OPERATION as GAP
-from app.domain.letters import Unpublishable
+from app.domain.letters import Unpublishable, name_of
 from app.domain.position import GoOn, OwnMessage, Reached, Tail, decide_read_back, last_own, unseen
 from app.domain.tokens import parse_message_id
 from app.domain.watcher import Watcher
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 MAX_BYTES = 4 * 1024 * 1024
 """A batch is bounded by bytes too, so that a slow link can carry it before its deadline."""
 HEADER_BYTES = 256
-"""What a message's headers and subject come to, roughly."""
+"""What a message's headers and subject come to, roughly, without its id."""
 MAX_UNKNOWN = 5
 """Unknown outcomes in a row, without any progress, after which the connection counts as unusable."""
 PATIENCE_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -183,7 +183,7 @@ class Publisher:
         if new:
             progress.dead_letters = (progress.dead_letters or 0) + 1
         log.warning(
-            "dead_letter", watcher=name, token=letter.token, operation=letter.operation, reason=letter.reason,
+            "dead_letter", watcher=name, token=name_of(letter.token), operation=letter.operation, reason=letter.reason,
             error=letter.error, bytes=len(letter.raw), new=new,
         )  # fmt: skip
         return waiting[1:]
@@ -231,7 +231,7 @@ class Publisher:
         for change in waiting[: self._batch.count]:
             if change.letter is not None:
                 break
-            size += len(change.body if change.pointer is None else change.pointer) + HEADER_BYTES
+            size += len(change.body if change.pointer is None else change.pointer) + len(change.id) + HEADER_BYTES
             if unit and size > MAX_BYTES:
                 break
             unit.append(change if change.pointer is None else await self._sink.claim_check(change, change.pointer))

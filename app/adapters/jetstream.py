@@ -30,6 +30,7 @@ from app.adapters import nats_frames as frames
 from app.adapters.nats_acks import Ack, BatchAnswer, WindowAnswers, overtaken, read_ack
 from app.adapters.nats_connection import Answer, ConnectionLost, Exchange, Forbidden, NatsConnection
 from app.adapters.nats_letters import JetStreamLetters
+from app.adapters.nats_limits import MAX_HEADERS
 from app.adapters.nats_lookback import find, look_back
 from app.adapters.nats_objects import ObjectStore, bucket_of
 from app.adapters.nats_streams import (
@@ -75,7 +76,10 @@ those, which takes 4 ms and more when the disk is busy, and a message of its own
 SLOWEST_BYTES_PER_SECOND = 50_000
 """An acknowledgement is waited for `ACK_SECONDS` and as long as the bytes take at this rate."""
 _ROOM = 8192
-"""More than the headers of a message can take that has none of its own."""
+"""More than the headers of a message can take that has none of its own, and an id of `_SHORT` at most."""
+_SHORT = 4096
+_RECORD_BYTES = 64
+"""More than a stream counts for a message beside its subject, headers and body (against max_bytes)."""
 _SEALED = "the stream {} is sealed: it takes no messages any more"
 
 log = structlog.get_logger(__name__)
@@ -106,6 +110,10 @@ class JetStream:
             raise Invalid(problems=(FieldProblem("sink.stream", problem),))
         try:
             await self._connection.ready()
+            if watcher.longest_subject > self._connection.max_subject:
+                most = f"the NATS server takes {self._connection.max_subject:,} (its max_control_line)"
+                problem = f"makes subjects of up to {watcher.longest_subject:,} bytes; {most}"
+                raise Invalid(problems=(FieldProblem("sink.subject", problem),))
             try:
                 stream = await self._api.info(name)
             except ApiError as error:
@@ -173,6 +181,9 @@ class JetStreamSink:
         self._space = watcher.space
         self._subjects = _Subjects(watcher)
         self._overhead = frames.overhead(self._name, self._space)
+        self._longest = watcher.longest_subject
+        self._asked: int | None = None
+        """The limit in bytes by which changes may have been made messages already."""
         self._exclusive = False
         self._mode: Mode = "single"
         self._max_message: int | None = None
@@ -188,6 +199,7 @@ class JetStreamSink:
         return self._mode
 
     async def prepare(self, *, may_create: bool) -> None:
+        self._check_subject()
         try:
             stream = await self._find() or await self._create(may_create=may_create)
             if stream.config.get("sealed"):
@@ -198,6 +210,7 @@ class JetStreamSink:
         except ApiError as error:
             raise translate(error, self._name) from error
         self._adopt(stream, assess(stream, self._watcher))
+        self._asked = self._limit
         log.info(
             "stream_ready", watcher=self._watcher.name, stream=self._name, mode=self._mode, exclusive=self._exclusive
         )
@@ -245,6 +258,10 @@ class JetStreamSink:
         self._exclusive = is_exclusive(stream, self._space)
         self._mode = mode
         self._max_message = stream.max_message
+        room = int(stream.config.get("max_bytes", -1))
+        if room >= 0:  # a larger one is refused for good, or (discard old) stored and dropped at once
+            room = max(0, room - self._longest - _RECORD_BYTES)
+            self._max_message = room if self._max_message is None else min(self._max_message, room)
         self._replicas = int(stream.config.get("num_replicas", 1))
 
     async def tail(self, since: int = 0) -> Tail:
@@ -304,7 +321,8 @@ class JetStreamSink:
     def room(self, change: Change) -> int:
         bucket, name = self._object(change)
         pointer = f"Changewire-Object: {bucket}/{name}\r\n"
-        return self._limit - self._overhead - frames.size(replace(change, body=b"")) - len(pointer.encode())
+        headers = self._overhead + frames.size(replace(change, body=b"")) + len(pointer.encode())
+        return self._limit - headers if headers <= MAX_HEADERS else -1
 
     def _object(self, change: Change) -> tuple[str, str]:
         """The bucket and the name under which the object store has a change's body."""
@@ -317,11 +335,22 @@ class JetStreamSink:
 
     def too_large(self, change: Change) -> bool:
         limit = self._limit
-        if len(change.body) + _ROOM < limit and not change.headers:  # asked of every change: first the cheap answer
-            return False
-        return frames.size(change) + self._overhead > limit
+        if len(change.body) + _ROOM < limit and len(change.id) < _SHORT and not change.headers:
+            return False  # asked of every change: first the cheap answer
+        size = frames.size(change) + self._overhead
+        return size > limit or size - len(change.body) > MAX_HEADERS
+
+    def _check_subject(self) -> None:
+        """Raise StreamUnsuitable where a command with the watcher's subject would cut the connection."""
+        if self._longest > self._connection.max_subject:
+            raise StreamUnsuitable(
+                f"the watcher's subjects of up to {self._longest:,} bytes are longer than the NATS server takes "
+                f"({self._connection.max_subject:,}, from its max_control_line); choose a shorter sink.subject"
+            )
 
     async def publish(self, changes: Sequence[Change], fence: int) -> int:
+        if self._asked is not None and self._limit < self._asked and any(map(self.too_large, changes)):
+            raise SinkUnavailable("the NATS server takes smaller messages than before; the changes are read again")
         if len(changes) == 1:
             return await self._publish_one(changes[0], fence)
         if not changes:
@@ -439,8 +468,10 @@ class JetStreamSink:
         return {self._subjects[operation] for operation in {change.operation for change in changes}}
 
     async def _converse(self, exchange: Exchange[Any], build: Any, changes: Sequence[Change]) -> Any:
-        """Publish and await the outcome. Raises SinkUnavailable, NotAuthorised, OutcomeUnknown."""
-        seconds = ACK_SECONDS + sum(len(change.body) for change in changes) / SLOWEST_BYTES_PER_SECOND
+        """Publish and await the outcome. Raises SinkUnavailable, NotAuthorised, StreamUnsuitable, OutcomeUnknown."""
+        self._check_subject()
+        size = sum(len(change.body) + len(change.id) for change in changes)
+        seconds = ACK_SECONDS + size / SLOWEST_BYTES_PER_SECOND
         try:
             return await self._connection.converse(exchange, build, seconds=seconds)
         except TimeoutError as error:

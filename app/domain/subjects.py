@@ -7,6 +7,9 @@ URL (`%2E`), and `%` itself too, so that the name can be had back.
 import re
 from urllib.parse import unquote
 
+MAX_SUBJECT = 4000
+"""The longest subject in bytes: NATS takes commands of 4,096 (max_control_line), with a reply subject and two sizes,
+and cuts the connection where one is longer."""
 FIELDS = ("stream", "database", "collection", "operation")
 _FIELD = re.compile(r"\{([^{}]*)\}")
 # White space, control characters, the separator, the wildcards, the escape, a path's and a template's characters.
