@@ -20,6 +20,7 @@ from app.domain.errors import (
     NotFound,
     OutcomeUnknown,
     RegistryError,
+    StreamFull,
     Unavailable,
 )
 from app.domain.events import Change
@@ -121,6 +122,8 @@ class Replays:
                 raise Conflict("another instance is replaying this change at the same moment; look again")
         try:
             sequence = await publisher.publish_out_of_turn(replace(change, token=reached.token))
+        except StreamFull as error:  # nothing of it is stored, and the watcher itself may have nothing to publish
+            raise Unavailable(f"{error}; nothing was published") from error
         except OutcomeUnknown as error:
             await publisher.recover(error)
             done = await self._look(wanted)

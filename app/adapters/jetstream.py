@@ -30,9 +30,9 @@ from app.adapters import nats_frames as frames
 from app.adapters.nats_acks import Ack, BatchAnswer, WindowAnswers, overtaken, read_ack
 from app.adapters.nats_connection import Answer, ConnectionLost, Exchange, Forbidden, NatsConnection
 from app.adapters.nats_letters import JetStreamLetters
-from app.adapters.nats_limits import MAX_HEADERS
 from app.adapters.nats_lookback import find, look_back
 from app.adapters.nats_objects import ObjectStore, bucket_of
+from app.adapters.nats_sizes import Sizes
 from app.adapters.nats_streams import (
     NAME_IN_USE,
     NOT_FOUND,
@@ -75,11 +75,6 @@ FEW = 16
 those, which takes 4 ms and more when the disk is busy, and a message of its own less than one."""
 SLOWEST_BYTES_PER_SECOND = 50_000
 """An acknowledgement is waited for `ACK_SECONDS` and as long as the bytes take at this rate."""
-_ROOM = 8192
-"""More than the headers of a message can take that has none of its own, and an id of `_SHORT` at most."""
-_SHORT = 4096
-_RECORD_BYTES = 64
-"""More than a stream counts for a message beside its subject, headers and body (against max_bytes)."""
 _SEALED = "the stream {} is sealed: it takes no messages any more"
 
 log = structlog.get_logger(__name__)
@@ -110,9 +105,8 @@ class JetStream:
             raise Invalid(problems=(FieldProblem("sink.stream", problem),))
         try:
             await self._connection.ready()
-            if watcher.longest_subject > self._connection.max_subject:
-                most = f"the NATS server takes {self._connection.max_subject:,} (its max_control_line)"
-                problem = f"makes subjects of up to {watcher.longest_subject:,} bytes; {most}"
+            problem = Sizes(self._connection, watcher).subject_problem()
+            if problem is not None:
                 raise Invalid(problems=(FieldProblem("sink.subject", problem),))
             try:
                 stream = await self._api.info(name)
@@ -180,13 +174,11 @@ class JetStreamSink:
         self._name = watcher.sink.stream
         self._space = watcher.space
         self._subjects = _Subjects(watcher)
-        self._overhead = frames.overhead(self._name, self._space)
-        self._longest = watcher.longest_subject
+        self._sizes = Sizes(connection, watcher)
         self._asked: int | None = None
         """The limit in bytes by which changes may have been made messages already."""
         self._exclusive = False
         self._mode: Mode = "single"
-        self._max_message: int | None = None
         self._replicas = watcher.sink.replicas
         self._batch_ids = (f"{secrets.token_hex(6)}-{number}" for number in count(1))
 
@@ -199,7 +191,7 @@ class JetStreamSink:
         return self._mode
 
     async def prepare(self, *, may_create: bool) -> None:
-        self._check_subject()
+        self._sizes.check_subject()
         try:
             stream = await self._find() or await self._create(may_create=may_create)
             if stream.config.get("sealed"):
@@ -210,7 +202,7 @@ class JetStreamSink:
         except ApiError as error:
             raise translate(error, self._name) from error
         self._adopt(stream, assess(stream, self._watcher))
-        self._asked = self._limit
+        self._asked = self._sizes.limit
         log.info(
             "stream_ready", watcher=self._watcher.name, stream=self._name, mode=self._mode, exclusive=self._exclusive
         )
@@ -257,11 +249,7 @@ class JetStreamSink:
     def _adopt(self, stream: Stream, mode: Mode) -> None:
         self._exclusive = is_exclusive(stream, self._space)
         self._mode = mode
-        self._max_message = stream.max_message
-        room = int(stream.config.get("max_bytes", -1))
-        if room >= 0:  # a larger one is refused for good, or (discard old) stored and dropped at once
-            room = max(0, room - self._longest - _RECORD_BYTES)
-            self._max_message = room if self._max_message is None else min(self._max_message, room)
+        self._sizes.adopt(stream)
         self._replicas = int(stream.config.get("num_replicas", 1))
 
     async def tail(self, since: int = 0) -> Tail:
@@ -320,36 +308,18 @@ class JetStreamSink:
 
     def room(self, change: Change) -> int:
         bucket, name = self._object(change)
-        pointer = f"Changewire-Object: {bucket}/{name}\r\n"
-        headers = self._overhead + frames.size(replace(change, body=b"")) + len(pointer.encode())
-        return self._limit - headers if headers <= MAX_HEADERS else -1
+        return self._sizes.room(change, f"Changewire-Object: {bucket}/{name}\r\n")
 
     def _object(self, change: Change) -> tuple[str, str]:
         """The bucket and the name under which the object store has a change's body."""
         return bucket_of(self._name), name_of(change.token)
 
-    @property
-    def _limit(self) -> int:
-        limit = self._connection.max_payload
-        return limit if self._max_message is None else min(limit, self._max_message)
-
     def too_large(self, change: Change) -> bool:
-        limit = self._limit
-        if len(change.body) + _ROOM < limit and len(change.id) < _SHORT and not change.headers:
-            return False  # asked of every change: first the cheap answer
-        size = frames.size(change) + self._overhead
-        return size > limit or size - len(change.body) > MAX_HEADERS
-
-    def _check_subject(self) -> None:
-        """Raise StreamUnsuitable where a command with the watcher's subject would cut the connection."""
-        if self._longest > self._connection.max_subject:
-            raise StreamUnsuitable(
-                f"the watcher's subjects of up to {self._longest:,} bytes are longer than the NATS server takes "
-                f"({self._connection.max_subject:,}, from its max_control_line); choose a shorter sink.subject"
-            )
+        return self._sizes.too_large(change)
 
     async def publish(self, changes: Sequence[Change], fence: int) -> int:
-        if self._asked is not None and self._limit < self._asked and any(map(self.too_large, changes)):
+        self._sizes.refresh()
+        if self._asked is not None and self._sizes.limit < self._asked and any(map(self.too_large, changes)):
             raise SinkUnavailable("the NATS server takes smaller messages than before; the changes are read again")
         if len(changes) == 1:
             return await self._publish_one(changes[0], fence)
@@ -368,8 +338,9 @@ class JetStreamSink:
         there = await self._api.at(self._name, ack.sequence)
         if there is not None and not covers(self._space, there.subject):
             raise PositionUndecidable(
-                f"the stream {self._name} has the change {change.token} under another subject ({there.subject}), and "
-                "drops it here as a duplicate; set the token, which gives the messages new ids, or use another stream"
+                f"the stream {self._name} has the change {name_of(change.token)} under another subject "
+                f"({there.subject}), and drops it here as a duplicate; set the token, which gives the messages new "
+                "ids, or use another stream"
             )
         return fence
 
@@ -469,7 +440,7 @@ class JetStreamSink:
 
     async def _converse(self, exchange: Exchange[Any], build: Any, changes: Sequence[Change]) -> Any:
         """Publish and await the outcome. Raises SinkUnavailable, NotAuthorised, StreamUnsuitable, OutcomeUnknown."""
-        self._check_subject()
+        self._sizes.check_subject()
         size = sum(len(change.body) + len(change.id) for change in changes)
         seconds = ACK_SECONDS + size / SLOWEST_BYTES_PER_SECOND
         try:

@@ -130,11 +130,8 @@ class JetStreamLetters:
             headers.append(("Changewire-Object", f"{self._bucket}/{name}"))
             body = b""
             if frames.message_size(self._fenced(headers), body) > limit:  # a server that takes very small messages only
-                headers = [
-                    (name, value[:SHORT_ERROR] if name == "Changewire-Error" else value)
-                    for name, value in headers
-                    if name != "Changewire-Key"
-                ]
+                short = {"Changewire-Error": letter.error[:SHORT_ERROR], "Changewire-Token": name}
+                headers = [(key, short.get(key, value)) for key, value in headers if key != "Changewire-Key"]
         return await self._put(subject, headers, body)
 
     async def keep_receipt(self, receipt: Receipt) -> bool:

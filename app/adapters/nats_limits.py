@@ -42,19 +42,13 @@ class Limits:
     """The limits of the servers that one connection goes to."""
 
     def __init__(self) -> None:
-        self._told = 1024 * 1024
+        self.max_payload = 1024 * 1024
+        """The most bytes, headers and body, of a message."""
+        self.max_control_line = CONTROL_LINE
+        """The most bytes of a command, without headers and body."""
+        self._told = self.max_payload
         self._learnt: dict[Kind, int] = {}
         self._doubted: set[Kind] = set()
-
-    @property
-    def max_payload(self) -> int:
-        """The most bytes, headers and body, of a message."""
-        return min(self._told, self._learnt.get("payload", self._told))
-
-    @property
-    def max_control_line(self) -> int:
-        """The most bytes of a command, without its headers and body."""
-        return self._learnt.get("line", CONTROL_LINE)
 
     def lost(self, reason: str) -> None:
         """Take in why a connection was lost."""
@@ -83,6 +77,8 @@ class Limits:
             else:
                 self._learnt[kind] = found
             log.warning("nats_limit_learnt", limit=_NAMES[kind], bytes=found)
+        self.max_payload = min(told, self._learnt.get("payload", told))
+        self.max_control_line = self._learnt.get("line", CONTROL_LINE)
 
     async def _find(self, kind: Kind, upper: int, fits: Fits) -> int:
         if await fits(kind, upper):

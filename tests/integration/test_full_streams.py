@@ -116,6 +116,25 @@ async def test_a_full_stream_without_a_consumer_is_filled_to_the_brim_and_said_t
     await live.seen(*map(str, range(300)))
 
 
+async def test_a_replay_onto_a_full_stream_is_refused_and_the_watcher_goes_on(live: Live) -> None:
+    await live.add(sink={"oversize": "dead_letter"})
+    live.insert(1)
+    live.orders.insert_one({"_id": 2, "text": "x" * 1_200_000})
+    live.insert(3)
+    await live.seen("1", "3")
+    path = "/watchers/orders/dead-letters"
+    (letter,) = (await live.get(path))["dead_letters"]
+    await live.put(sink={"oversize": "claim_check"})
+    config = await live.streams.config(live.stream) or {}
+    await live.streams.api(f"STREAM.UPDATE.{live.stream}", {**config, "discard": "new", "max_msgs": 2})
+    said = await live.refused(503, "POST", f"{path}/{letter['sequence']}/replay")
+    assert "the stream is full" in said
+    assert (await live.get("/watchers/orders"))["status"]["state"] == "RUNNING"
+    await live.streams.api(f"STREAM.UPDATE.{live.stream}", {**config, "discard": "new", "max_msgs": 3})
+    await live.call("POST", f"{path}/{letter['sequence']}/replay", 200)
+    await live.seen("1", "3", "2")
+
+
 @pytest.mark.parametrize(
     "limits", ["max_msgs: 25", "max_msgs: 5", "max_inflight_per_stream: 1"], ids=["25", "5", "one at a time"]
 )
