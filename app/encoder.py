@@ -98,11 +98,14 @@ class Encoder:
         """Give a change whose message would be too large the small body that will point to the large one, or make it a
         dead letter."""
         oversize, room = self._watcher.sink.oversize, self._sink.room(change)
-        size = f"its message of {len(change.body):,} bytes is more than the NATS server takes (max_payload)"
+        size = (
+            f"its message of {len(change.body):,} bytes is more than the NATS server takes (max_payload), or the "
+            "stream (max_msg_size, max_bytes)"
+        )
         if room < LEAST_POINTER:
             size = (
                 f"its resume token of {len(change.token):,} characters, which holds the document's _id, does not fit "
-                "into the headers of a message (64 KiB, and max_payload in all)"
+                "into the headers of a message (64 KiB, and in all what max_payload, max_msg_size and max_bytes allow)"
             )
         if oversize == "dead_letter":
             _, _, key = self._codec.identify(raw)
@@ -112,5 +115,5 @@ class Encoder:
             what = f"the {change.operation} with token {name_of(change.token)} cannot be published: {size}"
             if room < LEAST_POINTER:
                 raise MessageTooLarge(f"{what}; set sink.oversize to dead_letter, which keeps it beside the stream")
-            raise MessageTooLarge(f"{what}; raise that, or set sink.oversize to claim_check")
+            raise MessageTooLarge(f"{what}; raise the limit, or set sink.oversize to claim_check")
         return replace(change, pointer=self._codec.reduce(raw, room))

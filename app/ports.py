@@ -126,7 +126,8 @@ class EventSink(Protocol):
         Errors as `publish`."""
 
     def too_large(self, change: Change) -> bool:
-        """Whether the server would refuse the message (body and headers count against its `max_payload`)."""
+        """Whether server or stream would refuse the message: body and headers together, or the headers alone, in which
+        the id stands."""
 
     def room(self, change: Change) -> int:
         """The bytes that are left for a pointer's body in the message that stands for this change; below 0: none."""

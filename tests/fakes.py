@@ -264,6 +264,10 @@ class FakeStream:
         self.last_sequence = self.messages[-1].sequence if self.messages else 0
 
 
+MAX_ID = 65_000
+"""The headers hold no longer one."""
+
+
 class FakeSink:
     """A watcher's place on a `FakeStream`."""
 
@@ -359,14 +363,14 @@ class FakeSink:
         return await self.publish([change], fence)
 
     def too_large(self, change: Change) -> bool:
-        return len(change.body) > self._max_payload
+        return len(change.body) > self._max_payload or len(change.id) > MAX_ID
 
     async def published(self, id_: MessageId) -> bool:
         await asyncio.sleep(0)
         return any(message.change.id == str(id_) for message in self._stream.messages)
 
     def room(self, change: Change) -> int:
-        return self._max_payload
+        return self._max_payload if len(change.id) <= MAX_ID else -1
 
     async def following(self, sequence: int) -> Following:
         await asyncio.sleep(0)

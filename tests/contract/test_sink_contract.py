@@ -453,6 +453,22 @@ async def test_a_change_that_is_not_too_large_is_taken_by_the_server(place: Plac
     assert await sink.publish(long, await fence(sink)) == 3
 
 
+async def test_an_id_that_the_headers_do_not_hold_leaves_no_room_and_the_longest_that_they_hold_is_taken(
+    place: Place, sink: EventSink
+) -> None:
+    def long(length: int) -> Change:
+        token = f"82{'A' * (length - 2)}"
+        return replace(change(1), token=token, id=token)
+
+    for length in (66_000, 400_000, 1_200_000):
+        assert sink.too_large(long(length))
+        assert sink.room(long(length)) < 0
+    longest = max(length for length in range(64_000, 65_600) if not sink.too_large(long(length)))
+    assert sink.room(long(longest - 200)) > 900_000
+    assert await sink.publish([long(longest)], await fence(sink)) == 1
+    assert await sink.publish([change(moment) for moment in (2, 3)], 1) == 3
+
+
 async def test_a_claim_check_leaves_a_pointer_and_may_be_repeated(place: Place, sink: EventSink) -> None:
     large = replace(change(1), body=b"x" * 3_000_000, pointer=b"{}")
     first = await sink.claim_check(large, b"{}")
