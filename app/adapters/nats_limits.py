@@ -3,7 +3,7 @@
 A server cuts the connection of a client that sends more than it takes, and with it every watcher's. It tells
 `max_payload` on connecting, though not where the account's own limit is lower, or the configuration was reloaded since;
 `max_control_line` it never tells. So a violation is a lesson: on the next connection the limit is looked for, by
-messages of different sizes on connections of their own. It happens once, not with every attempt of whoever sent it.
+messages of different sizes on connections of their own. It happens once, not with every attempt to send.
 
 Not its business: connecting (`nats_connection.py`), what becomes of a message that is too large (`encoder.py`).
 """

@@ -1,5 +1,5 @@
-"""What a watcher's messages may measure: looked at before they are sent, since a server cuts the connection of whoever
-sends more than it takes, and every watcher's with it.
+"""What a watcher's messages may measure: looked at before they are sent, since a server cuts the connection of a client
+that sends more than it takes, and every watcher's with it.
 
 A message has to fit the server (`max_payload`, headers of 64 KiB) and the stream (`max_msg_size`, `max_bytes`), its
 subject a command (`max_control_line`). Not its business: how the server's limits are found out (`nats_limits.py`), what
