@@ -6,6 +6,7 @@ Plain data with one writer, the relay. Not its business: deciding anything from 
 from collections import deque
 from dataclasses import dataclass, field, replace
 
+from app.domain.batching import BatchSize
 from app.domain.lifecycle import State
 from app.domain.position import OwnMessage, Reached
 from app.domain.status import Happening
@@ -65,6 +66,8 @@ class Progress:
     """Races lost in a row to another writer."""
     dead_letters: int | None = None
     """How many there are, as far as is known."""
+    batch: BatchSize = field(default_factory=BatchSize)
+    """How many changes the stream takes at once, as far as was found out."""
     publish_mode: str | None = None
     fence: str | None = None
     notes: dict[str, str] = field(default_factory=dict)

@@ -76,10 +76,10 @@ class Operator:
         )
         """For the server's configuration file."""
 
-    def credentials(self) -> str:
-        """The text of a credentials file for a new user of the account."""
+    def credentials(self, **limits: int) -> str:
+        """The text of a credentials file for a new user of the account, with limits of its own (`payload`)."""
         user = Key()
-        return credentials(self._account.sign(user, pub={}, sub={}, **_UNLIMITED), user.seed)
+        return credentials(self._account.sign(user, pub={}, sub={}, **{**_UNLIMITED, **limits}), user.seed)
 
 
 class Certificates:

@@ -24,6 +24,9 @@ LONGEST_NAME: Final = 512
 """A token names objects and subjects up to this length. It holds the document's key, which may be long, and a subject
 of more than 4 kB ends the connection."""
 
+LONGEST_HEADER: Final = 8192
+"""A token stands in a header up to this length: NATS takes 64 KiB of headers, and `max_payload` in all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unpublishable:
@@ -47,7 +50,8 @@ class DeadLetter:
 
     `time` is seconds since 1970, `epoch` the watcher's when it was stored, `object` where the event is in the object
     store (`<bucket>/<name>`), None where the message itself holds it, `reduced` which fields it lacks. `raw` is the
-    event, None where it was not asked for, or is not to be had.
+    event, None where it was not asked for, or is not to be had. Of a very long `token` there is only what stands for it
+    (`brief`); the event has all of it.
     """
 
     sequence: int
@@ -142,3 +146,13 @@ def name_of(token: str) -> str:
     if len(token) <= LONGEST_NAME:
         return token
     return f"{token[:18]}-{hashlib.sha256(token.encode()).hexdigest()}"
+
+
+def brief(token: str) -> str:
+    """Return what stands for a token in a header or a text: the token, or where that is too long its `name_of`."""
+    return token if len(token) <= LONGEST_HEADER else name_of(token)
+
+
+def is_brief(token: str) -> bool:
+    """Tell whether this only stands for a token."""
+    return "-" in token

@@ -7,9 +7,9 @@ URL (`%2E`), and `%` itself too, so that the name can be had back.
 import re
 from urllib.parse import unquote
 
-MAX_SUBJECT = 2000
-"""Bytes. A line of the protocol holds the subject, a reply subject and numbers, 4096 bytes unless the server is set up
-for less."""
+MAX_SUBJECT = 4000
+"""The longest subject in bytes: NATS takes commands of 4,096 (max_control_line), with a reply subject and two sizes,
+and cuts the connection where one is longer."""
 _RESERVED_FIRST = frozenset({"_INBOX", "_R_", "_GR_"})
 """Answers to requests, imported services and gateways: a message there reaches a wrong client, or none."""
 _RESERVED = frozenset({"$JS", "$SYS"})

@@ -131,6 +131,11 @@ class Watcher:
         )
 
     @property
+    def longest_subject(self) -> int:
+        """The bytes of the longest subject it may publish to."""
+        return max(len(self.subject(operation).encode()) for operation in (*self.sink.operations, "gap"))
+
+    @property
     def route(self) -> "Route":
         """What the watcher's position is a position of: which changes go where."""
         source = self.source
@@ -213,6 +218,11 @@ def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | Non
     wrong("sink.subject", template)
     if template is None:
         wrong("sink.subject", subjects.subject_problem(watcher.subject("insert")))
+        if watcher.longest_subject > subjects.MAX_SUBJECT:
+            wrong(
+                "sink.subject",
+                f"makes subjects of up to {watcher.longest_subject:,} bytes; NATS takes {subjects.MAX_SUBJECT:,}",
+            )
         if meets_letters(watcher.space, sink.stream):
             wrong("sink.subject", f"meets the subjects of its own dead letters, {letters_space(sink.stream)}")
     for operation in sink.operations:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app.__main__ import main
-from app.api.limits import MAX_BODY
+from app.api.limits import MAX_VALUES
 from app.connector_yaml import ConnectorFileError, parse
 from app.domain.watcher import problems
 from app.settings import SettingsError, load
@@ -100,7 +100,7 @@ async def test_half_a_character_in_a_body_of_any_type_is_not_taken(
 
 
 async def test_half_a_character_behind_very_many_values_is_422_too(client: httpx.AsyncClient) -> None:
-    many = b'{"name":"w","source":{"pipeline":[' + b'"",' * (MAX_BODY // 4) + b'"\\ud800"]}}'
+    many = b'{"name":"w","source":{"pipeline":[' + b'"",' * (MAX_VALUES - 100) + b'"\\ud800"]}}'
     assert problem(await client.post("/watchers", content=many, headers=JSON), 422)["errors"]
 
 
