@@ -6,14 +6,14 @@ number where a name belongs is the name as it is written. Not its business: envi
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
 import yaml
 
-from app.domain.watcher import CheckpointPlace, Sink, Source, Watcher, problems
+from app.domain.watcher import CheckpointPlace, Sink, Source, StreamSettings, Watcher, problems
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -59,6 +59,13 @@ class ConnectorFile:
     settings: Mapping[str, str] = field(default_factory=dict)
     watchers: tuple[Watcher, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def with_stream_settings(self, wanted: StreamSettings) -> "ConnectorFile":
+        """The same, with streams that have these settings."""
+        sinks = (replace(one.sink, stream_settings=wanted) for one in self.watchers)
+        return replace(
+            self, watchers=tuple(replace(one, sink=sink) for one, sink in zip(self.watchers, sinks, strict=True))
+        )
 
 
 def read(path: Path) -> ConnectorFile:
@@ -173,7 +180,7 @@ class _Reader:
                 collection=text("collName"),
                 pre_and_post_images=truth("changeStreamPreAndPostImages"),
             ),
-            sink=Sink(stream=text("streamName")),
+            sink=Sink(stream=text("streamName"), stream_settings="connector"),
             checkpoint=CheckpointPlace(
                 database=text("tokensDbName") or CheckpointPlace().database,
                 collection=text("tokensCollName"),

@@ -56,12 +56,15 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_CAUSES = {
+    "changewire": "atomic publish is not to be had here (server older than 2.12, or a stream that may not be changed)",
+    "connector": "the stream keeps mongodb-nats-connector's settings (sink.stream_settings), without atomic publish",
+}
 _FALLBACKS = {
-    "window": "atomic publish is not to be had here (server older than 2.12, or a stream that may not be changed): "
-    "messages are published one by one in a window, each fenced by the stream's sequence; the guarantee is the same",
-    "single": "atomic publish is not to be had here (server older than 2.12, or a stream that may not be changed), and "
-    "the stream is shared: messages are published and acknowledged one at a time; the guarantee is the same, the rate "
-    "is not",
+    "window": ": messages are published one by one in a window, each fenced by the stream's sequence; the guarantee is "
+    "the same",
+    "single": ", and the stream is shared: messages are published and acknowledged one at a time; the guarantee is the "
+    "same, the rate is not",
 }
 
 
@@ -192,7 +195,9 @@ class Relay:
         progress.operation_time = max(progress.operation_time, operation_time)
         progress.publish_mode, progress.fence = sink.mode, "stream" if sink.exclusive else "subject"
         if sink.mode != "atomic":
-            progress.notes["mode"] = _FALLBACKS[sink.mode]
+            progress.notes["mode"] = _CAUSES[self._watcher.sink.stream_settings] + _FALLBACKS[sink.mode]
+        else:
+            progress.notes.pop("mode", None)
         if checkpoint is not None:
             progress.checkpointed_at = checkpoint.updated_at
         log.info(

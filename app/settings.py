@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app import callers, key_files, native
 from app.addresses import is_loopback, mongo_uri_problem, nats_url_problem, split_address
 from app.domain.namespaces import Namespaces
-from app.domain.watcher import Source, Watcher, problems
+from app.domain.watcher import Source, StreamSettings, Watcher, problems
 
 if TYPE_CHECKING:
     from app.connector_yaml import ConnectorFile
@@ -118,6 +118,12 @@ class Settings(BaseSettings):
     """What encodes events: native, the transcoder in Rust; python, the encoder that it is measured by, several times
     slower; auto, the native one where it was built. The messages are the same. Default: auto; the log says at the start
     which one it is."""
+
+    connector_streams: StreamSettings = Field(default="connector", examples=["connector", "changewire"])
+    """Whose settings the streams of connector.yaml's watchers have. connector: they are created as
+    mongodb-nats-connector creates them, and never changed, so that it can start again; changewire: atomic batches and
+    direct reads are switched on, which is faster with many changes waiting, and mongodb-nats-connector refuses such a
+    stream until `changewire streams switch` has switched it back. Default: connector."""
 
     nats_creds: Path | None = Field(default=None, examples=["/run/secrets/nats.creds"])
     """A NATS credentials file (JWT and seed). Default: none. One way to sign in at most: this, user and password,
@@ -245,7 +251,7 @@ class Settings(BaseSettings):
         split_address(value)
         return value
 
-    @field_validator("log_level", "log_format", "codec", mode="before")
+    @field_validator("log_level", "log_format", "codec", "connector_streams", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         word = value.strip().lower() if isinstance(value, str) else value
@@ -369,7 +375,7 @@ def load(
         raise SettingsError(*wrong, *_explain(error, values, origins)) from None
     if wrong:
         raise SettingsError(*wrong)
-    settings._connector = connector
+    settings._connector = connector and connector.with_stream_settings(settings.connector_streams)
     settings._warnings = (*_warnings(given, settings), *(connector.warnings if connector else ()))
     return settings
 

@@ -40,9 +40,11 @@ from app.adapters.nats_streams import (
     Mode,
     Stream,
     StreamApi,
+    as_switched,
     assess,
     is_exclusive,
     new_config,
+    switches,
     translate,
 )
 from app.adapters.nats_trial import try_stream
@@ -122,7 +124,7 @@ class JetStream:
                 if stream.config.get("sealed"):
                     raise StreamUnsuitable(_SEALED.format(name))
                 # Whether the switch to atomic batches would work is not known without trying it.
-                assess(replace(stream, config={**stream.config, "allow_atomic": True}), watcher)
+                assess(as_switched(stream, watcher), watcher)
             if watcher.sink.oversize == "dead_letter":
                 await self._check_letters(watcher)
         except StreamUnsuitable as error:
@@ -191,8 +193,8 @@ class JetStreamSink:
             stream = await self._find() or await self._create(may_create=may_create)
             if stream.config.get("sealed"):
                 raise StreamRefused(_SEALED.format(self._name))
-            assess(replace(stream, config={**stream.config, "allow_atomic": True}), self._watcher)
-            if not (stream.atomic and stream.config.get("allow_direct")):
+            assess(as_switched(stream, self._watcher), self._watcher)
+            if any(not stream.config.get(name) for name in switches(self._watcher)):
                 stream = await self._switch_on(stream)
         except ApiError as error:
             raise translate(error, self._name) from error

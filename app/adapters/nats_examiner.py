@@ -151,6 +151,9 @@ def _publishing(stream: Stream, watcher: Watcher) -> Finding:
     if mode == "atomic":
         return Finding(watcher.name, "stream", Level.OK, f"{stream.name}, published to in atomic batches")
     way = "message by message" if mode == "single" else "in windows of single messages"
+    if watcher.sink.stream_settings == "connector":
+        said = f"{stream.name}, with the settings of mongodb-nats-connector; published to {way}"
+        return Finding(watcher.name, "stream", Level.OK, said)
     advice = (
         f"nothing, if it is fast enough; else NATS 2.12 and allow_atomic: nats stream edit {stream.name} --allow-batch"
     )

@@ -6,7 +6,7 @@ JetStream wire API reference; what servers 2.10, 2.11 and 2.15 really answer was
 """
 
 from base64 import b64decode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
@@ -126,6 +126,16 @@ def assess(stream: Stream, watcher: Watcher) -> Mode:
     )
 
 
+def switches(watcher: Watcher) -> dict[str, bool]:
+    """Return what is switched on in the stream of a watcher, beyond what mongodb-nats-connector sets."""
+    return {"allow_atomic": True, "allow_direct": True} if watcher.sink.stream_settings == "changewire" else {}
+
+
+def as_switched(stream: Stream, watcher: Watcher) -> Stream:
+    """Return the stream as it is once all is switched on that may be."""
+    return replace(stream, config={**stream.config, **switches(watcher)})
+
+
 def new_config(watcher: Watcher) -> dict[str, Any]:
     """Return the configuration of the stream that is created for a watcher. Durations are in nanoseconds."""
     sink = watcher.sink
@@ -145,8 +155,7 @@ def new_config(watcher: Watcher) -> dict[str, Any]:
         "max_msg_size": -1,
         "max_consumers": -1,
         "duplicate_window": min(window, age) if age else window,  # the server refuses one longer than max_age
-        "allow_atomic": True,
-        "allow_direct": True,
+        **switches(watcher),
     }
 
 

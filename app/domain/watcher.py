@@ -25,6 +25,9 @@ OPERATIONS = (
     "shardCollection", "reshardCollection", "refineCollectionShardKey",
 )  # fmt: skip
 OnHistoryLost = Literal["fail", "latest", "earliest"]
+StreamSettings = Literal["changewire", "connector"]
+"""Whose settings the stream has. `changewire`: atomic batches and direct reads are switched on. `connector`: it is made
+as mongodb-nats-connector makes it, and never changed; that program refuses to start on a stream with other settings."""
 SYSTEM_DATABASES = ("admin", "config", "local")
 MAX_NAME = 128
 
@@ -58,6 +61,7 @@ class Sink:
     max_age_seconds: float = 0
     max_bytes: int = -1
     duplicate_window_seconds: float = 120
+    stream_settings: "StreamSettings" = "changewire"
 
 
 @dataclass(frozen=True, slots=True)

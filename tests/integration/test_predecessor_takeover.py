@@ -4,6 +4,7 @@
 for the acknowledgement, insert the token, next event.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ import pytest_asyncio
 from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp, json_util
 from pymongo import DESCENDING
 
+from app.__main__ import main
 from tests.live import Live, until
 
 PUBLISHED = ("insert", "update", "replace", "delete")
@@ -37,8 +39,8 @@ class Predecessor:
         if live.collection not in live.mongo["resume-tokens"].list_collection_names():
             options: dict[str, Any] = {"capped": True, "size": 4096} if self.capped else {}
             live.mongo["resume-tokens"].create_collection(live.collection, **options)
-        if await live.streams.config(live.stream) is None:
-            await live.streams.create(live.stream)
+        answer = await live.streams.api(f"STREAM.CREATE.{live.stream}", as_nats_go_asks(live.stream))
+        assert "error" not in answer, f"the connector ends here: {answer['error']}"
 
     def newest(self) -> str | None:
         order = "$natural" if self.capped else "_id"
@@ -82,6 +84,16 @@ class Predecessor:
         if die_before_token:
             self.tokens.delete_one({"value": self.last})
         return bodies
+
+
+def as_nats_go_asks(stream: str) -> dict[str, Any]:
+    """The request of `AddStream` with what the connector sets: name, subjects and storage; the rest is nats.go's."""
+    return {
+        "name": stream, "subjects": [f"{stream}.*"], "retention": "limits", "max_consumers": 0, "max_msgs": 0,
+        "max_bytes": 0, "discard": "old", "max_age": 0, "max_msgs_per_subject": 0, "storage": "file",
+        "num_replicas": 0, "deny_delete": False, "deny_purge": False, "allow_rollup_hdrs": False,
+        "allow_direct": False, "mirror_direct": False, "consumer_limits": {},
+    }  # fmt: skip
 
 
 def write_config(path: Path, live: Live, *collections: dict[str, Any], mongo: str = "", nats: str = "") -> Path:
@@ -325,3 +337,54 @@ async def test_two_collections_of_one_name_the_second_is_failed_with_what_to_cha
     await live.reaches("RUNNING", second)
     live.mongo[other][live.collection].insert_one({"_id": "this"})
     await live.seen("meanwhile", "this", stream=f"{live.stream}_2")  # its own since it was first in the file
+
+
+async def test_a_stream_keeps_the_settings_of_the_connector_unless_a_setting_asks_for_more(
+    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path / "c.yaml", live, entry(live))
+    watcher, request = f"{live.database}.{live.collection}", as_nats_go_asks(live.stream)
+
+    async def connector_starts() -> bool:
+        answer = await live.streams.api(f"STREAM.CREATE.{live.stream}", request)
+        assert answer.get("error", {}).get("err_code") in (None, 10058), answer
+        return "error" not in answer
+
+    async def switch(to: str, code: int = 0) -> str:
+        assert await asyncio.to_thread(main, ["streams", "switch", live.stream, "--to", to]) == code
+        return "".join(capsys.readouterr())
+
+    await live.restart(config)
+    assert (await live.reaches("RUNNING", watcher))["status"]["publish_mode"] == "window"
+    live.insert(*range(40))
+    await live.seen(*map(str, range(40)))
+    assert await connector_starts()
+    await live.restart(config, CHANGEWIRE_CONNECTOR_STREAMS="changewire")
+    assert (await live.reaches("RUNNING", watcher))["status"]["publish_mode"] == "atomic"
+    assert not await connector_starts()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NATS_URL", live.environ["NATS_URL"])
+    await live.stop()
+    assert "allow_atomic off, allow_direct off" in await switch("connector")
+    assert await connector_starts()
+    assert "already" in await switch("connector")
+    await live.start(config, CHANGEWIRE_CONNECTOR_STREAMS="connector")
+    live.insert(*range(40, 80))
+    await live.seen(*map(str, range(80)))
+    # Switched there and back while it runs: it goes on by what the stream offers.
+    assert "allow_atomic on" in await switch("changewire")
+    await live.call("POST", f"/watchers/{watcher}/restart", 202)
+    assert (await live.reaches("RUNNING", watcher))["status"]["publish_mode"] == "atomic"
+    await switch("connector")
+    live.insert(*range(80, 120))
+    await live.seen(*map(str, range(120)))
+    assert await connector_starts()
+    answer = await live.streams.api(f"STREAM.UPDATE.{live.stream}", request | {"max_msgs": 1000, "allow_direct": True})
+    assert "error" not in answer
+    assert "max_msgs is 1000, not -1" in await switch("connector", code=1)
+    assert "does not exist" in (await refused_switch(f"NO_{live.stream}", capsys))
+
+
+async def refused_switch(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert await asyncio.to_thread(main, ["streams", "switch", name, "--to", "connector"]) == 1
+    return capsys.readouterr().err

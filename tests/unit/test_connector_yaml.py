@@ -48,6 +48,7 @@ def test_reference_file() -> None:
     assert (first.source.database, first.source.collection) == ("test-connector", "coll1")
     assert first.source.pre_and_post_images
     assert first.sink.stream == "STREAM1"
+    assert first.sink.stream_settings == "connector"
     place = first.checkpoint
     assert (place.database, place.collection, place.capped, place.size_in_bytes) == (
         "tokens",
