@@ -8,7 +8,7 @@ onto the stream for certain in `publisher.py`.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -87,7 +87,10 @@ class Relay:
         losses: int = 3,
         allowance: Allowance | None = None,
         clock: Callable[[], float] = time.time,
+        begun: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`begun` is told when a position is stored, and before the first event is read: `new_start` and `begin` have
+        done their part by then."""
         self._watcher = watcher
         self._route = watcher.route
         self._source = source
@@ -98,6 +101,7 @@ class Relay:
         self._progress = progress
         self._new_start = new_start
         self._begin = begin
+        self._begun = begun
         self._clock = clock
         self._doubts = Doubts(watcher, sink, checkpoints, progress)
         self._letters = letters
@@ -125,11 +129,13 @@ class Relay:
         return await self._conveyor.ask(sequence)
 
     async def run(self, opened: Callable[[], None]) -> None:
-        """Open, tell `opened`, and relay until stopped; returns only after a drain.
+        """Open, tell `begun` and `opened`, and relay until stopped; returns only after a drain.
 
         Raises what ended it: TransientError, PermanentError, Fenced, Stale."""
         try:
             reached = await self._open()
+            if self._begun is not None:
+                await self._begun()
             opened()
             await self._relay(reached)
         finally:
@@ -168,7 +174,8 @@ class Relay:
             self._observer.skipped(self._watcher.name, "foreign", tail.foreign)
         decision = decide_opening(
             tail=tail, checkpoint=checkpoint, memory=memory, exclusive=sink.exclusive, new_start=self._new_start,
-            displaced=displaced, on_history_lost=self._watcher.on_history_lost, now=self._clock(),
+            displaced=displaced, on_history_lost=self._watcher.on_history_lost,
+            at_latest=self._watcher.start.at == "latest", now=self._clock(),
         )  # fmt: skip
         self._doubts.recall(checkpoint)
         await self._doubts.settle(decision.epoch)

@@ -205,6 +205,9 @@ class Roster:
                 await self._store.began(name, task.stored.revision)
                 task.stored = replace(task.stored, new_start=False, begin=None)
 
+    async def began(self, stored: StoredWatcher) -> None:
+        await self._store.began(stored.name, stored.revision)
+
     async def still_wanted(self, stored: StoredWatcher) -> bool:
         now = await self._store.get(stored.name)
         return now is not None and now.revision == stored.revision and now.desired is Desired.RUNNING

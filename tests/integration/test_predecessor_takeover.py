@@ -388,3 +388,30 @@ async def test_a_stream_keeps_the_settings_of_the_connector_unless_a_setting_ask
 async def refused_switch(name: str, capsys: pytest.CaptureFixture[str]) -> str:
     assert await asyncio.to_thread(main, ["streams", "switch", name, "--to", "connector"]) == 1
     return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("removed", ["before it comes", "between two runs"])
+async def test_with_the_stream_purged_and_the_tokens_dropped_it_begins_at_the_present_with_plain_ids(
+    live: Live, tmp_path: Path, removed: str
+) -> None:
+    config = write_config(tmp_path / "c.yaml", live, entry(live))
+    watcher, predecessor = f"{live.database}.{live.collection}", Predecessor(live)
+    await live.stop()
+    if removed == "before it comes":
+        await predecessor.run(lambda: live.insert(0, 1))
+    else:
+        await live.start(config)
+        await live.reaches("RUNNING", watcher)
+        live.insert(0, 1)
+        await live.seen("0", "1")
+        await live.stop()
+    assert "error" not in await live.streams.api(f"STREAM.PURGE.{live.stream}")
+    predecessor.tokens.drop()
+    await live.start(config)
+    await live.reaches("RUNNING", watcher)
+    live.insert(2, 3)
+    found = await live.seen("2", "3")
+    assert [message.id for message in found] == [message.token for message in found]
+    await live.stop()
+    await predecessor.run(lambda: live.insert(4))
+    await live.seen("2", "3", "4")
