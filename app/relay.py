@@ -88,6 +88,7 @@ class Relay:
         allowance: Allowance | None = None,
         clock: Callable[[], float] = time.time,
         begun: Callable[[], Awaitable[None]] | None = None,
+        prompt_checkpoints: bool = False,
     ) -> None:
         """`begun` is told when a position is stored, and before the first event is read: `new_start` and `begin` have
         done their part by then."""
@@ -111,7 +112,9 @@ class Relay:
         self._replays = Replays(
             watcher, sink=sink, letters=letters, publisher=self._publisher, codec=codec, progress=progress
         )
-        self._checkpointer = Checkpointer(checkpoints, observer, watcher=watcher.name, clock=clock)
+        self._checkpointer = Checkpointer(
+            checkpoints, observer, watcher=watcher.name, clock=clock, prompt=prompt_checkpoints
+        )
         self._conveyor = Conveyor()
         self._share = (allowance or Allowance()).share()
         self._ended = False
@@ -330,7 +333,7 @@ class Relay:
             reached = self._publisher.reached
             if encoded.position > reached.token:
                 self._progress.reached = reached = replace(reached, token=encoded.position)
-            self._checkpointer.note(self._checkpoint(reached), quiet=not encoded.changes)
+            self._checkpointer.note(self._checkpoint(reached), quiet=not encoded.changes, changes=len(encoded.changes))
             self._share.give_back(encoded.size)
             self._progress.checkpointed_at = self._checkpointer.written_at or self._progress.checkpointed_at
 

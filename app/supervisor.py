@@ -209,6 +209,7 @@ class WatcherTask:
             allowance=world.allowance,
             clock=world.clock,
             begun=self._begun,
+            prompt_checkpoints=self.stored.origin == "file",
         )
         try:
             await unless_asked(self._relay.run(self._opened))

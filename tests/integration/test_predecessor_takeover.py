@@ -6,6 +6,7 @@ for the acknowledgement, insert the token, next event.
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -17,8 +18,10 @@ import pytest_asyncio
 from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp, json_util
 from pymongo import DESCENDING
 
+from app import checkpointer
 from app.__main__ import main
 from tests.live import Live, until
+from tests.service import Service
 
 PUBLISHED = ("insert", "update", "replace", "delete")
 
@@ -154,6 +157,42 @@ async def test_going_on_from_a_predecessor_that_died_between_publish_and_token_d
     await live.start(write_config(tmp_path / "c.yaml", live, entry(live)))
     live.insert(4)
     await live.seen("1", "2", "3", "4")
+
+
+async def test_each_of_a_few_changes_has_its_token_stored_at_once(
+    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpointer, "BUSY_SECONDS", 3600.0)  # what waits for the timer never comes
+    await live.restart(write_config(tmp_path / "c.yaml", live, entry(live)))
+    await live.reaches("RUNNING", f"{live.database}.{live.collection}")
+    predecessor = Predecessor(live)
+    for number in range(20):
+        live.insert(number)
+        published = (await live.seen(*map(str, range(number + 1))))[-1].token
+        await until(lambda: predecessor.newest() == published)  # noqa: B023 - called within the round
+
+
+async def test_killed_once_its_token_is_stored_it_leaves_nothing_to_the_connector_to_double(
+    live: Live, tmp_path: Path
+) -> None:
+    await live.stop()
+    write_config(tmp_path / "connector.yaml", live, entry(live))
+    predecessor, service = Predecessor(live), Service("killed", tmp_path, os.environ | live.environ)
+    expected: list[str] = []
+    try:
+        for stay in range(3):
+            await service.start()
+            await until(lambda: predecessor.newest() is not None)
+            live.insert(f"here {stay}")
+            expected.append(f"insert here {stay}")
+            published = (await live.seen(*expected))[-1].token
+            await until(lambda: predecessor.newest() == published)  # noqa: B023 - called within the round
+            service.kill()
+            await predecessor.run(lambda: live.insert(f"there {stay}"))  # noqa: B023
+            expected.append(f"insert there {stay}")
+            await live.seen(*expected)
+    finally:
+        await service.close()
 
 
 async def test_thousands_of_tokens_are_read_from_the_newest_and_continued_in_place(live: Live, tmp_path: Path) -> None:
