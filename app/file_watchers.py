@@ -31,10 +31,19 @@ class FileWatchers:
         self._store = store
         self._positions = positions
         self._allowed = allowed
+        self._watchers = watchers
+        self._names: set[str] | None = None
+        self._left: list[Watcher] = []
+        self.pending: dict[str, str] = {}
+        """Those that could not be stored yet, and why; what is stored under their names may not be run meanwhile."""
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Forget what was stored: the store is another one."""
+        watchers = self._watchers
         self._names = None if watchers is None else {watcher.name for watcher in watchers}
         self._left = list(watchers or ())
-        self.pending: dict[str, str] = {watcher.name: "it is not stored yet" for watcher in self._left}
-        """Those that could not be stored yet, and why; what is stored under their names may not be run meanwhile."""
+        self.pending = {watcher.name: "it is not stored yet" for watcher in self._left}
 
     async def settle(self) -> None:
         """Make the store agree with the file, as far as the servers allow now. Call again while any is `pending`.

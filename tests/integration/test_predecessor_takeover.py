@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp, json_util
-from pymongo import DESCENDING
+from pymongo import DESCENDING, MongoClient
 
 from app import checkpointer
 from app.__main__ import main
+from tests.conftest import MakeMongo
 from tests.live import Live, until
 from tests.service import Service
 
@@ -454,3 +455,51 @@ async def test_with_the_stream_purged_and_the_tokens_dropped_it_begins_at_the_pr
     await live.stop()
     await predecessor.run(lambda: live.insert(4))
     await live.seen("2", "3", "4")
+
+
+async def test_with_the_rights_of_the_connector_the_watchers_of_the_file_run_and_changes_say_what_is_missing(
+    make_mongo: MakeMongo, nats_url: str, unique: str, tmp_path: Path
+) -> None:
+    server = await make_mongo(auth=("root", "toor"))
+    names = (f"db_{unique}", "resume-tokens")
+    with MongoClient(server.uri) as client:
+        client.admin.command(
+            "createUser", "connector", pwd="secret", roles=[{"role": "readWrite", "db": name} for name in names]
+        )
+    uri = server.uri.replace("root:toor@", "connector:secret@")
+    async with Live(uri, nats_url, unique, look_at=(server.uri, nats_url), ready=False) as live:
+        live.orders.insert_one({"_id": "first"})  # without images, as the connector finds it
+        config = write_config(tmp_path / "c.yaml", live, entry(live, changeStreamPreAndPostImages=True))
+        watcher = f"{live.database}.{live.collection}"
+        await live.restart(config)
+        await live.reaches("RUNNING", watcher)
+        live.insert(1)
+        live.orders.update_one({"_id": 1}, {"$set": {"a": 1}})
+        await live.seen("1", "update 1")
+        health = await live.get("/healthz")
+        assert health["status"] == "UP"
+        (warning,) = health["components"]["watchers"]["warnings"]
+        assert f"readWrite on {live.state_db}" in warning
+        assert (await live.call("GET", "/readyz", 200)).status_code == 200
+        for method, path in (
+            ("POST", "/watchers"), ("PUT", f"/watchers/{watcher}/pause"), ("DELETE", f"/watchers/{watcher}")
+        ):  # fmt: skip
+            options = {"json": live.definition()} if method == "POST" else {}
+            assert f"readWrite on {live.state_db}" in await live.refused(503, method, path, **options)
+        await live.stop()
+        live.insert(2)
+        await live.start(config)
+        await live.seen("1", "update 1", "2")
+        # With the right granted the registry is used at once.
+        live.mongo.admin.command("grantRolesToUser", "connector", roles=[{"role": "readWrite", "db": live.state_db}])
+
+        async def well() -> bool:
+            return "warnings" not in (await live.get("/healthz"))["components"]["watchers"]
+
+        await until(well)
+        await live.reaches("RUNNING", watcher)
+        await live.pause(watcher)
+        live.insert(3)
+        await live.resume(watcher)
+        await live.seen("1", "update 1", "2", "3")
+        assert [each["_id"] for each in live.stored()] == [watcher]
