@@ -108,7 +108,7 @@ class JetStream:
         try:
             await self._connection.ready()
             try:
-                stream = await self._api.info(name)
+                stream = await StreamApi(self._connection).look(watcher)
             except ApiError as error:
                 if error.code != NOT_FOUND:
                     raise translate(error, name) from error
@@ -205,7 +205,7 @@ class JetStreamSink:
 
     async def _find(self) -> Stream | None:
         try:
-            return await self._api.info(self._name)
+            return await self._api.look(self._watcher)
         except ApiError as error:
             if error.code == NOT_FOUND:
                 return None
@@ -218,7 +218,7 @@ class JetStreamSink:
             stream = await self._api.create(new_config(self._watcher))
         except ApiError as error:
             if error.code == NAME_IN_USE:  # another instance was faster
-                return await self._api.info(self._name)
+                return await self._api.look(self._watcher)
             if error.code == SUBJECTS_OVERLAP:
                 others = ", ".join(await self._api.names(self._space)) or "another stream"
                 raise StreamUnsuitable(
@@ -240,7 +240,7 @@ class JetStreamSink:
                 log.warning("stream_not_updated", stream=self._name, wanted=sorted(wanted), reason=str(error))
                 if not isinstance(error, ApiError):
                     break
-        return await self._api.info(self._name)
+        return await self._api.look(self._watcher)
 
     def _adopt(self, stream: Stream, mode: Mode) -> None:
         self._exclusive = is_exclusive(stream, self._space)
@@ -250,7 +250,7 @@ class JetStreamSink:
 
     async def tail(self, since: int = 0) -> Tail:
         try:
-            stream = await self._api.info(self._name)
+            stream = await self._api.look(self._watcher)
             try:
                 mode = assess(stream, self._watcher)
             except StreamUnsuitable as error:
@@ -284,7 +284,7 @@ class JetStreamSink:
 
     async def following(self, sequence: int) -> Following:
         try:
-            stream = await self._api.info(self._name)
+            stream = await self._api.look(self._watcher)
             message = await self._api.next(self._name, self._space, sequence + 1)
         except ApiError as error:
             raise translate(error, self._name) from error
@@ -298,7 +298,7 @@ class JetStreamSink:
 
     async def published(self, id_: MessageId) -> bool:
         try:
-            return await find(self._api, self._watcher, await self._api.info(self._name), id_)
+            return await find(self._api, self._watcher, await self._api.look(self._watcher), id_)
         except ApiError as error:
             raise translate(error, self._name) from error
 
