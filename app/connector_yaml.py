@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import yaml
 
-from app.domain.watcher import CheckpointPlace, Sink, Source, StreamSettings, Watcher, problems
+from app.domain.watcher import CheckpointPlace, Sink, Source, StreamSettings, Watcher, apart, problems
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -188,17 +188,32 @@ class _Reader:
                 size_in_bytes=(size or 0) if capped else 0,
             ),
         ).with_defaults()
+        watcher = self.beside(watcher, others, node, where)
         for found in problems(watcher, state_database=""):
             key = _KEY_OF_FIELD.get(found.field, "")
             self.problem(
                 keys.get(key) or node, f"{where}.{key}".rstrip("."), f"{found.problem} (watcher {watcher.name})"
             )
-        for other in others:
-            if other.name == watcher.name:
-                self.problem(node, where, f"watches {watcher.name}, which an entry above it watches already")
         if len(self.problems) > before:
             raise _Refused
         return watcher
+
+    def beside(self, watcher: Watcher, others: list[Watcher], node: yaml.Node, where: str) -> Watcher:
+        """One collection in several entries: on another stream it is a watcher of its own, with a position of its own.
+
+        mongodb-nats-connector would keep both positions in one place, where the newest is that of the faster one. On
+        the same stream it publishes everything under the same ids, so that the second entry comes to nothing."""
+        twins = [other for other in others if other.source.namespace == watcher.source.namespace]
+        stream = watcher.sink.stream
+        if any(twin.sink.stream == stream for twin in twins):
+            self.warn(node, where, f"publishes {watcher.name} to {stream}, as an entry above it does; it has no effect")
+            raise _Refused
+        if not twins:
+            return watcher
+        place = watcher.checkpoint
+        if any(twin.checkpoint.namespace == place.namespace for twin in twins):
+            place = replace(place, collection=apart(place.collection, stream))
+        return replace(watcher, name=apart(watcher.name, stream), checkpoint=place)
 
     # One value.
 

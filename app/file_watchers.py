@@ -10,7 +10,7 @@ import structlog
 
 from app.domain.errors import ChangewireError, StoreUnavailable, TransientError
 from app.domain.namespaces import Namespaces
-from app.domain.watcher import StoredWatcher, Watcher
+from app.domain.watcher import StoredWatcher, Watcher, apart
 from app.ports import WatcherStore
 from app.positions import Positions
 
@@ -94,8 +94,18 @@ class FileWatchers:
         if self._allowed is not None and self._allowed.problem(source.database, source.collection) is not None:
             return None
         try:
-            return await self._positions.locate(watcher, watcher.start)
+            shared = await self._shared_position(watcher)
+            return shared or await self._positions.locate(watcher, watcher.start)
         except TransientError:
             raise
         except ChangewireError:
             return None
+
+    async def _shared_position(self, watcher: Watcher) -> str | None:
+        """Return the position that mongodb-nats-connector keeps for this watcher and another one of its collection in
+        one place, which is the other's here; None for a watcher that shares none."""
+        for other in self._watchers or ():
+            place = replace(other.checkpoint, collection=apart(other.checkpoint.collection, watcher.sink.stream))
+            if other.source.namespace == watcher.source.namespace and place == watcher.checkpoint:
+                return (await self._positions.view(other)).token
+        return None

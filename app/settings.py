@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from dotenv import dotenv_values
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -36,6 +36,8 @@ _FILES = {"nats_creds": key_files.credentials_problem, "nats_nkey_seed_file": ke
 """What looks at the files that hold no certificate."""
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+LOG_LEVELS = {*get_args(LogLevel), "warn"}
+"""As they may be written. Any other is info, as in mongodb-nats-connector, which would start with it too."""
 
 
 class SettingsError(Exception):
@@ -70,7 +72,8 @@ class Settings(BaseSettings):
     127.0.0.1:8080, so that nobody else reaches an interface without a token."""
 
     log_level: LogLevel = Field(default="info", examples=["debug", "info", "warning", "error"])
-    """The least that is logged: debug, info, warning (or warn), error, critical; in capitals too. Default: info."""
+    """The least that is logged: debug, info, warning (or warn), error, critical; in capitals too. Any other is
+    taken for info, with a warning. Default: info."""
 
     config_file: Path = Field(default=Path("connector.yaml"), examples=["connector.yaml"])
     """The predecessor's configuration file. Default: connector.yaml in the working directory, read where it exists; a
@@ -357,6 +360,7 @@ def load(
         values["config_file"] = str(config_file)
     path = Path(values.get("config_file", Settings.model_fields["config_file"].default))
     origins: dict[str, str] = {}
+    odd: list[str] = []
     connector: ConnectorFile | None = None
     if "config_file" in values or path.exists():
         from app import connector_yaml  # a start without such a file does without a YAML parser
@@ -369,6 +373,13 @@ def load(
             if name not in values:
                 values[name] = value
                 origins[name] = f"{path} ({connector_yaml.SETTINGS[name]})"
+    level = values.get("log_level")
+    if level is not None and level.strip().lower() not in LOG_LEVELS:
+        odd.append(
+            f"{origins.get('log_level') or variable('log_level')}={level} is not a level, and info is used; there "
+            f"are {', '.join(get_args(LogLevel))}"
+        )
+        del values["log_level"]
     try:
         settings = Settings(**values)
     except ValidationError as error:
@@ -376,7 +387,7 @@ def load(
     if wrong:
         raise SettingsError(*wrong)
     settings._connector = connector and connector.with_stream_settings(settings.connector_streams)
-    settings._warnings = (*_warnings(given, settings), *(connector.warnings if connector else ()))
+    settings._warnings = (*_warnings(given, settings), *odd, *(connector.warnings if connector else ()))
     return settings
 
 

@@ -249,6 +249,11 @@ def _collection_problem(name: str) -> str | None:
     return None
 
 
+def apart(name: str, stream: str) -> str:
+    """Return what a watcher, or its position's collection, is called beside another of its collection."""
+    return f"{name}@{stream.replace('%', '_')}"
+
+
 def to_document(watcher: Watcher) -> dict[str, Any]:
     """Return the watcher in the shape of the HTTP interface, without `paused` (that is desired state)."""
     document = asdict(watcher)

@@ -503,3 +503,26 @@ async def test_with_the_rights_of_the_connector_the_watchers_of_the_file_run_and
         await live.resume(watcher)
         await live.seen("1", "update 1", "2", "3")
         assert [each["_id"] for each in live.stored()] == [watcher]
+
+
+async def test_one_collection_on_two_streams_is_published_to_both_from_where_the_connector_was(
+    live: Live, tmp_path: Path
+) -> None:
+    other = f"{live.stream}_2"
+    config = write_config(tmp_path / "c.yaml", live, entry(live), entry(live, streamName=other))
+    first = f"{live.database}.{live.collection}"
+    await live.stop()
+    await Predecessor(live).run(lambda: live.insert(1))  # and to the other stream, of which nothing is left:
+    assert "error" not in await live.streams.api(f"STREAM.CREATE.{other}", as_nats_go_asks(other))
+    live.insert(2)
+    await live.start(config)
+    for name in (first, f"{first}@{other}"):
+        await live.reaches("RUNNING", name)
+    live.insert(3)
+    await live.seen("1", "2", "3")
+    await live.seen("2", "3", stream=other)
+    live.insert(4)
+    await live.restart(config)
+    await live.seen("1", "2", "3", "4")
+    await live.seen("2", "3", "4", stream=other)
+    assert (await Predecessor(live).run(lambda: live.insert(5)))[0]["documentKey"] == {"_id": 5}
