@@ -287,6 +287,15 @@ async def test_its_file_and_variables_make_streams_collections_and_token_collect
         assert f'subject="MINE_{live.unique}.insert"' in next(
             line for line in metrics.splitlines() if line.startswith(name) and ".insert" in line
         )
+    await live.restart()  # what is there by now is no failure of a command
+    await live.reaches("RUNNING", watcher)
+    live.insert(2)
+    await live.seen("1", "update 1", "2", stream=f"MINE_{live.unique}")
+    await until(lambda: live.mongo[f"tokens_{live.unique}"]["positions"].count_documents({}) > 1)
+    metrics = (await live.call("GET", "/metrics", 200)).text
+    created = [line for line in metrics.splitlines() if 'command="create"' in line and "_total" in line]
+    assert any(line.startswith("mongodb_commands_succeeded_total") for line in created), created
+    assert not any(line.startswith("mongodb_commands_failed_total") for line in created), created
 
 
 async def test_the_environment_wins_over_the_file(live: Live, tmp_path: Path) -> None:
