@@ -88,15 +88,18 @@ class JetStream:
     def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
         self._api = StreamApi(connection)
+        self._may_ask = True
         self._trying = asyncio.Lock()
         """Two trials at once would count against each other's limits."""
 
     async def ping(self) -> None:
         await self._connection.ready()
+        if not self._may_ask:
+            return
         try:
             await self._api.call("INFO", seconds=1.0)
         except NotAuthorised:
-            pass  # an account that may not ask for this may still publish; each watcher finds out
+            self._may_ask = False  # not every two seconds: it may publish all the same, and each watcher finds out
         except ApiError as error:
             raise SinkUnavailable(f"JetStream is not enabled for the NATS account ({error})") from error
 

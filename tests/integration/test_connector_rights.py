@@ -1,9 +1,16 @@
 """With the rights that mongodb-nats-connector was given, and with exactly those that the migration page names."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
-from tests.conftest import MakeNats
+from pymongo import MongoClient
+
+from tests.conftest import MakeMongo, MakeNats
+from tests.docs_reference import DOCS
 from tests.integration.test_predecessor_takeover import Predecessor, as_nats_go_asks, entry, write_config
+from tests.letters import spoilt, stored
 from tests.live import Live
 
 CONNECTORS = (
@@ -72,3 +79,56 @@ async def test_with_one_right_more_than_the_connector_has_it_takes_over_and_back
         assert "error" not in answer
         failed = await live.reaches("FAILED", watcher)
         assert f"$JS.API.STREAM.INFO.{stream}" in failed["status"]["reason"]
+
+
+def block(language: str, after: str) -> str:
+    """The first block of code behind some words of the page on migration."""
+    text = (DOCS / "migration.md").read_text()
+    found = re.search(rf"```{language}\n(.*?)```", text[text.index(after) :], re.DOTALL)
+    assert found is not None
+    return found.group(1)
+
+
+def commands(script: str) -> list[dict[str, Any]]:
+    """What a script of mongosh calls `createRole` and `createUser` with, as commands."""
+    found = []
+    for name, argument in re.findall(r"\.(createRole|createUser)\((.*?)\)\n", script, re.DOTALL):
+        plain = json.loads(re.sub(r"(\w+):(?= )", r'"\1":', argument.replace("passwordPrompt()", '"secret"')))
+        found.append({name: plain.pop("role" if name == "createRole" else "user"), **plain})
+    return found
+
+
+async def test_the_rights_of_the_migration_page_are_enough_for_all(
+    make_mongo: MakeMongo, make_nats: MakeNats, unique: str, tmp_path: Path
+) -> None:
+    database, state, stream = f"db_{unique}", f"state_{unique}", f"S{unique}".upper()
+    mongo = await make_mongo(auth=("root", "toor"))
+    script = block("js", "### Rights").replace('"shop"', f'"{database}"')
+    script = script.replace('{role: "readWrite", db: "changewire"}', f'{{role: "readWrite", db: "{state}"}}')
+    with MongoClient(mongo.uri) as client:
+        for command in commands(script):
+            client.admin.command(command)
+    permissions = block("", "For a stream `ORDERS`, in nats-server's").replace("ORDERS", stream)
+    root, nats = await served(make_nats, permissions.partition("{")[2].rpartition("}")[0])
+    uri = mongo.uri.replace("root:toor@", "changewire:secret@")
+    async with Live(uri, nats, unique, look_at=(mongo.uri, root)) as live:
+        live.orders.insert_one({"_id": "first"})
+        file = entry(live, streamName=stream, changeStreamPreAndPostImages=True)
+        watcher = f"{live.database}.{live.collection}"
+        await live.restart(write_config(tmp_path / "c.yaml", live, file))
+        await live.reaches("RUNNING", watcher)
+        live.insert(1)
+        live.orders.update_one({"_id": 1}, {"$set": {"a": 1}})
+        live.orders.insert_one({"_id": 2, "text": "x" * 2_000_000})
+        live.orders.insert_one(spoilt({"_id": 3}))
+        live.insert(4)
+        found = await live.seen("1", "update 1", "2", "4", stream=stream)
+        assert found[1].body["fullDocumentBeforeChange"] == {"_id": 1}
+        assert "Changewire-Object" in found[2].headers
+        assert len(await stored(live.streams, stream)) == 1
+        await live.pause(watcher)
+        await live.resume(watcher)
+        assert (await live.get(f"/watchers/{watcher}/lag"))["oplog_headroom_seconds"] is not None
+        health = await live.get("/healthz")
+        assert "warnings" not in health["components"]["watchers"]
+        assert "nats_permission_denied" not in live.log.getvalue()
