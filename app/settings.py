@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     connector_streams: StreamSettings = Field(default="connector", examples=["connector", "changewire"])
     """Whose settings the streams of connector.yaml's watchers have. connector: they are created as
     mongodb-nats-connector creates them, and never changed, so that it can start again; changewire: atomic batches and
-    direct reads are switched on, which is faster with many changes waiting, and mongodb-nats-connector refuses such a
+    direct reads are switched on, which is faster on a stream with replicas, and mongodb-nats-connector refuses such a
     stream until `changewire streams switch` has switched it back. Default: connector."""
 
     nats_creds: Path | None = Field(default=None, examples=["/run/secrets/nats.creds"])

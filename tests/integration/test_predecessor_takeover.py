@@ -467,7 +467,7 @@ async def test_with_the_stream_purged_and_the_tokens_dropped_it_begins_at_the_pr
 
 
 async def test_with_the_rights_of_the_connector_the_watchers_of_the_file_run_and_changes_say_what_is_missing(
-    make_mongo: MakeMongo, nats_url: str, unique: str, tmp_path: Path
+    make_mongo: MakeMongo, nats_url: str, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await make_mongo(auth=("root", "toor"))
     names = (f"db_{unique}", "resume-tokens")
@@ -499,6 +499,10 @@ async def test_with_the_rights_of_the_connector_the_watchers_of_the_file_run_and
         live.insert(2)
         await live.start(config)
         await live.seen("1", "update 1", "2")
+        for name in ("MONGO_URI", "NATS_URL"):
+            monkeypatch.setenv(name, live.environ[name])
+        monkeypatch.setenv("CONFIG_FILE", str(config))
+        assert await asyncio.to_thread(main, ["verify", watcher]) == 0, "the file has the watcher"
         # With the right granted the registry is used at once.
         live.mongo.admin.command("grantRolesToUser", "connector", roles=[{"role": "readWrite", "db": live.state_db}])
 
