@@ -86,7 +86,7 @@ class Roster:
                 # Said before loading, so that nobody changes something meanwhile without waiting for this instance.
                 if (not self._loaded or self._store.out_of_reach) and await self._store.arrive(self._instance):
                     self._from_file.start_over()
-                    self._loaded, self._applied = False, 0
+                    self._applied = -1  # nothing of what this store counts
                 await self._from_file.settle()
                 revision = await self._store.revision()
                 stored = await self._store.load()

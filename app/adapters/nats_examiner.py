@@ -67,13 +67,13 @@ class NatsExaminer:
         """How the watcher's stream is set up. `published` says that the watcher has come to a position on it."""
         name = watcher.sink.stream
         try:
-            stream = await self._api.info(name)
+            stream = await self._api.look(watcher)
         except ApiError as error:
             if error.code == NOT_FOUND:
                 return [_absent(watcher, published=published)]
             return [Finding(watcher.name, "stream", Level.PROBLEM, str(translate(error, name)), "see the server's log")]
         except (SinkUnavailable, NotAuthorised) as error:
-            advice = f"let the account publish to $JS.API.STREAM.INFO.{name}"
+            advice = f"let the account publish to $JS.API.STREAM.MSG.GET.{name} and $JS.API.STREAM.INFO.{name}"
             return [Finding(watcher.name, "stream", Level.PROBLEM, str(error), advice)]
         return [_publishing(stream, watcher), _window(stream, watcher), *_stores(stream, watcher)]
 
