@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import bson
-import structlog
 from bson import CodecOptions, json_util
 from bson.errors import BSONError
 from bson.int64 import Int64
@@ -49,9 +48,6 @@ EARLIEST_ATTEMPTS: Final = 8
 """A busy server cuts its oplog's beginning off in bursts, also between a look at it and the opening there."""
 RAW: Final = CodecOptions(document_class=RawBSONDocument)
 _PRE_IMAGES_WIRE_VERSION: Final = 17  # MongoDB 6.0
-
-
-log = structlog.get_logger(__name__)
 
 
 def parse_pipeline(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -153,23 +149,7 @@ class StreamTrial:
             found = await self._database.command({"listCollections": 1, "filter": {"name": name}})
             options = (found["cursor"]["firstBatch"] or [{}])[0].get("options", {})
             if not options.get("changeStreamPreAndPostImages", {}).get("enabled"):
-                await self._switch_images_on({"collMod": name, **images, "writeConcern": {"w": "majority"}})
-
-    async def _switch_images_on(self, command: dict[str, Any]) -> None:
-        """Switch them on in a collection that exists, which needs more than readWrite. Where no change has to have
-        them, an account that may not do that reads on without, as mongodb-nats-connector does."""
-        try:
-            await self._database.command(command)
-        except OperationFailure as error:
-            required = "required" in (self._source.full_document, self._source.full_document_before_change)
-            if required or error.code != mongo_errors.NOT_AUTHORISED:
-                raise
-            log.warning(
-                "images_not_switched_on", source=self.namespace,
-                hint=f"changes come without the document before; grant collMod on {self.namespace}, or run as somebody "
-                f"who may: db.runCommand({{collMod: {json.dumps(self._source.collection)}, "
-                f"changeStreamPreAndPostImages: {{enabled: true}}}}) in {self._source.database}",
-            )  # fmt: skip
+                await self._database.command({"collMod": name, **images, "writeConcern": {"w": "majority"}})
 
     async def locate(self, start: Start) -> str:
         try:

@@ -477,7 +477,6 @@ async def test_with_the_rights_of_the_connector_the_watchers_of_the_file_run_and
         )
     uri = server.uri.replace("root:toor@", "connector:secret@")
     async with Live(uri, nats_url, unique, look_at=(server.uri, nats_url), ready=False) as live:
-        live.orders.insert_one({"_id": "first"})  # without images, as the connector finds it
         config = write_config(tmp_path / "c.yaml", live, entry(live, changeStreamPreAndPostImages=True))
         watcher = f"{live.database}.{live.collection}"
         await live.restart(config)
