@@ -22,9 +22,10 @@ BUSY_SECONDS = 0.5
 """The least time between two checkpoints while events flow: each is a majority write and an oplog entry."""
 QUIET_SECONDS = 10.0
 """The same while nothing but the position moves; it keeps a quiet collection's token inside the oplog."""
+PROMPT_SECONDS = 0.1
+"""The least time between two prompt ones while changes are many: a hundredth of the processor time at most."""
 FEW_A_SECOND = 250
-"""With no more changes than that a prompt checkpoint is written with each. More come in batches, whose positions half
-a second covers."""
+"""With no more changes than that a prompt checkpoint is written with each."""
 _REMEMBERED = 280
 """A burst counts as so many changes at the most, so that it is over a second after it has ended."""
 
@@ -94,8 +95,10 @@ class Checkpointer:
                 await asyncio.sleep(max(BUSY_SECONDS, backoff.delay(attempt, 1.0)))
             else:
                 attempt = 0
-                if not (self._prompt and self._pace.few(self._clock())):
+                if not self._prompt:
                     await asyncio.sleep(BUSY_SECONDS)
+                elif not self._pace.few(self._clock()):
+                    await asyncio.sleep(PROMPT_SECONDS)
 
     async def flush(self) -> None:
         """Write the newest noted position now, if it is not written yet. Raises as `run`, and StoreUnavailable."""

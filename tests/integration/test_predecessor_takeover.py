@@ -163,7 +163,8 @@ async def test_going_on_from_a_predecessor_that_died_between_publish_and_token_d
 async def test_each_of_a_few_changes_has_its_token_stored_at_once(
     live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpointer, "BUSY_SECONDS", 3600.0)  # what waits for the timer never comes
+    for timer in ("BUSY_SECONDS", "PROMPT_SECONDS"):
+        monkeypatch.setattr(checkpointer, timer, 3600.0)  # what waits for it never comes
     await live.restart(write_config(tmp_path / "c.yaml", live, entry(live)))
     await live.reaches("RUNNING", f"{live.database}.{live.collection}")
     predecessor = Predecessor(live)

@@ -319,7 +319,7 @@ async def test_a_quiet_position_is_written_only_now_and_then() -> None:
 async def test_a_prompt_position_is_written_with_each_change_while_these_are_few(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(checkpointer, "BUSY_SECONDS", 3600.0)
+    monkeypatch.setattr(checkpointer, "PROMPT_SECONDS", 3600.0)
     now = 100.0
     store = FakeCheckpoints()
     writer = Checkpointer(store, NullObserver(), watcher="orders", clock=lambda: now, prompt=True)
@@ -334,7 +334,7 @@ async def test_a_prompt_position_is_written_with_each_change_while_these_are_few
     writer.note(checkpoint(501))
     for _ in range(100):
         await asyncio.sleep(0)
-    assert store.place["newest"] == checkpoint(500)  # many: half a second has to pass
+    assert store.place["newest"] == checkpoint(500)  # many: some time has to pass
     run.cancel()
 
 
