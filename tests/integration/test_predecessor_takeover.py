@@ -477,7 +477,8 @@ async def test_with_the_rights_of_the_connector_the_watchers_of_the_file_run_and
             "createUser", "connector", pwd="secret", roles=[{"role": "readWrite", "db": name} for name in names]
         )
     uri = server.uri.replace("root:toor@", "connector:secret@")
-    async with Live(uri, nats_url, unique, look_at=(server.uri, nats_url), ready=False) as live:
+    looked_at = (server.uri, nats_url)
+    async with Live(uri, nats_url, unique, look_at=looked_at, ready=False, CHANGEWIRE_RECONCILE_SECONDS="0.2") as live:
         config = write_config(tmp_path / "c.yaml", live, entry(live, changeStreamPreAndPostImages=True))
         watcher = f"{live.database}.{live.collection}"
         await live.restart(config)
