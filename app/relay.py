@@ -57,7 +57,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _CAUSES = {
-    "changewire": "atomic publish is not to be had here (server older than 2.12, or a stream that may not be changed)",
+    "changewire": "atomic publish is unavailable here (server older than 2.12, or a stream that may not be changed)",
     "connector": "the stream keeps mongodb-nats-connector's settings (sink.stream_settings), without atomic publish",
 }
 _FALLBACKS = {
