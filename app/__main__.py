@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "see it work: real servers, a writer, and the messages as they come out",
     "doctor": "check MongoDB, NATS and the watchers' places on them: what is wrong, and what to do",
     "watchers": "list, show, add, pause, resume, restart, rewind, remove and tail the watchers of a service",
+    "streams": "switch a stream's settings over to mongodb-nats-connector's, and back",
     "verify": "compare a stream with its collection's history: lost, doubled, reordered, altered?",
     "openapi": "print the OpenAPI document of the HTTP interface",
 }

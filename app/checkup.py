@@ -6,6 +6,7 @@ broken is not asked, since its answer would only repeat that. Not its business: 
 """
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -51,7 +52,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         usable = worst(reached) is not Level.PROBLEM
         state = await asked_mongo.look_at_state(settings.state_db) if usable else None
         if state is not None:
-            yield state
+            yield _of_registry(state, settings)
             yield await asked_mongo.look_at_oplog()
         published_to = await asked_nats.reach()
         connected = published_to[0].level is not Level.PROBLEM
@@ -89,6 +90,14 @@ def _of_settings(settings: Settings) -> list[Finding]:
             )
         )  # fmt: skip
     return found
+
+
+def _of_registry(state: Finding, settings: Settings) -> Finding:
+    """What is wrong with the registry, as far as it is in the way: the file's watchers run without one."""
+    if state.level is not Level.PROBLEM or settings.connector is None or not settings.connector.watchers:
+        return state
+    said = f"{state.found}: the configuration file's watchers run all the same, and changes over HTTP are refused"
+    return replace(state, level=Level.WARNING, found=said, advice=f"nothing, or {state.advice}")
 
 
 async def _watchers(mongo: MongoDeployment, settings: Settings) -> tuple[list[Watcher], list[Finding]]:

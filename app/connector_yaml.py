@@ -6,7 +6,7 @@ number where a name belongs is the name as it is written. Not its business: envi
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from types import MappingProxyType
 import yaml
 
 from app.domain.text import HALF, is_text
-from app.domain.watcher import CheckpointPlace, Sink, Source, Watcher, problems
+from app.domain.watcher import CheckpointPlace, Sink, Source, StreamSettings, Watcher, apart, problems
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -60,6 +60,13 @@ class ConnectorFile:
     settings: Mapping[str, str] = field(default_factory=dict)
     watchers: tuple[Watcher, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def with_stream_settings(self, wanted: StreamSettings) -> "ConnectorFile":
+        """The same, with streams that have these settings."""
+        sinks = (replace(one.sink, stream_settings=wanted) for one in self.watchers)
+        return replace(
+            self, watchers=tuple(replace(one, sink=sink) for one, sink in zip(self.watchers, sinks, strict=True))
+        )
 
 
 def read(path: Path) -> ConnectorFile:
@@ -174,7 +181,7 @@ class _Reader:
                 collection=text("collName"),
                 pre_and_post_images=truth("changeStreamPreAndPostImages"),
             ),
-            sink=Sink(stream=text("streamName")),
+            sink=Sink(stream=text("streamName"), stream_settings="connector"),
             checkpoint=CheckpointPlace(
                 database=text("tokensDbName") or CheckpointPlace().database,
                 collection=text("tokensCollName"),
@@ -182,17 +189,32 @@ class _Reader:
                 size_in_bytes=(size or 0) if capped else 0,
             ),
         ).with_defaults()
+        watcher = self.beside(watcher, others, node, where)
         for found in problems(watcher, state_database=""):
             key = _KEY_OF_FIELD.get(found.field, "")
             self.problem(
                 keys.get(key) or node, f"{where}.{key}".rstrip("."), f"{found.problem} (watcher {watcher.name})"
             )
-        for other in others:
-            if other.name == watcher.name:
-                self.problem(node, where, f"watches {watcher.name}, which an entry above it watches already")
         if len(self.problems) > before:
             raise _Refused
         return watcher
+
+    def beside(self, watcher: Watcher, others: list[Watcher], node: yaml.Node, where: str) -> Watcher:
+        """One collection in several entries: on another stream it is a watcher of its own, with a position of its own.
+
+        mongodb-nats-connector would keep both positions in one place, where the newest is that of the faster one. On
+        the same stream it publishes everything under the same ids, so that the second entry comes to nothing."""
+        twins = [other for other in others if other.source.namespace == watcher.source.namespace]
+        stream = watcher.sink.stream
+        if any(twin.sink.stream == stream for twin in twins):
+            self.warn(node, where, f"publishes {watcher.name} to {stream}, as an entry above it does; it has no effect")
+            raise _Refused
+        if not twins:
+            return watcher
+        place = watcher.checkpoint
+        if any(twin.checkpoint.namespace == place.namespace for twin in twins):
+            place = replace(place, collection=apart(place.collection, stream))
+        return replace(watcher, name=apart(watcher.name, stream), checkpoint=place)
 
     # One value.
 

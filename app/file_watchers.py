@@ -10,7 +10,7 @@ import structlog
 
 from app.domain.errors import ChangewireError, StoreUnavailable, TransientError
 from app.domain.namespaces import Namespaces
-from app.domain.watcher import StoredWatcher, Watcher, outside
+from app.domain.watcher import StoredWatcher, Watcher, apart, outside
 from app.ports import WatcherStore
 from app.positions import Positions
 
@@ -31,10 +31,19 @@ class FileWatchers:
         self._store = store
         self._positions = positions
         self._allowed = allowed
+        self._watchers = watchers
+        self._names: set[str] | None = None
+        self._left: list[Watcher] = []
+        self.pending: dict[str, str] = {}
+        """Those that could not be stored yet, and why; what is stored under their names may not be run meanwhile."""
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Forget what was stored: the store is another one."""
+        watchers = self._watchers
         self._names = None if watchers is None else {watcher.name for watcher in watchers}
         self._left = list(watchers or ())
-        self.pending: dict[str, str] = {watcher.name: "it is not stored yet" for watcher in self._left}
-        """Those that could not be stored yet, and why; what is stored under their names may not be run meanwhile."""
+        self.pending = {watcher.name: "it is not stored yet" for watcher in self._left}
 
     async def settle(self) -> None:
         """Make the store agree with the file, as far as the servers allow now. Call again while any is `pending`.
@@ -84,8 +93,18 @@ class FileWatchers:
         if outside(watcher, self._allowed):
             return None
         try:
-            return await self._positions.locate(watcher, watcher.start)
+            shared = await self._shared_position(watcher)
+            return shared or await self._positions.locate(watcher, watcher.start)
         except TransientError:
             raise
         except ChangewireError:
             return None
+
+    async def _shared_position(self, watcher: Watcher) -> str | None:
+        """Return the position that mongodb-nats-connector keeps for this watcher and another one of its collection in
+        one place, which is the other's here; None for a watcher that shares none."""
+        for other in self._watchers or ():
+            place = replace(other.checkpoint, collection=apart(other.checkpoint.collection, watcher.sink.stream))
+            if other.source.namespace == watcher.source.namespace and place == watcher.checkpoint:
+                return (await self._positions.view(other)).token
+        return None

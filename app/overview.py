@@ -35,8 +35,9 @@ class Overview:
         self._supervisor = supervisor
         self._monitor = monitor
 
-    def health(self, load_problem: str | None) -> Health:
-        """Return how the service does; `load_problem` is why the watchers are not loaded, if they are not."""
+    def health(self, load_problem: str | None, notice: str | None = None) -> Health:
+        """Return how the service does; `load_problem` is why the watchers are not loaded, if they are not, `notice`
+        what is said of them all the same."""
         now = self._world.clock()
         statuses = {name: self._supervisor[name].status() for name in self._supervisor.names()}
         ill = [
@@ -48,10 +49,13 @@ class Overview:
         watchers = Component(
             up=not ill and load_problem is None,
             reason="; ".join(ill) or load_problem,
-            warnings=tuple(
-                f"{name}: {warning}"
-                for name in statuses
-                if (warning := self._supervisor[name].progress.notes.get(HEADROOM)) is not None
+            warnings=(
+                *(() if notice is None else (notice,)),
+                *(
+                    f"{name}: {warning}"
+                    for name in statuses
+                    if (warning := self._supervisor[name].progress.notes.get(HEADROOM)) is not None
+                ),
             ),
             counts=Counter(str(status.state) for status in statuses.values()),
         )

@@ -35,6 +35,7 @@ from app.ports import ALIVE_SECONDS, Check, WatcherStore
 from app.positions import Positions
 from app.roster import Roster
 from app.stream_desk import StreamDesk
+from app.substitute import SubstituteStore
 from app.supervisor import WatcherTask
 from app.world import World, servers_needed
 
@@ -67,7 +68,7 @@ class Registry:
         min_headroom_seconds: float = 3600.0,
     ) -> None:
         self._world = world
-        self._store = store
+        self._store = store = SubstituteStore(store, possible=bool(from_file))
         self._state_database = state_database
         self._allowed = allowed
         self._drain_seconds = drain_seconds
@@ -152,7 +153,11 @@ class Registry:
 
     def _unknown(self) -> str | None:
         """Why not every watcher that should be there is known; None where all are."""
-        waiting = [f"{name}, of the configuration file: {reason}" for name, reason in self._from_file.pending.items()]
+        waiting = [
+            f"{name}, of the configuration file: {reason}"
+            for name, reason in self._from_file.pending.items()
+            if name not in self._supervisor  # else it runs, and is about to be stored where the registry is by now
+        ]
         return self._roster.load_problem or "; ".join(waiting) or None
 
     async def lag(self, name: str) -> Lag:
@@ -169,7 +174,10 @@ class Registry:
 
     async def health(self) -> Health:
         """Return how the service does, from facts not older than a few seconds."""
-        return self._overview.health(self._unknown())
+        missing, notice = self._store.out_of_reach, None
+        if missing is not None:
+            notice = f"only the configuration file's watchers are run, and changes over HTTP are refused: {missing}"
+        return self._overview.health(self._unknown(), notice)
 
     def observe_positions(self) -> None:
         """Tell the observer every watcher's lag and headroom, as they are now; asked for by each scrape."""
@@ -370,6 +378,10 @@ class Registry:
                 raise Unavailable(f"{self._monitor.mongo.reason}; nothing was changed")
             if self._roster.load_problem is not None:
                 raise Unavailable(self._roster.load_problem)
+            if self._store.out_of_reach is not None:
+                raise Unavailable(
+                    f"nothing can be changed over HTTP without the state database, and {self._store.out_of_reach}"
+                )
             if name in self._from_file.pending:
                 raise Unavailable(f"{name}, of the configuration file: {self._from_file.pending[name]}")
             await self._roster.refresh(name)

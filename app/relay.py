@@ -8,7 +8,7 @@ onto the stream for certain in `publisher.py`.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -58,12 +58,15 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_CAUSES = {
+    "changewire": "atomic publish is unavailable here (server older than 2.12, or a stream that may not be changed)",
+    "connector": "the stream keeps mongodb-nats-connector's settings (sink.stream_settings), without atomic publish",
+}
 _FALLBACKS = {
-    "window": "atomic publish is not to be had here (server older than 2.12, or a stream that may not be changed): "
-    "messages are published one by one in a window, each fenced by the stream's sequence; the guarantee is the same",
-    "single": "atomic publish is not to be had here (server older than 2.12, or a stream that may not be changed), and "
-    "the stream is shared: messages are published and acknowledged one at a time; the guarantee is the same, the rate "
-    "is not",
+    "window": ": messages are published one by one in a window, each fenced by the stream's sequence; the guarantee is "
+    "the same",
+    "single": ", and the stream is shared: messages are published and acknowledged one at a time; the guarantee is the "
+    "same, the rate is not",
 }
 
 
@@ -86,7 +89,11 @@ class Relay:
         losses: int = 3,
         allowance: Allowance | None = None,
         clock: Callable[[], float] = time.time,
+        begun: Callable[[], Awaitable[None]] | None = None,
+        prompt_checkpoints: bool = False,
     ) -> None:
+        """`begun` is told when a position is stored, and before the first event is read: `new_start` and `begin` have
+        done their part by then."""
         self._watcher = watcher
         self._route = watcher.route
         self._source = source
@@ -97,6 +104,7 @@ class Relay:
         self._progress = progress
         self._new_start = new_start
         self._begin = begin
+        self._begun = begun
         self._clock = clock
         self._doubts = Doubts(watcher, sink, checkpoints, progress)
         self._letters = letters
@@ -107,7 +115,9 @@ class Relay:
         self._replays = Replays(
             watcher, sink=sink, letters=letters, publisher=self._publisher, codec=codec, progress=progress
         )
-        self._checkpointer = Checkpointer(checkpoints, observer, watcher=watcher.name, clock=clock)
+        self._checkpointer = Checkpointer(
+            checkpoints, observer, watcher=watcher.name, clock=clock, prompt=prompt_checkpoints
+        )
         self._conveyor = Conveyor()
         self._share = (allowance or Allowance()).share()
         self._ended = False
@@ -125,11 +135,13 @@ class Relay:
         return await self._conveyor.ask(sequence)
 
     async def run(self, opened: Callable[[], None]) -> None:
-        """Open, tell `opened`, and relay until stopped; returns only after a drain.
+        """Open, tell `begun` and `opened`, and relay until stopped; returns only after a drain.
 
         Raises what ended it: TransientError, PermanentError, Fenced, Stale."""
         try:
             reached = await self._open()
+            if self._begun is not None:
+                await self._begun()
             opened()
             await self._relay(reached)
         finally:
@@ -170,7 +182,8 @@ class Relay:
             self._observer.skipped(self._watcher.name, "foreign", tail.foreign)
         decision = decide_opening(
             tail=tail, checkpoint=checkpoint, memory=memory, exclusive=sink.exclusive, new_start=self._new_start,
-            displaced=displaced, on_history_lost=self._watcher.on_history_lost, now=self._clock(),
+            displaced=displaced, on_history_lost=self._watcher.on_history_lost,
+            at_latest=self._watcher.start.at == "latest", now=self._clock(),
         )  # fmt: skip
         progress.operation_time = max(progress.operation_time, operation_time)
         stream = self._watcher.sink.stream
@@ -203,7 +216,9 @@ class Relay:
         progress.route = self._route
         progress.publish_mode, progress.fence = sink.mode, "stream" if sink.exclusive else "subject"
         if sink.mode != "atomic":
-            progress.notes["mode"] = _FALLBACKS[sink.mode]
+            progress.notes["mode"] = _CAUSES[self._watcher.sink.stream_settings] + _FALLBACKS[sink.mode]
+        else:
+            progress.notes.pop("mode", None)
         if checkpoint is not None:
             progress.checkpointed_at = checkpoint.updated_at
         log.info(
@@ -341,7 +356,7 @@ class Relay:
             reached = self._publisher.reached
             if encoded.position > reached.token:
                 self._progress.reached = reached = replace(reached, token=encoded.position)
-            self._checkpointer.note(self._checkpoint(reached), quiet=not encoded.changes)
+            self._checkpointer.note(self._checkpoint(reached), quiet=not encoded.changes, changes=len(encoded.changes))
             self._share.give_back(encoded.size)
             self._progress.checkpointed_at = self._checkpointer.written_at or self._progress.checkpointed_at
 

@@ -24,7 +24,7 @@ from app.domain.overlap import refuse_overlap
 from app.domain.watcher import StoredWatcher, problems
 from app.file_watchers import FileWatchers
 from app.monitor import Monitor
-from app.ports import WatcherStore
+from app.substitute import SubstituteStore
 from app.supervisor import Supervisor
 from app.world import World
 
@@ -44,7 +44,7 @@ class Roster:
     def __init__(
         self,
         world: World,
-        store: WatcherStore,
+        store: SubstituteStore,
         monitor: Monitor,
         from_file: FileWatchers,
         *,
@@ -83,8 +83,10 @@ class Roster:
                 await self._monitor.mongo_seen.wait()
                 if not self._monitor.mongo.up:  # also a standalone server, in which nothing is to be written
                     raise StoreUnavailable(self._monitor.mongo.reason or "")
-                if not self._loaded:  # said before loading, so that whoever changes something meanwhile waits for us
-                    await self._store.attend(self._instance, 0)
+                # Said before loading, so that nobody changes something meanwhile without waiting for this instance.
+                if (not self._loaded or self._store.out_of_reach) and await self._store.arrive(self._instance):
+                    self._from_file.start_over()
+                    self._applied = -1  # nothing of what this store counts
                 await self._from_file.settle()
                 revision = await self._store.revision()
                 stored = await self._store.load()
@@ -205,6 +207,9 @@ class Roster:
             if task is not None and task.stored.begin is not None and task.state is State.RUNNING:
                 await self._store.began(name, task.stored.revision)
                 task.stored = replace(task.stored, new_start=False, begin=None)
+
+    async def began(self, stored: StoredWatcher) -> None:
+        await self._store.began(stored.name, stored.revision)
 
     async def still_wanted(self, stored: StoredWatcher) -> bool:
         now = await self._store.get(stored.name)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from dotenv import dotenv_values
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -20,7 +20,7 @@ from app import callers, key_files, native
 from app.addresses import is_loopback, mongo_uri_problem, nats_url_problem, parse_hosts, split_address
 from app.domain.namespaces import Namespaces
 from app.domain.text import is_text
-from app.domain.watcher import Source, Watcher, problems
+from app.domain.watcher import Source, StreamSettings, Watcher, problems
 
 if TYPE_CHECKING:
     from app.connector_yaml import ConnectorFile
@@ -37,6 +37,8 @@ _FILES = {"nats_creds": key_files.credentials_problem, "nats_nkey_seed_file": ke
 """What looks at the files that hold no certificate."""
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+LOG_LEVELS = {*get_args(LogLevel), "warn"}
+"""As they may be written. Any other is info, as in mongodb-nats-connector, which would start with it too."""
 
 
 class SettingsError(Exception):
@@ -71,7 +73,8 @@ class Settings(BaseSettings):
     127.0.0.1:8080, so that nobody else reaches an interface without a token."""
 
     log_level: LogLevel = Field(default="info", examples=["debug", "info", "warning", "error"])
-    """The least that is logged: debug, info, warning (or warn), error, critical; in capitals too. Default: info."""
+    """The least that is logged: debug, info, warning (or warn), error, critical; in capitals too. Any other is
+    taken for info, with a warning. Default: info."""
 
     config_file: Path = Field(default=Path("connector.yaml"), examples=["connector.yaml"])
     """The predecessor's configuration file. Default: connector.yaml in the working directory, read where it exists; a
@@ -125,6 +128,12 @@ class Settings(BaseSettings):
     """What encodes events: native, the transcoder in Rust; python, the encoder that it is measured by, several times
     slower; auto, the native one where it was built. The messages are the same. Default: auto; the log says at the start
     which one it is."""
+
+    connector_streams: StreamSettings = Field(default="connector", examples=["connector", "changewire"])
+    """Whose settings the streams of connector.yaml's watchers have. connector: they are created as
+    mongodb-nats-connector creates them, and never changed, so that it can start again; changewire: atomic batches and
+    direct reads are switched on, which is faster on a stream with replicas, and mongodb-nats-connector refuses such a
+    stream until `changewire streams switch` has switched it back. Default: connector."""
 
     nats_creds: Path | None = Field(default=None, examples=["/run/secrets/nats.creds"])
     """A NATS credentials file (JWT and seed). Default: none. One way to sign in at most: this, user and password,
@@ -257,7 +266,7 @@ class Settings(BaseSettings):
         split_address(value)
         return value
 
-    @field_validator("log_level", "log_format", "codec", mode="before")
+    @field_validator("log_level", "log_format", "codec", "connector_streams", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         word = value.strip().lower() if isinstance(value, str) else value
@@ -372,6 +381,7 @@ def load(
         values["config_file"] = str(config_file)
     path = Path(values.get("config_file", Settings.model_fields["config_file"].default))
     origins: dict[str, str] = {}
+    odd: list[str] = []
     connector: ConnectorFile | None = None
     if "config_file" in values or path.exists():
         from app import connector_yaml  # a start without such a file does without a YAML parser
@@ -384,14 +394,21 @@ def load(
             if name not in values:
                 values[name] = value
                 origins[name] = f"{path} ({connector_yaml.SETTINGS[name]})"
+    level = values.get("log_level")
+    if level is not None and level.strip().lower() not in LOG_LEVELS:
+        odd.append(
+            f"{origins.get('log_level') or variable('log_level')}={level} is not a level, and info is used; there "
+            f"are {', '.join(get_args(LogLevel))}"
+        )
+        del values["log_level"]
     try:
         settings = Settings(**values)
     except ValidationError as error:
         raise SettingsError(*wrong, *_explain(error, values, origins)) from None
     if wrong:
         raise SettingsError(*wrong)
-    settings._connector = connector
-    settings._warnings = (*_warnings(given, settings), *(connector.warnings if connector else ()))
+    settings._connector = connector and connector.with_stream_settings(settings.connector_streams)
+    settings._warnings = (*_warnings(given, settings), *odd, *(connector.warnings if connector else ()))
     return settings
 
 

@@ -7,6 +7,7 @@ one's trouble never reaches another. Not its business: which watchers there are 
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -36,6 +37,9 @@ class Orders(Protocol):
 
     async def still_wanted(self, stored: StoredWatcher) -> bool:
         """Whether the store still says what the task was started with. Raises StoreUnavailable."""
+
+    async def began(self, stored: StoredWatcher) -> None:
+        """Take back what only a watcher's first opening needs. Raises StoreUnavailable."""
 
     async def followed(self) -> bool:
         """Wait until every other live instance has carried out what is stored by now; False where none had to be
@@ -206,11 +210,28 @@ class WatcherTask:
             losses=world.tuning.losses,
             allowance=world.allowance,
             clock=world.clock,
+            begun=self._begun,
+            prompt_checkpoints=self.stored.origin == "file",
         )
         try:
             await unless_asked(self._relay.run(self._opened))
         finally:
             self._relay = None
+
+    async def _begun(self) -> None:
+        """Forget the start as of when the watcher was added: its position is stored. It would count again where both
+        stream and position are lost, and what was published since would come once more.
+        """
+        stored = self.stored
+        if stored.begin is None and not stored.new_start:
+            return
+        try:
+            await self._orders.began(stored)
+        except ChangewireError as error:  # the registry's next round does it
+            log.info("start_not_taken_back", watcher=stored.name, error=str(error))
+            return
+        if self.stored.revision == stored.revision:
+            self.stored = replace(self.stored, new_start=False, begin=None)
 
     async def _outlast(self) -> bool:
         """Stand by until the other writer goes silent; False where the watcher is no longer wanted as it is."""

@@ -41,10 +41,12 @@ from app.adapters.nats_streams import (
     Mode,
     Stream,
     StreamApi,
+    as_switched,
     assess,
     is_exclusive,
     makes_messages,
     new_config,
+    switches,
     translate,
 )
 from app.adapters.nats_trial import try_stream
@@ -88,15 +90,18 @@ class JetStream:
     def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
         self._api = StreamApi(connection)
+        self._may_ask = True
         self._trying = asyncio.Lock()
         """Two trials at once would count against each other's limits."""
 
     async def ping(self) -> None:
         await self._connection.ready()
+        if not self._may_ask:
+            return
         try:
             await self._api.call("INFO", seconds=1.0)
         except NotAuthorised:
-            pass  # an account that may not ask for this may still publish; each watcher finds out
+            self._may_ask = False  # not every two seconds: it may publish all the same, and each watcher finds out
         except ApiError as error:
             raise SinkUnavailable(f"JetStream is not enabled for the NATS account ({error})") from error
 
@@ -111,7 +116,7 @@ class JetStream:
             if problem is not None:
                 raise Invalid(problems=(FieldProblem("sink.subject", problem),))
             try:
-                stream = await self._api.info(name)
+                stream = await StreamApi(self._connection).look(watcher)
             except ApiError as error:
                 if error.code != NOT_FOUND:
                     raise translate(error, name) from error
@@ -127,7 +132,7 @@ class JetStream:
                 if stream.config.get("sealed"):
                     raise StreamUnsuitable(_SEALED.format(name))
                 # Whether the switch to atomic batches would work is not known without trying it.
-                assess(replace(stream, config={**stream.config, "allow_atomic": True}), watcher)
+                assess(as_switched(stream, watcher), watcher)
             if watcher.sink.oversize == "dead_letter":
                 await self._check_letters(watcher)
         except StreamUnsuitable as error:
@@ -198,8 +203,8 @@ class JetStreamSink:
             stream = await self._find() or await self._create(may_create=may_create)
             if stream.config.get("sealed"):
                 raise StreamRefused(_SEALED.format(self._name))
-            assess(replace(stream, config={**stream.config, "allow_atomic": True}), self._watcher)
-            if not (stream.atomic and stream.config.get("allow_direct")):
+            assess(as_switched(stream, self._watcher), self._watcher)
+            if any(not stream.config.get(name) for name in switches(self._watcher)):
                 stream = await self._switch_on(stream)
         except ApiError as error:
             raise translate(error, self._name) from error
@@ -211,7 +216,7 @@ class JetStreamSink:
 
     async def _find(self) -> Stream | None:
         try:
-            return await self._api.info(self._name)
+            return await self._api.look(self._watcher)
         except ApiError as error:
             if error.code == NOT_FOUND:
                 return None
@@ -224,7 +229,7 @@ class JetStreamSink:
             stream = await self._api.create(new_config(self._watcher))
         except ApiError as error:
             if error.code == NAME_IN_USE:  # another instance was faster
-                return await self._api.info(self._name)
+                return await self._api.look(self._watcher)
             if error.code == SUBJECTS_OVERLAP:
                 others = ", ".join(await self._api.names(self._space)) or "another stream"
                 raise StreamUnsuitable(
@@ -246,7 +251,7 @@ class JetStreamSink:
                 log.warning("stream_not_updated", stream=self._name, wanted=sorted(wanted), reason=str(error))
                 if not isinstance(error, ApiError):
                     break
-        return await self._api.info(self._name)
+        return await self._api.look(self._watcher)
 
     def _adopt(self, stream: Stream, mode: Mode) -> None:
         self._exclusive = is_exclusive(stream, self._space)
@@ -256,7 +261,7 @@ class JetStreamSink:
 
     async def tail(self, since: int = 0) -> Tail:
         try:
-            stream = await self._api.info(self._name)
+            stream = await self._api.look(self._watcher)
             try:
                 mode = assess(stream, self._watcher)
             except StreamUnsuitable as error:
@@ -291,7 +296,7 @@ class JetStreamSink:
 
     async def following(self, sequence: int) -> Following:
         try:
-            stream = await self._api.info(self._name)
+            stream = await self._api.look(self._watcher)
             message = await self._api.next(self._name, self._space, sequence + 1)
         except ApiError as error:
             raise translate(error, self._name) from error
@@ -305,7 +310,7 @@ class JetStreamSink:
 
     async def published(self, id_: MessageId) -> bool:
         try:
-            return await find(self._api, self._watcher, await self._api.info(self._name), id_)
+            return await find(self._api, self._watcher, await self._api.look(self._watcher), id_)
         except ApiError as error:
             raise translate(error, self._name) from error
 

@@ -391,5 +391,11 @@ class _CommandListener(monitoring.CommandListener):
             self._observer.command_succeeded(event.database_name, event.command_name, event.duration_micros / 1e6)
 
     def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        if event.command_name not in _QUIET:
-            self._observer.command_failed(event.database_name, event.command_name, event.duration_micros / 1e6)
+        if event.command_name in _QUIET:
+            return
+        seconds = event.duration_micros / 1e6
+        if event.command_name == "create" and event.failure.get("code") == mongo_errors.NAMESPACE_EXISTS:
+            # It is there, and more was not wanted.
+            self._observer.command_succeeded(event.database_name, event.command_name, seconds)
+        else:
+            self._observer.command_failed(event.database_name, event.command_name, seconds)

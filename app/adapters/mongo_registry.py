@@ -8,7 +8,7 @@ sees all before it. Not its business: what a watcher means (`domain/watcher.py`)
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -18,7 +18,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from app.adapters import mongo_errors
 from app.adapters.mongo_owned import INSTANCE
 from app.adapters.mongo_store import DURABLE, guarded
-from app.domain.errors import Conflict, NotFound, StoreUnavailable
+from app.domain.errors import Conflict, NotAuthorised, NotFound, StateOutOfReach, StoreUnavailable
 from app.domain.lifecycle import Desired
 from app.domain.watcher import StoredWatcher, from_document, to_document
 from app.ports import ALIVE_SECONDS, Check
@@ -238,8 +238,16 @@ class MongoWatcherStore:
             known = self._pipelines[name] = text, json.loads(text)
         return known[1]
 
-    def _guarded(self, doing: str) -> contextlib.AbstractContextManager[None]:
-        return guarded(doing, f"readWrite on {self._watchers.database.name}")
+    @contextlib.contextmanager
+    def _guarded(self, doing: str) -> Iterator[None]:
+        try:
+            with guarded(doing, f"readWrite on {self._watchers.database.name}"):
+                yield
+        except NotAuthorised as error:
+            cause = error.__cause__
+            if isinstance(cause, OperationFailure) and cause.code == mongo_errors.NOT_AUTHORISED:
+                raise StateOutOfReach(str(error)) from cause
+            raise
 
 
 def _expect(there: Mapping[str, Any], revision: int) -> None:

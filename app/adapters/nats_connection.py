@@ -296,7 +296,11 @@ class NatsConnection:
             for wanted in exchange.subjects:
                 if wanted.lower() == subject:
                     log.warning("nats_permission_denied", subject=wanted)
-                    exchange.fail(Forbidden(f"the NATS account may not publish to {wanted}"))
+                    exchange.fail(
+                        Forbidden(
+                            f"the NATS account may not publish to {wanted}; add that to the user's publish permissions"
+                        )
+                    )
                     break
 
 

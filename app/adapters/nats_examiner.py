@@ -67,13 +67,13 @@ class NatsExaminer:
         """How the watcher's stream is set up. `published` says that the watcher has come to a position on it."""
         name = watcher.sink.stream
         try:
-            stream = await self._api.info(name)
+            stream = await self._api.look(watcher)
         except ApiError as error:
             if error.code == NOT_FOUND:
                 return [_absent(watcher, published=published)]
             return [Finding(watcher.name, "stream", Level.PROBLEM, str(translate(error, name)), "see the server's log")]
         except (SinkUnavailable, NotAuthorised) as error:
-            advice = f"let the account publish to $JS.API.STREAM.INFO.{name}"
+            advice = f"let the account publish to $JS.API.STREAM.MSG.GET.{name} and $JS.API.STREAM.INFO.{name}"
             return [Finding(watcher.name, "stream", Level.PROBLEM, str(error), advice)]
         return [_publishing(stream, watcher), _window(stream, watcher), *_stores(stream, watcher)]
 
@@ -151,6 +151,9 @@ def _publishing(stream: Stream, watcher: Watcher) -> Finding:
     if mode == "atomic":
         return Finding(watcher.name, "stream", Level.OK, f"{stream.name}, published to in atomic batches")
     way = "message by message" if mode == "single" else "in windows of single messages"
+    if watcher.sink.stream_settings == "connector":
+        said = f"{stream.name}, with the settings of mongodb-nats-connector; published to {way}"
+        return Finding(watcher.name, "stream", Level.OK, said)
     advice = (
         f"nothing, if it is fast enough; else NATS 2.12 and allow_atomic: nats stream edit {stream.name} --allow-batch"
     )

@@ -6,14 +6,14 @@ JetStream wire API reference; what servers 2.10, 2.11 and 2.15 really answer was
 """
 
 from base64 import b64decode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
 
 from app.adapters.nats_connection import NatsConnection
 from app.adapters.nats_frames import read_headers
-from app.domain.errors import ChangewireError, SinkUnavailable, StreamRefused, StreamUnsuitable
+from app.domain.errors import ChangewireError, NotAuthorised, SinkUnavailable, StreamRefused, StreamUnsuitable
 from app.domain.events import namespace_of
 from app.domain.subjects import covers, overlap
 from app.domain.watcher import Watcher
@@ -126,6 +126,16 @@ def assess(stream: Stream, watcher: Watcher) -> Mode:
     )
 
 
+def switches(watcher: Watcher) -> dict[str, bool]:
+    """Return what is switched on in the stream of a watcher, beyond what mongodb-nats-connector sets."""
+    return {"allow_atomic": True, "allow_direct": True} if watcher.sink.stream_settings == "changewire" else {}
+
+
+def as_switched(stream: Stream, watcher: Watcher) -> Stream:
+    """Return the stream as it is once all is switched on that may be."""
+    return replace(stream, config={**stream.config, **switches(watcher)})
+
+
 def new_config(watcher: Watcher) -> dict[str, Any]:
     """Return the configuration of the stream that is created for a watcher. Durations are in nanoseconds."""
     sink = watcher.sink
@@ -145,8 +155,7 @@ def new_config(watcher: Watcher) -> dict[str, Any]:
         "max_msg_size": -1,
         "max_consumers": -1,
         "duplicate_window": min(window, age) if age else window,  # the server refuses one longer than max_age
-        "allow_atomic": True,
-        "allow_direct": True,
+        **switches(watcher),
     }
 
 
@@ -169,6 +178,8 @@ class StreamApi:
 
     def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
+        self._refused: dict[str, NotAuthorised] = {}
+        """The streams that the account may not ask for, and what was said. An object is of use for one opening."""
 
     async def call(self, endpoint: str, body: dict[str, Any] | None = None, *, seconds: float = 5.0) -> dict[str, Any]:
         """Ask `$JS.API.<endpoint>` and return the answer."""
@@ -183,6 +194,29 @@ class StreamApi:
 
     async def info(self, name: str) -> Stream:
         return _stream(await self.call(f"STREAM.INFO.{name}", seconds=READ_SECONDS))
+
+    async def look(self, watcher: Watcher) -> Stream:
+        """Return the watcher's stream as `info` does, and without the right to that in another way.
+
+        To ask for a stream with the settings that it has is to be told of it: that much mongodb-nats-connector may. It
+        is looked for first, since to ask for one that is missing is to make it.
+        Raises NotAuthorised where its settings are others."""
+        name = watcher.sink.stream
+        if name not in self._refused:
+            try:
+                return await self.info(name)
+            except NotAuthorised as error:
+                self._refused[name] = error
+        await self.message(name, {"last_by_subj": watcher.space})
+        try:
+            return await self.create(new_config(watcher))
+        except ApiError as error:
+            if error.code != NAME_IN_USE:
+                raise
+            raise NotAuthorised(
+                f"{self._refused[name]}. Without it only a stream with the settings that Changewire would create it "
+                f"with can be used, and {name} has others"
+            ) from error
 
     async def create(self, config: dict[str, Any]) -> Stream:
         return _stream(await self.call(f"STREAM.CREATE.{config['name']}", config))

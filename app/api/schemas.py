@@ -26,6 +26,7 @@ from app.domain.watcher import (
     PUBLISHED,
     OnHistoryLost,
     Start,
+    StreamSettings,
     Watcher,
     from_document,
     start_from_document,
@@ -201,6 +202,9 @@ class SinkShape(Shape):
     """The stream's size limit; -1: none."""
     duplicate_window_seconds: Annotated[float, Field(ge=0, le=9e9)] = 120
     """The stream's duplicate window. The service does not rely on it."""
+    stream_settings: StreamSettings = "changewire"
+    """`changewire` switches atomic batches and direct reads on, also where the stream exists. `connector` creates the
+    stream as mongodb-nats-connector does and never changes one, so that the connector can start again."""
 
 
 class CheckpointShape(Shape):

@@ -73,6 +73,12 @@ def run(arguments: argparse.Namespace) -> int:
     return OK if report.findings.right else FAILED
 
 
+def _of_file(settings: "Settings", name: str) -> "Watcher | None":
+    """The watcher as connector.yaml has it, which wins over what is stored, and is there without the state database."""
+    watchers = () if settings.connector is None else settings.connector.watchers
+    return next((one for one in watchers if one.name == name), None)
+
+
 async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Report":
     from pymongo import AsyncMongoClient
     from pymongo.errors import ConfigurationError
@@ -98,7 +104,9 @@ async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Repor
         problem = mongo_uri_problem(uri) or "is not a MongoDB connection string"  # the error may quote a password
         raise CommandError(f"the settings cannot be used\n  MONGO_URI: {problem}", MISUSE) from error
     async with mongo as client:
-        watcher = await read_watcher(client, settings.state_db, arguments.watcher)
+        watcher = _of_file(settings, arguments.watcher)
+        if watcher is None:
+            watcher = await read_watcher(client, settings.state_db, arguments.watcher)
         async with Streams(settings) as streams:
             # In this order: all that was reached by the position is on the stream by then, and no message that is
             # there can be of an epoch that the second look at the checkpoint does not know.

@@ -13,6 +13,7 @@
     │   ├── ScopeMismatch           the checkpoint was made for another collection or deployment
     │   ├── SourceRefused           pipeline, view, system database, standalone server
     │   ├── NotAuthorised           the account may not do what the watcher needs
+    │   │   └── StateOutOfReach         the account has no right to the state database
     │   ├── StreamUnsuitable        the stream cannot carry this watcher
     │   ├── PositionUndecidable     neither stream nor checkpoint tells how far the watcher came
     │   ├── MessageTooLarge         over NATS's max_payload while `oversize` is `fail`, or the pointer to it
@@ -99,6 +100,10 @@ class SourceRefused(PermanentError):
 
 class NotAuthorised(PermanentError):
     """The account may not do what the watcher needs."""
+
+
+class StateOutOfReach(NotAuthorised):
+    """The account may not use the state database."""
 
 
 class StreamUnsuitable(PermanentError):

@@ -170,20 +170,23 @@ def decide_opening(
     new_start: bool = False,
     displaced: bool = False,
     on_history_lost: OnHistoryLost = "fail",
+    at_latest: bool = False,
     now: float,
 ) -> GoOn | StartAnew | Refill:
     """Decide where a watcher that opens goes on: the latest of stream, checkpoint and memory, within the last epoch.
 
     `new_start` is true for a watcher that was added with an explicit start and has not begun yet, `displaced` where
-    another message has the place of the `unseen` one; `now` is in seconds since 1970.
+    another message has the place of the `unseen` one, `at_latest` for one that begins at the present; `now` is in
+    seconds since 1970.
     A stream that was made anew begins a new epoch, where `on_history_lost` says that it may: its messages tell how far
     the watcher came then, though the checkpoint still be that of the stream before.
     Raises HistoryLost where it may not, PositionUndecidable where nothing tells the position.
     """
     fence = tail.fence(exclusive=exclusive)
     epoch, known = _last_epoch(tail, checkpoint, memory)
+    first = 0 if at_latest else _first_epoch(tail, now)  # what happens from now on cannot have been published before
     if not known and new_start:
-        return StartAnew(epoch + 1 if tail.own else _first_epoch(tail, now), fence)
+        return StartAnew(epoch + 1 if tail.own else first, fence)
 
     own = tail.own.id.position if tail.own is not None and tail.own.id.epoch == epoch else None
     latest = last_known(tail, checkpoint, memory)
@@ -191,7 +194,7 @@ def decide_opening(
     if not moved:  # where somebody has said where to go on, before all that could be found, nothing need be
         check_searched(tail)
     if latest is None:
-        return GoOn(own, epoch, fence) if own is not None else StartAnew(_first_epoch(tail, now), fence)
+        return GoOn(own, epoch, fence) if own is not None else StartAnew(first, fence)
     if made_anew(tail, latest):
         if on_history_lost != "fail":
             return Refill(max(latest.token, own or ""), epoch + 1, fence)

@@ -27,6 +27,9 @@ OPERATIONS = (
     "shardCollection", "reshardCollection", "refineCollectionShardKey",
 )  # fmt: skip
 OnHistoryLost = Literal["fail", "latest", "earliest"]
+StreamSettings = Literal["changewire", "connector"]
+"""Whose settings the stream has. `changewire`: atomic batches and direct reads are switched on. `connector`: it is made
+as mongodb-nats-connector makes it, and never changed; that program refuses to start on a stream with other settings."""
 SYSTEM_DATABASES = ("admin", "config", "local")
 TOKENS_DATABASE = "resume-tokens"
 """Where mongodb-nats-connector keeps its tokens, and Changewire its positions, unless another database is named."""
@@ -66,6 +69,7 @@ class Sink:
     max_age_seconds: float = 0
     max_bytes: int = -1
     duplicate_window_seconds: float = 120
+    stream_settings: "StreamSettings" = "changewire"
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +299,11 @@ def _collection_problem(database: str, name: str) -> str | None:
     if name.startswith("system."):
         return "is a system collection, which cannot be watched"
     return None
+
+
+def apart(name: str, stream: str) -> str:
+    """Return what a watcher, or its position's collection, is called beside another of its collection."""
+    return f"{name}@{stream.replace('%', '_')}"
 
 
 def to_document(watcher: Watcher) -> dict[str, Any]:

@@ -187,7 +187,7 @@ async def test_accounts_of_mongodb_that_are_refused_or_may_too_little(
 
     assert await doctor.look(MONGO_URI=uri("poor")) == 1
     assert doctor.wrong() == {
-        ("MongoDB", "registry"): "problem",
+        ("MongoDB", "registry"): "warning",
         ("MongoDB", "oplog window"): "warning",
         ("shop.orders", "checkpoint"): "problem",
         ("other.users", "change stream"): "problem",

@@ -4,7 +4,9 @@
 for the acknowledgement, insert the token, next event.
 """
 
+import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -14,9 +16,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp, json_util
-from pymongo import DESCENDING
+from pymongo import DESCENDING, MongoClient
 
+from app import checkpointer
+from app.__main__ import main
+from tests.conftest import MakeMongo
 from tests.live import Live, until
+from tests.service import Service
 
 PUBLISHED = ("insert", "update", "replace", "delete")
 
@@ -37,8 +43,8 @@ class Predecessor:
         if live.collection not in live.mongo["resume-tokens"].list_collection_names():
             options: dict[str, Any] = {"capped": True, "size": 4096} if self.capped else {}
             live.mongo["resume-tokens"].create_collection(live.collection, **options)
-        if await live.streams.config(live.stream) is None:
-            await live.streams.create(live.stream)
+        answer = await live.streams.api(f"STREAM.CREATE.{live.stream}", as_nats_go_asks(live.stream))
+        assert "error" not in answer, f"the connector ends here: {answer['error']}"
 
     def newest(self) -> str | None:
         order = "$natural" if self.capped else "_id"
@@ -82,6 +88,16 @@ class Predecessor:
         if die_before_token:
             self.tokens.delete_one({"value": self.last})
         return bodies
+
+
+def as_nats_go_asks(stream: str) -> dict[str, Any]:
+    """The request of `AddStream` with what the connector sets: name, subjects and storage; the rest is nats.go's."""
+    return {
+        "name": stream, "subjects": [f"{stream}.*"], "retention": "limits", "max_consumers": 0, "max_msgs": 0,
+        "max_bytes": 0, "discard": "old", "max_age": 0, "max_msgs_per_subject": 0, "storage": "file",
+        "num_replicas": 0, "deny_delete": False, "deny_purge": False, "allow_rollup_hdrs": False,
+        "allow_direct": False, "mirror_direct": False, "consumer_limits": {},
+    }  # fmt: skip
 
 
 def write_config(path: Path, live: Live, *collections: dict[str, Any], mongo: str = "", nats: str = "") -> Path:
@@ -142,6 +158,43 @@ async def test_going_on_from_a_predecessor_that_died_between_publish_and_token_d
     await live.start(write_config(tmp_path / "c.yaml", live, entry(live)))
     live.insert(4)
     await live.seen("1", "2", "3", "4")
+
+
+async def test_each_of_a_few_changes_has_its_token_stored_at_once(
+    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for timer in ("BUSY_SECONDS", "PROMPT_SECONDS"):
+        monkeypatch.setattr(checkpointer, timer, 3600.0)  # what waits for it never comes
+    await live.restart(write_config(tmp_path / "c.yaml", live, entry(live)))
+    await live.reaches("RUNNING", f"{live.database}.{live.collection}")
+    predecessor = Predecessor(live)
+    for number in range(20):
+        live.insert(number)
+        published = (await live.seen(*map(str, range(number + 1))))[-1].token
+        await until(lambda: predecessor.newest() == published)  # noqa: B023 - called within the round
+
+
+async def test_killed_once_its_token_is_stored_it_leaves_nothing_to_the_connector_to_double(
+    live: Live, tmp_path: Path
+) -> None:
+    await live.stop()
+    write_config(tmp_path / "connector.yaml", live, entry(live))
+    predecessor, service = Predecessor(live), Service("killed", tmp_path, os.environ | live.environ)
+    expected: list[str] = []
+    try:
+        for stay in range(3):
+            await service.start()
+            await until(lambda: predecessor.newest() is not None)
+            live.insert(f"here {stay}")
+            expected.append(f"insert here {stay}")
+            published = (await live.seen(*expected))[-1].token
+            await until(lambda: predecessor.newest() == published)  # noqa: B023 - called within the round
+            service.kill()
+            await predecessor.run(lambda: live.insert(f"there {stay}"))  # noqa: B023
+            expected.append(f"insert there {stay}")
+            await live.seen(*expected)
+    finally:
+        await service.close()
 
 
 async def test_thousands_of_tokens_are_read_from_the_newest_and_continued_in_place(live: Live, tmp_path: Path) -> None:
@@ -235,6 +288,15 @@ async def test_its_file_and_variables_make_streams_collections_and_token_collect
         assert f'subject="MINE_{live.unique}.insert"' in next(
             line for line in metrics.splitlines() if line.startswith(name) and ".insert" in line
         )
+    await live.restart()  # what is there by now is no failure of a command
+    await live.reaches("RUNNING", watcher)
+    live.insert(2)
+    await live.seen("1", "update 1", "2", stream=f"MINE_{live.unique}")
+    await until(lambda: live.mongo[f"tokens_{live.unique}"]["positions"].count_documents({}) > 1)
+    metrics = (await live.call("GET", "/metrics", 200)).text
+    created = [line for line in metrics.splitlines() if 'command="create"' in line and "_total" in line]
+    assert any(line.startswith("mongodb_commands_succeeded_total") for line in created), created
+    assert not any(line.startswith("mongodb_commands_failed_total") for line in created), created
 
 
 async def test_the_environment_wins_over_the_file(live: Live, tmp_path: Path) -> None:
@@ -325,3 +387,156 @@ async def test_two_collections_of_one_name_the_second_is_failed_with_what_to_cha
     await live.reaches("RUNNING", second)
     live.mongo[other][live.collection].insert_one({"_id": "this"})
     await live.seen("meanwhile", "this", stream=f"{live.stream}_2")  # its own since it was first in the file
+
+
+async def test_a_stream_keeps_the_settings_of_the_connector_unless_a_setting_asks_for_more(
+    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path / "c.yaml", live, entry(live))
+    watcher, request = f"{live.database}.{live.collection}", as_nats_go_asks(live.stream)
+
+    async def connector_starts() -> bool:
+        answer = await live.streams.api(f"STREAM.CREATE.{live.stream}", request)
+        assert answer.get("error", {}).get("err_code") in (None, 10058), answer
+        return "error" not in answer
+
+    async def switch(to: str, code: int = 0) -> str:
+        assert await asyncio.to_thread(main, ["streams", "switch", live.stream, "--to", to]) == code
+        return "".join(capsys.readouterr())
+
+    await live.restart(config)
+    assert (await live.reaches("RUNNING", watcher))["status"]["publish_mode"] == "window"
+    live.insert(*range(40))
+    await live.seen(*map(str, range(40)))
+    assert await connector_starts()
+    await live.restart(config, CHANGEWIRE_CONNECTOR_STREAMS="changewire")
+    assert (await live.reaches("RUNNING", watcher))["status"]["publish_mode"] == "atomic"
+    assert not await connector_starts()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NATS_URL", live.environ["NATS_URL"])
+    await live.stop()
+    assert "allow_atomic off, allow_direct off" in await switch("connector")
+    assert await connector_starts()
+    assert "already" in await switch("connector")
+    await live.start(config, CHANGEWIRE_CONNECTOR_STREAMS="connector")
+    live.insert(*range(40, 80))
+    await live.seen(*map(str, range(80)))
+    # Switched there and back while it runs: it goes on by what the stream offers.
+    assert "allow_atomic on" in await switch("changewire")
+    await live.call("POST", f"/watchers/{watcher}/restart", 202)
+    assert (await live.reaches("RUNNING", watcher))["status"]["publish_mode"] == "atomic"
+    await switch("connector")
+    live.insert(*range(80, 120))
+    await live.seen(*map(str, range(120)))
+    assert await connector_starts()
+    answer = await live.streams.api(f"STREAM.UPDATE.{live.stream}", request | {"max_msgs": 1000, "allow_direct": True})
+    assert "error" not in answer
+    assert "max_msgs is 1000, not -1" in await switch("connector", code=1)
+    assert "does not exist" in (await refused_switch(f"NO_{live.stream}", capsys))
+
+
+async def refused_switch(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert await asyncio.to_thread(main, ["streams", "switch", name, "--to", "connector"]) == 1
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("removed", ["before it comes", "between two runs"])
+async def test_with_the_stream_purged_and_the_tokens_dropped_it_begins_at_the_present_with_plain_ids(
+    live: Live, tmp_path: Path, removed: str
+) -> None:
+    config = write_config(tmp_path / "c.yaml", live, entry(live))
+    watcher, predecessor = f"{live.database}.{live.collection}", Predecessor(live)
+    await live.stop()
+    if removed == "before it comes":
+        await predecessor.run(lambda: live.insert(0, 1))
+    else:
+        await live.start(config)
+        await live.reaches("RUNNING", watcher)
+        live.insert(0, 1)
+        await live.seen("0", "1")
+        await live.stop()
+    assert "error" not in await live.streams.api(f"STREAM.PURGE.{live.stream}")
+    predecessor.tokens.drop()
+    await live.start(config)
+    await live.reaches("RUNNING", watcher)
+    live.insert(2, 3)
+    found = await live.seen("2", "3")
+    assert [message.id for message in found] == [message.token for message in found]
+    await live.stop()
+    await predecessor.run(lambda: live.insert(4))
+    await live.seen("2", "3", "4")
+
+
+async def test_with_the_rights_of_the_connector_the_watchers_of_the_file_run_and_changes_say_what_is_missing(
+    make_mongo: MakeMongo, nats_url: str, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await make_mongo(auth=("root", "toor"))
+    names = (f"db_{unique}", "resume-tokens")
+    with MongoClient(server.uri) as client:
+        client.admin.command(
+            "createUser", "connector", pwd="secret", roles=[{"role": "readWrite", "db": name} for name in names]
+        )
+    uri = server.uri.replace("root:toor@", "connector:secret@")
+    looked_at = (server.uri, nats_url)
+    async with Live(uri, nats_url, unique, look_at=looked_at, ready=False, CHANGEWIRE_RECONCILE_SECONDS="0.2") as live:
+        config = write_config(tmp_path / "c.yaml", live, entry(live, changeStreamPreAndPostImages=True))
+        watcher = f"{live.database}.{live.collection}"
+        await live.restart(config)
+        await live.reaches("RUNNING", watcher)
+        live.insert(1)
+        live.orders.update_one({"_id": 1}, {"$set": {"a": 1}})
+        await live.seen("1", "update 1")
+        health = await live.get("/healthz")
+        assert health["status"] == "UP"
+        (warning,) = health["components"]["watchers"]["warnings"]
+        assert f"readWrite on {live.state_db}" in warning
+        assert (await live.call("GET", "/readyz", 200)).status_code == 200
+        for method, path in (
+            ("POST", "/watchers"), ("PUT", f"/watchers/{watcher}/pause"), ("DELETE", f"/watchers/{watcher}")
+        ):  # fmt: skip
+            options = {"json": live.definition()} if method == "POST" else {}
+            assert f"readWrite on {live.state_db}" in await live.refused(503, method, path, **options)
+        await live.stop()
+        live.insert(2)
+        await live.start(config)
+        await live.seen("1", "update 1", "2")
+        for name in ("MONGO_URI", "NATS_URL"):
+            monkeypatch.setenv(name, live.environ[name])
+        monkeypatch.setenv("CONFIG_FILE", str(config))
+        assert await asyncio.to_thread(main, ["verify", watcher]) == 0, "the file has the watcher"
+        # With the right granted the registry is used at once.
+        live.mongo.admin.command("grantRolesToUser", "connector", roles=[{"role": "readWrite", "db": live.state_db}])
+
+        async def well() -> bool:
+            return "warnings" not in (await live.get("/healthz"))["components"]["watchers"]
+
+        await until(well)
+        await live.reaches("RUNNING", watcher)
+        await live.pause(watcher)
+        live.insert(3)
+        await live.resume(watcher)
+        await live.seen("1", "update 1", "2", "3")
+        assert [each["_id"] for each in live.stored()] == [watcher]
+
+
+async def test_one_collection_on_two_streams_is_published_to_both_from_where_the_connector_was(
+    live: Live, tmp_path: Path
+) -> None:
+    other = f"{live.stream}_2"
+    config = write_config(tmp_path / "c.yaml", live, entry(live), entry(live, streamName=other))
+    first = f"{live.database}.{live.collection}"
+    await live.stop()
+    await Predecessor(live).run(lambda: live.insert(1))  # and to the other stream, of which nothing is left:
+    assert "error" not in await live.streams.api(f"STREAM.CREATE.{other}", as_nats_go_asks(other))
+    live.insert(2)
+    await live.start(config)
+    for name in (first, f"{first}@{other}"):
+        await live.reaches("RUNNING", name)
+    live.insert(3)
+    await live.seen("1", "2", "3")
+    await live.seen("2", "3", stream=other)
+    live.insert(4)
+    await live.restart(config)
+    await live.seen("1", "2", "3", "4")
+    await live.seen("2", "3", "4", stream=other)
+    assert (await Predecessor(live).run(lambda: live.insert(5)))[0]["documentKey"] == {"_id": 5}

@@ -48,6 +48,7 @@ def test_reference_file() -> None:
     assert (first.source.database, first.source.collection) == ("test-connector", "coll1")
     assert first.source.pre_and_post_images
     assert first.sink.stream == "STREAM1"
+    assert first.sink.stream_settings == "connector"
     place = first.checkpoint
     assert (place.database, place.collection, place.capped, place.size_in_bytes) == (
         "tokens",
@@ -107,6 +108,19 @@ def test_unknown_keys_are_warned_about() -> None:
     assert file.watchers[0].sink.stream == "ORDERS"
 
 
+def test_one_collection_on_two_streams_is_two_watchers_with_a_position_each() -> None:
+    entries = ("{dbName: a, collName: b}", "{dbName: a, collName: b, streamName: C}", "{dbName: a, collName: b}")
+    file = parse(f"connector: {{collections: [{', '.join(entries)}]}}")
+    assert [(one.name, one.sink.stream, one.checkpoint.namespace) for one in file.watchers] == [
+        ("a.b", "B", "resume-tokens.b"),
+        ("a.b@C", "C", "resume-tokens.b@C"),
+    ]
+    (warning,) = file.warnings
+    assert "connector.collections[2] publishes a.b to B, as an entry above it does; it has no effect" in warning
+    own = parse(f"connector: {{collections: [{entries[0]}, {entries[1][:-1]}, tokensCollName: t}}]}}").watchers[1]
+    assert (own.name, own.checkpoint.namespace) == ("a.b@C", "resume-tokens.t")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -144,10 +158,6 @@ def test_unknown_keys_are_warned_about() -> None:
         ),
         (collection("tokensDbName: shop"), "is the watched collection itself"),
         ("connector: {collections: [{dbName: admin, collName: a}]}", "dbName is admin, a system database"),
-        (
-            "connector: {collections: [{dbName: a, collName: b}, {dbName: a, collName: b}]}",
-            "connector.collections[1] watches a.b, which an entry above it watches already",
-        ),
     ],
 )
 def test_wrong_file_is_told_where_and_what(text: str, said: str) -> None:

@@ -45,6 +45,20 @@ def test_a_first_start_has_nothing_to_go_on_from() -> None:
     assert opening(Tail(CREATED, 0, 0)) == StartAnew(0, 0)
 
 
+def test_a_first_start_at_the_present_has_plain_ids_whatever_the_stream_has_held() -> None:
+    purged = Tail(CREATED, 10, 0)
+    for new_start in (False, True):
+        begins = decide_opening(
+            tail=purged, checkpoint=None, memory=None, exclusive=True, new_start=new_start, at_latest=True, now=NOW
+        )
+        assert begins == StartAnew(0, 10)
+        assert opening(purged, new_start=new_start) == StartAnew(int(NOW), 10)
+    again = decide_opening(
+        tail=tail(8, epoch=2), checkpoint=None, memory=None, exclusive=True, new_start=True, at_latest=True, now=NOW
+    )
+    assert again == StartAnew(3, 10)
+
+
 def test_the_stream_is_ahead_of_a_checkpoint_that_lags() -> None:
     assert opening(tail(8), checkpoint(5)) == GoOn(event_token(8), 0, 10)
 

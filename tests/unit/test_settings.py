@@ -83,8 +83,8 @@ def test_command_lines_file_wins_and_a_named_file_has_to_exist(tmp_path: Path) -
 
 
 def test_bad_value_in_the_file_names_the_file(tmp_path: Path) -> None:
-    (tmp_path / "connector.yaml").write_text("connector: {log: {level: loud}}")
-    assert "connector.yaml (connector.log.level)=loud: should be 'debug'" in refused()
+    (tmp_path / "connector.yaml").write_text("connector: {server: {addr: nowhere}}")
+    assert "connector.yaml (connector.server.addr)=nowhere: is not host:port" in refused()
 
 
 def test_problems_of_file_and_environment_come_together(tmp_path: Path) -> None:
@@ -101,7 +101,6 @@ def test_problems_of_file_and_environment_come_together(tmp_path: Path) -> None:
         ("SERVER_ADDR", "::1:8080", "IPv6 address stands in brackets"),
         ("SERVER_ADDR", "host:65536", "port above 65535"),
         ("SERVER_ADDR", "[nonsense]:1", "not an IPv6 address"),
-        ("LOG_LEVEL", "loud", "'debug', 'info'"),
         ("MONGO_URI", f"user:{SECRET}@host", "mongodb:// or mongodb+srv://"),
         ("MONGO_URI", f"mongodb://user:{SECRET}@", "and a host"),
         ("NATS_URL", f"http://user:{SECRET}@host", "not nats, tls, ws or wss"),
@@ -210,7 +209,7 @@ def test_a_file_of_keys_or_certificates_is_looked_into(tmp_path: Path) -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    assert len(refused(SERVER_ADDR="x", CHANGEWIRE_BATCH_SIZE="0", LOG_LEVEL="y").splitlines()) == 3
+    assert len(refused(SERVER_ADDR="x", CHANGEWIRE_BATCH_SIZE="0", CHANGEWIRE_CODEC="y").splitlines()) == 3
 
 
 def test_two_ways_to_sign_in_are_refused() -> None:
@@ -273,7 +272,29 @@ def test_server_address(address: str, host: str, port: int, loopback: bool) -> N
 
 def test_predecessors_log_levels_are_accepted() -> None:
     for given, meant in (("debug", "debug"), ("WARN", "warning"), ("Info", "info"), ("error", "error")):
-        assert load(environ={"LOG_LEVEL": given}).log_level == meant
+        settings = load(environ={"LOG_LEVEL": given})
+        assert (settings.log_level, settings.warnings) == (meant, ())
+
+
+def test_a_level_that_is_not_known_is_info_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "connector.yaml").write_text("connector: {log: {level: loud}}")
+    for given, where in (
+        ({"LOG_LEVEL": "trace"}, "LOG_LEVEL=trace"),
+        ({}, "connector.yaml (connector.log.level)=loud"),
+    ):
+        settings = load(environ=given)
+        assert settings.log_level == "info"
+        (warning,) = settings.warnings
+        assert warning.startswith(f"{where} is not a level")
+
+
+def test_streams_of_the_file_have_the_settings_that_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "connector.yaml").write_text("connector: {collections: [{dbName: shop, collName: orders}]}")
+    for given, meant in (({}, "connector"), ({"CHANGEWIRE_CONNECTOR_STREAMS": "Changewire"}, "changewire")):
+        connector = load(environ=given).connector
+        assert connector is not None
+        assert [one.sink.stream_settings for one in connector.watchers] == [meant]
+    assert "'changewire' or 'connector'" in refused(CHANGEWIRE_CONNECTOR_STREAMS="mine")
 
 
 def test_several_nats_servers() -> None:

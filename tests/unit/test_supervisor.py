@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.checkpointer import Checkpointer
+from app import checkpointer
+from app.checkpointer import Checkpointer, Pace
 from app.codec import encode
 from app.domain.errors import HistoryLost, NotAuthorised, SourceUnavailable, Stale, StoreUnavailable
 from app.domain.lifecycle import State
@@ -313,6 +314,39 @@ async def test_a_quiet_position_is_written_only_now_and_then() -> None:
     writer.note(checkpoint(3), quiet=True)
     await until(lambda: store.place["newest"] == checkpoint(3))
     run.cancel()
+
+
+async def test_a_prompt_position_is_written_with_each_change_while_these_are_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpointer, "PROMPT_SECONDS", 3600.0)
+    now = 100.0
+    store = FakeCheckpoints()
+    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=lambda: now, prompt=True)
+    run = asyncio.create_task(writer.run())
+    for moment in range(1, 401):  # 200 a second
+        now += 0.005
+        noted = checkpoint(moment)
+        writer.note(noted)
+        await until(lambda: store.place.get("newest") == noted)  # noqa: B023 - called within the round
+    writer.note(checkpoint(500), changes=100_000)
+    await until(lambda: store.place["newest"] == checkpoint(500))
+    writer.note(checkpoint(501))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert store.place["newest"] == checkpoint(500)  # many: some time has to pass
+    run.cancel()
+
+
+def test_a_burst_is_over_a_second_after_it_has_ended() -> None:
+    pace = Pace()
+    pace.add(1_000_000, 100.0)
+    assert not pace.few(100.1)
+    for step in range(1, 201):
+        pace.add(1, 100.0 + step / 200)
+    assert pace.few(101.0)
+    pace.add(1, 50.0)  # the clock was set back
+    assert pace.few(51.0)
 
 
 async def test_a_checkpoint_that_cannot_be_written_waits_and_does_not_stop_the_relay() -> None:

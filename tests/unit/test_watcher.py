@@ -42,6 +42,7 @@ FULL: dict[str, Any] = {
         "max_age_seconds": 0,
         "max_bytes": -1,
         "duplicate_window_seconds": 120,
+        "stream_settings": "changewire",
     },
     "checkpoint": {"database": "resume-tokens", "collection": "orders", "capped": False, "size_in_bytes": 0},
     "start": {"at": "latest"},

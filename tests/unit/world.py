@@ -130,5 +130,8 @@ class Alone:
     async def still_wanted(self, stored: StoredWatcher) -> bool:
         return self._wanted
 
+    async def began(self, stored: StoredWatcher) -> None:
+        """There is no store to be told."""
+
     async def followed(self) -> bool:
         return False

@@ -1,0 +1,61 @@
+"""The settings of streams, which decide whether mongodb-nats-connector can use them too.
+
+It takes the settings of the service (NATS_URL and the account), which need not run.
+
+Exit codes: 0 fine, 1 where NATS refuses or cannot be reached, 2 for wrong arguments or settings.
+"""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from app.cli import OK, CommandError, load_settings, typed
+from app.domain.errors import ChangewireError
+from app.domain.watcher import StreamSettings
+
+app = typed.application(None)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one of the commands; return its exit code."""
+    return typed.run(app, "streams", arguments)
+
+
+@app.callback(help=__doc__)
+def streams() -> None:
+    """Keep `switch` a command of its own, though it is the only one."""
+
+
+@app.command()
+def switch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="the stream's name", show_default=False)],
+    to: Annotated[
+        StreamSettings, typer.Option("--to", help="whose settings the stream is to have", show_default=False)
+    ],
+) -> int:
+    """Switch a stream's settings over. changewire: atomic batches and direct reads on; connector: both off, so that
+    mongodb-nats-connector can start again. Messages and all other settings stay as they are."""
+    from app import logging
+    from app.domain.subjects import stream_name_problem
+    from app.stream_switch import switch as switch_over
+
+    problem = stream_name_problem(name)
+    if problem is not None:
+        raise CommandError(f"{name}: the stream's name {problem}", 2)
+    settings = load_settings()
+    logging.configure("critical", "console", secrets=settings.secrets, stream=sys.stderr)
+    try:
+        changed = asyncio.run(switch_over(settings, name, to))
+    except ChangewireError as error:
+        raise CommandError(logging.redact(str(error), settings.secrets)) from None
+    done = ", ".join(f"{setting} {'on' if value else 'off'}" for setting, value in changed.items())
+    print(f"{name}: {done or f'has the settings of {to} already'}")
+    if to == "connector":
+        print(
+            "A watcher with stream_settings changewire switches them on again when it starts: stop the service, or "
+            "leave CHANGEWIRE_CONNECTOR_STREAMS at connector."
+        )
+    return OK
