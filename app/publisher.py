@@ -73,6 +73,8 @@ class Publisher:
 
     def begin(self, reached: Reached, fence: int) -> None:
         """Take over the position that the opening has decided."""
+        if self._progress.reached is not None and reached.token > self._progress.reached.token:
+            self._progress.arrears.progress(self._clock())  # somebody has published what waited
         self._progress.reached = reached
         self._fence = fence
 
@@ -165,6 +167,7 @@ class Publisher:
         if not waiting or waiting[0].letter is not letter:
             return waiting
         new = await self._letters.store(letter, self.reached.epoch)
+        progress.arrears.progress(self._clock())
         progress.reached = replace(self.reached, token=letter.token)
         progress.skipped += 1
         self._observer.skipped(name, letter.reason, 1)
@@ -221,6 +224,8 @@ class Publisher:
         await self._doubts.settle(reached.epoch)
         displaced = await is_displaced(self._sink, tail, reached)
         now: GoOn = decide_read_back(reached=reached, tail=tail, exclusive=self._sink.exclusive, displaced=displaced)
+        if now.token > reached.token:
+            self._progress.arrears.progress(self._clock())
         rest = self._not_there_yet(waiting, now.token)
         self._fence = now.fence
         own = last_own(tail, reached.epoch, reached.own)
@@ -266,6 +271,7 @@ class Publisher:
         self._fence = sequence
         self._at_once = min(MAX_MESSAGES, self._at_once * 2)
         progress.losses = 0
+        progress.arrears.progress(wall)
         progress.reached = replace(self.reached, token=unit[-1].token, sequence=sequence, own=own)
         progress.published += len(unit)
         progress.last_event_at = unit[-1].wall_time or wall

@@ -26,7 +26,7 @@ from app.domain.lifecycle import Desired, State
 from app.domain.namespaces import Namespaces
 from app.domain.overlap import refuse_overlap
 from app.domain.status import Happening, Health, Lag, Status, TokenView, WatcherView
-from app.domain.watcher import CheckpointPlace, Start, StoredWatcher, Watcher, problems
+from app.domain.watcher import CheckpointPlace, Start, StoredWatcher, Watcher, javascript_problem, problems
 from app.file_watchers import FileWatchers
 from app.letter_desk import LetterDesk
 from app.monitor import Monitor
@@ -61,6 +61,7 @@ class Registry:
         *,
         state_database: str,
         allowed: Namespaces | None = None,
+        javascript: bool = False,
         from_file: Sequence[Watcher] | None = None,
         drain_seconds: float = 10.0,
         reconcile_seconds: float = 5.0,
@@ -70,6 +71,7 @@ class Registry:
         self._store = store
         self._state_database = state_database
         self._allowed = allowed
+        self._javascript = javascript
         self._drain_seconds = drain_seconds
         self._min_headroom_seconds = min_headroom_seconds
         self._monitor = Monitor(world.mongo, world.nats)
@@ -82,6 +84,7 @@ class Registry:
             self._from_file,
             state_database=state_database,
             allowed=allowed,
+            javascript=javascript,
             drain_seconds=drain_seconds,
             reconcile_seconds=reconcile_seconds,
         )
@@ -311,7 +314,9 @@ class Registry:
         """Refuse what cannot work, before anything is changed; `place` is where its position is kept already.
 
         Raises Invalid, Conflict, Unavailable."""
-        found = problems(watcher, state_database=self._state_database, allowed=self._allowed)
+        found = problems(
+            watcher, state_database=self._state_database, allowed=self._allowed, javascript=self._javascript
+        )
         if found:
             raise Invalid(problems=tuple(found))
         self._beside(watcher)(await self._store.load())
@@ -345,6 +350,9 @@ class Registry:
         refusal = None if self._allowed is None else self._allowed.problem(source.database, source.collection)
         if refusal is not None:  # it was refused, and to find a position is to read
             raise Conflict(f"{name} cannot be moved: {refusal.field} {refusal.problem}")
+        javascript = None if self._javascript else javascript_problem(source)
+        if javascript is not None:
+            raise Conflict(f"{name} cannot be moved: source.pipeline {javascript}")
         if task.state is State.PAUSED:
             await self._others_follow()
         view = await self._positions.move(task.stored.watcher, start)

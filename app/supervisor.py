@@ -14,6 +14,7 @@ import structlog
 from app.domain import backoff
 from app.domain.errors import ChangewireError, Conflict, Fenced, HistoryLost, PermanentError, Stale
 from app.domain.lifecycle import Signal, State, move
+from app.domain.second_look import SecondLook
 from app.domain.status import ErrorSeen, Status
 from app.domain.watcher import StoredWatcher
 from app.positions import Positions
@@ -27,6 +28,12 @@ log = structlog.get_logger(__name__)
 
 STABLE_SECONDS = 30.0
 """A run that lasted this long starts the backoff afresh when it ends."""
+
+
+WELL_SECONDS = 5.0
+"""A stay in standby that lasted this long had both servers' answers, whatever they said before."""
+_AT_WORK = (State.STARTING, State.RUNNING, State.RETRYING)
+"""Where what waits is this watcher's to publish."""
 
 
 class Orders(Protocol):
@@ -52,6 +59,7 @@ class WatcherTask:
         self._world = world
         self._orders = orders
         self._positions = Positions(world)
+        self._second_look = SecondLook()
         self._followed = False
         self._state = State.STARTING
         self._since = world.clock()
@@ -70,6 +78,7 @@ class WatcherTask:
         if self._task is not None and not self._task.done():
             return
         self._stopping = asyncio.Event()
+        self.progress.arrears.forget()
         self._signal(Signal.START)
         self._task = asyncio.create_task(self._run(), name=f"watcher:{self.stored.name}")
         self._task.add_done_callback(self._ended)
@@ -91,6 +100,7 @@ class WatcherTask:
                 log.warning("drain_cut_short", watcher=self.stored.name, after_seconds=deadline)
                 task.cancel()
                 await asyncio.wait([task], timeout=5.0)
+        self.progress.arrears.forget()
         self._signal(Signal.STOP)
         return drained
 
@@ -150,6 +160,7 @@ class WatcherTask:
             fence=progress.fence,
             dead_letters=progress.dead_letters,
             notes=tuple(progress.notes.values()),
+            overdue=progress.arrears.problem(now) if self._state in _AT_WORK else None,
         )
 
     # The task
@@ -159,19 +170,12 @@ class WatcherTask:
         while not self._stopping.is_set():
             began = self._world.clock()
             try:
-                await self._relay_once()
-            except Fenced as fenced:
-                self._signal(Signal.OUTRUN, str(fenced))
-                if not await self._outlast():
+                if not await self._relay_or_stand_by():
                     return
-                self._restarted("takeover")
-                self._signal(Signal.START)
-            except PermanentError as error:
-                self._note_error(error)
-                self._signal(Signal.FAILURE, str(error))
-                log.error("watcher_failed", watcher=self.stored.name, type=type(error).__name__, reason=str(error))
-                return
             except Exception as error:  # noqa: BLE001 - whatever it is, the watcher says so and tries again
+                if self._is_certain(error):
+                    self._fail(error)
+                    return
                 attempt = 1 if self._world.clock() - began >= STABLE_SECONDS else attempt + 1
                 self._trouble(error, attempt)
                 stale = isinstance(error, Stale)
@@ -180,8 +184,35 @@ class WatcherTask:
                 if stale and not await self._wanted():
                     return
                 self._restarted(type(error).__name__)
-            else:
-                return
+
+    async def _relay_or_stand_by(self) -> bool:
+        """Relay, and where another writer keeps winning, stand by; True where it has gone silent, so that the watcher
+        is to be opened again, False where the watcher is to stop. Raises what ends either."""
+        try:
+            await self._relay_once()
+        except Fenced as fenced:
+            self._second_look.forget()
+            self._signal(Signal.OUTRUN, str(fenced))
+            self.progress.arrears.forget()
+        else:
+            return False
+        if not await self._outlast():
+            return False
+        self._restarted("takeover")
+        self._signal(Signal.START)
+        return True
+
+    def _is_certain(self, error: Exception) -> bool:
+        """Whether an error is permanent, and was looked at again; every error is to be told here."""
+        if not isinstance(error, PermanentError):
+            self._second_look.forget()
+            return False
+        return self._second_look.believes(error, now=self._world.clock(), well_at=self.progress.arrears.well_at)
+
+    def _fail(self, error: Exception) -> None:
+        self._note_error(error)
+        self._signal(Signal.FAILURE, str(error))
+        log.error("watcher_failed", watcher=self.stored.name, type=type(error).__name__, reason=str(error))
 
     async def _relay_once(self) -> None:
         watcher, world = self.stored.watcher, self._world
@@ -230,13 +261,13 @@ class WatcherTask:
                 await unless_asked(standby.until_silent())
             except Stale:
                 return await self._wanted()
-            except HistoryLost:
-                if watcher.on_history_lost == "fail":
+            except Exception as error:
+                if isinstance(error, HistoryLost) and watcher.on_history_lost != "fail":
+                    return await self._wanted()  # to go on behind the gap is a publish: a relay's business
+                if world.clock() - began > WELL_SECONDS:
+                    self._second_look.forget()
+                if self._is_certain(error):
                     raise
-                return await self._wanted()  # to go on behind the gap is a publish: a relay's business
-            except PermanentError:
-                raise
-            except Exception as error:  # noqa: BLE001 - as in a relay
                 attempt = 1 if world.clock() - began >= STABLE_SECONDS else attempt + 1
                 self._trouble_aside(error, attempt)
                 await self._pause_before(attempt)
@@ -250,9 +281,9 @@ class WatcherTask:
         while not self._stopping.is_set():
             try:
                 return await self._orders.still_wanted(self.stored)
-            except PermanentError:
-                raise
-            except Exception as error:  # noqa: BLE001 - as in a relay
+            except Exception as error:
+                if self._is_certain(error):
+                    raise
                 attempt += 1
                 self._trouble_aside(error, attempt)
                 await self._pause_before(attempt)
@@ -263,6 +294,7 @@ class WatcherTask:
 
     def _trouble(self, error: Exception, attempt: int) -> None:
         self._note_error(error)
+        self.progress.arrears.interrupted(self._world.clock())
         self._signal(Signal.TROUBLE, str(error))
         self._log_trouble(error, attempt)
 
@@ -288,8 +320,11 @@ class WatcherTask:
         self._world.observer.restarted(self.stored.name, reason)
 
     async def _pause_before(self, attempt: int) -> None:
+        seconds, due = backoff.delay(attempt, random.random()), self._second_look.due(self._world.clock())
+        if due is not None:  # not later than the look that decides
+            seconds = min(seconds, due)
         try:
-            await asyncio.wait_for(self._stopping.wait(), backoff.delay(attempt, random.random()))
+            await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
             return
 

@@ -6,7 +6,7 @@
     │   ├── SinkUnavailable         NATS cannot be reached, no answer in time
     │   ├── StreamRefused           the stream is full, sealed, deleted, without a leader
     │   └── StoreUnavailable        the registry or the checkpoints cannot be read or written
-    ├── PermanentError          a person has to act                     -> FAILED
+    ├── PermanentError          a person has to act                     -> FAILED, once it is certain
     │   ├── HistoryLost             the oplog no longer reaches back to the position
     │   ├── TokenRefused            MongoDB does not take the resume token
     │   ├── ScopeMismatch           the checkpoint was made for another collection or deployment
@@ -66,6 +66,10 @@ class StoreUnavailable(TransientError):
 class PermanentError(ChangewireError):
     """Trying again would not help; a person has to act."""
 
+    confirm_seconds: float = 3.0
+    """A server may say this of a trouble that passes: it is believed when it comes again this many seconds later, with
+    nothing else in between (`second_look.py`). 0 where the service has found it out by itself."""
+
 
 class HistoryLost(PermanentError):
     """The oplog no longer reaches back to the watcher's position."""
@@ -78,6 +82,8 @@ class TokenRefused(PermanentError):
 class ScopeMismatch(PermanentError):
     """The checkpoint belongs to another collection or deployment."""
 
+    confirm_seconds = 0.0
+
 
 class SourceRefused(PermanentError):
     """MongoDB refuses to open this change stream."""
@@ -85,6 +91,9 @@ class SourceRefused(PermanentError):
 
 class NotAuthorised(PermanentError):
     """The account may not do what the watcher needs."""
+
+    confirm_seconds = 10.0
+    """A user or a role that is replaced is missing for a moment, and on some servers for longer than on others."""
 
 
 class StreamUnsuitable(PermanentError):
@@ -98,9 +107,13 @@ class PositionUndecidable(PermanentError):
 class MessageTooLarge(PermanentError):
     """A message exceeds what the NATS server takes."""
 
+    confirm_seconds = 0.0
+
 
 class EventNotEncodable(PermanentError):
     """An event cannot be written as Extended JSON."""
+
+    confirm_seconds = 0.0
 
 
 class EventTooLarge(PermanentError):

@@ -6,7 +6,7 @@ one; both go through `from_document`, and what can be refused without asking a s
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -25,6 +25,8 @@ OPERATIONS = (
     "shardCollection", "reshardCollection", "refineCollectionShardKey",
 )  # fmt: skip
 OnHistoryLost = Literal["fail", "latest", "earliest"]
+JAVASCRIPT = frozenset({"$function", "$accumulator", "$where"})
+"""The operators that run JavaScript in the MongoDB server."""
 SYSTEM_DATABASES = ("admin", "config", "local")
 MAX_NAME = 128
 
@@ -166,10 +168,12 @@ class StoredWatcher:
         return self.watcher.name
 
 
-def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | None = None) -> list[FieldProblem]:
+def problems(
+    watcher: Watcher, *, state_database: str, allowed: Namespaces | None = None, javascript: bool = False
+) -> list[FieldProblem]:
     """List what is wrong with a watcher as far as it can be told without a server; empty where nothing is.
 
-    `allowed` are the collections that may be watched; None: all."""
+    `allowed` are the collections that may be watched, None: all; `javascript` says whether pipelines may run it."""
     found: list[FieldProblem] = []
 
     def wrong(where: str, problem: str | None) -> None:
@@ -187,6 +191,7 @@ def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | Non
     refusal = None if allowed is None else allowed.problem(source.database, source.collection)
     if refusal is not None:
         found.append(refusal)
+    wrong("source.pipeline", None if javascript else javascript_problem(source))
     if source.namespace == checkpoint.namespace:
         wrong("checkpoint.collection", "is the watched collection itself; each checkpoint would be a change")
     wrong(
@@ -208,6 +213,32 @@ def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | Non
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
         wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
     return found
+
+
+def javascript_in(pipeline: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the first operator of a pipeline, wherever it stands, that runs JavaScript in the server."""
+    left: list[Any] = list(pipeline)
+    while left:
+        value = left.pop()
+        if isinstance(value, Mapping):
+            found = JAVASCRIPT.intersection(value)
+            if found:
+                return min(found)
+            left.extend(value.values())
+        elif isinstance(value, list | tuple):
+            left.extend(value)
+    return None
+
+
+def javascript_problem(source: Source) -> str | None:
+    """Say in a sentence why a pipeline may not be run where JavaScript is not allowed, or return None."""
+    operator = javascript_in(source.pipeline)
+    if operator is None:
+        return None
+    return (
+        f"uses {operator}, which runs JavaScript in the MongoDB server: write it with other operators, or set "
+        "CHANGEWIRE_ALLOW_SERVER_SIDE_JAVASCRIPT to true where everyone who may change watchers may do that"
+    )
 
 
 def name_problem(name: str) -> str | None:
