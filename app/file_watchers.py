@@ -3,13 +3,16 @@
 Not its business: reading the file (`connector_yaml.py`), running what is stored (`registry.py`).
 """
 
-from collections.abc import Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
 
-from app.domain.errors import ChangewireError, StoreUnavailable, TransientError
+from app.domain.errors import ChangewireError, PermanentError, StoreUnavailable, TransientError
 from app.domain.namespaces import Namespaces
+from app.domain.second_look import SecondLook
 from app.domain.watcher import StoredWatcher, Watcher
 from app.ports import WatcherStore
 from app.positions import Positions
@@ -26,13 +29,16 @@ class FileWatchers:
         positions: Positions,
         watchers: Sequence[Watcher] | None,
         allowed: Namespaces | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`watchers` is None where there is no file: what an earlier one left stays then. `allowed`: see `problems`."""
         self._store = store
         self._positions = positions
         self._allowed = allowed
+        self._clock = clock
         self._names = None if watchers is None else {watcher.name for watcher in watchers}
         self._left = list(watchers or ())
+        self._second_looks: defaultdict[str, SecondLook] = defaultdict(SecondLook)
         self.pending: dict[str, str] = {watcher.name: "it is not stored yet" for watcher in self._left}
         """Those that could not be stored yet, and why; what is stored under their names may not be run meanwhile."""
 
@@ -80,13 +86,19 @@ class FileWatchers:
     async def _begin(self, watcher: Watcher) -> str | None:
         """Fix the start as of now, as for a watcher that is added over HTTP: NATS may come much later.
 
-        Returns None where the watcher cannot run at all as it is; its first opening says why."""
+        Returns None where the watcher cannot run at all as it is, which is believed at the second look; its first
+        opening says why. Until then the trouble is raised."""
         source = watcher.source
         if self._allowed is not None and self._allowed.problem(source.database, source.collection) is not None:
             return None
         try:
             return await self._positions.locate(watcher, watcher.start)
         except TransientError:
+            self._second_looks.pop(watcher.name, None)
             raise
+        except PermanentError as error:
+            if not self._second_looks[watcher.name].believes(error, now=self._clock(), well_at=0.0):
+                raise
+            return None
         except ChangewireError:
             return None

@@ -113,6 +113,7 @@ class Overview:
             seconds, headroom = self._distances(position, progress)
             self._world.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
             self._world.observer.history_at_risk(name, HEADROOM in progress.notes)
+            self._world.observer.overdue(name, self._supervisor[name].status().overdue is not None)
             self._world.observer.dead_letters(name, progress.dead_letters)
 
     def _distances(self, position: str | None, progress: Progress) -> tuple[float | None, float | None]:

@@ -203,7 +203,7 @@ class WatcherTask:
         return True
 
     def _is_certain(self, error: Exception) -> bool:
-        """Whether an error is permanent, and was looked at again; every error is to be told here."""
+        """Whether an error is permanent and was looked at again; to be asked of every error."""
         if not isinstance(error, PermanentError):
             self._second_look.forget()
             return False
@@ -261,16 +261,13 @@ class WatcherTask:
                 await unless_asked(standby.until_silent())
             except Stale:
                 return await self._wanted()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - as in a relay
                 if isinstance(error, HistoryLost) and watcher.on_history_lost != "fail":
                     return await self._wanted()  # to go on behind the gap is a publish: a relay's business
                 if world.clock() - began > WELL_SECONDS:
                     self._second_look.forget()
-                if self._is_certain(error):
-                    raise
                 attempt = 1 if world.clock() - began >= STABLE_SECONDS else attempt + 1
-                self._trouble_aside(error, attempt)
-                await self._pause_before(attempt)
+                await self._get_over(error, attempt)
             else:
                 return await self._wanted()
         return False
@@ -281,12 +278,9 @@ class WatcherTask:
         while not self._stopping.is_set():
             try:
                 return await self._orders.still_wanted(self.stored)
-            except Exception as error:
-                if self._is_certain(error):
-                    raise
+            except Exception as error:  # noqa: BLE001 - as in a relay
                 attempt += 1
-                self._trouble_aside(error, attempt)
-                await self._pause_before(attempt)
+                await self._get_over(error, attempt)
         return False
 
     def _opened(self) -> None:
@@ -298,11 +292,14 @@ class WatcherTask:
         self._signal(Signal.TROUBLE, str(error))
         self._log_trouble(error, attempt)
 
-    def _trouble_aside(self, error: Exception, attempt: int) -> None:
-        """As `_trouble`, where the state stays."""
+    async def _get_over(self, error: Exception, attempt: int) -> None:
+        """As `_trouble`, where the state stays, and wait. Raises an error that is certain to be permanent."""
+        if self._is_certain(error):
+            raise error
         self._note_error(error)
         self.progress.happened(self._state, str(error), self._world.clock())
         self._log_trouble(error, attempt)
+        await self._pause_before(attempt)
 
     def _log_trouble(self, error: Exception, attempt: int) -> None:
         if isinstance(error, ChangewireError):

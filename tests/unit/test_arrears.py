@@ -82,13 +82,16 @@ class Clocked:
         component = self.overview.health(None).components["watchers"]
         own = watcher_health(self.task.status())["status"] == "DOWN"
         assert own is not component.up
+        self.overview.observe_positions()
+        assert self.fakes.observers[0].overdues["orders"] is own
         if own:
             assert "orders" in (component.reason or "")
         return own
 
 
 class _Up:
-    mongo = nats = None
+    mongo = nats = oplog = None
+    operation_time = 0
 
 
 @pytest.fixture

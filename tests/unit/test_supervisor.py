@@ -69,7 +69,7 @@ async def test_a_permanent_error_that_comes_again_is_failed_with_its_reason(fake
 async def test_a_permanent_error_that_does_not_come_again_is_a_trouble_that_passed(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch, kind: type[PermanentError]
 ) -> None:
-    monkeypatch.setattr(kind, "confirm_seconds", 0.5)
+    monkeypatch.setattr(kind, "confirm_seconds", 60.0)
     one = task(fakes)
     fakes.oplog.faults = deque([kind("in a bad moment")] * 3)
     one.start()
