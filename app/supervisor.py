@@ -13,7 +13,7 @@ import structlog
 
 from app.domain import backoff
 from app.domain.errors import ChangewireError, Conflict, Fenced, HistoryLost, PermanentError, Stale
-from app.domain.lifecycle import Signal, State, move
+from app.domain.lifecycle import AT_WORK, Signal, State, move
 from app.domain.second_look import SecondLook
 from app.domain.status import ErrorSeen, Status
 from app.domain.watcher import StoredWatcher
@@ -32,8 +32,6 @@ STABLE_SECONDS = 30.0
 
 WELL_SECONDS = 5.0
 """A stay in standby that lasted this long had both servers' answers, whatever they said before."""
-_AT_WORK = (State.STARTING, State.RUNNING, State.RETRYING)
-"""Where what waits is this watcher's to publish."""
 
 
 class Orders(Protocol):
@@ -160,7 +158,7 @@ class WatcherTask:
             fence=progress.fence,
             dead_letters=progress.dead_letters,
             notes=tuple(progress.notes.values()),
-            overdue=progress.arrears.problem(now) if self._state in _AT_WORK else None,
+            overdue=progress.arrears.problem(now) if self._state in AT_WORK else None,
         )
 
     # The task

@@ -20,9 +20,9 @@ from app.embedded import MongoServer, NatsServer
 from tests.conftest import MakeMongo, MakeNats
 from tests.live import Live, until
 
-UNKNOWN = (1, 40, 96, 216, 365, 462, 8, 47, 391)
+UNKNOWN = (1, 40, 96, 216, 365, 462, 8, 47)
 """Said of passing troubles as well, or of nothing that this watcher can have."""
-PERMANENT = (2, 9, 13, 18, 20, 73, 166, 168, 8000, 10334, 40324)
+PERMANENT = (2, 13, 18, 73, 8000, 10334, 40324)
 """What is known to be permanent, where it comes again."""
 LOST = (136, 286, 280)
 OVERLOAD = ["SystemOverloadedError", "RetryableError"]
