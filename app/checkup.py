@@ -13,13 +13,16 @@ from app.adapters.mongo_client import MongoDeployment
 from app.adapters.mongo_examiner import MongoExaminer, duration
 from app.adapters.nats_connection import NatsConnection
 from app.adapters.nats_examiner import NatsExaminer
-from app.domain.errors import ChangewireError
+from app.domain.errors import ChangewireError, ScopeMismatch, SourceUnavailable
+from app.domain.evidence import claim_of_message
 from app.domain.findings import Finding, Level, worst
 from app.domain.lag import headroom_seconds, running_out
 from app.domain.position import Checkpoint
 from app.domain.watcher import Watcher
 from app.domain.watcher import problems as problems_of
 from app.main import nats_options
+from app.progress import Progress
+from app.proof import Proof
 from app.settings import Settings
 
 _REWIND: Final = (
@@ -145,6 +148,30 @@ class _Patient:
         published = checkpoint is not None and bool(checkpoint.sequence)
         for finding in await self._asked_nats.look_at_stream(watcher, published=published):
             yield finding
+        origin = await self._origin(watcher)
+        if origin is not None:
+            yield origin
+
+    async def _origin(self, watcher: Watcher) -> Finding | None:
+        """Whether the stream ends with a change of this deployment; None where it has none, or nothing tells."""
+        source, sink = self._mongo.source(watcher), self._nats.sink(watcher)
+        progress = Progress()
+        try:
+            own = (await sink.tail()).own
+            claim = None if own is None else claim_of_message(own, watcher.sink.stream)
+            if claim is None:
+                return None
+            progress.operation_time = await source.prepare(may_create=False)
+            await Proof(source, progress).of(claim)
+        except ScopeMismatch as error:
+            return Finding(watcher.name, "origin", Level.PROBLEM, str(error), "as it says; see changewire verify")
+        except SourceUnavailable as error:
+            return Finding(watcher.name, "origin", Level.WARNING, str(error), "look again in ten seconds")
+        except ChangewireError:
+            return None  # a change older than the oplog, or trouble that was told above
+        finally:
+            await source.close()
+        return Finding(watcher.name, "origin", Level.OK, "the stream ends with a change of this deployment")
 
     async def _source(self, watcher: Watcher) -> Finding:
         namespace = watcher.source.namespace

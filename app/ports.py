@@ -67,6 +67,11 @@ class ChangeSource(Protocol):
         by its cluster time, and what is not later than it is skipped.
         Raises SourceUnavailable, HistoryLost, TokenRefused, NotAuthorised, SourceRefused."""
 
+    async def has_event(self, token: str) -> bool | None:
+        """Look whether MongoDB's history has the event with this token; None where it has not come to its time yet.
+
+        Reads without the watcher's pipeline, beside what is open, and changes nothing. Errors as `open`."""
+
     async def read(self) -> SourceBatch:
         """Wait for events, for half a second at most, and return them, or an empty batch.
 
@@ -210,6 +215,12 @@ class CheckpointStore(Protocol):
 
         `advance` keeps them, `begin` drops them. Changes nothing where there is no position, or one of a later epoch.
         Raises StoreUnavailable, NotAuthorised."""
+
+    async def uncount(self, epoch: int) -> None:
+        """Store, durably (majority), that messages after the stored position are not to be counted as changes.
+
+        The next `advance` or `begin` says again whether they are. Changes nothing where there is no position, or one of
+        a later epoch. Raises StoreUnavailable, NotAuthorised."""
 
     async def begin(self, checkpoint: Checkpoint) -> bool:
         """Store a position of a new epoch: a deliberate move. Creates where there is none.

@@ -8,12 +8,14 @@ import structlog
 
 from app.domain.errors import Conflict, HistoryLost, Invalid, StreamRefused, TokenRefused
 from app.domain.errors import FieldProblem as Problem
+from app.domain.evidence import claim_of_message
 from app.domain.position import Checkpoint, Tail, check_scope, latest, next_epoch
 from app.domain.status import TokenView
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Start, StoredWatcher, Watcher
 from app.doubts import Doubts
 from app.progress import Progress
+from app.proof import Proof
 from app.world import World
 
 log = structlog.get_logger(__name__)
@@ -53,12 +55,30 @@ class Positions:
             return
         old = watcher.on_route(before)
         memory = progress.reached if progress.route == before else None
-        token = latest(stored, await self._settled_tail(old, stored, progress), memory)
+        tail = await self._settled_tail(old, stored, progress)
+        token = latest(stored, tail, memory)
         if token is not None:
+            await self._prove(old, token, tail, stored, progress)
             moved = await self._begin(watcher, token, stored, old)
             epoch = None if moved is None else moved.epoch
             log.info("position_carried_over", watcher=watcher.name, token=token, before=before.stream, epoch=epoch)
         progress.reached = None
+
+    async def _prove(
+        self, old: Watcher, token: str, tail: Tail | None, stored: Checkpoint | None, progress: Progress
+    ) -> None:
+        """Look whether a position that only the stream tells is one of this deployment. Raises as `Proof.of`."""
+        memory = progress.reached
+        if tail is None or tail.own is None or (stored is not None and stored.token == token):
+            return
+        if memory is not None and memory.proven and memory.token == token:
+            return
+        source = self._world.mongo.source(old)
+        try:
+            progress.operation_time = max(progress.operation_time, await source.prepare())
+            await Proof(source, progress).of_opening(claim_of_message(tail.own, old.sink.stream))
+        finally:
+            await source.close()
 
     async def copy(self, before: StoredWatcher, after: Watcher) -> None:
         """Take the stored position to another collection, which holds none of another watcher. Raises Conflict."""

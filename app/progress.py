@@ -52,6 +52,8 @@ class Progress:
     """Messages of ours that may not be where they should be; a checkpoint holds them too, where it could be written."""
     ahead: int = 0
     """Openings in a row that found the checkpoint ahead of the server's operationTime."""
+    unmet: int = 0
+    """Looks in a row for a position's event that MongoDB's history had not come to yet."""
     operation_time: int = 0
     """The server's operationTime in the last reply."""
     caught_up: bool = False

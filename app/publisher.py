@@ -11,16 +11,26 @@ from dataclasses import replace
 
 import structlog
 
-from app.domain.errors import Fenced, FenceLost, OutcomeUnknown, SeenBefore, SinkUnavailable, Stale
+from app.domain.errors import (
+    Fenced,
+    FenceLost,
+    OutcomeUnknown,
+    PositionUndecidable,
+    SeenBefore,
+    SinkUnavailable,
+    Stale,
+)
 from app.domain.events import Change
+from app.domain.evidence import claim_of_read_back
 from app.domain.gap import OPERATION as GAP
 from app.domain.letters import Unpublishable
-from app.domain.position import GoOn, OwnMessage, Reached, Tail, decide_read_back, last_own, unseen
-from app.domain.tokens import parse_message_id
+from app.domain.position import GoOn, OwnMessage, Reached, Tail, count_gone, decide_read_back, last_own, unseen
+from app.domain.tokens import cluster_time, parse_message_id
 from app.domain.watcher import Watcher
 from app.doubts import Doubts
 from app.ports import DeadLetters, EventSink, Observer, Published
 from app.progress import Progress
+from app.proof import Proof
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +62,7 @@ class Publisher:
         letters: DeadLetters,
         progress: Progress,
         doubts: Doubts,
+        proof: Proof,
         observer: Observer,
         *,
         losses: int,
@@ -62,6 +73,7 @@ class Publisher:
         self._letters = letters
         self._progress = progress
         self._doubts = doubts
+        self._proof = proof
         self._observer = observer
         self._losses = losses
         self._clock = clock
@@ -70,13 +82,24 @@ class Publisher:
         self._at_once = MAX_MESSAGES
         self._sent = ""
         """The last token of what went out and may still arrive: nothing was heard of it."""
+        self._gone = 0
+        self._gone_until = 0
 
-    def begin(self, reached: Reached, fence: int) -> None:
-        """Take over the position that the opening has decided."""
+    def begin(self, reached: Reached, fence: int, *, gone: int = 0, until: int = 0) -> None:
+        """Take over the position that the opening has decided.
+
+        The next `gone` changes are published already, and none of them is later than `until` (in seconds since 1970),
+        the moment of the opening."""
         if self._progress.reached is not None and reached.token > self._progress.reached.token:
             self._progress.arrears.progress(self._clock())  # somebody has published what waited
         self._progress.reached = reached
         self._fence = fence
+        self._gone, self._gone_until = gone, until
+
+    @property
+    def behind(self) -> bool:
+        """Whether changes are still to come that are published already."""
+        return self._gone > 0
 
     @property
     def reached(self) -> Reached:
@@ -103,6 +126,9 @@ class Publisher:
         while waiting:
             if waiting[0].letter is not None:
                 waiting = await self._set_aside(waiting, waiting[0].letter)
+                continue
+            if self._gone:
+                waiting = self._pass_over(waiting)
                 continue
             unit = await self._cut(waiting)
             began = time.perf_counter()
@@ -156,6 +182,31 @@ class Publisher:
         await self._doubts.keep(error, self.reached.epoch)
         await self._read_back((), error)
 
+    def _pass_over(self, waiting: Sequence[Change]) -> Sequence[Change]:
+        """Leave out the changes that were counted as published, up to the next dead letter; return what is left.
+
+        Raises PositionUndecidable where the count was wrong: it goes beyond what had happened at the opening."""
+        passed = 0
+        for change in waiting[: self._gone]:
+            if change.letter is not None:
+                break
+            if cluster_time(change.token).seconds > self._gone_until:
+                raise PositionUndecidable(
+                    f"the stream counts {self._gone - passed} more messages after the last known position than MongoDB "
+                    f"has changes: somebody else has published to {self._watcher.space}, and the messages were "
+                    f"consumed or purged. Changes after {self.reached.token} may have been taken for published; set "
+                    "the token to say where to go on, and keep others from these subjects"
+                )
+            passed += 1
+        if passed:
+            reached = self.reached
+            sequence = None if reached.sequence is None else reached.sequence + passed
+            self._progress.reached = replace(reached, token=waiting[passed - 1].token, sequence=sequence)
+            self._gone -= passed
+            self._progress.arrears.progress(self._clock())
+            self._already_there(passed)
+        return waiting[passed:]
+
     async def _set_aside(self, waiting: Sequence[Change], letter: Unpublishable) -> Sequence[Change]:
         """Store the first change among the dead letters, and then move past it; return what is left.
 
@@ -168,6 +219,9 @@ class Publisher:
             return waiting
         new = await self._letters.store(letter, self.reached.epoch)
         progress.arrears.progress(self._clock())
+        if new and self._gone:  # by other settings it may have been a message, and counted as one
+            log.warning("count_given_up", watcher=name, token=letter.token, left=self._gone)
+            self._gone = 0
         progress.reached = replace(self.reached, token=letter.token)
         progress.skipped += 1
         self._observer.skipped(name, letter.reason, 1)
@@ -202,7 +256,7 @@ class Publisher:
     async def _resolve(self, waiting: Sequence[Change], tried: int, error: OutcomeUnknown) -> Sequence[Change]:
         """Find out what a publish of `tried` changes came to, and return what still has to be published."""
         before = self.reached.token
-        rest = await self._read_back(waiting, error)
+        rest = await self._read_back(waiting, error, sent=tried)
         if isinstance(error, FenceLost | SeenBefore):
             if self.reached.token > before:
                 if self.reached.token > self._sent:  # else a late batch of our own was there first
@@ -215,21 +269,38 @@ class Publisher:
             self._sent = max(self._sent, waiting[tried - 1].token)
         return rest
 
-    async def _read_back(self, waiting: Sequence[Change], error: OutcomeUnknown | None) -> Sequence[Change]:
+    async def _read_back(
+        self, waiting: Sequence[Change], error: OutcomeUnknown | None, *, sent: int = 0
+    ) -> Sequence[Change]:
         """Read the stream's end, take its position and fence over, and return what is not there yet.
 
-        `error` is what made that necessary, None for a look beforehand."""
+        `error` is what made that necessary, None for a look beforehand; `sent` how many of the changes, from the first
+        on, may be stored because of it."""
         reached = self.reached
         tail = await self._sink.tail(since=reached.sequence or 0)
         await self._doubts.settle(reached.epoch)
         displaced = await is_displaced(self._sink, tail, reached)
         now: GoOn = decide_read_back(reached=reached, tail=tail, exclusive=self._sink.exclusive, displaced=displaced)
+        stream, tokens = self._watcher.sink.stream, {change.token for change in waiting}
+        await self._proof.of(claim_of_read_back(now, reached=reached, tail=tail, waiting=tokens, stream=stream))
         if now.token > reached.token:
             self._progress.arrears.progress(self._clock())
         rest = self._not_there_yet(waiting, now.token)
         self._fence = now.fence
         own = last_own(tail, reached.epoch, reached.own)
-        self._progress.reached = replace(reached, token=now.token, sequence=tail.last_sequence, own=own)
+        here = replace(reached, token=now.token, sequence=tail.end - self._gone, own=own)
+        if now.token > reached.token:
+            self._gone = 0
+        elif type(error) is OutcomeUnknown and (gone := count_gone(tail, reached)):
+            # Consumed before we could look: the count tells how many of those that were sent are stored.
+            if gone <= sent - (len(waiting) - len(rest)):
+                here, rest = replace(here, token=rest[gone - 1].token), rest[gone:]
+                self._already_there(gone)
+            else:
+                here = replace(here, counted=False)
+        elif isinstance(error, FenceLost) and self._sent <= reached.token and tail.end > (reached.sequence or 0):
+            here = replace(here, counted=False)  # somebody has published what is no change of ours, or is gone
+        self._progress.reached = here
         level = log.debug if error is None else log.info
         level(
             "read_back", watcher=self._watcher.name, cause=type(error).__name__, error=str(error),
@@ -240,9 +311,12 @@ class Publisher:
     def _not_there_yet(self, waiting: Sequence[Change], position: str) -> Sequence[Change]:
         rest = [change for change in waiting if change.token > position]
         if there := len(waiting) - len(rest):
-            self._progress.skipped += there
-            self._observer.skipped(self._watcher.name, "already_there", there)
+            self._already_there(there)
         return rest
+
+    def _already_there(self, count: int) -> None:
+        self._progress.skipped += count
+        self._observer.skipped(self._watcher.name, "already_there", count)
 
     async def _publish_singly(self, waiting: Sequence[Change], count: int) -> Sequence[Change]:
         """Publish the first `count` one by one: the duplicate window knows one of them, though the stream does not."""

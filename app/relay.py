@@ -27,6 +27,7 @@ from app.domain.errors import (
     StoreUnavailable,
     Unavailable,
 )
+from app.domain.evidence import claim_of_opening
 from app.domain.gap import OPERATION as GAP
 from app.domain.gap import Gap, history_gap, moment
 from app.domain.position import (
@@ -49,6 +50,7 @@ from app.doubts import Doubts
 from app.encoder import YIELD_BYTES, Codec, Encoder
 from app.ports import ChangeSource, CheckpointStore, DeadLetters, EventSink, Observer, SourceBatch
 from app.progress import Progress
+from app.proof import Proof, recognised
 from app.publisher import Publisher, is_displaced
 from app.replays import Replay, Replays
 
@@ -98,8 +100,9 @@ class Relay:
         self._clock = clock
         self._doubts = Doubts(watcher, sink, checkpoints, progress)
         self._letters = letters
+        self._proof = Proof(source, progress)
         self._publisher = Publisher(
-            watcher, sink, letters, progress, self._doubts, observer, losses=losses, clock=clock
+            watcher, sink, letters, progress, self._doubts, self._proof, observer, losses=losses, clock=clock
         )
         self._replays = Replays(
             watcher, sink=sink, letters=letters, publisher=self._publisher, codec=codec, progress=progress
@@ -153,6 +156,8 @@ class Relay:
         was_there = any(known is not None and known.stream_created for known in (checkpoint, memory))
         await sink.prepare(may_create=not was_there)
         tail = await sink.tail(since=known_until(checkpoint, memory))
+        checkpoint = await recognised(checkpoint, tail, sink, self._watcher)
+        memory = await recognised(memory, tail, sink, self._watcher)
         if any(made_anew(tail, known) for known in (checkpoint, memory) if known is not None):
             tail = await sink.tail()  # what is known of the earlier stream's sequences says nothing of this one's
         known = last_known(tail, checkpoint, memory)
@@ -167,6 +172,11 @@ class Relay:
             tail=tail, checkpoint=checkpoint, memory=memory, exclusive=sink.exclusive, new_start=self._new_start,
             displaced=displaced, on_history_lost=self._watcher.on_history_lost, now=self._clock(),
         )  # fmt: skip
+        progress.operation_time = max(progress.operation_time, operation_time)
+        stream = self._watcher.sink.stream
+        await self._proof.of_opening(
+            claim_of_opening(decision, tail=tail, checkpoint=checkpoint, memory=memory, stream=stream)
+        )
         self._doubts.recall(checkpoint)
         await self._doubts.settle(decision.epoch)
         anew = isinstance(decision, StartAnew)
@@ -178,18 +188,19 @@ class Relay:
             log.warning("stream_lost_its_end", watcher=self._watcher.name, token=token, last=tail.last_sequence)
         before = known.own if known is not None and not lost and not isinstance(decision, Refill) else None
         own = last_own(tail, decision.epoch, before)
-        reached = Reached(token, decision.epoch, tail.last_sequence, tail.created, own)
+        gone = decision.gone if isinstance(decision, GoOn) else 0
+        counted = not tail.foreign and all(one.counted for one in (checkpoint, memory) if one is not None)
+        reached = Reached(token, decision.epoch, tail.end - gone, tail.created, own, counted=counted)
         if anew and not await self._checkpoints.create(self._checkpoint(reached)):
             raise Stale("another instance has just stored the first position")
         gap = await self._open_source(decision, token)
         if gap is None:
-            self._publisher.begin(reached, decision.fence)
+            self._publisher.begin(reached, decision.fence, gone=gone, until=operation_time)
         else:
             reached = await self._leave_behind(gap, reached, decision.fence)
         with suppress(ChangewireError):  # it is only shown
             progress.dead_letters = await self._letters.count()
         progress.route = self._route
-        progress.operation_time = max(progress.operation_time, operation_time)
         progress.publish_mode, progress.fence = sink.mode, "stream" if sink.exclusive else "subject"
         if sink.mode != "atomic":
             progress.notes["mode"] = _FALLBACKS[sink.mode]
@@ -197,7 +208,7 @@ class Relay:
             progress.checkpointed_at = checkpoint.updated_at
         log.info(
             "watcher_opened", watcher=self._watcher.name, token=reached.token, epoch=reached.epoch,
-            fence=decision.fence, mode=sink.mode, anew=anew,
+            fence=decision.fence, mode=sink.mode, anew=anew, gone=gone,
         )  # fmt: skip
         return reached
 
@@ -302,6 +313,7 @@ class Relay:
 
     async def _take(self, turn: Turn) -> None:
         try:
+            await self._stop_counting()
             done = await self._replays.replay(turn.sequence)
         except RegistryError as error:
             turn.fail(error)
@@ -311,6 +323,17 @@ class Relay:
         else:
             if not turn.done.done():
                 turn.done.set_result(done)
+
+    async def _stop_counting(self) -> None:
+        """Say, before a message goes out that is no change in its turn, that those after the checkpoint are not to be
+        counted as changes. Raises Unavailable."""
+        if self._publisher.behind:
+            raise Unavailable("the watcher is passing over what was published before; ask again")
+        try:
+            await self._checkpointer.flush()
+            await self._checkpoints.uncount(self._publisher.reached.epoch)
+        except StoreUnavailable as error:
+            raise Unavailable(f"{error} (nothing was published)") from error
 
     async def _publish_and_checkpoint(self) -> None:
         while (encoded := await self._conveyor.take()) is not None:
@@ -339,6 +362,7 @@ class Relay:
             route=self._route,
             updated_at=self._clock(),
             own=reached.own,
+            counted=reached.counted,
         )
 
 

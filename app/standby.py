@@ -10,12 +10,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from app.domain.errors import EventNotEncodable, Stale
+from app.domain.evidence import claim_of_message
 from app.domain.position import Reached, check_searched
+from app.domain.watcher import Watcher
 from app.encoder import Codec
 from app.ports import ChangeSource, CheckpointStore, EventSink
 from app.progress import Progress
+from app.proof import Proof
 
 LOOK_SECONDS = 1.0
+PROVE_SECONDS = 10.0
+"""How often what the other writer publishes is proved to be of this deployment, while it does."""
 
 
 class Standby:
@@ -27,7 +32,7 @@ class Standby:
         source: ChangeSource,
         sink: EventSink,
         checkpoints: CheckpointStore,
-        operations: frozenset[str],
+        watcher: Watcher,
         codec: Codec,
         progress: Progress,
         silence: float,
@@ -36,11 +41,14 @@ class Standby:
         self._source = source
         self._sink = sink
         self._checkpoints = checkpoints
-        self._operations = operations
+        self._operations = frozenset(watcher.sink.operations)
+        self._stream = watcher.sink.stream
         self._codec = codec
         self._progress = progress
         self._silence = silence
         self._clock = clock
+        self._proof = Proof(source, progress)
+        self._prove_at = 0.0
 
     async def until_silent(self) -> None:
         """Return once changes have waited for `silence` seconds and nobody has published.
@@ -88,10 +96,16 @@ class Standby:
             raise Stale(f"another instance publishes in epoch {tail.own.id.epoch}")
         if tail.own is None or tail.own.id.epoch < reached.epoch or tail.own.id.position <= reached.token:
             # Not to search again through what others publish here.
-            self._progress.reached = replace(reached, sequence=max(tail.last_sequence, reached.sequence or 0))
+            self._progress.reached = replace(reached, sequence=max(tail.end, reached.sequence or 0))
             return False
+        proven = self._clock() >= self._prove_at
+        if proven:
+            await self._proof.of(claim_of_message(tail.own, self._stream))
+            self._prove_at = self._clock() + PROVE_SECONDS
         position = tail.own.id.position
-        self._progress.reached = Reached(position, reached.epoch, tail.last_sequence, tail.created, tail.own)
+        self._progress.reached = Reached(
+            position, reached.epoch, tail.end, tail.created, tail.own, proven=proven, counted=reached.counted
+        )
         return True
 
     async def _catch_up(self) -> None:

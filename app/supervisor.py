@@ -249,7 +249,7 @@ class WatcherTask:
                 source=world.mongo.source(watcher),
                 sink=world.nats.sink(watcher),
                 checkpoints=world.mongo.checkpoints(watcher),
-                operations=frozenset(watcher.sink.operations),
+                watcher=watcher,
                 codec=world.codec,
                 progress=self.progress,
                 silence=world.tuning.silence_seconds,

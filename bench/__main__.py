@@ -125,7 +125,7 @@ def contenders(arguments: argparse.Namespace) -> list[Contender]:
         if each is InPython and native.absence() is not None:
             print("the native transcoder was not built: changewire encodes in Python", flush=True)
         elif each is MqBridge and not MqBridge.installed():
-            print("mq-bridge is not installed (pip install 'changewire[dev]')", flush=True)
+            print("mq-bridge is not installed (make setup)", flush=True)
         else:
             chosen.append(each())
     if BASELINE in arguments.contenders:

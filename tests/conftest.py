@@ -3,10 +3,13 @@
 `mongo_server` and `nats_server` are shared by the whole session: never kill, freeze or fill them, and keep to databases
 and streams of your own (`database`, `stream`, or anything with `unique` in it). A test that breaks a server takes
 `own_mongo` or `own_nats`; one that needs it set up in a special way calls `make_mongo(...)` or `make_nats(...)`.
+
+`newer_mongo_server` is a mongod that splits large events (6.0.27), shared as well; `make test` provides it.
 """
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -45,6 +48,27 @@ async def nats_server() -> AsyncIterator[NatsServer]:
     """The session's nats-server, with JetStream."""
     async with NatsServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def newer_mongod() -> Path:
+    """The program of a mongod that splits large events; the test is skipped where there is none."""
+    path = os.environ.get("CHANGEWIRE_TEST_MONGOD_NEWER")
+    if not path or not Path(path).exists():
+        pytest.skip("CHANGEWIRE_TEST_MONGOD_NEWER does not name a mongod of 6.0.9 or later")
+    return Path(path)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def newer_mongo_server(newer_mongod: Path) -> AsyncIterator[MongoServer]:
+    """A mongod of the session that splits large events."""
+    async with MongoServer(binary=newer_mongod) as server:
+        yield server
+
+
+@pytest.fixture
+def newer_mongo_uri(newer_mongo_server: MongoServer) -> str:
+    return newer_mongo_server.uri
 
 
 @pytest.fixture

@@ -42,9 +42,9 @@ UUID = "4F21104B3626A4E42B629044FDF2A8DD"
 BEGIN = 1_700_000_000
 
 
-def event_token(moment: int) -> str:
+def event_token(moment: int, uuid: str = UUID) -> str:
     """The token of the event at a moment (counted from 1), as MongoDB 6.0 makes them."""
-    return f"82{BEGIN + moment:08X}00000001" + f"2B022C0100296E5A1004{UUID}46645F696400290004"
+    return f"82{BEGIN + moment:08X}00000001" + f"2B022C0100296E5A1004{uuid}46645F696400290004"
 
 
 def mark_token(moment: int) -> str:
@@ -52,11 +52,11 @@ def mark_token(moment: int) -> str:
     return f"82{BEGIN + moment:08X}00000001" + "2B0229296E04"
 
 
-def raw_event(moment: int, operation: str = "insert", **fields: Any) -> bytes:
+def raw_event(moment: int, operation: str = "insert", uuid: str = UUID, **fields: Any) -> bytes:
     """A change event like a server's, as raw BSON."""
     return bson.encode(
         {
-            "_id": {"_data": event_token(moment)},
+            "_id": {"_data": event_token(moment, uuid)},
             "operationType": operation,
             "clusterTime": bson.Timestamp(BEGIN + moment, 1),
             "ns": {"db": "shop", "coll": "orders"},
@@ -77,12 +77,14 @@ class FakeOplog:
     faults: deque[BaseException | None] = field(default_factory=deque)
     misfortune: Exception | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    uuid: str = UUID
+    """The collection's: another deployment's has another one."""
 
     def happen(self, operation: str = "insert", **fields: Any) -> str:
         """Let one change happen, and return its token."""
         self.moment += 1
-        token = event_token(self.moment)
-        self.events.append((token, raw_event(self.moment, operation, **fields)))
+        token = event_token(self.moment, self.uuid)
+        self.events.append((token, raw_event(self.moment, operation, self.uuid, **fields)))
         self.arrived.set()
         self.arrived = asyncio.Event()
         return token
@@ -128,6 +130,14 @@ class FakeSource:
                 raise HistoryLost("the oplog does not reach back to that moment")
             return mark_token(moment)
         return mark_token(self._oplog.first if start.at == "earliest" else self._oplog.moment + 1)
+
+    async def has_event(self, token: str) -> bool | None:
+        await asyncio.sleep(0)
+        self._oplog.misbehave()
+        self._reach_back(token)
+        if token in self._oplog.tokens:
+            return True
+        return False if token < mark_token(self._oplog.moment + 1) else None
 
     async def open(self, after: str) -> None:
         await asyncio.sleep(0)
@@ -196,6 +206,7 @@ class FakeStream:
     exists: bool = True
     created: str = "2026-01-01T00:00:00Z"
     messages: list[FakeMessage] = field(default_factory=list)
+    consumed: list[FakeMessage] = field(default_factory=list)
     last_sequence: int = 0
     ids: set[str] = field(default_factory=set)
     faults: deque[Deed] = field(default_factory=deque)
@@ -207,8 +218,8 @@ class FakeStream:
     """What every look at the stream raises, for as long as it is set."""
 
     def published(self) -> list[str]:
-        """The tokens on the stream, in order."""
-        return [message.change.token for message in self.messages]
+        """The tokens that are or were on the stream, in order."""
+        return [message.change.token for message in (*self.consumed, *self.messages)]
 
     def last(self, space: str) -> int:
         return max((m.sequence for m in self.messages if covers(space, m.subject)), default=0)
@@ -245,6 +256,12 @@ class FakeStream:
 
     def purge(self) -> None:
         self.messages.clear()
+
+    def consume(self, count: int) -> None:
+        """Have the first messages consumed, as on a work queue: they are gone, and the duplicate window has passed."""
+        self.consumed += self.messages[:count]
+        del self.messages[:count]
+        self.forget_ids()
 
     def forget_ids(self) -> None:
         """Let the duplicate window pass."""
@@ -305,7 +322,10 @@ class FakeSink:
                 break
             foreign += 1
             unsearched = foreign > self.look_back
-        return Tail(stream.created, stream.last_sequence, ours[-1].sequence if ours else 0, own, foreign, unsearched)
+        return Tail(
+            stream.created, stream.last_sequence, ours[-1].sequence if ours else 0, own, foreign, unsearched,
+            counts=self.exclusive,
+        )  # fmt: skip
 
     async def holds(self, message: OwnMessage) -> bool | None:
         await asyncio.sleep(0)
@@ -521,6 +541,12 @@ class FakeCheckpoints:
         stored = self.place.get("newest")
         if stored is not None and (stored.epoch or 0) <= epoch:
             self.place["newest"] = replace(stored, doubts=doubts)
+
+    async def uncount(self, epoch: int) -> None:
+        await self._reach()
+        stored = self.place.get("newest")
+        if stored is not None and (stored.epoch or 0) <= epoch:
+            self.place["newest"] = replace(stored, counted=False)
 
     async def begin(self, checkpoint: Checkpoint) -> bool:
         await self._reach()

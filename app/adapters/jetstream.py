@@ -42,6 +42,7 @@ from app.adapters.nats_streams import (
     StreamApi,
     assess,
     is_exclusive,
+    makes_messages,
     new_config,
     translate,
 )
@@ -269,6 +270,7 @@ class JetStreamSink:
             own=own,
             foreign=foreign,
             unsearched=unsearched,
+            counts=self._exclusive and not makes_messages(stream),
         )
 
     async def holds(self, message: OwnMessage) -> bool | None:

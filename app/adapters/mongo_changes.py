@@ -22,7 +22,7 @@ from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo.errors import ConnectionFailure, NetworkTimeout, OperationFailure, PyMongoError
 
-from app.adapters import mongo_errors, mongo_large, mongo_pipeline
+from app.adapters import mongo_errors, mongo_history, mongo_large, mongo_pipeline
 from app.adapters.mongo_bounded import end_session_on_server
 from app.adapters.mongo_trial import RAW, Pin, Reach, StreamTrial, pinned
 from app.domain.errors import SourceRefused, SourceUnavailable
@@ -80,6 +80,14 @@ class MongoChangeSource:
 
     async def locate(self, start: Start) -> str:
         return await self._trial.locate(start)
+
+    async def has_event(self, token: str) -> bool | None:
+        try:
+            return await mongo_history.has_event(
+                self._reach, self._source, token, wire_version=self._trial.wire_version
+            )
+        except PyMongoError as error:
+            raise await self._trial.explained(error, mongo_history.start_of(token)) from error
 
     async def open(self, after: str) -> None:
         cluster_time(after)  # refuses what is not a token
@@ -212,30 +220,27 @@ class MongoChangeSource:
         if not batch.events:
             return batch
         (event,) = batch.events
-        whole = await self._whole(start, event) if self._splits else None
+        whole = await self._whole(event) if self._splits else None
         if whole is not None:
             return replace(batch, events=[whole], size=len(whole))
         lacks = mongo_large.left_out(event, self._source, names)
         log.warning("event_reduced", namespace=self._namespace, token=batch.position, without=lacks)
         return replace(batch, reduced=lacks)
 
-    async def _whole(self, start: Mapping[str, Any], reduced: bytes) -> bytes | None:
-        """Read the event after `start` in fragments; None where server or event does not let itself split."""
-        fragments: list[Mapping[str, Any]] = []
+    async def _whole(self, reduced: bytes) -> bytes | None:
+        """Read an event in fragments; None where the server does not split, or the event does not come.
+
+        From its time on: 6.0 refuses to split after a position whose own event is a large one.
+        """
+        fragments = mongo_large.Fragments(reduced)
         try:
-            reply, part = await self._run(self._command(start, mongo_large.SPLIT, size=1)), "firstBatch"
+            reply, part = await self._run(self._command(fragments.start, mongo_large.SPLIT, size=1)), "firstBatch"
             while True:
                 self._cursor = reply["cursor"]["id"]
-                for fragment in reply["cursor"][part]:
-                    fragments.append(fragment)
-                    left = mongo_large.fragments_left(fragment, len(fragments))
-                    if left is None:
-                        return None
-                    if not left:
-                        return mongo_large.put_together(fragments, reduced)
-                if not self._cursor or not (fragments or reply["cursor"][part]):
-                    return None
-                reply, part = await self._run(self._get_more(1)), "nextBatch"
+                came = reply["cursor"][part]
+                if fragments.take(came) or not came or not self._cursor:
+                    return fragments.whole
+                reply, part = await self._run(self._get_more(self._batch_size)), "nextBatch"
         except OperationFailure as error:
             if mongo_errors.passing(error) or not (_is_too_large(error) or mongo_errors.of_parser(error)):
                 raise

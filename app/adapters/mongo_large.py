@@ -5,12 +5,15 @@ without its documents: a stage behind the watcher's own pipeline takes them out,
 Not its business: asking the server (`mongo_changes.py`).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import bson
 from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp
 
+from app.domain.tokens import cluster_time
 from app.domain.watcher import Source
 
 SPLIT: Final[Mapping[str, Any]] = {"$changeStreamSplitLargeEvent": {}}
@@ -23,6 +26,9 @@ DROPS: Final = (
 """What is left out, tried in this order."""
 _SPLIT_EVENT: Final = "splitEvent"
 _SAME: Final = ("operationType", "clusterTime", "documentKey")
+_PLACE: Final = re.compile(r"82(.{16})(?:2B..|29)((?:..)*?)6[EF]5A1004")
+"""Of an event's token: the time, the version of tokens (a stream that splits has another one than one that does not, so
+that their tokens differ, from the UUID's end on in more than that), and the place within a transaction."""
 
 
 def left_out(event: bytes, source: Source, names: Sequence[str]) -> tuple[str, ...]:
@@ -38,12 +44,45 @@ def left_out(event: bytes, source: Source, names: Sequence[str]) -> tuple[str, .
     return tuple(name for name in names if had[name])
 
 
-def fragments_left(fragment: Mapping[str, Any], count: int) -> int | None:
-    """Return how many fragments are still to come after this one, the `count`th; None where it is none of its event."""
-    split = fragment.get(_SPLIT_EVENT)
-    if not isinstance(split, Mapping) or split.get("fragment") != count:
-        return None
-    return int(split["of"]) - count
+class Fragments:
+    """Collects the fragments of one event among those of others; `whole` is the event once all are there."""
+
+    def __init__(self, reduced: bytes) -> None:
+        self._reduced = reduced
+        self._token: str = RawBSONDocument(reduced)["_id"]["_data"]
+        self._place = _place(self._token)
+        self._found: list[Mapping[str, Any]] = []
+        self.whole: bytes | None = None
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """From where the stream has to be read."""
+        moment = cluster_time(self._token)
+        return {"startAtOperationTime": Timestamp(moment.seconds, moment.increment)}
+
+    def take(self, fragments: Sequence[Mapping[str, Any]]) -> bool:
+        """Take what came. Returns whether that was all: the event is whole, or it is not going to be."""
+        for fragment in fragments:
+            place = _place(fragment["_id"]["_data"])
+            if place is None or self._place is None or place > self._place:
+                return True
+            if place < self._place:  # of the same transaction, and before it
+                continue
+            self._found.append(fragment)
+            # One that has become small enough meanwhile comes in one piece.
+            split = fragment.get(_SPLIT_EVENT, {"fragment": 1, "of": 1})
+            if split["fragment"] != len(self._found):
+                return True
+            if split["of"] == len(self._found):
+                self.whole = put_together(self._found, self._reduced)
+                return True
+        return False
+
+
+def _place(token: str) -> tuple[str, ...] | None:
+    """Return an event's place in its collection's history, which compares in order; None where the token tells none."""
+    found = _PLACE.match(token)
+    return found and found.groups()
 
 
 def put_together(fragments: Sequence[Mapping[str, Any]], reduced: bytes) -> bytes | None:

@@ -60,6 +60,8 @@ class MongoCheckpointStore:
             place.collection, **DURABLE
         )
         self._capped: bool | None = None
+        self._home: str | None = None
+        """The collection's UUID, once it is there: written into each document, it tells a copy from an original."""
 
     async def check(self) -> None:
         with self._guarded("looking at the checkpoint's collection"):
@@ -77,22 +79,22 @@ class MongoCheckpointStore:
     async def read(self) -> Checkpoint | None:
         with self._guarded("reading the checkpoint"):
             newest = await self._read()
-        return None if newest is None else _as_checkpoint(newest)
+        return None if newest is None else _as_checkpoint(newest, self._home)
 
     async def create(self, checkpoint: Checkpoint) -> bool:
         with self._guarded("storing the first checkpoint"):
             if await self._read() is not None:
                 return False
             try:
-                await self._collection.insert_one({"_id": FIRST_ID, **_as_fields(checkpoint)})
+                await self._insert_first(self._fields(checkpoint))
             except DuplicateKeyError:
                 return False
         return True
 
     async def advance(self, checkpoint: Checkpoint) -> bool:
-        fields = _as_fields(checkpoint)
         with self._guarded("storing the checkpoint"):
-            if await self._is_capped():
+            capped, fields = await self._is_capped(), self._fields(checkpoint)
+            if capped:
                 newest = await self._read()
                 if newest is not None and not _later(checkpoint, newest):
                     return False
@@ -114,23 +116,31 @@ class MongoCheckpointStore:
     async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
         kept = [{"sequence": one.sequence, "id": str(one.id)} for one in doubts]
         with self._guarded("storing a doubt about the checkpoint"):
-            if await self._is_capped():
-                newest = await self._read()
-                if newest is not None and newest.get("epoch", 0) <= epoch:
-                    same = {name: value for name, value in newest.items() if name != "_id"}
-                    await self._collection.insert_one({**same, "doubt": kept})
-                return
-            ours = {"$lte": [{"$ifNull": ["$epoch", 0]}, epoch]}
-            await self._collection.find_one_and_update(
-                _A_CHECKPOINT,
-                [{"$set": {"doubt": {"$cond": [ours, {"$literal": kept}, "$doubt"]}}}],
-                sort=[("_id", DESCENDING)],
-            )
+            await self._note("doubt", kept, epoch)
+
+    async def uncount(self, epoch: int) -> None:
+        with self._guarded("storing what comes after the checkpoint"):
+            await self._note("counted", False, epoch)
+
+    async def _note(self, field: str, value: Any, epoch: int) -> None:
+        """Set one field beside the stored position, unless that is of a later epoch."""
+        if await self._is_capped():
+            newest = await self._read()
+            if newest is not None and newest.get("epoch", 0) <= epoch:
+                same = {name: value for name, value in newest.items() if name != "_id"}
+                await self._collection.insert_one({**same, field: value})
+            return
+        ours = {"$lte": [{"$ifNull": ["$epoch", 0]}, epoch]}
+        await self._collection.find_one_and_update(
+            _A_CHECKPOINT,
+            [{"$set": {field: {"$cond": [ours, {"$literal": value}, f"${field}"]}}}],
+            sort=[("_id", DESCENDING)],
+        )
 
     async def begin(self, checkpoint: Checkpoint) -> bool:
-        fields = _as_fields(checkpoint)
         with self._guarded("storing the checkpoint"):
-            if await self._is_capped():
+            capped, fields = await self._is_capped(), self._fields(checkpoint)
+            if capped:
                 newest = await self._read()
                 if newest is None or _earlier_epoch(checkpoint, newest):
                     await self._collection.insert_one(dict(fields))
@@ -163,9 +173,21 @@ class MongoCheckpointStore:
             if before is not None:
                 return before
             with contextlib.suppress(DuplicateKeyError):  # another instance was first: it is there to be updated now
-                await self._collection.insert_one({"_id": FIRST_ID, **fields})
+                await self._insert_first(fields)
                 return None
         raise StoreUnavailable(f"the checkpoint in {self._collection.full_name} comes and goes")
+
+    async def _insert_first(self, fields: Mapping[str, Any]) -> None:
+        """Insert the first document; a collection that is made by that has a UUID only then.
+
+        Raises DuplicateKeyError where there is one by now."""
+        self._capped = None  # it may have been dropped since the last look
+        await self._is_capped()
+        await self._collection.insert_one({"_id": FIRST_ID, **fields, "home": self._home})
+        if self._home is None:
+            self._capped = None
+            await self._is_capped()
+            await self._collection.update_one({"_id": FIRST_ID, "home": None}, {"$set": {"home": self._home}})
 
     async def _read(self) -> Mapping[str, Any] | None:
         if not await self._is_capped():
@@ -183,8 +205,15 @@ class MongoCheckpointStore:
                 except OperationFailure as error:
                     if error.code != mongo_errors.NAMESPACE_EXISTS:
                         raise
-            self._capped = bool((await self._collection.options()).get("capped"))
+            found = await self._database.command({"listCollections": 1, "filter": {"name": self._place.collection}})
+            described = (found["cursor"]["firstBatch"] or [{}])[0]
+            self._capped = bool(described.get("options", {}).get("capped"))
+            home = described.get("info", {}).get("uuid")
+            self._home = None if home is None else home.hex()
         return self._capped
+
+    def _fields(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        return {**_as_fields(checkpoint), "home": self._home}
 
     @contextlib.contextmanager
     def _guarded(self, doing: str) -> Iterator[None]:
@@ -241,10 +270,12 @@ def _as_fields(checkpoint: Checkpoint) -> dict[str, Any]:
         "updatedAt": datetime.fromtimestamp(checkpoint.updated_at, UTC) if checkpoint.updated_at is not None else None,
         "ownSequence": checkpoint.own.sequence if checkpoint.own is not None else None,
         "ownId": str(checkpoint.own.id) if checkpoint.own is not None else None,
+        "counted": checkpoint.counted,
     }
 
 
-def _as_checkpoint(document: Mapping[str, Any]) -> Checkpoint:
+def _as_checkpoint(document: Mapping[str, Any], home: str | None) -> Checkpoint:
+    """`home` is the UUID of the collection in which the document was found."""
     updated_at, own_id = document.get("updatedAt"), parse_message_id(document.get("ownId"))
     stream, subject, selection = (document.get(name) for name in ("stream", "subject", "selection"))
     return Checkpoint(
@@ -262,6 +293,8 @@ def _as_checkpoint(document: Mapping[str, Any]) -> Checkpoint:
             for doubt in document.get("doubt") or ()
             if (id_ := parse_message_id(doubt["id"])) is not None
         ),
+        counted=document.get("counted") is not False,
+        native=None if document.get("home") is None else document["home"] == home,
     )
 
 

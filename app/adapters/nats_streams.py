@@ -237,6 +237,11 @@ def _stream(answer: dict[str, Any]) -> Stream:
     return Stream(answer["config"], answer["state"], str(answer["created"]))
 
 
+def makes_messages(stream: Stream) -> bool:
+    """Whether the server itself puts messages onto the stream: markers of what expired, or scheduled ones."""
+    return bool(stream.config.get("subject_delete_marker_ttl") or stream.config.get("allow_msg_schedules"))
+
+
 def _feeds(stream: Stream) -> bool:
     """Whether messages get onto the stream otherwise than under one of its subjects."""
     return bool(stream.config.get("sources") or stream.config.get("mirror") or stream.config.get("subject_transform"))

@@ -280,7 +280,8 @@ class Demo:
   nats-server {nats_server:<7} {redact(nats_url)}
   HTTP interface      {base}/
 
-Try in another terminal:
+Open {base}/ in a browser: the page shows the watcher, and each message as it arrives.
+Or try in another terminal:
   curl {base}/watchers/{WATCHER}/status
   curl {base}/watchers/{WATCHER}/lag
   curl -X PUT {base}/watchers/{WATCHER}/pause      # and then /resume: nothing is lost

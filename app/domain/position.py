@@ -5,7 +5,7 @@ checkpoint backs it up where the stream cannot tell (purged, expired, consumed),
 decision about a position is made here, from values; reading those values and acting on the result is the relay's part.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.domain.errors import HistoryLost, PositionUndecidable, ScopeMismatch, SourceUnavailable, Stale
 from app.domain.tokens import MessageId, cluster_time
@@ -28,6 +28,9 @@ class Reached:
     gives for the stream (it tells a stream from a later one of the same name). Either is None where it is not known,
     as in a checkpoint of the predecessor. `own` is our last message of that epoch up to there, None where there was
     none yet or it is not known: only where it was shows, on a stream that others publish to, whether the end was lost.
+
+    `proven` says that the position is known to be one of this deployment, `counted` that every message on the stream
+    after `sequence` is a change of this watcher after `token`, as long as the stream is the watcher's alone.
     """
 
     token: str
@@ -35,6 +38,8 @@ class Reached:
     sequence: int | None = None
     stream_created: str | None = None
     own: OwnMessage | None = None
+    proven: bool = True
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,9 @@ class Checkpoint:
 
     `route` is what it is a position of; None where that is not known, and taken for the watcher's own then.
     `doubts` are messages of ours that may not be where they should be: until they are looked at, nothing tells whether
-    all up to `token` is on the stream.
+    all up to `token` is on the stream. `counted` is that of `Reached`.
+    `native` says whether it was written to the very collection that it was read from: False where it was copied there,
+    None where it does not tell, as those of mongodb-nats-connector.
     """
 
     token: str
@@ -56,6 +63,8 @@ class Checkpoint:
     updated_at: float | None = None
     own: OwnMessage | None = None
     doubts: tuple[OwnMessage, ...] = ()
+    counted: bool = True
+    native: bool | None = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,8 @@ class Tail:
     `last_sequence` is the stream's, `space_sequence` that of the last message in the watcher's subject space (0: none).
     `own` is the last message there with a token as id, `foreign` how many others without one came after it,
     and `unsearched` says that the search for an own one was given up before what is known was reached.
+    `counts` says that nothing but this watcher's messages can take a sequence of the stream, so that they can be
+    counted where they are gone.
     """
 
     created: str
@@ -73,19 +84,29 @@ class Tail:
     own: OwnMessage | None = None
     foreign: int = 0
     unsearched: bool = False
+    counts: bool = False
+
+    @property
+    def end(self) -> int:
+        """The stream's last sequence, a message included that came between the two reads of a tail."""
+        return max(self.last_sequence, self.space_sequence)
 
     def fence(self, *, exclusive: bool) -> int:
         """Return the last sequence that the next publish expects: the stream's own, or its subject space's."""
-        return max(self.last_sequence, self.space_sequence) if exclusive else self.space_sequence
+        return self.end if exclusive else self.space_sequence
 
 
 @dataclass(frozen=True, slots=True)
 class GoOn:
-    """Read on after `token`, publish in `epoch`, expecting `fence`."""
+    """Read on after `token`, publish in `epoch`, expecting `fence`.
+
+    The first `gone` changes after the token are published already; their messages were consumed, purged or expired.
+    """
 
     token: str
     epoch: int
     fence: int
+    gone: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +208,22 @@ def decide_opening(
                 "and holds no message of this watcher; set the token to say where to go on"
             )
         return GoOn(own, epoch, fence)
-    return GoOn(max(latest.token, own or ""), epoch, fence)
+    gone = count_gone(tail, latest) if all(one.counted for one in known) else 0
+    return GoOn(max(latest.token, own or ""), epoch, fence, gone)
+
+
+def count_gone(tail: Tail, reached: Reached) -> int:
+    """Count the messages that were published after a position, or after our last message that the stream still shows.
+
+    Each of them is one change. 0 where the count is not certain: the stream is shared, feeds on others, or ends in
+    messages of others, or somebody else's were seen on it before.
+    """
+    if not tail.counts or tail.foreign or not reached.counted:
+        return 0
+    base, own = reached.sequence, tail.own
+    if own is not None and own.id.epoch == reached.epoch and own.id.position >= reached.token:
+        base = max(base or 0, own.sequence)
+    return max(0, tail.end - base) if base is not None else 0
 
 
 def check_searched(tail: Tail) -> None:
@@ -301,6 +337,9 @@ def _last_epoch(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | Non
     if checkpoint is not None:
         # The predecessor writes no epoch: what it stores belongs to the epoch the stream is in.
         epoch = on_stream if checkpoint.epoch is None else checkpoint.epoch
-        stored = Reached(checkpoint.token, epoch, checkpoint.sequence, checkpoint.stream_created, checkpoint.own)
+        stored = Reached(
+            checkpoint.token, epoch, checkpoint.sequence, checkpoint.stream_created, checkpoint.own,
+            proven=checkpoint.native is True, counted=checkpoint.counted,
+        )  # fmt: skip
         known.insert(0, stored)
     return max([on_stream, *(one.epoch for one in known)]), known

@@ -49,6 +49,22 @@ def collection_uuid(token: str) -> str | None:
     return found.group(1).lower() if found else None
 
 
+def same_event(token: str, other: str) -> bool:
+    """Tell whether two tokens are one event's.
+
+    After an upgrade MongoDB may write the token of an event that it has by another version of the format (1 up to
+    MongoDB 6, 2 from 7 on). Cluster time and collection are the same then, and only the rest differs.
+    """
+    if token == other:
+        return True
+    versions = token[18:22], other[18:22]
+    return (
+        versions[0] != versions[1]
+        and cluster_time(token) == cluster_time(other)
+        and collection_uuid(token) == collection_uuid(other) is not None
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class MessageId:
     """A `Nats-Msg-Id` of ours: the position it proves, the epoch it was published in.

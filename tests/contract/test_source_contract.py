@@ -57,8 +57,15 @@ class MongoWorld:
             self._collection.insert_one({"_id": key})
 
 
-class SplittingWorld(MongoWorld):
-    """A server that splits large events, on which every event is taken for one."""
+class LargeWorld(MongoWorld):
+    """Every event is taken for one that is too large to be sent, by a server that splits such."""
+
+    def source(self) -> ChangeSource:
+        return AlwaysLarge(self._watcher, self.deployment._reach, batch_size=BATCH)
+
+
+class SplittingWorld(LargeWorld):
+    """The same where the server does not split."""
 
     def source(self) -> ChangeSource:
         reach = replace(self.deployment._reach, client=Splitting(self.deployment._reach.client))  # type: ignore[arg-type]
@@ -89,13 +96,29 @@ class AlwaysLarge(MongoChangeSource):
         return await super()._run(command)
 
 
-@pytest_asyncio.fixture(params=["fake", "mongo", "splitting"])
-async def world(request: pytest.FixtureRequest, mongo_uri: str, database: str) -> AsyncIterator[World]:
+WORLDS: dict[str, tuple[type[MongoWorld], str]] = {
+    "mongo": (MongoWorld, "mongo_uri"),
+    "splitting": (SplittingWorld, "mongo_uri"),
+    "newer mongo": (MongoWorld, "newer_mongo_uri"),
+    "newer mongo, large": (LargeWorld, "newer_mongo_uri"),
+}
+"""Each with the server that it is on."""
+
+
+@pytest.fixture(params=["fake", *WORLDS])
+def made(request: pytest.FixtureRequest, database: str) -> FakeWorld | MongoWorld:
     if request.param == "fake":
-        yield FakeWorld()
+        return FakeWorld()
+    kind, server = WORLDS[request.param]
+    return kind(request.getfixturevalue(server), database)
+
+
+@pytest_asyncio.fixture
+async def world(made: FakeWorld | MongoWorld, database: str) -> AsyncIterator[World]:
+    yield made
+    if isinstance(made, FakeWorld):
         return
-    real = (MongoWorld if request.param == "mongo" else SplittingWorld)(mongo_uri, database)
-    yield real
+    real = made
     real.deployment.close()
     real.client.drop_database(database)
     real.client.close()
@@ -169,10 +192,15 @@ async def test_resuming_after_any_event_or_position_neither_loses_nor_doubles(
             resumptions.append((token, seen.copy()))
         resumptions.append((batch.position, seen.copy()))
     assert seen == written
-    for position, before in resumptions:
-        await source.open(position)
-        rest = all_keys(await read_until(source, len(written) - len(before)))
+
+    async def resumed(position: str, before: list[int]) -> None:
+        again = world.source()
+        await again.open(position)
+        rest = all_keys(await read_until(again, len(written) - len(before)))
+        await again.close()
         assert before + rest == written
+
+    await asyncio.gather(*(resumed(position, before) for position, before in resumptions))
 
 
 async def test_a_batch_is_bounded_sized_and_covered_by_its_position(world: World, source: ChangeSource) -> None:
@@ -245,3 +273,18 @@ async def test_two_sources_of_one_collection_see_the_same(world: World, source: 
     one, two = await read_until(source, 2), await read_until(other, 2)
     assert [t for batch in one for t in tokens(batch)] == [t for batch in two for t in tokens(batch)]
     await other.close()
+
+
+async def test_an_event_is_found_in_the_history_and_what_never_happened_is_not(
+    world: World, source: ChangeSource
+) -> None:
+    await source.open(await source.locate(Start("latest")))
+    world.write(1, 2, 3)
+    first, second, third = [token for batch in await read_until(source, 3) for token in tokens(batch)]
+    assert [await source.has_event(token) for token in (first, second, third)] == [True, True, True]
+    between = second[:-6] + f"{int(second[-6:], 16) ^ 0x100:06X}"
+    assert await source.has_event(between) is False
+    later = f"{third[:2]}{cluster_time(third).seconds + 3600:08X}{third[10:]}"
+    assert await source.has_event(later) is None
+    world.write(4)
+    assert all_keys(await read_until(source, 1)) == [4], "looking has moved what is open"

@@ -308,3 +308,16 @@ async def test_nothing_is_restored_where_the_last_watcher_was_removed(watchers: 
     await watchers.delete(one.name)
     assert not await watchers.restore([one], one.revision)
     assert await watchers.load() == []
+
+
+async def test_what_is_said_of_the_messages_behind_a_position_holds_until_the_next_one(open_store: Open) -> None:
+    store = open_store()
+    await store.uncount(0)
+    assert await store.read() is None
+    await store.begin(at(5, 2))
+    await store.uncount(1)
+    assert (await reached(open_store())).counted, "a later epoch is not the earlier writer's to change"
+    await store.uncount(2)
+    assert not (await reached(open_store())).counted
+    assert await store.advance(at(6, 2))
+    assert (await reached(open_store())).counted

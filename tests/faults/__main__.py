@@ -35,6 +35,7 @@ def parse(argv: list[str] | None = None) -> Plan:
     parser.add_argument(
         "--full", action="store_true", help="200 faults or more over 300,000 changes or more, at a higher load"
     )
+    parser.add_argument("--mongod", type=program, metavar="FILE", help="run on this mongod (make: NEWER=1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, for tests.faults.report")
     parser.add_argument("--patience", type=float, default=RECOVERY_SECONDS, metavar="SECONDS", help=argparse.SUPPRESS)
     parser.add_argument("--silence", type=float, default=SILENCE_SECONDS, metavar="SECONDS", help=argparse.SUPPRESS)
@@ -51,6 +52,7 @@ def parse(argv: list[str] | None = None) -> Plan:
         load=FULL_LOAD if given.full else Load(),
         patience=given.patience,
         silence=given.silence,
+        mongod=given.mongod,
         json=given.json,
         command=_command(seed, argv),
         **full,
@@ -68,6 +70,14 @@ def _command(seed: int, argv: list[str] | None) -> str:
         return f"make faults-full SEED={seed}"
     rest = f' ARGS="{shlex.join(arguments)}"' if arguments else ""
     return f"make faults SEED={seed}{rest}"
+
+
+def program(text: str) -> Path:
+    """The program of that path, wherever it is started."""
+    path = Path(text).absolute()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no {path}")
+    return path
 
 
 def _names(text: str) -> tuple[str, ...]:

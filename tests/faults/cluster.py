@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import nats
@@ -161,12 +162,12 @@ class Cluster(ABC, Generic[S]):
 
 
 class MongoCluster(Cluster[MongoMember]):
-    """A replica set of three."""
+    """A replica set of three, of this program where one is named."""
 
-    def __init__(self) -> None:
+    def __init__(self, binary: Path | None = None) -> None:
         super().__init__()
         for index in range(MEMBERS):
-            member = MongoMember(replica_set=SET_NAME, oplog_mb=OPLOG_MB)
+            member = MongoMember(replica_set=SET_NAME, oplog_mb=OPLOG_MB, binary=binary)
             proxy = Proxy(self.link, partial(getattr, member, "port"), APP_NAME.encode())
             self.nodes.append(Node(f"mongod {index}", member, proxy))
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.cli.verification.findings import KINDS
+from tests.faults.__main__ import program
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_SECONDS = 30
@@ -54,7 +55,7 @@ MUTANTS = (
         (
             Edit(
                 "app/publisher.py",
-                "        rest = await self._read_back(waiting, error)\n        if isinstance(",
+                "        rest = await self._read_back(waiting, error, sent=tried)\n        if isinstance(",
                 "        rest = waiting[tried:]\n        if isinstance(",
             ),
         ),
@@ -148,7 +149,7 @@ def mutate(folder: Path, mutant: Mutant) -> None:
         path.write_text(text.replace(edit.before, edit.after))
 
 
-def judge(mutant: Mutant, seed: int) -> tuple[bool, bool, str]:
+def judge(mutant: Mutant, seed: int, mongod: Path | None = None) -> tuple[bool, bool, str]:
     """Run a mutant. Returns whether the run was right, whether the streams were wrong, and what was found."""
     with tempfile.TemporaryDirectory(prefix="changewire-mutant-") as name:
         folder = Path(name)
@@ -157,6 +158,8 @@ def judge(mutant: Mutant, seed: int) -> tuple[bool, bool, str]:
         found = folder / "found.json"
         arguments = ["--seed", str(seed), "--only", ",".join(mutant.faults), "--json", str(found)]
         arguments += ["--patience", str(PATIENCE_SECONDS), "--silence", str(SILENCE_SECONDS)]
+        if mongod is not None:
+            arguments += ["--mongod", str(mongod)]
         if mutant.minutes is not None:
             arguments += ["--minutes", str(mutant.minutes)]
         command = [sys.executable, "-m", "tests.faults", *arguments]
@@ -186,12 +189,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", metavar="TEXT", default="", help="those whose name holds this")
+    parser.add_argument("--mongod", type=program, metavar="FILE", help="run on this mongod (make: NEWER=1)")
     given = parser.parse_args(argv)
     missed = 0
     for mutant in (UNCHANGED, *MUTANTS):
         if given.only not in mutant.name:
             continue
-        right, wrong, found = judge(mutant, given.seed)
+        right, wrong, found = judge(mutant, given.seed, given.mongod)
         if mutant is UNCHANGED:
             good, said = right, "right" if right else "WRONG"
         else:

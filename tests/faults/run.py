@@ -60,6 +60,8 @@ class Plan:
     """The lag in seconds below which changes flow again."""
     silence: float = SILENCE_SECONDS
     """The standby's patience."""
+    mongod: Path | None = None
+    """Another program than the one of all other tests."""
     json: Path | None = None
     """Where the result is written."""
     command: str = ""
@@ -103,7 +105,9 @@ def _step(faults: Sequence[Fault], number: int, draw: random.Random) -> Step:
 async def run(plan: Plan) -> int:
     """Do it, and print what happens. Returns the exit code: 1 where anything was found."""
     print(f"seed {plan.seed}, {len(plan.names)} kinds of fault", flush=True)
-    async with World(plan.load, patience=plan.patience, good=plan.good, silence=plan.silence) as world:
+    async with World(
+        plan.load, patience=plan.patience, good=plan.good, silence=plan.silence, mongod=plan.mongod
+    ) as world:
         began = time.monotonic()
         outcomes = await _schedule(world, plan)
         await world.finish()
@@ -116,7 +120,7 @@ async def run(plan: Plan) -> int:
         seed=plan.seed,
         command=plan.command,
         minutes=minutes,
-        versions=_versions(),
+        versions=_versions(plan.mongod),
         outcomes=outcomes,
         verdicts=verdicts,
         certain=world.writers.total,
@@ -185,11 +189,11 @@ async def _ended(writers: Writers, writing: asyncio.Task[None]) -> None:
         raise AssertionError("the writers do not end") from None
 
 
-def _versions() -> str:
+def _versions(other: Path | None) -> str:
     """What it ran on."""
     told = [
-        subprocess.run([find_program(server), "--version"], capture_output=True, text=True, check=True).stdout.split()
-        for server in (MongoServer, NatsServer)
+        subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.split()
+        for binary in (other or find_program(MongoServer), find_program(NatsServer))
     ]
     mongod, nats_server = told[0][2].strip("v"), told[1][-1].strip("v")
     return f"mongod {mongod}, nats-server {nats_server}, Python {platform.python_version()}"

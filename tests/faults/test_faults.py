@@ -1,6 +1,8 @@
 """The runner in its shortest form, and its plan; `make faults` is the long one."""
 
+import json
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,21 @@ from tests.faults.run import Plan, run
 from tests.faults.world import Load
 
 SHORT = ("nats-kill-leader", "mongo-stepdown", "link-nats-no-ack", "zombie", "stream-purged", "stream-anew-with-gap")
+
+
+NEWER = ("mongo-stepdown", "mongo-kill-primary", "service-kill")
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_half_a_minute_of_faults_on_a_newer_mongod(
+    newer_mongod: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = tmp_path / "run.json"
+    load = Load(writers=3, pause=0.05)
+    plan = Plan(seed=1, names=NEWER, load=load, good=5.0, mongod=newer_mongod, json=found)
+    assert await run(plan) == 0, capsys.readouterr().out
+    assert "mongod 6.0.5," not in json.loads(found.read_text())["versions"]
 
 
 @pytest.mark.faults

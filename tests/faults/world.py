@@ -56,8 +56,9 @@ class World:
         patience: float = RECOVERY_SECONDS,
         good: float = GOOD_SECONDS,
         silence: float = SILENCE_SECONDS,
+        mongod: Path | None = None,
     ) -> None:
-        self.mongo = MongoCluster()
+        self.mongo = MongoCluster(mongod)
         self.nats = NatsCluster()
         self.services: list[Service] = []
         self.problems: list[str] = []

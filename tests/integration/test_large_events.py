@@ -1,6 +1,7 @@
 """Events of more than the 16 MiB that MongoDB can send: read past, or put together, and never in the way of the others.
 
-mongod 6.0.5 cannot split an event; `Splitting` stands in for one that can, around the real server.
+mongod 6.0.5 cannot split an event; `Splitting` stands in for one that can, around the real server. A newer one can,
+where it is provided.
 """
 
 import json
@@ -32,13 +33,13 @@ IMAGES = {"pre_and_post_images": True}
 class Reading:
     """A source over a collection with images, and all that it has delivered."""
 
-    def __init__(self, uri: str, database: str, *, splits: bool, batch: int = 500, **source: Any) -> None:
+    def __init__(self, uri: str, database: str, *, emulated: bool, batch: int = 500, **source: Any) -> None:
         self.client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(uri)
         self.orders = self.client[database]["orders"]
         self.deployment = MongoDeployment(uri, state_database="changewire", batch_size=batch)
         watcher = Watcher("w", Source(database, "orders", pre_and_post_images=True, **source))
         reach = self.deployment._reach
-        if splits:
+        if emulated:
             reach = replace(reach, client=Splitting(reach.client), patient=lambda: Splitting(reach.client))  # type: ignore[arg-type,return-value]
         self.source = MongoChangeSource(watcher, reach, batch_size=batch)
         self.batches: list[SourceBatch] = []
@@ -69,17 +70,24 @@ class Reading:
         self.client.close()
 
 
-@pytest_asyncio.fixture(params=[False, True], ids=["reduces", "splits"])
-async def splits(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+EMULATED = "emulated"
+
+
+@pytest.fixture(params=["reduces", "splits", "newer mongo"])
+def splits(request: pytest.FixtureRequest) -> str:
+    """What splits large events: nothing, `Splitting`, or the server at this address."""
+    if request.param == "newer mongo":
+        return str(request.getfixturevalue("newer_mongo_uri"))
+    return EMULATED if request.param == "splits" else ""
 
 
 @pytest_asyncio.fixture
 async def make(mongo_uri: str, database: str) -> AsyncIterator[Any]:
     made: list[Reading] = []
 
-    async def make(**options: Any) -> Reading:
-        made.append(Reading(mongo_uri, database, **options))
+    async def make(*, splits: str = "", **options: Any) -> Reading:
+        uri = mongo_uri if splits in ("", EMULATED) else splits
+        made.append(Reading(uri, database, emulated=splits == EMULATED, **options))
         await made[-1].begin()
         return made[-1]
 
@@ -93,7 +101,7 @@ def said(events: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 500])
-async def test_a_large_event_comes_alone_and_in_its_place(make: Any, splits: bool, batch: int) -> None:
+async def test_a_large_event_comes_alone_and_in_its_place(make: Any, splits: str, batch: int) -> None:
     reading = await make(splits=splits, batch=batch)
     orders = reading.orders
     orders.insert_many([{"_id": 1}, {"_id": 2, "text": LARGE}, {"_id": 3}])
@@ -124,7 +132,7 @@ async def test_a_large_event_comes_alone_and_in_its_place(make: Any, splits: boo
 @pytest.mark.parametrize("copied", [False, True])
 async def test_no_more_is_left_out_than_need_be(make: Any, copied: bool) -> None:
     copy: tuple[dict[str, Any], ...] = ({"$set": {"copy": "$updateDescription.updatedFields.text"}},) if copied else ()
-    reading = await make(splits=False, pipeline=copy)
+    reading = await make(pipeline=copy)
     size = 9_000_000 if copied else 15_000_000
     reading.orders.insert_one({"_id": 1, "old": LARGE if not copied else ""})
     reading.orders.update_one({"_id": 1}, {"$set": {"text": "y" * size}, "$unset": {"old": 1}})
@@ -137,7 +145,7 @@ async def test_no_more_is_left_out_than_need_be(make: Any, copied: bool) -> None
 
 
 @pytest.mark.parametrize("matching", [True, False])
-async def test_the_watchers_own_pipeline_still_chooses(make: Any, splits: bool, matching: bool) -> None:
+async def test_the_watchers_own_pipeline_still_chooses(make: Any, splits: str, matching: bool) -> None:
     pipeline = ({"$match": {"fullDocument.wanted": matching}}, {"$set": {"more": "$fullDocument.wanted"}})
     reading = await make(splits=splits, pipeline=pipeline)
     reading.orders.insert_one({"_id": 1, "wanted": True, "text": LARGE})
@@ -151,14 +159,14 @@ async def test_the_watchers_own_pipeline_still_chooses(make: Any, splits: bool, 
 
 async def test_what_is_large_even_without_its_documents_stops_with_what_to_do(make: Any) -> None:
     copies: dict[str, Any] = {f"copy{n}": "$fullDocument.text" for n in range(2)}
-    reading = await make(splits=False, pipeline=({"$set": copies},))
+    reading = await make(pipeline=({"$set": copies},))
     reading.orders.insert_one({"_id": 1, "text": LARGE})
     with pytest.raises(EventTooLarge, match="in the pipeline"):
         await reading.read(1)
 
 
 async def test_a_token_before_a_large_event_can_be_gone_on_from(make: Any, mongo_uri: str) -> None:
-    reading = await make(splits=False)
+    reading = await make()
     reading.orders.insert_one({"_id": 1, "text": LARGE})
     (insert,) = await reading.read(1)
     reading.orders.update_one({"_id": 1}, {"$set": {"n": 1}})
@@ -168,7 +176,7 @@ async def test_a_token_before_a_large_event_can_be_gone_on_from(make: Any, mongo
     assert said((await reading.read(2))[1:]) == ["update 1"]
 
 
-async def test_after_options_changed_a_large_event_is_read_by_its_time(make: Any, splits: bool) -> None:
+async def test_after_options_changed_a_large_event_is_read_by_its_time(make: Any, splits: str) -> None:
     """The token's event is not in what the stream sees (280), and the next one is too large."""
     reading = await make(splits=splits)
     reading.orders.insert_one({"_id": 0, "text": LARGE})
@@ -179,6 +187,22 @@ async def test_after_options_changed_a_large_event_is_read_by_its_time(make: Any
     changed = await make(splits=splits, pipeline=({"$match": {"operationType": "update"}},))
     await changed.source.open(token)
     assert said(await changed.read(2)) == ["update 0", "update 0"]
+
+
+async def test_each_large_event_of_a_transaction_is_put_together(make: Any, newer_mongo_uri: str) -> None:
+    """They share time and key: their tokens alone tell them apart."""
+    reading = await make(splits=newer_mongo_uri)
+    reading.orders.insert_many([{"_id": 1, "text": LARGE}, {"_id": 2}])
+    with reading.client.start_session() as session, session.start_transaction():
+        for n in range(1, 4):
+            reading.orders.update_one({"_id": 2}, {"$set": {"n": n}}, session=session)
+            reading.orders.update_one({"_id": 1}, {"$set": {"n": n}}, session=session)
+    events = await reading.read(8)
+    assert said(events)[2:] == ["update 2", "update 1"] * 3
+    large = [event for event in events[2:] if event["documentKey"]["_id"] == 1]
+    assert [event["updateDescription"]["updatedFields"] for event in large] == [{"n": 1}, {"n": 2}, {"n": 3}]
+    # In a transaction the image is of the document before the update itself.
+    assert [event["fullDocumentBeforeChange"].get("n") for event in large] == [None, 1, 2]
 
 
 def test_fragments_of_another_event_are_not_put_together() -> None:
@@ -198,58 +222,89 @@ def test_fragments_of_another_event_are_not_put_together() -> None:
 
 async def test_a_large_event_is_published_reduced_and_says_so(mongo_uri: str, nats_url: str, unique: str) -> None:
     async with Live(mongo_uri, nats_url, unique) as live:
-        await live.add(source=IMAGES)
-        live.insert(1)
-        live.orders.insert_one({"_id": 2, "text": LARGE})
-        live.orders.update_one({"_id": 2}, {"$set": {"n": 1}})
-        live.insert(3)
-        messages = await live.seen("1", "2", "update 2", "3")
-        update = messages[2]
+        update, event = await published(live)
         assert update.headers["Changewire-Reduced"] == "fullDocumentBeforeChange"
-        assert [index for index, one in enumerate(messages) if "Changewire-Reduced" in one.headers] == [2]
-        bucket, _, name = update.headers["Changewire-Object"].partition("/")
-        found = await (await live.streams.client.jetstream().object_store(bucket)).get(name)
-        event = json.loads(found.data or b"")
-        assert len(event["fullDocument"]["text"]) == len(LARGE)
         assert "fullDocumentBeforeChange" not in event
-        await live.restart()
-        await live.reaches("RUNNING")
-        live.insert(4)
-        await live.seen("1", "2", "update 2", "3", "4")
+
+
+async def test_a_large_event_is_published_whole_where_the_server_splits(
+    newer_mongo_uri: str, nats_url: str, unique: str
+) -> None:
+    async with Live(newer_mongo_uri, nats_url, unique) as live:
+        update, event = await published(live)
+        assert "Changewire-Reduced" not in update.headers
+        assert len(event["fullDocumentBeforeChange"]["text"]) == len(LARGE)
+        assert event["updateDescription"]["updatedFields"] == {"n": 1}
+
+
+async def published(live: Live) -> tuple[Any, dict[str, Any]]:
+    """Have a large event among others published; its message and what that refers to."""
+    await live.add(source=IMAGES)
+    live.insert(1)
+    live.orders.insert_one({"_id": 2, "text": LARGE})
+    live.orders.update_one({"_id": 2}, {"$set": {"n": 1}})
+    live.insert(3)
+    messages = await live.seen("1", "2", "update 2", "3")
+    assert [index for index, one in enumerate(messages) if "Changewire-Reduced" in one.headers] in ([2], [])
+    update = messages[2]
+    bucket, _, name = update.headers["Changewire-Object"].partition("/")
+    found = await (await live.streams.client.jetstream().object_store(bucket)).get(name)
+    event = json.loads(found.data or b"")
+    assert len(event["fullDocument"]["text"]) == len(LARGE)
+    await live.restart()
+    await live.reaches("RUNNING")
+    live.insert(4)
+    await live.seen("1", "2", "update 2", "3", "4")
+    return update, event
+
+
+MOMENTS = ("before-publish", "after-publish", "before-read-back", "before-checkpoint")
 
 
 @pytest.mark.parametrize("oversize", ["claim_check", "dead_letter"])
-@pytest.mark.parametrize("moment", ["before-publish", "after-publish", "before-read-back", "before-checkpoint"])
+@pytest.mark.parametrize("moment", MOMENTS)
 async def test_killed_around_a_large_event(
     mongo_uri: str, nats_url: str, tmp_path: Path, unique: str, moment: str, oversize: str
 ) -> None:
     async with staged(mongo_uri, nats_url, tmp_path, unique) as stage:
-        service = await stage.service().start()
-        await until(lambda: stage.takes(service))
-        described = stage.described(oversize=oversize)
-        described["source"] |= IMAGES
-        await service.call("POST", "/watchers", described, status=201)
-        await service.until_state(stage.watcher, "RUNNING")
-        await stage.write(10)
-        await stage.until_length(10)
-        service.kill()
-        await stage.write(10)
-        await large(stage)
-        await stage.write(10)
-        count = 30 + (2 if oversize == "claim_check" else 0)
-        service.trap = Trap(moment)
-        service.spawn()
-        await service.trapped()
-        await service.start()
-        await stage.until_length(count)
-        assert await service.terminate() == 0
-        messages = await stage.messages()
-        keys = [message.event["documentKey"]["_id"] for message in messages]
-        assert len(messages) == count
-        assert [at for at, key in enumerate(keys) if key == "big"] == ([20, 21] if count > 30 else [])
-        assert [message.change for message in messages if message.event["documentKey"]["_id"] != "big"] == stage.written
-        reduced = [at for at, message in enumerate(messages) if "Changewire-Reduced" in message.headers]
-        assert reduced == ([21] if count > 30 else [])
+        kept = oversize == "claim_check"
+        await kill_around_a_large_event(stage, moment, oversize, kept=2 if kept else 0, reduced=[21] if kept else [])
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_killed_around_a_large_event_that_the_server_splits(
+    newer_mongo_uri: str, nats_url: str, tmp_path: Path, unique: str, moment: str
+) -> None:
+    async with staged(newer_mongo_uri, nats_url, tmp_path, unique) as stage:
+        await kill_around_a_large_event(stage, moment, "claim_check", kept=2, reduced=[])
+
+
+async def kill_around_a_large_event(stage: Stage, moment: str, oversize: str, *, kept: int, reduced: list[int]) -> None:
+    """Kill the service around two large events: so many of them are published, those listed without images."""
+    service = await stage.service().start()
+    await until(lambda: stage.takes(service))
+    described = stage.described(oversize=oversize)
+    described["source"] |= IMAGES
+    await service.call("POST", "/watchers", described, status=201)
+    await service.until_state(stage.watcher, "RUNNING")
+    await stage.write(10)
+    await stage.until_length(10)
+    service.kill()
+    await stage.write(10)
+    await large(stage)
+    await stage.write(10)
+    service.trap = Trap(moment)
+    service.spawn()
+    await service.trapped()
+    await service.start()
+    await stage.until_length(30 + kept)
+    assert await service.terminate() == 0
+    messages = await stage.messages()
+    keys = [message.event["documentKey"]["_id"] for message in messages]
+    assert len(messages) == 30 + kept
+    assert [at for at, key in enumerate(keys) if key == "big"] == [20, 21][:kept]
+    assert [message.change for message in messages if message.event["documentKey"]["_id"] != "big"] == stage.written
+    assert [at for at, message in enumerate(messages) if "Changewire-Reduced" in message.headers] == reduced
 
 
 async def large(stage: Stage) -> None:

@@ -162,7 +162,7 @@ async def test_the_stored_types_are_what_people_and_programs_look_for(
     assert found["updatedAt"] == datetime.fromtimestamp(BEGIN, UTC).replace(tzinfo=None)
     assert set(found) == {
         "_id", "value", "clusterTime", "sequence", "streamCreated", "epoch", "scope", "watcher", "updatedAt",
-        "stream", "subject", "selection", "ownSequence", "ownId",
+        "stream", "subject", "selection", "ownSequence", "ownId", "home", "counted",
     }  # fmt: skip
 
 
@@ -255,3 +255,39 @@ async def test_a_place_that_is_a_view_is_refused(mongo: MongoDeployment, client:
     client[database].create_collection("tokens", viewOn="others", pipeline=[])
     with pytest.raises(Invalid, match="is a view"):
         await store(mongo, database).check()
+
+
+async def test_a_position_that_was_copied_from_another_collection_is_told_from_one_that_was_written_here(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    original = store(mongo, database)
+    await original.begin(at(1))
+    await original.advance(at(2))
+    found = await original.read()
+    assert found is not None
+    assert found.native is True
+    documents = list(client[database]["tokens"].find())
+    client[database].drop_collection("tokens")
+    client[database]["tokens"].insert_many(documents)
+    copied = await store(mongo, database).read()
+    assert copied is not None
+    assert copied.native is False
+    again = store(mongo, database)
+    assert await again.advance(at(3))
+    moved_on = await again.read()
+    assert moved_on is not None
+    assert moved_on.native is True
+
+
+async def test_a_position_written_after_its_collection_was_dropped_is_native_to_the_new_one(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    one = store(mongo, database)
+    await one.begin(at(1))
+    await one.advance(at(2))
+    client[database].drop_collection("tokens")
+    await one.advance(at(3))
+    await one.advance(at(4))
+    found = await store(mongo, database).read()
+    assert found == at(4)
+    assert found.native is True

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.codec import encode, identify, reduced
-from app.domain.errors import ChangewireError, PermanentError, PositionUndecidable, Stale
+from app.domain.errors import ChangewireError, PermanentError, PositionUndecidable, ScopeMismatch, Stale
 from app.domain.watcher import Source, Watcher
 from app.encoder import Codec
 from app.progress import Progress
@@ -400,5 +400,111 @@ def test_late_batches_of_our_own_are_no_races_lost() -> None:
         assert stream.published() == oplog.tokens
         task.cancel()
         await asyncio.wait([task])
+
+    run(scenario())
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    count=st.integers(1, 60),
+    batch=st.integers(1, 20),
+    deeds=DEEDS,
+    deaths=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=10),
+    eager=st.booleans(),
+)
+def test_each_change_once_and_in_order_though_messages_are_consumed_and_the_process_dies(
+    count: int, batch: int, deeds: list[Deed], deaths: list[tuple[int, int]], eager: bool
+) -> None:
+    """On a work queue: what is consumed is gone from the stream, and no duplicate window helps."""
+    deeds = [deed for deed in deeds if deed != "late"]  # nothing tells such a batch from somebody else's
+
+    async def scenario() -> None:
+        oplog, stream = FakeOplog(), FakeStream()
+        writer = Writer(oplog, stream, {}, batch)
+        await _first_start(writer)
+        stream.faults = deque(deeds)
+        if eager:
+            stream.before_publish = lambda: stream.consume(len(stream.messages))
+        for _ in range(count):
+            oplog.happen()
+        for steps, consumed in deaths:
+            task = asyncio.create_task(writer.relay().run(lambda: None))
+            for _ in range(steps):
+                if task.done():
+                    break
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                _only_passing_trouble(task)
+            writer.die()
+            stream.consume(consumed)
+        await writer.until_done()
+        assert stream.published() == oplog.tokens
+
+    run(scenario())
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    counts=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    batches=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    order=st.randoms(use_true_random=False),
+    deaths=st.lists(st.integers(0, 60), max_size=6),
+)
+def test_another_deployments_writer_never_makes_a_change_of_ours_disappear(
+    counts: tuple[int, int], batches: tuple[int, int], order: random.Random, deaths: list[int]
+) -> None:
+    """Each deployment's changes are on the stream once and in order, up to where its watcher is FAILED, if it is."""
+
+    async def scenario() -> None:
+        stream = FakeStream()
+        one, two = (FakeOplog(uuid=uuid * 16) for uuid in ("A1", "B2"))
+        writers = [
+            Writer(oplog, stream, {}, batch, losses=1_000) for oplog, batch in zip((one, two), batches, strict=True)
+        ]
+        await _first_start(writers[0])
+        await _first_start(writers[1])
+        left = [one] * counts[0] + [two] * counts[1]
+        order.shuffle(left)
+        for oplog in left:
+            other = two if oplog is one else one
+            oplog.moment = max(one.moment, two.moment)
+            oplog.happen()
+            other.moment = oplog.moment
+        one.moment = two.moment = one.moment + 1  # the clocks of both go on
+        ended: list[BaseException | None] = [None, None]
+
+        def ours(index: int) -> list[str]:
+            oplog = (one, two)[index]
+            return [token for token in stream.published() if token in oplog.tokens]
+
+        def done(index: int) -> bool:
+            return ended[index] is not None or len(ours(index)) >= len((one, two)[index].tokens)
+
+        async def write(index: int) -> None:
+            writer, mortal = writers[index], deque(deaths)
+            while not done(index):
+                task = asyncio.create_task(writer.relay().run(lambda: None))
+                steps = mortal.popleft() if mortal else 1_000_000
+                while not task.done() and not done(index) and steps > 0:
+                    steps -= 1
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+                error = None if task.cancelled() else task.exception()
+                if isinstance(error, PermanentError):
+                    ended[index] = error
+                elif steps <= 0:
+                    writer.die()
+
+        await asyncio.gather(write(0), write(1))
+        for index, oplog in enumerate((one, two)):
+            there = ours(index)
+            assert there == oplog.tokens[: len(there)]
+            if ended[index] is None:
+                assert there == oplog.tokens
+            else:
+                assert isinstance(ended[index], ScopeMismatch), ended[index]
 
     run(scenario())

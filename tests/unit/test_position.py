@@ -256,3 +256,41 @@ def test_a_checkpoint_of_another_collection_or_of_the_future_is_refused() -> Non
         check_scope(stored, scope="rs0/shop.orders", operation_time=BEGIN + 4)
     with pytest.raises(SourceUnavailable, match="looking again"):
         check_scope(stored, scope="rs0/shop.orders", operation_time=BEGIN + 4, looks=1)
+
+
+def gone(tail_: Tail, stored: Checkpoint | None, memory: Reached | None = None) -> int:
+    decision = opening(tail_, stored, memory)
+    assert isinstance(decision, GoOn)
+    return decision.gone
+
+
+def test_messages_behind_the_checkpoint_are_counted_where_they_are_gone() -> None:
+    assert gone(tail(None, last=9, counts=True), checkpoint(5, sequence=5)) == 4
+    assert gone(tail(None, last=5, counts=True), checkpoint(5, sequence=5)) == 0
+
+
+def test_what_the_stream_still_shows_is_counted_from() -> None:
+    shown = Tail(CREATED, 12, 9, OwnMessage(9, MessageId(event_token(8))), counts=True)
+    assert opening(shown, checkpoint(5, sequence=5)) == GoOn(event_token(8), 0, 12, gone=3)
+
+
+def test_the_later_of_checkpoint_and_memory_is_counted_from() -> None:
+    memory = Reached(event_token(7), 0, 7, CREATED)
+    assert gone(tail(None, last=9, counts=True), checkpoint(5, sequence=5), memory) == 2
+
+
+@pytest.mark.parametrize(
+    "tail_",
+    [tail(None, last=9), tail(None, last=9, counts=True, foreign=1)],
+    ids=["the stream is shared", "others publish"],
+)
+def test_nothing_is_counted_where_the_count_is_not_certain(tail_: Tail) -> None:
+    assert gone(tail_, checkpoint(5, sequence=5)) == 0
+
+
+def test_nothing_is_counted_behind_a_position_that_says_so_or_does_not_know_the_stream() -> None:
+    there = tail(None, last=9, counts=True)
+    uncounted = Checkpoint(event_token(5), 0, 5, CREATED, counted=False)
+    assert gone(there, uncounted) == 0
+    assert gone(there, uncounted, Reached(event_token(7), 0, 7, CREATED)) == 0
+    assert gone(there, checkpoint(5, sequence=None)) == 0

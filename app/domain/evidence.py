@@ -1,0 +1,113 @@
+"""Whether a position that was found somewhere is one of this deployment: what has to be looked up, and the verdict.
+
+A resume token does not name its deployment. Two deployments whose collections have one name may publish to one stream
+by mistake, a stream may take in another region's, and a copied deployment may meet the stream of its original. A token
+of theirs compares well, and would silently skip changes of ours. So a position is believed at once only where this
+process has published it, or where its checkpoint was written to the very collection that it is read from. Any other has
+to be proved: the change that it stands for is looked up in MongoDB's history. Its token is there exactly, or it is
+somebody else's.
+
+Looking it up is an adapter's business (`ports.ChangeSource.has_event`), when to do so the pipeline's (`proof.py`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from app.domain.errors import ScopeMismatch, SourceUnavailable
+from app.domain.position import AHEAD_LOOKS, Checkpoint, GoOn, OwnMessage, Reached, Refill, StartAnew, Tail
+from app.domain.tokens import MessageId, cluster_time, collection_uuid, is_token
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What says that a position is one of ours: `place` holds it, and it holds if MongoDB has the event of `token`."""
+
+    token: str
+    place: str
+
+
+def claim_of_opening(
+    decision: GoOn | StartAnew | Refill,
+    *,
+    tail: Tail,
+    checkpoint: Checkpoint | None,
+    memory: Reached | None,
+    stream: str,
+) -> Claim | None:
+    """Return what has to be proved before a watcher goes on as decided; None where nothing has to be.
+
+    A watcher that starts anew on a stream with messages of ours proves the last one as well: else it would push another
+    deployment's watcher aside. Raises ScopeMismatch where nothing can prove the position.
+    """
+    if isinstance(decision, StartAnew):
+        return None if tail.own is None else claim_of_message(tail.own, stream)
+    token = decision.token
+    if memory is not None and memory.token == token and memory.proven:
+        return None
+    if checkpoint is not None and checkpoint.token == token:
+        return _claim_of_checkpoint(checkpoint)
+    if tail.own is not None and tail.own.id.position == token:
+        return claim_of_message(tail.own, stream)
+    return _claim(token, f"the stream {stream}, read a while ago,")
+
+
+def claim_of_read_back(now: GoOn, *, reached: Reached, tail: Tail, waiting: Iterable[str], stream: str) -> Claim | None:
+    """Return what has to be proved before a writer takes a later position over from the stream's end.
+
+    A position that is one of the changes that wait, by their tokens, is proved by that.
+    """
+    if now.token <= reached.token or tail.own is None or now.token in waiting:
+        return None
+    return claim_of_message(tail.own, stream)
+
+
+def claim_of_message(own: OwnMessage, stream: str) -> Claim | None:
+    """Return what has to be proved before a message's position is taken over.
+
+    A message out of turn (a replay, a gap's marker) begins with a position that may be a moment in which nothing
+    happened; a replay names its change, and that is looked up.
+    """
+    return _claim(_witness(own.id), f"the message {own.sequence} of the stream {stream}")
+
+
+def judge(claim: Claim, there: bool | None, *, operation_time: int, looks: int) -> None:
+    """Decide upon what a look into MongoDB's history says: `there`, not there, or (None) not come to yet.
+
+    `operation_time` is the server's, in seconds since 1970, `looks` how often running it was None.
+    Raises ScopeMismatch for another deployment's, SourceUnavailable while it cannot be told.
+    """
+    if there:
+        return
+    moment = cluster_time(claim.token).seconds
+    if there is None and (moment <= operation_time or looks < AHEAD_LOOKS):
+        raise SourceUnavailable(f"{claim.place} is ahead of what MongoDB shows; looking again")
+    found = "lies in the future of this MongoDB deployment" if there is None else "is not in MongoDB's history"
+    raise ScopeMismatch(
+        f"{claim.place} tells of a change that {found}: another deployment has made it (token {claim.token}). Give "
+        "each deployment a stream or subjects of its own, and take in no other stream's messages; where this one has "
+        "taken the other's place, set the token to say where to go on"
+    )
+
+
+def _claim_of_checkpoint(checkpoint: Checkpoint) -> Claim | None:
+    if checkpoint.native:
+        return None
+    claim = _claim(checkpoint.token, "the checkpoint")
+    if claim is not None or checkpoint.native is None:
+        return claim
+    claim = None if checkpoint.own is None else claim_of_message(checkpoint.own, "in the checkpoint")
+    if claim is None:
+        raise ScopeMismatch(
+            "the checkpoint was copied here from another collection or deployment, and nothing tells whether it is one "
+            "of this deployment; set the token to say where to go on"
+        )
+    return claim
+
+
+def _claim(token: str, place: str) -> Claim | None:
+    """A moment in which nothing happened has no event that could be looked up."""
+    return Claim(token, place) if collection_uuid(token) is not None else None
+
+
+def _witness(id_: MessageId) -> str:
+    return id_.original if id_.original is not None and is_token(id_.original) else id_.position
