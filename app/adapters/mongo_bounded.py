@@ -1,7 +1,7 @@
 """A command that may not come to an end on the server, given up after a while, and ended there too.
 
-maxTimeMS does not interrupt JavaScript: a `$function` with an endless loop goes on for a minute, whoever has stopped
-waiting for it. Killing the session that it runs in does, and every account may kill its own.
+maxTimeMS does not interrupt JavaScript: a `$function` with an endless loop runs for a minute, though the client has
+stopped waiting. To kill the session that it runs in does, and every account may kill its own.
 """
 
 import contextlib

@@ -35,6 +35,9 @@ people: they say what is wrong and what to do, and never carry a secret.
 
 from dataclasses import dataclass
 
+SOON = 3.0
+"""Seconds after which a server is asked again what it said."""
+
 
 class ChangewireError(Exception):
     """Something went wrong in Changewire."""
@@ -66,27 +69,32 @@ class StoreUnavailable(TransientError):
 class PermanentError(ChangewireError):
     """Trying again would not help; a person has to act."""
 
-    confirm_seconds: float = 3.0
-    """A server may say this of a trouble that passes: it is believed when it comes again this many seconds later, with
-    nothing else in between (`second_look.py`). 0 where the service has found it out by itself."""
+    confirm_seconds: float = 0.0
+    """Where a server may say this of a trouble that passes: it is believed when it comes again so many seconds later,
+    with nothing else in between (`second_look.py`). 0, believed at once, where the service has found it out by itself:
+    what went wrong then may not show a second time."""
 
 
 class HistoryLost(PermanentError):
     """The oplog no longer reaches back to the watcher's position."""
 
+    confirm_seconds = SOON
+
 
 class TokenRefused(PermanentError):
     """MongoDB does not accept the resume token."""
+
+    confirm_seconds = SOON
 
 
 class ScopeMismatch(PermanentError):
     """The checkpoint belongs to another collection or deployment."""
 
-    confirm_seconds = 0.0
-
 
 class SourceRefused(PermanentError):
     """MongoDB refuses to open this change stream."""
+
+    confirm_seconds = SOON
 
 
 class NotAuthorised(PermanentError):
@@ -99,6 +107,8 @@ class NotAuthorised(PermanentError):
 class StreamUnsuitable(PermanentError):
     """The stream cannot carry this watcher."""
 
+    confirm_seconds = SOON
+
 
 class PositionUndecidable(PermanentError):
     """Neither the stream nor the checkpoint tells how far the watcher came."""
@@ -107,17 +117,15 @@ class PositionUndecidable(PermanentError):
 class MessageTooLarge(PermanentError):
     """A message exceeds what the NATS server takes."""
 
-    confirm_seconds = 0.0
-
 
 class EventNotEncodable(PermanentError):
     """An event cannot be written as Extended JSON."""
 
-    confirm_seconds = 0.0
-
 
 class EventTooLarge(PermanentError):
     """An event exceeds the 16 MiB that MongoDB can send."""
+
+    confirm_seconds = SOON
 
 
 class OutcomeUnknown(ChangewireError):

@@ -14,7 +14,7 @@ import pytest_asyncio
 from pymongo import MongoClient
 
 from app.adapters.mongo_client import MongoDeployment
-from app.domain.errors import NotAuthorised, PermanentError
+from app.domain.errors import HistoryLost, NotAuthorised, SourceRefused
 from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
 from app.embedded import MongoServer, NatsServer
 from tests.conftest import MakeMongo, MakeNats
@@ -102,8 +102,8 @@ async def test_no_gap_is_marked_where_the_oplog_still_reaches_back(
 async def test_what_a_label_says_passes_is_never_the_pipelines_fault_however_long_it_lasts(
     mongo: MongoServer, nats_url: str, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PermanentError, "confirm_seconds", 0.01)
-    monkeypatch.setattr(NotAuthorised, "confirm_seconds", 0.01)
+    for kind in (HistoryLost, NotAuthorised, SourceRefused):
+        monkeypatch.setattr(kind, "confirm_seconds", 0.01)
     async with Live(mongo.uri, nats_url, unique) as live:
         await live.add(source={"pipeline": [{"$match": {"operationType": "insert"}}]}, on_history_lost="latest")
         for code, labels in ((2, ["ResumableChangeStreamError"]), (13, ["RetryableError"]), (286, OVERLOAD)):

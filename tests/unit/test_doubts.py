@@ -112,9 +112,7 @@ async def test_a_hole_is_remembered_over_a_passing_trouble(
     one = Instance(fakes)
     one.start()
     await one.reaches(State.FAILED)
-    reason = one.status().reason
-    assert reason is not None
-    assert "took the place of one of them" in reason
+    assert one.status().restarts == 1
 
 
 async def test_a_place_that_the_same_change_took_is_no_hole(fakes: Fakes) -> None:

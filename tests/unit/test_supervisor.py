@@ -14,6 +14,8 @@ from app.domain.errors import (
     HistoryLost,
     NotAuthorised,
     PermanentError,
+    PositionUndecidable,
+    ScopeMismatch,
     SourceRefused,
     SourceUnavailable,
     Stale,
@@ -63,6 +65,18 @@ async def test_a_permanent_error_that_comes_again_is_failed_with_its_reason(fake
     await until(lambda: one.state is State.FAILED)
     assert one.status().reason == "the oplog begins later"
     assert fakes.observers[0].states[-2:] == [State.RETRYING, State.FAILED]
+
+
+@pytest.mark.parametrize("kind", [PermanentError, PositionUndecidable, ScopeMismatch])
+async def test_what_the_service_has_found_out_by_itself_is_failed_at_once(
+    fakes: Fakes, kind: type[PermanentError]
+) -> None:
+    """It may not show a second time: after an order that cannot be kept the next opening begins behind it."""
+    one = task(fakes)
+    fakes.oplog.faults = deque([kind("found out")])
+    one.start()
+    await until(lambda: one.state is State.FAILED)
+    assert one.status().restarts == 0
 
 
 @pytest.mark.parametrize("kind", [HistoryLost, NotAuthorised, SourceRefused, TokenRefused, StreamUnsuitable])
