@@ -8,7 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from app.cli import FAILED, MISUSE, CommandError, signals
+from app.cli import FAILED, MISUSE, CommandError, say, signals
+from app.domain.text import is_text
 
 COMMANDS = {
     "serve": "run the service",
@@ -26,16 +27,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         signals.guard()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for number, argument in enumerate(arguments, 1):
+        if not is_text(argument):
+            return _fail(f"argument {number} is not UTF-8 text", MISUSE)
     if arguments[:1] in (["-h"], ["--help"], ["help"]):
-        print(_usage())
+        say(_usage())
         return 0
     if arguments[:1] in (["-V"], ["--version"]):
         from app import __version__
 
-        print(f"changewire {__version__}")
+        say(f"changewire {__version__}")
         return 0
     if not arguments:
-        print(_usage(), file=sys.stderr)
+        say(_usage(), error=True)
         return MISUSE
     name, *rest = arguments
     if name.startswith("-"):
@@ -83,7 +87,7 @@ def _usage() -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"changewire: {message}", file=sys.stderr)
+    say(f"changewire: {message}", error=True)
     return code
 
 

@@ -6,8 +6,9 @@ Not its business: whether anybody answers there.
 
 import re
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+_HOST = re.compile(r"((\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 _MONGO = re.compile(r"mongodb(?:\+srv)?://(.*)", re.DOTALL)
 _ENCODE = (
     "in a user name or password each of : / ? # [ ] @ % has to be percent-encoded, for example @ as %40, / as %2F and "
@@ -42,6 +43,20 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def parse_hosts(text: str) -> tuple[str, ...]:
+    """Split a list of `host`, `host:port`, `*.domain` and `*`, in lower case.
+
+    Raises ValueError with a sentence that says what is wrong.
+    """
+    hosts = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for host in hosts:
+        if host != "*" and not _HOST.fullmatch(host):
+            raise ValueError(
+                f"has {host!r}, which is not a host such as example.com, example.com:8080 or *.example.com"
+            )
+    return hosts
+
+
 def mongo_uri_problem(uri: str) -> str | None:
     """Say why `uri` is no MongoDB connection string, or return None.
 
@@ -61,6 +76,15 @@ def mongo_uri_problem(uri: str) -> str | None:
         return "is not mongodb:// or mongodb+srv:// and a host"
     if not _plain(hosts):
         return "has a part that is not host or host:port, or more than one part that is not separated by a comma"
+    return None
+
+
+def mongo_certificate(uri: str) -> str | None:
+    """The file that a MongoDB connection string names as the client's certificate; None where it names none."""
+    for option in uri.partition("?")[2].split("&"):
+        name, _, value = option.partition("=")
+        if name.lower() == "tlscertificatekeyfile" and value:
+            return unquote(value)
     return None
 
 

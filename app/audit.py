@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.domain.lifecycle import Desired
+from app.domain.plain import plain
 from app.domain.watcher import StoredWatcher, to_document
 
 LONGEST = 2000
@@ -49,11 +50,6 @@ def note(**facts: Any) -> None:
         current.facts |= facts
 
 
-def printable(text: str) -> str:
-    """The text, or how Python writes it where it could pretend to be another line of the log."""
-    return text if text.isprintable() else ascii(text)
-
-
 def _flat(stored: StoredWatcher | None) -> dict[str, Any] | None:
     if stored is None:
         return None
@@ -74,5 +70,5 @@ def _short(side: dict[str, Any] | None) -> dict[str, Any] | None:
 def _value(value: Any) -> Any:
     if isinstance(value, bool | int | float | None):
         return value
-    text = printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return plain(text) if len(text) <= LONGEST else f"{plain(text[:LONGEST])}… ({len(text)} characters)"

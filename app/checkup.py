@@ -6,8 +6,10 @@ broken is not asked, since its answer would only repeat that. Not its business: 
 """
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Final
 
+from app import certificates
 from app.adapters.jetstream import JetStream
 from app.adapters.mongo_client import MongoDeployment
 from app.adapters.mongo_examiner import MongoExaminer, duration
@@ -40,7 +42,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     connection = NatsConnection(nats_options(settings))
     connection.start()
     try:
-        for finding in _of_settings(settings):
+        for finding in (*_of_settings(settings), *certificates.look(settings, datetime.now(UTC))):
             yield finding
         asked_mongo, asked_nats = mongo.examiner(), NatsExaminer(connection, len(settings.nats_servers))
         reached = await asked_mongo.reach()

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import yaml
 
+from app.domain.text import HALF, is_text
 from app.domain.watcher import CheckpointPlace, Sink, Source, Watcher, problems
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
@@ -225,6 +226,9 @@ class _Reader:
             return ""
         if not isinstance(node, yaml.ScalarNode):
             self.problem(node, where, f'must be text. Example: {where.rpartition(".")[2]}: "shop"')
+            raise _Refused
+        if not is_text(str(node.value)):
+            self.problem(node, where, HALF)
             raise _Refused
         return str(node.value)
 

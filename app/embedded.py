@@ -9,6 +9,8 @@ Not its business: production, clusters of several nodes, TLS, and anything that 
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import urllib.error
 import urllib.request
@@ -141,7 +143,7 @@ class NatsServer(Server):
     """A nats-server with JetStream on file storage (`jetstream=False`: without).
 
     `store_limit` and `max_payload` are bytes. `config` is text added to the server's configuration file, for instance
-    `authorization { users: [...] }`; `url` never holds credentials.
+    `authorization { users: [...] }`, `jetstream_config` text in its `jetstream` block; `url` never holds credentials.
     """
 
     program = "nats-server"
@@ -157,6 +159,7 @@ class NatsServer(Server):
         store_limit: int | None = None,
         max_payload: int | None = None,
         config: str = "",
+        jetstream_config: str = "",
         args: Sequence[str] = (),
         binary: Path | None = None,
         ready_seconds: float = 60,
@@ -167,6 +170,7 @@ class NatsServer(Server):
         self.store_limit = store_limit
         self.max_payload = max_payload
         self.config = config
+        self.jetstream_config = jetstream_config
         self.monitor_port = 0
 
     @property
@@ -181,15 +185,23 @@ class NatsServer(Server):
 
     def _command(self) -> list[str]:
         self.monitor_port = free_port()
+        return ["--config", str(self._configure()), *self.args]
+
+    def reload(self) -> None:
+        """Write the configuration as it is set by now, and have the server read it (SIGHUP)."""
+        self._configure()
+        os.kill(self.pid, signal.SIGHUP)
+
+    def _configure(self) -> Path:
         lines = [f'listen: "{HOST}:{self.port}"', f'http: "{HOST}:{self.monitor_port}"']
         if self.max_payload is not None:
             lines.append(f"max_payload: {self.max_payload}")
         if self.jetstream:
             limit = "" if self.store_limit is None else f", max_file_store: {self.store_limit}"
-            lines.append(f'jetstream: {{ store_dir: "{self.data}"{limit} }}')
+            lines.append(f'jetstream: {{ store_dir: "{self.data}"{limit}\n{self.jetstream_config} }}')
         path = self.data / "nats-server.conf"
         path.write_text("\n".join([*lines, self.config, ""]))
-        return ["--config", str(path), *self.args]
+        return path
 
     def _until_ready(self, deadline: float) -> None:
         self._poll(self._healthy, deadline)

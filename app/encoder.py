@@ -10,7 +10,7 @@ from itertools import repeat
 
 from app.domain.errors import EventNotEncodable, MessageTooLarge, PermanentError
 from app.domain.events import Change
-from app.domain.letters import NOT_ENCODABLE, OVERSIZE, Unpublishable
+from app.domain.letters import NOT_ENCODABLE, OVERSIZE, Unpublishable, name_of
 from app.domain.watcher import Watcher
 from app.ports import EventSink, Observer, SourceBatch
 from app.progress import Progress
@@ -72,10 +72,13 @@ class Encoder:
                 change = replace(change, headers=(("Changewire-Reduced", ", ".join(batch.reduced)),))
             if change.token <= last:
                 # The protocol rests on tokens that only grow; where they do not, stopping is the only right answer.
-                raise PermanentError(f"MongoDB delivered token {change.token} after {last}: the order cannot be kept")
+                raise PermanentError(
+                    f"MongoDB delivered token {name_of(change.token)} after {name_of(last)}: the order cannot be kept"
+                )
             last = change.token
             if change.operation in operations:
-                changes.append(self._pointing(change, raw, batch.reduced) if too_large(change) else change)
+                large = change.letter is None and too_large(change)
+                changes.append(self._pointing(change, raw, batch.reduced) if large else change)
             unyielded += len(raw) if ready is None else 0
             if unyielded > YIELD_BYTES:
                 unyielded = 0
@@ -95,15 +98,22 @@ class Encoder:
         """Give a change whose message would be too large the small body that will point to the large one, or make it a
         dead letter."""
         oversize, room = self._watcher.sink.oversize, self._sink.room(change)
-        size = f"its message of {len(change.body):,} bytes is more than the NATS server takes (max_payload)"
+        size = (
+            f"its message of {len(change.body):,} bytes is more than the NATS server takes (max_payload), or the "
+            "stream (max_msg_size, max_bytes)"
+        )
+        if room < LEAST_POINTER:
+            size = (
+                f"its resume token of {len(change.token):,} characters, which holds the document's _id, does not fit "
+                "into the headers of a message (64 KiB, and in all what max_payload, max_msg_size and max_bytes allow)"
+            )
         if oversize == "dead_letter":
             _, _, key = self._codec.identify(raw)
             letter = Unpublishable(change.token, change.operation, OVERSIZE, size, raw, key, reduced)
             return replace(change, body=b"", letter=letter)
         if oversize == "fail" or room < LEAST_POINTER:
-            wish = "claim_check" if room >= LEAST_POINTER else "dead_letter"
-            raise MessageTooLarge(
-                f"the {change.operation} with token {change.token} cannot be published: {size}; raise that, or set "
-                f"sink.oversize to {wish}"
-            )
+            what = f"the {change.operation} with token {name_of(change.token)} cannot be published: {size}"
+            if room < LEAST_POINTER:
+                raise MessageTooLarge(f"{what}; set sink.oversize to dead_letter, which keeps it beside the stream")
+            raise MessageTooLarge(f"{what}; raise the limit, or set sink.oversize to claim_check")
         return replace(change, pointer=self._codec.reduce(raw, room))

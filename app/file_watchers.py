@@ -13,7 +13,7 @@ import structlog
 from app.domain.errors import ChangewireError, PermanentError, StoreUnavailable, TransientError
 from app.domain.namespaces import Namespaces
 from app.domain.second_look import SecondLook
-from app.domain.watcher import StoredWatcher, Watcher
+from app.domain.watcher import StoredWatcher, Watcher, outside
 from app.ports import WatcherStore
 from app.positions import Positions
 
@@ -88,8 +88,7 @@ class FileWatchers:
 
         Returns None where the watcher cannot run at all as it is, which is believed at the second look; its first
         opening says why. Until then the trouble is raised."""
-        source = watcher.source
-        if self._allowed is not None and self._allowed.problem(source.database, source.collection) is not None:
+        if outside(watcher, self._allowed):
             return None
         try:
             return await self._positions.locate(watcher, watcher.start)

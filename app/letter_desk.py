@@ -34,15 +34,18 @@ class LetterDesk:
             task.progress.dead_letters = await letters.count()
         return task.progress.dead_letters, found
 
-    async def get(self, name: str, sequence: int) -> tuple[DeadLetter, bytes | None]:
-        """Return one with its event, and that as JSON where it can be written so. Raises NotFound, Unavailable."""
+    async def get(self, name: str, sequence: int, largest: int) -> tuple[DeadLetter, bytes | None]:
+        """Return one with its event, and that as JSON where it can be written so and has `largest` bytes at the most as
+        BSON: to encode a larger one takes time on the event loop. Raises NotFound, Unavailable."""
         task = await self._task_of(name)
         async with servers_needed():
             letter = await self._world.nats.letters(task.stored.watcher).get(sequence)
         if letter is None:
             raise NotFound(f"{name} has no dead letter {sequence}")
+        if letter.raw is None or len(letter.raw) > largest:
+            return letter, None
         try:
-            return letter, None if letter.raw is None else self._world.codec.encode(letter.raw, "").body
+            return letter, self._world.codec.encode(letter.raw, "").body
         except EventNotEncodable:
             return letter, None
 

@@ -13,6 +13,8 @@ from typing import Any, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor
 
+from app.domain.plain import plain
+
 REDACTED = "***"
 _SHORTEST_SECRET = 4
 
@@ -23,6 +25,8 @@ _ASSIGNED = re.compile(r"(?i)((?:password|passwd|session_token|api_token|secret)
 _SECRET_KEYS = frozenset(
     {"authorization", "proxy-authorization", "password", "api_token", "nats_token", "secret", "seed"}
 )
+
+_OF_LINES = frozenset({"exception", "stack"})
 
 # Chatty below warning, and nothing an operator can act on.
 _QUIET = ("pymongo", "nats", "asyncio", "watchfiles")
@@ -53,7 +57,7 @@ def configure(
         structlog.processors.format_exc_info,
         Redactor(secrets),
     ]
-    renderer: Processor = structlog.processors.JSONRenderer(ensure_ascii=False)
+    renderer: Processor = _plain_json
     if console:
         renderer = structlog.dev.ConsoleRenderer(
             colors=out.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
@@ -62,7 +66,12 @@ def configure(
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[_without_colour_twin, structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                _without_colour_twin,
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *([_plain_values] if console else []),
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()
@@ -118,6 +127,25 @@ class Redactor:
             if isinstance(value, (list, tuple)):
                 return [self._clean(None, each, depth + 1) for each in value]
         return redact(str(value), self._secrets)
+
+
+_render_json = structlog.processors.JSONRenderer(ensure_ascii=False)
+
+
+def _plain_json(logger: Any, method: str, event: EventDict) -> str:
+    """One object a line. What JSON leaves as it is, such as C1 controls, is escaped as well, which means the same."""
+    return plain(str(_render_json(logger, method, event)))
+
+
+def _plain_values(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """For people: every text without what a terminal would take for an order; a traceback keeps its lines."""
+
+    def shown(key: str, value: Any) -> Any:
+        if isinstance(value, str):
+            return plain(value, keep="\n\t" if key in _OF_LINES else "")
+        return value if isinstance(value, bool | int | float | None) else plain(repr(value))
+
+    return {plain(key): shown(key, value) for key, value in event.items()}
 
 
 def _without_colour_twin(_logger: Any, _method: str, event: EventDict) -> EventDict:

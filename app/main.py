@@ -5,6 +5,7 @@ are waited for. `interface` is HTTP to it, imported only there: the watchers run
 (decision 0016). Not its business: the process around it (`cli/serve.py`).
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -60,10 +61,10 @@ class Service:
         self._mongo.close()
         return drained
 
-    def render_metrics(self) -> tuple[bytes, str]:
-        """What Prometheus reads, and its content type."""
+    async def render_metrics(self) -> tuple[bytes, str]:
+        """What Prometheus reads, and its content type. Written in a thread: with many watchers it is a long text."""
         self.registry.observe_positions()
-        return self._observer.render()
+        return await asyncio.to_thread(self._observer.render)
 
 
 def compose(settings: Settings) -> Service:

@@ -119,7 +119,8 @@ class EventSink(Protocol):
 
         At most `limits.max_batch` changes; a change that is `too_large` first needs `claim_check`.
         Raises FenceLost, SeenBefore, OutcomeUnknown: the changes may be stored, wholly or from the front on; read back,
-        and look at what the error's `doubts` name.
+        and look at what the error's `doubts` name. What its `stored` counts is acknowledged already.
+        Raises StreamFull: after its `stored`, nothing of them is stored; fewer may be taken, or the same ones later.
         Raises StreamRefused, SinkUnavailable, NotAuthorised: nothing of them is stored, or in the modes without atomic
         batches the first of them; the next opening finds them on the stream."""
 
@@ -130,7 +131,8 @@ class EventSink(Protocol):
         Errors as `publish`."""
 
     def too_large(self, change: Change) -> bool:
-        """Whether the server would refuse the message (body and headers count against its `max_payload`)."""
+        """Whether server or stream would refuse the message: body and headers together, or the headers alone, in which
+        the id stands."""
 
     def room(self, change: Change) -> int:
         """The bytes that are left for a pointer's body in the message that stands for this change; below 0: none."""
@@ -187,7 +189,9 @@ class DeadLetters(Protocol):
 
 
 class CheckpointStore(Protocol):
-    """One watcher's stored position."""
+    """One watcher's stored position.
+
+    A write that is cancelled has ended, one way or the other, when the call is over."""
 
     async def check(self) -> None:
         """Look whether the place can hold positions, changing nothing.

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from app.domain.arrears import Arrears
+from app.domain.batching import BatchSize
 from app.domain.lifecycle import State
 from app.domain.position import OwnMessage, Reached
 from app.domain.status import Happening
@@ -66,6 +67,8 @@ class Progress:
     """Races lost in a row to another writer."""
     dead_letters: int | None = None
     """How many there are, as far as is known."""
+    batch: BatchSize = field(default_factory=BatchSize)
+    """How many changes the stream takes at once, as far as was found out."""
     publish_mode: str | None = None
     fence: str | None = None
     notes: dict[str, str] = field(default_factory=dict)

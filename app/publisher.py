@@ -5,6 +5,7 @@ It holds the fence (the sequence that the next publish expects) and moves `Progr
 where the changes come from, when to try again after the server is gone (`supervisor.py`).
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,11 +20,12 @@ from app.domain.errors import (
     SeenBefore,
     SinkUnavailable,
     Stale,
+    StreamFull,
 )
 from app.domain.events import Change
 from app.domain.evidence import claim_of_read_back
 from app.domain.gap import OPERATION as GAP
-from app.domain.letters import Unpublishable
+from app.domain.letters import Unpublishable, name_of
 from app.domain.position import GoOn, OwnMessage, Reached, Tail, count_gone, decide_read_back, last_own, unseen
 from app.domain.tokens import cluster_time, parse_message_id
 from app.domain.watcher import Watcher
@@ -34,14 +36,15 @@ from app.proof import Proof
 
 log = structlog.get_logger(__name__)
 
-MAX_MESSAGES = 1000
-"""The most that JetStream takes in one atomic batch (error 10199 beyond)."""
 MAX_BYTES = 4 * 1024 * 1024
 """A batch is bounded by bytes too, so that a slow link can carry it before its deadline."""
 HEADER_BYTES = 256
-"""What a message's headers and subject come to, roughly."""
+"""What a message's headers and subject come to, roughly, without its id."""
 MAX_UNKNOWN = 5
 """Unknown outcomes in a row, without any progress, after which the connection counts as unusable."""
+PATIENCE_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""The pauses in which a stream that does not even take one message may get room, before that ends the attempt: its
+consumer may be just about to remove some."""
 
 
 async def is_displaced(sink: EventSink, tail: Tail, reached: Reached | None) -> bool:
@@ -79,7 +82,7 @@ class Publisher:
         self._clock = clock
         self._subjects = {operation: watcher.subject(operation) for operation in (*watcher.sink.operations, GAP)}
         self._fence = 0
-        self._at_once = MAX_MESSAGES
+        self._batch = progress.batch
         self._sent = ""
         """The last token of what went out and may still arrive: nothing was heard of it."""
         self._gone = 0
@@ -122,7 +125,7 @@ class Publisher:
         if changes[0].token <= self.reached.token:
             # Reading back may have moved the position past what was still on its way here.
             waiting = self._not_there_yet(changes, self.reached.token)
-        unknown = 0
+        unknown = pauses = 0
         while waiting:
             if waiting[0].letter is not None:
                 waiting = await self._set_aside(waiting, waiting[0].letter)
@@ -134,17 +137,27 @@ class Publisher:
             began = time.perf_counter()
             try:
                 sequence = await self._sink.publish(unit, self._fence)
+            except StreamFull as error:
+                if error.stored:
+                    waiting = self._begun(waiting, unit, error, began, read_at)
+                    pauses = 0
+                pauses = await self._make_do(error, pauses)
+                continue
             except OutcomeUnknown as error:
+                before = len(waiting)
+                if error.stored:
+                    waiting = self._begun(waiting, unit, error, began, read_at)
                 await self._doubts.keep(error, self.reached.epoch)
-                rest = await self._resolve(waiting, len(unit), error)
-                unknown = 0 if len(rest) < len(waiting) else unknown + 1
+                rest = await self._resolve(waiting, len(unit) - error.stored, error)
+                unknown, pauses = (0, 0) if len(rest) < before else (unknown + 1, pauses)
                 if unknown >= MAX_UNKNOWN:
                     raise SinkUnavailable(f"{unknown} publishes in a row had no certain outcome: {error}") from error
                 waiting = self._fitting(rest)
                 continue
             self._acknowledged(unit, sequence, began, read_at)
+            self._batch.stored(len(unit))
             waiting = waiting[len(unit) :]
-            unknown = 0
+            unknown = pauses = 0
 
     async def mark(self, marker: Change, before: Reached, fence: int) -> None:
         """Put a gap's marker on the stream after `fence`, and begin at the position that it stands for.
@@ -228,10 +241,39 @@ class Publisher:
         if new:
             progress.dead_letters = (progress.dead_letters or 0) + 1
         log.warning(
-            "dead_letter", watcher=name, token=letter.token, operation=letter.operation, reason=letter.reason,
+            "dead_letter", watcher=name, token=name_of(letter.token), operation=letter.operation, reason=letter.reason,
             error=letter.error, bytes=len(letter.raw), new=new,
         )  # fmt: skip
         return waiting[1:]
+
+    def _begun(
+        self,
+        waiting: Sequence[Change],
+        unit: Sequence[Change],
+        error: OutcomeUnknown | StreamFull,
+        began: float,
+        read_at: float,
+    ) -> Sequence[Change]:
+        """Take over what is stored of a unit that did not pass as a whole; return what is left."""
+        self._acknowledged(unit[: error.stored], error.sequence, began, read_at)
+        return waiting[error.stored :]
+
+    async def _make_do(self, error: StreamFull, pauses: int) -> int:
+        """Prepare for another attempt after a definite refusal: a smaller batch, or a pause; return the pauses by now.
+
+        Nothing of what was refused is stored, so nothing has to be read back. Raises `error` where patience is over.
+        """
+        if error.tried > 1:
+            self._batch.refused(error.tried, error.limit)
+            log.info(
+                "batch_refused", watcher=self._watcher.name, tried=error.tried, next=self._batch.count,
+                reason=str(error),
+            )  # fmt: skip
+            return pauses
+        if pauses >= len(PATIENCE_SECONDS):
+            raise error
+        await asyncio.sleep(PATIENCE_SECONDS[pauses])
+        return pauses + 1
 
     def _fitting(self, rest: Sequence[Change]) -> Sequence[Change]:
         """Return what is to be tried again. Raises SinkUnavailable where the server takes less than it did when the
@@ -244,10 +286,10 @@ class Publisher:
         """Take as many changes from the front as one publish carries; bodies too large go to the object store."""
         unit: list[Change] = []
         size = 0
-        for change in waiting[: self._at_once]:
+        for change in waiting[: self._batch.count]:
             if change.letter is not None:
                 break
-            size += len(change.body if change.pointer is None else change.pointer) + HEADER_BYTES
+            size += len(change.body if change.pointer is None else change.pointer) + len(change.id) + HEADER_BYTES
             if unit and size > MAX_BYTES:
                 break
             unit.append(change if change.pointer is None else await self._sink.claim_check(change, change.pointer))
@@ -265,7 +307,7 @@ class Publisher:
                 return await self._publish_singly(rest, tried)
         else:
             self._observer.publish_failed(self._watcher.name, self._subjects[waiting[0].operation], tried)
-            self._at_once = max(1, tried // 2)
+            self._batch.doubted(tried)
             self._sent = max(self._sent, waiting[tried - 1].token)
         return rest
 
@@ -343,7 +385,6 @@ class Publisher:
         if id_ is not None and sequence > self._fence:  # else the stream knew the change and has no message of it
             own = OwnMessage(sequence, id_)
         self._fence = sequence
-        self._at_once = min(MAX_MESSAGES, self._at_once * 2)
         progress.losses = 0
         progress.arrears.progress(wall)
         progress.reached = replace(self.reached, token=unit[-1].token, sequence=sequence, own=own)

@@ -26,7 +26,15 @@ from app.domain.lifecycle import Desired, State
 from app.domain.namespaces import Namespaces
 from app.domain.overlap import refuse_overlap
 from app.domain.status import Happening, Health, Lag, Status, TokenView, WatcherView
-from app.domain.watcher import CheckpointPlace, Start, StoredWatcher, Watcher, javascript_problem, problems
+from app.domain.watcher import (
+    Start,
+    StoredWatcher,
+    Watcher,
+    javascript_problem,
+    outside,
+    problems,
+    problems_when_added,
+)
 from app.file_watchers import FileWatchers
 from app.letter_desk import LetterDesk
 from app.monitor import Monitor
@@ -209,7 +217,7 @@ class Registry:
                 return await self._add(watcher, paused=paused, explicit_start=explicit_start, dry_run=dry_run), True
             before = self._supervisor[watcher.name].stored
             _refuse_file(before)
-            await self._check(watcher, before.watcher.checkpoint)
+            await self._check(watcher, before.watcher)
             if before.watcher.source.namespace != watcher.source.namespace:
                 raise Conflict(
                     f"{watcher.name} reads {before.watcher.source.namespace}; a watcher stays with its collection: its "
@@ -241,6 +249,8 @@ class Registry:
             await self._known(name)
             stored = self._supervisor[name].stored
             _refuse_file(stored)
+            if delete_checkpoint:
+                self._refuse_outside(stored, "be removed with its position; it can with checkpoint=keep")
             checkpoints = self._world.mongo.checkpoints(stored.watcher)
             await self._supervisor.stop(name, self._drain_seconds)
             try:
@@ -256,8 +266,9 @@ class Registry:
             audit.changed(name, stored, None)
             await self._supervisor.dismiss(name, self._drain_seconds)
             await self._roster.carried_out(revision)
-            if delete_checkpoint and await self._others_follow():
-                await checkpoints.delete()  # again: one of them may have stored its position meanwhile
+            if delete_checkpoint:
+                await self._others_follow()
+                await checkpoints.delete()  # again: one of them may have stored its position before it followed
             log.info("watcher_removed", watcher=name, checkpoint="deleted" if delete_checkpoint else "kept")
 
     async def pause(self, name: str, *, expected: Revisions | None = None) -> WatcherView:
@@ -310,18 +321,20 @@ class Registry:
         log.info("watcher_added", watcher=watcher.name, source=watcher.source.namespace, stream=watcher.sink.stream)
         return self._view(watcher.name)
 
-    async def _check(self, watcher: Watcher, place: CheckpointPlace | None = None) -> None:
-        """Refuse what cannot work, before anything is changed; `place` is where its position is kept already.
+    async def _check(self, watcher: Watcher, before: Watcher | None = None) -> None:
+        """Refuse what cannot work, before anything is changed; `before` is the watcher as it is already.
 
         Raises Invalid, Conflict, Unavailable."""
         found = problems(
             watcher, state_database=self._state_database, allowed=self._allowed, javascript=self._javascript
         )
+        if before is None or before.sink.stream != watcher.sink.stream:
+            found += [each for each in problems_when_added(watcher) if each.field not in {one.field for one in found}]
         if found:
             raise Invalid(problems=tuple(found))
         self._beside(watcher)(await self._store.load())
         await self._world.mongo.check_source(watcher)
-        if watcher.checkpoint != place:
+        if before is None or watcher.checkpoint != before.checkpoint:
             await self._world.mongo.checkpoints(watcher).check()
         await self._world.nats.check_sink(watcher)
 
@@ -346,11 +359,8 @@ class Registry:
         task = self._supervisor[name]
         if task.state not in (State.PAUSED, State.FAILED):
             raise Conflict(f"{name} is {task.state}; pause it first with PUT /watchers/{name}/pause, then move it")
-        source = task.stored.watcher.source
-        refusal = None if self._allowed is None else self._allowed.problem(source.database, source.collection)
-        if refusal is not None:  # it was refused, and to find a position is to read
-            raise Conflict(f"{name} cannot be moved: {refusal.field} {refusal.problem}")
-        javascript = None if self._javascript else javascript_problem(source)
+        self._refuse_outside(task.stored, "be moved")  # it was refused, and to find a position is to read
+        javascript = None if self._javascript else javascript_problem(task.stored.watcher.source)
         if javascript is not None:
             raise Conflict(f"{name} cannot be moved: source.pipeline {javascript}")
         if task.state is State.PAUSED:
@@ -382,6 +392,11 @@ class Registry:
             if expected is not None:
                 self._refuse_outdated(name, expected)
             yield
+
+    def _refuse_outside(self, stored: StoredWatcher, what: str) -> None:
+        found = [f"{each.field} {each.problem}" for each in outside(stored.watcher, self._allowed)]
+        if found:
+            raise Conflict(f"{stored.name} cannot {what}: {'; '.join(found)}")
 
     def _refuse_outdated(self, name: str, expected: Revisions) -> None:
         task = self._supervisor.get(name)

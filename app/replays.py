@@ -20,10 +20,11 @@ from app.domain.errors import (
     NotFound,
     OutcomeUnknown,
     RegistryError,
+    StreamFull,
     Unavailable,
 )
 from app.domain.events import Change
-from app.domain.letters import DeadLetter, Receipt, Replayed, judge
+from app.domain.letters import DeadLetter, Receipt, Replayed, brief, is_brief, judge
 from app.domain.tokens import MessageId
 from app.domain.watcher import Watcher
 from app.encoder import LEAST_POINTER, Codec
@@ -73,6 +74,8 @@ class Replays:
             letter = await self._letters.get(sequence)
             if letter is None:
                 raise NotFound(f"{self._watcher.name} has no dead letter {sequence}")
+            if is_brief(letter.token) and letter.raw is not None:
+                letter = replace(letter, token=self._codec.identify(letter.raw)[0])
             receipt = await self._letters.receipt(letter.token)
         if letter.token > self._publisher.reached.token:
             raise Conflict("the watcher has been moved back and has not come to this change again yet; try again later")
@@ -107,9 +110,9 @@ class Replays:
                 "the change has been published in its place since, by a watcher that was moved back or changed; the "
                 "dead letter is of no use any more: delete it"
             )
-        id_ = str(MessageId(reached.token, reached.epoch, letter.token))
+        id_ = str(MessageId(reached.token, reached.epoch, brief(letter.token)))
         change = await self._message(letter, id_)
-        wanted = Receipt(letter.token, reached.epoch, fence, reached.stream_created or "")
+        wanted = Receipt(brief(letter.token), reached.epoch, fence, reached.stream_created or "")
         with _letters_needed():
             if receipt is not None and replace(receipt, sequence=0) != wanted:
                 # Nothing is or will be where it says: it was missed, or the fence is of another kind by now.
@@ -119,6 +122,8 @@ class Replays:
                 raise Conflict("another instance is replaying this change at the same moment; look again")
         try:
             sequence = await publisher.publish_out_of_turn(replace(change, token=reached.token))
+        except StreamFull as error:  # nothing of it is stored, and the watcher itself may have nothing to publish
+            raise Unavailable(f"{error}; nothing was published") from error
         except OutcomeUnknown as error:
             await publisher.recover(error)
             done = await self._look(wanted)
@@ -143,7 +148,12 @@ class Replays:
         if not self._sink.too_large(change):
             return change
         room = self._sink.room(change)
-        if sink.oversize != "claim_check" or room < LEAST_POINTER:
+        if room < LEAST_POINTER:
+            raise Conflict(
+                f"the change cannot be published now: the message's id of {len(id_):,} characters, which holds the "
+                "watcher's position, does not fit into its headers; try again when a later change has been published"
+            )
+        if sink.oversize != "claim_check":
             raise Conflict(
                 f"the change still cannot be published: its message of {len(change.body):,} bytes is more than the "
                 "NATS server takes (max_payload); raise that, or set sink.oversize to claim_check"

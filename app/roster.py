@@ -153,6 +153,7 @@ class Roster:
         if known != self._judged:
             for one in stored:
                 await self._judge_again(one.name)
+                await asyncio.sleep(0)  # each is compared with all others
             self._judged = known
         for one in stored:
             running = supervisor.get(one.name)

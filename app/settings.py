@@ -17,8 +17,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app import callers, key_files, native
-from app.addresses import is_loopback, mongo_uri_problem, nats_url_problem, split_address
+from app.addresses import is_loopback, mongo_uri_problem, nats_url_problem, parse_hosts, split_address
 from app.domain.namespaces import Namespaces
+from app.domain.text import is_text
 from app.domain.watcher import Source, Watcher, problems
 
 if TYPE_CHECKING:
@@ -94,10 +95,16 @@ class Settings(BaseSettings):
     """Whether anybody may change watchers where there is no token, whatever address is served. Default: false; meant
     for networks that keep others out by themselves."""
 
+    allowed_hosts: str | None = Field(default=None, examples=["changewire.example.com,*.corp.example.com"])
+    """Under which names the service may be asked without a token, besides those that no other site can have: hosts,
+    each with or without a port, `*.` before a domain for all below it, `*` for any name. On a loopback address they may
+    read, as a proxy on the same machine lets them; changes need a token there. Default: none."""
+
     namespaces: str | None = Field(default=None, examples=["shop.*,crm.contacts"])
     """Which collections may be watched, as `database.collection`, separated by commas; `*` stands for any characters,
     so that `shop.*` is all of a database. Watchers of others are refused, also those in the file and those stored
-    already. Says nothing about where positions are kept. Default: none, all that the MongoDB account may read."""
+    already. Positions are kept among these too, or in the database `resume-tokens`. Default: none, all that the MongoDB
+    account may read."""
 
     allow_server_side_javascript: bool = Field(default=False, examples=["true"])
     """Whether pipelines may run JavaScript in the MongoDB server (`$function`, `$accumulator`, `$where`). Everyone who
@@ -220,6 +227,11 @@ class Settings(BaseSettings):
         return (*own, *(() if more is None else callers.parse(more.get_secret_value())))
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names in `allowed_hosts`."""
+        return () if self.allowed_hosts is None else parse_hosts(self.allowed_hosts)
+
+    @property
     def allowed(self) -> Namespaces | None:
         """The collections that may be watched; None: all."""
         return None if self.namespaces is None else Namespaces.parse(self.namespaces)
@@ -274,6 +286,13 @@ class Settings(BaseSettings):
     def _check_api_tokens(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             callers.parse(value.get_secret_value())
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_allowed_hosts(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_hosts(value)
         return value
 
     @field_validator("namespaces")
@@ -342,7 +361,9 @@ def load(
     """
     raw = {**_read_dotenv(dotenv), **(os.environ if environ is None else environ)}
     given = {name: value for name, value in raw.items() if value and value.strip()}  # as in the predecessor
-    wrong: list[str] = []
+    wrong = [f"{name} is not UTF-8 text" for name in variables() if not is_text(given.get(name, ""))]
+    if wrong:
+        raise SettingsError(*wrong)
     values: dict[str, Any] = {}
     for name, field in Settings.model_fields.items():
         try:

@@ -26,6 +26,8 @@ from app.world import World
 
 log = structlog.get_logger(__name__)
 
+LAST_SECONDS = 7.0
+"""How long a task that is cancelled may take to end: it waits for the write of a position that has begun (5 s)."""
 STABLE_SECONDS = 30.0
 """A run that lasted this long starts the backoff afresh when it ends."""
 
@@ -97,7 +99,7 @@ class WatcherTask:
                 drained = self._state is not State.RUNNING
                 log.warning("drain_cut_short", watcher=self.stored.name, after_seconds=deadline)
                 task.cancel()
-                await asyncio.wait([task], timeout=5.0)
+                await asyncio.wait([task], timeout=LAST_SECONDS)
         self.progress.arrears.forget()
         self._signal(Signal.STOP)
         return drained

@@ -7,15 +7,34 @@ import base64
 import json
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import nkeys
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 KINDS = {"operator": nkeys.PREFIX_BYTE_OPERATOR, "account": nkeys.PREFIX_BYTE_ACCOUNT, "user": nkeys.PREFIX_BYTE_USER}
 _UNLIMITED = {"subs": -1, "data": -1, "payload": -1}
+
+
+def self_signed(begin: datetime, end: datetime, name: str = "localhost") -> tuple[str, str]:
+    """A certificate that is valid in this time, and its key, both as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)])
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number(), begin, end)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return made.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
 
 
 class Key:
@@ -57,10 +76,10 @@ class Operator:
         )
         """For the server's configuration file."""
 
-    def credentials(self) -> str:
-        """The text of a credentials file for a new user of the account."""
+    def credentials(self, **limits: int) -> str:
+        """The text of a credentials file for a new user of the account, with limits of its own (`payload`)."""
         user = Key()
-        return credentials(self._account.sign(user, pub={}, sub={}, **_UNLIMITED), user.seed)
+        return credentials(self._account.sign(user, pub={}, sub={}, **{**_UNLIMITED, **limits}), user.seed)
 
 
 class Certificates:

@@ -23,6 +23,7 @@ from app.domain.errors import (
     SinkUnavailable,
     SourceUnavailable,
     StoreUnavailable,
+    StreamFull,
     StreamRefused,
     StreamUnsuitable,
     TokenRefused,
@@ -216,6 +217,7 @@ class FakeStream:
     before_publish: Callable[[], None] | None = None
     misfortune: Exception | None = None
     """What every look at the stream raises, for as long as it is set."""
+    max_messages: int | None = None
 
     def published(self) -> list[str]:
         """The tokens that are or were on the stream, in order."""
@@ -231,6 +233,10 @@ class FakeStream:
         expected = self.last_sequence if exclusive else self.last(space)
         if expected != fence:
             raise FenceLost(f"10071 wrong last sequence: {expected}")
+        if self.max_messages is not None and len(self.messages) + len(batch) > self.max_messages:
+            full = StreamFull("10077 maximum messages exceeded")
+            full.tried = len(batch)
+            raise full
         for subject, change in batch:
             self.last_sequence += 1
             self.messages.append(FakeMessage(self.last_sequence, subject, change))
@@ -244,7 +250,7 @@ class FakeStream:
             if not self.lateness():
                 still.append((batch, fence, space))
                 continue
-            with contextlib.suppress(OutcomeUnknown):
+            with contextlib.suppress(OutcomeUnknown, StreamFull):
                 self.store(batch, fence, space)
         self.late = still
 
@@ -273,6 +279,10 @@ class FakeStream:
             self.ids.discard(message.change.id)
         del self.messages[len(self.messages) - count :]
         self.last_sequence = self.messages[-1].sequence if self.messages else 0
+
+
+MAX_ID = 65_000
+"""The headers hold no longer one."""
 
 
 class FakeSink:
@@ -363,7 +373,7 @@ class FakeSink:
         for index, one in enumerate(batch[: (len(batch) + 1) // 2]):
             try:
                 self._stream.store([one], fence + index, self._watcher.space, exclusive=self.exclusive)
-            except OutcomeUnknown:
+            except (OutcomeUnknown, StreamFull):
                 return
 
     async def publish_singly(self, change: Change, fence: int) -> int:
@@ -373,14 +383,14 @@ class FakeSink:
         return await self.publish([change], fence)
 
     def too_large(self, change: Change) -> bool:
-        return len(change.body) > self._max_payload
+        return len(change.body) > self._max_payload or len(change.id) > MAX_ID
 
     async def published(self, id_: MessageId) -> bool:
         await asyncio.sleep(0)
         return any(message.change.id == str(id_) for message in self._stream.messages)
 
     def room(self, change: Change) -> int:
-        return self._max_payload
+        return self._max_payload if len(change.id) <= MAX_ID else -1
 
     async def following(self, sequence: int) -> Following:
         await asyncio.sleep(0)

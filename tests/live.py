@@ -125,9 +125,9 @@ class Live:
     """The service and what a test needs around it. An async context manager.
 
     `environ` holds settings as variables (`CHANGEWIRE_API_TOKEN="…"`). `look_at` are the URLs under which the test
-    itself reaches the servers, where the service's own are not to work; `verify` is how it looks at HTTPS. Database,
-    collection, stream and state are of this test alone: `db_<unique>`, `orders_<unique>`, `ORDERS_<UNIQUE>`,
-    `state_<unique>`.
+    itself reaches the servers, where the service's own are not to work, and `look_with` its NATS credentials; `verify`
+    is how it looks at HTTPS. Database, collection, stream and state are of this test alone: `db_<unique>`,
+    `orders_<unique>`, `ORDERS_<UNIQUE>`, `state_<unique>`.
     """
 
     def __init__(
@@ -138,6 +138,7 @@ class Live:
         *,
         config: Path | None = None,
         look_at: tuple[str, str] | None = None,
+        look_with: Path | None = None,
         ready: bool = True,
         verify: ssl.SSLContext | bool = True,
         **environ: str,
@@ -154,6 +155,7 @@ class Live:
         self.mongo: MongoClient
         self._config = config
         self._look_at = look_at or (mongo_uri, nats_url)
+        self._look_with = None if look_with is None else str(look_with)
         self._ready = ready
         self._verify = verify
         self.environ = {
@@ -171,7 +173,7 @@ class Live:
     async def __aenter__(self) -> Self:
         mongo_uri, nats_url = self._look_at
         self.mongo = self._around.enter_context(MongoClient(mongo_uri, serverSelectionTimeoutMS=5000, tz_aware=True))
-        client = await nats.connect(nats_url)
+        client = await nats.connect(nats_url, user_credentials=self._look_with)
         self._around.push_async_callback(client.close)
         self.streams = Streams(client)
         try:

@@ -31,7 +31,8 @@ from app.adapters.nats_acks import Ack, BatchAnswer, WindowAnswers, overtaken, r
 from app.adapters.nats_connection import Answer, ConnectionLost, Exchange, Forbidden, NatsConnection
 from app.adapters.nats_letters import JetStreamLetters
 from app.adapters.nats_lookback import find, look_back
-from app.adapters.nats_objects import ObjectStore, bucket_of
+from app.adapters.nats_objects import ObjectStore
+from app.adapters.nats_sizes import Sizes
 from app.adapters.nats_streams import (
     NAME_IN_USE,
     NOT_FOUND,
@@ -47,6 +48,7 @@ from app.adapters.nats_streams import (
     translate,
 )
 from app.adapters.nats_trial import try_stream
+from app.domain.buckets import bucket_of
 from app.domain.errors import (
     Conflict,
     FieldProblem,
@@ -56,6 +58,7 @@ from app.domain.errors import (
     PositionUndecidable,
     SeenBefore,
     SinkUnavailable,
+    StreamFull,
     StreamRefused,
     StreamUnsuitable,
     Unavailable,
@@ -74,8 +77,6 @@ FEW = 16
 those, which takes 4 ms and more when the disk is busy, and a message of its own less than one."""
 SLOWEST_BYTES_PER_SECOND = 50_000
 """An acknowledgement is waited for `ACK_SECONDS` and as long as the bytes take at this rate."""
-_ROOM = 8192
-"""More than the headers of a message can take that has none of its own."""
 _SEALED = "the stream {} is sealed: it takes no messages any more"
 
 log = structlog.get_logger(__name__)
@@ -106,6 +107,9 @@ class JetStream:
             raise Invalid(problems=(FieldProblem("sink.stream", problem),))
         try:
             await self._connection.ready()
+            problem = Sizes(self._connection, watcher).subject_problem()
+            if problem is not None:
+                raise Invalid(problems=(FieldProblem("sink.subject", problem),))
             try:
                 stream = await self._api.info(name)
             except ApiError as error:
@@ -172,10 +176,11 @@ class JetStreamSink:
         self._name = watcher.sink.stream
         self._space = watcher.space
         self._subjects = _Subjects(watcher)
-        self._overhead = frames.overhead(self._name, self._space)
+        self._sizes = Sizes(connection, watcher)
+        self._asked: int | None = None
+        """The limit in bytes by which changes may have been made messages already."""
         self._exclusive = False
         self._mode: Mode = "single"
-        self._max_message: int | None = None
         self._replicas = watcher.sink.replicas
         self._batch_ids = (f"{secrets.token_hex(6)}-{number}" for number in count(1))
 
@@ -188,6 +193,7 @@ class JetStreamSink:
         return self._mode
 
     async def prepare(self, *, may_create: bool) -> None:
+        self._sizes.check_subject()
         try:
             stream = await self._find() or await self._create(may_create=may_create)
             if stream.config.get("sealed"):
@@ -198,6 +204,7 @@ class JetStreamSink:
         except ApiError as error:
             raise translate(error, self._name) from error
         self._adopt(stream, assess(stream, self._watcher))
+        self._asked = self._sizes.limit
         log.info(
             "stream_ready", watcher=self._watcher.name, stream=self._name, mode=self._mode, exclusive=self._exclusive
         )
@@ -244,7 +251,7 @@ class JetStreamSink:
     def _adopt(self, stream: Stream, mode: Mode) -> None:
         self._exclusive = is_exclusive(stream, self._space)
         self._mode = mode
-        self._max_message = stream.max_message
+        self._sizes.adopt(stream)
         self._replicas = int(stream.config.get("num_replicas", 1))
 
     async def tail(self, since: int = 0) -> Tail:
@@ -304,25 +311,19 @@ class JetStreamSink:
 
     def room(self, change: Change) -> int:
         bucket, name = self._object(change)
-        pointer = f"Changewire-Object: {bucket}/{name}\r\n"
-        return self._limit - self._overhead - frames.size(replace(change, body=b"")) - len(pointer.encode())
+        return self._sizes.room(change, f"Changewire-Object: {bucket}/{name}\r\n")
 
     def _object(self, change: Change) -> tuple[str, str]:
         """The bucket and the name under which the object store has a change's body."""
         return bucket_of(self._name), name_of(change.token)
 
-    @property
-    def _limit(self) -> int:
-        limit = self._connection.max_payload
-        return limit if self._max_message is None else min(limit, self._max_message)
-
     def too_large(self, change: Change) -> bool:
-        limit = self._limit
-        if len(change.body) + _ROOM < limit and not change.headers:  # asked of every change: first the cheap answer
-            return False
-        return frames.size(change) + self._overhead > limit
+        return self._sizes.too_large(change)
 
     async def publish(self, changes: Sequence[Change], fence: int) -> int:
+        self._sizes.refresh()
+        if self._asked is not None and self._sizes.limit < self._asked and any(map(self.too_large, changes)):
+            raise SinkUnavailable("the NATS server takes smaller messages than before; the changes are read again")
         if len(changes) == 1:
             return await self._publish_one(changes[0], fence)
         if not changes:
@@ -340,8 +341,9 @@ class JetStreamSink:
         there = await self._api.at(self._name, ack.sequence)
         if there is not None and not covers(self._space, there.subject):
             raise PositionUndecidable(
-                f"the stream {self._name} has the change {change.token} under another subject ({there.subject}), and "
-                "drops it here as a duplicate; set the token, which gives the messages new ids, or use another stream"
+                f"the stream {self._name} has the change {name_of(change.token)} under another subject "
+                f"({there.subject}), and drops it here as a duplicate; set the token, which gives the messages new "
+                "ids, or use another stream"
             )
         return fence
 
@@ -375,10 +377,15 @@ class JetStreamSink:
         for index, change in enumerate(changes):
             try:
                 fence = await self._publish_one(change, fence)
+            except (OutcomeUnknown, StreamFull) as error:
+                error.stored, error.sequence = index, fence
+                raise
             except (StreamRefused, SinkUnavailable) as error:
                 if index == 0:
                     raise
-                raise OutcomeUnknown(f"only the first {index} of {len(changes)} changes are stored: {error}") from error
+                unknown = OutcomeUnknown(f"only the first {index} of {len(changes)} changes are stored: {error}")
+                unknown.stored, unknown.sequence = index, fence
+                raise unknown from error
         return fence
 
     async def _publish_batch(self, changes: Sequence[Change], fence: int) -> int:
@@ -387,7 +394,11 @@ class JetStreamSink:
         def build(reply: str) -> Iterable[bytes]:
             return frames.atomic(changes, self._subjects, reply, batch, self._fence(fence))
 
-        ack = read_ack(await self._converse(BatchAnswer(self._used(changes)), build, changes))
+        try:
+            ack = read_ack(await self._converse(BatchAnswer(self._used(changes)), build, changes))
+        except StreamFull as error:
+            error.tried = len(changes)
+            raise
         if ack.batch != batch or ack.count != len(changes):
             raise OutcomeUnknown("the server did not take the batch as one; is it older than 2.12?")
         return ack.sequence
@@ -410,6 +421,8 @@ class JetStreamSink:
             return fence + len(rest)
         unknown = self._unstored(answers.replies[good.index(False)], failure)
         unknown.doubts = tuple((fence + index + 1, rest[index].id) for index in overtaken(good))
+        first_missing = good.index(False)
+        unknown.stored, unknown.sequence = 1 + first_missing, fence + first_missing
         raise unknown
 
     def _unstored(self, reply: bytes | None, failure: Exception | None) -> OutcomeUnknown:
@@ -429,8 +442,10 @@ class JetStreamSink:
         return {self._subjects[operation] for operation in {change.operation for change in changes}}
 
     async def _converse(self, exchange: Exchange[Any], build: Any, changes: Sequence[Change]) -> Any:
-        """Publish and await the outcome. Raises SinkUnavailable, NotAuthorised, OutcomeUnknown."""
-        seconds = ACK_SECONDS + sum(len(change.body) for change in changes) / SLOWEST_BYTES_PER_SECOND
+        """Publish and await the outcome. Raises SinkUnavailable, NotAuthorised, StreamUnsuitable, OutcomeUnknown."""
+        self._sizes.check_subject()
+        size = sum(len(change.body) + len(change.id) for change in changes)
+        seconds = ACK_SECONDS + size / SLOWEST_BYTES_PER_SECOND
         try:
             return await self._connection.converse(exchange, build, seconds=seconds)
         except TimeoutError as error:

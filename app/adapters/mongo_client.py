@@ -120,7 +120,9 @@ class MongoDeployment:
 
     def checkpoints(self, watcher: Watcher) -> MongoCheckpointStore:
         place = watcher.checkpoint
-        return MongoCheckpointStore(self._client[place.database], place)
+        return MongoCheckpointStore(
+            self._client[place.database], place, namespace=watcher.source.namespace, registry=self._state_database
+        )
 
     def watchers(self) -> MongoWatcherStore:
         """The registry's store, `watchers` in the state database."""

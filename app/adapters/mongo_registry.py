@@ -16,6 +16,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from app.adapters import mongo_errors
+from app.adapters.mongo_owned import INSTANCE
 from app.adapters.mongo_store import DURABLE, guarded
 from app.domain.errors import Conflict, NotFound, StoreUnavailable
 from app.domain.lifecycle import Desired
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _COUNTER: Final = "revision"
+_LARGE: Final = 16 * 1024
+"""Characters of a pipeline whose parsing takes a noticeable time."""
 _FORGOTTEN_SECONDS: Final = 3600
 _IN_ORDER: Final = [("added", 1), ("_id", 1)]
 
@@ -49,18 +52,22 @@ class MongoWatcherStore:
         self._instances: Collection = database.get_collection("instances", **DURABLE)
         self._ready = False
         self._unreadable: set[tuple[str, int | None]] = set()
+        self._pipelines: dict[str, tuple[str, Any]] = {}
+        """Each watcher's pipeline, as it is stored and as it was parsed: all are read again every few seconds."""
         self._changing = asyncio.Lock()
         """Transactions that meet are tried again; those of one process need not meet."""
 
     async def load(self) -> list[StoredWatcher]:
         with self._guarded("reading the watchers"):
             documents = await self._watchers.find(sort=_IN_ORDER).to_list(None)
-        return self._readable(documents)
+        names = {document["_id"] for document in documents}
+        self._pipelines = {name: each for name, each in self._pipelines.items() if name in names}
+        return await self._readable(documents)
 
     async def get(self, name: str) -> StoredWatcher | None:
         with self._guarded("reading a watcher"):
             document = await self._watchers.find_one({"_id": name})
-        return None if document is None else next(iter(self._readable([document])), None)
+        return None if document is None else next(iter(await self._readable([document])), None)
 
     @property
     def unreadable(self) -> frozenset[str]:
@@ -81,7 +88,8 @@ class MongoWatcherStore:
             except DuplicateKeyError as error:
                 raise Conflict(f"there is a watcher {stored.name} already") from error
 
-        return _restored(_as_stored(stored) | dict.fromkeys(("revision", "added"), await self._change(body)))
+        document = _as_stored(stored) | dict.fromkeys(("revision", "added"), await self._change(body))
+        return _restored(document, stored.watcher.source.pipeline)
 
     async def replace(
         self, stored: StoredWatcher, *, expected_revision: int, check: Check | None = None
@@ -95,7 +103,8 @@ class MongoWatcherStore:
             document = _as_stored(stored) | {"revision": revision}
             await self._watchers.replace_one({"_id": stored.name}, document, session=session)
 
-        return _restored(_as_stored(stored) | {"revision": await self._change(body)})
+        document = _as_stored(stored) | {"revision": await self._change(body)}
+        return _restored(document, stored.watcher.source.pipeline)
 
     async def began(self, name: str, revision: int) -> None:
         with self._guarded("storing a watcher"):
@@ -134,7 +143,7 @@ class MongoWatcherStore:
         with self._guarded("saying that this instance is alive"):
             result = await self._instances.update_one({"_id": instance}, seen, upsert=True)
             if result.upserted_id is not None:
-                await self._instances.delete_many({"$expr": _seen_before(_FORGOTTEN_SECONDS)})
+                await self._instances.delete_many({"$and": [INSTANCE, {"$expr": _seen_before(_FORGOTTEN_SECONDS)}]})
 
     async def leave(self, instance: str) -> None:
         with self._guarded("saying that this instance ends"):
@@ -201,15 +210,18 @@ class MongoWatcherStore:
     async def _checked(self, session: "AsyncIOMotorClientSession", check: Check | None) -> None:
         if check is not None:
             documents = await self._watchers.find(sort=_IN_ORDER, session=session).to_list(None)
-            check(self._readable(documents))
+            check(await self._readable(documents))
 
-    def _readable(self, documents: Iterable[Mapping[str, Any]]) -> list[StoredWatcher]:
+    async def _readable(self, documents: Iterable[Mapping[str, Any]]) -> list[StoredWatcher]:
         """Restore what can be. What a later version has written, or a hand has broken, is none of ours: it is said, and
         keeps none of the others from running."""
         found = []
         for document in documents:
             try:
-                found.append(_restored(document))
+                text = document["watcher"]["source"]["pipeline"]
+                found.append(_restored(document, self._parsed(document["_id"], text)))
+                if len(text) > _LARGE:
+                    await asyncio.sleep(0)  # hundreds of these must not keep the event loop
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 unreadable = (document["_id"], document.get("revision"))
                 if unreadable not in self._unreadable:
@@ -219,6 +231,12 @@ class MongoWatcherStore:
                         error=repr(error), hint="a later version of Changewire may have written it",
                     )  # fmt: skip
         return found
+
+    def _parsed(self, name: str, text: str) -> Any:
+        known = self._pipelines.get(name)
+        if known is None or known[0] != text:
+            known = self._pipelines[name] = text, json.loads(text)
+        return known[1]
 
     def _guarded(self, doing: str) -> contextlib.AbstractContextManager[None]:
         return guarded(doing, f"readWrite on {self._watchers.database.name}")
@@ -235,9 +253,9 @@ def _seen_before(seconds: float) -> dict[str, Any]:
     return {"$lt": ["$seen", {"$subtract": ["$$NOW", int(seconds * 1000)]}]}
 
 
-def _restored(document: Mapping[str, Any]) -> StoredWatcher:
+def _restored(document: Mapping[str, Any], pipeline: Any) -> StoredWatcher:
     plain = dict(document["watcher"])
-    plain["source"] = plain["source"] | {"pipeline": json.loads(plain["source"]["pipeline"])}
+    plain["source"] = plain["source"] | {"pipeline": pipeline}
     return StoredWatcher(
         watcher=from_document(plain),
         desired=Desired(document["desired"]),

@@ -1,8 +1,8 @@
 """Each watcher's position, kept in MongoDB.
 
 Writes are majority-written, conditional where two instances may meet, and bounded in time; each is one command, hence
-one thread hop. The document is the predecessor's (`value` is the token's `_data`), so that either program
-goes on from what the other left.
+one thread hop. One that has begun ends before its caller does, even where that is cancelled. The document is
+mongodb-nats-connector's (`value` is the token's `_data`), so that either program goes on from what the other left.
 
 Not its business: which position to store when (the relay's), the registry (`mongo_registry.py`).
 """
@@ -22,7 +22,10 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from app.adapters import mongo_errors
-from app.domain.errors import FieldProblem, Invalid, StoreUnavailable
+from app.adapters.mongo_owned import POSITION, position_of
+from app.adapters.mongo_place import LEAST_BYTES, is_shared, problem_of
+from app.adapters.mongo_writes import to_its_end
+from app.domain.errors import Conflict, Invalid, ScopeMismatch, StoreUnavailable
 from app.domain.position import Checkpoint, OwnMessage
 from app.domain.tokens import cluster_time, parse_message_id
 from app.domain.watcher import CheckpointPlace, Route
@@ -36,9 +39,6 @@ FIRST_ID: Final = ObjectId("0" * 24)
 """The `_id` of a checkpoint that finds none: two writers cannot both insert it, and whatever the predecessor inserts
 afterwards is newer by `_id`, as it should be."""
 _CAPPED_LOOK_BACK: Final = 16
-_LOOK_AT: Final = 16
-"""So many documents tell whose collection it is: the predecessor's may hold a token for each change ever made."""
-_A_CHECKPOINT: Final[Mapping[str, Any]] = {"value": {"$type": "string"}}
 DURABLE: Final[Mapping[str, Any]] = {
     "codec_options": CodecOptions(tz_aware=True, tzinfo=UTC),
     "read_preference": ReadPreference.PRIMARY,
@@ -53,44 +53,55 @@ class MongoCheckpointStore:
     In a capped collection, where a document may not grow, the newest by `$natural`, inserted.
     """
 
-    def __init__(self, database: "AsyncIOMotorDatabase[Mapping[str, Any]]", place: CheckpointPlace) -> None:
+    def __init__(
+        self,
+        database: "AsyncIOMotorDatabase[Mapping[str, Any]]",
+        place: CheckpointPlace,
+        *,
+        namespace: str,
+        registry: str,
+    ) -> None:
+        """`namespace` is the collection the watcher reads, `registry` the state database that the watcher is kept in:
+        by them its positions are told from another watcher's."""
         self._database = database
         self._place = place
+        self._registry = registry
+        self._of_the_watcher = position_of(namespace, registry)
         self._collection: AsyncIOMotorCollection[Mapping[str, Any]] = database.get_collection(
             place.collection, **DURABLE
         )
         self._capped: bool | None = None
         self._home: str | None = None
         """The collection's UUID, once it is there: written into each document, it tells a copy from an original."""
+        self._looked = False
 
     async def check(self) -> None:
         with self._guarded("looking at the checkpoint's collection"):
-            there = await self._database.list_collections(filter={"name": self._place.collection})
-            kinds = [one.get("type", "collection") for one in await there.to_list(None)]
-            first = await self._collection.find({}, {"value": 1}, limit=_LOOK_AT).to_list(_LOOK_AT)
-        found = None
-        if kinds and kinds != ["collection"]:
-            found = f"is a {kinds[0]}, which cannot hold a position"
-        elif any(not isinstance(document.get("value"), str) for document in first):
-            found = f"holds documents that are no positions ({self._place.namespace} is somebody else's)"
+            found = await problem_of(self._database, self._collection, self._place)
         if found is not None:
-            raise Invalid(problems=(FieldProblem("checkpoint.collection", f"{found}; name another collection"),))
+            raise Invalid(problems=(found,))
 
     async def read(self) -> Checkpoint | None:
         with self._guarded("reading the checkpoint"):
             newest = await self._read()
         return None if newest is None else _as_checkpoint(newest, self._home)
 
+    @to_its_end
     async def create(self, checkpoint: Checkpoint) -> bool:
         with self._guarded("storing the first checkpoint"):
             if await self._read() is not None:
                 return False
+            if await self._is_capped():
+                await self._refuse_shared()
             try:
                 await self._insert_first(self._fields(checkpoint))
             except DuplicateKeyError:
+                if await self._read() is None:
+                    raise self._taken() from None
                 return False
         return True
 
+    @to_its_end
     async def advance(self, checkpoint: Checkpoint) -> bool:
         with self._guarded("storing the checkpoint"):
             capped, fields = await self._is_capped(), self._fields(checkpoint)
@@ -99,7 +110,7 @@ class MongoCheckpointStore:
                 if newest is not None and not _later(checkpoint, newest):
                     return False
                 doubts = newest.get("doubt", []) if newest is not None else []
-                await self._collection.insert_one({**fields, "doubt": doubts})
+                await self._insert({**fields, "doubt": doubts})
                 return True
             # One atomic command: which document is the newest, whether it is behind, and the change.
             epoch = {"$ifNull": ["$epoch", fields["epoch"]]}
@@ -113,11 +124,13 @@ class MongoCheckpointStore:
             before = await self._change_newest([{"$replaceWith": {"$cond": [behind, moved, "$$ROOT"]}}], fields)
         return before is None or _later(checkpoint, before)
 
+    @to_its_end
     async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
         kept = [{"sequence": one.sequence, "id": str(one.id)} for one in doubts]
         with self._guarded("storing a doubt about the checkpoint"):
             await self._note("doubt", kept, epoch)
 
+    @to_its_end
     async def uncount(self, epoch: int) -> None:
         with self._guarded("storing what comes after the checkpoint"):
             await self._note("counted", False, epoch)
@@ -125,25 +138,27 @@ class MongoCheckpointStore:
     async def _note(self, field: str, value: Any, epoch: int) -> None:
         """Set one field beside the stored position, unless that is of a later epoch."""
         if await self._is_capped():
+            await self._refuse_shared()
             newest = await self._read()
             if newest is not None and newest.get("epoch", 0) <= epoch:
                 same = {name: value for name, value in newest.items() if name != "_id"}
-                await self._collection.insert_one({**same, field: value})
+                await self._insert({**same, field: value})
             return
         ours = {"$lte": [{"$ifNull": ["$epoch", 0]}, epoch]}
         await self._collection.find_one_and_update(
-            _A_CHECKPOINT,
+            POSITION,
             [{"$set": {field: {"$cond": [ours, {"$literal": value}, f"${field}"]}}}],
             sort=[("_id", DESCENDING)],
         )
 
+    @to_its_end
     async def begin(self, checkpoint: Checkpoint) -> bool:
         with self._guarded("storing the checkpoint"):
             capped, fields = await self._is_capped(), self._fields(checkpoint)
             if capped:
                 newest = await self._read()
                 if newest is None or _earlier_epoch(checkpoint, newest):
-                    await self._collection.insert_one(dict(fields))
+                    await self._insert(dict(fields))
                     return True
                 return False
             earlier = {"$lt": [{"$ifNull": ["$epoch", -1]}, fields["epoch"]]}
@@ -151,30 +166,39 @@ class MongoCheckpointStore:
             before = await self._change_newest([{"$replaceWith": {"$cond": [earlier, moved, "$$ROOT"]}}], fields)
         return before is None or _earlier_epoch(checkpoint, before)
 
+    @to_its_end
     async def delete(self) -> None:
         with self._guarded("deleting the checkpoint"):
             try:
-                # All of them, since the predecessor's older ones would be the newest then; nothing else that is there.
-                await self._collection.delete_many(_A_CHECKPOINT)
+                # All of them, since older ones of mongodb-nats-connector's would be the newest then; nothing else.
+                await self._collection.delete_many(self._of_the_watcher)
             except OperationFailure as error:
                 if error.code != 20 or not await self._is_capped():  # before 5.0 a capped collection keeps what it has
                     raise
+                if await self._collection.find_one({"$nor": [self._of_the_watcher]}, {"_id": 1}) is not None:
+                    raise Conflict(
+                        f"{self._collection.full_name} is capped, so that this version of MongoDB deletes nothing in "
+                        "it, and it holds other documents than this watcher's position: keep the position, or drop "
+                        "the collection yourself"
+                    ) from error
                 await self._collection.drop()
                 self._capped = None
 
     async def _change_newest(
         self, update: Mapping[str, Any] | Sequence[Mapping[str, Any]], fields: Mapping[str, Any]
     ) -> Mapping[str, Any] | None:
-        """Update the newest document and return it as it was, or insert the first one and return None."""
+        """Update the newest position and return it as it was, or insert the first one and return None."""
         for _ in range(3):
             before = await self._collection.find_one_and_update(
-                _A_CHECKPOINT, update, sort=[("_id", DESCENDING)], return_document=ReturnDocument.BEFORE
+                POSITION, update, sort=[("_id", DESCENDING)], return_document=ReturnDocument.BEFORE
             )
             if before is not None:
                 return before
             with contextlib.suppress(DuplicateKeyError):  # another instance was first: it is there to be updated now
                 await self._insert_first(fields)
                 return None
+        if await self._read() is None:
+            raise self._taken()
         raise StoreUnavailable(f"the checkpoint in {self._collection.full_name} comes and goes")
 
     async def _insert_first(self, fields: Mapping[str, Any]) -> None:
@@ -189,17 +213,33 @@ class MongoCheckpointStore:
             await self._is_capped()
             await self._collection.update_one({"_id": FIRST_ID, "home": None}, {"$set": {"home": self._home}})
 
+    async def _insert(self, document: dict[str, Any]) -> None:
+        """Insert into a capped collection, where each document may push an older one out."""
+        await self._refuse_shared()
+        await self._collection.insert_one(document)
+
+    async def _refuse_shared(self) -> None:
+        if not self._looked and await is_shared(self._collection):
+            raise self._taken()
+        self._looked = True
+
+    def _taken(self) -> ScopeMismatch:
+        return ScopeMismatch(
+            f"{self._place.namespace} holds documents that are no positions, and no position can be stored among them; "
+            "name another checkpoint.collection"
+        )
+
     async def _read(self) -> Mapping[str, Any] | None:
         if not await self._is_capped():
-            return await self._collection.find_one(_A_CHECKPOINT, sort=[("_id", DESCENDING)])
-        last = self._collection.find(_A_CHECKPOINT, sort=[("$natural", DESCENDING)], limit=_CAPPED_LOOK_BACK)
+            return await self._collection.find_one(POSITION, sort=[("_id", DESCENDING)])
+        last = self._collection.find(POSITION, sort=[("$natural", DESCENDING)], limit=_CAPPED_LOOK_BACK)
         return _newest(await last.to_list(_CAPPED_LOOK_BACK))
 
     async def _is_capped(self) -> bool:
         """Look once what the collection is, and create it where it is missing: capped if the watcher asks for that."""
         if self._capped is None:
             if self._place.capped:
-                options: dict[str, Any] = {"capped": True, "size": self._place.size_in_bytes}
+                options: dict[str, Any] = {"capped": True, "size": max(self._place.size_in_bytes, LEAST_BYTES)}
                 try:
                     await self._database.create_collection(self._place.collection, check_exists=False, **options)
                 except OperationFailure as error:
@@ -213,7 +253,7 @@ class MongoCheckpointStore:
         return self._capped
 
     def _fields(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        return {**_as_fields(checkpoint), "home": self._home}
+        return {**_as_fields(checkpoint), "home": self._home, "registry": self._registry}
 
     @contextlib.contextmanager
     def _guarded(self, doing: str) -> Iterator[None]:
@@ -221,7 +261,7 @@ class MongoCheckpointStore:
             with guarded(doing, f"readWrite on {self._database.name}"):
                 yield
         except StoreUnavailable:
-            self._capped = None  # it may have been made anew
+            self._capped, self._looked = None, False  # it may have been recreated
             raise
 
 

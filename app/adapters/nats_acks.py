@@ -5,6 +5,7 @@ always right.
 """
 
 import asyncio
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,15 @@ from typing import Any
 import orjson
 
 from app.adapters.nats_connection import NO_RESPONDERS, Exchange
-from app.domain.errors import ChangewireError, FenceLost, OutcomeUnknown, SeenBefore, StreamRefused
+from app.domain.errors import (
+    ChangewireError,
+    FenceLost,
+    MessageTooLarge,
+    OutcomeUnknown,
+    SeenBefore,
+    StreamFull,
+    StreamRefused,
+)
 
 GRACE_SECONDS = 1.0
 """How long a window in which something went wrong waits for its other acknowledgements."""
@@ -20,17 +29,24 @@ GRACE_SECONDS = 1.0
 _FENCE = (10071, 10164)
 _SEEN = (10201,)
 _REFUSED = {
-    10002: "the account's storage is used up",
-    10023: "the server has no room for it",
-    10028: "the server's memory is used up",
-    10047: "the server's storage is used up",
     10054: "the message is larger than the stream's max_msg_size",
     10060: "the watcher's subjects belong to another stream",
-    10077: "the stream is full or cannot be written",
     10109: "the stream is sealed",
     10174: "atomic publishing was switched off on the stream",
 }
 """Errors after which nothing was stored, and what they mean."""
+_FULL = {
+    10002: "the account's storage is used up",
+    10023: "the server has no room for it",
+    10028: "the server's memory is used up",
+    10047: "the server's storage is used up",
+    10077: "the stream is full or cannot be written; let a consumer empty it, or raise its limits",
+    10199: "the server takes no batch that large",
+    10210: "the server has too many batches under way",
+}
+"""The same, where fewer messages may be taken."""
+_HEADERS_TOO_LARGE = 10097
+_LIMIT = re.compile(r"too large: (\d+)")
 _NOBODY = "no stream takes the watcher's subjects at present: it was deleted, or has no leader"
 
 
@@ -47,7 +63,7 @@ class Ack:
 def read_ack(data: bytes | None) -> Ack:
     """Read an acknowledgement; None stands for "no responders".
 
-    Raises FenceLost, SeenBefore, OutcomeUnknown, StreamRefused.
+    Raises FenceLost, SeenBefore, OutcomeUnknown, StreamFull, StreamRefused, MessageTooLarge.
     """
     if not data:
         raise OutcomeUnknown(_NOBODY)
@@ -68,6 +84,13 @@ def _translate(error: dict[str, Any]) -> ChangewireError:
         return FenceLost(f"another message came first ({words})")
     if code in _SEEN:
         return SeenBefore(f"the stream has seen an id of the batch before ({words})")
+    if code in _FULL:
+        full = StreamFull(f"{_FULL[code]} ({words})")
+        found = _LIMIT.search(words)
+        full.limit = int(found.group(1)) if found else None
+        return full
+    if code == _HEADERS_TOO_LARGE:
+        return MessageTooLarge(f"a message's headers exceed what NATS takes ({words})")
     if code in _REFUSED:
         return StreamRefused(f"{_REFUSED[code]} ({words})")
     return OutcomeUnknown(f"the stream answered: {words} ({code})")

@@ -122,6 +122,8 @@ class OneConnection(Client):
         self._taken = 0
         self._waiting = 0
         self._host: str | None = None
+        self.address: tuple[str, str | None] = ("", None)
+        """URL, and name in the certificate, of the server that it was made to."""
         self._tls_asked = False
 
     @property
@@ -141,6 +143,7 @@ class OneConnection(Client):
             if not isinstance(error, nats.errors.NoServersError):
                 self.last_failure = error
 
+        self.address = (url, tls_name)
         self._host = urlsplit(url if "//" in url else f"//{url}").hostname
         arguments: dict[str, Any] = {"tls_hostname": tls_name} if tls_name else {}
         problem = options.problem()

@@ -19,6 +19,7 @@ import structlog
 from nats.aio.client import Client
 
 from app.adapters.nats_client import CONNECT_SECONDS, NatsOptions, OneConnection, describe, without_secrets
+from app.adapters.nats_limits import LINE_BYTES, Kind, Limits
 from app.domain.errors import NotAuthorised, SinkUnavailable
 
 RETRY_SECONDS = (0.1, 1.0)
@@ -82,13 +83,18 @@ class NatsConnection:
         self._discovered: dict[str, str | None] = {}
         self._exchanges: dict[bytes, Exchange[Any]] = {}
         self._count = 0
-        self._max_payload = 1024 * 1024
+        self._limits = Limits()
         self._told = ""
 
     @property
     def max_payload(self) -> int:
         """The most bytes, headers and body, of a message; the server's, or the last known one's."""
-        return self._max_payload
+        return self._limits.max_payload
+
+    @property
+    def max_subject(self) -> int:
+        """The most bytes of a subject to publish to; likewise."""
+        return self._limits.max_control_line - LINE_BYTES
 
     @property
     def server_version(self) -> str:
@@ -142,8 +148,11 @@ class NatsConnection:
     async def request(self, subject: str, payload: bytes = b"", *, seconds: float = 5.0) -> bytes | None:
         """Ask something and return the answer, None where nobody listens.
 
-        Raises SinkUnavailable (not connected, connection lost, no answer in time), NotAuthorised.
+        Raises SinkUnavailable (not connected, connection lost, no answer in time, more than the server takes),
+        NotAuthorised.
         """
+        if len(subject) > self.max_subject or len(payload) > self.max_payload:  # else it would cut the connection
+            raise SinkUnavailable(f"a request of {len(payload):,} bytes to {subject[:100]} is more than NATS takes")
 
         def frames(reply: str) -> Iterable[bytes]:
             return (f"PUB {subject} {reply}0 {len(payload)}\r\n".encode() + payload + b"\r\n",)
@@ -215,10 +224,10 @@ class NatsConnection:
 
     async def _keep(self, client: "OneConnection") -> None:
         """Serve until the connection is lost, or its server has been silent for too long."""
-        self._max_payload = client.max_payload
-        self._client = client
-        self._tried.set()
         try:
+            await self._limits.meet(client.max_payload, lambda kind, size: self._fits(client, kind, size))
+            self._client = client
+            self._tried.set()
             _heed_cancellation()
             idle, before = 0, client.progress()
             while not client.lost.done():
@@ -229,6 +238,7 @@ class NatsConnection:
                 if idle >= STALE_SECONDS:
                     client.lose(f"the NATS server has been silent for {STALE_SECONDS} s")
             self._reason = f"the connection to NATS was lost: {client.lost.result()}"
+            self._limits.lost(client.lost.result())
             log.warning("nats_disconnected", reason=client.lost.result(), awaited=len(self._exchanges))
         finally:
             self._client = None
@@ -236,6 +246,35 @@ class NatsConnection:
             for url in client.discovered():
                 self._discovered.setdefault(url, client.tls_name_of(url))
             await client.dispose()
+
+    async def _fits(self, client: "OneConnection", kind: Kind, size: int) -> bool:
+        """Try, on a connection of its own to the same server, whether that takes a message or a command of this size.
+
+        Raises SinkUnavailable where it cannot be reached."""
+        probe = OneConnection(lambda *_: None, lambda _: None)
+        try:
+            async with asyncio.timeout(3 * CONNECT_SECONDS):
+                await probe.establish(*client.address, self._options)
+            if kind == "payload":
+                probe.send(f"PUB {probe.inbox}probe {size}\r\n".encode() + b"x" * size + b"\r\n")
+            else:
+                arguments = f"{probe.inbox}{'x' * size}"[: size - 2] + " 0"
+                probe.send(f"PUB {arguments}\r\n\r\n".encode())
+            answered = asyncio.create_task(probe.flush(3 * CONNECT_SECONDS), name="nats-limit-probe")
+            try:
+                await asyncio.wait((answered, probe.lost), return_when=asyncio.FIRST_COMPLETED)
+                if probe.lost.done():  # whatever the reason: its words may be lost with the connection
+                    return False
+                await answered
+            finally:
+                answered.cancel()
+                await asyncio.gather(answered, return_exceptions=True)
+        except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
+            raise SinkUnavailable(f"the limits of the NATS server cannot be found out: {describe(error)}") from error
+        else:
+            return True
+        finally:
+            await probe.dispose()
 
     def _fail_all(self, error: Exception) -> None:
         for exchange in self._exchanges.values():

@@ -18,7 +18,7 @@ import structlog
 from app.adapters import nats_frames as frames
 from app.adapters.nats_acks import read_ack
 from app.adapters.nats_connection import Answer, ConnectionLost, Forbidden, NatsConnection
-from app.adapters.nats_objects import ObjectStore, bucket_of, bucket_problem
+from app.adapters.nats_objects import ObjectStore
 from app.adapters.nats_streams import (
     NAME_IN_USE,
     NOT_FOUND,
@@ -30,6 +30,7 @@ from app.adapters.nats_streams import (
     headers_of,
     translate,
 )
+from app.domain.buckets import bucket_of, bucket_problem
 from app.domain.errors import (
     FieldProblem,
     Invalid,
@@ -39,7 +40,16 @@ from app.domain.errors import (
     StreamRefused,
     StreamUnsuitable,
 )
-from app.domain.letters import DeadLetter, Receipt, Unpublishable, letter_subject, letters_of, letters_space, name_of
+from app.domain.letters import (
+    DeadLetter,
+    Receipt,
+    Unpublishable,
+    brief,
+    letter_subject,
+    letters_of,
+    letters_space,
+    name_of,
+)
 from app.domain.subjects import covers
 from app.domain.watcher import Watcher
 
@@ -47,6 +57,7 @@ ACK_SECONDS: Final = 5.0
 KEY_LIMIT: Final = 1024
 """A document's key of more than that is left out of the headers."""
 ERROR_LIMIT: Final = 500
+SHORT_ERROR: Final = 100
 _NEEDS_SIZE: Final = 10113
 _FAR: Final = 1 << 30
 """Beyond every subject: of a list of them only the number is wanted."""
@@ -99,7 +110,7 @@ class JetStreamLetters:
         subject = self._subject(letter.token)
         headers = [
             ("Changewire-Watcher", self._watcher.name),
-            ("Changewire-Token", letter.token),
+            ("Changewire-Token", brief(letter.token)),
             ("Changewire-Operation", letter.operation),
             ("Changewire-Reason", letter.reason),
             ("Changewire-Error", letter.error[:ERROR_LIMIT]),
@@ -119,13 +130,16 @@ class JetStreamLetters:
             await self._objects.store(self._bucket, name, body, replicas=int(stream.config.get("num_replicas", 1)))
             headers.append(("Changewire-Object", f"{self._bucket}/{name}"))
             body = b""
+            if frames.message_size(self._fenced(headers), body) > limit:  # a server that takes very small messages only
+                short = {"Changewire-Error": letter.error[:SHORT_ERROR], "Changewire-Token": name}
+                headers = [(key, short.get(key, value)) for key, value in headers if key != "Changewire-Key"]
         return await self._put(subject, headers, body)
 
     async def keep_receipt(self, receipt: Receipt) -> bool:
         await self._stream()
         headers = [
             ("Changewire-Watcher", self._watcher.name),
-            ("Changewire-Token", receipt.token),
+            ("Changewire-Token", brief(receipt.token)),
             ("Changewire-Epoch", str(receipt.epoch)),
             ("Changewire-Fence", str(receipt.fence)),
             ("Changewire-Created", receipt.created),
@@ -273,6 +287,12 @@ class JetStreamLetters:
     async def _put(self, subject: str, headers: Iterable[tuple[str, str]], body: bytes) -> bool:
         """Store a message where its subject has none; False where it has. After any doubt the subject tells."""
         named = self._fenced(headers)
+        size, most = frames.message_size(named, body), self._connection.max_payload
+        if size > most or len(subject.encode()) > self._connection.max_subject:  # else it would cut the connection
+            raise StreamRefused(
+                f"a dead letter of {size:,} bytes, with a subject of {len(subject):,}, is more than the NATS server "
+                f"takes (max_payload {most:,}, subjects of {self._connection.max_subject:,})"
+            )
 
         def build(reply: str) -> Iterable[bytes]:
             return (frames.message(subject, f"{reply}0", named, body),)

@@ -7,8 +7,6 @@ digest is left alone, so that a consumer who reads it meanwhile is not disturbed
 import asyncio
 import base64
 import hashlib
-import re
-from urllib.parse import unquote_to_bytes
 
 import nats.errors
 from nats.js.api import ObjectMeta, ObjectMetaOptions, ObjectStoreConfig
@@ -21,32 +19,6 @@ from app.domain.errors import SinkUnavailable, StreamRefused
 CHUNK_BYTES = 128 * 1024
 REQUEST_SECONDS = 5.0
 FETCH_SECONDS = 30.0
-_LONGEST_BUCKET = 255 - len("OBJ_")
-
-
-def bucket_of(stream: str) -> str:
-    """Return the bucket of a stream: its name, with what a bucket's name cannot hold as `_` and hexadecimal digits.
-
-    `_` itself becomes `__`; `stream_of` gives the stream's name back.
-    """
-    return re.sub(r"[^A-Za-z0-9-]", lambda found: _escape(found.group()), stream)
-
-
-def stream_of(bucket: str) -> str:
-    """Return the stream that `bucket_of` made the bucket's name from."""
-    plain = re.sub(r"__|_", lambda found: "_" if len(found.group()) == 2 else "%", bucket)
-    return unquote_to_bytes(plain).decode()
-
-
-def bucket_problem(bucket: str) -> str | None:
-    """Say in a sentence why there can be no bucket of this name, or return None."""
-    if len(bucket) > _LONGEST_BUCKET:
-        return f"is too long for a bucket of the object store, which would be named {bucket[:40]}…"
-    return None
-
-
-def _escape(character: str) -> str:
-    return "__" if character == "_" else "".join(f"_{byte:02X}" for byte in character.encode())
 
 
 class ObjectStore:

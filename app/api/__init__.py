@@ -4,14 +4,14 @@
 its input and translate: what happens is the registry's business, and starting and stopping the service is `main.py`'s.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from app.api import guards, letters, page, problems, status, tail, watchers
+from app.api import documentation, guards, letters, limits, page, problems, status, tail, watchers
 from app.api.auth import Authority, is_open
 from app.api.trail import Trail
 from app.registry import Registry
@@ -36,7 +36,7 @@ def create_api(
     *,
     registry: Registry,
     settings: Settings,
-    render_metrics: Callable[[], tuple[bytes, str]],
+    render_metrics: Callable[[], Awaitable[tuple[bytes, str]]],
     lifespan: Lifespan | None = None,
 ) -> FastAPI:
     """Make the application. `render_metrics` gives the body and content type of /metrics."""
@@ -44,7 +44,7 @@ def create_api(
     app.state.registry = registry
     app.state.render_metrics = render_metrics
     # The last added is the outermost.
-    app.add_middleware(problems.BodyLimit)
+    app.add_middleware(limits.Limits)
     app.add_middleware(Authority, settings=settings)
     app.add_middleware(problems.HeadAsGet)
     app.add_middleware(problems.Shelter)
@@ -69,6 +69,8 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         generate_unique_id_function=_operation_id,
         separate_input_output_schemas=False,
         redirect_slashes=False,
+        openapi_url=None,  # both are in `documentation`
+        docs_url=None,
         redoc_url=None,
     )
     app.include_router(watchers.router)
@@ -90,6 +92,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         return document
 
     app.openapi = with_problems  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    documentation.install(app)
     return app
 
 
@@ -99,8 +102,8 @@ def _close_reads(document: dict[str, Any]) -> None:
         read = methods.get("get")
         if read is not None and not is_open(path):
             read["security"] = [{}, {"HTTPBearer": []}]
-            unauthorized = {str(status): said for status, said in problems.documented(401).items()}
-            read["responses"] = dict(sorted((unauthorized | read["responses"]).items()))
+            refused = {str(status): said for status, said in problems.documented(401, 403).items()}
+            read["responses"] = dict(sorted((refused | read["responses"]).items()))
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -3,27 +3,27 @@
 Changes need the role `write`. Reads and metrics are open, unless the settings close them; probes, the page and the
 documentation always are. Without a token a change is allowed where the server is bound to a loopback address and the
 request was meant for it: a page of some other site that a browser on this machine shows can reach the port too, but
-neither its Host (DNS rebinding) nor its Origin is ours. Runs before the body is read. Not its business: TLS.
+neither its Host (DNS rebinding) nor its Origin is ours. Reads without a token are looked at in the same way, since an
+answer may hold whole documents. Runs before the body is read. Not its business: TLS.
 """
-
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import callers
+from app.api import hosts
 from app.api.problems import Problem
 from app.callers import Caller
-from app.settings import Settings, is_loopback, split_address, variable
+from app.settings import Settings, is_loopback, variable
 
 OPEN_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = frozenset({"/", "/healthz", "/livez", "/readyz", "/docs", "/openapi.json"})
 """What needs no token even where reads do: probes, and what is the same in every installation."""
 OPEN_FOLDER = "/assets/"
 """What the page consists of."""
-OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _CALLER = "changewire.caller"
+_NOT_OWN = "the request's Host is not this server's (localhost, 127.0.0.1 or [::1] with its port)"
+_ALLOW_HOST = f"Send a token, use an address in place of the name, or add the name to {variable('allowed_hosts')}"
 
 
 class Authority:
@@ -33,6 +33,7 @@ class Authority:
         self.app = app
         self._settings = settings
         self._tokens = settings.tokens
+        self._hosts = settings.hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -54,8 +55,11 @@ class Authority:
     def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
         caller = caller_of(scope)
         if scope["method"] in OPEN_METHODS:
-            closed = self._settings.reads_need_token and not is_open(scope["path"])
-            return _unknown("reads", headers) if closed and caller.role is None else None
+            if caller.role is not None:
+                return None
+            if self._settings.reads_need_token and not is_open(scope["path"]):
+                return _unknown("reads", headers)
+            return self._read_refusal(scope, headers)
         if self._tokens:
             if caller.role is None:
                 return _unknown("changes", headers)
@@ -64,23 +68,46 @@ class Authority:
             return None
         return self._anonymous_refusal(scope, headers)
 
-    def _anonymous_refusal(self, scope: Scope, headers: Headers) -> Problem | None:
-        if self._settings.allow_anonymous:
+    def _read_refusal(self, scope: Scope, headers: Headers) -> Problem | None:
+        """Refuse what another site's page may have asked for.
+
+        Only this machine reaches a loopback address, by a few names. Elsewhere the names are not known: one that
+        nobody else can register will do, and probes and metrics need none."""
+        given, scheme, allowed = headers.getlist("host"), scope.get("scheme", "http"), self._hosts
+        if hosts.is_allowed_host(given, scheme, allowed):
             return None
-        server = scope.get("server") or ("", None)
+        if self._on_loopback(scope) and not self._settings.allow_anonymous:
+            port = scope["server"][1]
+            if not hosts.is_own_host(given, port, scheme):
+                return _forbidden(f"{_NOT_OWN}. {_ALLOW_HOST}")
+            for origin in headers.getlist("origin"):
+                if not hosts.is_own_origin(origin, port, scheme) and not hosts.is_allowed_origin(origin, allowed):
+                    return _forbidden("the request comes from a page of another site (its Origin is not this server)")
+            return None
+        if is_open(scope["path"]) or scope["path"] == "/metrics" or hosts.is_no_strangers_host(given, scheme):
+            return None
+        return _forbidden(f"without a token nothing is read under a name that another site may have. {_ALLOW_HOST}")
+
+    def _on_loopback(self, scope: Scope) -> bool:
         # What the socket says counts too: a server started in another way may be bound elsewhere than the settings say.
-        if not (self._settings.loopback and (is_loopback(server[0]) or server[0] in OWN_NAMES)):
+        server = scope.get("server") or ("", None)
+        return self._settings.loopback and is_loopback(server[0])
+
+    def _anonymous_refusal(self, scope: Scope, headers: Headers) -> Problem | None:
+        given, scheme = headers.getlist("host"), scope.get("scheme", "http")
+        if self._settings.allow_anonymous:
+            if hosts.is_no_strangers_host(given, scheme) or hosts.is_allowed_host(given, scheme, self._hosts):
+                return None
+            return _forbidden(f"nothing is changed under a name that another site may have. {_ALLOW_HOST}")
+        if not self._on_loopback(scope):
             return _forbidden(
                 f"no {variable('api_token')} is set and the server is not bound to a loopback address alone, so "
                 f"nothing may be changed. Set {variable('api_token')} and send it as 'Authorization: Bearer …'"
             )
-        scheme = scope.get("scheme", "http")
-        if not _own_host(headers.getlist("host"), server[1], scheme):
-            return _forbidden(
-                "the request's Host is not this server's (localhost, 127.0.0.1 or [::1] with its port). To change "
-                f"watchers under another name, set {variable('api_token')}"
-            )
-        if any(not _own_origin(origin, server[1], scheme) for origin in headers.getlist("origin")):
+        port = scope["server"][1]
+        if not hosts.is_own_host(given, port, scheme):
+            return _forbidden(f"{_NOT_OWN}. To change watchers under another name, set {variable('api_token')}")
+        if any(not hosts.is_own_origin(origin, port, scheme) for origin in headers.getlist("origin")):
             return _forbidden(
                 "the request comes from a page of another site (its Origin is not this server). To allow that, set "
                 f"{variable('api_token')} and send it"
@@ -109,23 +136,3 @@ def _unknown(what: str, headers: Headers) -> Problem:
 
 def _forbidden(detail: str) -> Problem:
     return Problem(403, "Forbidden", detail, kind="forbidden")
-
-
-def _own_host(hosts: list[str], port: int | None, scheme: str) -> bool:
-    if len(hosts) != 1:
-        return False
-    host = hosts[0]
-    try:
-        name, given = split_address(host if host.rpartition("]")[2].count(":") else f"{host}:{_DEFAULT_PORTS[scheme]}")
-    except (ValueError, KeyError):
-        return False
-    return name.lower() in OWN_NAMES and given == port
-
-
-def _own_origin(origin: str, port: int | None, scheme: str) -> bool:
-    try:
-        url = urlsplit(origin)
-        given = url.port or _DEFAULT_PORTS.get(url.scheme)
-    except ValueError:
-        return False
-    return url.scheme == scheme and (url.hostname or "") in OWN_NAMES and given == port

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import orjson
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse, Response
 
@@ -34,8 +35,9 @@ async def list_dead_letters(registry: Watchers, name: Name, query: Annotated[Let
 )
 async def get_dead_letter(registry: Watchers, name: Name, sequence: Sequence) -> Response:
     """One dead letter with its event."""
-    letter, body = await registry.letters.get(name, sequence)
-    return JSONResponse(answers.whole_letter(letter, body), headers=NOT_CACHED)
+    letter, body = await registry.letters.get(name, sequence, answers.SHOWN_BYTES)
+    content = orjson.dumps(answers.whole_letter(letter, body))
+    return Response(content, headers=NOT_CACHED, media_type="application/json")
 
 
 @router.post(

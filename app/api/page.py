@@ -1,10 +1,11 @@
 """The page at `/`: its files, as they are, with the headers that are theirs beside those of every answer (`guards.py`).
 
-A file is read when it is asked for and not kept: nothing here takes time at the start, or memory afterwards. Not its
-business: what the page shows, which it asks of the same calls as everybody (`app/page/`).
+A file is found and read when it is asked for, and not kept: nothing here takes time at the start, or memory later. Not
+its business: what the page shows, which it asks of the same calls as everybody (`app/page/`).
 """
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -44,13 +45,18 @@ async def asset(request: Request, path: str) -> Response:
     return _file(request, path)
 
 
+@cache
+def _files() -> dict[str, Path]:
+    """The page's files by their paths in the folder. A request's path is looked up here and given to no file system,
+    which takes not every text for a path, and dots in it for another folder."""
+    return {file.relative_to(FOLDER).as_posix(): file for file in FOLDER.rglob("*") if file.suffix in _TYPES}
+
+
 def _file(request: Request, path: str) -> Response:
-    file = FOLDER / path
-    kind = _TYPES.get(file.suffix)
-    # Only what lies in the folder, whatever dots and slashes the path has.
-    if kind is None or "\0" in path or not file.resolve().is_relative_to(FOLDER.resolve()) or not file.is_file():
+    file = _files().get(path)
+    if file is None:
         raise HTTPException(404)
-    content = file.read_bytes()
+    kind, content = _TYPES[file.suffix], file.read_bytes()
     tag = f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
     headers = {**HEADERS, "ETag": tag}
     if request.headers.get("if-none-match") == tag:

@@ -1,14 +1,15 @@
 """Every error as `application/problem+json` (RFC 9457): what was wrong and what to do, never a secret or a traceback.
 
 `install` attaches the handlers; `Shelter` stands around the application and turns what nobody expected into a
-problem with an id that is also in the log; `BodyLimit` refuses bodies that are too large. Not its business: deciding
-that a request is wrong, which `schemas.py`, `auth.py` and the registry do.
+problem with an id that is also in the log. Every answer is short, however much was wrong. Not its business: deciding
+that a request is wrong, which `limits.py`, `schemas.py`, `auth.py` and the registry do.
 """
 
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, TypeGuard, get_type_hints
 
 import structlog
@@ -35,8 +36,10 @@ from app.domain.errors import (
 from app.logging import redact
 
 MEDIA_TYPE = "application/problem+json"
-MAX_BODY = 1024 * 1024
-"""Bytes. A watcher takes a few hundred; the largest aggregation pipeline MongoDB takes is far below this."""
+MAX_ERRORS = 50
+"""Fields that are named in one answer; a person corrects those first."""
+MAX_FIELD, MAX_PROBLEM, MAX_DETAIL = 200, 500, 4000
+"""Characters of a field's path, of what is wrong with it, and of a `detail`: parts of the request may be in them."""
 
 HEAD_ASKED = "changewire.head"
 """In the scope of a GET that was a HEAD: whoever answers without an end has to end all the same."""
@@ -79,7 +82,7 @@ SCHEMAS: dict[str, Any] = {
             "instance": {"type": "string", "description": "With status 500: the id under which the log tells more."},
             "errors": {
                 "type": "array",
-                "description": "With status 422: each field that is wrong.",
+                "description": "With status 422: the fields that are wrong, the first 50.",
                 "items": {"$ref": "#/components/schemas/FieldProblem"},
             },
         },
@@ -90,12 +93,12 @@ SCHEMAS: dict[str, Any] = {
 _DESCRIPTIONS = {
     400: "The body is not JSON.",
     401: "There are tokens, and the request carries none of them.",
-    403: "The token may only read; or there is none, and the request does not come from this machine's own pages and "
-    "tools.",
+    403: "The token may only read; or there is none, and the request may come from another site's page (`Host`, "
+    "`Origin`), or, where it asks for a change, from another machine.",
     404: "There is no such watcher.",
     409: "It contradicts what is there; `detail` says what to do.",
     412: "`If-Match` names another revision than the watcher's; read it again.",
-    413: "The body is larger than 1 MiB.",
+    413: "The body is larger than 1 MiB, or holds more than 20000 values.",
     415: "The body is not sent as application/json.",
     422: "The request is not valid; `errors` names the fields.",
     503: "A server that is needed cannot be reached.",
@@ -126,11 +129,14 @@ class Problem(Exception):
             "type": f"urn:changewire:{kind}" if kind else "about:blank",
             "title": title,
             "status": status,
-            "detail": redact(detail),
+            "detail": short(detail, MAX_DETAIL),
         }
         if instance is not None:
             self.body["instance"] = instance
-        listed = [{"field": each.field, "problem": redact(each.problem)} for each in errors]
+        listed = [
+            {"field": short(each.field, MAX_FIELD), "problem": short(each.problem, MAX_PROBLEM)}
+            for each in islice(errors, MAX_ERRORS)
+        ]
         if listed:
             self.body["errors"] = listed
 
@@ -139,6 +145,12 @@ class Problem(Exception):
             "utf-8", "replace"
         )  # a lone surrogate has no UTF-8
         return Response(content, self.status, {"Cache-Control": "no-store", **self.headers}, MEDIA_TYPE)
+
+
+def short(text: str, most: int) -> str:
+    """The text without credentials, and its beginning alone where it is longer than `most` characters."""
+    text = redact(text[: 4 * most])  # looking for credentials takes time with each character
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -184,8 +196,10 @@ def _named(status: int, name: str, error: Exception) -> Problem:
 def invalid(problems: Iterable[FieldProblem]) -> Problem:
     """422 with its list of fields."""
     listed = tuple(problems)
-    detail = "; ".join(f"{each.field} {each.problem}" for each in listed)
-    return Problem(422, "Invalid", detail, kind="invalid", errors=listed)
+    said = [f"{short(each.field, MAX_FIELD)} {short(each.problem, MAX_PROBLEM)}" for each in listed[:MAX_ERRORS]]
+    if len(listed) > MAX_ERRORS:
+        said.append(f"and {len(listed) - MAX_ERRORS} more")
+    return Problem(422, "Invalid", "; ".join(said), kind="invalid", errors=listed)
 
 
 async def _from_validation(request: Request, error: Exception) -> Response:
@@ -197,14 +211,15 @@ async def _from_validation(request: Request, error: Exception) -> Response:
             at = f" at character {place}" if isinstance(place, int) else ""
             what = (each.get("ctx") or {}).get("error", "it cannot be parsed")
             return Problem(400, "Bad Request", f"the body is not JSON{at}: {what}", kind="malformed").response()
-        if tuple(each["loc"]) == ("body",) and each["type"] != "missing" and not _is_json(request.headers):
+        if tuple(each["loc"]) == ("body",) and each["type"] != "missing" and not is_json(request.headers):
             detail = "send the body as JSON, with the header 'Content-Type: application/json'"
             return Problem(415, "Unsupported Media Type", detail).response()
     shape = get_type_hints(request.scope["endpoint"]).get("body")
     return invalid(_field_problem(each, shape) for each in found).response()
 
 
-def _is_json(headers: Headers) -> bool:
+def is_json(headers: Headers) -> bool:
+    """Whether the body is said to be JSON."""
     essence = headers.get("content-type", "").partition(";")[0].strip().lower()
     return essence == "application/json" or (essence.startswith("application/") and essence.endswith("+json"))
 
@@ -268,7 +283,7 @@ def _methods(request: Request) -> list[str]:
 def unexpected(scope: Scope, error: BaseException) -> Problem:
     """500 for what nobody expected; the log has the traceback under the same id."""
     instance = uuid.uuid4().hex[:12]
-    log.error("request_failed", id=instance, method=scope["method"], path=scope["path"], exc_info=error)
+    log.error("request_failed", id=instance, method=scope["method"], path=scope["path"][:300], exc_info=error)
     detail = f"something went wrong inside Changewire; its log tells more under the id {instance}"
     if isinstance(error, ChangewireError):  # their texts are made for people
         detail = f"{error} (the log tells more under the id {instance})"
@@ -310,39 +325,3 @@ class HeadAsGet:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = scope.get("method") == "HEAD"
         await self.app({**scope, "method": "GET", HEAD_ASKED: True} if head else scope, receive, send)
-
-
-class BodyLimit:
-    """ASGI middleware that reads the body before the application does, and not more than MAX_BODY of it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
-            await self.app(scope, receive, send)
-            return
-        announced = Headers(scope=scope).get("content-length", "0")
-        body = bytearray()
-        whole = len(announced) < 10 and int(announced) <= MAX_BODY
-        more = whole
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return  # the client is gone
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > MAX_BODY:
-                whole = more = False
-        if not whole:
-            detail = f"the body is larger than {MAX_BODY} bytes"
-            # The connection stays: closed with the rest unread, it would be reset before the client has the answer.
-            problem = Problem(413, "Content Too Large", detail)
-            await problem.response()(scope, receive, send)
-            return
-        replay: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-        await self.app(scope, lambda: _next(replay, receive), send)
-
-
-async def _next(replay: list[Message], receive: Receive) -> Message:
-    return replay.pop() if replay else await receive()

@@ -7,7 +7,17 @@ can be told of a value only together with others, or by asking a server, is chec
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)  # fmt: skip
 
 from app.domain.lifecycle import State
 from app.domain.tokens import is_token
@@ -24,6 +34,12 @@ from app.domain.watcher import (
 MAX_SEQUENCE = 2**63 - 1
 MAX_DEPTH = 100
 """Levels of nesting that MongoDB takes in a document."""
+MAX_ITEMS = 200
+"""Items of a list, or fields of an object, that are looked at one by one: what is wrong with each is an error."""
+MAX_TEXT = 8192
+"""Characters of a text outside of a pipeline. What each field takes is less, and its own problem says how much."""
+MAX_PIPELINE = 256 * 1024
+"""Bytes of a pipeline as JSON. It is in every list of watchers, and in the memory of every instance."""
 _INT64 = 2**63
 
 TOKEN_EXAMPLE = "8265920F90000000012B022C0100296E5A10046F6E65"
@@ -34,6 +50,24 @@ class Shape(BaseModel):
     """What every shape has in common: nothing unknown, nothing converted. Field docstrings are the descriptions."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, given: Any) -> Any:
+        """Count first: each unknown field would be an error."""
+        if isinstance(given, dict) and len(given) > MAX_ITEMS:
+            raise ValueError(f"has more than {MAX_ITEMS} fields")
+        return given
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_bounded_size(cls, value: Any) -> Any:
+        """Count first: each wrong item would be an error, and some checks take time with each character."""
+        if isinstance(value, list) and len(value) > MAX_ITEMS:
+            raise ValueError(f"has more than {MAX_ITEMS} items")
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            raise ValueError(f"is longer than {MAX_TEXT} characters")
+        return value
 
 
 def _storable(value: Any) -> Any:
@@ -57,6 +91,9 @@ def _storable(value: Any) -> Any:
                     if "\0" in _encodable(key):
                         raise ValueError("has a key with a NUL character, which MongoDB cannot store")
             waiting += [(inner, depth + 1) for inner in (each.values() if isinstance(each, dict) else each)]
+    size = len(orjson.dumps(value))
+    if size > MAX_PIPELINE:
+        raise ValueError(f"has {size} bytes as JSON; {MAX_PIPELINE} are the most")
     return value
 
 
@@ -131,7 +168,7 @@ class SourceShape(Shape):
     """The collection. It need not exist yet."""
     pipeline: Annotated[list[Stage], AfterValidator(_storable)] = []
     """Aggregation stages behind `$changeStream`, for example `[{"$match": {"operationType": "insert"}}]`. They must not
-    change the event's `_id`."""
+    change the event's `_id`, and have 256 KiB at most as JSON."""
     full_document: Literal["default", "updateLookup", "whenAvailable", "required"] | None = "updateLookup"
     """What an update carries of the document, as in MongoDB's `fullDocument`."""
     full_document_before_change: Literal["off", "whenAvailable", "required"] | None = "whenAvailable"

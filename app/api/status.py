@@ -1,6 +1,6 @@
 """The calls that ask how things are: of a watcher, of all, and of the service for its probes and Prometheus."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -103,6 +103,6 @@ async def readyz(registry: Watchers) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """All metrics, for Prometheus."""
-    render: Callable[[], tuple[bytes, str]] = request.app.state.render_metrics
-    content, content_type = render()
+    render: Callable[[], Awaitable[tuple[bytes, str]]] = request.app.state.render_metrics
+    content, content_type = await render()
     return Response(content, headers={**NOT_CACHED, "Content-Type": content_type})

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import audit
 from app.api.auth import OPEN_METHODS, caller_of
+from app.domain.plain import plain
 
 REFUSALS = 60
 """Lines a minute about requests that were refused for want of a token."""
@@ -69,8 +70,8 @@ class Trail:
             "remote": client[0] if client else None,
             "action": getattr(route, "name", None),  # None where it did not come as far as a call
             "method": scope["method"],
-            "path": audit.printable(scope["path"][:300]),
-            "watcher": None if name is None else audit.printable(name[:300]),
+            "path": plain(scope["path"][:300]),
+            "watcher": None if name is None else plain(name[:300]),
             "status": status,
             "outcome": _outcome(status),
         }

@@ -8,13 +8,28 @@ went wrong in a way that a person can mend is raised as CommandError and becomes
 command, which `app/__main__.py` does.
 """
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from app.domain.plain import plain
 
 if TYPE_CHECKING:
     from app.settings import Settings
 
 OK, FAILED, MISUSE = 0, 1, 2
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Print to standard output or error, as every command does: without what a terminal would take for an order."""
+    print(plain(text, keep="\n"), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def say_json(value: Any) -> None:
+    """Print a value as JSON, for programs and for people."""
+    import json
+
+    say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 class CommandError(Exception):

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
-from app.cli import MISUSE
+from app.cli import MISUSE, say
 
 
 class Parser(argparse.ArgumentParser):
@@ -15,5 +15,5 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say it in one line and end with the code of misuse."""
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        say(f"{self.prog}: {message}; see {self.prog} --help", error=True)
         sys.exit(MISUSE)

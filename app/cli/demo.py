@@ -5,7 +5,7 @@ Where no wheel fits the machine, set MONGO_URI and NATS_URL to servers of yours;
 
 Ctrl-C stops all of it, and a second one at once. Exit codes: 0 after Ctrl-C or the time of --for, 1 where something
 does not start or, with --for, not every write came out once and in order, 2 for wrong arguments, 130 where Ctrl-C came
-before all was up, or a second time (143: SIGTERM; 129: the terminal was closed).
+before all was up, or a second time (143: SIGTERM; 129: the terminal was closed; 131: Ctrl-\\).
 """
 
 import argparse
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli import FAILED, OK, CommandError, signals
+from app.cli import FAILED, OK, CommandError, say, signals
 
 if TYPE_CHECKING:
     from app.embedded import Server
@@ -105,13 +105,8 @@ class Demo:
 
     def _heed_signals(self) -> None:
         this = asyncio.current_task()
-        terminals = [each for each in (1, 2) if os.isatty(each)]
 
         def stop(number: signal.Signals) -> None:
-            if number is signal.SIGHUP:  # writing to a closed terminal is an error; the end has things to print
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                for each in terminals:
-                    os.dup2(nowhere, each)
             if self._up or this is None:
                 self.stop.set()
             else:
@@ -122,11 +117,11 @@ class Demo:
             for server in self._started:
                 server.discard()
 
-        signals.on_stop(stop, also=(signal.SIGHUP,), at_once=at_once)
+        signals.on_stop(stop, at_once=at_once)
 
     def show(self, text: str) -> None:
         try:
-            print(text, flush=True)
+            say(text)
         except OSError as error:
             if error.errno != errno.EIO:  # which is that the terminal was closed: SIGHUP says so at any moment
                 raise

@@ -8,16 +8,16 @@ Exit codes: 0 fine (warnings included), 1 where there is a problem, 2 for wrong 
 """
 
 import asyncio
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import FAILED, MISUSE, OK, CommandError, load_settings, typed
+from app.cli import FAILED, MISUSE, OK, CommandError, load_settings, say, say_json, typed
 from app.domain.errors import Invalid
 from app.domain.findings import Finding, Level, worst
+from app.domain.plain import plain
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -69,7 +69,7 @@ def _print_json(found: Sequence[Finding], level: Level) -> None:
         {"about": each.about, "check": each.check, "level": each.level, "found": each.found, "advice": each.advice}
         for each in found
     ]
-    print(json.dumps({"result": level, "findings": rows}, indent=2, ensure_ascii=False))
+    say_json({"result": level, "findings": rows})
 
 
 def _print_table(found: Sequence[Finding]) -> None:
@@ -81,8 +81,9 @@ def _print_table(found: Sequence[Finding]) -> None:
     for name in ("of", "check", "found", "what to do"):
         table.add_column(name, overflow="fold")
     for each in found:
-        table.add_row(Text(each.level, STYLES[each.level]), each.about, each.check, each.found, each.advice)
+        cells = (plain(cell) for cell in (each.about, each.check, each.found, each.advice))
+        table.add_row(Text(each.level, STYLES[each.level]), *cells)
     typed.console().print(table)
     counts = {level: sum(each.level is level for each in found) for level in Level}
     words = (f"{counts[level]} {level}{'s' * (counts[level] != 1)}" for level in (Level.PROBLEM, Level.WARNING))
-    print(f"\n{', '.join(words)}, {counts[Level.OK]} ok")
+    say(f"\n{', '.join(words)}, {counts[Level.OK]} ok")

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 
 from app.cli import MISUSE, CommandError
+from app.domain.plain import plain
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 URL, TOKEN = "CHANGEWIRE_URL", "CHANGEWIRE_API_TOKEN"
@@ -142,7 +143,7 @@ class Service:
         try:
             problem = json.loads(content)
             lines = [f"{each['field']}: {each['problem']}" for each in problem.get("errors", ())]
-            lines = lines or [str(problem["detail"])]
+            lines = [plain(line) for line in lines or [str(problem["detail"])]]
         except (ValueError, KeyError, TypeError, AttributeError):
             return self._somebody_else(answer)
         if answer.status == 401:

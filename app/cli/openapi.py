@@ -1,9 +1,8 @@
 """Print the OpenAPI document of the HTTP interface, as openapi.json at the root of the repository holds it."""
 
 import argparse
-import json
 
-from app.cli import OK
+from app.cli import OK, say_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,5 +15,5 @@ def run(arguments: argparse.Namespace) -> int:
     del arguments
     from app.api import openapi_document
 
-    print(json.dumps(openapi_document(), indent=2, ensure_ascii=False))
+    say_json(openapi_document())
     return OK

@@ -1,10 +1,13 @@
 """Run the service until it gets SIGTERM or SIGINT (Ctrl-C), then finish what is in flight and end.
 
+SIGHUP (the terminal is closed) and SIGQUIT do the same; with nohup it goes on.
+
 Settings come from the environment, a .env file, and the predecessor's configuration file (CONFIG_FILE, default
 connector.yaml, read where it exists); the former win. docs/settings.md lists all of them.
 
 Exit codes: 0 after a complete stop, 1 where the service could not start or CHANGEWIRE_DRAIN_SECONDS were not enough,
-2 for settings that cannot be used, 130 where Ctrl-C came before the service was up, or a second time (143: SIGTERM).
+2 for settings that cannot be used, 130 where Ctrl-C came before the service was up, or a second time (143: SIGTERM,
+129: SIGHUP, 131: SIGQUIT).
 """
 
 import argparse
@@ -15,6 +18,7 @@ import os
 import signal
 import socket
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
 WATCHERS_FIRST_SECONDS = 0.5
 """How long HTTP waits for the watchers at the most: a server may be absent."""
+DAY_SECONDS = 24 * 60 * 60
 SWITCH_SECONDS = 0.0005
 """How long an import may keep a running watcher waiting for the interpreter, at a time."""
 
@@ -105,9 +110,11 @@ async def _serve(settings: "Settings") -> int:
 
     signals.on_stop(stop)
     service.start()
+    dated = asyncio.create_task(_look_at_certificates(settings), name="certificates")
     try:
         await _serve_http(service, sockets, stopping)
     finally:
+        dated.cancel()
         for each in sockets:
             each.close()
         drained = await service.close()
@@ -118,6 +125,21 @@ async def _serve(settings: "Settings") -> int:
         )
     log.info("stopped")
     return OK
+
+
+async def _look_at_certificates(settings: "Settings") -> None:
+    """Say of each certificate of the service that it has expired, or soon will; now and every day, until cancelled."""
+    import structlog
+
+    from app import certificates
+    from app.domain.findings import Level
+
+    log = structlog.get_logger("app.cli.serve")
+    while True:
+        for finding in certificates.look(settings, datetime.now(UTC)):
+            if finding.level is not Level.OK:
+                log.warning("certificate", variable=finding.check, problem=finding.found, hint=finding.advice)
+        await asyncio.sleep(DAY_SECONDS)
 
 
 async def _serve_http(service: "Service", sockets: list[socket.socket], stopping: asyncio.Event) -> None:

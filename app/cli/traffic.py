@@ -19,6 +19,8 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+from app.domain.plain import plain
+
 DATABASE, COLLECTION, STREAM = "shop", "orders", "ORDERS"
 LINES_PER_SECOND = 20
 _CHUNK = 200
@@ -206,7 +208,7 @@ def line(subject: str, sequence: int, event: dict[str, Any], now: float) -> str:
         )
     took = (now - datetime.fromisoformat(event["wallTime"]["$date"]).timestamp()) * 1000
     key = event.get("documentKey", {}).get("_id")
-    return f"  {subject:<15} #{sequence:<6} {key}  {what.get(operation, operation):<36} {max(took, 0):5.0f} ms"
+    return plain(f"  {subject:<15} #{sequence:<6} {key}  {what.get(operation, operation):<36} {max(took, 0):5.0f} ms")
 
 
 def counted(number: int, thing: str) -> str:

@@ -4,7 +4,6 @@ it, and rich's console for people.
 Imports typer and rich, so it is imported by those commands alone.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import cast
 
@@ -12,7 +11,7 @@ import typer
 import typer.main
 from rich.console import Console
 
-from app.cli import FAILED, MISUSE, OK
+from app.cli import FAILED, MISUSE, OK, say
 
 WIDTH = 160
 """Columns where the output is no terminal: a table is not to be cut there."""
@@ -30,13 +29,13 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     try:
         code = typer.main.get_command(app)(list(arguments), prog_name=f"changewire {name}", standalone_mode=False)
     except typer.Abort:
-        print(f"changewire {name}: not done", file=sys.stderr)
+        say(f"changewire {name}: not done", error=True)
         return FAILED
     except _UsageError as error:
         context = getattr(error, "ctx", None)
         program = context.command_path if context is not None else f"changewire {name}"
         message = error.format_message().rstrip(".") or "which one?"  # type: ignore[attr-defined]
-        print(f"{program}: {message[:1].lower()}{message[1:]}; see {program} --help", file=sys.stderr)
+        say(f"{program}: {message[:1].lower()}{message[1:]}; see {program} --help", error=True)
         return MISUSE
     return code if isinstance(code, int) else OK
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli import FAILED, MISUSE, OK, CommandError, load_settings
+from app.cli import FAILED, MISUSE, OK, CommandError, load_settings, say, say_json
+from app.domain.plain import plain
 
 if TYPE_CHECKING:
     from app.cli.verification.comparison import Bounds, Event
@@ -66,9 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
         raise CommandError(redact(f"NATS failed: {words(error)}")) from error
     if arguments.json:
-        print(json.dumps(report.as_json(), indent=2, ensure_ascii=False))
+        say_json(report.as_json())
     else:
-        print("\n".join(report.lines()))
+        say("\n".join(plain(line) for line in report.lines()))
     return OK if report.findings.right else FAILED
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli import typed
+from app.domain.plain import plain
 
 STYLES = {"RUNNING": "green", "STARTING": "yellow", "RETRYING": "yellow", "PAUSED": "cyan", "FENCED": "cyan"}
 """Every other state is bad news."""
@@ -28,7 +29,7 @@ def listing(watchers: Sequence[Mapping[str, Any]], lags: Mapping[str, Any]) -> N
         status, lag = watcher["status"], lags.get(watcher["name"]) or {}
         source = watcher["source"]
         table.add_row(
-            watcher["name"],
+            plain(watcher["name"]),
             state(status["state"]),
             plain(f"{source['database']}.{source['collection']}"),
             plain(watcher["sink"]["stream"]),
@@ -48,7 +49,7 @@ def one(watcher: Mapping[str, Any], lag: Mapping[str, Any], position: Mapping[st
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("name", Text(watcher["name"], "bold"))
+    table.add_row("name", Text(plain(watcher["name"]), "bold"))
     table.add_row("state", state(status["state"]))
     rest = {name: value for name, value in watcher.items() if name not in ("name", "status")}
     said = {name: value for name, value in status.items() if name != "state"}
@@ -78,7 +79,7 @@ def message(data: Mapping[str, Any]) -> str:
 
 
 def state(name: str) -> Text:
-    return Text(name, STYLES.get(name, "bold red"))
+    return Text(plain(name), STYLES.get(name, "bold red"))
 
 
 def seconds(value: float | None) -> str:
@@ -88,17 +89,13 @@ def seconds(value: float | None) -> str:
     return f"{value:.1f} s" if value < 600 else f"{value / 3600:.1f} h"
 
 
-def plain(text: str) -> str:
-    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
-
-
 def _flat(part: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for name, value in part.items():
         if isinstance(value, dict) and value:
             rows += _flat(value, f"{prefix}{name}.")
         elif isinstance(value, str):
-            rows.append((f"{prefix}{name}", plain(value)))
+            rows.append((plain(f"{prefix}{name}"), plain(value)))
         elif value is not None:
-            rows.append((f"{prefix}{name}", plain(json.dumps(value, ensure_ascii=False))))
+            rows.append((plain(f"{prefix}{name}"), plain(json.dumps(value, ensure_ascii=False))))
     return rows

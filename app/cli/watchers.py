@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 import typer
 
-from app.cli import FAILED, OK, CommandError, typed
+from app.cli import FAILED, OK, CommandError, say, say_json, typed
 from app.cli.http_client import Refused, connect
+from app.domain.plain import plain
 
 app = typed.application(__doc__)
 
@@ -46,7 +47,7 @@ def list_(
     if as_json:
         return _print_json(watchers)
     if not watchers:
-        print("there are no watchers" + (f" in the state {state.upper()}" if state else ""))
+        say("there are no watchers" + (f" in the state {state.upper()}" if state else ""))
         return OK
     from app.cli import watcher_tables
 
@@ -93,12 +94,12 @@ def add(
         except Refused as error:
             refused += 1
             for line in error.lines:
-                print(f"changewire: {name}: {line}", file=sys.stderr)
+                say(f"changewire: {name}: {line}", error=True)
             continue
         added.append(watcher)
         if not as_json:
             what = "could be added" if dry_run else f"added, {watcher['status']['state']}"
-            print(f"{name}: {what}")
+            say(f"{name}: {what}")
     if as_json:
         _print_json(added)
     return FAILED if refused else OK
@@ -165,7 +166,7 @@ def rewind(
     if as_json:
         return _print_json(position)
     goes_on = position["cluster_time"] or "its first opening"
-    print(f"{name}: goes on at {goes_on}, epoch {position['epoch']}; now: changewire watchers resume {name}")
+    say(f"{name}: goes on at {goes_on}, epoch {position['epoch']}; now: changewire watchers resume {name}")
     return OK
 
 
@@ -187,7 +188,7 @@ def remove(
     also = " and its stored position" if delete_checkpoint else "; its position and its stream stay"
     _confirm(f"Remove the watcher {name}{also}?", yes=yes)
     service.call("DELETE", _path(name) + ("?checkpoint=delete" if delete_checkpoint else ""))
-    print(f"{name}: removed")
+    say(f"{name}: removed")
     return OK
 
 
@@ -208,13 +209,13 @@ def tail(
     seen = 0
     for kind, data in connect(url, api_token).events(_path(name, "messages")):
         if kind in watcher_tables.REMARKS:
-            print(watcher_tables.remark(kind, json.loads(data)), file=sys.stderr, flush=True)
+            say(watcher_tables.remark(kind, json.loads(data)), error=True)
         if kind != "message":
             continue
         if as_json:
-            print(data, flush=True)
+            say(data)
         else:
-            print(watcher_tables.message(json.loads(data)), flush=True)
+            say(watcher_tables.message(json.loads(data)))
         seen += 1
         if seen == count:
             return OK
@@ -228,16 +229,16 @@ def _path(name: str, call: str = "") -> str:
 def _told(watcher: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
         return _print_json(watcher)
-    print(f"{watcher['name']}: {watcher['status']['state']}")
+    say(f"{watcher['name']}: {watcher['status']['state']}")
     return OK
 
 
 def _print_json(value: Any) -> int:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    say_json(value)
     return OK
 
 
 def _confirm(question: str, *, yes: bool) -> None:
     """Ask where somebody is there to answer. Raises typer.Abort."""
     if not yes and sys.stdin.isatty():
-        typer.confirm(question, abort=True)
+        typer.confirm(plain(question), abort=True)

@@ -4,7 +4,8 @@
     ├── TransientError          try again for ever, with backoff        -> RETRYING
     │   ├── SourceUnavailable       MongoDB cannot be reached, failover, cursor killed
     │   ├── SinkUnavailable         NATS cannot be reached, no answer in time
-    │   ├── StreamRefused           the stream is full, sealed, deleted, without a leader
+    │   ├── StreamRefused           the stream is sealed, deleted, without a leader
+    │   │   └── StreamFull              it has no room for so many messages now, or takes no batch that large
     │   └── StoreUnavailable        the registry or the checkpoints cannot be read or written
     ├── PermanentError          a person has to act                     -> FAILED, once it is certain
     │   ├── HistoryLost             the oplog no longer reaches back to the position
@@ -60,6 +61,19 @@ class SinkUnavailable(TransientError):
 
 class StreamRefused(TransientError):
     """The stream does not take messages at present."""
+
+
+class StreamFull(StreamRefused):
+    """The stream has no room for so many messages at present; fewer may find some.
+
+    `tried` is how many messages were refused together, `limit` the most that the server says it takes in one batch.
+    The first `stored` of what was to be published went before them and are stored, the last of them at `sequence`.
+    """
+
+    tried: int = 1
+    limit: int | None = None
+    stored: int = 0
+    sequence: int = 0
 
 
 class StoreUnavailable(TransientError):
@@ -132,9 +146,13 @@ class OutcomeUnknown(ChangewireError):
     """Whether the batch was stored is not known.
 
     `doubts` are sequences at which somebody else's message may have taken the place of ours, each with our id.
+    The first `stored` changes are acknowledged all the same, the last of them at `sequence`: no reading back is needed
+    to know that, and on a stream whose messages are consumed at once it might not show.
     """
 
     doubts: tuple[tuple[int, str], ...] = ()
+    stored: int = 0
+    sequence: int = 0
 
 
 class FenceLost(OutcomeUnknown):

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from app.domain.errors import HistoryLost
 from app.domain.events import Change
+from app.domain.letters import brief
 from app.domain.tokens import MessageId, cluster_time
 from app.domain.watcher import Source
 
@@ -81,4 +82,4 @@ def moment(token: str) -> str:
 
 def _bound(token: str) -> dict[str, Any]:
     time = cluster_time(token)
-    return {"token": token, "clusterTime": {"$timestamp": {"t": time.seconds, "i": time.increment}}}
+    return {"token": brief(token), "clusterTime": {"$timestamp": {"t": time.seconds, "i": time.increment}}}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-from app.domain.subjects import escape
+from app.domain.subjects import escape, overlap
 from app.domain.tokens import MessageId
 
 SUFFIX: Final = "-DLQ"
@@ -23,6 +23,9 @@ Reason = Literal["not_encodable", "oversize"]
 LONGEST_NAME: Final = 512
 """A token names objects and subjects up to this length. It holds the document's key, which may be long, and a subject
 of more than 4 kB ends the connection."""
+
+LONGEST_HEADER: Final = 8192
+"""A token stands in a header up to this length: NATS takes 64 KiB of headers, and `max_payload` in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ class DeadLetter:
 
     `time` is seconds since 1970, `epoch` the watcher's when it was stored, `object` where the event is in the object
     store (`<bucket>/<name>`), None where the message itself holds it, `reduced` which fields it lacks. `raw` is the
-    event, None where it was not asked for, or is not to be had.
+    event, None where it was not asked for, or is not to be had. Of a very long `token` there is only what stands for it
+    (`brief`); the event has all of it.
     """
 
     sequence: int
@@ -126,6 +130,12 @@ def letters_space(stream: str) -> str:
     return f"{escape(letters_of(stream))}.*.*.*"
 
 
+def meets_letters(space: str, stream: str) -> bool:
+    """Tell whether a watcher's subjects are in the way of a stream's dead letters: NATS refuses a second stream with
+    the same subjects, or they look like letters."""
+    return overlap(space, letters_space(stream)) or space.partition(".")[0] == escape(letters_of(stream))
+
+
 def letter_subject(stream: str, watcher: str, token: str, kind: str = "event") -> str:
     """Return the subject of one letter (`event`) or its receipt (`replay`); token `*` is those of all."""
     return f"{escape(letters_of(stream))}.{escape(watcher)}.{token if token == '*' else name_of(token)}.{kind}"
@@ -136,3 +146,13 @@ def name_of(token: str) -> str:
     if len(token) <= LONGEST_NAME:
         return token
     return f"{token[:18]}-{hashlib.sha256(token.encode()).hexdigest()}"
+
+
+def brief(token: str) -> str:
+    """Return what stands for a token in a header or a text: the token, or where that is too long its `name_of`."""
+    return token if len(token) <= LONGEST_HEADER else name_of(token)
+
+
+def is_brief(token: str) -> bool:
+    """Tell whether this only stands for a token."""
+    return "-" in token

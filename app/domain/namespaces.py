@@ -1,6 +1,6 @@
-"""Which collections may be watched, as the settings say: `shop.*,crm.contacts`.
+"""Which collections may be watched, and keep positions, as the settings say: `shop.*,crm.contacts`.
 
-Values only. What is decided here holds for a watcher's source; where it keeps its position is another matter.
+Values only.
 """
 
 import re
@@ -27,13 +27,15 @@ class Namespaces:
             raise ValueError("names no database.collection")
         return cls(tuple((entry.partition(".")[0], entry.partition(".")[2]) for entry in entries))
 
-    def problem(self, database: str, collection: str) -> FieldProblem | None:
-        """Say which field leads to a collection that is not among these, or return None."""
+    def problems(self, database: str, collection: str, part: str) -> list[FieldProblem]:
+        """Say which field of a watcher's `source` or `checkpoint` leads to a collection that is not among these."""
         within = [pattern for own, pattern in self.patterns if _fits(own, database)]
         if any(_fits(pattern, collection) for pattern in within):
-            return None
-        field, name = ("source.collection", f"{database}.{collection}") if within else ("source.database", database)
-        return FieldProblem(field, f"leads to {name}, which is not among the collections that may be watched: {self}")
+            return []
+        field, name = ("collection", f"{database}.{collection}") if within else ("database", database)
+        use = "be watched" if part == "source" else "keep positions"
+        problem = f"leads to {name}, which is not among the collections that may {use}: {self}"
+        return [FieldProblem(f"{part}.{field}", problem)]
 
     def __str__(self) -> str:
         return ", ".join(f"{database}.{collection}" for database, collection in self.patterns)

@@ -7,22 +7,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from app.domain import subjects
+from app.domain.buckets import OBJECTS, bucket_of
 from app.domain.errors import Conflict
-from app.domain.letters import letters_of, letters_space
+from app.domain.letters import letters_of, meets_letters
 from app.domain.watcher import Sink, Watcher
 
 
 def refuse_overlap(watcher: Watcher, others: Sequence[Watcher], *, in_file: bool = False) -> None:
     """Raise Conflict where another watcher publishes to the same subjects, or the same changes to the same stream,
     keeps its position in the same place, or one would watch what the other keeps its position in, or publish to where
-    the other keeps its dead letters.
+    the other keeps its dead letters, or what is too large for a message.
 
     The message names the other watcher and a value that would do, `in_file` in the words of the predecessor's file.
     """
     for other in others:
         if other.name == watcher.name:
             continue
-        found = (_subjects(watcher, other, others, in_file), _letters(watcher, other), _place(watcher, other, in_file))
+        found = (
+            _subjects(watcher, other, others, in_file),
+            _letters(watcher, other),
+            _objects(watcher, other),
+            _place(watcher, other, in_file),
+        )
         faults = [fault for fault in found if fault is not None]
         if faults:
             raise Conflict(f"{watcher.name} would " + "; and it would ".join(faults))
@@ -52,12 +58,22 @@ def _subjects(watcher: Watcher, other: Watcher, others: Sequence[Watcher], in_fi
 def _letters(watcher: Watcher, other: Watcher) -> str | None:
     for one, keeper in ((watcher, other), (other, watcher)):
         kept = letters_of(keeper.sink.stream)
-        meets = keeper.sink.oversize == "dead_letter" and subjects.overlap(one.space, letters_space(keeper.sink.stream))
+        meets = meets_letters(one.space, keeper.sink.stream)
         if one.sink.stream == kept or meets:
             place = one.sink.stream if one.sink.stream == kept else one.space
             if keeper is other:
                 return f"publish to {place}, where watcher {other.name} keeps its dead letters (the stream {kept})"
             return f"keep its dead letters in the stream {kept}, where watcher {other.name} publishes ({place})"
+    return None
+
+
+def _objects(watcher: Watcher, other: Watcher) -> str | None:
+    for one, keeper in ((watcher, other), (other, watcher)):
+        stream = one.sink.stream
+        if stream in {OBJECTS + bucket_of(kept) for kept in (keeper.sink.stream, letters_of(keeper.sink.stream))}:
+            if keeper is other:
+                return f"publish to {stream}, where watcher {other.name} keeps what is too large for a message"
+            return f"keep what is too large for a message in {stream}, where watcher {other.name} publishes"
     return None
 
 

@@ -7,6 +7,13 @@ URL (`%2E`), and `%` itself too, so that the name can be had back.
 import re
 from urllib.parse import unquote
 
+MAX_SUBJECT = 4000
+"""The longest subject in bytes: NATS takes commands of 4,096 (max_control_line), with a reply subject and two sizes,
+and cuts the connection where one is longer."""
+_RESERVED_FIRST = frozenset({"_INBOX", "_R_", "_GR_"})
+"""Answers to requests, imported services and gateways: a message there reaches a wrong client, or none."""
+_RESERVED = frozenset({"$JS", "$SYS"})
+"""An account that imports another one's JetStream API or system services has these behind a prefix of its own."""
 FIELDS = ("stream", "database", "collection", "operation")
 _FIELD = re.compile(r"\{([^{}]*)\}")
 # White space, control characters, the separator, the wildcards, the escape, a path's and a template's characters.
@@ -45,8 +52,15 @@ def subject_problem(subject: str) -> str | None:
         return "has an empty part: it starts or ends with a dot, or has two in a row"
     if "*" in subject or ">" in subject:
         return "holds a wildcard (* or >), which cannot be published to"
-    if subject.startswith("$"):
-        return "starts with $, which NATS keeps for itself"
+    if len(subject.encode()) > MAX_SUBJECT:
+        return f"is longer than {MAX_SUBJECT} bytes; a server ends the connection on a line of more than 4096"
+    first, *_ = parts = subject.split(".")
+    if first.startswith("$") or first in _RESERVED_FIRST:
+        kept = "$" if first.startswith("$") else first
+        return f"starts with {kept}, which NATS keeps for itself"
+    reserved = next((part for part in parts if part in _RESERVED), None)
+    if reserved is not None:
+        return f"has {reserved} as a part, where accounts that share NATS's own services have these"
     return None
 
 
@@ -58,6 +72,8 @@ def stream_name_problem(name: str) -> str | None:
         return "is longer than the 255 bytes that NATS allows for a stream, or 251 and -DLQ for its dead letters"
     if re.search(r"[\s\x00-\x1f\x7f.*>/\\]", name):
         return "holds a character that NATS does not allow in a stream's name (white space . * > / \\)"
+    if "{" in name or "}" in name:
+        return "holds a brace, which means a field in a subject's template"
     return None
 
 

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from app.domain import subjects
+from app.domain.buckets import behind_problem, bucket_of, bucket_problem
 from app.domain.errors import FieldProblem
-from app.domain.letters import SUFFIX, letters_space
+from app.domain.letters import SUFFIX, letters_of, letters_space, meets_letters
 from app.domain.lifecycle import Desired
 from app.domain.namespaces import Namespaces
+from app.domain.text import HALF, is_text
 from app.domain.tokens import is_token
 
 PUBLISHED = ("insert", "update", "replace", "delete")
@@ -28,7 +30,13 @@ OnHistoryLost = Literal["fail", "latest", "earliest"]
 JAVASCRIPT = frozenset({"$function", "$accumulator", "$where"})
 """The operators that run JavaScript in the MongoDB server."""
 SYSTEM_DATABASES = ("admin", "config", "local")
+TOKENS_DATABASE = "resume-tokens"
+"""Where mongodb-nats-connector keeps its tokens, and Changewire its positions, unless another database is named."""
 MAX_NAME = 128
+MAX_CAPPED = 1024**5
+"""Bytes: MongoDB's limit for a capped collection, a petabyte."""
+MAX_NAMESPACE = 255
+"""Bytes: MongoDB's limit for database, dot and collection together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ class Sink:
 class CheckpointPlace:
     """The collection a watcher's position is kept in."""
 
-    database: str = "resume-tokens"
+    database: str = TOKENS_DATABASE
     collection: str = ""
     capped: bool = False
     size_in_bytes: int = 0
@@ -125,6 +133,11 @@ class Watcher:
         )
 
     @property
+    def longest_subject(self) -> int:
+        """The bytes of the longest subject it may publish to."""
+        return max(len(self.subject(operation).encode()) for operation in (*self.sink.operations, "gap"))
+
+    @property
     def route(self) -> "Route":
         """What the watcher's position is a position of: which changes go where."""
         source = self.source
@@ -173,24 +186,33 @@ def problems(
 ) -> list[FieldProblem]:
     """List what is wrong with a watcher as far as it can be told without a server; empty where nothing is.
 
-    `allowed` are the collections that may be watched, None: all; `javascript` says whether pipelines may run it."""
+    `allowed` are the collections that may be used; None: all. Positions may be kept in TOKENS_DATABASE as well, which
+    is for nothing else. `javascript` says whether pipelines may run it in the server."""
     found: list[FieldProblem] = []
 
     def wrong(where: str, problem: str | None) -> None:
         if problem is not None:
             found.append(FieldProblem(where, problem))
 
-    wrong("name", name_problem(watcher.name))
     source, sink, checkpoint = watcher.source, watcher.sink, watcher.checkpoint
+    names = {
+        "name": watcher.name,
+        "source.database": source.database, "source.collection": source.collection,
+        "sink.stream": sink.stream, "sink.subject": sink.subject,
+        "checkpoint.database": checkpoint.database, "checkpoint.collection": checkpoint.collection,
+    }  # fmt: skip
+    for where, name in names.items():
+        wrong(where, None if is_text(name) else HALF)
+    if found:
+        return found
+    wrong("name", name_problem(watcher.name))
     for where, database in (("source.database", source.database), ("checkpoint.database", checkpoint.database)):
         wrong(where, _database_problem(database))
         if database.lower() == state_database.lower():  # MongoDB tells no two databases apart by case alone
             wrong(where, f"is {database}, where Changewire keeps its own state")
-    wrong("source.collection", _collection_problem(source.collection))
-    wrong("checkpoint.collection", _collection_problem(checkpoint.collection))
-    refusal = None if allowed is None else allowed.problem(source.database, source.collection)
-    if refusal is not None:
-        found.append(refusal)
+    wrong("source.collection", _collection_problem(source.database, source.collection))
+    wrong("checkpoint.collection", _collection_problem(checkpoint.database, checkpoint.collection))
+    found += outside(watcher, allowed)
     wrong("source.pipeline", None if javascript else javascript_problem(source))
     if source.namespace == checkpoint.namespace:
         wrong("checkpoint.collection", "is the watched collection itself; each checkpoint would be a change")
@@ -201,7 +223,12 @@ def problems(
     wrong("sink.subject", template)
     if template is None:
         wrong("sink.subject", subjects.subject_problem(watcher.subject("insert")))
-        if sink.oversize == "dead_letter" and subjects.overlap(watcher.space, letters_space(sink.stream)):
+        if watcher.longest_subject > subjects.MAX_SUBJECT:
+            wrong(
+                "sink.subject",
+                f"makes subjects of up to {watcher.longest_subject:,} bytes; NATS takes {subjects.MAX_SUBJECT:,}",
+            )
+        if meets_letters(watcher.space, sink.stream):
             wrong("sink.subject", f"meets the subjects of its own dead letters, {letters_space(sink.stream)}")
     for operation in sink.operations:
         if operation not in OPERATIONS:
@@ -210,6 +237,8 @@ def problems(
         wrong("sink.operations", "is empty: nothing would be published")
     if checkpoint.capped and checkpoint.size_in_bytes <= 0:
         wrong("checkpoint.size_in_bytes", "must be more than 0 for a capped collection, for example 4096")
+    if checkpoint.size_in_bytes > MAX_CAPPED:
+        wrong("checkpoint.size_in_bytes", f"is more than {MAX_CAPPED} bytes, the most that MongoDB allows")
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
         wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
     return found
@@ -241,6 +270,27 @@ def javascript_problem(source: Source) -> str | None:
     )
 
 
+def problems_when_added(watcher: Watcher) -> list[FieldProblem]:
+    """List what is wrong with the names that a watcher brings, where it is added or gets another stream.
+
+    One that runs already, or comes from mongodb-nats-connector's file, keeps the name that it has."""
+    stream = watcher.sink.stream
+    bucket = bucket_problem(bucket_of(letters_of(stream)))
+    found = behind_problem(stream) or (bucket and f"{bucket}, which changes need that are too large for a message")
+    return [FieldProblem("sink.stream", found)] if found else []
+
+
+def outside(watcher: Watcher, allowed: Namespaces | None) -> list[FieldProblem]:
+    """List what of a watcher leads to a collection that is not among those `allowed`; see `problems`."""
+    if allowed is None:
+        return []
+    source, place = watcher.source, watcher.checkpoint
+    found = allowed.problems(source.database, source.collection, "source")
+    if place.database != TOKENS_DATABASE:
+        found += allowed.problems(place.database, place.collection, "checkpoint")
+    return found
+
+
 def name_problem(name: str) -> str | None:
     """Say in a sentence why `name` cannot name a watcher, or return None."""
     if not name or len(name) > MAX_NAME:
@@ -258,17 +308,19 @@ def _database_problem(name: str) -> str | None:
     if len(name.encode()) > 63:
         return "is longer than the 63 bytes that MongoDB allows"
     if any(character in '/\\. "$\0' for character in name):
-        return "holds a character that MongoDB does not allow in a database's name (/ \\ . \" $ or a space)"
+        return "holds a character that MongoDB does not allow in a database's name (/ \\ . \" $ a space or NUL)"
     if name in SYSTEM_DATABASES:
         return f"is {name}, a system database, which cannot be used"
     return None
 
 
-def _collection_problem(name: str) -> str | None:
+def _collection_problem(database: str, name: str) -> str | None:
     if not name:
         return "is empty"
-    if len(name.encode()) > 235:
-        return "is longer than MongoDB allows"
+    if len(f"{database}.{name}".encode()) > MAX_NAMESPACE:
+        return (
+            f"is too long: MongoDB allows {MAX_NAMESPACE} bytes for {database[:63]}, a dot and the collection together"
+        )
     if "\0" in name or "$" in name or name.startswith(".") or name.endswith("."):
         return "is not a collection's name: no $, no NUL, no dot at either end"
     if name.startswith("system."):
@@ -278,7 +330,8 @@ def _collection_problem(name: str) -> str | None:
 
 def to_document(watcher: Watcher) -> dict[str, Any]:
     """Return the watcher in the shape of the HTTP interface, without `paused` (that is desired state)."""
-    document = asdict(watcher)
+    # Without the pipeline, of which `asdict` would copy every value.
+    document = asdict(replace(watcher, source=replace(watcher.source, pipeline=())))
     document["source"]["pipeline"] = [dict(stage) for stage in watcher.source.pipeline]
     document["sink"]["operations"] = list(watcher.sink.operations)
     start = watcher.start

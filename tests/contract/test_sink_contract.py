@@ -19,7 +19,7 @@ from app.adapters.nats_client import NatsOptions
 from app.adapters.nats_connection import NatsConnection
 from app.adapters.nats_frames import read_headers
 from app.adapters.nats_streams import StreamApi
-from app.domain.errors import FenceLost, OutcomeUnknown, SeenBefore, StreamRefused, StreamUnsuitable
+from app.domain.errors import FenceLost, OutcomeUnknown, SeenBefore, StreamFull, StreamRefused, StreamUnsuitable
 from app.domain.events import Change
 from app.domain.letters import Following
 from app.domain.position import OwnMessage
@@ -49,6 +49,7 @@ class Place(Protocol):
     async def foreign(self, subject: str) -> None: ...
     async def purge(self) -> None: ...
     async def delete(self) -> None: ...
+    async def limit(self, messages: int) -> None: ...
     async def objects(self) -> int: ...
     async def close(self) -> None: ...
 
@@ -106,6 +107,10 @@ class RealPlace:
     async def delete(self) -> None:
         await self._api.call(f"STREAM.DELETE.{self._name}")
 
+    async def limit(self, messages: int) -> None:
+        config = (await self._api.info(self._name)).config
+        await self._api.update({**config, "discard": "new", "max_msgs": messages})
+
     async def objects(self) -> int:
         names = (await self._api.call("STREAM.NAMES"))["streams"]
         counts = [(await self._api.info(n)).state["num_subjects"] for n in names if n.startswith("OBJ_S__")]
@@ -143,6 +148,9 @@ class FakePlace:
 
     async def delete(self) -> None:
         self._stream.exists = False
+
+    async def limit(self, messages: int) -> None:
+        self._stream.max_messages = messages
 
     async def objects(self) -> int:
         return len(self._stream.objects)
@@ -382,6 +390,29 @@ async def test_two_writers_with_the_same_changes_store_each_once_in_order(
     assert await place.messages() == stored(*batch, stream=stream)
 
 
+async def test_a_full_stream_says_so_and_what_it_has_taken(place: Place, sink: EventSink, stream: str) -> None:
+    batch = [change(moment) for moment in range(1, 8)]
+    await place.limit(4)
+    sequence, waiting, size = await fence(sink), list(batch), len(batch)
+    while len(waiting) > 3 and size:
+        try:
+            sequence, taken = await sink.publish(waiting[:size], sequence), min(size, len(waiting))
+        except (
+            StreamFull,
+            OutcomeUnknown,
+        ) as error:  # a window: what is behind the first refusal is refused by its fence
+            sequence, taken = error.sequence if error.stored else sequence, error.stored
+            size //= 2
+        waiting = waiting[taken:]
+    assert await place.messages() == stored(*batch[:4], stream=stream)
+    with pytest.raises(StreamFull) as caught:
+        await sink.publish(waiting[:1], sequence)
+    assert (caught.value.tried, caught.value.stored) == (1, 0)
+    await place.limit(10)
+    await sink.publish(waiting, sequence)
+    assert await place.messages() == stored(*batch, stream=stream)
+
+
 async def test_a_deleted_stream_is_refused_and_not_made_again_unasked(
     place: Place, sink: EventSink, watcher: Watcher
 ) -> None:
@@ -420,6 +451,22 @@ async def test_a_change_that_is_not_too_large_is_taken_by_the_server(place: Plac
     assert sink.too_large(replace(change(1), body=b"x" * (largest + 1)))
     long = [replace(change(moment), body=b"x" * largest) for moment in (1, 2, 3)]
     assert await sink.publish(long, await fence(sink)) == 3
+
+
+async def test_an_id_that_the_headers_do_not_hold_leaves_no_room_and_the_longest_that_they_hold_is_taken(
+    place: Place, sink: EventSink
+) -> None:
+    def long(length: int) -> Change:
+        token = f"82{'A' * (length - 2)}"
+        return replace(change(1), token=token, id=token)
+
+    for length in (66_000, 400_000, 1_200_000):
+        assert sink.too_large(long(length))
+        assert sink.room(long(length)) < 0
+    longest = max(length for length in range(64_000, 65_600) if not sink.too_large(long(length)))
+    assert sink.room(long(longest - 200)) > 900_000
+    assert await sink.publish([long(longest)], await fence(sink)) == 1
+    assert await sink.publish([change(moment) for moment in (2, 3)], 1) == 3
 
 
 async def test_a_claim_check_leaves_a_pointer_and_may_be_repeated(place: Place, sink: EventSink) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from app.__main__ import main
 from app.adapters.mongo_client import MongoDeployment
 from app.domain.watcher import StoredWatcher, from_document
 from app.embedded import MongoServer, NatsServer, free_port
+from tests.credentials import self_signed
 from tests.live import Streams, outgrow
 
 MakeMongo = Callable[..., Awaitable[MongoServer]]
@@ -111,6 +113,33 @@ async def test_a_good_set_up_is_ok_and_the_table_says_so(
     assert code == 0
     assert "0 problems, 0 warnings" in table
     assert all(each["found"] in table for each in doctor.rows.values() if each["check"] != "oplog window")
+
+
+async def test_names_that_would_give_the_terminal_orders_are_shown_escaped(
+    doctor: Doctor, mongo_uri: str, nats_url: str, unique: str
+) -> None:
+    await register(mongo_uri, unique, source={"collection": "orders\x1b[2J\u202e\x9b31m"})
+    for arguments in ((), ("--json",)):
+        _, said = await doctor.run(*arguments, MONGO_URI=mongo_uri, NATS_URL=nats_url)
+        assert "orders\\u001b[2J\\u202e\\u009b31m" in said.replace("\n", "").replace("\\\\", "\\")
+        assert not {"\x1b", "\x9b", "\u202e"} & set(said)
+
+
+async def test_an_expired_certificate_is_a_problem_and_one_that_soon_will_be_a_warning(
+    doctor: Doctor, mongo_uri: str, nats_url: str, tmp_path: Path
+) -> None:
+    now = datetime.now(UTC)
+    for name, days in (("server", -1), ("client", 20)):
+        for kind, text in zip(("cert", "key"), self_signed(now - timedelta(30), now + timedelta(days)), strict=True):
+            (tmp_path / f"{name}-{kind}.pem").write_text(text)
+    servers = {"MONGO_URI": mongo_uri, "NATS_URL": nats_url}
+    pairs = {"CHANGEWIRE_TLS": "server", "CHANGEWIRE_NATS_TLS": "client"}
+    files = {f"{at}_{kind.upper()}": f"{name}-{kind}.pem" for at, name in pairs.items() for kind in ("cert", "key")}
+    assert await doctor.look(**servers, **files) == 1
+    expired, soon = (doctor.rows["settings", f"{at}_CERT"] for at in pairs)
+    assert (expired["level"], soon["level"]) == ("problem", "warning")
+    assert f"expired on {now - timedelta(1):%Y-%m-%d}" in expired["found"]
+    assert f"valid until {now + timedelta(20):%Y-%m-%d}" in soon["found"]
 
 
 @pytest.fixture

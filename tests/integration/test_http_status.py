@@ -119,7 +119,8 @@ async def test_whatever_answers_get_answers_head_without_a_body(service: Live) -
     for path in ("/healthz", "/livez", "/readyz", "/metrics", "/watchers", "/openapi.json"):
         answer = await service.call("HEAD", path, 200)
         assert not answer.content
-        assert int(answer.headers["Content-Length"]) > 0
+        # The list of watchers is written in pieces, so that nobody knows its length before.
+        assert path == "/watchers" or int(answer.headers["Content-Length"]) > 0
 
 
 async def test_a_failed_watcher_takes_healthz_down_with_its_name_and_reason_but_not_readyz(service: Live) -> None:

@@ -95,7 +95,7 @@ def all_gone(servers: dict[str, int]) -> bool:
             os.close(each)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
 async def test_signal_while_http_is_imported_stops_the_watchers_that_run_already(
     start: Start, number: signal.Signals
 ) -> None:
@@ -178,7 +178,56 @@ async def test_closed_terminal_ends_the_demo_and_its_servers_in_good_order(start
     assert list(child.temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
+async def test_what_nohup_or_a_shell_has_it_ignore_it_goes_on_ignoring(start: Start) -> None:
+    ignored = (signal.SIGHUP, signal.SIGQUIT)
+    child = start("serve", preexec_fn=lambda: [signal.signal(each, signal.SIG_IGN) for each in ignored])
+    await child.printed("stdout", "startup complete")
+    for number in (*ignored, signal.SIGTERM):
+        child.process.send_signal(number)
+    await child.printed("stdout", '"signal": "SIGTERM"')
+    assert await child.ended() == (0, "")
+
+
+async def test_closed_terminal_ends_the_service_in_good_order(start: Start, tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    child = start(
+        "serve",
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    async with asyncio.timeout(60):
+        while b"startup complete" not in shown:
+            shown += await asyncio.to_thread(os.read, ours, 65536)
+    os.close(ours)
+    assert await asyncio.to_thread(child.process.wait, 60) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGHUP, 129, "hung up"), (signal.SIGQUIT, 131, "quit"), (signal.SIGTERM, 143, "terminated")],
+)
+async def test_a_command_that_has_nothing_to_lose_ends_at_once_with_one_line(
+    start: Start, number: signal.Signals, code: int, word: str
+) -> None:
+    child = start("doctor", options=("-X", "importtime"))
+    await child.printed("stderr", r"\| +pymongo\n")
+    child.process.send_signal(number)
+    assert await child.ended() == (code, f"changewire: {word}")
+
+
+async def test_demo_that_is_quit_while_it_runs_takes_its_servers_along(start: Start) -> None:
+    child = start("demo", "--port", "0")
+    await child.printed("stdout", "Messages as")
+    servers = child.servers()
+    child.process.send_signal(signal.SIGQUIT)
+    assert (await child.ended())[0] == 0
+    assert all_gone(servers)
+    assert list(child.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143), (signal.SIGQUIT, 131)])
 async def test_demo_that_is_stopped_while_its_servers_start_leaves_nothing(
     start: Start, number: signal.Signals, code: int
 ) -> None:

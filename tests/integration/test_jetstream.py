@@ -17,8 +17,8 @@ from app.adapters import jetstream, nats_frames, nats_lookback
 from app.adapters.jetstream import JetStream, JetStreamSink
 from app.adapters.nats_client import NatsOptions
 from app.adapters.nats_connection import NatsConnection
-from app.adapters.nats_objects import bucket_of, stream_of
 from app.adapters.nats_streams import ApiError, StreamApi
+from app.domain.buckets import bucket_of, stream_of
 from app.domain.errors import (
     Conflict,
     Invalid,

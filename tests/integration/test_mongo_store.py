@@ -1,8 +1,11 @@
 """Positions and watchers in a real mongod: beside the predecessor's documents, in capped collections, in an outage."""
 
+import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import bson
@@ -78,6 +81,7 @@ async def test_a_checkpoint_from_before_own_messages_were_remembered_is_read(
     mongo: MongoDeployment, client: Client, database: str
 ) -> None:
     older = {"value": event_token(3), "sequence": 7, "streamCreated": "2026-01-01T00:00:00Z", "epoch": 1}
+    older["clusterTime"] = bson.Timestamp(BEGIN + 3, 1)
     client[database].tokens.insert_one(older)
     assert await store(mongo, database).read() == Checkpoint(event_token(3), 1, 7, "2026-01-01T00:00:00Z")
 
@@ -162,7 +166,7 @@ async def test_the_stored_types_are_what_people_and_programs_look_for(
     assert found["updatedAt"] == datetime.fromtimestamp(BEGIN, UTC).replace(tzinfo=None)
     assert set(found) == {
         "_id", "value", "clusterTime", "sequence", "streamCreated", "epoch", "scope", "watcher", "updatedAt",
-        "stream", "subject", "selection", "ownSequence", "ownId", "home", "counted",
+        "stream", "subject", "selection", "ownSequence", "ownId", "home", "counted", "registry",
     }  # fmt: skip
 
 
@@ -235,6 +239,40 @@ async def test_a_watcher_of_a_later_version_is_not_taken_for_something_else(
         with pytest.raises(Conflict):
             await watchers.insert(StoredWatcher(Watcher("w", Source("shop", "orders"))))
     assert [(entry["event"], entry["watcher"]) for entry in logged] == [("watcher_unreadable", "w")]
+    mongo.close()
+
+
+async def test_large_pipelines_are_parsed_once_one_by_one_and_again_where_they_changed(
+    mongo_uri: str, client: Client, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mongo = MongoDeployment(mongo_uri, state_database=database)
+    writer, reader = mongo.watchers(), mongo.watchers()
+    large = {"$match": {"a": {"$in": ["x" * 100] * 500}}}
+    for name in ("a", "b", "c"):
+        await writer.insert(StoredWatcher(Watcher(name, Source("shop", name, pipeline=(large,)))))
+    events: list[str] = []
+
+    def parse(text: str) -> Any:
+        events.append("parsed")
+        return json.loads(text)
+
+    async def other() -> None:
+        while True:
+            if events[-1:] == ["parsed"]:
+                events.append("turn")
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr("app.adapters.mongo_registry.json", SimpleNamespace(loads=parse, dumps=json.dumps))
+    task = asyncio.create_task(other(), name="other")
+    first = await reader.load()
+    assert events[:5] == ["parsed", "turn", "parsed", "turn", "parsed"]
+    events.clear()
+    assert await reader.load() == first
+    assert events == []
+    changed = [{"$match": {"b": 1}}]
+    client[database].watchers.update_one({"_id": "b"}, {"$set": {"watcher.source.pipeline": json.dumps(changed)}})
+    assert [list(one.watcher.source.pipeline) for one in await reader.load()] == [[large], changed, [large]]
+    task.cancel()
     mongo.close()
 
 

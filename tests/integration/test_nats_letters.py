@@ -12,7 +12,7 @@ import pytest_asyncio
 from app.adapters.nats_letters import JetStreamLetters
 from app.adapters.nats_streams import ApiError
 from app.domain.errors import NotAuthorised, SinkUnavailable, StreamRefused, StreamUnsuitable
-from app.domain.letters import Receipt, letters_of, letters_space
+from app.domain.letters import Receipt, Unpublishable, letters_of, letters_space, name_of
 from app.domain.watcher import Watcher
 from tests.contract.test_letters_contract import letter
 from tests.integration.test_jetstream import Account, MakeNats, make_watcher, nats, watcher
@@ -165,3 +165,34 @@ async def test_an_answer_without_meaning_is_passed_on(
             await asked
     with pytest.raises(ApiError):
         await letters.check()
+
+
+@pytest.mark.parametrize(("length", "most"), [(66_000, 1024 * 1024), (1_200_000, 1024 * 1024), (6_000, 2_048)])
+async def test_a_letter_fits_whatever_is_large_about_it(
+    make_nats: MakeNats, watcher: Watcher, length: int, most: int
+) -> None:
+    """Its token and its key are the large part; the account's messages may be small, too."""
+    server = await make_nats(max_payload=most)
+    account = Account(server.url)
+    await account.connection.ready(5)
+    await account.create(watcher.sink.stream)
+    letters = account.account.letters(watcher)
+    twins = [
+        Unpublishable(
+            f"82{'0' * 16}{'A' * length}{end}", "insert", "oversize", "ü" * 2000, b"event", f'"{"k" * length}"'
+        )
+        for end in ("1", "2")
+    ]
+    for one in twins:
+        assert await letters.store(one, 0)
+        assert not await letters.store(one, 0)
+    listed = await letters.page(0, 10)
+    assert len(listed) == 2
+    for found, one in zip(listed, twins, strict=True):
+        assert found.token in (one.token, name_of(one.token))
+        assert found.key is None
+        whole = await letters.get(found.sequence)
+        assert whole is not None
+        assert whole.raw == b"event"
+    assert account.connection.client().is_connected
+    await account.connection.close()

@@ -10,6 +10,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from app.api import openapi_document
+from app.api.limits import MAX_BODY
+from app.api.problems import MAX_ERRORS
+from app.api.schemas import MAX_ITEMS
 from app.cli.http_protocol import MAX_HEAD
 from app.embedded import MongoServer, NatsServer
 from tests.live import Live, until
@@ -198,6 +202,51 @@ async def test_what_follows_a_body_in_chunks_does_not_fill_the_memory_either(ser
     answer = await _raw(service, begin % WRITE.encode() + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 20)
     assert answer.startswith(b"HTTP/1.1 413 ")
     await service.call("GET", "/livez", 200)
+
+
+@pytest.mark.parametrize("item", [b"[]", b"1", b'"x"', b'{"a":{}}'])
+async def test_a_body_of_wrong_items_is_refused_shortly_and_the_service_goes_on(service: Live, item: bytes) -> None:
+    items = b",".join([item] * ((MAX_BODY - 200) // (len(item) + 1)))
+    body = b'{"name":"w","source":{"database":"d","collection":"c","pipeline":[%b]}}' % items
+    headers = {"Content-Type": "application/json"}
+    answer = await service.call("POST", "/watchers", 413, content=body, headers=headers)
+    assert len(answer.content) < 1000
+    few = await service.call("POST", "/watchers", 422, json=service.definition(source={"pipeline": [1] * MAX_ITEMS}))
+    assert (len(few.json()["errors"]), len(few.content) < 20_000) == (MAX_ERRORS, True)
+
+
+ODD = [
+    "x" * 300, "x" * 5000, "/".join(["x"] * 2000), "%00", "a%00b", "%2F", "a%2Fb", "%2e%2e", "..", ".", "%ED%A0%80",
+    "%FF%FE", "%", "%zz", "%F0%9F%90%8B", "%E2%80%AE", "%0D%0AX:%20y", "%1B%5B31m", "%25", "*", "a;b", "a?b",
+    "9" * 5000, "-1", "1e999", "NaN", "%C3%A4" * 200, "\xe4", "\xff\xfe", "%5C..%5C", "{name}", "%7Bname%7D",
+]  # fmt: skip
+"""What somebody may write into a path or a query, as it is on the wire (Latin-1 stands for bytes)."""
+
+
+async def test_nothing_in_a_path_or_query_is_an_error_of_the_service(service: Live) -> None:
+    targets = [("GET", f"/assets/{odd}{end}") for odd in ODD for end in ("", ".js")]
+    for path, methods in openapi_document()["paths"].items():
+        for method, call in methods.items():
+            queries = [each["name"] for each in call.get("parameters", ()) if each["in"] == "query"]
+            for odd in ODD:
+                if "{" in path:
+                    targets.append((method.upper(), path.format(name=odd, sequence=odd)))
+                    targets.append((method.upper(), path.format(name="absent", sequence=odd)))
+                targets += [
+                    (method.upper(), f"{path.format(name='absent', sequence=1)}?{name}={odd}") for name in queries
+                ]
+    targets += [("GET", f"/{odd}") for odd in ODD] + [("GET", f"/watchers?{odd}={odd}") for odd in ODD]
+    seen = set[int]()
+    for method, target in dict.fromkeys(targets):
+        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {WRITE}\r\nConnection: close\r\n"
+        body = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+        answer = await _raw(service, (head + body).encode("latin-1"))
+        status = int(answer.split(b" ", 2)[1])
+        assert status < 500 or (status == 503 and b"health" in target.encode("latin-1")), (method, target, answer)
+        seen.add(status)
+    assert {400, 404, 422} <= seen
+    assert "request_failed" not in service.log.getvalue()
+    assert "Traceback" not in service.log.getvalue()
 
 
 async def _raw(live: Live, *parts: bytes) -> bytes:

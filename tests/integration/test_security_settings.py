@@ -10,6 +10,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from app.api import openapi_document
 from app.embedded import free_port
 from tests.conftest import MakeMongo, MakeNats
 from tests.credentials import Certificates
@@ -67,6 +68,36 @@ async def test_only_allowed_collections_are_watched_wherever_the_watcher_comes_f
         await live.add()
         live.insert(1)
         await live.seen("1")
+
+
+async def test_a_page_that_had_its_name_lead_to_a_loopback_address_reads_nothing(
+    mongo_uri: str, nats_url: str, unique: str
+) -> None:
+    async with Live(mongo_uri, nats_url, unique) as live:
+        await live.add()
+        live.insert("secret-document")
+        await live.seen("secret-document")
+        port = httpx.URL(live.url).port
+        paths = [path.format(name="orders", sequence=1) for path in openapi_document()["paths"]]
+        for path in [
+            *paths,
+            "/",
+            "/assets/app.js",
+            "/docs",
+            "/openapi.json",
+            "/nowhere",
+            "/watchers/orders/messages?last=9",
+        ]:
+            for headers in ({"Host": f"rebound.example:{port}"}, {"Origin": "http://rebound.example"}):
+                for method in ("GET", "OPTIONS"):
+                    answer = await live.call(method, path, headers=headers)
+                    assert answer.status_code == 403, f"{method} {path}"
+                    assert "secret-document" not in answer.text
+        assert (await live.call("GET", "/watchers", headers={"Host": f"localhost:{port}"})).status_code == 200
+        await live.restart(CHANGEWIRE_ALLOWED_HOSTS="cw.example.com")
+        proxied = {"Host": "cw.example.com", "Origin": "https://cw.example.com"}
+        assert (await live.call("GET", "/watchers", headers=proxied)).status_code == 200
+        await live.refused(403, "PUT", "/watchers/orders/pause", headers=proxied)
 
 
 class Planted:

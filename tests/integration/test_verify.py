@@ -568,6 +568,25 @@ async def test_dead_letters_are_no_loss_and_a_replay_is_in_its_own_place(service
     await verify.finds("--since", start, doubled=[replayed.token], lost=[spoilt_letter["token"]])
 
 
+async def test_dead_letters_with_long_ids_are_told_by_what_stands_for_their_tokens(
+    service: Live, verify: Verifier
+) -> None:
+    await service.add(sink={"oversize": "dead_letter"})
+    start = now(service)
+    service.insert(1, "y" * 33_000)
+    service.orders.insert_one({"_id": "z" * 6_000, "text": "x" * 1_200_000})
+    service.insert(2)
+    await service.seen("1", "2")
+    report = await verify.finds("--since", start)
+    assert (report["compared"], report["not_compared"]) == (2, {"changes are dead letters": 2})
+    await service.put(sink={"oversize": "claim_check"})
+    _, letter = (await service.get("/watchers/orders/dead-letters"))["dead_letters"]
+    await service.call("POST", f"/watchers/orders/dead-letters/{letter['sequence']}/replay", 200)
+    report = await verify.finds("--since", start)
+    assert (report["compared"], report["foreign"]) == (3, 0)
+    assert report["not_compared"] == {"changes are dead letters": 1}
+
+
 async def test_a_reduced_change_is_compared_without_what_it_lacks(service: Live, verify: Verifier) -> None:
     await service.add(source={"pre_and_post_images": True})
     service.orders.insert_one({"_id": 1, "text": "x" * 9_000_000})

@@ -324,7 +324,7 @@ async def test_tail_prints_messages_and_passes_over_all_else(
     url = sending(body, "text/event-stream; charset=utf-8")
     assert await watchers("tail", "orders", "-n", "2", "--url", url) == (
         '#1 2026-01-01T00:00:00Z ORDERS.insert {"operationType": "insert", "n": 1}\n'
-        "#2 2026-01-01T00:00:00Z ORDERS.insert \\x9b2J\n"
+        "#2 2026-01-01T00:00:00Z ORDERS.insert \\u009b2J\n"
     )
     lines = (await watchers("tail", "orders", "-n", "2", "--json", "--url", url)).splitlines()
     assert [json.loads(line)["sequence"] for line in lines] == [1, 2]
@@ -337,7 +337,7 @@ async def test_tail_says_what_it_cannot_show(
     body = b'event: trouble\ndata: {"reason": "gone\\u009b"}\n\nevent: skipped\ndata: {"after": 1, "before": 9}\n\n'
     said = await Command(capfd)("tail", "orders", "--url", sending(body, "text/event-stream"), code=1)
     assert said.splitlines()[:2] == [
-        "-- the service cannot read the stream: gone\\x9b",
+        "-- the service cannot read the stream: gone\\u009b",
         "-- messages between #1 and #9 were left out: there are too many to follow",
     ]
 

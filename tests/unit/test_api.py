@@ -142,11 +142,15 @@ class StandIn:
         return self.not_ready
 
 
+async def render_metrics() -> tuple[bytes, str]:
+    return b"up 1\n", "text/plain; version=1.0.0; charset=utf-8"
+
+
 def application(registry: StandIn, **settings: Any) -> FastAPI:
     return create_api(
         registry=registry,  # type: ignore[arg-type]
         settings=Settings(**settings),
-        render_metrics=lambda: (b"up 1\n", "text/plain; version=1.0.0; charset=utf-8"),
+        render_metrics=render_metrics,
         lifespan=None,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -15,11 +16,20 @@ from tests.unit.test_api import BASE, ORDERS, SECRET, StandIn, application, clie
 LOOPBACK = {"server_addr": "127.0.0.1:8080"}
 EVERYWHERE = {"server_addr": ":8080"}
 TOKEN = {"api_token": SecretStr(SECRET)}
+READS = ["/watchers", "/lag", "/healthz", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/",
+         "/assets/app.js"]  # fmt: skip
 
 
 async def add(settings: dict[str, Any], headers: dict[str, str] | None = None, base: str = BASE) -> httpx.Response:
     async with client_of(application(StandIn(), **settings), base) as client:
         return await client.post("/watchers", json=ORDERS, headers=headers or {})
+
+
+async def read(
+    settings: dict[str, Any], headers: dict[str, str] | None = None, base: str = BASE, paths: Sequence[str] = READS
+) -> dict[str, httpx.Response]:
+    async with client_of(application(StandIn(), **settings), base) as client:
+        return {path: await client.get(path, headers=headers or {}) for path in paths}
 
 
 @pytest.mark.parametrize("address", [LOOPBACK, EVERYWHERE])
@@ -65,10 +75,13 @@ async def test_two_authorizations_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "base", ["http://127.0.0.1:8080", "http://localhost:8080", "http://[::1]:8080", "http://LOCALHOST:8080"]
-)
+    "base",
+    ["http://127.0.0.1:8080", "http://localhost:8080", "http://[::1]:8080", "http://LOCALHOST:8080",
+     "http://127.0.0.2:8080"],
+)  # fmt: skip
 async def test_without_token_own_names_may(base: str) -> None:
     assert (await add(LOOPBACK, base=base)).status_code == 201
+    assert {answer.status_code for answer in (await read(LOOPBACK, base=base)).values()} == {200}
 
 
 @pytest.mark.parametrize(
@@ -77,8 +90,11 @@ async def test_without_token_own_names_may(base: str) -> None:
     "127.0.0.1:",
      "localhost:8080:8080", "user@localhost:8080", "[::1]", "[::1]:1", "2130706433:8080"],
 )  # fmt: skip
-async def test_without_token_a_foreign_host_may_not(host: str) -> None:
+async def test_without_token_a_foreign_host_may_neither_change_nor_read(host: str) -> None:
     assert "Host" in problem(await add(LOOPBACK, {"Host": host}), 403)["detail"]
+    for settings in (LOOPBACK, LOOPBACK | TOKEN):
+        for answer in (await read(settings, {"Host": host})).values():
+            assert "Host" in problem(answer, 403)["detail"]
 
 
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:8080", "http://localhost:8080", "http://[::1]:8080"])
@@ -92,8 +108,10 @@ async def test_without_token_the_own_page_may(origin: str) -> None:
     "file://",
      "http://localhost:8080.evil.example", "http://localhost:port", "http://[::1", "chrome-extension://abc"],
 )  # fmt: skip
-async def test_without_token_a_foreign_page_may_not(origin: str) -> None:
+async def test_without_token_a_foreign_page_may_neither_change_nor_read(origin: str) -> None:
     assert "Origin" in problem(await add(LOOPBACK, {"Origin": origin}), 403)["detail"]
+    for answer in (await read(LOOPBACK, {"Origin": origin})).values():
+        assert "Origin" in problem(answer, 403)["detail"]
 
 
 @pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
@@ -133,6 +151,10 @@ async def test_socket_without_an_address_is_no_loopback() -> None:
 async def test_anonymous_may_where_it_is_allowed() -> None:
     settings = EVERYWHERE | {"allow_anonymous": True}
     assert (await add(settings, {"Host": "x", "Origin": "http://y"}, "http://10.0.0.1:8080")).status_code == 201
+    refused = await add(settings, {"Host": "any.example:8080"}, "http://10.0.0.1:8080")
+    assert "CHANGEWIRE_ALLOWED_HOSTS" in problem(refused, 403)["detail"]
+    settings |= {"allowed_hosts": "any.example"}
+    assert (await add(settings, {"Host": "any.example:8080"}, "http://10.0.0.1:8080")).status_code == 201
 
 
 CHANGES = [
@@ -151,11 +173,62 @@ async def test_every_changing_call_is_guarded_before_its_body_is_read(method: st
 
 
 @pytest.mark.parametrize(
-    "path", ["/watchers", "/lag", "/healthz", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs"]
-)
-async def test_reads_and_probes_are_open(path: str) -> None:
-    async with client_of(application(StandIn(), **EVERYWHERE, **TOKEN), "http://10.0.0.1:8080") as client:
-        assert (await client.get(path, headers={"Host": "any.example"})).status_code == 200
+    "host", ["10.0.0.1:8080", "[fd00::1]:80", "changewire:8080", "changewire.shop.svc:8080", "pod.local", "10.0.0.1",
+    "changewire.shop.svc.cluster.local", "LOCALHOST:9000", "127.0.0.1:9000"],
+)  # fmt: skip
+@pytest.mark.parametrize("token", [{}, TOKEN])
+async def test_reads_are_open_under_names_that_no_other_site_has(host: str, token: dict[str, Any]) -> None:
+    answers = await read(EVERYWHERE | token, {"Host": host}, "http://10.0.0.1:8080")
+    assert {answer.status_code for answer in answers.values()} == {200}
+
+
+@pytest.mark.parametrize("settings", [EVERYWHERE, EVERYWHERE | TOKEN, LOOPBACK | {"allow_anonymous": True}])
+@pytest.mark.parametrize("host", ["any.example", "any.example:8080", "10.0.0.1.any.example", "a.svc.any.example", "@"])
+async def test_under_a_name_that_another_site_may_have_only_what_probes_and_prometheus_ask_is_open(
+    settings: dict[str, Any], host: str
+) -> None:
+    for path, answer in (await read(settings, {"Host": host}, "http://10.0.0.1:8080")).items():
+        if path in ("/watchers", "/lag"):
+            assert "CHANGEWIRE_ALLOWED_HOSTS" in problem(answer, 403)["detail"]
+        else:
+            assert answer.status_code == 200
+    if "api_token" in settings:
+        with_token = {"Host": host, "Authorization": f"Bearer {SECRET}"}
+        answers = await read(settings, with_token, "http://10.0.0.1:8080")
+        assert {answer.status_code for answer in answers.values()} == {200}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "may"),
+    [
+        ("cw.example.com", "cw.example.com", True), ("cw.example.com", "CW.example.com:8443", True),
+        ("cw.example.com:8443", "cw.example.com:8443", True), ("cw.example.com:8443", "cw.example.com", False),
+        ("a.example, *.example.com", "x.y.example.com:80", True), ("*.example.com", "example.com", False),
+        ("*.example.com", "evilexample.com", False), ("*", "any.example", True), ("cw.example.com", "x.example", False),
+        ("localhost:9999", "localhost:9999", True), ("[::1]:9999", "[::1]:9999", True), ("*", "", False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("address", [LOOPBACK, EVERYWHERE])
+async def test_allowed_hosts_may_read_and_on_a_loopback_address_not_change(
+    address: dict[str, Any], allowed: str, host: str, may: bool
+) -> None:
+    settings = address | {"allowed_hosts": allowed}
+    headers = {"Host": host, "Origin": f"https://{host}"} if may else {"Host": host}
+    (answer,) = (await read(settings, headers, paths=["/watchers"])).values()
+    assert answer.status_code == (200 if may else 403)
+    problem(await add(settings, {"Host": host}), 403)
+
+
+async def test_two_hosts_are_none() -> None:
+    async with client_of(application(StandIn(), **EVERYWHERE)) as client:
+        two = [("Host", "localhost:8080"), ("Host", "localhost:8080")]
+        problem(await client.get("/watchers", headers=two), 403)
+
+
+@pytest.mark.parametrize("text", ["a b", "http://x", "*example.com", "x:port", "a,,b/c", "*.*.x"])
+def test_an_allowed_host_that_is_none_is_refused_at_the_start(text: str) -> None:
+    with pytest.raises(ValueError, match="not a host such as"):
+        Settings(allowed_hosts=text)
 
 
 def application_settings() -> Settings:

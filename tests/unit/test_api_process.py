@@ -199,7 +199,7 @@ def test_every_address_and_each_kind_can_be_served() -> None:
                 pass
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 async def test_serve_answers_without_servers_and_stops_with_zero(number: signal.Signals, tmp_path: Path) -> None:
     (port_socket,) = listen("127.0.0.1", 0)
     port = port_socket.getsockname()[1]

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from app.domain.errors import Conflict, Unavailable
 from app.domain.lifecycle import State
+from app.domain.position import Checkpoint
 from app.domain.watcher import Start, Watcher
 from app.registry import Registry
 from tests.fakes import BEGIN, event_token
@@ -153,6 +154,26 @@ async def test_a_new_life_on_a_purged_stream_publishes_though_the_window_knows_t
     await registry.add(replace(ORDERS, start=Start("earliest")), explicit_start=True)
     await until(lambda: len(fakes.stream().messages) == 3)
     assert fakes.stream().published() == tokens
+    await registry.close()
+
+
+async def test_a_position_that_another_instance_stored_just_before_it_followed_the_removal_is_deleted_too(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = fakes.registry()
+    registry.start()
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    delete = fakes.watchers.delete
+
+    async def store_and_follow(name: str, **more: Any) -> int:
+        """The other one writes after our first deletion, and has followed before anybody looks for it."""
+        fakes.mongo.places[ORDERS.checkpoint.namespace]["newest"] = Checkpoint(event_token(1), epoch=0)
+        return await delete(name, **more)
+
+    monkeypatch.setattr(fakes.watchers, "delete", store_and_follow)
+    await registry.remove("orders", delete_checkpoint=True)
+    assert not any(fakes.mongo.places.values())
     await registry.close()
 
 

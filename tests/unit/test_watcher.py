@@ -15,6 +15,7 @@ from app.domain.watcher import (
     Watcher,
     from_document,
     problems,
+    problems_when_added,
     start_from_document,
     to_document,
 )
@@ -139,6 +140,22 @@ def test_the_same_subjects_are_refused_with_a_way_out_that_works() -> None:
     assert "orders2" in str(refused.value)
     refuse_overlap(replace(other, sink=replace(other.sink, stream="CRM_ORDERS")), [ORDERS])
     refuse_overlap(replace(other, sink=replace(other.sink, subject="{stream}.{database}.{operation}")), [ORDERS])
+
+
+@pytest.mark.parametrize("stream", ["OBJ_ORDERS", "OBJ_ORDERS-DLQ"])
+def test_the_stream_behind_another_watchers_object_store_is_refused(stream: str) -> None:
+    other = Watcher("other", Source("shop", "other"), sink=Sink(stream)).with_defaults()
+    with pytest.raises(Conflict, match=f"{stream}.*watcher orders keeps what is too large"):
+        refuse_overlap(other, [ORDERS])
+    with pytest.raises(Conflict, match=f"{stream}.*watcher other publishes"):
+        refuse_overlap(ORDERS, [other])
+
+
+@pytest.mark.parametrize("collection", ["kv_orders", "obj_orders"])
+def test_a_collection_named_like_a_bucket_is_refused_only_when_it_is_added(collection: str) -> None:
+    one = Watcher("w", Source("shop", collection)).with_defaults()
+    assert problems(one, state_database="state") == []
+    assert [each.field for each in problems_when_added(one)] == ["sink.stream"]
 
 
 def test_the_same_place_for_two_positions_is_refused() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from app.cli.verification.findings import Finding, Findings
+from app.domain.letters import brief
 
 MISSING_REMEMBERED: Final = 100_000
 """How many changes that have not come (yet) are remembered, to tell a late one from a double."""
@@ -152,7 +153,7 @@ class Comparison:
             # A later epoch that goes over it again is the one that counts; what it lacks it has reported itself.
             if any(run.epoch > epoch and run.low <= token <= run.high for run in self._runs):
                 continue
-            if token in self._bounds.letters:
+            if brief(token) in self._bounds.letters:
                 findings.skip(LETTERS)
             elif not any((run.epoch, token) in self._replayed for run in self._runs):
                 findings.faults["lost"].add(finding)

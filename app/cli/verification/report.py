@@ -71,7 +71,8 @@ class Report:
             for each in faults.first[:TOLD]:
                 place = "" if each.sequence is None else f"#{each.sequence} "
                 epoch = f" (epoch {each.epoch})" if each.epoch else ""
-                told.append(f"  {place}{each.what}{epoch}" + (f"\n    {each.token}" if each.token else ""))
+                told.append(f"  {place}{each.what}{epoch}")
+                told += [f"    {each.token}"] if each.token else []
             if faults.total > TOLD:
                 told.append(f"  … and {faults.total - TOLD:,} more")
         return [*told, self._verdict()]

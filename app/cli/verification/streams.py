@@ -23,7 +23,7 @@ from app.cli.verification.bodies import from_json
 from app.cli.verification.comparison import described
 from app.domain.gap import OPERATION as GAP
 from app.domain.gap import moment
-from app.domain.letters import letter_subject, letters_of
+from app.domain.letters import is_brief, letter_subject, letters_of
 from app.domain.tokens import is_token, parse_message_id
 from app.domain.watcher import Watcher
 from app.settings import Settings
@@ -52,10 +52,13 @@ class StreamMessage:
         # Another collection's that had these subjects has no place in this order.
         own = id_ is not None and self._namespace in (None, watcher.source.namespace)
         original = id_.original if own and id_ is not None else None
-        self.replayed = original is not None and original != GAP and is_token(original)
+        self.replayed = original is not None and original != GAP and (is_token(original) or is_brief(original))
         self.token = id_.position if own and id_ is not None and (original in (None, GAP)) else None
         if self.replayed:
             self.token = original
+            if is_brief(original or ""):
+                with contextlib.suppress(KeyError, TypeError):  # a pointer to a large event may lack it
+                    self.token = str(self.event["_id"]["_data"])
         self.position = id_.position if id_ is not None else ""
         self.epoch = id_.epoch if id_ is not None else 0
         self.gap = self._gap if original == GAP else None
