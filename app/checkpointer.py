@@ -12,8 +12,9 @@ from collections.abc import Callable
 import structlog
 
 from app.domain import backoff
-from app.domain.errors import Stale, StoreUnavailable
+from app.domain.errors import PermanentError, Stale, StoreUnavailable
 from app.domain.position import Checkpoint
+from app.domain.second_look import SecondLook
 from app.ports import CheckpointStore, Observer
 
 log = structlog.get_logger(__name__)
@@ -81,13 +82,18 @@ class Checkpointer:
 
     async def run(self) -> None:
         """Write what is noted, for ever. Raises Stale where a later epoch has begun, NotAuthorised."""
-        attempt = 0
+        attempt, second_look = 0, SecondLook()
         while True:
             await self._wake.wait()
             self._wake.clear()
             try:
                 await self.flush()
-            except StoreUnavailable as error:
+            except (StoreUnavailable, PermanentError) as error:
+                if isinstance(error, StoreUnavailable):
+                    second_look.forget()
+                elif second_look.believes(error, now=self._clock(), well_at=self.written_at or 0.0):
+                    error.confirm_seconds = 0.0  # that was done here: publishing goes well meanwhile
+                    raise
                 attempt += 1
                 if attempt == 1:
                     log.warning("checkpoint_delayed", watcher=self._watcher, error=str(error))

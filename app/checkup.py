@@ -133,7 +133,11 @@ class _Patient:
 
     async def look_at(self, watcher: Watcher) -> AsyncIterator[Finding]:
         name = watcher.name
-        wrong = problems_of(watcher, state_database=self._settings.state_db)
+        wrong = problems_of(
+            watcher,
+            state_database=self._settings.state_db,
+            javascript=self._settings.allow_server_side_javascript,
+        )
         if wrong:
             said = "; ".join(f"{each.field} {each.problem}" for each in wrong)
             yield Finding(name, "definition", Level.PROBLEM, said, f"replace it with PUT /watchers/{name}")

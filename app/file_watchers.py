@@ -3,13 +3,16 @@
 Not its business: reading the file (`connector_yaml.py`), running what is stored (`registry.py`).
 """
 
-from collections.abc import Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
 
-from app.domain.errors import ChangewireError, StoreUnavailable, TransientError
+from app.domain.errors import ChangewireError, PermanentError, StoreUnavailable, TransientError
 from app.domain.namespaces import Namespaces
+from app.domain.second_look import SecondLook
 from app.domain.watcher import StoredWatcher, Watcher, apart, outside
 from app.ports import WatcherStore
 from app.positions import Positions
@@ -26,6 +29,7 @@ class FileWatchers:
         positions: Positions,
         watchers: Sequence[Watcher] | None,
         allowed: Namespaces | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`watchers` is None where there is no file: what an earlier one left stays then. `allowed`: see `problems`."""
         self._store = store
@@ -36,6 +40,8 @@ class FileWatchers:
         self._left: list[Watcher] = []
         self.pending: dict[str, str] = {}
         """Those that could not be stored yet, and why; what is stored under their names may not be run meanwhile."""
+        self._clock = clock
+        self._second_looks: defaultdict[str, SecondLook] = defaultdict(SecondLook)
         self.start_over()
 
     def start_over(self) -> None:
@@ -89,14 +95,20 @@ class FileWatchers:
     async def _begin(self, watcher: Watcher) -> str | None:
         """Fix the start as of now, as for a watcher that is added over HTTP: NATS may come much later.
 
-        Returns None where the watcher cannot run at all as it is; its first opening says why."""
+        Returns None where the watcher cannot run at all as it is, which is believed at the second look; its first
+        opening says why. Until then the trouble is raised."""
         if outside(watcher, self._allowed):
             return None
         try:
             shared = await self._shared_position(watcher)
             return shared or await self._positions.locate(watcher, watcher.start)
         except TransientError:
+            self._second_looks.pop(watcher.name, None)
             raise
+        except PermanentError as error:
+            if not self._second_looks[watcher.name].believes(error, now=self._clock(), well_at=0.0):
+                raise
+            return None
         except ChangewireError:
             return None
 

@@ -89,6 +89,7 @@ def compose(settings: Settings) -> Service:
         mongo.watchers(),
         state_database=settings.state_db,
         allowed=settings.allowed,
+        javascript=settings.allow_server_side_javascript,
         from_file=settings.connector.watchers if settings.connector is not None else None,
         drain_seconds=settings.drain_seconds,
         reconcile_seconds=settings.reconcile_seconds,

@@ -12,7 +12,7 @@ import structlog
 from app.domain import lag
 from app.domain.errors import ChangewireError
 from app.domain.lifecycle import State
-from app.domain.status import Component, Health, Lag
+from app.domain.status import Component, Health, Lag, Status
 from app.monitor import Monitor
 from app.progress import Progress
 from app.supervisor import Supervisor
@@ -41,10 +41,11 @@ class Overview:
         now = self._world.clock()
         statuses = {name: self._supervisor[name].status() for name in self._supervisor.names()}
         ill = [
-            f"{name}: {status.state} ({status.reason})"
+            f"{name}: {status.overdue or status.state} ({status.reason or _last(status)})"
             for name, status in statuses.items()
             if status.state is State.FAILED
             or (status.state is State.RETRYING and now - status.since > RETRYING_IS_DOWN_SECONDS)
+            or status.overdue is not None
         ]
         watchers = Component(
             up=not ill and load_problem is None,
@@ -116,6 +117,7 @@ class Overview:
             seconds, headroom = self._distances(position, progress)
             self._world.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
             self._world.observer.history_at_risk(name, HEADROOM in progress.notes)
+            self._world.observer.overdue(name, self._supervisor[name].status().overdue is not None)
             self._world.observer.dead_letters(name, progress.dead_letters)
 
     def _distances(self, position: str | None, progress: Progress) -> tuple[float | None, float | None]:
@@ -126,3 +128,7 @@ class Overview:
             now = max(now, self._monitor.operation_time)
         oplog = self._monitor.oplog
         return lag.lag_seconds(now, position), None if oplog is None else lag.headroom_seconds(position, oplog.first)
+
+
+def _last(status: Status) -> str:
+    return "no error yet" if status.last_error is None else f"the last error: {status.last_error.message}"

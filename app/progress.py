@@ -6,6 +6,7 @@ Plain data with one writer, the relay. Not its business: deciding anything from 
 from collections import deque
 from dataclasses import dataclass, field, replace
 
+from app.domain.arrears import Arrears
 from app.domain.batching import BatchSize
 from app.domain.lifecycle import State
 from app.domain.position import OwnMessage, Reached
@@ -72,6 +73,7 @@ class Progress:
     fence: str | None = None
     notes: dict[str, str] = field(default_factory=dict)
     rates: Rates = field(default_factory=Rates)
+    arrears: Arrears = field(default_factory=Arrears)
     history: deque[Happening] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     """Oldest first."""
 

@@ -93,6 +93,8 @@ class Publisher:
 
         The next `gone` changes are published already, and none of them is later than `until` (in seconds since 1970),
         the moment of the opening."""
+        if self._progress.reached is not None and reached.token > self._progress.reached.token:
+            self._progress.arrears.progress(self._clock())  # somebody has published what waited
         self._progress.reached = reached
         self._fence = fence
         self._gone, self._gone_until = gone, until
@@ -214,6 +216,7 @@ class Publisher:
             sequence = None if reached.sequence is None else reached.sequence + passed
             self._progress.reached = replace(reached, token=waiting[passed - 1].token, sequence=sequence)
             self._gone -= passed
+            self._progress.arrears.progress(self._clock())
             self._already_there(passed)
         return waiting[passed:]
 
@@ -228,6 +231,7 @@ class Publisher:
         if not waiting or waiting[0].letter is not letter:
             return waiting
         new = await self._letters.store(letter, self.reached.epoch)
+        progress.arrears.progress(self._clock())
         if new and self._gone:  # by other settings it may have been a message, and counted as one
             log.warning("count_given_up", watcher=name, token=letter.token, left=self._gone)
             self._gone = 0
@@ -321,6 +325,8 @@ class Publisher:
         now: GoOn = decide_read_back(reached=reached, tail=tail, exclusive=self._sink.exclusive, displaced=displaced)
         stream, tokens = self._watcher.sink.stream, {change.token for change in waiting}
         await self._proof.of(claim_of_read_back(now, reached=reached, tail=tail, waiting=tokens, stream=stream))
+        if now.token > reached.token:
+            self._progress.arrears.progress(self._clock())
         rest = self._not_there_yet(waiting, now.token)
         self._fence = now.fence
         own = last_own(tail, reached.epoch, reached.own)
@@ -380,6 +386,7 @@ class Publisher:
             own = OwnMessage(sequence, id_)
         self._fence = sequence
         progress.losses = 0
+        progress.arrears.progress(wall)
         progress.reached = replace(self.reached, token=unit[-1].token, sequence=sequence, own=own)
         progress.published += len(unit)
         progress.last_event_at = unit[-1].wall_time or wall

@@ -26,7 +26,15 @@ from app.domain.lifecycle import Desired, State
 from app.domain.namespaces import Namespaces
 from app.domain.overlap import refuse_overlap
 from app.domain.status import Happening, Health, Lag, Status, TokenView, WatcherView
-from app.domain.watcher import Start, StoredWatcher, Watcher, outside, problems, problems_when_added
+from app.domain.watcher import (
+    Start,
+    StoredWatcher,
+    Watcher,
+    javascript_problem,
+    outside,
+    problems,
+    problems_when_added,
+)
 from app.file_watchers import FileWatchers
 from app.letter_desk import LetterDesk
 from app.monitor import Monitor
@@ -62,6 +70,7 @@ class Registry:
         *,
         state_database: str,
         allowed: Namespaces | None = None,
+        javascript: bool = False,
         from_file: Sequence[Watcher] | None = None,
         drain_seconds: float = 10.0,
         reconcile_seconds: float = 5.0,
@@ -71,6 +80,7 @@ class Registry:
         self._store = store = SubstituteStore(store, possible=bool(from_file))
         self._state_database = state_database
         self._allowed = allowed
+        self._javascript = javascript
         self._drain_seconds = drain_seconds
         self._min_headroom_seconds = min_headroom_seconds
         self._monitor = Monitor(world.mongo, world.nats)
@@ -83,6 +93,7 @@ class Registry:
             self._from_file,
             state_database=state_database,
             allowed=allowed,
+            javascript=javascript,
             drain_seconds=drain_seconds,
             reconcile_seconds=reconcile_seconds,
         )
@@ -322,7 +333,9 @@ class Registry:
         """Refuse what cannot work, before anything is changed; `before` is the watcher as it is already.
 
         Raises Invalid, Conflict, Unavailable."""
-        found = problems(watcher, state_database=self._state_database, allowed=self._allowed)
+        found = problems(
+            watcher, state_database=self._state_database, allowed=self._allowed, javascript=self._javascript
+        )
         if before is None or before.sink.stream != watcher.sink.stream:
             found += [each for each in problems_when_added(watcher) if each.field not in {one.field for one in found}]
         if found:
@@ -355,6 +368,9 @@ class Registry:
         if task.state not in (State.PAUSED, State.FAILED):
             raise Conflict(f"{name} is {task.state}; pause it first with PUT /watchers/{name}/pause, then move it")
         self._refuse_outside(task.stored, "be moved")  # it was refused, and to find a position is to read
+        javascript = None if self._javascript else javascript_problem(task.stored.watcher.source)
+        if javascript is not None:
+            raise Conflict(f"{name} cannot be moved: source.pipeline {javascript}")
         if task.state is State.PAUSED:
             await self._others_follow()
         view = await self._positions.move(task.stored.watcher, start)

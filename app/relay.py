@@ -283,7 +283,7 @@ class Relay:
             raise Stale(str(self._overtaken)) from self._overtaken
 
     async def _read_and_encode(self, reached: Reached) -> None:
-        suffix, last = id_suffix(reached.epoch), reached.token
+        suffix, last, reads = id_suffix(reached.epoch), reached.token, 0
         ahead: asyncio.Task[SourceBatch] | None = None
         stopping = asyncio.create_task(self._stopping.wait(), name=f"stopping:{self._watcher.name}")
         try:
@@ -294,13 +294,17 @@ class Relay:
                 await asyncio.wait((ahead, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not ahead.done():
                     break  # what the server has not brought by now stays in the oplog
-                batch = ahead.result()
+                batch, reads = ahead.result(), reads + 1
                 self._share.take(batch.size)
                 ahead = self._read_ahead(batch)
                 self._progress.operation_time = batch.operation_time
                 self._progress.caught_up = not batch.events
                 read_at = time.perf_counter()
                 changes = await self._encoder.encode(batch, suffix, last)
+                if changes:
+                    self._progress.arrears.read(self._clock())
+                elif reads > 1 and self._share.held == batch.size:  # the first comes with the opening, mostly empty
+                    self._progress.arrears.settled(self._clock())
                 await self._conveyor.put(Encoded(changes, batch.position, read_at, batch.size))
                 last = batch.position
         except HistoryLost as error:
@@ -358,6 +362,8 @@ class Relay:
                 self._progress.reached = reached = replace(reached, token=encoded.position)
             self._checkpointer.note(self._checkpoint(reached), quiet=not encoded.changes, changes=len(encoded.changes))
             self._share.give_back(encoded.size)
+            if encoded.changes and not self._share.held:
+                self._progress.arrears.settled(self._clock())
             self._progress.checkpointed_at = self._checkpointer.written_at or self._progress.checkpointed_at
 
     def _checkpoint(self, reached: Reached) -> Checkpoint:

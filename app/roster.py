@@ -50,6 +50,7 @@ class Roster:
         *,
         state_database: str,
         allowed: Namespaces | None,
+        javascript: bool,
         drain_seconds: float,
         reconcile_seconds: float,
     ) -> None:
@@ -58,6 +59,7 @@ class Roster:
         self._from_file = from_file
         self._state_database = state_database
         self._allowed = allowed
+        self._javascript = javascript
         self._drain_seconds = drain_seconds
         self._reconcile_seconds = reconcile_seconds
         self.supervisor = Supervisor(world, self)
@@ -178,7 +180,9 @@ class Roster:
     def _fault(self, stored: StoredWatcher) -> str | None:
         """Why a watcher cannot be run at all. Of two that get in each other's way it is the one that was added later:
         all instances have to come to the same answer."""
-        found = problems(stored.watcher, state_database=self._state_database, allowed=self._allowed)
+        found = problems(
+            stored.watcher, state_database=self._state_database, allowed=self._allowed, javascript=self._javascript
+        )
         faults = [f"{one.field} {one.problem}" for one in found]
         tasks = (self.supervisor[name] for name in self.supervisor.names() if name != stored.name)
         before = [task.stored for task in tasks if not task.refused]

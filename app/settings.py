@@ -109,6 +109,11 @@ class Settings(BaseSettings):
     already. Positions are kept among these too, or in the database `resume-tokens`. Default: none, all that the MongoDB
     account may read."""
 
+    allow_server_side_javascript: bool = Field(default=False, examples=["true"])
+    """Whether pipelines may run JavaScript in the MongoDB server (`$function`, `$accumulator`, `$where`). Everyone who
+    may change watchers can keep a processor of the server busy then. Watchers that use it are refused otherwise, also
+    those stored already. Default: false."""
+
     state_db: str = Field(default="changewire", examples=["changewire"])
     """The MongoDB database that holds the registry of watchers. Instances with the same one share their watchers.
     Default: changewire."""

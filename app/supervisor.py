@@ -14,7 +14,8 @@ import structlog
 
 from app.domain import backoff
 from app.domain.errors import ChangewireError, Conflict, Fenced, HistoryLost, PermanentError, Stale
-from app.domain.lifecycle import Signal, State, move
+from app.domain.lifecycle import AT_WORK, Signal, State, move
+from app.domain.second_look import SecondLook
 from app.domain.status import ErrorSeen, Status
 from app.domain.watcher import StoredWatcher
 from app.positions import Positions
@@ -30,6 +31,10 @@ LAST_SECONDS = 7.0
 """How long a task that is cancelled may take to end: it waits for the write of a position that has begun (5 s)."""
 STABLE_SECONDS = 30.0
 """A run that lasted this long starts the backoff afresh when it ends."""
+
+
+WELL_SECONDS = 5.0
+"""A stay in standby that lasted this long had both servers' answers, whatever they said before."""
 
 
 class Orders(Protocol):
@@ -58,6 +63,7 @@ class WatcherTask:
         self._world = world
         self._orders = orders
         self._positions = Positions(world)
+        self._second_look = SecondLook()
         self._followed = False
         self._state = State.STARTING
         self._since = world.clock()
@@ -76,6 +82,7 @@ class WatcherTask:
         if self._task is not None and not self._task.done():
             return
         self._stopping = asyncio.Event()
+        self.progress.arrears.forget()
         self._signal(Signal.START)
         self._task = asyncio.create_task(self._run(), name=f"watcher:{self.stored.name}")
         self._task.add_done_callback(self._ended)
@@ -97,6 +104,7 @@ class WatcherTask:
                 log.warning("drain_cut_short", watcher=self.stored.name, after_seconds=deadline)
                 task.cancel()
                 await asyncio.wait([task], timeout=LAST_SECONDS)
+        self.progress.arrears.forget()
         self._signal(Signal.STOP)
         return drained
 
@@ -156,6 +164,7 @@ class WatcherTask:
             fence=progress.fence,
             dead_letters=progress.dead_letters,
             notes=tuple(progress.notes.values()),
+            overdue=progress.arrears.problem(now) if self._state in AT_WORK else None,
         )
 
     # The task
@@ -165,19 +174,12 @@ class WatcherTask:
         while not self._stopping.is_set():
             began = self._world.clock()
             try:
-                await self._relay_once()
-            except Fenced as fenced:
-                self._signal(Signal.OUTRUN, str(fenced))
-                if not await self._outlast():
+                if not await self._relay_or_stand_by():
                     return
-                self._restarted("takeover")
-                self._signal(Signal.START)
-            except PermanentError as error:
-                self._note_error(error)
-                self._signal(Signal.FAILURE, str(error))
-                log.error("watcher_failed", watcher=self.stored.name, type=type(error).__name__, reason=str(error))
-                return
             except Exception as error:  # noqa: BLE001 - whatever it is, the watcher says so and tries again
+                if self._is_certain(error):
+                    self._fail(error)
+                    return
                 attempt = 1 if self._world.clock() - began >= STABLE_SECONDS else attempt + 1
                 self._trouble(error, attempt)
                 stale = isinstance(error, Stale)
@@ -186,8 +188,35 @@ class WatcherTask:
                 if stale and not await self._wanted():
                     return
                 self._restarted(type(error).__name__)
-            else:
-                return
+
+    async def _relay_or_stand_by(self) -> bool:
+        """Relay, and where another writer keeps winning, stand by; True where it has gone silent, so that the watcher
+        is to be opened again, False where the watcher is to stop. Raises what ends either."""
+        try:
+            await self._relay_once()
+        except Fenced as fenced:
+            self._second_look.forget()
+            self._signal(Signal.OUTRUN, str(fenced))
+            self.progress.arrears.forget()
+        else:
+            return False
+        if not await self._outlast():
+            return False
+        self._restarted("takeover")
+        self._signal(Signal.START)
+        return True
+
+    def _is_certain(self, error: Exception) -> bool:
+        """Whether an error is permanent and was looked at again; to be asked of every error."""
+        if not isinstance(error, PermanentError):
+            self._second_look.forget()
+            return False
+        return self._second_look.believes(error, now=self._world.clock(), well_at=self.progress.arrears.well_at)
+
+    def _fail(self, error: Exception) -> None:
+        self._note_error(error)
+        self._signal(Signal.FAILURE, str(error))
+        log.error("watcher_failed", watcher=self.stored.name, type=type(error).__name__, reason=str(error))
 
     async def _relay_once(self) -> None:
         watcher, world = self.stored.watcher, self._world
@@ -253,16 +282,13 @@ class WatcherTask:
                 await unless_asked(standby.until_silent())
             except Stale:
                 return await self._wanted()
-            except HistoryLost:
-                if watcher.on_history_lost == "fail":
-                    raise
-                return await self._wanted()  # to go on behind the gap is a publish: a relay's business
-            except PermanentError:
-                raise
             except Exception as error:  # noqa: BLE001 - as in a relay
+                if isinstance(error, HistoryLost) and watcher.on_history_lost != "fail":
+                    return await self._wanted()  # to go on behind the gap is a publish: a relay's business
+                if world.clock() - began > WELL_SECONDS:
+                    self._second_look.forget()
                 attempt = 1 if world.clock() - began >= STABLE_SECONDS else attempt + 1
-                self._trouble_aside(error, attempt)
-                await self._pause_before(attempt)
+                await self._get_over(error, attempt)
             else:
                 return await self._wanted()
         return False
@@ -273,12 +299,9 @@ class WatcherTask:
         while not self._stopping.is_set():
             try:
                 return await self._orders.still_wanted(self.stored)
-            except PermanentError:
-                raise
             except Exception as error:  # noqa: BLE001 - as in a relay
                 attempt += 1
-                self._trouble_aside(error, attempt)
-                await self._pause_before(attempt)
+                await self._get_over(error, attempt)
         return False
 
     def _opened(self) -> None:
@@ -286,14 +309,18 @@ class WatcherTask:
 
     def _trouble(self, error: Exception, attempt: int) -> None:
         self._note_error(error)
+        self.progress.arrears.interrupted(self._world.clock())
         self._signal(Signal.TROUBLE, str(error))
         self._log_trouble(error, attempt)
 
-    def _trouble_aside(self, error: Exception, attempt: int) -> None:
-        """As `_trouble`, where the state stays."""
+    async def _get_over(self, error: Exception, attempt: int) -> None:
+        """As `_trouble`, where the state stays, and wait. Raises an error that is certain to be permanent."""
+        if self._is_certain(error):
+            raise error
         self._note_error(error)
         self.progress.happened(self._state, str(error), self._world.clock())
         self._log_trouble(error, attempt)
+        await self._pause_before(attempt)
 
     def _log_trouble(self, error: Exception, attempt: int) -> None:
         if isinstance(error, ChangewireError):
@@ -311,8 +338,11 @@ class WatcherTask:
         self._world.observer.restarted(self.stored.name, reason)
 
     async def _pause_before(self, attempt: int) -> None:
+        seconds, due = backoff.delay(attempt, random.random()), self._second_look.due(self._world.clock())
+        if due is not None:  # not later than the look that decides
+            seconds = min(seconds, due)
         try:
-            await asyncio.wait_for(self._stopping.wait(), backoff.delay(attempt, random.random()))
+            await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
             return
 

@@ -687,6 +687,7 @@ class NullObserver:
         self.checkpoints = 0
         self.letters: dict[str, int | None] = {}
         self.at_risk: dict[str, bool] = {}
+        self.overdues: dict[str, bool] = {}
 
     def published(self, batch: Published) -> None:
         self.published_events += len(batch.changes)
@@ -706,6 +707,9 @@ class NullObserver:
 
     def history_at_risk(self, watcher: str, at_risk: bool) -> None:
         self.at_risk[watcher] = at_risk
+
+    def overdue(self, watcher: str, overdue: bool) -> None:
+        self.overdues[watcher] = overdue
 
     def dead_letters(self, watcher: str, count: int | None) -> None:
         self.letters[watcher] = count

@@ -145,6 +145,10 @@ class PrometheusObserver:
             "changewire_watcher_history_at_risk",
             "1 where a full oplog has fewer than CHANGEWIRE_MIN_HEADROOM_SECONDS left before the watcher's position.",
         )
+        self._overdue = GaugeFamily(
+            "changewire_watcher_overdue",
+            "1 where changes have waited for 15 seconds and nothing was published, whatever the watcher's state.",
+        )
         self._letters = GaugeFamily("changewire_watcher_dead_letters", "Changes set aside as dead letters.")
         self._restarts = CounterFamily(
             "changewire_watcher_restarts_total", "How often a watcher was opened again, and why.", ("watcher", "reason")
@@ -168,8 +172,8 @@ class PrometheusObserver:
             self._published, self._refused, self._publishing, self._processing,
         )  # fmt: skip
         self._by_watcher: tuple[Family, ...] = (
-            self._lag, self._headroom, self._at_risk, self._letters, self._restarts, self._events, self._skipped,
-            self._batches, self._delays,
+            self._lag, self._headroom, self._at_risk, self._overdue, self._letters, self._restarts, self._events,
+            self._skipped, self._batches, self._delays,
         )  # fmt: skip
         self._by_command: tuple[CounterFamily | HistogramFamily, ...] = (
             self._started, self._succeeded, self._failed, self._duration,
@@ -222,6 +226,10 @@ class PrometheusObserver:
     def history_at_risk(self, watcher: str, at_risk: bool) -> None:
         with self._lock:
             self._at_risk.set(watcher, float(at_risk))
+
+    def overdue(self, watcher: str, overdue: bool) -> None:
+        with self._lock:
+            self._overdue.set(watcher, float(overdue))
 
     def dead_letters(self, watcher: str, count: int | None) -> None:
         with self._lock:

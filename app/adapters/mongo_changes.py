@@ -23,10 +23,11 @@ from bson.timestamp import Timestamp
 from pymongo.errors import ConnectionFailure, NetworkTimeout, OperationFailure, PyMongoError
 
 from app.adapters import mongo_errors, mongo_history, mongo_large, mongo_pipeline
+from app.adapters.mongo_bounded import end_session_on_server
 from app.adapters.mongo_trial import RAW, Pin, Reach, StreamTrial, pinned
 from app.domain.errors import SourceRefused, SourceUnavailable
 from app.domain.tokens import cluster_time
-from app.domain.watcher import Start, Watcher
+from app.domain.watcher import Start, Watcher, javascript_in
 from app.ports import SourceBatch
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ class MongoChangeSource:
         self._waiting = None
         if session is None or not idle:  # the server ends by itself what hangs on a connection that is gone
             self._cursor = 0
+            if session is not None and javascript_in(self._source.pipeline) is not None:
+                await end_session_on_server(self._reach.client, session)  # but no script
             return
         await self._end_cursor()
         with contextlib.suppress(PyMongoError), pymongo.timeout(CLOSE_SECONDS):
@@ -239,7 +242,7 @@ class MongoChangeSource:
                     return fragments.whole
                 reply, part = await self._run(self._get_more(self._batch_size)), "nextBatch"
         except OperationFailure as error:
-            if mongo_errors.passing(error):
+            if mongo_errors.passing(error) or not (_is_too_large(error) or mongo_errors.of_parser(error)):
                 raise
             self._splits = error.code != mongo_large.UNKNOWN_STAGE
             return None
@@ -294,7 +297,7 @@ class MongoChangeSource:
     def _unseen(self, error: PyMongoError) -> bool:
         """Whether the stream does not see its token's event, and opening by time has not been tried."""
         unseen = isinstance(error, OperationFailure) and error.code == mongo_errors.TOKEN_NOT_FOUND
-        return unseen and self._skip_to is None and mongo_errors.of_stream(error, self._namespace) is None
+        return unseen and self._skip_to is None and mongo_errors.of_stream(error, self._source) is None
 
     async def _run(self, command: dict[str, Any]) -> Mapping[str, Any]:
         """Run a command that may wait. A cancelled caller leaves it under way: a thread cannot be called back, and a

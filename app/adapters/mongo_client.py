@@ -28,6 +28,7 @@ from pymongo import monitoring
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
 from app.adapters import mongo_errors, mongo_pipeline
+from app.adapters.mongo_bounded import run_bounded
 from app.adapters.mongo_changes import BATCH_SIZE, MongoChangeSource
 from app.adapters.mongo_registry import MongoWatcherStore
 from app.adapters.mongo_store import MongoCheckpointStore
@@ -43,7 +44,7 @@ from app.domain.errors import (
 )
 from app.domain.lag import Oplog
 from app.domain.tokens import cluster_time, collection_uuid
-from app.domain.watcher import SYSTEM_DATABASES, Watcher
+from app.domain.watcher import SYSTEM_DATABASES, Watcher, javascript_in
 from app.ports import Observer
 
 if TYPE_CHECKING:
@@ -263,24 +264,37 @@ class MongoDeployment:
         """Run the pipeline over made-up events, and tell what it takes from them.
 
         What only chooses events is left out, since it may choose none of them. A pipeline that cannot run on made-up
-        values proves nothing: the stream itself watches for what is missing (`mongo_changes.py`).
+        values proves nothing: the stream itself watches for what is missing (`mongo_changes.py`). One that does not
+        come to an end is not tried again.
         """
         stages = [stage for stage in pipeline if "$match" not in stage]
         samples = [mongo_pipeline.sample(watcher, operation) for operation in mongo_pipeline.SAMPLED]
-        events = await self._run(watcher, samples, stages)
-        if events is None:  # what fails on a delete may run on an insert
-            events = [event for one in samples for event in await self._run(watcher, [one], stages) or ()]
+        javascript = javascript_in(pipeline)
+        left = 1 if javascript else 1 + len(samples)
+        events: list[dict[str, Any]] = []
+        for some in [samples, *([one] for one in samples)][:left]:  # what fails on a delete may run on an insert
+            try:
+                events += await self._run(watcher, some, stages)
+            except OperationFailure as error:
+                if error.code != mongo_errors.MAX_TIME_EXPIRED:
+                    continue
+                if javascript:
+                    problem = (
+                        f"runs JavaScript ({javascript}) that did not end within {PING_SECONDS} s on made-up events"
+                    )
+                    raise _invalid("source.pipeline", problem) from error
+                break
+            except PyMongoError:
+                break
+            if some is samples:
+                break
         return next(filter(None, (mongo_pipeline.loss(event, samples) for event in events)), None)
 
     async def _run(
         self, watcher: Watcher, samples: list[dict[str, Any]], pipeline: list[dict[str, Any]]
-    ) -> list[dict[str, Any]] | None:
+    ) -> list[dict[str, Any]]:
         command = {"aggregate": 1, "pipeline": [{"$documents": samples}, *pipeline], "cursor": {}}
-        try:
-            with pymongo.timeout(PING_SECONDS):
-                reply = await self._client[watcher.source.database].command(command)
-        except PyMongoError:
-            return None
+        reply = await run_bounded(self._client, watcher.source.database, command, seconds=PING_SECONDS)
         return list(reply["cursor"]["firstBatch"])
 
     async def check_token(self, watcher: Watcher, token: str) -> None:
@@ -366,7 +380,7 @@ def _refusals(watcher: Watcher, field: str) -> Iterator[None]:
         try:
             yield
         except PyMongoError as error:
-            known = mongo_errors.of_stream(error, watcher.source.namespace)
+            known = mongo_errors.of_stream(error, watcher.source)
             raise known or SourceUnavailable(f"MongoDB failed: {mongo_errors.quiet_words(error)}") from error
     except TransientError as error:
         raise Unavailable(str(error)) from error

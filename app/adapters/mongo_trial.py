@@ -26,6 +26,7 @@ from pymongo.errors import NetworkTimeout, OperationFailure, PyMongoError
 from pymongo.server_description import ServerDescription
 
 from app.adapters import mongo_errors
+from app.adapters.mongo_bounded import run_bounded
 from app.domain.errors import (
     ChangewireError,
     FieldProblem,
@@ -37,7 +38,7 @@ from app.domain.errors import (
     TokenRefused,
 )
 from app.domain.tokens import ClusterTime, cluster_time
-from app.domain.watcher import Start, Watcher
+from app.domain.watcher import Start, Watcher, javascript_in
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
@@ -46,6 +47,8 @@ PROBE_MS: Final = 1_000
 """For a try whose answer is the error: a lost history or a bad token shows at once, a long scan proves nothing more."""
 EARLIEST_ATTEMPTS: Final = 8
 """A busy server cuts its oplog's beginning off in bursts, also between a look at it and the opening there."""
+AGAIN_SECONDS: Final = 1.0
+"""After so long MongoDB is asked again what it said, where nothing else tells whether that is so."""
 RAW: Final = CodecOptions(document_class=RawBSONDocument)
 _PRE_IMAGES_WIRE_VERSION: Final = 17  # MongoDB 6.0
 
@@ -177,8 +180,9 @@ class StreamTrial:
                 )
             try:
                 return await self._probe_time(first)
-            except HistoryLost:
-                if attempt + 1 == EARLIEST_ATTEMPTS:
+            except (HistoryLost, SourceUnavailable) as error:
+                cut_off = isinstance(error.__cause__, OperationFailure) and _says_lost(error.__cause__)
+                if not cut_off or attempt + 1 == EARLIEST_ATTEMPTS:
                     raise
             await asyncio.sleep(0.05 * attempt)
         raise AssertionError
@@ -197,8 +201,8 @@ class StreamTrial:
         try:
             await self.probe(start, batch_size=1, maxTimeMS=PROBE_MS)
         except OperationFailure as error:
-            if error.code in mongo_errors.HISTORY_LOST:
-                raise await self._history_lost(moment.time, error) from error
+            if _says_lost(error):
+                raise await self._history_lost(start, error) from error
             if error.code not in (mongo_errors.MAX_TIME_EXPIRED, mongo_errors.EVENT_TOO_LARGE):
                 raise
         return await self.probe(start)
@@ -209,10 +213,8 @@ class StreamTrial:
         try:
             await self.probe(start, batch_size=1, maxTimeMS=PROBE_MS)
         except OperationFailure as error:
-            if error.code == mongo_errors.TOKEN_NOT_FOUND and mongo_errors.of_stream(error, self.namespace) is None:
+            if error.code == mongo_errors.TOKEN_NOT_FOUND and mongo_errors.of_stream(error, self._source) is None:
                 await self._probe_time(Timestamp(moment.seconds, moment.increment))
-            elif error.code in mongo_errors.HISTORY_LOST:
-                raise await self._history_lost(moment.seconds, error) from error
             elif error.code not in (mongo_errors.MAX_TIME_EXPIRED, mongo_errors.EVENT_TOO_LARGE):
                 raise await self.explained(error, start) from error
         except PyMongoError as error:
@@ -227,13 +229,19 @@ class StreamTrial:
         command = {"aggregate": self._source.collection, "pipeline": stages, **cursor_options}
         before = pinned.set(Pin())
         try:
-            cursor = (await self._database.command(command, codec_options=RAW))["cursor"]
+            cursor = (await self._run(command, bounded=pipeline and "maxTimeMS" in more))["cursor"]
             if cursor["id"]:
                 with contextlib.suppress(PyMongoError):
                     await self._database.command(self.kill(cursor["id"]))
         finally:
             pinned.reset(before)
         return str(cursor["postBatchResumeToken"]["_data"])
+
+    async def _run(self, command: dict[str, Any], *, bounded: bool) -> Mapping[str, Any]:
+        if bounded and javascript_in(self._source.pipeline) is not None:
+            seconds = 2 * PROBE_MS / 1000
+            return await run_bounded(self._reach.client, self._database.name, command, seconds=seconds)
+        return await self._database.command(command, codec_options=RAW)
 
     def stage(self, start: Mapping[str, Any], *, options: bool = True) -> dict[str, Any]:
         """Build the $changeStream stage. What is None is left to the server's default."""
@@ -272,59 +280,101 @@ class StreamTrial:
         """Say what an error of the stream is; where the code does not tell, find out what the server objects to."""
         if isinstance(error, NetworkTimeout):
             self._reach.slow.add(self.namespace)
-        known = mongo_errors.of_stream(error, self.namespace)
-        if isinstance(known, HistoryLost):
-            return await self._history_lost(self._moment(start).seconds, error)
-        if known is not None:
+        known = mongo_errors.of_stream(error, self._source)
+        if known is not None and not isinstance(known, HistoryLost):
             return known
-        if isinstance(error, OperationFailure) and error.code == mongo_errors.TOKEN_NOT_FOUND:
-            return await self._history_lost(self._moment(start).seconds, error)
-        with contextlib.suppress(PyMongoError):  # where a try fails too, the first error is the one to tell
-            refused = await self.objection()
-            if refused is not None:
-                return SourceRefused(f"MongoDB refuses the {refused[0]} of {self.namespace}: {refused[1]}")
-            if "startAfter" in start:
-                try:
-                    await self.probe(start, pipeline=False)
-                except OperationFailure as again:
-                    if mongo_errors.of_stream(again, self.namespace) is None:
-                        return TokenRefused(f"MongoDB does not take the resume token: {mongo_errors.words(again)}")
+        if isinstance(error, OperationFailure):
+            if _says_lost(error) or error.code == mongo_errors.TOKEN_NOT_FOUND:
+                return await self._history_lost(start, error)
+            if mongo_errors.of_parser(error):
+                with contextlib.suppress(PyMongoError):  # where a try fails too, the first error is the one to tell
+                    return await self._refusal(error, start)
         return SourceUnavailable(f"reading {self.namespace} failed: {mongo_errors.quiet_words(error)}")
+
+    async def _refusal(self, error: OperationFailure, start: Mapping[str, Any]) -> ChangewireError:
+        """Find out by comparison what an error of the parser is about. Raises what pymongo raises, where a try fails
+        otherwise than by such an error, and `error` where everything opens."""
+        refused = await self.objection()
+        if refused is not None:
+            return SourceRefused(f"MongoDB refuses the {refused[0]} of {self.namespace}: {refused[1]}")
+        if "startAfter" in start:
+            again = await self._refused(start, pipeline=False)
+            if again is not None and again.code == error.code:
+                return TokenRefused(f"MongoDB does not take the resume token: {mongo_errors.words(again)}")
+        raise error
 
     async def objection(self) -> tuple[str, str] | None:
         """Open the stream as it is configured, from now, running nothing; tell what the server refuses.
 
-        Returns None where it opens, else `pipeline` or `options` and the server's words. Raises what pymongo raises for
-        everything that is neither.
+        Returns None where it opens, else `pipeline` or `options` and the server's words. What it refuses it has to
+        refuse twice, with something that it takes in between: else that was a bad moment. Raises what pymongo raises
+        for that, and for everything that is neither.
         """
+        first = await self._refused({})
+        if first is None:
+            return None
+        without = await self._refused({}, pipeline=False)
+        if without is None:
+            part, again = "pipeline", await self._refused({})
+        else:
+            await self.probe({}, pipeline=False, options=False)
+            part, first, again = "options", without, await self._refused({}, pipeline=False)
+        if again is None or again.code != first.code:
+            raise first
+        return part, mongo_errors.words(first)
+
+    async def _refused(self, start: Mapping[str, Any], *, pipeline: bool = True) -> OperationFailure | None:
+        """Try to open the stream, and return the error that may be about what was asked. Raises all others."""
         try:
-            await self.probe({})
+            await self.probe(start, pipeline=pipeline)
         except OperationFailure as error:
-            if mongo_errors.of_stream(error, self.namespace) is not None:
+            if mongo_errors.of_stream(error, self._source) is not None:
                 raise
-            try:
-                await self.probe({}, pipeline=False)
-            except OperationFailure as other:
-                if mongo_errors.of_stream(other, self.namespace) is not None:
-                    raise
-                await self.probe({}, pipeline=False, options=False)
-                return "options", mongo_errors.words(other)
-            return "pipeline", mongo_errors.words(error)
+            return error
         return None
 
-    def _moment(self, start: Mapping[str, Any]) -> ClusterTime:
-        if "startAtOperationTime" in start:
-            return ClusterTime(start["startAtOperationTime"].time, start["startAtOperationTime"].inc)
-        return cluster_time(start["startAfter"]["_data"]) if "startAfter" in start else ClusterTime(0, 0)
-
-    async def _history_lost(self, seconds: int, error: PyMongoError) -> HistoryLost:
-        begins = "its first entry may not be read"
+    async def _history_lost(self, start: Mapping[str, Any], error: OperationFailure) -> ChangewireError:
+        """Say that the history is lost, where the oplog bears that out, or where it may not be read, MongoDB says it
+        again: a server that has been asked in a bad moment says so of a position that is still there."""
+        moment, first = _moment(start), None
         with contextlib.suppress(ChangewireError):
             first = await self._reach.oplog_first(0)
-            if first is not None:
-                begins = f"it begins at {mongo_errors.iso(first.time)}"
+        if first is not None:
+            lost = moment is not None and (first.time, first.inc) > (moment.seconds, moment.increment)
+            begins = f"it begins at {mongo_errors.iso(first.time)}"
+        else:
+            lost = moment is not None and await self._says_so_again(start)
+            begins = "its first entry may not be read"
+        said = mongo_errors.quiet_words(error)
+        if moment is None or not lost:
+            return SourceUnavailable(
+                f"MongoDB says that the history of {self.namespace} is lost, but the oplog still reaches back to the "
+                f"position ({begins}); it is read again from there. MongoDB says: {said}"
+            )
         return HistoryLost(
-            f"the oplog no longer reaches back to where {self.namespace} was read up to, {mongo_errors.iso(seconds)}: "
-            f"{begins}. The changes in between cannot be read any more; set the token to say where to go on, and "
-            f"consider a larger oplog (replSetResizeOplog). MongoDB says: {mongo_errors.quiet_words(error)}"
+            f"the oplog no longer reaches back to where {self.namespace} was read up to, "
+            f"{mongo_errors.iso(moment.seconds)}: {begins}. The changes in between cannot be read any more; set the "
+            "token to say where to go on, and consider a larger oplog (replSetResizeOplog). "
+            f"MongoDB says: {said}"
         )
+
+    async def _says_so_again(self, start: Mapping[str, Any]) -> bool:
+        await asyncio.sleep(AGAIN_SECONDS)
+        try:
+            await self.probe(start, batch_size=1, maxTimeMS=PROBE_MS)
+        except OperationFailure as error:
+            return _says_lost(error) or error.code == mongo_errors.TOKEN_NOT_FOUND
+        except PyMongoError:
+            return False
+        return False
+
+
+def _says_lost(error: OperationFailure) -> bool:
+    return error.code in mongo_errors.HISTORY_LOST and not mongo_errors.labelled(error)
+
+
+def _moment(start: Mapping[str, Any]) -> ClusterTime | None:
+    """The cluster time that a stream is opened at; None where that is now."""
+    if "startAtOperationTime" in start:
+        return ClusterTime(start["startAtOperationTime"].time, start["startAtOperationTime"].inc)
+    return cluster_time(start["startAfter"]["_data"]) if "startAfter" in start else None

@@ -231,9 +231,13 @@ def status(value: Status) -> dict[str, Any]:
 
 
 def watcher_health(value: Status) -> dict[str, Any]:
-    well = value.state in WELL
+    well = value.state in WELL and value.overdue is None
     answer: dict[str, Any] = {"status": up(well), "state": value.state}
-    return answer if well else answer | {"reason": said(value.reason) or f"the watcher is {value.state}"}
+    if well:
+        return answer
+    last = value.last_error.message if value.last_error is not None else None
+    why = value.reason if value.overdue is None else f"it {value.overdue}: {value.reason or last or 'no error yet'}"
+    return answer | {"reason": said(why) or f"the watcher is {value.state}"}
 
 
 def lag(value: Lag) -> dict[str, Any]:

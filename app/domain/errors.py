@@ -7,7 +7,7 @@
     │   ├── StreamRefused           the stream is sealed, deleted, without a leader
     │   │   └── StreamFull              it has no room for so many messages now, or takes no batch that large
     │   └── StoreUnavailable        the registry or the checkpoints cannot be read or written
-    ├── PermanentError          a person has to act                     -> FAILED
+    ├── PermanentError          a person has to act                     -> FAILED, once it is certain
     │   ├── HistoryLost             the oplog no longer reaches back to the position
     │   ├── TokenRefused            MongoDB does not take the resume token
     │   ├── ScopeMismatch           the checkpoint was made for another collection or deployment
@@ -36,6 +36,9 @@ people: they say what is wrong and what to do, and never carry a secret.
 """
 
 from dataclasses import dataclass
+
+SOON = 3.0
+"""Seconds after which a server is asked again what it said."""
 
 
 class ChangewireError(Exception):
@@ -81,13 +84,22 @@ class StoreUnavailable(TransientError):
 class PermanentError(ChangewireError):
     """Trying again would not help; a person has to act."""
 
+    confirm_seconds: float = 0.0
+    """Where a server may say this of a trouble that passes: it is believed when it comes again so many seconds later,
+    with nothing else in between (`second_look.py`). 0, believed at once, where the service has found it out by itself:
+    what went wrong then may not show a second time."""
+
 
 class HistoryLost(PermanentError):
     """The oplog no longer reaches back to the watcher's position."""
 
+    confirm_seconds = SOON
+
 
 class TokenRefused(PermanentError):
     """MongoDB does not accept the resume token."""
+
+    confirm_seconds = SOON
 
 
 class ScopeMismatch(PermanentError):
@@ -97,9 +109,14 @@ class ScopeMismatch(PermanentError):
 class SourceRefused(PermanentError):
     """MongoDB refuses to open this change stream."""
 
+    confirm_seconds = SOON
+
 
 class NotAuthorised(PermanentError):
     """The account may not do what the watcher needs."""
+
+    confirm_seconds = 10.0
+    """A user or a role that is replaced is missing for a moment, and on some servers for longer than on others."""
 
 
 class StateOutOfReach(NotAuthorised):
@@ -108,6 +125,8 @@ class StateOutOfReach(NotAuthorised):
 
 class StreamUnsuitable(PermanentError):
     """The stream cannot carry this watcher."""
+
+    confirm_seconds = SOON
 
 
 class PositionUndecidable(PermanentError):
@@ -124,6 +143,8 @@ class EventNotEncodable(PermanentError):
 
 class EventTooLarge(PermanentError):
     """An event exceeds the 16 MiB that MongoDB can send."""
+
+    confirm_seconds = SOON
 
 
 class OutcomeUnknown(ChangewireError):

@@ -25,6 +25,10 @@ class State(StrEnum):
     FENCED = "FENCED"
 
 
+AT_WORK = frozenset({State.STARTING, State.RUNNING, State.RETRYING})
+"""The states in which what waits is this watcher's to publish."""
+
+
 class Signal(StrEnum):
     """What happens to a watcher."""
 

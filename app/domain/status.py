@@ -51,6 +51,8 @@ class Status:
     """None until they were counted; another instance may have set more aside since."""
     notes: tuple[str, ...] = ()
     """What is not an error and a person should know, such as the reason for a fallback."""
+    overdue: str | None = None
+    """What should have been published long ago, whatever the state says; None where nothing."""
 
 
 @dataclass(frozen=True, slots=True)

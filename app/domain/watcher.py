@@ -6,7 +6,7 @@ one; both go through `from_document`, and what can be refused without asking a s
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -30,6 +30,8 @@ OnHistoryLost = Literal["fail", "latest", "earliest"]
 StreamSettings = Literal["changewire", "connector"]
 """Whose settings the stream has. `changewire`: atomic batches and direct reads are switched on. `connector`: it is made
 as mongodb-nats-connector makes it, and never changed; that program refuses to start on a stream with other settings."""
+JAVASCRIPT = frozenset({"$function", "$accumulator", "$where"})
+"""The operators that run JavaScript in the MongoDB server."""
 SYSTEM_DATABASES = ("admin", "config", "local")
 TOKENS_DATABASE = "resume-tokens"
 """Where mongodb-nats-connector keeps its tokens, and Changewire its positions, unless another database is named."""
@@ -183,11 +185,13 @@ class StoredWatcher:
         return self.watcher.name
 
 
-def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | None = None) -> list[FieldProblem]:
+def problems(
+    watcher: Watcher, *, state_database: str, allowed: Namespaces | None = None, javascript: bool = False
+) -> list[FieldProblem]:
     """List what is wrong with a watcher as far as it can be told without a server; empty where nothing is.
 
     `allowed` are the collections that may be used; None: all. Positions may be kept in TOKENS_DATABASE as well, which
-    is for nothing else."""
+    is for nothing else. `javascript` says whether pipelines may run it in the server."""
     found: list[FieldProblem] = []
 
     def wrong(where: str, problem: str | None) -> None:
@@ -213,6 +217,7 @@ def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | Non
     wrong("source.collection", _collection_problem(source.database, source.collection))
     wrong("checkpoint.collection", _collection_problem(checkpoint.database, checkpoint.collection))
     found += outside(watcher, allowed)
+    wrong("source.pipeline", None if javascript else javascript_problem(source))
     if source.namespace == checkpoint.namespace:
         wrong("checkpoint.collection", "is the watched collection itself; each checkpoint would be a change")
     wrong(
@@ -241,6 +246,32 @@ def problems(watcher: Watcher, *, state_database: str, allowed: Namespaces | Non
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
         wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
     return found
+
+
+def javascript_in(pipeline: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the first operator of a pipeline, wherever it stands, that runs JavaScript in the server."""
+    left: list[Any] = list(pipeline)
+    while left:
+        value = left.pop()
+        if isinstance(value, Mapping):
+            found = JAVASCRIPT.intersection(value)
+            if found:
+                return min(found)
+            left.extend(value.values())
+        elif isinstance(value, list | tuple):
+            left.extend(value)
+    return None
+
+
+def javascript_problem(source: Source) -> str | None:
+    """Say in a sentence why a pipeline may not be run where JavaScript is not allowed, or return None."""
+    operator = javascript_in(source.pipeline)
+    if operator is None:
+        return None
+    return (
+        f"uses {operator}, which runs JavaScript in the MongoDB server: write it with other operators, or set "
+        "CHANGEWIRE_ALLOW_SERVER_SIDE_JAVASCRIPT to true where everyone who may change watchers may do that"
+    )
 
 
 def problems_when_added(watcher: Watcher) -> list[FieldProblem]:

@@ -7,8 +7,17 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from app.domain.errors import PermanentError
 from app.registry import Registry
 from tests.unit.world import Fakes, until
+
+
+@pytest.fixture(autouse=True)
+def second_looks_are_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server says is permanent is looked at again, but not seconds later."""
+    for kind in PermanentError.__subclasses__():
+        if kind.confirm_seconds:
+            monkeypatch.setattr(kind, "confirm_seconds", 0.02)
 
 
 @pytest.fixture

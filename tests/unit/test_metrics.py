@@ -28,6 +28,7 @@ CONTRACT = {
     "changewire_watcher_lag_seconds": {"watcher"},
     "changewire_watcher_oplog_headroom_seconds": {"watcher"},
     "changewire_watcher_history_at_risk": {"watcher"},
+    "changewire_watcher_overdue": {"watcher"},
     "changewire_watcher_dead_letters": {"watcher"},
     "changewire_watcher_checkpoint_age_seconds": {"watcher"},
     "changewire_watcher_restarts_total": {"watcher", "reason"},
@@ -62,6 +63,7 @@ def exercise(observer: PrometheusObserver, watcher: str) -> None:
     observer.restarted(watcher, "SourceUnavailable")
     observer.position(watcher, lag_seconds=1.5, headroom_seconds=3600)
     observer.history_at_risk(watcher, False)
+    observer.overdue(watcher, True)
     observer.dead_letters(watcher, 2)
     observer.checkpointed(watcher, NOW - 4)
 

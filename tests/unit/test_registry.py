@@ -21,7 +21,7 @@ from app.domain.lifecycle import Desired, State
 from app.domain.position import Checkpoint
 from app.domain.watcher import CheckpointPlace, Source, Start, StoredWatcher, Watcher
 from app.registry import Registry
-from tests.fakes import BEGIN, mark_token
+from tests.fakes import BEGIN, FakeSource, mark_token
 from tests.unit.world import Fakes, until, until_state, watcher
 
 ORDERS = watcher("orders")
@@ -399,6 +399,29 @@ async def test_a_store_that_fails_later_is_said_and_survived(fakes: Fakes, regis
 async def test_a_watcher_of_the_file_begins_when_it_is_stored_though_nats_comes_later(fakes: Fakes) -> None:
     fakes.oplog.happen()
     fakes.nats.up = False
+    fakes.stream().misfortune = SinkUnavailable("connection refused")
+    registry = fakes.registry(from_file=[ORDERS])
+    registry.start()
+    await until_state(registry, "orders", State.RETRYING)
+    tokens = [fakes.oplog.happen() for _ in range(3)]
+    fakes.stream().misfortune = None
+    await until(lambda: len(fakes.stream().messages) == 3)
+    assert fakes.stream().published() == tokens
+    await registry.close()
+
+
+async def test_a_start_in_the_file_is_fixed_though_the_account_is_refused_for_a_moment(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NotAuthorised, "confirm_seconds", 60.0)
+    refusals, real = [NotAuthorised("being replaced")], FakeSource.locate
+
+    async def locate(self: FakeSource, start: Start) -> str:
+        if refusals:
+            raise refusals.pop()
+        return await real(self, start)
+
+    monkeypatch.setattr(FakeSource, "locate", locate)
     fakes.stream().misfortune = SinkUnavailable("connection refused")
     registry = fakes.registry(from_file=[ORDERS])
     registry.start()

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import time
 from collections import deque
 from dataclasses import replace
 
@@ -10,7 +11,19 @@ import pytest
 from app import checkpointer
 from app.checkpointer import Checkpointer, Pace
 from app.codec import encode
-from app.domain.errors import HistoryLost, NotAuthorised, SourceUnavailable, Stale, StoreUnavailable
+from app.domain.errors import (
+    HistoryLost,
+    NotAuthorised,
+    PermanentError,
+    PositionUndecidable,
+    ScopeMismatch,
+    SourceRefused,
+    SourceUnavailable,
+    Stale,
+    StoreUnavailable,
+    StreamUnsuitable,
+    TokenRefused,
+)
 from app.domain.lifecycle import State
 from app.domain.position import Checkpoint
 from app.domain.watcher import StoredWatcher
@@ -46,13 +59,40 @@ async def test_trouble_is_retried_until_it_passes(fakes: Fakes) -> None:
     assert one.state is State.PAUSED
 
 
-async def test_a_permanent_error_is_failed_with_its_reason_and_not_retried(fakes: Fakes) -> None:
+async def test_a_permanent_error_that_comes_again_is_failed_with_its_reason(fakes: Fakes) -> None:
     one = task(fakes)
-    fakes.oplog.faults = deque([HistoryLost("the oplog begins later")])
+    fakes.oplog.misfortune = HistoryLost("the oplog begins later")
     one.start()
     await until(lambda: one.state is State.FAILED)
     assert one.status().reason == "the oplog begins later"
+    assert fakes.observers[0].states[-2:] == [State.RETRYING, State.FAILED]
+
+
+@pytest.mark.parametrize("kind", [PermanentError, PositionUndecidable, ScopeMismatch])
+async def test_what_the_service_has_found_out_by_itself_is_failed_at_once(
+    fakes: Fakes, kind: type[PermanentError]
+) -> None:
+    """It may not show a second time: after an order that cannot be kept the next opening begins behind it."""
+    one = task(fakes)
+    fakes.oplog.faults = deque([kind("found out")])
+    one.start()
+    await until(lambda: one.state is State.FAILED)
     assert one.status().restarts == 0
+
+
+@pytest.mark.parametrize("kind", [HistoryLost, NotAuthorised, SourceRefused, TokenRefused, StreamUnsuitable])
+async def test_a_permanent_error_that_does_not_come_again_is_a_trouble_that_passed(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, kind: type[PermanentError]
+) -> None:
+    monkeypatch.setattr(kind, "confirm_seconds", 60.0)
+    one = task(fakes)
+    fakes.oplog.faults = deque([kind("in a bad moment")] * 3)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    fakes.oplog.happen()
+    await until(lambda: fakes.stream().published() == fakes.oplog.tokens)
+    assert State.FAILED not in fakes.observers[0].states
+    await one.stop(2)
 
 
 @pytest.mark.parametrize("lags", [True, False])
@@ -373,10 +413,27 @@ async def test_a_checkpoint_of_another_epoch_ends_the_run_and_a_later_one_does_n
     writer.note(checkpoint(4, epoch=2))
     await writer.flush()  # what a backup has put back is no news
     assert store.place["newest"] == checkpoint(4, epoch=2)
-    store.faults = deque([NotAuthorised("not allowed")])
-    writer.note(checkpoint(4))
-    with pytest.raises(NotAuthorised):
-        await writer.run()
+
+
+@pytest.mark.parametrize("passes", [True, False])
+async def test_a_right_that_is_missing_for_a_moment_delays_a_checkpoint_and_for_longer_ends_the_run(
+    passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.checkpointer.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("app.checkpointer.backoff.LIMIT_SECONDS", 0.01)
+    monkeypatch.setattr(NotAuthorised, "confirm_seconds", 10.0 if passes else 0.1)
+    store = FakeCheckpoints()
+    store.faults = deque([NotAuthorised("not allowed")] * (3 if passes else 1000))
+    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=time.time)
+    run = asyncio.create_task(writer.run())
+    writer.note(checkpoint(1))
+    if passes:
+        await until(lambda: store.place.get("newest") == checkpoint(1))
+        run.cancel()
+    else:
+        with pytest.raises(NotAuthorised) as refused:
+            await run
+        assert refused.value.confirm_seconds == 0.0
 
 
 def test_rates_forget_what_is_a_minute_old() -> None:
