@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import OK, CommandError, load_settings, typed
+from app.cli import OK, CommandError, load_settings, say, typed
 from app.domain.errors import ChangewireError
 from app.domain.watcher import StreamSettings
 
@@ -52,9 +52,9 @@ def switch(
     except ChangewireError as error:
         raise CommandError(logging.redact(str(error), settings.secrets)) from None
     done = ", ".join(f"{setting} {'on' if value else 'off'}" for setting, value in changed.items())
-    print(f"{name}: {done or f'has the settings of {to} already'}")
+    say(f"{name}: {done or f'has the settings of {to} already'}")
     if to == "connector":
-        print(
+        say(
             "A watcher with stream_settings changewire switches them on again when it starts: stop the service, or "
             "leave CHANGEWIRE_CONNECTOR_STREAMS at connector."
         )

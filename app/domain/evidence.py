@@ -43,22 +43,27 @@ def claim_of_opening(
         return None if tail.own is None else claim_of_message(tail.own, stream)
     token = decision.token
     if memory is not None and memory.token == token and memory.proven:
-        return None
+        return _claim_of_hiding(tail, decision.epoch, token, memory.sequence, stream)
     if checkpoint is not None and checkpoint.token == token:
-        return _claim_of_checkpoint(checkpoint)
+        claim = _claim_of_checkpoint(checkpoint)
+        return claim or _claim_of_hiding(tail, decision.epoch, token, checkpoint.sequence, stream)
     if tail.own is not None and tail.own.id.position == token:
         return claim_of_message(tail.own, stream)
     return _claim(token, f"the stream {stream}, read a while ago,")
 
 
 def claim_of_read_back(now: GoOn, *, reached: Reached, tail: Tail, waiting: Iterable[str], stream: str) -> Claim | None:
-    """Return what has to be proved before a writer takes a later position over from the stream's end.
+    """Return what has to be proved before a writer believes the stream's end: a later position that it takes over, or
+    that none of its own changes is hidden behind the last message.
 
     A position that is one of the changes that wait, by their tokens, is proved by that.
     """
-    if now.token <= reached.token or tail.own is None or now.token in waiting:
+    own = tail.own
+    if own is None:
         return None
-    return claim_of_message(tail.own, stream)
+    if now.token > reached.token:
+        return None if now.token in waiting else claim_of_message(own, stream)
+    return _claim_of_hiding(tail, reached.epoch, reached.token, reached.sequence, stream)
 
 
 def claim_of_message(own: OwnMessage, stream: str) -> Claim | None:
@@ -87,6 +92,17 @@ def judge(claim: Claim, there: bool | None, *, operation_time: int, looks: int) 
         "each deployment a stream or subjects of its own, and take in no other stream's messages; where this one has "
         "taken the other's place, set the token to say where to go on"
     )
+
+
+def _claim_of_hiding(tail: Tail, epoch: int, token: str, sequence: int | None, stream: str) -> Claim | None:
+    """Return what has to be proved where the last message, behind all that is known, has an earlier position than that.
+
+    None of ours would, and it hides those of ours that may be before it: their acknowledgement was lost."""
+    own = tail.own
+    if own is None or sequence is None or own.sequence <= sequence or own.id.position >= token:
+        return None
+    in_turn = own.id.original is None and own.id.epoch == epoch
+    return claim_of_message(own, stream) if in_turn else None
 
 
 def _claim_of_checkpoint(checkpoint: Checkpoint) -> Claim | None:

@@ -104,3 +104,16 @@ def test_one_event_is_known_by_either_version_of_its_token() -> None:
     assert not same_event(event_token(6), second)
     assert not same_event(first.replace("2B02", "2B04", 1).replace(UUID, UUID[::-1], 1), first)
     assert not same_event(first[:-2] + "06", first), "of one version, tokens are equal or not"
+
+
+def test_a_message_behind_all_that_is_known_with_an_earlier_change_is_looked_up() -> None:
+    """It would hide one of ours before it, whose acknowledgement was lost."""
+    reached = Reached(event_token(5), 0, 9)
+    now = GoOn(event_token(5), 0, 10)
+    hiding = claim_of_read_back(now, reached=reached, tail=tail(3), waiting=[event_token(6)], stream="ORDERS")
+    assert hiding is not None
+    assert hiding.token == event_token(3)
+    known = Reached(event_token(5), 0, 10)
+    assert claim_of_read_back(now, reached=known, tail=tail(3), waiting=[], stream="ORDERS") is None
+    assert looked_up(5, tail(3), None, reached) == event_token(3)
+    assert looked_up(5, tail(3), None, known) is None

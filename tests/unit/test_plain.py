@@ -29,6 +29,8 @@ from app.domain.plain import plain
 
 APP = Path(__file__).parents[2] / "app"
 EVIL = "a\x1b[2J\x1b]0;title\x07\x9b31m\x7f\x00\u202egnp\u2066\u200f\ud800\U000e0001\u2028\rb"
+ARGUMENT = EVIL.replace("\ud800", "")
+"""An argument that is no text at all is refused before it is looked at."""
 FORBIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp", "Cn", "Co"}
 
 
@@ -112,9 +114,9 @@ EVENT = {"operationType": EVIL, "documentKey": {"_id": EVIL}, "wallTime": {"$dat
         lambda: doctor._print_table(FINDINGS),
         lambda: doctor._print_json(FINDINGS, Level.PROBLEM),
         lambda: say(traffic.line(EVIL, 1, EVENT, 0.0)),
-        lambda: main([EVIL]),
-        lambda: main(["watchers", EVIL]),
-        lambda: main(["openapi", EVIL]),
+        lambda: main([ARGUMENT]),
+        lambda: main(["watchers", ARGUMENT]),
+        lambda: main(["openapi", ARGUMENT]),
         _report,
     ],
 )
