@@ -50,7 +50,7 @@ class DeadLetter:
 
     `time` is seconds since 1970, `epoch` the watcher's when it was stored, `object` where the event is in the object
     store (`<bucket>/<name>`), None where the message itself holds it, `reduced` which fields it lacks. `raw` is the
-    event, None where it was not asked for, or is not to be had. Of a very long `token` there is only what stands for it
+    event, None where it was not asked for, or is unavailable. Of a very long `token` there is only what stands for it
     (`brief`); the event has all of it.
     """
 

@@ -87,6 +87,12 @@ async def stream_anew_with_gap(world: World, _: random.Random) -> AsyncIterator[
     make = await _deleted(world, stream, recorder)
     yield stream
     await make()
+    # Until the marker is there changes fall into the gap, the last ones of a run too.
+    await until(
+        lambda: recorder.records[-1].incarnation == recorder.incarnations - 1,
+        f"the gap of {stream} is marked",
+        within=60,
+    )
 
 
 @asynccontextmanager

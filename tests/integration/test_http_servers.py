@@ -177,14 +177,14 @@ class TestAuthority:
         async with httpx.AsyncClient(base_url=guarded.url, trust_env=False) as stranger:
             assert (await stranger.post("/watchers", content=b"{")).status_code == 401
 
-    async def test_without_a_token_only_this_machine_itself_may_change(
+    async def test_without_a_token_only_this_machine_itself_may_change_or_read(
         self, mongo_uri: str, nats_url: str, unique: str
     ) -> None:
         async with Live(mongo_uri, nats_url, unique) as live:
             port = live.url.rpartition(":")[2]
             for headers in ({"Host": "evil.example"}, {"Host": "127.0.0.1:1"}, {"Origin": "https://evil.example"}):
                 await live.refused(403, "POST", "/watchers", json=live.definition(), headers=headers)
-                await live.call("GET", "/watchers", 200, headers=headers)
+                await live.refused(403, "GET", "/watchers", headers=headers)
             assert live.stored() == []
             own = {"Host": f"localhost:{port}", "Origin": f"http://localhost:{port}"}
             await live.call("POST", "/watchers", 201, json=live.definition(), headers=own)

@@ -48,6 +48,7 @@ async def test_add_answers_201_with_its_location_and_every_default(service: Live
             "max_age_seconds": 0,
             "max_bytes": -1,
             "duplicate_window_seconds": 120,
+            "stream_settings": "changewire",
         },
         "checkpoint": {
             "database": "resume-tokens",

@@ -44,8 +44,9 @@ class Child:
             "NATS_URL": f"nats://127.0.0.1:{free_port()}",
         }
         pipes: dict[str, object] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **popen}
+        # Unbuffered: what is left after `printed` is read by another way, which would begin in the middle of a line.
         self.process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, *options, "-m", "app", *command], cwd=workdir, env=environment, **pipes  # type: ignore[call-overload]
+            [sys.executable, *options, "-m", "app", *command], cwd=workdir, env=environment, bufsize=0, **pipes  # type: ignore[call-overload]
         )  # fmt: skip
 
     async def printed(self, stream: str, pattern: str) -> None:

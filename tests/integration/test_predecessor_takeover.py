@@ -539,4 +539,5 @@ async def test_one_collection_on_two_streams_is_published_to_both_from_where_the
     await live.restart(config)
     await live.seen("1", "2", "3", "4")
     await live.seen("2", "3", "4", stream=other)
+    await live.stop()
     assert (await Predecessor(live).run(lambda: live.insert(5)))[0]["documentKey"] == {"_id": 5}
