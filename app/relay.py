@@ -200,6 +200,8 @@ class Relay:
         reached = Reached(token, decision.epoch, tail.end - gone, tail.created, own, counted=counted)
         if anew and not await self._checkpoints.create(self._checkpoint(reached)):
             raise Stale("another instance has just stored the first position")
+        if not counted and checkpoint is not None and checkpoint.counted and checkpoint.sequence is not None:
+            await self._checkpoints.uncount(decision.epoch)  # the next one may be far off
         gap = await self._open_source(decision, token)
         if gap is None:
             self._publisher.begin(reached, decision.fence, gone=gone, until=until)

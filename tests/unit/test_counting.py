@@ -53,7 +53,9 @@ def publish(writer: Writer, *tokens: str) -> None:
 async def publish_all(writer: Writer) -> None:
     """Publish what has happened, and stop."""
     relay = writer.relay()
-    task = asyncio.create_task(relay.run(lambda: None))
+    opened = asyncio.Event()
+    task = asyncio.create_task(relay.run(opened.set))
+    await until(lambda: opened.is_set() or task.done())
     await until(lambda: task.done() or writer.stream.published()[-1:] == writer.oplog.tokens[-1:])
     relay.stop()
     await task
@@ -65,6 +67,22 @@ async def test_changes_behind_messages_of_others_are_not_passed_over_when_the_st
     writer.stream.subjects = ["ORDERS.*", "OTHERS"]
     writer.oplog.happen()
     await publish_all(writer)
+    writer.stream.neighbour("OTHERS", 5)
+    writer.stream.subjects = ["ORDERS.*"]
+    del writer.stream.messages[1:]
+    for _ in range(3):
+        writer.oplog.happen()
+    writer.die()
+    await publish_all(writer)
+    assert writer.stream.published() == writer.oplog.tokens
+
+
+async def test_that_others_may_publish_is_stored_when_a_watcher_opens(writer: Writer) -> None:
+    writer.oplog.happen()
+    await publish_all(writer)
+    writer.stream.subjects = ["ORDERS.*", "OTHERS"]
+    await publish_all(writer)
+    assert writer.place["newest"].counted is False
     writer.stream.neighbour("OTHERS", 5)
     writer.stream.subjects = ["ORDERS.*"]
     del writer.stream.messages[1:]
