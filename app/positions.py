@@ -8,7 +8,7 @@ import structlog
 
 from app.domain.errors import Conflict, HistoryLost, Invalid, StreamRefused, TokenRefused
 from app.domain.errors import FieldProblem as Problem
-from app.domain.evidence import claim_of_message
+from app.domain.evidence import claim_of_checkpoint, claim_of_message
 from app.domain.position import Checkpoint, Tail, check_scope, latest, next_epoch
 from app.domain.status import TokenView
 from app.domain.tokens import cluster_time
@@ -67,16 +67,20 @@ class Positions:
     async def _prove(
         self, old: Watcher, token: str, tail: Tail | None, stored: Checkpoint | None, progress: Progress
     ) -> None:
-        """Look whether a position that only the stream tells is one of this deployment. Raises as `Proof.of`."""
+        """Look whether a position is one of this deployment. Raises as `Proof.of`."""
         memory = progress.reached
-        if tail is None or tail.own is None or (stored is not None and stored.token == token):
-            return
         if memory is not None and memory.proven and memory.token == token:
+            return
+        if stored is not None and stored.token == token:
+            claim = claim_of_checkpoint(stored)
+        else:
+            claim = None if tail is None or tail.own is None else claim_of_message(tail.own, old.sink.stream)
+        if claim is None:
             return
         source = self._world.mongo.source(old)
         try:
             progress.operation_time = max(progress.operation_time, await source.prepare())
-            await Proof(source, progress).of_opening(claim_of_message(tail.own, old.sink.stream))
+            await Proof(source, progress).of_opening(claim)
         finally:
             await source.close()
 

@@ -34,7 +34,12 @@ class Proof:
         """
         if claim is None:
             return
-        there = await self._source.has_event(claim.token)
+        try:
+            there = await self._source.has_event(claim.token)
+        except HistoryLost:
+            if not claim.may_be_lost:
+                raise
+            return
         self._progress.unmet = self._progress.unmet + 1 if there is None else 0
         judge(claim, there, operation_time=self._progress.operation_time, looks=self._progress.unmet)
 

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import structlog
 
+from app.domain.counted import Counted
 from app.domain.errors import (
     Fenced,
     FenceLost,
     OutcomeUnknown,
-    PositionUndecidable,
     SeenBefore,
     SinkUnavailable,
     Stale,
@@ -27,7 +27,7 @@ from app.domain.evidence import claim_of_read_back
 from app.domain.gap import OPERATION as GAP
 from app.domain.letters import Unpublishable, name_of
 from app.domain.position import GoOn, OwnMessage, Reached, Tail, count_gone, decide_read_back, last_own, unseen
-from app.domain.tokens import cluster_time, parse_message_id
+from app.domain.tokens import parse_message_id
 from app.domain.watcher import Watcher
 from app.doubts import Doubts
 from app.ports import DeadLetters, EventSink, Observer, Published
@@ -85,24 +85,22 @@ class Publisher:
         self._batch = progress.batch
         self._sent = ""
         """The last token of what went out and may still arrive: nothing was heard of it."""
-        self._gone = 0
-        self._gone_until = 0
+        self._gone = Counted()
 
     def begin(self, reached: Reached, fence: int, *, gone: int = 0, until: int = 0) -> None:
         """Take over the position that the opening has decided.
 
-        The next `gone` changes are published already, and none of them is later than `until` (in seconds since 1970),
-        the moment of the opening."""
+        The next `gone` changes are published already, and none of them is later than `until` (in seconds since 1970).
+        """
         if self._progress.reached is not None and reached.token > self._progress.reached.token:
             self._progress.arrears.progress(self._clock())  # somebody has published what waited
         self._progress.reached = reached
-        self._fence = fence
-        self._gone, self._gone_until = gone, until
+        self._fence, self._gone = fence, Counted(gone, until)
 
     @property
     def behind(self) -> bool:
         """Whether changes are still to come that are published already."""
-        return self._gone > 0
+        return self._gone.left > 0
 
     @property
     def reached(self) -> Reached:
@@ -130,7 +128,7 @@ class Publisher:
             if waiting[0].letter is not None:
                 waiting = await self._set_aside(waiting, waiting[0].letter)
                 continue
-            if self._gone:
+            if self._gone.left:
                 waiting = self._pass_over(waiting)
                 continue
             unit = await self._cut(waiting)
@@ -191,34 +189,33 @@ class Publisher:
         return sequence
 
     async def recover(self, error: OutcomeUnknown) -> None:
-        """Find out where the stream stands. Raises as `publish`."""
+        """Find out where the stream stands after a message out of turn. Raises as `publish`."""
         await self._doubts.keep(error, self.reached.epoch)
-        await self._read_back((), error)
+        await self._read_back((), error, out_of_turn=1)
+
+    def come_to(self, position: str) -> None:
+        """Give the count up where the changes that it tells of should have come by now. Raises PositionUndecidable.
+
+        Where no change was passed over, the messages were not the watcher's, and nothing is missing."""
+        gone, reached = self._gone, self.reached
+        if not gone.overdue(position):
+            return
+        if gone.since is not None:
+            self._progress.reached = gone.since  # whoever opens again finds the same
+            raise gone.refusal(gone.since, self._watcher.space)
+        log.warning("count_given_up", watcher=self._watcher.name, token=reached.token, left=gone.left)
+        self._progress.reached = gone.give_up(reached)
 
     def _pass_over(self, waiting: Sequence[Change]) -> Sequence[Change]:
-        """Leave out the changes that were counted as published, up to the next dead letter; return what is left.
-
-        Raises PositionUndecidable where the count was wrong: it goes beyond what had happened at the opening."""
-        passed = 0
-        for change in waiting[: self._gone]:
-            if change.letter is not None:
-                break
-            if cluster_time(change.token).seconds > self._gone_until:
-                raise PositionUndecidable(
-                    f"the stream counts {self._gone - passed} more messages after the last known position than MongoDB "
-                    f"has changes: somebody else has published to {self._watcher.space}, and the messages were "
-                    f"consumed or purged. Changes after {self.reached.token} may have been taken for published; set "
-                    "the token to say where to go on, and keep others from these subjects"
-                )
-            passed += 1
+        """Leave out the changes that were counted as published, up to the next dead letter. Raises as `come_to`."""
+        passed, self._progress.reached = self._gone.pass_over(waiting, self.reached)
         if passed:
-            reached = self.reached
-            sequence = None if reached.sequence is None else reached.sequence + passed
-            self._progress.reached = replace(reached, token=waiting[passed - 1].token, sequence=sequence)
-            self._gone -= passed
             self._progress.arrears.progress(self._clock())
             self._already_there(passed)
-        return waiting[passed:]
+        rest = waiting[passed:]
+        if rest and rest[0].letter is None:
+            self.come_to(rest[0].token)
+        return rest
 
     async def _set_aside(self, waiting: Sequence[Change], letter: Unpublishable) -> Sequence[Change]:
         """Store the first change among the dead letters, and then move past it; return what is left.
@@ -232,9 +229,9 @@ class Publisher:
             return waiting
         new = await self._letters.store(letter, self.reached.epoch)
         progress.arrears.progress(self._clock())
-        if new and self._gone:  # by other settings it may have been a message, and counted as one
-            log.warning("count_given_up", watcher=name, token=letter.token, left=self._gone)
-            self._gone = 0
+        if new and self._gone.left:  # by other settings it may have been a message, and counted as one
+            log.warning("count_given_up", watcher=name, token=letter.token, left=self._gone.left)
+            progress.reached = self._gone.give_up(self.reached)
         progress.reached = replace(self.reached, token=letter.token)
         progress.skipped += 1
         self._observer.skipped(name, letter.reason, 1)
@@ -298,7 +295,9 @@ class Publisher:
     async def _resolve(self, waiting: Sequence[Change], tried: int, error: OutcomeUnknown) -> Sequence[Change]:
         """Find out what a publish of `tried` changes came to, and return what still has to be published."""
         before = self.reached.token
-        rest = await self._read_back(waiting, error, sent=tried)
+        if not isinstance(error, FenceLost | SeenBefore):
+            self._sent = max(self._sent, waiting[tried - 1].token)
+        rest = await self._read_back(waiting, error)
         if isinstance(error, FenceLost | SeenBefore):
             if self.reached.token > before:
                 if self.reached.token > self._sent:  # else a late batch of our own was there first
@@ -308,16 +307,16 @@ class Publisher:
         else:
             self._observer.publish_failed(self._watcher.name, self._subjects[waiting[0].operation], tried)
             self._batch.doubted(tried)
-            self._sent = max(self._sent, waiting[tried - 1].token)
         return rest
 
     async def _read_back(
-        self, waiting: Sequence[Change], error: OutcomeUnknown | None, *, sent: int = 0
+        self, waiting: Sequence[Change], error: OutcomeUnknown | None, *, out_of_turn: int = 0
     ) -> Sequence[Change]:
         """Read the stream's end, take its position and fence over, and return what is not there yet.
 
-        `error` is what made that necessary, None for a look beforehand; `sent` how many of the changes, from the first
-        on, may be stored because of it."""
+        `error` is what made that necessary, None for a look beforehand; `out_of_turn` how many messages that are no
+        changes may be there because of it. Raises Fenced where the stream counts messages that are gone and that this
+        writer has not sent: another instance's, as long as nobody else may publish here."""
         reached = self.reached
         tail = await self._sink.tail(since=reached.sequence or 0)
         await self._doubts.settle(reached.epoch)
@@ -328,26 +327,27 @@ class Publisher:
         if now.token > reached.token:
             self._progress.arrears.progress(self._clock())
         rest = self._not_there_yet(waiting, now.token)
-        self._fence = now.fence
-        own = last_own(tail, reached.epoch, reached.own)
-        here = replace(reached, token=now.token, sequence=tail.end - self._gone, own=own)
         if now.token > reached.token:
-            self._gone = 0
-        elif type(error) is OutcomeUnknown and (gone := count_gone(tail, reached)):
-            # Consumed before we could look: the count tells how many of those that were sent are stored.
-            if gone <= sent - (len(waiting) - len(rest)):
-                here, rest = replace(here, token=rest[gone - 1].token), rest[gone:]
-                self._already_there(gone)
-            else:
-                here = replace(here, counted=False)
-        elif isinstance(error, FenceLost) and self._sent <= reached.token and tail.end > (reached.sequence or 0):
-            here = replace(here, counted=False)  # somebody has published what is no change of ours, or is gone
-        self._progress.reached = here
+            self._gone.left = 0  # what was counted lies before that
+        hidden = max(0, count_gone(tail, reached) - self._gone.left - out_of_turn)
+        # Consumed before we could look: so many of those that were sent are stored.
+        sent = sum(change.token <= self._sent for change in rest) if hidden else 0
+        strange = hidden > sent
+        token = rest[hidden - 1].token if hidden and not strange else now.token
+        own = last_own(tail, reached.epoch, reached.own)
+        counted = reached.counted and tail.counts and not tail.foreign and not strange
+        end = tail.end - self._gone.left
+        self._progress.reached = replace(reached, token=token, sequence=end, own=own, counted=counted)
+        self._fence = now.fence
+        rest = self._not_there_yet(rest, token)
         level = log.debug if error is None else log.info
         level(
             "read_back", watcher=self._watcher.name, cause=type(error).__name__, error=str(error),
-            there=len(waiting) - len(rest), rest=len(rest), fence=now.fence,
+            there=len(waiting) - len(rest), rest=len(rest), fence=now.fence, hidden=hidden,
         )  # fmt: skip
+        if strange:
+            self._progress.losses = 0
+            raise Fenced(f"another writer has published {hidden} messages that are gone already; waiting for it")
         return rest
 
     def _not_there_yet(self, waiting: Sequence[Change], position: str) -> Sequence[Change]:
@@ -368,6 +368,8 @@ class Publisher:
             try:
                 sequence = await self._sink.publish_singly(change, self._fence)
             except OutcomeUnknown as error:
+                if not isinstance(error, FenceLost | SeenBefore):
+                    self._sent = max(self._sent, change.token)
                 return await self._read_back(waiting[index:], error)
             self._acknowledged([change], sequence, began, began)
         return waiting[len(unit) :]
@@ -384,7 +386,7 @@ class Publisher:
         own = self.reached.own
         if id_ is not None and sequence > self._fence:  # else the stream knew the change and has no message of it
             own = OwnMessage(sequence, id_)
-        self._fence = sequence
+        self._fence, self._sent = sequence, ""  # what went out before and has not arrived never will
         progress.losses = 0
         progress.arrears.progress(wall)
         progress.reached = replace(self.reached, token=unit[-1].token, sequence=sequence, own=own)

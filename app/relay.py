@@ -58,6 +58,9 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+SLACK_SECONDS = 30
+"""How far MongoDB's clock, as it shows in a reply, may lag behind the moment in which a message was published."""
+
 _CAUSES = {
     "changewire": "atomic publish is unavailable here (server older than 2.12, or a stream that may not be changed)",
     "connector": "the stream keeps mongodb-nats-connector's settings (sink.stream_settings), without atomic publish",
@@ -202,13 +205,19 @@ class Relay:
         before = known.own if known is not None and not lost and not isinstance(decision, Refill) else None
         own = last_own(tail, decision.epoch, before)
         gone = decision.gone if isinstance(decision, GoOn) else 0
-        counted = not tail.foreign and all(one.counted for one in (checkpoint, memory) if one is not None)
+        counted = (
+            tail.counts and not tail.foreign and all(one.counted for one in (checkpoint, memory) if one is not None)
+        )
+        # Asked for again, since another instance may have published until the stream's end was read.
+        until = await source.prepare() - int(tail.quiet) + SLACK_SECONDS if gone else 0
         reached = Reached(token, decision.epoch, tail.end - gone, tail.created, own, counted=counted)
         if anew and not await self._checkpoints.create(self._checkpoint(reached)):
             raise Stale("another instance has just stored the first position")
+        if not counted and checkpoint is not None and checkpoint.counted and checkpoint.sequence is not None:
+            await self._checkpoints.uncount(decision.epoch)  # the next one may be far off
         gap = await self._open_source(decision, token)
         if gap is None:
-            self._publisher.begin(reached, decision.fence, gone=gone, until=operation_time)
+            self._publisher.begin(reached, decision.fence, gone=gone, until=until)
         else:
             reached = await self._leave_behind(gap, reached, decision.fence)
         with suppress(ChangewireError):  # it is only shown
@@ -257,7 +266,9 @@ class Relay:
             "gap_marked", watcher=name, reason=gap.reason, after=moment(gap.reached), until=moment(gap.resumed),
             reached=gap.reached, resumed=gap.resumed, epoch=gap.epoch, sequence=reached.sequence,
         )  # fmt: skip
+        # At once: where the marker is consumed, only the checkpoint tells that the gap is left behind.
         self._checkpointer.note(self._checkpoint(reached))
+        await self._checkpointer.flush()
         return reached
 
     async def _relay(self, reached: Reached) -> None:
@@ -357,10 +368,14 @@ class Relay:
                 continue
             if encoded.changes:
                 await self._publisher.publish(encoded.changes, encoded.read_at)
+            self._publisher.come_to(encoded.position)
             reached = self._publisher.reached
             if encoded.position > reached.token:
                 self._progress.reached = reached = replace(reached, token=encoded.position)
-            self._checkpointer.note(self._checkpoint(reached), quiet=not encoded.changes, changes=len(encoded.changes))
+            if not self._publisher.behind:  # else a wrong count may still show, and what was passed over is needed
+                self._checkpointer.note(
+                    self._checkpoint(reached), quiet=not encoded.changes, changes=len(encoded.changes)
+                )
             self._share.give_back(encoded.size)
             if encoded.changes and not self._share.held:
                 self._progress.arrears.settled(self._clock())

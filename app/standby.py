@@ -49,6 +49,8 @@ class Standby:
         self._clock = clock
         self._proof = Proof(source, progress)
         self._prove_at = 0.0
+        self._end = 0
+        """The stream's last sequence as last seen."""
 
     async def until_silent(self) -> None:
         """Return once changes have waited for `silence` seconds and nobody has published.
@@ -73,6 +75,7 @@ class Standby:
                     if await self._changes_wait():
                         waiting_since = self._clock()
                 elif self._clock() - waiting_since >= self._silence:
+                    await self._catch_up()
                     return
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
@@ -94,25 +97,40 @@ class Standby:
         check_searched(tail)
         if tail.own is not None and tail.own.id.epoch > reached.epoch:
             raise Stale(f"another instance publishes in epoch {tail.own.id.epoch}")
+        went_on, self._end = 0 < self._end < tail.end, tail.end
         if tail.own is None or tail.own.id.epoch < reached.epoch or tail.own.id.position <= reached.token:
-            # Not to search again through what others publish here.
-            self._progress.reached = replace(reached, sequence=max(tail.end, reached.sequence or 0))
+            if not tail.counts:  # not to search again through what others publish here
+                self._progress.reached = replace(reached, sequence=max(tail.end, reached.sequence or 0), counted=False)
+            elif went_on:  # what came is gone already; its writer stores how far it is
+                return await self._catch_up()
             return False
         proven = self._clock() >= self._prove_at
         if proven:
             await self._proof.of(claim_of_message(tail.own, self._stream))
             self._prove_at = self._clock() + PROVE_SECONDS
-        position = tail.own.id.position
+        own, later = tail.own, tail.own.sequence > (reached.sequence or 0)
         self._progress.reached = Reached(
-            position, reached.epoch, tail.end, tail.created, tail.own, proven=proven, counted=reached.counted
-        )
+            own.id.position, reached.epoch, own.sequence if tail.counts else tail.end, tail.created, own,
+            proven=proven, counted=tail.counts and not tail.foreign and (reached.counted or later),
+        )  # fmt: skip
         return True
 
-    async def _catch_up(self) -> None:
-        """Take the stored position over where it is later: like the oplog, it moves on in the quiet too."""
+    async def _catch_up(self) -> bool:
+        """Take the stored position over where it is later: like the oplog, it moves on in the quiet too.
+
+        With its sequence, since what comes after a position is counted from there. Returns whether it is later."""
         stored, reached = await self._checkpoints.read(), self._reached
-        if stored is not None and stored.epoch == reached.epoch and stored.token > reached.token:
-            self._progress.reached = replace(reached, token=stored.token)
+        if stored is None or stored.epoch != reached.epoch or stored.token <= reached.token:
+            return False
+        if stored.sequence is None or stored.sequence < (reached.sequence or 0):
+            self._progress.reached = replace(reached, token=stored.token, counted=False)
+        else:
+            own = stored.own if stored.own is not None else reached.own
+            self._progress.reached = Reached(
+                stored.token, reached.epoch, stored.sequence, stored.stream_created, own,
+                proven=stored.native is True, counted=stored.counted,
+            )  # fmt: skip
+        return True
 
     async def _changes_wait(self) -> bool:
         batch = await self._source.read()

@@ -218,6 +218,8 @@ class FakeStream:
     misfortune: Exception | None = None
     """What every look at the stream raises, for as long as it is set."""
     max_messages: int | None = None
+    quiet: float = 0.0
+    """For how many seconds nothing has come, as far as it tells."""
 
     def published(self) -> list[str]:
         """The tokens that are or were on the stream, in order."""
@@ -334,7 +336,7 @@ class FakeSink:
             unsearched = foreign > self.look_back
         return Tail(
             stream.created, stream.last_sequence, ours[-1].sequence if ours else 0, own, foreign, unsearched,
-            counts=self.exclusive,
+            counts=self.exclusive, quiet=stream.quiet,
         )  # fmt: skip
 
     async def holds(self, message: OwnMessage) -> bool | None:

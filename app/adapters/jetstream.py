@@ -283,6 +283,7 @@ class JetStreamSink:
             foreign=foreign,
             unsearched=unsearched,
             counts=self._exclusive and not makes_messages(stream),
+            quiet=stream.quiet,
         )
 
     async def holds(self, message: OwnMessage) -> bool | None:

@@ -45,12 +45,13 @@ async def has_event(reach: Reach, source: Source, token: str, *, wire_version: i
     opening: dict[str, Any] = {
         "aggregate": source.collection,
         "pipeline": [{"$changeStream": stage}, {"$project": {"_id": 1}}],
-        "cursor": {"batchSize": AT_ONCE},
+        "cursor": {"batchSize": 1},  # so that it comes at once, also where the next one is far off in the oplog
     }
-    database = reach.client[source.database]
+    client = reach.patient() if source.namespace in reach.slow else reach.client
+    database = client[source.database]
     before, cursor = pinned.set(Pin()), 0
     try:
-        async with await reach.client.start_session(causal_consistency=False) as session:
+        async with await client.start_session(causal_consistency=False) as session:
             try:
                 reply = (await database.command(opening, codec_options=RAW, session=session))["cursor"]
                 seen = _tokens(reply["firstBatch"])

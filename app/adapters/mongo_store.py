@@ -38,6 +38,8 @@ SECONDS: Final = 5.0
 FIRST_ID: Final = ObjectId("0" * 24)
 """The `_id` of a checkpoint that finds none: two writers cannot both insert it, and whatever the predecessor inserts
 afterwards is newer by `_id`, as it should be."""
+COPIED: Final = "copied"
+"""A `home` that no collection has."""
 _CAPPED_LOOK_BACK: Final = 16
 DURABLE: Final[Mapping[str, Any]] = {
     "codec_options": CodecOptions(tz_aware=True, tzinfo=UTC),
@@ -94,7 +96,7 @@ class MongoCheckpointStore:
             if await self._is_capped():
                 await self._refuse_shared()
             try:
-                await self._insert_first(self._fields(checkpoint))
+                await self._insert_first(checkpoint)
             except DuplicateKeyError:
                 if await self._read() is None:
                     raise self._taken() from None
@@ -121,7 +123,7 @@ class MongoCheckpointStore:
                 ]
             }
             moved = {"$mergeObjects": ["$$ROOT", {"$literal": fields}]}
-            before = await self._change_newest([{"$replaceWith": {"$cond": [behind, moved, "$$ROOT"]}}], fields)
+            before = await self._change_newest([{"$replaceWith": {"$cond": [behind, moved, "$$ROOT"]}}], checkpoint)
         return before is None or _later(checkpoint, before)
 
     @to_its_end
@@ -163,7 +165,7 @@ class MongoCheckpointStore:
                 return False
             earlier = {"$lt": [{"$ifNull": ["$epoch", -1]}, fields["epoch"]]}
             moved = {"$mergeObjects": ["$$ROOT", {"$literal": {**fields, "doubt": None}}]}
-            before = await self._change_newest([{"$replaceWith": {"$cond": [earlier, moved, "$$ROOT"]}}], fields)
+            before = await self._change_newest([{"$replaceWith": {"$cond": [earlier, moved, "$$ROOT"]}}], checkpoint)
         return before is None or _earlier_epoch(checkpoint, before)
 
     @to_its_end
@@ -185,7 +187,7 @@ class MongoCheckpointStore:
                 self._capped = None
 
     async def _change_newest(
-        self, update: Mapping[str, Any] | Sequence[Mapping[str, Any]], fields: Mapping[str, Any]
+        self, update: Mapping[str, Any] | Sequence[Mapping[str, Any]], checkpoint: Checkpoint
     ) -> Mapping[str, Any] | None:
         """Update the newest position and return it as it was, or insert the first one and return None."""
         for _ in range(3):
@@ -195,20 +197,20 @@ class MongoCheckpointStore:
             if before is not None:
                 return before
             with contextlib.suppress(DuplicateKeyError):  # another instance was first: it is there to be updated now
-                await self._insert_first(fields)
+                await self._insert_first(checkpoint)
                 return None
         if await self._read() is None:
             raise self._taken()
         raise StoreUnavailable(f"the checkpoint in {self._collection.full_name} comes and goes")
 
-    async def _insert_first(self, fields: Mapping[str, Any]) -> None:
+    async def _insert_first(self, checkpoint: Checkpoint) -> None:
         """Insert the first document; a collection that is made by that has a UUID only then.
 
         Raises DuplicateKeyError where there is one by now."""
         self._capped = None  # it may have been dropped since the last look
         await self._is_capped()
-        await self._collection.insert_one({"_id": FIRST_ID, **fields, "home": self._home})
-        if self._home is None:
+        await self._collection.insert_one({"_id": FIRST_ID, **self._fields(checkpoint)})
+        if checkpoint.native and self._home is None:
             self._capped = None
             await self._is_capped()
             await self._collection.update_one({"_id": FIRST_ID, "home": None}, {"$set": {"home": self._home}})
@@ -253,7 +255,11 @@ class MongoCheckpointStore:
         return self._capped
 
     def _fields(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        return {**_as_fields(checkpoint), "home": self._home, "registry": self._registry}
+        return {**_as_fields(checkpoint), "home": self._home_of(checkpoint), "registry": self._registry}
+
+    def _home_of(self, checkpoint: Checkpoint) -> str | None:
+        """What was copied to where it was read from, by whoever, stays a copy until it is proved."""
+        return self._home if checkpoint.native else None if checkpoint.native is None else COPIED
 
     @contextlib.contextmanager
     def _guarded(self, doing: str) -> Iterator[None]:

@@ -7,6 +7,7 @@ JetStream wire API reference; what servers 2.10, 2.11 and 2.15 really answer was
 
 from base64 import b64decode
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Literal
 
 import orjson
@@ -49,6 +50,8 @@ class Stream:
     config: dict[str, Any]
     state: dict[str, Any]
     created: str
+    asked: str = ""
+    """When that was, by the leader's clock; empty where it does not tell."""
 
     @property
     def name(self) -> str:
@@ -70,6 +73,12 @@ class Stream:
         major, _, rest = text.partition(".")
         minor = rest.partition(".")[0]
         return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
+
+    @property
+    def quiet(self) -> float:
+        """For how many seconds no message has come, by the server's own clock; 0 where that is not known."""
+        last, asked = _moment(self.state.get("last_ts")), _moment(self.asked)
+        return max(0.0, (asked - last).total_seconds()) if last is not None and asked is not None else 0.0
 
     @property
     def max_message(self) -> int | None:
@@ -268,7 +277,17 @@ def headers_of(message: dict[str, Any]) -> dict[str, str]:
 
 
 def _stream(answer: dict[str, Any]) -> Stream:
-    return Stream(answer["config"], answer["state"], str(answer["created"]))
+    return Stream(answer["config"], answer["state"], str(answer["created"]), str(answer.get("ts") or ""))
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Read a time of the API to the second; None where there is none, as for a stream that never had a message."""
+    if not text or text.startswith("0001"):
+        return None
+    try:
+        return datetime.fromisoformat(text[:19])
+    except ValueError:
+        return None
 
 
 def makes_messages(stream: Stream) -> bool:

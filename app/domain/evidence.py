@@ -11,19 +11,22 @@ Looking it up is an adapter's business (`ports.ChangeSource.has_event`), when to
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.domain.errors import ScopeMismatch, SourceUnavailable
 from app.domain.position import AHEAD_LOOKS, Checkpoint, GoOn, OwnMessage, Reached, Refill, StartAnew, Tail
-from app.domain.tokens import MessageId, cluster_time, collection_uuid, is_token
+from app.domain.tokens import cluster_time, collection_uuid, is_token
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What says that a position is one of ours: `place` holds it, and it holds if MongoDB has the event of `token`."""
+    """What says that a position is one of ours: `place` holds it, and it holds if MongoDB has the event of `token`.
+
+    `may_be_lost`: that event may be older than the oplog, and the position believed then."""
 
     token: str
     place: str
+    may_be_lost: bool = False
 
 
 def claim_of_opening(
@@ -45,7 +48,7 @@ def claim_of_opening(
     if memory is not None and memory.token == token and memory.proven:
         return _claim_of_hiding(tail, decision.epoch, token, memory.sequence, stream)
     if checkpoint is not None and checkpoint.token == token:
-        claim = _claim_of_checkpoint(checkpoint)
+        claim = claim_of_checkpoint(checkpoint)
         return claim or _claim_of_hiding(tail, decision.epoch, token, checkpoint.sequence, stream)
     if tail.own is not None and tail.own.id.position == token:
         return claim_of_message(tail.own, stream)
@@ -70,9 +73,15 @@ def claim_of_message(own: OwnMessage, stream: str) -> Claim | None:
     """Return what has to be proved before a message's position is taken over.
 
     A message out of turn (a replay, a gap's marker) begins with a position that may be a moment in which nothing
-    happened; a replay names its change, and that is looked up.
+    happened; a replay names its change, and that is looked up then. The change may be older than the oplog, though the
+    position is not: that disproves nothing.
     """
-    return _claim(_witness(own.id), f"the message {own.sequence} of the stream {stream}")
+    place = f"the message {own.sequence} of the stream {stream}"
+    claim, original = _claim(own.id.position, place), own.id.original
+    if claim is None and original is not None and is_token(original):
+        claim = _claim(original, place)
+        return None if claim is None else replace(claim, may_be_lost=True)
+    return claim
 
 
 def judge(claim: Claim, there: bool | None, *, operation_time: int, looks: int) -> None:
@@ -105,7 +114,8 @@ def _claim_of_hiding(tail: Tail, epoch: int, token: str, sequence: int | None, s
     return claim_of_message(own, stream) if in_turn else None
 
 
-def _claim_of_checkpoint(checkpoint: Checkpoint) -> Claim | None:
+def claim_of_checkpoint(checkpoint: Checkpoint) -> Claim | None:
+    """Return what has to be proved before a stored position is gone on from. Raises ScopeMismatch as for an opening."""
     if checkpoint.native:
         return None
     claim = _claim(checkpoint.token, "the checkpoint")
@@ -123,7 +133,3 @@ def _claim_of_checkpoint(checkpoint: Checkpoint) -> Claim | None:
 def _claim(token: str, place: str) -> Claim | None:
     """A moment in which nothing happened has no event that could be looked up."""
     return Claim(token, place) if collection_uuid(token) is not None else None
-
-
-def _witness(id_: MessageId) -> str:
-    return id_.original if id_.original is not None and is_token(id_.original) else id_.position

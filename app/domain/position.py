@@ -75,7 +75,7 @@ class Tail:
     `own` is the last message there with a token as id, `foreign` how many others without one came after it,
     and `unsearched` says that the search for an own one was given up before what is known was reached.
     `counts` says that nothing but this watcher's messages can take a sequence of the stream, so that they can be
-    counted where they are gone.
+    counted where they are gone. `quiet` is for how many seconds nothing has come, by the server's clock.
     """
 
     created: str
@@ -85,6 +85,7 @@ class Tail:
     foreign: int = 0
     unsearched: bool = False
     counts: bool = False
+    quiet: float = 0.0
 
     @property
     def end(self) -> int:
@@ -342,7 +343,9 @@ def _last_epoch(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | Non
         epoch = on_stream if checkpoint.epoch is None else checkpoint.epoch
         stored = Reached(
             checkpoint.token, epoch, checkpoint.sequence, checkpoint.stream_created, checkpoint.own,
-            proven=checkpoint.native is True, counted=checkpoint.counted,
+            proven=checkpoint.native is True,
+            # One that was put back from a backup may be from before a message out of turn.
+            counted=checkpoint.counted and checkpoint.native is True,
         )  # fmt: skip
         known.insert(0, stored)
     return max([on_stream, *(one.epoch for one in known)]), known

@@ -55,7 +55,7 @@ MUTANTS = (
         (
             Edit(
                 "app/publisher.py",
-                "        rest = await self._read_back(waiting, error, sent=tried)\n        if isinstance(",
+                "        rest = await self._read_back(waiting, error)\n        if isinstance(",
                 "        rest = waiting[tried:]\n        if isinstance(",
             ),
         ),

@@ -159,3 +159,31 @@ async def test_a_replay_is_not_counted_as_a_change(stage: Stage) -> None:
     await stage.until_length(5)
     assert await service.terminate() == 0
     assert_same(stage.written[before:], [message.change for message in await stage.messages()])
+
+
+async def test_of_two_instances_one_stands_by_and_takes_over_though_all_is_consumed_at_once(stage: Stage) -> None:
+    """The one never sees a message of the other: only the count tells that somebody has published."""
+    async with consuming(stage, "workqueue") as consumer:
+        tuned: dict[str, Any] = {"standby_silence_seconds": 1, "reconcile_seconds": 0.5, "batch_size": 20}
+        one, other = stage.service("one", **tuned), stage.service("other", **tuned)
+        await asyncio.gather(one.start(), other.start())
+        await stage.add(one)
+        await other.until_state(stage.watcher, "RUNNING")
+        states: dict[Any, str | None] = {}
+
+        async def one_stands_by() -> bool:
+            states.update({each: await each.state(stage.watcher) for each in (one, other)})
+            return {*states.values()} == {"FENCED", "RUNNING"}
+
+        async with stage.load(pause=0.02):
+            await until(one_stands_by, "one of them is FENCED", within=40)
+            until_now = len(consumer.taken)
+            # So that the active one's position has been stored since.
+            await until(lambda: len(consumer.taken) >= until_now + 1_000, "more is consumed", within=40)
+            await until(one_stands_by, "one of them is FENCED", within=40)
+            standby, active = sorted((one, other), key=lambda each: str(states[each]))
+            active.kill()
+            await standby.until_state(stage.watcher, "RUNNING", within=20)
+        await until(lambda: len(consumer.taken) >= len(stage.written), "all is consumed", within=40)
+        assert await standby.terminate() == 0, standby.log_tail()
+        assert_same(stage.written, consumer.changes())

@@ -40,8 +40,10 @@ def client(mongo_uri: str, database: str) -> Iterator[Client]:
         client.drop_database(database)
 
 
-def store(mongo: MongoDeployment, database: str, *, capped: int = 0) -> MongoCheckpointStore:
-    place = CheckpointPlace(database, "tokens", capped=bool(capped), size_in_bytes=capped)
+def store(
+    mongo: MongoDeployment, database: str, *, capped: int = 0, collection: str = "tokens"
+) -> MongoCheckpointStore:
+    place = CheckpointPlace(database, collection, capped=bool(capped), size_in_bytes=capped)
     return mongo.checkpoints(Watcher("w", Source("shop", "orders"), checkpoint=place))
 
 
@@ -310,6 +312,11 @@ async def test_a_position_that_was_copied_from_another_collection_is_told_from_o
     copied = await store(mongo, database).read()
     assert copied is not None
     assert copied.native is False
+    elsewhere = store(mongo, database, collection="elsewhere")
+    assert await elsewhere.create(copied)
+    taken_along = await elsewhere.read()
+    assert taken_along is not None
+    assert taken_along.native is False, "a copy of a copy proves nothing either"
     again = store(mongo, database)
     assert await again.advance(at(3))
     moved_on = await again.read()

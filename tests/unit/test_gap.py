@@ -166,6 +166,26 @@ async def test_earliest_goes_on_from_the_oplogs_beginning_behind_one_marker(fake
     assert fakes.mongo.places[PLACE]["newest"].epoch == 0
 
 
+async def test_the_position_behind_a_marker_is_stored_before_anything_is_read(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the marker is consumed, nothing else tells that the gap is left behind."""
+    await lose_history(fakes)
+    stored: list[str] = []
+    opened = WatcherTask._opened
+
+    def look(one: WatcherTask) -> None:
+        stored.append(fakes.mongo.places[PLACE]["newest"].token)
+        opened(one)
+
+    monkeypatch.setattr(WatcherTask, "_opened", look)
+    one = task(fakes, "earliest")
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    await one.stop(2)
+    assert stored == [mark_token(5)]
+
+
 async def test_latest_goes_on_from_now_behind_one_marker(fakes: Fakes) -> None:
     published, _ = await lose_history(fakes)
     one = task(fakes, "latest")
