@@ -225,7 +225,8 @@ def count_gone(tail: Tail, reached: Reached) -> int:
     if not tail.counts or tail.foreign or not reached.counted:
         return 0
     base, own = reached.sequence, tail.own
-    if own is not None and own.id.epoch == reached.epoch and own.id.position >= reached.token:
+    if own is not None and own.id.epoch == reached.epoch:
+        # Seen, whatever its position: a replay by a writer that is not as far says less than the position.
         base = max(base or 0, own.sequence)
     return max(0, tail.end - base) if base is not None else 0
 

@@ -11,6 +11,7 @@ from app.domain.position import (
     StartAnew,
     Tail,
     check_scope,
+    count_gone,
     decide_opening,
     decide_read_back,
     known_until,
@@ -308,3 +309,10 @@ def test_nothing_is_counted_behind_a_position_that_says_so_or_does_not_know_the_
     assert gone(there, uncounted) == 0
     assert gone(there, uncounted, Reached(event_token(7), 0, 7, CREATED)) == 0
     assert gone(there, checkpoint(5, sequence=None)) == 0
+
+
+def test_a_replay_of_a_writer_that_is_not_as_far_is_seen_and_not_counted_as_gone() -> None:
+    reached = Reached(mark_token(8), 0, 9, CREATED)
+    replay = OwnMessage(10, MessageId(mark_token(7), 0, event_token(3)))
+    assert count_gone(Tail(CREATED, 10, 10, replay, counts=True), reached) == 0
+    assert count_gone(Tail(CREATED, 12, 10, replay, counts=True), reached) == 2
