@@ -11,6 +11,7 @@ import structlog
 
 from app.domain.errors import HistoryLost
 from app.domain.evidence import Claim, judge
+from app.domain.letters import name_of
 from app.domain.position import Checkpoint, Reached, Tail, made_anew
 from app.domain.watcher import Watcher
 from app.ports import ChangeSource, EventSink
@@ -51,7 +52,7 @@ class Proof:
         try:
             await self.of(claim)
         except HistoryLost:
-            log.info("position_not_proved", token=claim and claim.token, place=claim and claim.place)
+            log.info("position_not_proved", token=claim and name_of(claim.token), place=claim and claim.place)
 
 
 async def recognised(known: Known, tail: Tail, sink: EventSink, watcher: Watcher) -> Known:

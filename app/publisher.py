@@ -201,7 +201,7 @@ class Publisher:
         if not gone.overdue(position):
             return
         if gone.since is not None:
-            self._progress.reached = gone.since  # whoever opens again finds the same
+            self._progress.reached = gone.since  # the next opening finds the same
             raise gone.refusal(gone.since, self._watcher.space)
         log.warning("count_given_up", watcher=self._watcher.name, token=reached.token, left=gone.left)
         self._progress.reached = gone.give_up(reached)

@@ -30,6 +30,7 @@ from app.domain.errors import (
 from app.domain.evidence import claim_of_opening
 from app.domain.gap import OPERATION as GAP
 from app.domain.gap import Gap, history_gap, moment
+from app.domain.letters import name_of
 from app.domain.position import (
     Checkpoint,
     GoOn,
@@ -231,7 +232,7 @@ class Relay:
         if checkpoint is not None:
             progress.checkpointed_at = checkpoint.updated_at
         log.info(
-            "watcher_opened", watcher=self._watcher.name, token=reached.token, epoch=reached.epoch,
+            "watcher_opened", watcher=self._watcher.name, token=name_of(reached.token), epoch=reached.epoch,
             fence=decision.fence, mode=sink.mode, anew=anew, gone=gone,
         )  # fmt: skip
         return reached

@@ -258,7 +258,7 @@ class MongoCheckpointStore:
         return {**_as_fields(checkpoint), "home": self._home_of(checkpoint), "registry": self._registry}
 
     def _home_of(self, checkpoint: Checkpoint) -> str | None:
-        """What was copied to where it was read from, by whoever, stays a copy until it is proved."""
+        """A position that was copied to where it was read from stays a copy until it is proved."""
         return self._home if checkpoint.native else None if checkpoint.native is None else COPIED
 
     @contextlib.contextmanager

@@ -20,6 +20,7 @@ from pydantic import (
 )  # fmt: skip
 
 from app.domain.lifecycle import State
+from app.domain.text import HALF, is_text
 from app.domain.tokens import is_token
 from app.domain.watcher import (
     OPERATIONS,
@@ -99,10 +100,8 @@ def _storable(value: Any) -> Any:
 
 
 def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which is not Unicode text") from None
+    if not is_text(text):
+        raise ValueError(HALF)
     return text
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from app.domain.errors import ScopeMismatch, SourceUnavailable
+from app.domain.letters import name_of
 from app.domain.position import AHEAD_LOOKS, Checkpoint, GoOn, OwnMessage, Reached, Refill, StartAnew, Tail
 from app.domain.tokens import cluster_time, collection_uuid, is_token
 
@@ -39,8 +40,8 @@ def claim_of_opening(
 ) -> Claim | None:
     """Return what has to be proved before a watcher goes on as decided; None where nothing has to be.
 
-    A watcher that starts anew on a stream with messages of ours proves the last one as well: else it would push another
-    deployment's watcher aside. Raises ScopeMismatch where nothing can prove the position.
+    A watcher that begins at its start, on a stream with messages of ours, proves the last one as well: else it would
+    push another deployment's watcher aside. Raises ScopeMismatch where nothing can prove the position.
     """
     if isinstance(decision, StartAnew):
         return None if tail.own is None else claim_of_message(tail.own, stream)
@@ -97,9 +98,9 @@ def judge(claim: Claim, there: bool | None, *, operation_time: int, looks: int) 
         raise SourceUnavailable(f"{claim.place} is ahead of what MongoDB shows; looking again")
     found = "lies in the future of this MongoDB deployment" if there is None else "is not in MongoDB's history"
     raise ScopeMismatch(
-        f"{claim.place} tells of a change that {found}: another deployment has made it (token {claim.token}). Give "
-        "each deployment a stream or subjects of its own, and take in no other stream's messages; where this one has "
-        "taken the other's place, set the token to say where to go on"
+        f"{claim.place} tells of a change that {found}: another deployment has made it (token {name_of(claim.token)}). "
+        "Give each deployment a stream or subjects of its own, and take in no other stream's messages; where this one "
+        "has taken the other's place, set the token to say where to go on"
     )
 
 
