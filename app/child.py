@@ -66,6 +66,17 @@ def free_port(wish: int | None = None) -> int:
     raise StartError(f"no free port on {HOST} between {PORTS.start} and {PORTS.stop}")
 
 
+def freeze(child: int) -> None:
+    """Stop the clock of a child process (SIGSTOP, by its pid), and return once every thread of it has stopped.
+
+    The signal alone is not enough: `kill` returns while the threads still run, and on a busy machine a server answers
+    one more request then. The kernel reports the stop when the last thread has stopped.
+    """
+    os.kill(child, signal.SIGSTOP)
+    # The report stays, so that code that waits for the child's end is not disturbed; an end counts as well.
+    os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
 class Server(ABC):
     """One child process with a port and a data directory: what mongod and nats-server have in common.
 
@@ -202,8 +213,8 @@ class Server(ABC):
             self._process.wait()
 
     def freeze(self) -> None:
-        """Stop its clock (SIGSTOP): connections stay open, nothing is answered."""
-        os.kill(self.pid, signal.SIGSTOP)
+        """Stop its clock (SIGSTOP) and wait until it has stopped: connections stay open, nothing is answered."""
+        freeze(self.pid)
 
     def thaw(self) -> None:
         """Let a frozen server go on (SIGCONT)."""

@@ -38,6 +38,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from pymongo import AsyncMongoClient, DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import PyMongoError
 
+from app.child import freeze
 from app.embedded import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,6 +77,12 @@ async def until(condition: Callable[[], object | Awaitable[object]], what: str, 
             return result
         assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
         await asyncio.sleep(POLL_SECONDS)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether every thread of a process has stopped (SIGSTOP)."""
+    states = [each.read_text().rpartition(")")[2].split()[0] for each in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return bool(states) and set(states) == {"T"}
 
 
 class Change(NamedTuple):
@@ -190,19 +197,16 @@ class Service:
         return self.exit_code
 
     def freeze(self) -> None:
-        """Stop its clock (SIGSTOP): it does nothing and holds on to everything."""
-        os.kill(self.pid, signal.SIGSTOP)
+        """Stop its clock (SIGSTOP) and wait until it has stopped: it does nothing and holds on to everything."""
+        freeze(self.pid)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
     async def trapped(self, within: float = 30) -> None:
         """Wait until the trap has sprung: the process is dead by SIGKILL, or stands still by SIGSTOP."""
-        await until(lambda: not self.running or self._stopped(), f"the trap in {self.name} springs", within=within)
+        await until(lambda: not self.running or is_stopped(self.pid), f"the trap in {self.name} springs", within=within)
         assert self.exit_code in (None, -signal.SIGKILL), f"it ended by itself:\n{self.log_tail()}"
-
-    def _stopped(self) -> bool:
-        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     @property
     def resident(self) -> int:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from threading import Event, Thread
 
 import nats
 import pytest
@@ -23,6 +24,7 @@ from pymongo.errors import OperationFailure
 from app import child
 from app.embedded import MongoServer, NatsServer, NotAvailable, Server, StartError, find_program
 from tests.conftest import MakeMongo, MakeNats
+from tests.service import is_stopped
 
 KINDS: list[type[Server]] = [MongoServer, NatsServer]
 
@@ -72,6 +74,31 @@ async def test_nats_server_keeps_port_and_data_over_kill_and_restart(own_nats: N
     client = await nats.connect(url)
     assert (await client.jetstream().stream_info("S")).state.messages == 1
     await client.close()
+
+
+async def test_frozen_server_does_nothing_more_from_the_moment_on(own_mongo: MongoServer) -> None:
+    done = Event()
+
+    def ask() -> None:
+        with MongoClient[dict[str, object]](own_mongo.uri) as client:
+            while not done.is_set():
+                client.admin.command("ping")
+
+    askers = [Thread(target=ask, name=f"asker-{number}") for number in range(4)]
+    for asker in askers:
+        asker.start()
+    try:
+        seen = []
+        for _ in range(20):
+            own_mongo.freeze()
+            report = os.waitid(os.P_PID, own_mongo.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+            seen.append(report is not None and is_stopped(own_mongo.pid))
+            own_mongo.thaw()
+    finally:
+        done.set()
+        for asker in askers:
+            asker.join()
+    assert seen == [True] * 20
 
 
 async def test_frozen_server_answers_after_thaw_and_can_be_stopped_frozen(own_nats: NatsServer) -> None:

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from app.embedded import free_port
-from tests.service import until
+from tests.service import is_stopped, until
 
 ROOT = Path(__file__).parents[2]
 SERVERS = {"mongod", "nats-server"}
@@ -88,6 +88,12 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
                 pipe.close()
 
 
+def pid_of(descriptor: int) -> int:
+    found = re.search(r"^Pid:\s+(\d+)$", Path(f"/proc/self/fdinfo/{descriptor}").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found.group(1))
+
+
 def all_gone(servers: dict[str, int]) -> bool:
     try:
         return all(select.select([each], [], [], 10)[0] for each in servers.values())
@@ -152,6 +158,7 @@ async def test_second_ctrl_c_ends_the_demo_at_once_and_leaves_nothing(start: Sta
     await child.printed("stdout", "Messages as")
     servers = child.servers()
     signal.pidfd_send_signal(servers["nats-server"], signal.SIGSTOP)  # so that the first stop takes its time
+    await until(lambda: is_stopped(pid_of(servers["nats-server"])), "nats-server has stopped")
     child.process.send_signal(signal.SIGINT)
     await child.printed("stdout", "Stopping")
     child.process.send_signal(signal.SIGINT)
