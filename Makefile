@@ -195,7 +195,7 @@ openapi: $(STAMP) ## Write openapi.json from the application
 	@mv openapi.json.new openapi.json
 
 examples: $(STAMP) ## Run the programs under examples/, the one in Go too: up to a minute the first time
-	@CHANGEWIRE_TEST_GO=1 $(BIN)/python -m pytest tests/integration/test_examples.py $(ARGS)
+	@CHANGEWIRE_TEST_GO=1 $(BIN)/python -m pytest tests/integration/project/test_examples.py $(ARGS)
 
 docs: $(STAMP) ## Write the tables of settings and metrics in docs/ from the code
 	@$(BIN)/python -m tests.docs_reference

@@ -1,11 +1,13 @@
 """Changewire: every change in MongoDB, once and in order, on NATS JetStream.
 
-A *watcher* follows one collection's change stream and publishes each change to a JetStream stream. `app/relay.py` is
-the straight line every change takes: read, encode, publish, checkpoint. What to do with position and fence is decided
-by pure functions in `app/domain/position.py`; servers are reached through the ports in `app/ports.py` only.
+A *watcher* follows one collection's change stream and publishes each change to a JetStream stream.
+`app/pipeline/capture.py` the straight line every change takes: read, encode, publish, checkpoint. What to do with
+position and fence is decided by pure functions in `app/domain/position.py`; servers are reached through the ports in
+`app/ports/__init__.py` only.
 
-Reading order: `relay.py`, `publisher.py`, `domain/position.py`, `ports.py`, `supervisor.py`, `registry.py`, then
-`adapters/` for what MongoDB and NATS really answer, `api/` for HTTP, and `main.py` for how all of it is put together.
+Reading order: `pipeline/capture.py`, `pipeline/publisher.py`, `domain/position.py`, `app/ports`,
+`control/supervisor.py`, `control/registry.py`, then `mongodb/` and `jetstream/` for what the servers really answer,
+`api/` for HTTP, and `main.py` for how all of it is put together.
 """
 
 __version__: str

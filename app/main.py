@@ -1,4 +1,4 @@
-"""How all of it is put together: the one place that knows adapters, pipeline and HTTP at once.
+"""How all of it is put together: the one place that knows servers, watchers and HTTP at once.
 
 `compose` makes the service from its settings; nothing is connected before it starts, and servers that are absent then
 are waited for. `interface` is HTTP to it, imported only there: the watchers run before that takes its time
@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from app import __version__, native
-from app.adapters.jetstream import JetStream
-from app.adapters.metrics import PrometheusObserver
-from app.adapters.mongo_client import MongoDeployment
-from app.adapters.nats_client import NatsOptions
-from app.adapters.nats_connection import NatsConnection
-from app.codec import encode, identify, reduced
-from app.encoder import Codec
-from app.registry import Registry
-from app.settings import Settings
-from app.world import Tuning, World
+from app import __version__
+from app.config.settings import Settings
+from app.control.registry import Registry
+from app.formats import native
+from app.formats.extended_json import encode, identify, reduced
+from app.jetstream.connection import NatsConnection
+from app.jetstream.options import nats_options
+from app.jetstream.sink import JetStream
+from app.metrics.observer import PrometheusObserver
+from app.mongodb.client import MongoDeployment
+from app.pipeline.batch_encoder import Codec
+from app.pipeline.dependencies import Dependencies, Tuning
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -77,7 +78,7 @@ def compose(settings: Settings) -> Service:
         batch_size=settings.batch_size,
     )
     connection = NatsConnection(nats_options(settings))
-    world = World(
+    dependencies = Dependencies(
         mongo=mongo,
         nats=JetStream(connection),
         codec=codec_of(settings),
@@ -85,7 +86,7 @@ def compose(settings: Settings) -> Service:
         tuning=Tuning(losses=settings.standby_losses, silence_seconds=settings.standby_silence_seconds),
     )
     registry = Registry(
-        world,
+        dependencies,
         mongo.watchers(),
         state_database=settings.state_db,
         allowed=settings.allowed,
@@ -143,23 +144,3 @@ def codec_of(settings: Settings) -> Codec:
     else:
         log.info("encoder", encoder="python", reason=native.absence() or "CHANGEWIRE_CODEC says so")
     return Codec(encode, reduced, identify, transcode)
-
-
-def nats_options(settings: Settings) -> NatsOptions:
-    """How the settings say that NATS is reached."""
-
-    def path(value: object) -> str | None:
-        return None if value is None else str(value)
-
-    password, token = settings.nats_password, settings.nats_token
-    return NatsOptions(
-        urls=tuple(settings.nats_servers),
-        user=settings.nats_user,
-        password=None if password is None else password.get_secret_value(),
-        token=None if token is None else token.get_secret_value(),
-        creds_file=path(settings.nats_creds),
-        nkey_seed_file=path(settings.nats_nkey_seed_file),
-        tls_ca=path(settings.nats_tls_ca),
-        tls_cert=path(settings.nats_tls_cert),
-        tls_key=path(settings.nats_tls_key),
-    )

@@ -15,8 +15,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from app import native
-from app.embedded import NotAvailable, StartError
+from app.devservers.servers import NotAvailable, StartError
+from app.formats import native
 from bench import drain, latency, memory, procfs, report, startup, watchers, workloads
 from bench.contenders import Changewire, Contender, InPython, Limit
 from bench.others import MqBridge, Peer, baseline

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app import native
-from app.embedded import free_port
+from app.devservers.servers import free_port
+from app.formats import native
 from bench.program import Program
 from bench.stage import Incomplete, Place, Stage
 

@@ -13,7 +13,7 @@ import sys
 from struct import Struct
 
 from app.domain.events import Change
-from app.encoder import Codec
+from app.pipeline.batch_encoder import Codec
 from app.ports import SourceBatch
 
 # Where a change event begins: {_id: {_data: token}, operationType, clusterTime, wallTime, …}, and before that, in a
@@ -61,7 +61,7 @@ class Raw(Codec):
 def main() -> int:
     """Run Changewire's command line with this codec in the place of its own."""
     from app import __main__, main
-    from app.codec import identify, reduced
+    from app.formats.extended_json import identify, reduced
 
     assert callable(main.codec_of), "what composes the codec"
     # Nothing in the service is made for this: it is exchanged where `create_app` looks for it.

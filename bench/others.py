@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from app.embedded import free_port
+from app.devservers.servers import free_port
 from bench import workload
 from bench.contenders import ROOT, SERVICE_PYTHON, START_SECONDS, Contender
 from bench.program import Program

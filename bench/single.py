@@ -51,7 +51,7 @@ async def relay(client: AsyncIOMotorClient, stream: JetStreamContext, place: dic
 
 
 async def main() -> None:
-    """Relay all collections of the file until SIGTERM."""
+    """Capture all collections of the file until SIGTERM."""
     config = json.loads(Path(os.environ["CONFIG_FILE"]).read_text())  # the bench's own is JSON
     client: AsyncIOMotorClient = AsyncIOMotorClient(os.environ["MONGO_URI"])
     bus = await nats.connect(os.environ["NATS_URL"])

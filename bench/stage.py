@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
-from app.embedded import MongoServer, NatsServer
+from app.devservers.servers import MongoServer, NatsServer
 from bench.procfs import Moment
 
 POLL_SECONDS = 0.05

@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 import structlog
 
-from app.embedded import MongoServer, NatsServer
+from app.devservers.servers import MongoServer, NatsServer
 from tests.service import Stage, staged
 
 # Where rich is installed a traceback takes a second of processor time to be drawn, which is what some tests wait.

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from app.adapters.metrics import CounterFamily, Family, GaugeFamily, HistogramFamily, PrometheusObserver
-from app.settings import Settings, variable, variables
+from app.config.settings import Settings, variable, variables
+from app.metrics.families import CounterFamily, Family, GaugeFamily, HistogramFamily
+from app.metrics.observer import PrometheusObserver
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- from the code; make docs writes it anew -->", "<!-- the end of what is from the code -->"

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from app import codec, native
 from app.domain.events import Change
+from app.formats import extended_json, native
 
 Encode = Callable[[bytes, str], Change]
 
@@ -22,10 +22,10 @@ def transcode(events: list[bytes], id_suffix: str = "") -> list[Change | None]:
 def through_native(raw: bytes, id_suffix: str) -> Change:
     """The change as the relay gets it: the native transcoder's, else the reference's."""
     (change,) = transcode([raw], id_suffix)
-    return codec.encode(raw, id_suffix) if change is None else change
+    return extended_json.encode(raw, id_suffix) if change is None else change
 
 
 ENCODERS = [
-    pytest.param(codec.encode, id="python"),
+    pytest.param(extended_json.encode, id="python"),
     pytest.param(through_native, id="native", marks=needs_native),
 ]

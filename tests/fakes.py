@@ -1,7 +1,7 @@
 """Servers in memory that misbehave on request: what a real one cannot be made to do at the right moment.
 
-They keep the promises of `app/ports.py` and pass the same contract suites as the adapters (`tests/contract/`). What
-they do wrong is scripted: `FakeStream.faults` and `FakeOplog.faults` are queues of deeds, one taken per call.
+They keep the promises of `app/ports/__init__.py` and pass the same contract suites as the adapters (`tests/contract/`).
+What they do wrong is scripted: `FakeStream.faults` and `FakeOplog.faults` are queues of deeds, one taken per call.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import bson
 
+from app.domain.dead_letters import DeadLetter, Following, Receipt, Unpublishable
 from app.domain.errors import (
     Conflict,
     FenceLost,
@@ -30,7 +31,6 @@ from app.domain.errors import (
 )
 from app.domain.events import Change, namespace_of
 from app.domain.lag import Oplog
-from app.domain.letters import DeadLetter, Following, Receipt, Unpublishable
 from app.domain.lifecycle import State
 from app.domain.position import Checkpoint, OwnMessage, Tail
 from app.domain.streams import StoredMessage, StreamFacts

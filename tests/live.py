@@ -26,11 +26,11 @@ import structlog
 from nats.aio.client import Client
 from pymongo import MongoClient
 
-from app import logging as app_logging
 from app.cli.http_server import server
 from app.cli.listening import listen
+from app.config import logging as app_logging
+from app.config.settings import load
 from app.main import create_app
-from app.settings import load
 
 PROBES = ("/healthz", "/readyz", "/health")
 

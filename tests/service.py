@@ -38,15 +38,15 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from pymongo import AsyncMongoClient, DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import PyMongoError
 
-from app.child import freeze
-from app.embedded import free_port
+from app.devservers.process import freeze
+from app.devservers.servers import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 POLL_SECONDS = 0.05
 FETCH = 500
 HEADER = "Nats-Msg-Id"
 
-# Ends with the test run, even where that is killed; see `app/child.py`.
+# Ends with the test run, even where that is killed; see `app/devservers/process.py`.
 _DIES_WITH_PARENT = """\
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -562,10 +562,10 @@ MOMENTS = (
 
 def spring(trap: Trap) -> None:
     """Patch the adapters of this process so that the trap springs."""
-    from app.adapters.jetstream import JetStreamSink
-    from app.adapters.mongo_store import MongoCheckpointStore
-    from app.adapters.nats_letters import JetStreamLetters
     from app.domain.errors import OutcomeUnknown, SinkUnavailable
+    from app.jetstream.dead_letter_queue import JetStreamDeadLetterQueue
+    from app.jetstream.sink import JetStreamSink
+    from app.mongodb.checkpoint_store import MongoCheckpointStore
 
     times = 0
     lost = False
@@ -620,9 +620,9 @@ def spring(trap: Trap) -> None:
 
     patch(MongoCheckpointStore, "create", ("before-first-position", "after-first-position"), around)
     patch(MongoCheckpointStore, "advance", ("before-checkpoint", "after-checkpoint"), around)
-    patch(JetStreamLetters, "store", ("before-letter", "after-letter"), around)
-    patch(JetStreamLetters, "keep_receipt", ("before-receipt", "after-receipt"), around)
-    patch(JetStreamLetters, "remove", ("before-removal", "after-removal"), around)
+    patch(JetStreamDeadLetterQueue, "store", ("before-letter", "after-letter"), around)
+    patch(JetStreamDeadLetterQueue, "keep_receipt", ("before-receipt", "after-receipt"), around)
+    patch(JetStreamDeadLetterQueue, "remove", ("before-removal", "after-removal"), around)
     patch(JetStreamSink, "publish", ("before-publish", "after-publish"), around)
     patch(JetStreamSink, "publish", ("publish-fails",), failing)
     patch(JetStreamSink, "publish", ("before-read-back",), unacknowledged)

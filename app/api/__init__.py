@@ -11,11 +11,13 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from app.api import documentation, guards, letters, limits, page, problems, status, tail, watchers
+from app.api import documentation, problems
 from app.api.auth import Authority, is_open
-from app.api.trail import Trail
-from app.registry import Registry
-from app.settings import Settings
+from app.api.middleware import limits, security_headers
+from app.api.middleware.audit_log import AuditLog
+from app.api.routes import dead_letters, page, status, streams, watchers
+from app.config.settings import Settings
+from app.control.registry import Registry
 
 INTERFACE_VERSION = "1.0"
 """Of the HTTP interface, not of the package: it grows when calls or fields come."""
@@ -48,8 +50,8 @@ def create_api(
     app.add_middleware(Authority, settings=settings)
     app.add_middleware(problems.HeadAsGet)
     app.add_middleware(problems.Shelter)
-    app.add_middleware(Trail)
-    app.add_middleware(guards.Headers)
+    app.add_middleware(AuditLog)
+    app.add_middleware(security_headers.Headers)
     return app
 
 
@@ -74,9 +76,9 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         redoc_url=None,
     )
     app.include_router(watchers.router)
-    app.include_router(letters.router)
+    app.include_router(dead_letters.router)
     app.include_router(status.router)
-    app.include_router(tail.router)
+    app.include_router(streams.router)
     app.include_router(page.router)
     problems.install(app)
 
@@ -87,7 +89,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         schemas: dict[str, Any] = document["components"]["schemas"]
         if "Problem" not in schemas:
             _close_reads(document)
-            schemas.update(problems.SCHEMAS | tail.schemas())
+            schemas.update(problems.SCHEMAS | streams.schemas())
             document["components"]["schemas"] = dict(sorted(schemas.items()))
         return document
 

@@ -10,11 +10,11 @@ answer may hold whole documents. Runs before the body is read. Not its business:
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import callers
 from app.api import hosts
 from app.api.problems import Problem
-from app.callers import Caller
-from app.settings import Settings, is_loopback, variable
+from app.config import api_tokens
+from app.config.api_tokens import Caller
+from app.config.settings import Settings, is_loopback, variable
 
 OPEN_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = frozenset({"/", "/healthz", "/livez", "/readyz", "/docs", "/openapi.json"})
@@ -49,7 +49,7 @@ class Authority:
         scheme, _, given = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
         if scheme.lower() != "bearer":
             return Caller()
-        token = callers.find(self._tokens, given.strip().encode("latin-1", "replace"))
+        token = api_tokens.find(self._tokens, given.strip().encode("latin-1", "replace"))
         return Caller() if token is None else Caller(token.name, token.role)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:

@@ -9,7 +9,7 @@ follows from that (`auth.py`).
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from app.addresses import is_loopback, split_address
+from app.config.addresses import is_loopback, split_address
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _PRIVATE = (".localhost", ".local", ".internal", ".svc", ".home.arpa")

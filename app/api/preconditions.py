@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header
 
+from app.control.registry import Revisions
 from app.domain.status import WatcherView
-from app.registry import Revisions
 
 ETAG: dict[str, Any] = {
     "ETag": {

@@ -2,7 +2,7 @@
 
 `install` attaches the handlers; `Shelter` stands around the application and turns what nobody expected into a
 problem with an id that is also in the log. Every answer is short, however much was wrong. Not its business: deciding
-that a request is wrong, which `limits.py`, `schemas.py`, `auth.py` and the registry do.
+that a request is wrong, which `api/middleware/limits.py`, `api/schemas/requests.py`, `auth.py` and the registry do.
 """
 
 import json
@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.config.logging import redact
 from app.domain.errors import (
     ChangewireError,
     Conflict,
@@ -33,7 +34,6 @@ from app.domain.errors import (
     TransientError,
     Unavailable,
 )  # fmt: skip
-from app.logging import redact
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 50

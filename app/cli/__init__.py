@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from app.domain.plain import plain
 
 if TYPE_CHECKING:
-    from app.settings import Settings
+    from app.config.settings import Settings
 
 OK, FAILED, MISUSE = 0, 1, 2
 
@@ -42,7 +42,7 @@ class CommandError(Exception):
 
 def load_settings(config: Path | None = None) -> "Settings":
     """Read the service's settings, for whichever command. Raises CommandError with a line for each that is wrong."""
-    from app.settings import SettingsError, load
+    from app.config.settings import SettingsError, load
 
     try:
         return load(config)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from app.cli import FAILED, OK, CommandError, say, signals
 
 if TYPE_CHECKING:
-    from app.embedded import Server
+    from app.devservers.servers import Server
 
 WATCHER = "orders"
 READY_SECONDS = 60
@@ -88,8 +88,8 @@ class Demo:
         """Start everything, show it, stop everything."""
         self._heed_signals()
 
-        from app import logging
         from app.cli.listening import listen
+        from app.config import logging
 
         logging.configure("warning", "console", stream=sys.stderr)
         async with contextlib.AsyncExitStack() as stack:
@@ -128,7 +128,7 @@ class Demo:
 
     async def _servers(self, stack: contextlib.AsyncExitStack) -> tuple[str, str]:
         """Start both servers, or take the user's where no wheel fits."""
-        from app.embedded import MongoServer, NatsServer, NotAvailable, StartError
+        from app.devservers.servers import MongoServer, NatsServer, NotAvailable, StartError
 
         async def start(server: "Server") -> str | None:
             try:
@@ -162,11 +162,11 @@ class Demo:
 
         from app.cli.http_server import server
         from app.cli.traffic import COLLECTION, DATABASE, STREAM
+        from app.config.settings import Settings
         from app.domain.errors import ChangewireError, Conflict
         from app.domain.lifecycle import Desired, State
         from app.domain.watcher import from_document
         from app.main import create_app
-        from app.settings import Settings
 
         settings = Settings(
             mongo_uri=SecretStr(mongo_uri),
@@ -265,7 +265,7 @@ class Demo:
                 await asyncio.wait_for(consumer.arrived.wait(), SILENT_SECONDS)
 
     def _introduce(self, mongo_uri: str, nats_url: str, mongod: str, nats_server: str) -> None:
-        from app.logging import redact
+        from app.config.logging import redact
 
         base = f"http://127.0.0.1:{self.port}"
         kept = f" (data kept in {self.data})" if self.data else ""

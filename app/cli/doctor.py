@@ -20,7 +20,7 @@ from app.domain.findings import Finding, Level, worst
 from app.domain.plain import plain
 
 if TYPE_CHECKING:
-    from app.settings import Settings
+    from app.config.settings import Settings
 
 STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
 
 @app.command(help=__doc__)
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False) -> int:
-    from app import logging
+    from app.config import logging
 
     settings = load_settings()
     # What the adapters log is found below, in better words.
@@ -55,8 +55,8 @@ async def _collect(settings: "Settings") -> list[Finding]:
     """All findings, with every secret taken out of the servers' words."""
     from dataclasses import replace
 
-    from app.checkup import examine
-    from app.logging import redact
+    from app.config.logging import redact
+    from app.doctor.examination import examine
 
     def clean(text: str) -> str:
         return redact(text, settings.secrets)

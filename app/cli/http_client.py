@@ -2,7 +2,7 @@
 
 The standard library does it: one request per command needs no pool and no proxy. The token travels in a header to the
 address that was given and nowhere else (a redirect is told, not followed), and is in no message. Not its business: what
-the calls mean (`watchers.py`).
+the calls mean (`api/routes/watchers.py`).
 """
 
 import http.client

@@ -2,7 +2,7 @@
 
 The parser collects what it is sent until a header ends, however long that takes: a client without any token could have
 the process fill its memory. The same holds for what may follow a body in chunks. Not its business: bodies, which
-`app.api.limits` bounds.
+`app.api.middleware.limits` bounds.
 """
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle

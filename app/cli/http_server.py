@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from app.cli import MISUSE, CommandError
 from app.cli.http_protocol import BoundedHead
-from app.settings import Settings, variable
+from app.config.settings import Settings, variable
 
 CONNECTION_SECONDS = 3
 """How long requests under way may take to finish before the drain begins."""

@@ -26,8 +26,8 @@ from app.cli import MISUSE, OK, CommandError, load_settings, signals
 
 if TYPE_CHECKING:
     from app.cli.http_server import Server
+    from app.config.settings import Settings
     from app.main import Service
-    from app.settings import Settings
 
 WATCHERS_FIRST_SECONDS = 0.5
 """How long HTTP waits for the watchers at the most: a server may be absent."""
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     gc.disable()  # imports make objects that stay; looking through them again and again is a fifth of a start
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look for them in every installed package
     _import_structlog()
-    from app import logging
+    from app.config import logging
 
     settings = load_settings(arguments.config)
     logging.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
@@ -131,7 +131,7 @@ async def _look_at_certificates(settings: "Settings") -> None:
     """Say of each certificate of the service that it has expired, or soon will; now and every day, until cancelled."""
     import structlog
 
-    from app import certificates
+    from app.config import certificates
     from app.domain.findings import Level
 
     log = structlog.get_logger("app.cli.serve")
@@ -168,7 +168,7 @@ async def _serve_http(service: "Service", sockets: list[socket.socket], stopping
 
 def _make_http(service: "Service") -> "Server":
     """Import and make the HTTP interface, in a thread beside the watchers."""
-    from app.codec import tune_gc
+    from app.formats.extended_json import tune_gc
 
     usual = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SECONDS)

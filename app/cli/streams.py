@@ -38,9 +38,9 @@ def switch(
 ) -> int:
     """Switch a stream's settings over. changewire: atomic batches and direct reads on; connector: both off, so that
     mongodb-nats-connector can start again. Messages and all other settings stay as they are."""
-    from app import logging
+    from app.config import logging
     from app.domain.subjects import stream_name_problem
-    from app.stream_switch import switch as switch_over
+    from app.jetstream.stream_switch import switch as switch_over
 
     problem = stream_name_problem(name)
     if problem is not None:

@@ -21,12 +21,12 @@ from app.cli import FAILED, MISUSE, OK, CommandError, load_settings, say, say_js
 from app.domain.plain import plain
 
 if TYPE_CHECKING:
-    from app.cli.verification.comparison import Bounds, Event
-    from app.cli.verification.report import Report
-    from app.cli.verification.state import Client, Position
-    from app.cli.verification.streams import StreamInfo, StreamMessage, Streams
+    from app.config.settings import Settings
     from app.domain.watcher import Watcher
-    from app.settings import Settings
+    from app.verify.comparison import Bounds, Event
+    from app.verify.report import Report
+    from app.verify.state import Client, Position
+    from app.verify.streams import StreamInfo, StreamMessage, Streams
 
 SERVER_SECONDS = 5
 READ_SECONDS = 600
@@ -56,12 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
     import nats.js.errors
     from pymongo.errors import PyMongoError
 
-    from app.cli.verification.streams import words
-    from app.logging import redact
+    from app.config.logging import redact
+    from app.verify.errors import BadList, CannotCompare
+    from app.verify.streams import words
 
     settings = load_settings()
     try:
         report = asyncio.run(_verify(settings, arguments))
+    except CannotCompare as error:
+        raise CommandError(str(error), MISUSE if isinstance(error, BadList) else FAILED) from error
     except PyMongoError as error:
         raise CommandError(redact(_mongo_words(error))) from error
     except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
@@ -83,11 +86,11 @@ async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Repor
     from pymongo import AsyncMongoClient
     from pymongo.errors import ConfigurationError
 
-    from app.addresses import mongo_uri_problem
-    from app.cli.verification.report import Report
-    from app.cli.verification.state import read_position, read_watcher
-    from app.cli.verification.streams import Streams
-    from app.cli.verification.writes import compare_writes, read_writes
+    from app.config.addresses import mongo_uri_problem
+    from app.verify.report import Report
+    from app.verify.state import read_position, read_watcher
+    from app.verify.streams import Streams
+    from app.verify.writes import compare_writes, read_writes
 
     writes = None if arguments.writes is None else read_writes(arguments.writes)
     options: dict[str, Any] = {
@@ -133,11 +136,11 @@ class _History:
     since: float | None
 
     async def compare(self, before: "Position | None", after: "Position | None") -> "Report":
-        from app.cli.verification.bodies import Selection
-        from app.cli.verification.comparison import Comparison
-        from app.cli.verification.history import WatchedHistory
-        from app.cli.verification.report import Report, seconds_of
-        from app.cli.verification.state import parse_pipeline, read_clock
+        from app.verify.bodies import Selection
+        from app.verify.comparison import Comparison
+        from app.verify.history import WatchedHistory
+        from app.verify.report import Report, seconds_of
+        from app.verify.state import parse_pipeline, read_clock
 
         watcher, selection = self.watcher, Selection(self.watcher.source)
         clock, wire_version = await read_clock(self.client)
@@ -166,9 +169,9 @@ class _History:
     async def _bounds(
         self, before: "Position | None", after: "Position | None", undecidable: frozenset[str], notes: list[str]
     ) -> "Bounds":
-        from app.cli.verification.comparison import Bounds
-        from app.cli.verification.history import bound, oplog_begin
         from app.domain.tokens import ClusterTime
+        from app.verify.comparison import Bounds
+        from app.verify.history import bound, oplog_begin
 
         begin = await oplog_begin(self.client)
         since = None if self.since is None else bound(ClusterTime(int(self.since), 0))
@@ -201,7 +204,7 @@ class _History:
         return False
 
     async def _difference(self, event: "Event", message: "StreamMessage", differ: Any) -> str | None:
-        from app.cli.verification.bodies import from_json
+        from app.verify.bodies import from_json
 
         subject = self.watcher.subject(event.operation)
         if message.subject != subject:

@@ -1,7 +1,7 @@
 """Watchers on a terminal: the tables of `changewire watchers`, made of what the service answers.
 
 What comes from servers and documents is shown without control characters, so that no message moves the cursor. Not
-its business: asking the service (`watchers.py`).
+its business: asking the service (`api/routes/watchers.py`).
 """
 
 import json

@@ -1,5 +1,6 @@
 """What Changewire decides, without doing any of it.
 
 Standard library only: no I/O, no clock, no random, no vendor. Everything here is a value or a pure function and is
-tested as such. Not its business: talking to servers (`adapters/`), running tasks (`supervisor.py`).
+tested as such. Not its business: talking to servers (`mongodb/`, `jetstream/`), running tasks
+(`control/supervisor.py`).
 """

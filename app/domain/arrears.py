@@ -5,7 +5,7 @@ RUNNING again with the next opening, however often that has led to nothing. What
 acknowledged, or a look at the change stream that found nothing to publish. A watcher with a long backlog makes progress
 all the time, and one that has nothing to do owes nothing.
 
-Not its business: what is done about it (`overview.py` says DOWN).
+Not its business: what is done about it (`control/health.py` says DOWN).
 """
 
 PATIENCE_SECONDS = 15.0

@@ -1,7 +1,7 @@
 """Buckets of the NATS object store: how a stream's is named, and which streams are behind buckets.
 
 NATS keeps a bucket in a stream of its own, `OBJ_<bucket>`, and a key-value bucket in `KV_<bucket>`. Not its business:
-what is in a bucket (`adapters/nats_objects.py`).
+what is in a bucket (`jetstream/object_store.py`).
 """
 
 import re

@@ -1,12 +1,12 @@
 """What travels from the cursor to the stream: one change, encoded and named.
 
-How it is made is the codec's business, where it goes is the relay's.
+How it is made is the codec's business, where it goes is the capture's.
 """
 
 import json
 from dataclasses import dataclass
 
-from app.domain.letters import Unpublishable
+from app.domain.dead_letters import Unpublishable
 
 
 @dataclass(slots=True)

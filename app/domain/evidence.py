@@ -7,14 +7,15 @@ process has published it, or where its checkpoint was written to the very collec
 to be proved: the change that it stands for is looked up in MongoDB's history. Its token is there exactly, or it is
 somebody else's.
 
-Looking it up is an adapter's business (`ports.ChangeSource.has_event`), when to do so the pipeline's (`proof.py`).
+Looking it up is an adapter's business (`ports.ChangeSource.has_event`), when to do so the pipeline's
+(`pipeline/proof.py`).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from app.domain.dead_letters import name_of
 from app.domain.errors import ScopeMismatch, SourceUnavailable
-from app.domain.letters import name_of
 from app.domain.position import AHEAD_LOOKS, Checkpoint, GoOn, OwnMessage, Reached, Refill, StartAnew, Tail
 from app.domain.tokens import cluster_time, collection_uuid, is_token
 

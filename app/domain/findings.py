@@ -1,6 +1,6 @@
 """What an examination of a set-up finds, in the form in which it is shown.
 
-Values only. Not its business: finding out (`app/checkup.py` and the adapters), and how it is printed
+Values only. Not its business: finding out (`doctor/` and the servers' packages), and how it is printed
 (`app/cli/doctor.py`).
 """
 

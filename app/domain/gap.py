@@ -2,7 +2,7 @@
 
 The marker's id begins with the position that the watcher goes on from, so that whoever reads the stream back after it
 goes on there, and never leaves the gap behind a second time. Not its business: when there is a gap, and what the user
-wants done then (`position.py`, `relay.py`).
+wants done then (`position.py`, `pipeline/capture.py`).
 """
 
 import json
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from app.domain.dead_letters import brief
 from app.domain.errors import HistoryLost
 from app.domain.events import Change
-from app.domain.letters import brief
 from app.domain.tokens import MessageId, cluster_time
 from app.domain.watcher import Source
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from app.domain import subjects
 from app.domain.buckets import OBJECTS, bucket_of
+from app.domain.dead_letters import letters_of, meets_letters
 from app.domain.errors import Conflict
-from app.domain.letters import letters_of, meets_letters
 from app.domain.watcher import Sink, Watcher
 
 

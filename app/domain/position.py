@@ -2,7 +2,8 @@
 
 The stream is the ledger: the last message a watcher published says, by its id, how far the watcher came. The
 checkpoint backs it up where the stream cannot tell (purged, expired, consumed), and memory where both were lost. Every
-decision about a position is made here, from values; reading those values and acting on the result is the relay's part.
+decision about a position is made here, from values; reading those values and acting on the result is the capture's
+part.
 """
 
 from dataclasses import dataclass, field

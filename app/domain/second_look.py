@@ -4,7 +4,7 @@ A user is replaced, a configuration is reloaded, an election is held, and what i
 code that means "never". So the first such answer is a trouble like any other. The watcher is FAILED only where the same
 kind of error comes again `confirm_seconds` later, and nothing else came in between: no other error, no progress.
 
-Not its business: when to ask again (`backoff.py`), which codes may mean "never" at all (the adapters).
+Not its business: when to ask again (`backoff.py`), which codes may mean "never" at all (`mongodb/`, `jetstream/`).
 """
 
 from app.domain.errors import PermanentError

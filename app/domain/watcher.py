@@ -1,7 +1,8 @@
 """A watcher as the user describes it, with every default filled in.
 
-Values only. The HTTP schema (`api/schemas.py`) and the predecessor's file (`connector_yaml.py`) are two ways to make
-one; both go through `from_document`, and what can be refused without asking a server is refused in `problems`.
+Values only. The HTTP schema (`api/schemas/requests.py`) and the predecessor's file (`config/connector_yaml.py`) are two
+ways to make one; both go through `from_document`, and what can be refused without asking a server is refused in
+`problems`.
 """
 
 import hashlib
@@ -13,8 +14,8 @@ from typing import Any, Literal
 
 from app.domain import subjects
 from app.domain.buckets import behind_problem, bucket_of, bucket_problem
+from app.domain.dead_letters import SUFFIX, letters_of, letters_space, meets_letters
 from app.domain.errors import FieldProblem
-from app.domain.letters import SUFFIX, letters_of, letters_space, meets_letters
 from app.domain.lifecycle import Desired
 from app.domain.namespaces import Namespaces
 from app.domain.text import HALF, is_text

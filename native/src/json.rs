@@ -1,4 +1,4 @@
-//! One event as relaxed Extended JSON v2, written as `app/codec.py` writes it.
+//! One event as relaxed Extended JSON v2, written as `app/formats/extended_json.py` writes it.
 
 use base64::engine::general_purpose::STANDARD;
 use base64::Engine;

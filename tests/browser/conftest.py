@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
-from app.embedded import MongoServer, NatsServer
+from app.devservers.servers import MongoServer, NatsServer
 from tests.service import Service, Stage, staged, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

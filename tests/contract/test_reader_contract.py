@@ -6,11 +6,11 @@ from typing import Protocol
 import pytest
 import pytest_asyncio
 
-from app.adapters.jetstream import JetStream
-from app.adapters.nats_client import NatsOptions
-from app.adapters.nats_connection import NatsConnection
-from app.adapters.nats_streams import StreamApi
 from app.domain.watcher import Watcher, from_document
+from app.jetstream.client import NatsOptions
+from app.jetstream.connection import NatsConnection
+from app.jetstream.sink import JetStream
+from app.jetstream.streams import StreamApi
 from app.ports import StreamReader
 from tests.fakes import FakeNats, FakeStream
 

@@ -13,19 +13,18 @@ from typing import Protocol
 import pytest
 import pytest_asyncio
 
-from app.adapters import jetstream
-from app.adapters.jetstream import JetStream
-from app.adapters.nats_client import NatsOptions
-from app.adapters.nats_connection import NatsConnection
-from app.adapters.nats_frames import read_headers
-from app.adapters.nats_streams import StreamApi
+from app.devservers.servers import NatsServer
+from app.domain.dead_letters import Following
 from app.domain.errors import FenceLost, OutcomeUnknown, SeenBefore, StreamFull, StreamRefused, StreamUnsuitable
 from app.domain.events import Change
-from app.domain.letters import Following
 from app.domain.position import OwnMessage
 from app.domain.tokens import MessageId
 from app.domain.watcher import Watcher, from_document
-from app.embedded import NatsServer
+from app.jetstream.client import NatsOptions
+from app.jetstream.connection import NatsConnection
+from app.jetstream.frames import read_headers
+from app.jetstream.sink import JetStream
+from app.jetstream.streams import StreamApi
 from app.ports import EventSink
 from tests.fakes import FakeSink, FakeStream, event_token
 
@@ -176,7 +175,7 @@ def unbegun(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param == "fake":
         return FakePlace()
     if request.param != "few":
-        monkeypatch.setattr(jetstream, "FEW", 1)
+        monkeypatch.setattr("app.jetstream.sink.FEW", 1)
     return RealPlace(request.getfixturevalue("restricted_nats"), request.param.replace("few", "atomic"))
 
 

@@ -11,11 +11,11 @@ import pymongo
 import pytest
 import pytest_asyncio
 
-from app.adapters.mongo_changes import MongoChangeSource
-from app.adapters.mongo_client import MongoDeployment
 from app.domain.errors import SourceUnavailable, TokenRefused
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Source, Start, Watcher
+from app.mongodb.change_source import MongoChangeSource
+from app.mongodb.client import MongoDeployment
 from app.ports import ChangeSource, SourceBatch
 from tests.fakes import FakeOplog, FakeSource
 from tests.splitting import Splitting
@@ -23,14 +23,14 @@ from tests.splitting import Splitting
 BATCH = 3
 
 
-class World(Protocol):
+class Testbed(Protocol):
     """A collection that can be written to, and sources that watch it."""
 
     def source(self) -> ChangeSource: ...
     def write(self, *keys: int) -> None: ...
 
 
-class FakeWorld:
+class FakeTestbed:
     def __init__(self) -> None:
         self._oplog = FakeOplog()
 
@@ -42,7 +42,7 @@ class FakeWorld:
             self._oplog.happen(documentKey={"_id": key})
 
 
-class MongoWorld:
+class MongoTestbed:
     def __init__(self, uri: str, database: str) -> None:
         self.client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(uri)
         self.deployment = MongoDeployment(uri, state_database="changewire", batch_size=BATCH)
@@ -57,7 +57,7 @@ class MongoWorld:
             self._collection.insert_one({"_id": key})
 
 
-class LargeWorld(MongoWorld):
+class LargeWorld(MongoTestbed):
     """Every event is taken for one that is too large to be sent, by a server that splits such."""
 
     def source(self) -> ChangeSource:
@@ -96,27 +96,27 @@ class AlwaysLarge(MongoChangeSource):
         return await super()._run(command)
 
 
-WORLDS: dict[str, tuple[type[MongoWorld], str]] = {
-    "mongo": (MongoWorld, "mongo_uri"),
+WORLDS: dict[str, tuple[type[MongoTestbed], str]] = {
+    "mongo": (MongoTestbed, "mongo_uri"),
     "splitting": (SplittingWorld, "mongo_uri"),
-    "newer mongo": (MongoWorld, "newer_mongo_uri"),
+    "newer mongo": (MongoTestbed, "newer_mongo_uri"),
     "newer mongo, large": (LargeWorld, "newer_mongo_uri"),
 }
 """Each with the server that it is on."""
 
 
 @pytest.fixture(params=["fake", *WORLDS])
-def made(request: pytest.FixtureRequest, database: str) -> FakeWorld | MongoWorld:
+def made(request: pytest.FixtureRequest, database: str) -> FakeTestbed | MongoTestbed:
     if request.param == "fake":
-        return FakeWorld()
+        return FakeTestbed()
     kind, server = WORLDS[request.param]
     return kind(request.getfixturevalue(server), database)
 
 
 @pytest_asyncio.fixture
-async def world(made: FakeWorld | MongoWorld, database: str) -> AsyncIterator[World]:
+async def testbed(made: FakeTestbed | MongoTestbed, database: str) -> AsyncIterator[Testbed]:
     yield made
-    if isinstance(made, FakeWorld):
+    if isinstance(made, FakeTestbed):
         return
     real = made
     real.deployment.close()
@@ -125,8 +125,8 @@ async def world(made: FakeWorld | MongoWorld, database: str) -> AsyncIterator[Wo
 
 
 @pytest_asyncio.fixture
-async def source(world: World) -> AsyncIterator[ChangeSource]:
-    one = world.source()
+async def source(testbed: Testbed) -> AsyncIterator[ChangeSource]:
+    one = testbed.source()
     await one.prepare()
     yield one
     await one.close()
@@ -154,23 +154,23 @@ def all_keys(batches: list[SourceBatch]) -> list[int]:
     return [key for batch in batches for key in keys(batch)]
 
 
-async def test_latest_delivers_what_comes_and_nothing_of_before(world: World, source: ChangeSource) -> None:
-    world.write(1, 2)
+async def test_latest_delivers_what_comes_and_nothing_of_before(testbed: Testbed, source: ChangeSource) -> None:
+    testbed.write(1, 2)
     await source.open(await source.locate(Start("latest")))
-    world.write(3, 4)
+    testbed.write(3, 4)
     assert all_keys(await read_until(source, 2)) == [3, 4]
 
 
-async def test_what_is_written_between_locating_and_opening_is_not_lost(world: World, source: ChangeSource) -> None:
+async def test_what_is_written_between_locating_and_opening_is_not_lost(testbed: Testbed, source: ChangeSource) -> None:
     position = await source.locate(Start("latest"))
-    world.write(1, 2)
+    testbed.write(1, 2)
     await source.open(position)
     assert all_keys(await read_until(source, 2)) == [1, 2]
 
 
-async def test_a_token_as_start_delivers_what_follows_it(world: World, source: ChangeSource) -> None:
+async def test_a_token_as_start_delivers_what_follows_it(testbed: Testbed, source: ChangeSource) -> None:
     await source.open(await source.locate(Start("latest")))
-    world.write(1, 2, 3)
+    testbed.write(1, 2, 3)
     batches = await read_until(source, 3)
     second = [token for batch in batches for token in tokens(batch)][1]
     await source.open(await source.locate(Start("token", second)))
@@ -178,11 +178,11 @@ async def test_a_token_as_start_delivers_what_follows_it(world: World, source: C
 
 
 async def test_resuming_after_any_event_or_position_neither_loses_nor_doubles(
-    world: World, source: ChangeSource
+    testbed: Testbed, source: ChangeSource
 ) -> None:
     await source.open(await source.locate(Start("latest")))
     written = list(range(8))
-    world.write(*written)
+    testbed.write(*written)
     batches = await read_until(source, len(written))
     seen: list[int] = []
     resumptions: list[tuple[str, list[int]]] = []
@@ -194,7 +194,7 @@ async def test_resuming_after_any_event_or_position_neither_loses_nor_doubles(
     assert seen == written
 
     async def resumed(position: str, before: list[int]) -> None:
-        again = world.source()
+        again = testbed.source()
         await again.open(position)
         rest = all_keys(await read_until(again, len(written) - len(before)))
         await again.close()
@@ -203,9 +203,9 @@ async def test_resuming_after_any_event_or_position_neither_loses_nor_doubles(
     await asyncio.gather(*(resumed(position, before) for position, before in resumptions))
 
 
-async def test_a_batch_is_bounded_sized_and_covered_by_its_position(world: World, source: ChangeSource) -> None:
+async def test_a_batch_is_bounded_sized_and_covered_by_its_position(testbed: Testbed, source: ChangeSource) -> None:
     await source.open(await source.locate(Start("latest")))
-    world.write(*range(7))
+    testbed.write(*range(7))
     batches = await read_until(source, 7)
     for batch in batches:
         assert len(batch.events) <= BATCH
@@ -217,24 +217,26 @@ async def test_a_batch_is_bounded_sized_and_covered_by_its_position(world: World
     assert positions == sorted(positions)
 
 
-async def test_an_idle_position_moves_on_and_loses_nothing_that_comes_after(world: World, source: ChangeSource) -> None:
+async def test_an_idle_position_moves_on_and_loses_nothing_that_comes_after(
+    testbed: Testbed, source: ChangeSource
+) -> None:
     begin = await source.locate(Start("latest"))
     await source.open(begin)
     batches = [await source.read() for _ in range(3)]
     assert all(batch.events == [] and batch.position >= begin for batch in batches)
     await source.close()
-    world.write(1)
+    testbed.write(1)
     await source.open(batches[-1].position)
     assert all_keys(await read_until(source, 1)) == [1]
 
 
-async def test_a_cancelled_read_loses_nothing_for_the_next_opening(world: World, source: ChangeSource) -> None:
+async def test_a_cancelled_read_loses_nothing_for_the_next_opening(testbed: Testbed, source: ChangeSource) -> None:
     position = await source.locate(Start("latest"))
     await source.open(position)
     await source.read()
     reading = asyncio.ensure_future(source.read())
     await asyncio.sleep(0)
-    world.write(1)
+    testbed.write(1)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
@@ -252,7 +254,7 @@ async def test_what_is_no_token_is_refused_and_not_read_from_now(source: ChangeS
 
 
 async def test_closing_twice_or_before_opening_is_fine_and_a_closed_source_does_not_read(
-    world: World, source: ChangeSource
+    testbed: Testbed, source: ChangeSource
 ) -> None:
     await source.close()
     await source.open(await source.locate(Start("latest")))
@@ -262,29 +264,29 @@ async def test_closing_twice_or_before_opening_is_fine_and_a_closed_source_does_
         await source.read()
 
 
-async def test_two_sources_of_one_collection_see_the_same(world: World, source: ChangeSource) -> None:
+async def test_two_sources_of_one_collection_see_the_same(testbed: Testbed, source: ChangeSource) -> None:
     position = await source.locate(Start("latest"))
-    other = world.source()
+    other = testbed.source()
     assert await other.prepare() > 0
     assert other.scope == source.scope
     await source.open(position)
     await other.open(position)
-    world.write(1, 2)
+    testbed.write(1, 2)
     one, two = await read_until(source, 2), await read_until(other, 2)
     assert [t for batch in one for t in tokens(batch)] == [t for batch in two for t in tokens(batch)]
     await other.close()
 
 
 async def test_an_event_is_found_in_the_history_and_what_never_happened_is_not(
-    world: World, source: ChangeSource
+    testbed: Testbed, source: ChangeSource
 ) -> None:
     await source.open(await source.locate(Start("latest")))
-    world.write(1, 2, 3)
+    testbed.write(1, 2, 3)
     first, second, third = [token for batch in await read_until(source, 3) for token in tokens(batch)]
     assert [await source.has_event(token) for token in (first, second, third)] == [True, True, True]
     between = second[:-6] + f"{int(second[-6:], 16) ^ 0x100:06X}"
     assert await source.has_event(between) is False
     later = f"{third[:2]}{cluster_time(third).seconds + 3600:08X}{third[10:]}"
     assert await source.has_event(later) is None
-    world.write(4)
+    testbed.write(4)
     assert all_keys(await read_until(source, 1)) == [4], "looking has moved what is open"

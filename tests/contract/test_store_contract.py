@@ -9,12 +9,12 @@ import pymongo
 import pytest
 import pytest_asyncio
 
-from app.adapters.mongo_client import MongoDeployment
 from app.domain.errors import Conflict, NotFound
 from app.domain.lifecycle import Desired
 from app.domain.position import Checkpoint, OwnMessage
 from app.domain.tokens import MessageId
 from app.domain.watcher import CheckpointPlace, Source, Start, StoredWatcher, Watcher
+from app.mongodb.client import MongoDeployment
 from app.ports import CheckpointStore, WatcherStore
 from tests.fakes import FakeCheckpoints, FakeWatchers, event_token
 

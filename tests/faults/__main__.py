@@ -10,10 +10,10 @@ import signal
 import sys
 from pathlib import Path
 
-from app.embedded import NotAvailable, StartError
+from app.devservers.servers import NotAvailable, StartError
 from tests.faults.catalogue import FAULTS
 from tests.faults.run import Plan, run
-from tests.faults.world import RECOVERY_SECONDS, SILENCE_SECONDS, Load
+from tests.faults.testbed import RECOVERY_SECONDS, SILENCE_SECONDS, Load
 from tests.faults.writers import BURSTS
 
 MINUTES = 5.0

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from tests.faults import hands
 from tests.faults.cluster import Node
 from tests.faults.proxy import Direction, Link
-from tests.faults.world import COLLECTIONS, World, stream_of
+from tests.faults.testbed import COLLECTIONS, Testbed, stream_of
 from tests.service import Service, until
 
 AWAY_SECONDS = 1.5
@@ -31,8 +31,8 @@ BYTES_PER_SECOND = 50_000
 TEARS = 5
 
 Victim = Service | Node[Any]
-Strike = Callable[[World, random.Random], AbstractAsyncContextManager[str]]
-Pick = Callable[[World, random.Random], Awaitable[Sequence[Victim]]]
+Strike = Callable[[Testbed, random.Random], AbstractAsyncContextManager[str]]
+Pick = Callable[[Testbed, random.Random], Awaitable[Sequence[Victim]]]
 Action = Literal["kill", "term", "freeze"]
 
 
@@ -60,8 +60,8 @@ class Fault:
 
 def _harm(action: Action, pick: Pick) -> Strike:
     @asynccontextmanager
-    async def strike(world: World, draw: random.Random) -> AsyncIterator[str]:
-        victims = await pick(world, draw)
+    async def strike(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
+        victims = await pick(testbed, draw)
         if action == "term":
             await asyncio.gather(*(victim.terminate() for victim in victims))
         for victim in victims if action != "term" else ():
@@ -76,74 +76,74 @@ def _harm(action: Action, pick: Pick) -> Strike:
     return strike
 
 
-async def _active(world: World, _: random.Random) -> Sequence[Victim]:
-    return [await world.active()]
+async def _active(testbed: Testbed, _: random.Random) -> Sequence[Victim]:
+    return [await testbed.active()]
 
 
-async def _standby(world: World, _: random.Random) -> Sequence[Victim]:
-    active = await world.active()
-    return [service for service in world.services if service is not active]
+async def _standby(testbed: Testbed, _: random.Random) -> Sequence[Victim]:
+    active = await testbed.active()
+    return [service for service in testbed.services if service is not active]
 
 
-async def _services(world: World, _: random.Random) -> Sequence[Victim]:
-    return world.services
+async def _services(testbed: Testbed, _: random.Random) -> Sequence[Victim]:
+    return testbed.services
 
 
-async def _primary(world: World, _: random.Random) -> Sequence[Victim]:
-    return [await world.mongo.primary()]
+async def _primary(testbed: Testbed, _: random.Random) -> Sequence[Victim]:
+    return [await testbed.mongo.primary()]
 
 
-async def _secondary(world: World, draw: random.Random) -> Sequence[Victim]:
-    primary = await world.mongo.primary()
-    return [draw.choice([node for node in world.mongo.nodes if node is not primary])]
+async def _secondary(testbed: Testbed, draw: random.Random) -> Sequence[Victim]:
+    primary = await testbed.mongo.primary()
+    return [draw.choice([node for node in testbed.mongo.nodes if node is not primary])]
 
 
-async def _mongods(world: World, _: random.Random) -> Sequence[Victim]:
-    return world.mongo.nodes
+async def _mongods(testbed: Testbed, _: random.Random) -> Sequence[Victim]:
+    return testbed.mongo.nodes
 
 
-async def _leader(world: World, draw: random.Random) -> Sequence[Victim]:
-    return [await world.nats.leader(stream_of(draw.choice(COLLECTIONS)))]
+async def _leader(testbed: Testbed, draw: random.Random) -> Sequence[Victim]:
+    return [await testbed.nats.leader(stream_of(draw.choice(COLLECTIONS)))]
 
 
-async def _follower(world: World, draw: random.Random) -> Sequence[Victim]:
-    leader = await world.nats.leader(stream_of(COLLECTIONS[0]))
-    return [draw.choice([node for node in world.nats.nodes if node is not leader])]
+async def _follower(testbed: Testbed, draw: random.Random) -> Sequence[Victim]:
+    leader = await testbed.nats.leader(stream_of(COLLECTIONS[0]))
+    return [draw.choice([node for node in testbed.nats.nodes if node is not leader])]
 
 
-async def _nats_servers(world: World, _: random.Random) -> Sequence[Victim]:
-    return world.nats.nodes
-
-
-@asynccontextmanager
-async def _mongo_stepdown(world: World, _: random.Random) -> AsyncIterator[str]:
-    yield await world.mongo.step_down()
+async def _nats_servers(testbed: Testbed, _: random.Random) -> Sequence[Victim]:
+    return testbed.nats.nodes
 
 
 @asynccontextmanager
-async def _nats_stepdown(world: World, draw: random.Random) -> AsyncIterator[str]:
+async def _mongo_stepdown(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
+    yield await testbed.mongo.step_down()
+
+
+@asynccontextmanager
+async def _nats_stepdown(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
     stream = stream_of(draw.choice(COLLECTIONS))
-    yield f"{await world.nats.step_down(stream)} of {stream}"
+    yield f"{await testbed.nats.step_down(stream)} of {stream}"
 
 
 @asynccontextmanager
-async def _zombie(world: World, _: random.Random) -> AsyncIterator[str]:
+async def _zombie(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     """The active service is frozen until the other has taken every watcher over, then thawed, its batches in hand."""
-    active = await world.active()
-    (other,) = [service for service in world.services if service is not active]
+    active = await testbed.active()
+    (other,) = [service for service in testbed.services if service is not active]
     active.freeze()
     frozen = time.time()
     for name in COLLECTIONS:
         await other.until_state(name, "RUNNING", within=60)
-    await until(lambda: world.lag.reached > frozen, "the standby has taken over", within=60)
+    await until(lambda: testbed.lag.reached > frozen, "the standby has taken over", within=60)
     yield active.name
     active.thaw()
 
 
 def _link(side: Literal["mongo", "nats"], harm: Callable[[Link], None]) -> Strike:
     @asynccontextmanager
-    async def strike(world: World, _: random.Random) -> AsyncIterator[str]:
-        link = (world.mongo if side == "mongo" else world.nats).link
+    async def strike(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
+        link = (testbed.mongo if side == "mongo" else testbed.nats).link
         harm(link)
         yield f"Changewire to {side}"
         link.heal()
@@ -153,8 +153,8 @@ def _link(side: Literal["mongo", "nats"], harm: Callable[[Link], None]) -> Strik
 
 def _torn(side: Literal["mongo", "nats"], direction: Direction, part: float) -> Strike:
     @asynccontextmanager
-    async def strike(world: World, _: random.Random) -> AsyncIterator[str]:
-        link = (world.mongo if side == "mongo" else world.nats).link
+    async def strike(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
+        link = (testbed.mongo if side == "mongo" else testbed.nats).link
         link.tear, link.tears = (direction, part), TEARS
         await until(lambda: link.tears == 0, f"{TEARS} batches are torn", within=60)
         yield f"{TEARS} batches"

@@ -24,7 +24,7 @@ from nats.aio.client import Client
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import AutoReconnect, PyMongoError
 
-from app.embedded import HOST, MongoServer, NatsServer, Server, free_port
+from app.devservers.servers import HOST, MongoServer, NatsServer, Server, free_port
 from tests.faults.proxy import Link, Proxy
 from tests.service import until
 

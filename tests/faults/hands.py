@@ -17,7 +17,7 @@ import httpx
 from pymongo.errors import PyMongoError
 
 from tests.faults.recorder import Recorder
-from tests.faults.world import ANEW_BY_HAND, ANEW_WITH_GAP, COLLECTIONS, DATABASE, RECORDED, World, stream_of
+from tests.faults.testbed import ANEW_BY_HAND, ANEW_WITH_GAP, COLLECTIONS, DATABASE, RECORDED, Testbed, stream_of
 from tests.service import Service, until
 
 FULL_SECONDS = 3.0
@@ -29,62 +29,62 @@ KEPT = 20
 """The limit that makes a stream throw away its oldest messages."""
 
 
-async def _bounded(world: World, stream: str, **limits: Any) -> dict[str, Any]:
+async def _bounded(testbed: Testbed, stream: str, **limits: Any) -> dict[str, Any]:
     """Change a stream's limits; what they were."""
-    config = (await world.nats.change(f"STREAM.INFO.{stream}"))["config"]
-    await world.nats.change(f"STREAM.UPDATE.{stream}", {**config, **limits})
+    config = (await testbed.nats.change(f"STREAM.INFO.{stream}"))["config"]
+    await testbed.nats.change(f"STREAM.UPDATE.{stream}", {**config, **limits})
     return {name: config.get(name, -1) for name in limits}
 
 
-async def _stuck(world: World, stream: str) -> None:
-    await until(lambda: world.lag.of(stream) > FULL_SECONDS, f"{stream} takes nothing any more", within=60)
+async def _stuck(testbed: Testbed, stream: str) -> None:
+    await until(lambda: testbed.lag.of(stream) > FULL_SECONDS, f"{stream} takes nothing any more", within=60)
 
 
 @asynccontextmanager
-async def stream_full(world: World, draw: random.Random) -> AsyncIterator[str]:
+async def stream_full(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
     """A stream that refuses what is more than its limit, in messages or in bytes."""
     stream = stream_of(draw.choice(COLLECTIONS))
-    state = (await world.nats.change(f"STREAM.INFO.{stream}"))["state"]
+    state = (await testbed.nats.change(f"STREAM.INFO.{stream}"))["state"]
     limit = draw.choice((("max_msgs", state["messages"] + ROOM_MESSAGES), ("max_bytes", state["bytes"] + ROOM_BYTES)))
-    before = await _bounded(world, stream, discard="new", **dict([limit]))
-    await _stuck(world, stream)
+    before = await _bounded(testbed, stream, discard="new", **dict([limit]))
+    await _stuck(testbed, stream)
     yield f"{stream}, {limit[0]}"
-    await _bounded(world, stream, **before)
+    await _bounded(testbed, stream, **before)
 
 
 @asynccontextmanager
-async def stream_short(world: World, draw: random.Random) -> AsyncIterator[str]:
+async def stream_short(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
     """A stream that keeps a few messages alone, and throws away the rest."""
     stream = stream_of(draw.choice(RECORDED))
-    before = await _bounded(world, stream, discard="old", max_msgs=KEPT)
+    before = await _bounded(testbed, stream, discard="old", max_msgs=KEPT)
     yield stream
-    await _bounded(world, stream, **before)
+    await _bounded(testbed, stream, **before)
 
 
 @asynccontextmanager
-async def stream_purged(world: World, draw: random.Random) -> AsyncIterator[str]:
+async def stream_purged(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
     """All messages of a stream are thrown away, several times."""
     stream = stream_of(draw.choice(RECORDED))
     for _ in range(3):
-        await world.nats.change(f"STREAM.PURGE.{stream}", {})
+        await testbed.nats.change(f"STREAM.PURGE.{stream}", {})
         await asyncio.sleep(draw.uniform(0.0, 0.5))
     yield stream
 
 
 @asynccontextmanager
-async def store_full(world: World, _: random.Random) -> AsyncIterator[str]:
+async def store_full(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     """The account may not store anything more."""
-    world.nats.bound_store(1)
-    await _stuck(world, stream_of(COLLECTIONS[0]))
+    testbed.nats.bound_store(1)
+    await _stuck(testbed, stream_of(COLLECTIONS[0]))
     yield "all streams"
-    world.nats.bound_store()
+    testbed.nats.bound_store()
 
 
 @asynccontextmanager
-async def stream_anew_with_gap(world: World, _: random.Random) -> AsyncIterator[str]:
+async def stream_anew_with_gap(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     """A stream is deleted, and made anew for a watcher that goes on from now behind a gap's marker."""
-    stream, recorder = stream_of(ANEW_WITH_GAP), world.recorders[ANEW_WITH_GAP]
-    make = await _deleted(world, stream, recorder)
+    stream, recorder = stream_of(ANEW_WITH_GAP), testbed.recorders[ANEW_WITH_GAP]
+    make = await _deleted(testbed, stream, recorder)
     yield stream
     await make()
     # Until the marker is there changes fall into the gap, the last ones of a run too.
@@ -96,15 +96,15 @@ async def stream_anew_with_gap(world: World, _: random.Random) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def stream_anew_by_hand(world: World, _: random.Random) -> AsyncIterator[str]:
+async def stream_anew_by_hand(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     """A stream is deleted and made anew for a watcher that fails then; somebody says where it goes on."""
-    name, stream, recorder = ANEW_BY_HAND, stream_of(ANEW_BY_HAND), world.recorders[ANEW_BY_HAND]
-    make = await _deleted(world, stream, recorder)
+    name, stream, recorder = ANEW_BY_HAND, stream_of(ANEW_BY_HAND), testbed.recorders[ANEW_BY_HAND]
+    make = await _deleted(testbed, stream, recorder)
     yield stream
     await make()
 
     async def failed() -> Service | None:
-        for service in world.services:
+        for service in testbed.services:
             if await service.state(name) == "FAILED":
                 return service
         return None
@@ -113,30 +113,30 @@ async def stream_anew_by_hand(world: World, _: random.Random) -> AsyncIterator[s
     token = recorder.records[-1].token
     recorder.resets[recorder.records[-1].incarnation + 1] = token
     await asked(service, "PUT", f"/watchers/{name}/pause", None, 202)
-    for each in world.services:
+    for each in testbed.services:
         await each.until_state(name, "PAUSED", within=60)
     await asked(service, "PUT", f"/watchers/{name}/token", {"token": token}, 200)
     await asked(service, "PUT", f"/watchers/{name}/resume", None, 202)
 
 
-async def _deleted(world: World, stream: str, recorder: Recorder) -> Callable[[], Any]:
+async def _deleted(testbed: Testbed, stream: str, recorder: Recorder) -> Callable[[], Any]:
     """Delete a stream once something of it was recorded, and wait until the recorder knows; what makes it anew."""
     await until(
         lambda: recorder.records and recorder.records[-1].incarnation == recorder.incarnations - 1,
         f"{stream} holds something",
     )
-    config = (await world.nats.change(f"STREAM.INFO.{stream}"))["config"]
+    config = (await testbed.nats.change(f"STREAM.INFO.{stream}"))["config"]
     config.pop("metadata", None)
 
     async def gone() -> bool:
-        answer = await world.nats.ask(f"STREAM.DELETE.{stream}")
+        answer = await testbed.nats.ask(f"STREAM.DELETE.{stream}")
         return bool(answer.get("success")) or answer.get("error", {}).get("code") == 404
 
     await until(gone, f"{stream} is deleted", within=60)
     await until(lambda: recorder.gone, f"the recorder sees that {stream} is gone", within=60)
 
     async def make() -> None:
-        await world.nats.change(f"STREAM.CREATE.{stream}", config)
+        await testbed.nats.change(f"STREAM.CREATE.{stream}", config)
 
     return make
 
@@ -169,49 +169,49 @@ async def _done(action: Callable[[], Any], what: str) -> None:
 
 
 @asynccontextmanager
-async def collection_dropped(world: World, draw: random.Random) -> AsyncIterator[str]:
+async def collection_dropped(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
     """A watched collection is dropped, and made again by hand or by the next insert."""
     name, by_hand = draw.choice(COLLECTIONS), draw.random() < 0.5
-    database = world.client[DATABASE]
+    database = testbed.client[DATABASE]
     await _done(lambda: database.drop_collection(name), f"{name} is dropped")
     if by_hand:
-        await _done(lambda: _created(world, name), f"{name} is there")
+        await _done(lambda: _created(testbed, name), f"{name} is there")
     yield name
 
 
-async def _created(world: World, name: str) -> None:
-    if name not in await world.client[DATABASE].list_collection_names():
+async def _created(testbed: Testbed, name: str) -> None:
+    if name not in await testbed.client[DATABASE].list_collection_names():
         try:
-            await world.client[DATABASE].create_collection(name)
+            await testbed.client[DATABASE].create_collection(name)
         except PyMongoError as error:
             if getattr(error, "code", None) != 48:  # an insert was faster
                 raise
 
 
 @asynccontextmanager
-async def collection_renamed(world: World, draw: random.Random) -> AsyncIterator[str]:
+async def collection_renamed(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
     """A watched collection gets another name, and a new one takes its place."""
     name = draw.choice(COLLECTIONS)
     renamed = {"renameCollection": f"{DATABASE}.{name}", "to": f"{DATABASE}.{name}_before", "dropTarget": True}
-    await _done(lambda: world.client.admin.command(renamed), f"{name} is renamed")
+    await _done(lambda: testbed.client.admin.command(renamed), f"{name} is renamed")
     yield name
 
 
 @asynccontextmanager
-async def database_dropped(world: World, _: random.Random) -> AsyncIterator[str]:
+async def database_dropped(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     """All watched collections are dropped with their database."""
-    await _done(lambda: world.client.drop_database(DATABASE), f"{DATABASE} is dropped")
+    await _done(lambda: testbed.client.drop_database(DATABASE), f"{DATABASE} is dropped")
     yield DATABASE
 
 
 @asynccontextmanager
-async def images_switched(world: World, draw: random.Random) -> AsyncIterator[str]:
+async def images_switched(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
     """Images before and after a change are switched on for a collection, and off again."""
     name = draw.choice(COLLECTIONS)
 
     def switched(on: bool) -> Callable[[], Any]:
         command = {"collMod": name, "changeStreamPreAndPostImages": {"enabled": on}}
-        return lambda: world.client[DATABASE].command(command)
+        return lambda: testbed.client[DATABASE].command(command)
 
     await _done(switched(True), f"{name} has images")
     yield name
@@ -219,31 +219,31 @@ async def images_switched(world: World, draw: random.Random) -> AsyncIterator[st
 
 
 @asynccontextmanager
-async def checkpoints_dropped(world: World, _: random.Random) -> AsyncIterator[str]:
+async def checkpoints_dropped(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     """The collections with the positions are dropped under the running services."""
-    await _drop_checkpoints(world)
+    await _drop_checkpoints(testbed)
     yield "all positions"
 
 
 @asynccontextmanager
-async def checkpoints_dropped_while_away(world: World, _: random.Random) -> AsyncIterator[str]:
+async def checkpoints_dropped_while_away(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     """Nothing but the streams says how far the watchers came."""
-    for service in world.services:
+    for service in testbed.services:
         service.kill()
-    await _drop_checkpoints(world)
+    await _drop_checkpoints(testbed)
     yield "all positions, all services"
-    await asyncio.gather(*(service.start() for service in world.services))
+    await asyncio.gather(*(service.start() for service in testbed.services))
 
 
-async def _drop_checkpoints(world: World) -> None:
+async def _drop_checkpoints(testbed: Testbed) -> None:
     for name in COLLECTIONS:
-        await _done(partial(world.client["resume-tokens"].drop_collection, name), "positions are dropped")
+        await _done(partial(testbed.client["resume-tokens"].drop_collection, name), "positions are dropped")
 
 
 @asynccontextmanager
-async def registry_dropped(world: World, _: random.Random) -> AsyncIterator[str]:
+async def registry_dropped(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     """The registry's collections are dropped under the running services, which store their watchers again."""
-    state = world.client[world.state]
+    state = testbed.client[testbed.state]
     for name in ("watchers", "registry", "instances"):
         await _done(partial(state.drop_collection, name), "the registry is dropped")
     yield "all watchers"

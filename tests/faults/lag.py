@@ -19,7 +19,7 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 
-from app.embedded import NatsServer
+from app.devservers.servers import NatsServer
 from tests.faults.cluster import accompanied, connected
 from tests.faults.writers import LAST, Writers
 

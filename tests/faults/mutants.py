@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.cli.verification.findings import KINDS
+from app.verify.findings import KINDS
 from tests.faults.__main__ import program
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -54,7 +54,7 @@ MUTANTS = (
         ("link-nats-reset", "nats-kill-all"),
         (
             Edit(
-                "app/publisher.py",
+                "app/pipeline/publisher.py",
                 "        rest = await self._read_back(waiting, error)\n        if isinstance(",
                 "        rest = waiting[tried:]\n        if isinstance(",
             ),
@@ -65,7 +65,7 @@ MUTANTS = (
         ("zombie",),
         (
             Edit(
-                "app/adapters/jetstream.py",
+                "app/jetstream/sink.py",
                 "return frames.fence(self._name, sequence, None if self._exclusive else self._space)",
                 'return ""',
             ),
@@ -77,7 +77,7 @@ MUTANTS = (
         ("link-nats-cut", "nats-freeze-all"),
         (
             Edit(
-                "app/relay.py",
+                "app/pipeline/capture.py",
                 "            if encoded.changes:\n                await self._publisher.publish(",
                 "            if encoded.changes:\n"
                 "                early = replace(self._publisher.reached, token=encoded.position)\n"
@@ -91,7 +91,7 @@ MUTANTS = (
         ("link-nats-only-up",),
         (
             Edit(
-                "app/adapters/jetstream.py",
+                "app/jetstream/sink.py",
                 "    async def publish(self, changes: Sequence[Change], fence: int) -> int:\n",
                 "    async def publish(self, changes: Sequence[Change], fence: int) -> int:\n"
                 "        try:\n"
@@ -110,7 +110,7 @@ MUTANTS = (
                 "    async def _publish(self, changes: Sequence[Change], fence: int) -> int:\n",
             ),
             Edit(
-                "app/adapters/jetstream.py",
+                "app/jetstream/sink.py",
                 "return frames.fence(self._name, sequence, None if self._exclusive else self._space)",
                 "space = None if self._exclusive else self._space\n"
                 '        return "" if self._blind else frames.fence(self._name, sequence, space)',

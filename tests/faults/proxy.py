@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 from typing import Literal
 
-from app.embedded import HOST, free_port
+from app.devservers.servers import HOST, free_port
 
 CHUNK = 16 * 1024
 AHEAD = 64

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from app.cli.verification.findings import KINDS
+from app.verify.findings import KINDS
 from tests.faults.verdict import Verdict
 
 TWO = "two at once"

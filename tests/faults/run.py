@@ -13,12 +13,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.embedded import MongoServer, NatsServer, find_program
+from app.devservers.servers import MongoServer, NatsServer, find_program
 from tests.faults.catalogue import AWAY_SECONDS, FAULTS, Fault
 from tests.faults.lag import GOOD_SECONDS
 from tests.faults.report import Outcome, Run
+from tests.faults.testbed import RECOVERY_SECONDS, SILENCE_SECONDS, Load, Testbed
 from tests.faults.verdict import verify
-from tests.faults.world import RECOVERY_SECONDS, SILENCE_SECONDS, Load, World
 from tests.faults.writers import Writers
 
 CALM_SECONDS = (0.3, 1.5)
@@ -105,17 +105,17 @@ def _step(faults: Sequence[Fault], number: int, draw: random.Random) -> Step:
 async def run(plan: Plan) -> int:
     """Do it, and print what happens. Returns the exit code: 1 where anything was found."""
     print(f"seed {plan.seed}, {len(plan.names)} kinds of fault", flush=True)
-    async with World(
+    async with Testbed(
         plan.load, patience=plan.patience, good=plan.good, silence=plan.silence, mongod=plan.mongod
-    ) as world:
+    ) as testbed:
         began = time.monotonic()
-        outcomes = await _schedule(world, plan)
-        await world.finish()
+        outcomes = await _schedule(testbed, plan)
+        await testbed.finish()
         minutes = (time.monotonic() - began) / 60
-        verdicts = await verify(world)
-        problems = [*world.problems, *(f"{each.watcher}: {text}" for each in verdicts for text in each.problems)]
+        verdicts = await verify(testbed)
+        problems = [*testbed.problems, *(f"{each.watcher}: {text}" for each in verdicts for text in each.problems)]
         if problems:
-            world.keep()
+            testbed.keep()
     found = Run(
         seed=plan.seed,
         command=plan.command,
@@ -123,8 +123,8 @@ async def run(plan: Plan) -> int:
         versions=_versions(plan.mongod),
         outcomes=outcomes,
         verdicts=verdicts,
-        certain=world.writers.total,
-        uncertain=world.writers.uncertain,
+        certain=testbed.writers.total,
+        uncertain=testbed.writers.uncertain,
         problems=problems,
     )
     print(found.text())
@@ -136,45 +136,45 @@ async def run(plan: Plan) -> int:
     return 1 if problems else 0
 
 
-async def _schedule(world: World, plan: Plan) -> list[Outcome]:
+async def _schedule(testbed: Testbed, plan: Plan) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    writing = asyncio.create_task(world.writers.run(str(plan.seed)), name="writers")
+    writing = asyncio.create_task(testbed.writers.run(str(plan.seed)), name="writers")
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(_ended, world.writers, writing)
-        await world.recovered("at the beginning")
+        stack.push_async_callback(_ended, testbed.writers, writing)
+        await testbed.recovered("at the beginning")
         began = time.monotonic()
         struck = 0
         for step in plan.steps():
             try:
-                outcomes.append(await _strike(world, step, began))
+                outcomes.append(await _strike(testbed, step, began))
             except AssertionError as error:  # the verdict is the greater question
-                world.problems.append(f"{step.name}: {error}")
-                await world.mend()
+                testbed.problems.append(f"{step.name}: {error}")
+                await testbed.mend()
                 break
             print(outcomes[-1], flush=True)
             struck += len(step.faults)
             minutes = (time.monotonic() - began) / 60
-            if writing.done() or plan.over(minutes=minutes, changes=world.writers.total, faults=struck):
+            if writing.done() or plan.over(minutes=minutes, changes=testbed.writers.total, faults=struck):
                 break
     return outcomes
 
 
-async def _strike(world: World, step: Step, began: float) -> Outcome:
+async def _strike(testbed: Testbed, step: Step, began: float) -> Outcome:
     await asyncio.sleep(step.draw.uniform(*CALM_SECONDS))
     struck = time.monotonic()
     async with AsyncExitStack() as stack:
-        victims = [await stack.enter_async_context(fault.strike(world, step.draw)) for fault in step.faults]
+        victims = [await stack.enter_async_context(fault.strike(testbed, step.draw)) for fault in step.faults]
         if step.hold is not None:
             await asyncio.sleep(step.hold)  # the scenario itself
         else:
             await asyncio.sleep(STRUCK_SECONDS)
-            await world.recovered(f"without {victims[0]}")
+            await testbed.recovered(f"without {victims[0]}")
     lifted = time.monotonic()
-    await world.back()
+    await testbed.back()
     whole = time.monotonic()
     await asyncio.sleep(max(0.0, lifted + STRUCK_SECONDS - time.monotonic()))
-    await world.recovered(f"after {step.name}")
-    late, idle = (max(0.0, moment - struck) for moment in (world.lag.late_at, world.lag.idle_at))
+    await testbed.recovered(f"after {step.name}")
+    late, idle = (max(0.0, moment - struck) for moment in (testbed.lag.late_at, testbed.lag.idle_at))
     return Outcome(step.name, "; ".join(victims), struck - began, lifted - struck, whole - struck, idle, late)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.catalogue import FAULTS, LONG_FROZEN_SECONDS
 from tests.faults.run import Plan, run
-from tests.faults.world import Load
+from tests.faults.testbed import Load
 
 SHORT = ("nats-kill-leader", "mongo-stepdown", "link-nats-no-ack", "zombie", "stream-purged", "stream-anew-with-gap")
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from app.embedded import HOST
+from app.devservers.servers import HOST
 from tests.faults.proxy import BATCH_BYTES, Link, Proxy
 
 MARK = b"harm me"

@@ -12,9 +12,9 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.cli.verification.findings import KINDS
+from app.verify.findings import KINDS
 from tests.faults import ledger
-from tests.faults.world import DATABASE, KEPT, RECORDED, World
+from tests.faults.testbed import DATABASE, KEPT, RECORDED, Testbed
 
 VERIFY_SECONDS = 3600
 """For what a soak of a night has left."""
@@ -37,19 +37,19 @@ class Verdict:
     problems: list[str] = field(default_factory=list)
 
 
-async def verify(world: World) -> list[Verdict]:
+async def verify(testbed: Testbed) -> list[Verdict]:
     """Compare every watcher's stream; the services have ended."""
-    kept = (_verify(world, name) for name in KEPT)
-    recorded = (_audit(world, name) for name in RECORDED)
+    kept = (_verify(testbed, name) for name in KEPT)
+    recorded = (_audit(testbed, name) for name in RECORDED)
     return await asyncio.gather(*kept, *recorded)
 
 
-async def _verify(world: World, name: str) -> Verdict:
-    path = world.folder / f"{name}.jsonl"
-    world.writers.save(name, path)
+async def _verify(testbed: Testbed, name: str) -> Verdict:
+    path = testbed.folder / f"{name}.jsonl"
+    testbed.writers.save(name, path)
     verdict = Verdict(name)
-    history = await _report(world, verdict, name)
-    listed = await _report(world, verdict, name, "--writes", str(path))
+    history = await _report(testbed, verdict, name)
+    listed = await _report(testbed, verdict, name, "--writes", str(path))
     verdict.messages = history.get("messages", 0)
     verdict.compared = history.get("compared", 0)
     verdict.listed = listed.get("compared", 0)
@@ -62,12 +62,12 @@ async def _verify(world: World, name: str) -> Verdict:
     return verdict
 
 
-async def _audit(world: World, name: str) -> Verdict:
+async def _audit(testbed: Testbed, name: str) -> Verdict:
     """Compare what was recorded of a stream, and by `changewire verify` what is left on it."""
-    verdict, recorder = Verdict(name), world.recorders[name]
-    _adopt(verdict, await _report(world, verdict, name))
+    verdict, recorder = Verdict(name), testbed.recorders[name]
+    _adopt(verdict, await _report(testbed, verdict, name))
     async with asyncio.timeout(VERIFY_SECONDS):
-        history = await ledger.read_history(world.mongo.uri, DATABASE, name, world.since)
+        history = await ledger.read_history(testbed.mongo.uri, DATABASE, name, testbed.since)
     account = await asyncio.to_thread(ledger.audit, recorder.records, history, recorder.resets)
     verdict.messages, verdict.compared = account.recorded + account.destroyed, account.recorded
     verdict.destroyed, verdict.in_gaps = account.destroyed, account.in_gaps
@@ -91,11 +91,11 @@ def _adopt(verdict: Verdict, report: dict[str, Any]) -> None:
         verdict.problems += [f"{kind}: {one['what']} {one['token'] or ''}" for one in found["findings"][:5]]
 
 
-async def _report(world: World, verdict: Verdict, *arguments: str) -> dict[str, Any]:
+async def _report(testbed: Testbed, verdict: Verdict, *arguments: str) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app", "verify", "--json", *arguments),
-        cwd=world.folder,
-        env=world.environment,
+        cwd=testbed.folder,
+        env=testbed.environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

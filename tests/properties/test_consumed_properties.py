@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.codec import encode, identify, reduced
 from app.domain.errors import Fenced
-from app.encoder import Codec
-from app.standby import Standby
+from app.formats.extended_json import encode, identify, reduced
+from app.pipeline.batch_encoder import Codec
+from app.pipeline.standby import Standby
 from tests.fakes import Deed, FakeCheckpoints, FakeOplog, FakeSink, FakeSource, FakeStream
-from tests.properties.test_relay_properties import WATCHER, Writer, _first_start, _only_passing_trouble, run
+from tests.properties.test_capture_properties import WATCHER, Writer, _first_start, _only_passing_trouble, run
 
 DEEDS = st.lists(st.sampled_from(get_args(Deed)), max_size=20)
 
@@ -71,14 +71,14 @@ class Instance(Writer):
 
     async def _run(self) -> None:
         try:
-            await self.relay().run(lambda: None)
+            await self.capture().run(lambda: None)
         except Fenced:
             await self.standby().until_silent()
 
 
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.standby.LOOK_SECONDS", 0)
+    monkeypatch.setattr("app.pipeline.standby.LOOK_SECONDS", 0)
 
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -9,19 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.cli.verification import comparison
-from app.cli.verification.comparison import (
-    BETWEEN,
-    GAP,
-    LETTERS,
-    OLDER,
-    REMOVED,
-    UNDECIDABLE,
-    Bounds,
-    Comparison,
-    Event,
-)
-from app.cli.verification.findings import KINDS, Findings
+from app.verify import comparison
+from app.verify.comparison import BETWEEN, GAP, LETTERS, OLDER, REMOVED, UNDECIDABLE, Bounds, Comparison, Event
+from app.verify.findings import KINDS, Findings
 
 
 def token(moment: int) -> str:

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from app.control.registry import Registry
 from app.domain.errors import PermanentError
-from app.registry import Registry
-from tests.unit.world import Fakes, until
+from tests.unit.deployment import Fakes, until
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,66 @@
+"""The page at `/`: its files, as they are, with headers of their own beside those of every answer.
+
+Those of every answer are set in `api/middleware/security_headers.py`.
+
+A file is found and read when it is asked for, and not kept: nothing here takes time at the start, or memory later. Not
+its business: what the page shows, which it asks of the same calls as everybody (`app/api/page/`).
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+router = APIRouter(include_in_schema=False)
+
+FOLDER = Path(__file__).parent.parent / "page"
+# img-src: the arrows and ticks of form controls are data: in pico.css.
+POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # kept, and asked for anew: after an update nobody has half of the old page
+}
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+@router.get("/")
+async def page(request: Request) -> Response:
+    """The page itself."""
+    return _file(request, "index.html")
+
+
+@router.get("/assets/{path:path}")
+async def asset(request: Request, path: str) -> Response:
+    """A file that the page consists of."""
+    return _file(request, path)
+
+
+@cache
+def _files() -> dict[str, Path]:
+    """The page's files by their paths in the folder. A request's path is looked up here and given to no file system,
+    which takes not every text for a path, and dots in it for another folder."""
+    return {file.relative_to(FOLDER).as_posix(): file for file in FOLDER.rglob("*") if file.suffix in _TYPES}
+
+
+def _file(request: Request, path: str) -> Response:
+    file = _files().get(path)
+    if file is None:
+        raise HTTPException(404)
+    kind, content = _TYPES[file.suffix], file.read_bytes()
+    tag = f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
+    headers = {**HEADERS, "ETag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers={**headers, "Content-Type": kind})

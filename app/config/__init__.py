@@ -1,0 +1,1 @@
+"""What the service is told from outside: settings, connector.yaml, addresses, key files, API tokens, logging."""

@@ -1,0 +1,298 @@
+"""The predecessor's configuration file, read as it is: its settings, and a watcher for each of its collections.
+
+Values are taken from the parsed text, node by node, because every complaint names file, line and key, and because a
+number where a name belongs is the name as it is written. Not its business: environment and defaults of the settings
+(`settings.py`), storing the watchers (`control/registry.py`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+
+import yaml
+
+from app.domain.text import HALF, is_text
+from app.domain.watcher import CheckpointPlace, Sink, Source, StreamSettings, Watcher, apart, problems
+
+SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "log_level": "connector.log.level",
+        "mongo_uri": "connector.mongo.uri",
+        "nats_url": "connector.nats.url",
+        "server_addr": "connector.server.addr",
+    }
+)
+"""The settings that the file may hold, and where."""
+
+COLLECTION_KEYS = (
+    "dbName", "collName", "changeStreamPreAndPostImages", "tokensDbName", "tokensCollName", "tokensCollCapped",
+    "tokensCollSizeInBytes", "streamName",
+)  # fmt: skip
+
+# Where a domain problem of a watcher shows in the file.
+_KEY_OF_FIELD = {
+    "source.database": "dbName",
+    "source.collection": "collName",
+    "checkpoint.database": "tokensDbName",
+    "checkpoint.collection": "tokensCollName",
+    "checkpoint.size_in_bytes": "tokensCollSizeInBytes",
+    "sink.stream": "streamName",
+}
+_MAX_BYTES = 16 * 1024 * 1024
+
+EXAMPLE = 'collections: [{dbName: "shop", collName: "orders"}]'
+
+
+class ConnectorFileError(Exception):
+    """The file cannot be used. `problems` has a sentence for each thing wrong, with file, line and key."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorFile:
+    """What the file says. `settings` is keyed like `Settings`; `warnings` name what was passed over."""
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    watchers: tuple[Watcher, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def with_stream_settings(self, wanted: StreamSettings) -> "ConnectorFile":
+        """The same, with streams that have these settings."""
+        sinks = (replace(one.sink, stream_settings=wanted) for one in self.watchers)
+        return replace(
+            self, watchers=tuple(replace(one, sink=sink) for one, sink in zip(self.watchers, sinks, strict=True))
+        )
+
+
+def read(path: Path) -> ConnectorFile:
+    """Read the file. Raises ConnectorFileError with every problem found, not only the first."""
+    try:
+        raw = path.read_bytes()
+        if len(raw) > _MAX_BYTES:
+            raise ConnectorFileError(f"{path}: is larger than 16 MiB; that is no configuration file")
+        text = raw.decode("utf-8-sig")
+    except IsADirectoryError:
+        raise ConnectorFileError(
+            f"{path}: is a directory, not a file. Containers get one where the file to be mounted is not there"
+        ) from None
+    except OSError as error:
+        raise ConnectorFileError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConnectorFileError(f"{path}: is not UTF-8 text") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, path: str = "connector.yaml") -> ConnectorFile:
+    """Read the file's text; `path` is what complaints call it. Raises ConnectorFileError."""
+    return _Reader(path).read(text)
+
+
+class _Refused(Exception):
+    """A value has been complained about; what is made of it is left out."""
+
+
+class _Reader:
+    """One reading: walks the nodes and gathers what is wrong and what is odd."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+
+    def read(self, text: str) -> ConnectorFile:
+        try:
+            loader = yaml.SafeLoader(text)
+            root = loader.get_node() if loader.check_node() else None
+            self.flatten: Callable[[yaml.MappingNode], None] = loader.flatten_mapping
+            settings, watchers = self.document(root)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = f"line {mark.line + 1}: " if mark else ""
+            raise ConnectorFileError(f"{self.path}: {line}is not YAML: {error.problem or error.context}") from None
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ConnectorFileError(f"{self.path}: is not YAML: {' '.join(str(error).split())}") from None
+        if self.problems:
+            raise ConnectorFileError(*self.problems)
+        return ConnectorFile(settings, tuple(watchers), tuple(self.warnings))
+
+    def document(self, root: yaml.Node | None) -> tuple[dict[str, str], list[Watcher]]:
+        settings: dict[str, str] = {}
+        watchers: list[Watcher] = []
+        if _is_null(root):
+            return settings, watchers
+        top = self.mapping(root, "", ("connector",))
+        connector = self.mapping(top.get("connector"), "connector", ("log", "mongo", "nats", "server", "collections"))
+        for name, where in SETTINGS.items():
+            _, block, key = where.split(".")
+            try:
+                value = self.text(self.mapping(connector.get(block), f"connector.{block}", (key,)).get(key), where)
+            except _Refused:
+                continue
+            if value:
+                settings[name] = value
+        collections = connector.get("collections")
+        if isinstance(collections, yaml.SequenceNode):
+            for index, node in enumerate(collections.value):
+                try:
+                    watchers.append(self.collection(node, f"connector.collections[{index}]", watchers))
+                except _Refused:
+                    continue
+        elif not _is_null(collections):
+            self.problem(collections, "connector.collections", f"must be a list. Example: {EXAMPLE}")
+        return settings, watchers
+
+    def collection(self, node: yaml.Node, where: str, others: list[Watcher]) -> Watcher:
+        before = len(self.problems)
+        keys = self.mapping(node, where, COLLECTION_KEYS)
+        if not isinstance(node, yaml.MappingNode):
+            if _is_null(node):
+                self.problem(node, where, f"is empty. Example: {EXAMPLE}")
+            raise _Refused
+
+        def text(key: str) -> str:
+            try:
+                return self.text(keys.get(key), f"{where}.{key}")
+            except _Refused:
+                return ""
+
+        def truth(key: str) -> bool:
+            return self.truth(keys.get(key), f"{where}.{key}")
+
+        for key, example in (("dbName", "shop"), ("collName", "orders")):
+            if _is_null(keys.get(key)) or not text(key):
+                self.problem(keys.get(key) or node, f"{where}.{key}", f'is missing. Example: {key}: "{example}"')
+        if len(self.problems) > before:
+            raise _Refused
+        size = self.number(keys.get("tokensCollSizeInBytes"), f"{where}.tokensCollSizeInBytes")
+        capped = truth("tokensCollCapped")
+        if capped and size is None:
+            # The predecessor makes an ordinary collection then, without a word.
+            self.warn(node, f"{where}.tokensCollCapped", "has no effect without tokensCollSizeInBytes")
+            capped = False
+        watcher = Watcher(
+            name=f"{text('dbName')}.{text('collName')}",
+            source=Source(
+                database=text("dbName"),
+                collection=text("collName"),
+                pre_and_post_images=truth("changeStreamPreAndPostImages"),
+            ),
+            sink=Sink(stream=text("streamName"), stream_settings="connector"),
+            checkpoint=CheckpointPlace(
+                database=text("tokensDbName") or CheckpointPlace().database,
+                collection=text("tokensCollName"),
+                capped=capped,
+                size_in_bytes=(size or 0) if capped else 0,
+            ),
+        ).with_defaults()
+        watcher = self.beside(watcher, others, node, where)
+        for found in problems(watcher, state_database=""):
+            key = _KEY_OF_FIELD.get(found.field, "")
+            self.problem(
+                keys.get(key) or node, f"{where}.{key}".rstrip("."), f"{found.problem} (watcher {watcher.name})"
+            )
+        if len(self.problems) > before:
+            raise _Refused
+        return watcher
+
+    def beside(self, watcher: Watcher, others: list[Watcher], node: yaml.Node, where: str) -> Watcher:
+        """One collection in several entries: on another stream it is a watcher of its own, with a position of its own.
+
+        mongodb-nats-connector would keep both positions in one place, where the newest is that of the faster one. On
+        the same stream it publishes everything under the same ids, so that the second entry comes to nothing."""
+        twins = [other for other in others if other.source.namespace == watcher.source.namespace]
+        stream = watcher.sink.stream
+        if any(twin.sink.stream == stream for twin in twins):
+            self.warn(node, where, f"publishes {watcher.name} to {stream}, as an entry above it does; it has no effect")
+            raise _Refused
+        if not twins:
+            return watcher
+        place = watcher.checkpoint
+        if any(twin.checkpoint.namespace == place.namespace for twin in twins):
+            place = replace(place, collection=apart(place.collection, stream))
+        return replace(watcher, name=apart(watcher.name, stream), checkpoint=place)
+
+    # One value.
+
+    def mapping(self, node: yaml.Node | None, where: str, known: tuple[str, ...]) -> dict[str, yaml.Node]:
+        """The values by key; unknown keys are warned about, as the predecessor passes over them in silence."""
+        if node is None or _is_null(node):
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            self.problem(
+                node,
+                where or "the file",
+                f"must hold keys and values. Example: {(where + '.').lstrip('.')}{known[0]}: …",
+            )
+            return {}
+        for key, line in _repeated(node):
+            self.problems.append(f"{self.path}: line {line}: {where + '.' if where else ''}{key} is there twice")
+        self.flatten(node)
+        values: dict[str, yaml.Node] = {}
+        for key_node, value in node.value:
+            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "a key"
+            if key in known:
+                values[key] = value
+            else:
+                near = get_close_matches(key, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+                self.warn(key_node, f"{where}.{key}".lstrip("."), f"is not known and is ignored{hint}")
+        return values
+
+    def text(self, node: yaml.Node | None, where: str) -> str:
+        if node is None or _is_null(node):
+            return ""
+        if not isinstance(node, yaml.ScalarNode):
+            self.problem(node, where, f'must be text. Example: {where.rpartition(".")[2]}: "shop"')
+            raise _Refused
+        if not is_text(str(node.value)):
+            self.problem(node, where, HALF)
+            raise _Refused
+        return str(node.value)
+
+    def truth(self, node: yaml.Node | None, where: str) -> bool:
+        if node is None or _is_null(node):
+            return False
+        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:bool":
+            return str(node.value).lower() in ("true", "yes", "on")
+        self.problem(node, where, f"must be true or false. Example: {where.rpartition('.')[2]}: true")
+        return False
+
+    def number(self, node: yaml.Node | None, where: str) -> int | None:
+        if node is None or _is_null(node):
+            return None
+        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:int":
+            try:
+                return int(str(node.value).replace("_", ""), 0)
+            except ValueError:
+                pass
+        self.problem(node, where, f"must be a whole number. Example: {where.rpartition('.')[2]}: 4096")
+        return None
+
+    def problem(self, node: yaml.Node | None, where: str, what: str) -> None:
+        self.problems.append(self._sentence(node, where, what))
+
+    def warn(self, node: yaml.Node | None, where: str, what: str) -> None:
+        self.warnings.append(self._sentence(node, where, what))
+
+    def _sentence(self, node: yaml.Node | None, where: str, what: str) -> str:
+        line = f"line {node.start_mark.line + 1}: " if node is not None and node.start_mark else ""
+        return f"{self.path}: {line}{where} {what}"
+
+
+def _is_null(node: yaml.Node | None) -> bool:
+    return node is None or (isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null")
+
+
+def _repeated(node: yaml.MappingNode) -> Iterator[tuple[str, int]]:
+    """Keys that a mapping holds more than once (merge keys aside), each with its line; YAML forbids them."""
+    seen: set[str] = set()
+    for key_node, _ in node.value:
+        if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
+            if key_node.value in seen:
+                yield str(key_node.value), key_node.start_mark.line + 1
+            seen.add(str(key_node.value))

@@ -1,0 +1,74 @@
+"""What a change asked for from outside did to a watcher, told to whoever keeps the record of that request.
+
+The call's record is found by context: what happens without a request (the configuration file, another instance) has
+none, and telling is then nothing. Not its business: who asks, and writing the line (`api/middleware/audit_log.py`).
+"""
+
+import json
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.domain.lifecycle import Desired
+from app.domain.plain import plain
+from app.domain.watcher import StoredWatcher, to_document
+
+LONGEST = 2000
+"""Characters of one value; a pipeline may have a million."""
+
+
+@dataclass(slots=True)
+class Record:
+    """What one request did. `before` and `after` hold what differs, by dotted path; None where there is none."""
+
+    watcher: str | None = None
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+record: ContextVar[Record | None] = ContextVar("audit_record", default=None)
+
+
+def changed(name: str, before: StoredWatcher | None, after: StoredWatcher | None) -> None:
+    """Note a watcher's definition before and after; None where it was not there, or is no longer."""
+    current = record.get()
+    if current is None:
+        return
+    old, new = _flat(before), _flat(after)
+    if old is not None and new is not None:
+        paths = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
+        old, new = ({path: side.get(path) for path in paths} for side in (old, new))
+    current.watcher, current.before, current.after = name, _short(old), _short(new)
+
+
+def note(**facts: Any) -> None:
+    """Note what else there is to say, such as a position that was moved."""
+    current = record.get()
+    if current is not None:
+        current.facts |= facts
+
+
+def _flat(stored: StoredWatcher | None) -> dict[str, Any] | None:
+    if stored is None:
+        return None
+    document = to_document(stored.watcher) | {"paused": stored.desired is Desired.PAUSED, "revision": stored.revision}
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": each for inner, each in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _short(side: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if side is None else {path: _value(value) for path, value in side.items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, bool | int | float | None):
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return plain(text) if len(text) <= LONGEST else f"{plain(text[:LONGEST])}… ({len(text)} characters)"

@@ -1,0 +1,109 @@
+"""The registry in memory, where the account may not use the state database.
+
+mongodb-nats-connector keeps no registry, so the rights that it was given do not reach to one. The watchers of its file
+need none either: they are in the file, and their positions where the connector keeps them. So they run, what is asked
+over HTTP is refused with the reason, and as soon as the right is granted the state database takes over. Instances do
+not know of each other meanwhile; the fence on the stream keeps them apart.
+
+Not its business: reading the file (`file_watchers.py`), what a right is called (`mongodb/errors.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from app.domain.errors import NotFound, StateOutOfReach
+from app.domain.watcher import StoredWatcher
+from app.ports import Check, WatcherStore
+
+log = structlog.get_logger(__name__)
+
+
+class FallbackStore:
+    """`WatcherStore`: the state database, or memory in its place. Only the file's watchers are ever put into memory."""
+
+    def __init__(self, store: WatcherStore, *, possible: bool) -> None:
+        """`possible`: there is a file with watchers, so that something can run without the state database."""
+        self._store = store
+        self._possible = possible
+        self._memory: dict[str, StoredWatcher] = {}
+        self._revision = 0
+        self.out_of_reach: str | None = None
+        """Why memory is used; None while the state database is."""
+
+    async def arrive(self, instance: str) -> bool:
+        """Say that an instance is alive that has loaded nothing yet; True where the store is another one than before.
+
+        Raises StoreUnavailable, and NotAuthorised where nothing can stand in."""
+        before = self.out_of_reach
+        try:
+            await self._store.attend(instance, 0)
+        except StateOutOfReach as error:
+            if not self._possible:
+                raise
+            self.out_of_reach = str(error)
+            if before is None:
+                log.warning("state_database_out_of_reach", reason=str(error), hint="the file's watchers run without it")
+        else:
+            self.out_of_reach = None
+            if before is not None:
+                log.info("state_database_within_reach")
+        changed = (before is None) is not (self.out_of_reach is None)
+        if changed:
+            self._memory, self._revision = {}, 0
+        return changed
+
+    async def load(self) -> list[StoredWatcher]:
+        return await self._store.load() if self.out_of_reach is None else list(self._memory.values())
+
+    async def get(self, name: str) -> StoredWatcher | None:
+        return await self._store.get(name) if self.out_of_reach is None else self._memory.get(name)
+
+    async def revision(self) -> int:
+        return await self._store.revision() if self.out_of_reach is None else self._revision
+
+    async def insert(self, stored: StoredWatcher, check: Check | None = None) -> StoredWatcher:
+        if self.out_of_reach is None:
+            return await self._store.insert(stored, check)
+        return self._keep(replace(stored, added=self._revision + 1))
+
+    async def replace(
+        self, stored: StoredWatcher, *, expected_revision: int, check: Check | None = None
+    ) -> StoredWatcher:
+        if self.out_of_reach is None:
+            return await self._store.replace(stored, expected_revision=expected_revision, check=check)
+        return self._keep(stored)
+
+    async def began(self, name: str, revision: int) -> None:
+        if self.out_of_reach is None:
+            await self._store.began(name, revision)
+        elif name in self._memory and self._memory[name].revision == revision:
+            self._memory[name] = replace(self._memory[name], new_start=False, begin=None)
+
+    async def delete(self, name: str, *, expected_revision: int | None = None) -> int:
+        if self.out_of_reach is None:
+            return await self._store.delete(name, expected_revision=expected_revision)
+        if self._memory.pop(name, None) is None:
+            raise NotFound(f"there is no watcher {name}")
+        self._revision += 1
+        return self._revision
+
+    async def restore(self, lost: Sequence[StoredWatcher], applied: int) -> bool:
+        return await self._store.restore(lost, applied) if self.out_of_reach is None else False
+
+    async def attend(self, instance: str, applied: int) -> None:
+        if self.out_of_reach is None:
+            await self._store.attend(instance, applied)
+
+    async def leave(self, instance: str) -> None:
+        if self.out_of_reach is None:
+            await self._store.leave(instance)
+
+    async def behind(self, instance: str, revision: int) -> int:
+        return await self._store.behind(instance, revision) if self.out_of_reach is None else 0
+
+    def _keep(self, stored: StoredWatcher) -> StoredWatcher:
+        self._revision += 1
+        kept = self._memory[stored.name] = replace(stored, revision=self._revision)
+        return kept

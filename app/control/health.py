@@ -1,0 +1,136 @@
+"""How the watchers and both servers do, put together from what is known already.
+
+Not its business: asking the servers (`server_probe.py`), changing anything (`registry.py`).
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+
+import structlog
+
+from app.control.server_probe import ServerProbe
+from app.control.supervisor import Supervisor
+from app.domain import lag
+from app.domain.errors import ChangewireError
+from app.domain.lifecycle import State
+from app.domain.status import Component, Health, Lag, Status
+from app.pipeline.dependencies import Dependencies
+from app.pipeline.progress import Progress
+
+log = structlog.get_logger(__name__)
+
+RETRYING_IS_DOWN_SECONDS = 5.0
+"""A watcher that has been trying again for longer than this is not well; shorter is a failover."""
+HEADROOM_LOOK_SECONDS = 5.0
+HEADROOM = "headroom"
+"""Under which name a watcher's notes hold that its history is running out."""
+
+
+class FleetHealth:
+    """Health, lag and headroom of everything a supervisor runs."""
+
+    def __init__(self, dependencies: Dependencies, supervisor: Supervisor, server_probe: ServerProbe) -> None:
+        self._dependencies = dependencies
+        self._supervisor = supervisor
+        self._server_probe = server_probe
+
+    def health(self, load_problem: str | None, notice: str | None = None) -> Health:
+        """Return how the service does; `load_problem` is why the watchers are not loaded, if they are not, `notice`
+        what is said of them all the same."""
+        now = self._dependencies.clock()
+        statuses = {name: self._supervisor[name].status() for name in self._supervisor.names()}
+        ill = [
+            f"{name}: {status.overdue or status.state} ({status.reason or _last(status)})"
+            for name, status in statuses.items()
+            if status.state is State.FAILED
+            or (status.state is State.RETRYING and now - status.since > RETRYING_IS_DOWN_SECONDS)
+            or status.overdue is not None
+        ]
+        watchers = Component(
+            up=not ill and load_problem is None,
+            reason="; ".join(ill) or load_problem,
+            warnings=(
+                *(() if notice is None else (notice,)),
+                *(
+                    f"{name}: {warning}"
+                    for name in statuses
+                    if (warning := self._supervisor[name].progress.notes.get(HEADROOM)) is not None
+                ),
+            ),
+            counts=Counter(str(status.state) for status in statuses.values()),
+        )
+        return Health({"mongo": self._server_probe.mongo, "nats": self._server_probe.nats, "watchers": watchers})
+
+    async def lag(self, name: str) -> Lag:
+        """Return how far a watcher is behind; where this process has no position, the stored one counts.
+
+        Raises StoreUnavailable, NotAuthorised."""
+        task = self._supervisor[name]
+        progress = task.progress
+        position = progress.reached.token if progress.reached else None
+        checkpointed_at = progress.checkpointed_at
+        if position is None or checkpointed_at is None:
+            stored = await self._dependencies.mongo.checkpoints(task.stored.watcher).read()
+            if stored is not None:
+                position = position or stored.token
+                progress.stored = stored.token
+                checkpointed_at = checkpointed_at or stored.updated_at
+        seconds, headroom = self._distances(position, progress)
+        return Lag(
+            seconds=seconds,
+            oplog_headroom_seconds=headroom,
+            oplog_headroom_why=self._server_probe.oplog_why if position else "the watcher has no position yet",
+            last_event_at=progress.last_event_at,
+            checkpoint_age_seconds=None
+            if checkpointed_at is None
+            else max(0.0, self._dependencies.clock() - checkpointed_at),
+        )
+
+    async def watch_headroom(self, least: float) -> None:
+        """Note with every watcher, for ever, whether fewer than `least` seconds of oplog are left before its position.
+
+        One that stands still loses its history as well as one that lags: paused, failed and waiting ones are looked at
+        too. A server that does not answer leaves what was noted before."""
+        while True:
+            await asyncio.sleep(HEADROOM_LOOK_SECONDS)
+            for name in self._supervisor.names():
+                with contextlib.suppress(ChangewireError, KeyError):  # unreachable, or removed meanwhile
+                    self._note_headroom(name, await self.lag(name), least)
+
+    def _note_headroom(self, name: str, now: Lag, least: float) -> None:
+        notes, left = self._supervisor[name].progress.notes, now.oplog_headroom_seconds
+        if left is None or not lag.running_out(left, self._server_probe.oplog, least):
+            if notes.pop(HEADROOM, None) is not None:
+                log.info("oplog_headroom_recovered", watcher=name, seconds=left)
+            return
+        if HEADROOM not in notes:
+            log.warning("oplog_headroom_low", watcher=name, seconds=left, least=least)
+        notes[HEADROOM] = (
+            f"{max(0.0, left):.0f} seconds of oplog are left before the watcher's position, fewer than {least:g}: let "
+            "it catch up, or make the oplog larger, before changes are lost"
+        )
+
+    def observe_positions(self) -> None:
+        """Tell the observer each watcher's lag, headroom (also whether it is short) and dead letters; scrapes ask."""
+        for name in self._supervisor.names():
+            progress = self._supervisor[name].progress
+            position = progress.reached.token if progress.reached else progress.stored
+            seconds, headroom = self._distances(position, progress)
+            self._dependencies.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
+            self._dependencies.observer.history_at_risk(name, HEADROOM in progress.notes)
+            self._dependencies.observer.overdue(name, self._supervisor[name].status().overdue is not None)
+            self._dependencies.observer.dead_letters(name, progress.dead_letters)
+
+    def _distances(self, position: str | None, progress: Progress) -> tuple[float | None, float | None]:
+        if position is None:
+            return None, None
+        now = progress.operation_time
+        if not progress.caught_up:  # else the server would have answered, had there been anything since
+            now = max(now, self._server_probe.operation_time)
+        oplog = self._server_probe.oplog
+        return lag.lag_seconds(now, position), None if oplog is None else lag.headroom_seconds(position, oplog.first)
+
+
+def _last(status: Status) -> str:
+    return "no error yet" if status.last_error is None else f"the last error: {status.last_error.message}"

@@ -1,0 +1,87 @@
+"""Whether MongoDB and NATS answer, asked every two seconds by one task, so that probes never wait for a server.
+
+Not its business: how the watchers do, which the supervisor knows.
+"""
+
+import asyncio
+import gc
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from app.domain.errors import ChangewireError
+from app.domain.lag import Oplog
+from app.domain.status import Component
+from app.ports import Mongo, Nats
+
+log = structlog.get_logger(__name__)
+
+INTERVAL_SECONDS = 2.0
+ANSWER_SECONDS = 3.0
+"""A server that takes longer than this to answer a ping is down, as far as anybody waiting for it is concerned."""
+OPLOG_SECONDS = 10.0
+
+
+class ServerProbe:
+    """The last known state of both servers. `run` keeps it true."""
+
+    def __init__(self, mongo: Mongo, nats: Nats) -> None:
+        self._mongo = mongo
+        self._nats = nats
+        self.mongo = Component(up=False, reason="MongoDB was not reached yet")
+        self.nats = Component(up=False, reason="NATS was not reached yet")
+        self.mongo_seen = asyncio.Event()
+        """Set once MongoDB has been asked."""
+        self.operation_time = 0
+        self.oplog: Oplog | None = None
+        self.oplog_why: str | None = "not read yet"
+        self._oplog_read_at = float("-inf")
+
+    async def run(self) -> None:
+        """Ask both servers, for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    async def look(self) -> None:
+        """Ask both servers once, at the same time."""
+        await asyncio.gather(self._look_at_mongo(), self._look_at_nats())
+        if not (self.mongo.up and self.nats.up):
+            # Every attempt to reach a server leaves cycles of its driver's behind, which `serve` has looked for seldom.
+            gc.collect(0)
+
+    async def _look_at_mongo(self) -> None:
+        self.mongo = await self._ask("MongoDB", self._ask_mongo, self.mongo)
+        self.mongo_seen.set()
+
+    async def _look_at_nats(self) -> None:
+        self.nats = await self._ask("NATS", self._nats.ping, self.nats)
+
+    async def _ask_mongo(self) -> None:
+        self.operation_time = await self._mongo.ping()
+        if time.monotonic() - self._oplog_read_at < OPLOG_SECONDS:
+            return
+        self.oplog = await self._mongo.read_oplog()
+        self.oplog_why = (
+            None
+            if self.oplog is not None
+            else "the account may not read local.oplog.rs; grant it the role read on local, or clusterMonitor"
+        )
+        self._oplog_read_at = time.monotonic()
+
+    async def _ask(self, name: str, question: Callable[[], Awaitable[None]], before: Component) -> Component:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await question()
+            now = Component(up=True)
+        except TimeoutError:
+            now = Component(up=False, reason=f"{name} did not answer within {ANSWER_SECONDS:.0f} seconds")
+        except ChangewireError as error:
+            now = Component(up=False, reason=str(error))
+        except Exception as error:
+            log.error("probe_failed", component=name, exc_info=error)
+            now = Component(up=False, reason=f"asking {name} failed inside Changewire; the log has the details")
+        if now.up != before.up:
+            log.info("component_changed", component=name, up=now.up, reason=now.reason)
+        return now

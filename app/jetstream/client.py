@@ -1,0 +1,283 @@
+"""One connection of nats-py's that ends when it is lost, and the only place where nats-py's private parts are touched.
+
+`tests/integration/jetstream/test_connection.py` fails where a release of nats-py changes one of them. Not its business:
+what comes after the loss (`connection.py`).
+"""
+
+import asyncio
+import fcntl
+import re
+import ssl
+import sys
+import termios
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.nuid import NUID
+
+from app.config import key_files
+from app.domain.errors import SinkUnavailable
+
+CONNECT_SECONDS = 2
+PING_SECONDS = 2
+PILE_BYTES = 64 * 1024
+"""Less than that the kernel of a frozen server takes too; and a slow link is through with it before it is noticed."""
+
+_ABOUT_OURS = re.compile(r"ALERT_(.*CERTIFICATE|UNKNOWN_CA)")
+"""What a server alerts to when it asked for a certificate and got none, or one it does not trust (RFC 8446, 6.2)."""
+_OUR_CERTIFICATE = "CHANGEWIRE_NATS_TLS_CERT names one of an authority that the server trusts"
+_USERINFO = re.compile(r"//[^/@\s]*@")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NatsOptions:
+    """How to connect. Files are paths; each is read anew for every attempt, so that it may be replaced."""
+
+    urls: tuple[str, ...]
+    """`nats://` or `tls://`, with or without user and password; tried in random order."""
+    name: str = "changewire"
+    """How the server's monitoring shows the connection."""
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    creds_file: str | None = None
+    nkey_seed_file: str | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+    def problem(self) -> str | None:
+        """Return what is wrong with the files, naming their variables; nats-py itself would hang, or say little."""
+        looked = (
+            ("CHANGEWIRE_NATS_CREDS", self.creds_file, key_files.credentials_problem),
+            ("CHANGEWIRE_NATS_NKEY_SEED_FILE", self.nkey_seed_file, key_files.nkey_problem),
+            ("CHANGEWIRE_NATS_TLS_CA", self.tls_ca, key_files.certificates_problem),
+            ("CHANGEWIRE_NATS_TLS_CERT", self.tls_cert, key_files.certificates_problem),
+            ("CHANGEWIRE_NATS_TLS_KEY", self.tls_key, self._key_problem),
+        )
+        for variable, path, look in looked:
+            problem = look(Path(path)) if path else None
+            if problem is not None:
+                return f"{variable} names {path}, which {problem}"
+        return None
+
+    def _key_problem(self, path: Path) -> str | None:
+        return key_files.private_key_problem(path, Path(self.tls_cert)) if self.tls_cert else None
+
+
+def without_secrets(url: str) -> str:
+    """Return the URL without user, password or token."""
+    return _USERINFO.sub("//", url)
+
+
+def describe(error: BaseException | str) -> str:
+    text = without_secrets(str(error)).removeprefix("nats: ").strip("'")
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the server's certificate is not accepted ({error.verify_message.rstrip('.')}); CHANGEWIRE_NATS_TLS_CA "
+            "names the authority that signed it"
+        )
+    if isinstance(error, ssl.SSLError) and _ABOUT_OURS.search(error.reason or ""):
+        return f"the server does not accept this client's certificate ({error.reason}); {_OUR_CERTIFICATE}"
+    if "authorization violation" in text.lower():
+        return "the server refuses the credentials (authorization violation)"
+    return text or type(error).__name__
+
+
+class OneConnection(Client):
+    """One connection, from its making to its loss.
+
+    Overridden: the server's introduction (which may lack TLS), what happens to a message (acknowledgements take a short
+    cut), a pong, an error of the server and one of the socket (both only resolve `lost`; nats-py would reconnect or
+    close, and wait for the peer in doing so).
+    Used: `_transport` with its `_io_writer`, the subscription's `_id`, `_server_info`, `_pending`.
+    """
+
+    def __init__(
+        self, on_reply: Callable[[bytes, bytes, bytes | None], None], on_forbidden: Callable[[str], None]
+    ) -> None:
+        super().__init__()
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.inbox = f"_INBOX.{NUID().next().decode()}."
+        self.last_failure: Exception | str | None = None
+        self._on_reply = on_reply
+        self._on_forbidden = on_forbidden
+        self._inbox_sid = -1
+        self._inbox_cut = len(self.inbox)
+        self._heard = 0
+        self._sent = 0
+        self._taken = 0
+        self._waiting = 0
+        self._host: str | None = None
+        self.address: tuple[str, str | None] = ("", None)
+        """URL, and name in the certificate, of the server that it was made to."""
+        self._tls_asked = False
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the server said about itself when the connection was made."""
+        return self._server_info
+
+    async def establish(self, url: str, tls_name: str | None, options: NatsOptions) -> None:
+        """Connect to one server and subscribe to the inbox.
+
+        Raises OSError, nats.errors.Error, TimeoutError, ValueError, SinkUnavailable; `last_failure` may know more.
+        """
+        if urlsplit(url).scheme in ("ws", "wss"):
+            raise ValueError("WebSocket is not supported; use nats:// or tls://")
+
+        async def note(error: Exception) -> None:
+            if not isinstance(error, nats.errors.NoServersError):
+                self.last_failure = error
+
+        self.address = (url, tls_name)
+        self._host = urlsplit(url if "//" in url else f"//{url}").hostname
+        arguments: dict[str, Any] = {"tls_hostname": tls_name} if tls_name else {}
+        problem = options.problem()
+        if problem is not None:
+            raise ValueError(problem)
+        tls = _tls(options)
+        self._tls_asked = tls is not None or url.startswith("tls://")
+        if tls is not None:
+            arguments["tls"] = tls
+        try:
+            await self.connect(
+                servers=[url],
+                name=options.name,
+                error_cb=note,
+                allow_reconnect=False,
+                connect_timeout=CONNECT_SECONDS,
+                reconnect_time_wait=0,
+                max_reconnect_attempts=1,  # 0 would try for ever
+                ping_interval=PING_SECONDS,
+                max_outstanding_pings=1_000_000,  # `progress` judges better: a slow link delays pongs too
+                pending_size=0,
+                user=options.user,
+                password=options.password,
+                token=options.token,
+                user_credentials=options.creds_file,
+                nkeys_seed=options.nkey_seed_file,
+                **arguments,
+            )
+        except (ConnectionError, nats.errors.UnexpectedEOF, nats.errors.ConnectionClosedError):
+            if self._server_info.get("tls_verify"):  # its alert may be lost with the connection
+                self.last_failure = f"the server wants a certificate and hung up; {_OUR_CERTIFICATE}"
+            raise
+        self.last_failure = None
+        subscription = await self.subscribe(self.inbox + ">")
+        self._inbox_sid = subscription._id
+        for _ in range(2):  # nats-py may send the first ping ahead of the subscription
+            await self.flush(CONNECT_SECONDS)
+        if self.last_failure is not None:
+            self.last_failure = None
+            raise SinkUnavailable("the account may not subscribe to _INBOX.>, where answers arrive")
+
+    def send(self, data: bytes) -> None:
+        """Write whole frames to the socket, past nats-py's buffer, which outlives the connection. Never waits."""
+        self._sent += len(data)
+        try:
+            self._transport.write(data)  # type: ignore[union-attr]
+        except (OSError, RuntimeError) as error:  # uvloop raises on a closed transport, asyncio does not
+            self.lose(describe(error))
+
+    def progress(self) -> tuple[int, int]:
+        """Return two numbers of which one grows as long as the server says something, or takes what has piled up."""
+        waiting = self._socket().get_write_buffer_size() + self._unacknowledged()
+        if self._waiting >= PILE_BYTES:
+            # Not simply the difference: nats-py's own pings make the buffer grow too.
+            self._taken = max(self._taken, self._sent - waiting)
+        self._waiting = waiting
+        return self._heard, self._taken
+
+    def lose(self, reason: str) -> None:
+        if not self.lost.done():
+            self.lost.set_result(reason)
+
+    def discovered(self) -> list[str]:
+        """Return the URLs of the cluster's other servers."""
+        return [f"{server.scheme}://{server.netloc}" for server in self.discovered_servers]
+
+    def tls_name_of(self, url: str) -> str | None:
+        """Return the name in the certificate of a discovered server that is known by its address alone."""
+        if not self._server_info.get("tls_required"):
+            return None
+        try:
+            ip_address(urlsplit(url).hostname or "")
+        except ValueError:
+            return None
+        return self._host
+
+    async def dispose(self) -> None:
+        """Give the connection up at once, sending nothing more. Never raises."""
+        self._pending.clear()
+        self._pending_data_size = 0
+        if self._transport:
+            self._socket().abort()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self.close()
+        except Exception as error:  # noqa: BLE001 - whatever it says, the connection is given up
+            log.debug("nats_close_failed", error=describe(error))
+
+    def _unacknowledged(self) -> int:
+        """Return the bytes that the kernel holds until the peer's has them; 0 where it does not tell, or is closed."""
+        try:
+            held = fcntl.ioctl(self._socket().get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):
+            return 0
+        return int.from_bytes(held, sys.byteorder)
+
+    def _socket(self) -> asyncio.WriteTransport:
+        transport: asyncio.WriteTransport = self._transport._io_writer.transport  # type: ignore[union-attr]
+        return transport
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and self._tls_asked and not info.get("tls_required"):
+            # nats-py would go on without encryption, and send the credentials next.
+            raise nats.errors.Error(
+                "TLS is asked for (tls:// or CHANGEWIRE_NATS_TLS_*), and the server does not ask it"
+            )
+        await super()._process_info(info, initial_connection)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        self._heard += 1
+        if sid == self._inbox_sid:
+            self._on_reply(subject[self._inbox_cut :], data, headers)
+        else:
+            await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
+
+    async def _process_pong(self) -> None:
+        self._heard += 1
+        await super()._process_pong()
+
+    async def _process_err(self, err_msg: str) -> None:
+        if "permissions violation" in err_msg:
+            self.last_failure = err_msg
+            self._on_forbidden(err_msg)
+        else:
+            self.lose(describe(err_msg))
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self.lose(describe(e))
+
+
+def _tls(options: NatsOptions) -> ssl.SSLContext | None:
+    if not (options.tls_ca or options.tls_cert):
+        return None
+    context = ssl.create_default_context(cafile=options.tls_ca)
+    if options.tls_cert:
+        context.load_cert_chain(options.tls_cert, options.tls_key, password=lambda: "")  # never ask the terminal
+    return context

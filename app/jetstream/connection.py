@@ -1,0 +1,311 @@
+"""The one connection to NATS: kept up for ever in the background, with nothing ever buffered behind the caller's back.
+
+nats-py reconnects by itself, but it sends what it had buffered after the reconnect, closes for good on errors it does
+not know, and waits for a frozen peer to take the last bytes before it says that the peer is gone. So each connection
+here is a new client that may not reconnect, and `NatsConnection` replaces it as soon as it is lost.
+
+Not its business: streams (`streams.py`), what is published and when that is safe (`sink.py`).
+"""
+
+import asyncio
+import random
+import re
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+
+from app.domain.errors import NotAuthorised, SinkUnavailable
+from app.jetstream.client import CONNECT_SECONDS, NatsOptions, OneConnection, describe, without_secrets
+from app.jetstream.limits import LINE_BYTES, Kind, Limits
+
+RETRY_SECONDS = (0.1, 1.0)
+"""The pause after a round of failed attempts over all servers, drawn from this range."""
+STALE_SECONDS = 6
+"""A server that neither says nor takes anything for so long is given up."""
+NO_RESPONDERS = b"NATS/1.0 503"
+
+_FORBIDDEN = re.compile(r'permissions violation for (publish|subscription)\b.* to "([^"]*)"')
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+class ConnectionLost(Exception):
+    """The connection broke, or fell silent, while an answer was awaited: what was sent may have arrived."""
+
+
+class Forbidden(Exception):
+    """The server refused a subject to the account."""
+
+
+class Exchange(Generic[T]):
+    """Something published and what is awaited for it; `outcome` is set by the replies or by the connection's end."""
+
+    def __init__(self, subjects: Collection[str]) -> None:
+        self.subjects = subjects
+        self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def received(self, index: int, data: bytes, headers: bytes | None) -> None:
+        """Take a reply that came to `reply prefix` + `index`."""
+        raise NotImplementedError
+
+    def resolve(self, value: T) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(value)
+
+    def fail(self, error: Exception) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+            self.outcome.exception()  # read once, so that nobody is told it never was
+
+
+class Answer(Exchange[bytes | None]):
+    """One reply: its data, or None where nobody listens to the subject."""
+
+    def received(self, index: int, data: bytes, headers: bytes | None) -> None:  # noqa: ARG002
+        self.resolve(None if headers is not None and headers.startswith(NO_RESPONDERS) else data)
+
+
+class NatsConnection:
+    """A connection that is always there or being made. One per process; `start` it inside the event loop."""
+
+    def __init__(self, options: NatsOptions) -> None:
+        self._options = options
+        self._task: asyncio.Task[None] | None = None
+        self._client: OneConnection | None = None
+        self._reason = "the connection to NATS has not been started"
+        self._tried = asyncio.Event()
+        self._discovered: dict[str, str | None] = {}
+        self._exchanges: dict[bytes, Exchange[Any]] = {}
+        self._count = 0
+        self._limits = Limits()
+        self._told = ""
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes, headers and body, of a message; the server's, or the last known one's."""
+        return self._limits.max_payload
+
+    @property
+    def max_subject(self) -> int:
+        """The most bytes of a subject to publish to; likewise."""
+        return self._limits.max_control_line - LINE_BYTES
+
+    @property
+    def server_version(self) -> str:
+        """The connected server's version, or an empty string."""
+        return str(self._client.info.get("version", "")) if self._client else ""
+
+    def start(self) -> None:
+        """Begin to connect, and return at once."""
+        if self._task is None:
+            self._reason = "connecting to NATS"
+            self._task = asyncio.create_task(self._supervise(), name="nats-connection")
+
+    async def close(self) -> None:
+        """Disconnect. What is still awaited fails. Never raises; may be called twice."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        self._reason = "the connection to NATS is closed"
+
+    async def ready(self, seconds: float = 1.0) -> None:
+        """Wait for the first attempt to end, then raise SinkUnavailable with the reason where it failed."""
+        if self._client is None and self._task is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._tried.wait(), seconds)
+        self._require()
+
+    def client(self) -> Client:
+        """Return nats-py's client, for its own interfaces. Raises SinkUnavailable while not connected."""
+        return self._require()
+
+    async def converse(self, exchange: Exchange[T], frames: Callable[[str], Iterable[bytes]], *, seconds: float) -> T:
+        """Write the frames and wait for the exchange's outcome.
+
+        `frames` gets the subject that replies have to go to, to which an index is to be appended. The frames are
+        written without giving way to anybody else, all of them to one connection.
+        Raises SinkUnavailable (nothing was written), ConnectionLost, Forbidden, TimeoutError.
+        """
+        client = self._require()
+        self._count += 1
+        key = b"%d" % self._count
+        self._exchanges[key] = exchange
+        try:
+            for chunk in frames(f"{client.inbox}{self._count}."):
+                client.send(chunk)
+            async with asyncio.timeout(seconds):
+                return await exchange.outcome
+        finally:
+            del self._exchanges[key]
+
+    async def request(self, subject: str, payload: bytes = b"", *, seconds: float = 5.0) -> bytes | None:
+        """Ask something and return the answer, None where nobody listens.
+
+        Raises SinkUnavailable (not connected, connection lost, no answer in time, more than the server takes),
+        NotAuthorised.
+        """
+        if len(subject) > self.max_subject or len(payload) > self.max_payload:  # else it would cut the connection
+            raise SinkUnavailable(f"a request of {len(payload):,} bytes to {subject[:100]} is more than NATS takes")
+
+        def frames(reply: str) -> Iterable[bytes]:
+            return (f"PUB {subject} {reply}0 {len(payload)}\r\n".encode() + payload + b"\r\n",)
+
+        try:
+            return await self.converse(Answer((subject,)), frames, seconds=seconds)
+        except TimeoutError as error:
+            raise SinkUnavailable(f"NATS did not answer within {seconds:g} s ({subject})") from error
+        except ConnectionLost as error:
+            raise SinkUnavailable(str(error)) from error
+        except Forbidden as error:
+            raise NotAuthorised(str(error)) from error
+
+    def _require(self) -> "OneConnection":
+        client = self._client
+        if client is not None and client.lost.done():
+            raise SinkUnavailable(f"the connection to NATS was lost: {client.lost.result()}")
+        if client is None:
+            raise SinkUnavailable(self._reason)
+        return client
+
+    async def _supervise(self) -> None:
+        try:
+            while True:
+                _heed_cancellation()
+                try:
+                    client = await self._connect()
+                    if client is not None:
+                        await self._keep(client)
+                except Exception as error:  # an error of ours or nats-py's must not end the service's only connection
+                    self._reason = f"cannot connect to NATS: {describe(error)}"
+                    if self._reason != self._told:  # the same one comes with every attempt
+                        log.exception("nats_connection_trouble")
+                    self._told = self._reason
+                    client = None
+                self._tried.set()
+                if client is None:
+                    await asyncio.sleep(random.uniform(*RETRY_SECONDS))
+        finally:
+            self._client = None
+            self._fail_all(ConnectionLost("the connection to NATS was closed"))
+
+    async def _connect(self) -> "OneConnection | None":
+        """Try every known server once."""
+        candidates: dict[str, str | None] = dict.fromkeys(random.sample(self._options.urls, len(self._options.urls)))
+        for url, tls_name in self._discovered.items():
+            candidates.setdefault(url, tls_name)
+        reasons = []
+        for url, tls_name in candidates.items():
+            client = OneConnection(self._dispatch, self._forbidden)
+            try:
+                async with asyncio.timeout(3 * CONNECT_SECONDS):
+                    await client.establish(url, tls_name, self._options)
+            except (OSError, nats.errors.Error, TimeoutError, ValueError, SinkUnavailable) as error:
+                reasons.append(f"{without_secrets(url)}: {describe(client.last_failure or error)}")
+                await client.dispose()
+            except BaseException:
+                await client.dispose()
+                raise
+            else:
+                self._told = ""
+                log.info("nats_connected", server=without_secrets(url), version=client.info.get("version"))
+                return client
+        self._reason = "cannot connect to NATS: " + "; ".join(reasons)
+        if self._reason != self._told:
+            log.warning("nats_unreachable", reason=self._reason)
+            self._told = self._reason
+        return None
+
+    async def _keep(self, client: "OneConnection") -> None:
+        """Serve until the connection is lost, or its server has been silent for too long."""
+        try:
+            await self._limits.meet(client.max_payload, lambda kind, size: self._fits(client, kind, size))
+            self._client = client
+            self._tried.set()
+            _heed_cancellation()
+            idle, before = 0, client.progress()
+            while not client.lost.done():
+                await asyncio.wait([client.lost], timeout=1.0)
+                # Counted in looks, not in time: a process that was frozen itself has to look again before it judges.
+                now = client.progress()
+                idle, before = (0 if now != before else idle + 1), now
+                if idle >= STALE_SECONDS:
+                    client.lose(f"the NATS server has been silent for {STALE_SECONDS} s")
+            self._reason = f"the connection to NATS was lost: {client.lost.result()}"
+            self._limits.lost(client.lost.result())
+            log.warning("nats_disconnected", reason=client.lost.result(), awaited=len(self._exchanges))
+        finally:
+            self._client = None
+            self._fail_all(ConnectionLost(self._reason))
+            for url in client.discovered():
+                self._discovered.setdefault(url, client.tls_name_of(url))
+            await client.dispose()
+
+    async def _fits(self, client: "OneConnection", kind: Kind, size: int) -> bool:
+        """Try, on a connection of its own to the same server, whether that takes a message or a command of this size.
+
+        Raises SinkUnavailable where it cannot be reached."""
+        probe = OneConnection(lambda *_: None, lambda _: None)
+        try:
+            async with asyncio.timeout(3 * CONNECT_SECONDS):
+                await probe.establish(*client.address, self._options)
+            if kind == "payload":
+                probe.send(f"PUB {probe.inbox}probe {size}\r\n".encode() + b"x" * size + b"\r\n")
+            else:
+                arguments = f"{probe.inbox}{'x' * size}"[: size - 2] + " 0"
+                probe.send(f"PUB {arguments}\r\n\r\n".encode())
+            answered = asyncio.create_task(probe.flush(3 * CONNECT_SECONDS), name="nats-limit-probe")
+            try:
+                await asyncio.wait((answered, probe.lost), return_when=asyncio.FIRST_COMPLETED)
+                if probe.lost.done():  # whatever the reason: its words may be lost with the connection
+                    return False
+                await answered
+            finally:
+                answered.cancel()
+                await asyncio.gather(answered, return_exceptions=True)
+        except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
+            raise SinkUnavailable(f"the limits of the NATS server cannot be found out: {describe(error)}") from error
+        else:
+            return True
+        finally:
+            await probe.dispose()
+
+    def _fail_all(self, error: Exception) -> None:
+        for exchange in self._exchanges.values():
+            exchange.fail(error)
+
+    def _dispatch(self, token: bytes, data: bytes, headers: bytes | None) -> None:
+        key, _, index = token.partition(b".")
+        exchange = self._exchanges.get(key)
+        if exchange is not None and not exchange.outcome.done():
+            exchange.received(int(index), data, headers)
+
+    def _forbidden(self, text: str) -> None:
+        """Fail what needed the subject. The server names it in an error, which nats-py puts in lower case."""
+        found = _FORBIDDEN.search(text)
+        subject = found.group(2) if found else ""
+        for exchange in self._exchanges.values():
+            if exchange.outcome.done():
+                continue
+            for wanted in exchange.subjects:
+                if wanted.lower() == subject:
+                    log.warning("nats_permission_denied", subject=wanted)
+                    exchange.fail(
+                        Forbidden(
+                            f"the NATS account may not publish to {wanted}; add that to the user's publish permissions"
+                        )
+                    )
+                    break
+
+
+def _heed_cancellation() -> None:
+    """Raise the CancelledError that nats-py swallowed, as it does while it connects and closes."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -1,0 +1,78 @@
+"""What a watcher's messages may measure: looked at before they are sent, since a server cuts the connection of a client
+that sends more than it takes, and every watcher's with it.
+
+A message has to fit the server (`max_payload`, headers of 64 KiB) and the stream (`max_msg_size`, `max_bytes`), its
+subject a command (`max_control_line`). Not its business: how the server's limits are found out (`limits.py`), what
+becomes of a change that does not fit (`pipeline/batch_encoder.py`).
+"""
+
+from dataclasses import replace
+
+from app.domain.errors import StreamUnsuitable
+from app.domain.events import Change
+from app.domain.watcher import Watcher
+from app.jetstream import frames
+from app.jetstream.connection import NatsConnection
+from app.jetstream.limits import MAX_HEADERS
+from app.jetstream.streams import Stream
+
+_ROOM = 8192
+"""More than the headers of a message can take that has none of its own, and an id of `_SHORT` at most."""
+_SHORT = 4096
+_RECORD_BYTES = 64
+"""More than a stream counts for a message beside its subject, headers and body (against max_bytes)."""
+
+
+class Sizes:
+    """The limits of one watcher's messages."""
+
+    def __init__(self, connection: NatsConnection, watcher: Watcher) -> None:
+        self._connection = connection
+        self._overhead = frames.overhead(watcher.sink.stream, watcher.space)
+        self._longest = watcher.longest_subject
+        self._stream: int | None = None
+        self.limit = 0
+        """The most bytes of a message, headers and body, as of the last `refresh`."""
+        self._surely = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at what the server takes by now."""
+        most = self._connection.max_payload
+        self.limit = most if self._stream is None else min(most, self._stream)
+        self._surely = self.limit - _ROOM
+
+    def adopt(self, stream: Stream) -> None:
+        """Take in the stream's own limits."""
+        self._stream = stream.max_message
+        whole = int(stream.config.get("max_bytes", -1))
+        if whole >= 0:  # a message larger than that is refused for good, or with `discard: old` stored and dropped
+            most = max(0, whole - self._longest - _RECORD_BYTES)
+            self._stream = most if self._stream is None else min(self._stream, most)
+        self.refresh()
+
+    def too_large(self, change: Change) -> bool:
+        """Whether server or stream would refuse the message."""
+        if len(change.body) < self._surely and len(change.id) < _SHORT and not change.headers:
+            return False  # asked of every change: first the cheap answer
+        size = frames.size(change) + self._overhead
+        return size > self.limit or size - len(change.body) > MAX_HEADERS
+
+    def room(self, change: Change, pointer: str) -> int:
+        """The bytes that are left for a body beside the header `pointer`; below 0: none."""
+        self.refresh()
+        headers = self._overhead + frames.size(replace(change, body=b"")) + len(pointer.encode())
+        return self.limit - headers if headers <= MAX_HEADERS else -1
+
+    def subject_problem(self) -> str | None:
+        """Say in a sentence why the watcher's subjects cannot be published to, or return None."""
+        most = self._connection.max_subject
+        if self._longest <= most:
+            return None
+        return f"makes subjects of up to {self._longest:,} bytes; the NATS server takes {most:,} (its max_control_line)"
+
+    def check_subject(self) -> None:
+        """Raise StreamUnsuitable where a command with the watcher's subject would cut the connection."""
+        problem = self.subject_problem()
+        if problem is not None:
+            raise StreamUnsuitable(f"sink.subject {problem}; choose a shorter one")

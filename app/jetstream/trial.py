@@ -1,0 +1,130 @@
+"""Whether NATS would create a watcher's stream, found out by creating one like it for a moment.
+
+The server has no dry run, and tells only a part of its limits: how much storage is left, or whether a cluster has room
+for the replicas, shows in its answer to a request alone. So a stream with the wished settings, but a name and a subject
+that nobody uses, is asked for and removed at once. Nothing is tried where nothing can be refused: default settings in
+an account without limits. Nor is it where the account could not remove what it made.
+
+Not its business: streams that exist (`nats_streams.assess`), subjects that another stream takes (`sink.py`).
+"""
+
+import secrets
+from contextlib import suppress
+from typing import Any, Final
+
+import structlog
+
+from app.domain.errors import FieldProblem, Invalid, NotAuthorised, SinkUnavailable
+from app.domain.watcher import Sink, Watcher
+from app.jetstream.streams import ApiError, Stream, StreamApi, new_config
+
+_FIELDS: Final = {
+    10002: "sink.max_bytes",  # the account's limits
+    10005: "sink.replicas",  # too few servers
+    10023: "sink.max_bytes",  # the servers' resources
+    10027: "sink.stream",  # too many streams
+    10047: "sink.max_bytes",  # the server's storage
+    10074: "sink.replicas",  # a single server
+    10113: "sink.max_bytes",  # the account demands one
+    10122: "sink.max_bytes",  # above the account's limit for a stream
+}
+"""The watcher's field that an error code is about. Codes: server/errors.json of nats-server."""
+_CONFIGURATION: Final = 10052
+_WORDS: Final = {
+    "max age": "sink.max_age_seconds",
+    "duplicates window": "sink.duplicate_window_seconds",
+    "replicas": "sink.replicas",
+    "max bytes": "sink.max_bytes",
+}
+"""The same for the code of every other setting, by what the server's description names."""
+_CLIENT_ERRORS: Final = range(400, 500)
+_TRIAL_BYTES: Final = 1024
+"""Some accounts demand a limit, and some have little room."""
+
+log = structlog.get_logger(__name__)
+
+
+async def try_stream(api: StreamApi, watcher: Watcher) -> None:
+    """Raise Invalid, on the field, where the server would refuse to create the watcher's stream as it is configured.
+
+    Raises SinkUnavailable, and ApiError for an answer that says nothing about the settings.
+    """
+    config = new_config(watcher)
+    with suppress(NotAuthorised):  # may create streams of certain names only: this says nothing about the watcher's
+        if _plain(watcher.sink) and not await _limited(api):
+            return
+        try:
+            await _try(api, config)
+        except ApiError as error:
+            raise _refusal(error, watcher) from error
+
+
+async def try_atomic(api: StreamApi) -> bool | None:
+    """Tell whether this server stores batches wholly or not at all, by what it echoes of a stream's settings: a server
+    that does not know `allow_atomic` drops it. None where the account may not try.
+
+    Raises SinkUnavailable and ApiError.
+    """
+    config = {"storage": "file", "num_replicas": 1, "max_bytes": _TRIAL_BYTES, "allow_atomic": True}
+    try:
+        return (await _try(api, config)).atomic
+    except NotAuthorised:
+        return None
+
+
+async def _try(api: StreamApi, config: dict[str, Any]) -> Stream:
+    """Create a stream with these settings under a name of its own, and remove it.
+
+    Removing comes first: without the right to that, nothing is created."""
+    name = f"CHANGEWIRE_TRIAL_{secrets.token_hex(8)}"
+    await _remove(api, name)
+    try:
+        stream = await api.create({**config, "name": name, "subjects": [f"_CHANGEWIRE.TRIAL.{name}"]})
+    except (ApiError, NotAuthorised):
+        raise
+    except BaseException:
+        await _tidy(api, name)  # whether it was created is not known
+        raise
+    await _tidy(api, name)
+    return stream
+
+
+async def _tidy(api: StreamApi, name: str) -> None:
+    try:
+        await _remove(api, name)
+    except (ApiError, NotAuthorised, SinkUnavailable) as error:
+        log.warning("trial_stream_left_behind", stream=name, reason=str(error))
+
+
+async def _remove(api: StreamApi, name: str) -> None:
+    """Delete a stream, which need not exist. Raises NotAuthorised, SinkUnavailable, ApiError."""
+    try:
+        await api.delete(name)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+
+
+async def _limited(api: StreamApi) -> bool:
+    """Whether the account has limits that can refuse a stream without settings of its own."""
+    account = await api.call("INFO")
+    limits = account.get("limits") or {}
+    return bool(account.get("tiers") or limits.get("max_bytes_required") or limits.get("max_streams", -1) >= 0)
+
+
+def _plain(sink: Sink) -> bool:
+    default = Sink()
+    names = ("replicas", "max_age_seconds", "max_bytes", "duplicate_window_seconds")
+    return all(getattr(sink, name) == getattr(default, name) for name in names)
+
+
+def _refusal(error: ApiError, watcher: Watcher) -> Exception:
+    field = _FIELDS.get(error.code)
+    if error.code == _CONFIGURATION:
+        field = next((name for words, name in _WORDS.items() if words in str(error)), "sink")
+    if field is None and error.status in _CLIENT_ERRORS:
+        field = "sink"
+    if field is None:
+        return error
+    problem = f"cannot be as asked for: NATS refuses to create the stream {watcher.sink.stream}: {error} ({error.code})"
+    return Invalid(problems=(FieldProblem(field, problem),))

@@ -1,0 +1,106 @@
+"""Whether a collection can hold a watcher's position, looked at before the watcher is added. Nothing is changed.
+
+What cannot work later is a problem of a field now: rights that the account lacks, another kind of collection, a size
+into which no position fits, documents of another kind. Not its business: keeping the position (`checkpoint_store.py`).
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from pymongo import ASCENDING, DESCENDING
+from pymongo.errors import ExecutionTimeout, PyMongoError
+
+from app.domain.errors import FieldProblem
+from app.domain.watcher import CheckpointPlace
+from app.mongodb import errors as mongo_errors
+from app.mongodb.owned import FOREIGN
+
+if TYPE_CHECKING:
+    from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
+
+LEAST_BYTES: Final = 4096
+"""The least size of a capped collection in which the newest position and the one before have room. It is also what
+MongoDB made of anything smaller before 6.0; since then it makes as little as 256 bytes, into which none fits."""
+_LOOK_MS: Final = 2_000
+"""How long a collection is searched for a document that is no position: mongodb-nats-connector's may hold a token for
+each change ever made. One that is not found by then stays as it is all the same, since every write has its filter."""
+_NEEDED: Final = ("find", "listCollections", "insert", "update")
+
+
+async def problem_of(
+    database: "AsyncIOMotorDatabase[Mapping[str, Any]]",
+    collection: "AsyncIOMotorCollection[Mapping[str, Any]]",
+    place: CheckpointPlace,
+) -> FieldProblem | None:
+    """Say which field of `checkpoint` leads to a place that cannot hold the position, or return None.
+
+    Raises what pymongo raises."""
+    lacking = await _lacking(database, place, _NEEDED)
+    if lacking is not None:
+        return lacking
+    there = await (await database.list_collections(filter={"name": place.collection})).to_list(None)
+    if not there:
+        if not place.capped:
+            return None
+        if place.size_in_bytes < LEAST_BYTES:
+            return _problem(
+                "size_in_bytes", f"is too small for a position; give the collection {LEAST_BYTES} bytes or more"
+            )
+        return await _lacking(database, place, ("createCollection",))
+    kind, options = there[0].get("type", "collection"), there[0].get("options") or {}
+    if kind != "collection":
+        return _problem("collection", f"is a {kind}, which cannot hold a position; name another collection")
+    if place.capped and not options.get("capped"):
+        return _problem(
+            "capped", f"is true, but {place.namespace} exists and is not capped; set it to false, or name another "
+            "checkpoint.collection"
+        )  # fmt: skip
+    if options.get("capped") and options["size"] < LEAST_BYTES:
+        return _problem(
+            "collection", f"is capped at {options['size']} bytes, which is too small for a position; name another "
+            f"collection, or make it {LEAST_BYTES} bytes or larger"
+        )  # fmt: skip
+    if await is_shared(collection):
+        return _problem(
+            "collection", f"holds documents that are no positions ({place.namespace} is somebody else's); name another "
+            "collection"
+        )  # fmt: skip
+    return None
+
+
+async def is_shared(collection: "AsyncIOMotorCollection[Mapping[str, Any]]") -> bool:
+    """Whether a collection holds a document that is no position, as far as that can be found in a short time."""
+    order = "$natural" if (await collection.options()).get("capped") else "_id"
+    for direction in (ASCENDING, DESCENDING):  # whatever else is there, somewhere it begins and ends
+        end = await collection.find_one({}, {"_id": 1}, sort=[(order, direction)])
+        if end is not None and await collection.find_one({"_id": end["_id"], **FOREIGN}) is not None:
+            return True
+    try:
+        return await collection.find_one(FOREIGN, {"_id": 1}, max_time_ms=_LOOK_MS) is not None
+    except ExecutionTimeout:
+        return False
+
+
+async def _lacking(
+    database: "AsyncIOMotorDatabase[Mapping[str, Any]]", place: CheckpointPlace, actions: tuple[str, ...]
+) -> FieldProblem | None:
+    from app.mongodb.examiner import Privileges  # only where a watcher is added
+
+    try:
+        status = await database.client.admin.command({"connectionStatus": 1, "showPrivileges": True})
+    except PyMongoError as error:
+        if mongo_errors.passing(error):
+            raise
+        return None  # the first use will tell
+    missing = Privileges(status).missing(place.database, place.collection, actions)
+    if not missing:
+        return None
+    return _problem(
+        "database",
+        f"cannot keep the position: the MongoDB account lacks {', '.join(missing)} on {place.namespace}; grant it "
+        f"readWrite on {place.database}",
+    )
+
+
+def _problem(field: str, problem: str) -> FieldProblem:
+    return FieldProblem(f"checkpoint.{field}", problem)

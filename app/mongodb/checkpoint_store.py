@@ -1,0 +1,354 @@
+"""Each watcher's position, kept in MongoDB.
+
+Writes are majority-written, conditional where two instances may meet, and bounded in time; each is one command, hence
+one thread hop. One that has begun ends before its caller does, even where that is cancelled. The document is
+mongodb-nats-connector's (`value` is the token's `_data`), so that either program goes on from what the other left.
+
+Not its business: which position to store when (the capture's), the registry (`watcher_store.py`).
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import pymongo
+from bson import CodecOptions, ObjectId
+from bson.timestamp import Timestamp
+from pymongo import DESCENDING, ReturnDocument
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
+
+from app.domain.errors import Conflict, Invalid, ScopeMismatch, StoreUnavailable
+from app.domain.position import Checkpoint, OwnMessage
+from app.domain.tokens import cluster_time, parse_message_id
+from app.domain.watcher import CheckpointPlace, Route
+from app.mongodb import errors as mongo_errors
+from app.mongodb.checkpoint_place import LEAST_BYTES, is_shared, problem_of
+from app.mongodb.owned import POSITION, position_of
+from app.mongodb.writes import to_its_end
+
+if TYPE_CHECKING:
+    from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
+
+SECONDS: Final = 5.0
+"""The bound of every call: server selection, retries and the majority's acknowledgement together."""
+FIRST_ID: Final = ObjectId("0" * 24)
+"""The `_id` of a checkpoint that finds none: two writers cannot both insert it, and whatever the predecessor inserts
+afterwards is newer by `_id`, as it should be."""
+COPIED: Final = "copied"
+"""A `home` that no collection has."""
+_CAPPED_LOOK_BACK: Final = 16
+DURABLE: Final[Mapping[str, Any]] = {
+    "codec_options": CodecOptions(tz_aware=True, tzinfo=UTC),
+    "read_preference": ReadPreference.PRIMARY,
+    "read_concern": ReadConcern("majority"),
+    "write_concern": WriteConcern("majority"),
+}
+
+
+class MongoCheckpointStore:
+    """`CheckpointStore` in one collection: the newest document by `_id`, updated in place.
+
+    In a capped collection, where a document may not grow, the newest by `$natural`, inserted.
+    """
+
+    def __init__(
+        self,
+        database: "AsyncIOMotorDatabase[Mapping[str, Any]]",
+        place: CheckpointPlace,
+        *,
+        namespace: str,
+        registry: str,
+    ) -> None:
+        """`namespace` is the collection the watcher reads, `registry` the state database that the watcher is kept in:
+        by them its positions are told from another watcher's."""
+        self._database = database
+        self._place = place
+        self._registry = registry
+        self._of_the_watcher = position_of(namespace, registry)
+        self._collection: AsyncIOMotorCollection[Mapping[str, Any]] = database.get_collection(
+            place.collection, **DURABLE
+        )
+        self._capped: bool | None = None
+        self._home: str | None = None
+        """The collection's UUID, once it is there: written into each document, it tells a copy from an original."""
+        self._looked = False
+
+    async def check(self) -> None:
+        with self._guarded("looking at the checkpoint's collection"):
+            found = await problem_of(self._database, self._collection, self._place)
+        if found is not None:
+            raise Invalid(problems=(found,))
+
+    async def read(self) -> Checkpoint | None:
+        with self._guarded("reading the checkpoint"):
+            newest = await self._read()
+        return None if newest is None else _as_checkpoint(newest, self._home)
+
+    @to_its_end
+    async def create(self, checkpoint: Checkpoint) -> bool:
+        with self._guarded("storing the first checkpoint"):
+            if await self._read() is not None:
+                return False
+            if await self._is_capped():
+                await self._refuse_shared()
+            try:
+                await self._insert_first(checkpoint)
+            except DuplicateKeyError:
+                if await self._read() is None:
+                    raise self._taken() from None
+                return False
+        return True
+
+    @to_its_end
+    async def advance(self, checkpoint: Checkpoint) -> bool:
+        with self._guarded("storing the checkpoint"):
+            capped, fields = await self._is_capped(), self._fields(checkpoint)
+            if capped:
+                newest = await self._read()
+                if newest is not None and not _later(checkpoint, newest):
+                    return False
+                doubts = newest.get("doubt", []) if newest is not None else []
+                await self._insert({**fields, "doubt": doubts})
+                return True
+            # One atomic command: which document is the newest, whether it is behind, and the change.
+            epoch = {"$ifNull": ["$epoch", fields["epoch"]]}
+            behind = {
+                "$or": [
+                    {"$lt": [epoch, fields["epoch"]]},
+                    {"$and": [{"$eq": [epoch, fields["epoch"]]}, {"$lt": ["$value", checkpoint.token]}]},
+                ]
+            }
+            moved = {"$mergeObjects": ["$$ROOT", {"$literal": fields}]}
+            before = await self._change_newest([{"$replaceWith": {"$cond": [behind, moved, "$$ROOT"]}}], checkpoint)
+        return before is None or _later(checkpoint, before)
+
+    @to_its_end
+    async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
+        kept = [{"sequence": one.sequence, "id": str(one.id)} for one in doubts]
+        with self._guarded("storing a doubt about the checkpoint"):
+            await self._note("doubt", kept, epoch)
+
+    @to_its_end
+    async def uncount(self, epoch: int) -> None:
+        with self._guarded("storing what comes after the checkpoint"):
+            await self._note("counted", False, epoch)
+
+    async def _note(self, field: str, value: Any, epoch: int) -> None:
+        """Set one field beside the stored position, unless that is of a later epoch."""
+        if await self._is_capped():
+            await self._refuse_shared()
+            newest = await self._read()
+            if newest is not None and newest.get("epoch", 0) <= epoch:
+                same = {name: value for name, value in newest.items() if name != "_id"}
+                await self._insert({**same, field: value})
+            return
+        ours = {"$lte": [{"$ifNull": ["$epoch", 0]}, epoch]}
+        await self._collection.find_one_and_update(
+            POSITION,
+            [{"$set": {field: {"$cond": [ours, {"$literal": value}, f"${field}"]}}}],
+            sort=[("_id", DESCENDING)],
+        )
+
+    @to_its_end
+    async def begin(self, checkpoint: Checkpoint) -> bool:
+        with self._guarded("storing the checkpoint"):
+            capped, fields = await self._is_capped(), self._fields(checkpoint)
+            if capped:
+                newest = await self._read()
+                if newest is None or _earlier_epoch(checkpoint, newest):
+                    await self._insert(dict(fields))
+                    return True
+                return False
+            earlier = {"$lt": [{"$ifNull": ["$epoch", -1]}, fields["epoch"]]}
+            moved = {"$mergeObjects": ["$$ROOT", {"$literal": {**fields, "doubt": None}}]}
+            before = await self._change_newest([{"$replaceWith": {"$cond": [earlier, moved, "$$ROOT"]}}], checkpoint)
+        return before is None or _earlier_epoch(checkpoint, before)
+
+    @to_its_end
+    async def delete(self) -> None:
+        with self._guarded("deleting the checkpoint"):
+            try:
+                # All of them, since older ones of mongodb-nats-connector's would be the newest then; nothing else.
+                await self._collection.delete_many(self._of_the_watcher)
+            except OperationFailure as error:
+                if error.code != 20 or not await self._is_capped():  # before 5.0 a capped collection keeps what it has
+                    raise
+                if await self._collection.find_one({"$nor": [self._of_the_watcher]}, {"_id": 1}) is not None:
+                    raise Conflict(
+                        f"{self._collection.full_name} is capped, so that this version of MongoDB deletes nothing in "
+                        "it, and it holds other documents than this watcher's position: keep the position, or drop "
+                        "the collection yourself"
+                    ) from error
+                await self._collection.drop()
+                self._capped = None
+
+    async def _change_newest(
+        self, update: Mapping[str, Any] | Sequence[Mapping[str, Any]], checkpoint: Checkpoint
+    ) -> Mapping[str, Any] | None:
+        """Update the newest position and return it as it was, or insert the first one and return None."""
+        for _ in range(3):
+            before = await self._collection.find_one_and_update(
+                POSITION, update, sort=[("_id", DESCENDING)], return_document=ReturnDocument.BEFORE
+            )
+            if before is not None:
+                return before
+            with contextlib.suppress(DuplicateKeyError):  # another instance was first: it is there to be updated now
+                await self._insert_first(checkpoint)
+                return None
+        if await self._read() is None:
+            raise self._taken()
+        raise StoreUnavailable(f"the checkpoint in {self._collection.full_name} comes and goes")
+
+    async def _insert_first(self, checkpoint: Checkpoint) -> None:
+        """Insert the first document; a collection that is made by that has a UUID only then.
+
+        Raises DuplicateKeyError where there is one by now."""
+        self._capped = None  # it may have been dropped since the last look
+        await self._is_capped()
+        await self._collection.insert_one({"_id": FIRST_ID, **self._fields(checkpoint)})
+        if checkpoint.native and self._home is None:
+            self._capped = None
+            await self._is_capped()
+            await self._collection.update_one({"_id": FIRST_ID, "home": None}, {"$set": {"home": self._home}})
+
+    async def _insert(self, document: dict[str, Any]) -> None:
+        """Insert into a capped collection, where each document may push an older one out."""
+        await self._refuse_shared()
+        await self._collection.insert_one(document)
+
+    async def _refuse_shared(self) -> None:
+        if not self._looked and await is_shared(self._collection):
+            raise self._taken()
+        self._looked = True
+
+    def _taken(self) -> ScopeMismatch:
+        return ScopeMismatch(
+            f"{self._place.namespace} holds documents that are no positions, and no position can be stored among them; "
+            "name another checkpoint.collection"
+        )
+
+    async def _read(self) -> Mapping[str, Any] | None:
+        if not await self._is_capped():
+            return await self._collection.find_one(POSITION, sort=[("_id", DESCENDING)])
+        last = self._collection.find(POSITION, sort=[("$natural", DESCENDING)], limit=_CAPPED_LOOK_BACK)
+        return _newest(await last.to_list(_CAPPED_LOOK_BACK))
+
+    async def _is_capped(self) -> bool:
+        """Look once what the collection is, and create it where it is missing: capped if the watcher asks for that."""
+        if self._capped is None:
+            if self._place.capped:
+                options: dict[str, Any] = {"capped": True, "size": max(self._place.size_in_bytes, LEAST_BYTES)}
+                try:
+                    await self._database.create_collection(self._place.collection, check_exists=False, **options)
+                except OperationFailure as error:
+                    if error.code != mongo_errors.NAMESPACE_EXISTS:
+                        raise
+            found = await self._database.command({"listCollections": 1, "filter": {"name": self._place.collection}})
+            described = (found["cursor"]["firstBatch"] or [{}])[0]
+            self._capped = bool(described.get("options", {}).get("capped"))
+            home = described.get("info", {}).get("uuid")
+            self._home = None if home is None else home.hex()
+        return self._capped
+
+    def _fields(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        return {**_as_fields(checkpoint), "home": self._home_of(checkpoint), "registry": self._registry}
+
+    def _home_of(self, checkpoint: Checkpoint) -> str | None:
+        """A position that was copied to where it was read from stays a copy until it is proved."""
+        return self._home if checkpoint.native else None if checkpoint.native is None else COPIED
+
+    @contextlib.contextmanager
+    def _guarded(self, doing: str) -> Iterator[None]:
+        try:
+            with guarded(doing, f"readWrite on {self._database.name}"):
+                yield
+        except StoreUnavailable:
+            self._capped, self._looked = None, False  # it may have been recreated
+            raise
+
+
+def _newest(documents: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Pick the valid one of a capped collection's last documents, which come newest first.
+
+    An insert cannot be conditional, so of two writers at once the last may have inserted the lesser. What counts is the
+    greatest epoch and token of ours since the predecessor last wrote, or what it wrote where it was the last.
+    """
+    ours: list[Mapping[str, Any]] = []
+    for document in documents:
+        if document.get("epoch") is None:
+            return max(ours, key=_rank) if ours else document
+        ours.append(document)
+    return max(ours, key=_rank) if ours else None
+
+
+def _rank(document: Mapping[str, Any]) -> tuple[int, str]:
+    return document["epoch"], document["value"]
+
+
+def _later(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:
+    """Whether `checkpoint` may follow what is stored: later epoch, or or same (or none yet, the predecessor's)
+    and greater token."""
+    epoch = checkpoint.epoch or 0
+    return bool((stored.get("epoch", epoch), stored["value"]) < (epoch, checkpoint.token))
+
+
+def _earlier_epoch(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:
+    return bool(stored.get("epoch", -1) < (checkpoint.epoch or 0))
+
+
+def _as_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    moment = cluster_time(checkpoint.token)
+    return {
+        "value": checkpoint.token,
+        "clusterTime": Timestamp(moment.seconds, moment.increment),
+        "sequence": checkpoint.sequence,
+        "streamCreated": checkpoint.stream_created,
+        "epoch": checkpoint.epoch or 0,
+        "scope": checkpoint.scope,
+        "watcher": checkpoint.watcher,
+        "stream": checkpoint.route and checkpoint.route.stream,
+        "subject": checkpoint.route and checkpoint.route.subject,
+        "selection": checkpoint.route and checkpoint.route.selection,
+        "updatedAt": datetime.fromtimestamp(checkpoint.updated_at, UTC) if checkpoint.updated_at is not None else None,
+        "ownSequence": checkpoint.own.sequence if checkpoint.own is not None else None,
+        "ownId": str(checkpoint.own.id) if checkpoint.own is not None else None,
+        "counted": checkpoint.counted,
+    }
+
+
+def _as_checkpoint(document: Mapping[str, Any], home: str | None) -> Checkpoint:
+    """`home` is the UUID of the collection in which the document was found."""
+    updated_at, own_id = document.get("updatedAt"), parse_message_id(document.get("ownId"))
+    stream, subject, selection = (document.get(name) for name in ("stream", "subject", "selection"))
+    return Checkpoint(
+        token=document["value"],
+        epoch=document.get("epoch"),
+        sequence=document.get("sequence"),
+        stream_created=document.get("streamCreated"),
+        scope=document.get("scope"),
+        watcher=document.get("watcher"),
+        route=Route(stream, subject, selection) if stream and subject and selection else None,
+        updated_at=None if updated_at is None else updated_at.timestamp(),
+        own=None if own_id is None else OwnMessage(document["ownSequence"], own_id),
+        doubts=tuple(
+            OwnMessage(doubt["sequence"], id_)
+            for doubt in document.get("doubt") or ()
+            if (id_ := parse_message_id(doubt["id"])) is not None
+        ),
+        counted=document.get("counted") is not False,
+        native=None if document.get("home") is None else document["home"] == home,
+    )
+
+
+@contextlib.contextmanager
+def guarded(doing: str, grant: str) -> Iterator[None]:
+    """Bound a call in time and translate its errors."""
+    try:
+        with pymongo.timeout(SECONDS):
+            yield
+    except PyMongoError as error:
+        raise mongo_errors.unavailable(error, doing=doing, grant=grant, kind=StoreUnavailable) from error

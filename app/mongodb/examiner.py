@@ -1,0 +1,251 @@
+"""What `changewire doctor` asks of MongoDB beside the checks that a watcher has to pass anyway: version, kind of
+deployment, the account's privileges, and how far the oplog reaches back.
+
+Privileges are read from `connectionStatus`, which every account may ask about itself. Each answer is a Finding; nothing
+is changed. Not its business: one watcher's change stream (`trial.py`) and its position (`app/doctor/examination.py`).
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import pymongo
+from pymongo.errors import OperationFailure, PyMongoError
+
+from app.domain.errors import SourceUnavailable
+from app.domain.findings import Finding, Level
+from app.domain.lag import Oplog
+from app.domain.watcher import Watcher
+from app.mongodb import errors as mongo_errors
+
+if TYPE_CHECKING:
+    from motor.motor_asyncio import AsyncIOMotorClient
+
+ABOUT: Final = "MongoDB"
+SECONDS: Final = 5.0
+OLDEST: Final = (4, 4)
+IMAGES: Final = (6, 0)
+WINDOW_SECONDS: Final = 24 * 3600
+"""A full oplog that reaches back less far than a day leaves no night to act in."""
+READ_WRITE: Final = ("find", "insert", "update", "remove", "createCollection", "listCollections")
+"""What the registry and the checkpoints need of the role readWrite."""
+_WHERE: Final = (
+    "see that MONGO_URI names the right hosts, that mongod runs and listens there, and that no firewall is in between"
+)
+
+
+class Privileges:
+    """What an account may do. Resources as in MongoDB's "Resource Document"."""
+
+    def __init__(self, status: Mapping[str, Any]) -> None:
+        """`status` is the answer of `connectionStatus` with `showPrivileges`."""
+        self.users = [str(user["user"]) for user in status["authInfo"]["authenticatedUsers"]]
+        self._granted = status["authInfo"].get("authenticatedUserPrivileges") or ()
+
+    def missing(self, database: str, collection: str, actions: Iterable[str]) -> list[str]:
+        """Return those of `actions` on the collection that the account lacks; none where nobody signed in."""
+        if not self.users:
+            return []
+        has = {
+            action
+            for each in self._granted
+            if _covers(each["resource"], database, collection)
+            for action in each["actions"]
+        }
+        return [action for action in actions if action not in has and "anyAction" not in has]
+
+
+class MongoExaminer:
+    """The questions. `reach` comes first; the others expect that it found a server."""
+
+    def __init__(
+        self,
+        client: "AsyncIOMotorClient[Mapping[str, Any]]",
+        ping: Callable[[], Awaitable[int]],
+        read_oplog: Callable[[], Awaitable[Oplog | None]],
+    ) -> None:
+        self._client = client
+        self._ping = ping
+        self._read_oplog = read_oplog
+        self.version = (0, 0)
+        self.now = 0
+        """The server's operation time in seconds since 1970."""
+        self.privileges = Privileges({"authInfo": {"authenticatedUsers": []}})
+        self.oplog: Oplog | None = None
+
+    async def reach(self) -> list[Finding]:
+        """Whether it answers, what it is, and who we are there. What follows makes sense only without a problem."""
+        try:
+            self.now = await self._ping()
+            build = await self._ask({"buildInfo": 1})
+            hello = await self._ask({"hello": 1})
+        except SourceUnavailable as error:
+            return [_unreachable(error)]
+        except PyMongoError as error:
+            return [_unreachable(mongo_errors.unavailable(error, doing="asking what it is", grant=""), error)]
+        reached = Finding(ABOUT, "reachable", Level.OK, "answers")
+        return [reached, self._version(str(build["version"])), _kind(hello), await self._account()]
+
+    async def look_at_state(self, database: str) -> Finding:
+        """Whether the account may keep the registry in the state database."""
+        check, advice = "registry", f"grant the account readWrite on {database} (CHANGEWIRE_STATE_DB)"
+        missing = self.privileges.missing(database, "watchers", READ_WRITE)
+        if missing:
+            return Finding(ABOUT, check, Level.PROBLEM, f"lacks {', '.join(missing)} on {database}", advice)
+        try:
+            with pymongo.timeout(SECONDS):
+                await self._client[database]["watchers"].find_one({}, {"_id": 1})
+        except PyMongoError as error:
+            return Finding(ABOUT, check, Level.PROBLEM, f"{database} cannot be read: {_words(error)}", advice)
+        return Finding(ABOUT, check, Level.OK, f"{database} may be read and written")
+
+    async def look_at_oplog(self) -> Finding:
+        """How far the oplog reaches back: that long a watcher may stand still without losing anything."""
+        check = "oplog window"
+        try:
+            self.oplog = await self._read_oplog()
+        except SourceUnavailable as error:
+            return Finding(ABOUT, check, Level.WARNING, str(error), "try again")
+        if self.oplog is None:
+            return Finding(
+                ABOUT, check, Level.WARNING,
+                "local.oplog.rs may not be read (mongos has none): how much history is left is not known, and a "
+                "watcher cannot start at `earliest`",
+                "grant the account the role read on local, or clusterMonitor; on a sharded cluster watch each shard's",
+            )  # fmt: skip
+        window = max(0, self.now - self.oplog.first)
+        reach = f"reaches back {duration(window)}"
+        if not self.oplog.full:
+            return Finding(ABOUT, check, Level.OK, f"{reach} and still grows")
+        if window < WINDOW_SECONDS:
+            return Finding(
+                ABOUT, check, Level.WARNING, f"{reach}, and old entries give way already",
+                "enlarge it on each member: db.adminCommand({replSetResizeOplog: 1, size: MB, minRetentionHours: 24})",
+            )  # fmt: skip
+        return Finding(ABOUT, check, Level.OK, reach)
+
+    async def look_at_images(self, watcher: Watcher) -> Finding | None:
+        """Whether the images that a watcher asks for are kept, or can be switched on; None where it asks for none."""
+        source, check = watcher.source, "pre-images"
+        if not source.pre_and_post_images:
+            return None  # `required` ones are looked at by the trial of the source
+        if self.version < IMAGES:
+            return Finding(
+                watcher.name, check, Level.PROBLEM, f"MongoDB {_dotted(self.version)} keeps none",
+                "update MongoDB to 6.0 or later, or set source.pre_and_post_images to false",
+            )  # fmt: skip
+        found: list[Mapping[str, Any]] = []
+        try:
+            listed = await self._ask({"listCollections": 1, "filter": {"name": source.collection}}, source.database)
+            found = list(listed["cursor"]["firstBatch"])
+        except OperationFailure:
+            pass  # not open to every account: then the privileges below decide
+        except PyMongoError as error:
+            return Finding(watcher.name, check, Level.PROBLEM, _words(error), "try again")
+        if found and found[0].get("options", {}).get("changeStreamPreAndPostImages", {}).get("enabled"):
+            return Finding(watcher.name, check, Level.OK, "are kept")
+        action = "collMod" if found else "createCollection"
+        if self.privileges.missing(source.database, source.collection, (action,)):
+            images = "changeStreamPreAndPostImages: {enabled: true}"
+            command = "collMod" if found else "create"
+            return Finding(
+                watcher.name, check, Level.PROBLEM, f"are not kept, and the account lacks {action} to switch them on",
+                f'run db.runCommand({{{command}: "{source.collection}", {images}}}) in {source.database}, or grant '
+                f"{action} on {source.namespace}",
+            )  # fmt: skip
+        return Finding(watcher.name, check, Level.OK, "are switched on when the watcher starts")
+
+    def look_at_checkpoint(self, watcher: Watcher) -> Finding | None:
+        """What the account lacks to keep the watcher's position; None where it lacks nothing."""
+        place = watcher.checkpoint
+        missing = self.privileges.missing(place.database, place.collection, READ_WRITE)
+        if not missing:
+            return None
+        return Finding(
+            watcher.name, "checkpoint", Level.PROBLEM, f"the account lacks {', '.join(missing)} on {place.namespace}",
+            f"grant it readWrite on {place.database}",
+        )  # fmt: skip
+
+    async def _ask(self, command: dict[str, Any], database: str = "admin") -> Mapping[str, Any]:
+        with pymongo.timeout(SECONDS):
+            reply: Mapping[str, Any] = await self._client[database].command(command)
+        return reply
+
+    def _version(self, text: str) -> Finding:
+        major, minor = (int(part) for part in text.split(".")[:2])
+        self.version = (major, minor)
+        if self.version < OLDEST:
+            advice = f"update it: Changewire needs {_dotted(OLDEST)} or later"
+            return Finding(ABOUT, "version", Level.PROBLEM, text, advice)
+        if self.version < IMAGES:
+            advice = "nothing, unless a watcher needs pre-images: these came with 6.0"
+            return Finding(ABOUT, "version", Level.WARNING, text, advice)
+        return Finding(ABOUT, "version", Level.OK, text)
+
+    async def _account(self) -> Finding:
+        try:
+            self.privileges = Privileges(await self._ask({"connectionStatus": 1, "showPrivileges": True}))
+        except PyMongoError as error:
+            return Finding(ABOUT, "account", Level.WARNING, f"is not told: {_words(error)}", "try again")
+        if self.privileges.users:
+            return Finding(ABOUT, "account", Level.OK, f"signed in as {', '.join(self.privileges.users)}")
+        try:
+            await self._ask({"listDatabases": 1, "nameOnly": True, "authorizedDatabases": False})
+        except OperationFailure as error:
+            if error.code == mongo_errors.NOT_AUTHORISED:
+                return Finding(
+                    ABOUT, "account", Level.PROBLEM, "MONGO_URI names no user, and the server wants one",
+                    "write mongodb://user:password@host… (an @ in the password as %40), with authSource where the "
+                    "user is kept in another database than admin",
+                )  # fmt: skip
+        except PyMongoError:
+            pass
+        return Finding(ABOUT, "account", Level.OK, "none; the server asks for none")
+
+
+def _unreachable(error: Exception, cause: BaseException | None = None) -> Finding:
+    cause = cause or error.__cause__
+    if str(error) == mongo_errors.STANDALONE:
+        return Finding(
+            ABOUT, "replica set", Level.PROBLEM, "is a standalone server, which has no change streams",
+            "start it with --replSet and run rs.initiate(); a single node does",
+        )  # fmt: skip
+    if isinstance(cause, OperationFailure) and cause.code in mongo_errors.BAD_CREDENTIALS:
+        return Finding(
+            ABOUT, "account", Level.PROBLEM, f"is refused: {mongo_errors.words(cause)}",
+            "correct user and password in MONGO_URI; authSource has to name the database that keeps the user (admin)",
+        )  # fmt: skip
+    return Finding(ABOUT, "reachable", Level.PROBLEM, str(error), _WHERE)
+
+
+def _kind(hello: Mapping[str, Any]) -> Finding:
+    if hello.get("msg") == "isdbgrid":
+        return Finding(ABOUT, "replica set", Level.OK, "a sharded cluster, by its mongos")
+    members = len(hello.get("hosts") or ())
+    said = f"{hello.get('setName')}, {members} member{'s' * (members != 1)}"
+    return Finding(ABOUT, "replica set", Level.OK, said)
+
+
+def _covers(resource: Mapping[str, Any], database: str, collection: str) -> bool:
+    if resource.get("anyResource"):
+        return True
+    if "db" not in resource:
+        return False
+    if resource["collection"] == "" and collection.startswith("system."):
+        return False
+    return resource["db"] in ("", database) and resource["collection"] in ("", collection)
+
+
+def _words(error: PyMongoError) -> str:
+    return mongo_errors.quiet_words(error)
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
+
+
+def duration(seconds: float) -> str:
+    """Write a length of time in its largest fitting unit, such as `36 h`."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

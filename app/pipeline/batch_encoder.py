@@ -1,0 +1,120 @@
+"""A batch of raw events made into changes: messages, pointers to large ones, and what has to be set aside.
+
+Not its business: where events come from and changes go (`capture.py`), the bytes of a body
+(`formats/extended_json.py`).
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import repeat
+
+from app.domain.dead_letters import NOT_ENCODABLE, OVERSIZE, Unpublishable, name_of
+from app.domain.errors import EventNotEncodable, MessageTooLarge, PermanentError
+from app.domain.events import Change
+from app.domain.watcher import Watcher
+from app.pipeline.progress import Progress
+from app.ports import EventSink, Observer, SourceBatch
+
+YIELD_BYTES = 256 * 1024
+"""How much is encoded before other tasks get their turn."""
+THREAD_BYTES = 128 * 1024
+"""From which size on a batch is given to a thread to be transcoded; a smaller one is done before a thread has begun."""
+LEAST_POINTER = 2
+"""The bytes of an empty object: the least that a pointer's body takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How a raw event becomes a message: `encode(raw, id_suffix)`, and `reduce(raw, limit)` for one that is too large.
+
+    `identify(raw)` reads token, operation and the document's key of one that cannot be encoded. `transcode`, an option,
+    does a whole batch without the GIL; where it leaves None, `encode` is asked (`formats/native.py`).
+    """
+
+    encode: Callable[[bytes, str], Change]
+    reduce: Callable[[bytes, int], bytes]
+    identify: Callable[[bytes], tuple[str, str, str | None]]
+    transcode: Callable[[list[bytes], str], list[Change | None]] | None = None
+
+    async def transcoded(self, batch: SourceBatch, suffix: str) -> Iterable[Change | None]:
+        """What can be made of the batch at once: for each event its change, or None where that is left to `encode`."""
+        if self.transcode is None or not batch.events:
+            return repeat(None, len(batch.events))
+        if batch.size < THREAD_BYTES:
+            return self.transcode(batch.events, suffix)
+        return await asyncio.get_running_loop().run_in_executor(None, self.transcode, batch.events, suffix)
+
+
+class BatchEncoder:
+    """One capture's encoding."""
+
+    def __init__(self, watcher: Watcher, codec: Codec, sink: EventSink, progress: Progress, observer: Observer) -> None:
+        self._watcher = watcher
+        self._codec = codec
+        self._sink = sink
+        self._progress = progress
+        self._observer = observer
+        self._operations = frozenset(watcher.sink.operations)
+
+    async def encode(self, batch: SourceBatch, suffix: str, last: str) -> list[Change]:
+        """Return the changes of a batch that are to be published, in their order, all later than the token `last`.
+
+        `suffix` follows the token in their ids. Raises PermanentError, MessageTooLarge, EventNotEncodable."""
+        encode, operations, too_large = self._codec.encode, self._operations, self._sink.too_large
+        changes: list[Change] = []
+        unyielded = 0
+        for raw, ready in zip(batch.events, await self._codec.transcoded(batch, suffix), strict=True):
+            try:
+                change = encode(raw, suffix) if ready is None else ready
+            except EventNotEncodable as error:
+                change = self._not_encodable(raw, error, batch.reduced)
+            if batch.reduced:
+                change = replace(change, headers=(("Changewire-Reduced", ", ".join(batch.reduced)),))
+            if change.token <= last:
+                # The protocol rests on tokens that only grow; where they do not, stopping is the only right answer.
+                raise PermanentError(
+                    f"MongoDB delivered token {name_of(change.token)} after {name_of(last)}: the order cannot be kept"
+                )
+            last = change.token
+            if change.operation in operations:
+                large = change.letter is None and too_large(change)
+                changes.append(self._pointing(change, raw, batch.reduced) if large else change)
+            unyielded += len(raw) if ready is None else 0
+            if unyielded > YIELD_BYTES:
+                unyielded = 0
+                await asyncio.sleep(0)
+        if skipped := len(batch.events) - len(changes):
+            self._progress.skipped += skipped
+            self._observer.skipped(self._watcher.name, "operation", skipped)
+        return changes
+
+    def _not_encodable(self, raw: bytes, error: EventNotEncodable, reduced: tuple[str, ...]) -> Change:
+        """Stand in for a change that has no message. Raises EventNotEncodable where not even its token can be read."""
+        token, operation, key = self._codec.identify(raw)
+        letter = Unpublishable(token, operation, NOT_ENCODABLE, str(error), raw, key, reduced)
+        return Change(token, operation, b"", 0.0, token, letter=letter)
+
+    def _pointing(self, change: Change, raw: bytes, reduced: tuple[str, ...]) -> Change:
+        """Give a change whose message would be too large the small body that will point to the large one, or make it a
+        dead letter."""
+        oversize, room = self._watcher.sink.oversize, self._sink.room(change)
+        size = (
+            f"its message of {len(change.body):,} bytes is more than the NATS server takes (max_payload), or the "
+            "stream (max_msg_size, max_bytes)"
+        )
+        if room < LEAST_POINTER:
+            size = (
+                f"its resume token of {len(change.token):,} characters, which holds the document's _id, does not fit "
+                "into the headers of a message (64 KiB, and in all what max_payload, max_msg_size and max_bytes allow)"
+            )
+        if oversize == "dead_letter":
+            _, _, key = self._codec.identify(raw)
+            letter = Unpublishable(change.token, change.operation, OVERSIZE, size, raw, key, reduced)
+            return replace(change, body=b"", letter=letter)
+        if oversize == "fail" or room < LEAST_POINTER:
+            what = f"the {change.operation} with token {name_of(change.token)} cannot be published: {size}"
+            if room < LEAST_POINTER:
+                raise MessageTooLarge(f"{what}; set sink.oversize to dead_letter, which keeps it beside the stream")
+            raise MessageTooLarge(f"{what}; raise the limit, or set sink.oversize to claim_check")
+        return replace(change, pointer=self._codec.reduce(raw, room))

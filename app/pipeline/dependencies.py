@@ -1,0 +1,47 @@
+"""What a watcher's run needs of the outside, handed around as one."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from app.domain.errors import ChangewireError, Conflict, NotAuthorised, RegistryError, Unavailable
+from app.pipeline.batch_encoder import Codec
+from app.pipeline.memory_budget import MemoryBudget
+from app.ports import Mongo, Nats, Observer
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """When a writer gives way and when it takes over."""
+
+    losses: int = 3
+    """Races lost in a row to another writer after which it stands by."""
+    silence_seconds: float = 10.0
+    """How long changes have to wait before a standby takes over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """Both servers, the codec, who is told, the clock (seconds since 1970), and how much may be held."""
+
+    mongo: Mongo
+    nats: Nats
+    codec: Codec
+    observer: Observer
+    clock: Callable[[], float] = time.time
+    tuning: Tuning = Tuning()
+    memory_budget: MemoryBudget = field(default_factory=MemoryBudget)
+
+
+@asynccontextmanager
+async def servers_needed() -> AsyncIterator[None]:
+    """Turn a server's trouble into Unavailable, which says that nothing was changed."""
+    try:
+        yield
+    except RegistryError:
+        raise
+    except NotAuthorised as error:
+        raise Conflict(str(error)) from error
+    except ChangewireError as error:
+        raise Unavailable(str(error)) from error

@@ -1,0 +1,69 @@
+"""Proving a position before it is believed: what `domain/evidence.py` asks for is looked up in MongoDB's history.
+
+One look costs mongod a millisecond or two. It is needed where a position comes from the stream's end and no change that
+waits has its token: after a crash, after a lost race. Not its business: what has to be proved.
+"""
+
+from dataclasses import replace
+from typing import TypeVar
+
+import structlog
+
+from app.domain.dead_letters import name_of
+from app.domain.errors import HistoryLost
+from app.domain.evidence import Claim, judge
+from app.domain.position import Checkpoint, Reached, Tail, made_anew
+from app.domain.watcher import Watcher
+from app.pipeline.progress import Progress
+from app.ports import ChangeSource, EventSink
+
+log = structlog.get_logger(__name__)
+
+Known = TypeVar("Known", Checkpoint | None, Reached | None)
+
+
+class Proof:
+    """One watcher's looks."""
+
+    def __init__(self, source: ChangeSource, progress: Progress) -> None:
+        self._source = source
+        self._progress = progress
+
+    async def of(self, claim: Claim | None) -> None:
+        """Return once a claim is proved. Raises ScopeMismatch where it is another deployment's, SourceUnavailable while
+        that cannot be told, and what `ChangeSource.has_event` raises: HistoryLost where the oplog does not reach back.
+        """
+        if claim is None:
+            return
+        try:
+            there = await self._source.has_event(claim.token)
+        except HistoryLost:
+            if not claim.may_be_lost:
+                raise
+            return
+        self._progress.unmet = self._progress.unmet + 1 if there is None else 0
+        judge(claim, there, operation_time=self._progress.operation_time, looks=self._progress.unmet)
+
+    async def of_opening(self, claim: Claim | None) -> None:
+        """As `of`, where a position is about to be read on from: a change that is older than the oplog passes.
+
+        Nothing tells whose it is. To read on after it fails as well, and the gap is dealt with then; a watcher that
+        begins elsewhere on purpose takes no position from it."""
+        try:
+            await self.of(claim)
+        except HistoryLost:
+            log.info("position_not_proved", token=claim and name_of(claim.token), place=claim and claim.place)
+
+
+async def recognised(known: Known, tail: Tail, sink: EventSink, watcher: Watcher) -> Known:
+    """Return what is known of the stream, as of the stream that is there now where its messages are the same.
+
+    A stream that was restored or moved has another creation time, but our last message is in its place. Raises
+    SinkUnavailable, StreamRefused, NotAuthorised."""
+    if known is None or not made_anew(tail, known) or known.own is None or not await sink.holds(known.own):
+        return known
+    log.warning(
+        "stream_moved", watcher=watcher.name, stream=watcher.sink.stream, created=tail.created,
+        before=known.stream_created,
+    )  # fmt: skip
+    return replace(known, stream_created=tail.created)

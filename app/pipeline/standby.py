@@ -1,0 +1,144 @@
+"""Standing by while another instance publishes the same watcher, and noticing when it has gone silent.
+
+A writer that keeps losing races stops competing. It follows the stream's end, one small request a second; only while
+that end stands still does it look whether changes are waiting. Not its business: whether taking over is still wanted,
+which the supervisor asks the registry before it opens the capture again.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from app.domain.errors import EventNotEncodable, Stale
+from app.domain.evidence import claim_of_message
+from app.domain.position import Reached, check_searched
+from app.domain.watcher import Watcher
+from app.pipeline.batch_encoder import Codec
+from app.pipeline.progress import Progress
+from app.pipeline.proof import Proof
+from app.ports import ChangeSource, CheckpointStore, EventSink
+
+LOOK_SECONDS = 1.0
+PROVE_SECONDS = 10.0
+"""How often what the other writer publishes is proved to be of this deployment, while it does."""
+
+
+class Standby:
+    """One stay in FENCED. `reached` is the position that was known to be on the stream when it began."""
+
+    def __init__(
+        self,
+        *,
+        source: ChangeSource,
+        sink: EventSink,
+        checkpoints: CheckpointStore,
+        watcher: Watcher,
+        codec: Codec,
+        progress: Progress,
+        silence: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._source = source
+        self._sink = sink
+        self._checkpoints = checkpoints
+        self._operations = frozenset(watcher.sink.operations)
+        self._stream = watcher.sink.stream
+        self._codec = codec
+        self._progress = progress
+        self._silence = silence
+        self._clock = clock
+        self._proof = Proof(source, progress)
+        self._prove_at = 0.0
+        self._end = 0
+        """The stream's last sequence as last seen."""
+
+    async def until_silent(self) -> None:
+        """Return once changes have waited for `silence` seconds and nobody has published.
+
+        Raises Stale where a later epoch began or the stream was made anew, TransientError, PermanentError."""
+        reading = False
+        waiting_since: float | None = None
+        try:
+            await self._source.prepare()
+            await self._sink.prepare(may_create=False)
+            while True:
+                if await self._moved():
+                    waiting_since = None
+                    if reading:
+                        await self._source.close()
+                        reading = False
+                elif waiting_since is None:
+                    if not reading:
+                        await self._catch_up()
+                        await self._source.open(self._reached.token)
+                        reading = True
+                    if await self._changes_wait():
+                        waiting_since = self._clock()
+                elif self._clock() - waiting_since >= self._silence:
+                    await self._catch_up()
+                    return
+                await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            await self._source.close()
+            await self._sink.close()
+
+    @property
+    def _reached(self) -> Reached:
+        if self._progress.reached is None:
+            raise Stale("nothing was reached yet")
+        return self._progress.reached
+
+    async def _moved(self) -> bool:
+        """Whether somebody has published since the last look; takes the position over."""
+        reached = self._reached
+        tail = await self._sink.tail(since=reached.sequence or 0)
+        if tail.created != reached.stream_created:
+            raise Stale("the stream was deleted and made anew")
+        check_searched(tail)
+        if tail.own is not None and tail.own.id.epoch > reached.epoch:
+            raise Stale(f"another instance publishes in epoch {tail.own.id.epoch}")
+        went_on, self._end = 0 < self._end < tail.end, tail.end
+        if tail.own is None or tail.own.id.epoch < reached.epoch or tail.own.id.position <= reached.token:
+            if not tail.counts:  # not to search again through what others publish here
+                self._progress.reached = replace(reached, sequence=max(tail.end, reached.sequence or 0), counted=False)
+            elif went_on:  # what came is gone already; its writer stores how far it is
+                return await self._catch_up()
+            return False
+        proven = self._clock() >= self._prove_at
+        if proven:
+            await self._proof.of(claim_of_message(tail.own, self._stream))
+            self._prove_at = self._clock() + PROVE_SECONDS
+        own, later = tail.own, tail.own.sequence > (reached.sequence or 0)
+        self._progress.reached = Reached(
+            own.id.position, reached.epoch, own.sequence if tail.counts else tail.end, tail.created, own,
+            proven=proven, counted=tail.counts and not tail.foreign and (reached.counted or later),
+        )  # fmt: skip
+        return True
+
+    async def _catch_up(self) -> bool:
+        """Take the stored position over where it is later: like the oplog, it moves on in the quiet too.
+
+        With its sequence, since what comes after a position is counted from there. Returns whether it is later."""
+        stored, reached = await self._checkpoints.read(), self._reached
+        if stored is None or stored.epoch != reached.epoch or stored.token <= reached.token:
+            return False
+        if stored.sequence is None or stored.sequence < (reached.sequence or 0):
+            self._progress.reached = replace(reached, token=stored.token, counted=False)
+        else:
+            own = stored.own if stored.own is not None else reached.own
+            self._progress.reached = Reached(
+                stored.token, reached.epoch, stored.sequence, stored.stream_created, own,
+                proven=stored.native is True, counted=stored.counted,
+            )  # fmt: skip
+        return True
+
+    async def _changes_wait(self) -> bool:
+        batch = await self._source.read()
+        self._progress.operation_time = batch.operation_time
+        return any(self._operation(raw) in self._operations for raw in batch.events)
+
+    def _operation(self, raw: bytes) -> str:
+        try:
+            return self._codec.encode(raw, "").operation
+        except EventNotEncodable:
+            return self._codec.identify(raw)[1]

@@ -1,0 +1,56 @@
+"""Changes whose place on the stream somebody else may have taken: kept until it is known, whoever asks and when.
+
+Without atomic batches a message of somebody else that lands within a window takes the place of one of ours, and those
+behind it pass. The acknowledgements show where that may be so. Until every such place is seen to hold our change, the
+position must not be trusted: not after an error, not after a death, not by another instance. So the places are stored
+beside the position before anything else is done. Not its business: how a doubt arises (the sink's).
+"""
+
+from app.domain.errors import OutcomeUnknown, PositionUndecidable
+from app.domain.position import Checkpoint, OwnMessage
+from app.domain.tokens import parse_message_id
+from app.domain.watcher import Watcher
+from app.pipeline.progress import Progress
+from app.ports import CheckpointStore, EventSink
+
+
+class WindowRecovery:
+    """One capture's doubts. Those that could not be stored yet are remembered over its end."""
+
+    def __init__(self, watcher: Watcher, sink: EventSink, checkpoints: CheckpointStore, progress: Progress) -> None:
+        self._watcher = watcher
+        self._sink = sink
+        self._checkpoints = checkpoints
+        self._progress = progress
+
+    def recall(self, checkpoint: Checkpoint | None) -> None:
+        """Take up what is stored, by this process or another."""
+        if checkpoint is not None:
+            self._progress.doubts = tuple({*self._progress.doubts, *checkpoint.doubts})
+
+    async def keep(self, error: OutcomeUnknown, epoch: int) -> None:
+        """Store what an unknown outcome leaves in doubt. Raises StoreUnavailable, NotAuthorised."""
+        found = [(sequence, parse_message_id(id_)) for sequence, id_ in error.doubts]
+        if found:
+            doubts = (OwnMessage(sequence, id_) for sequence, id_ in found if id_ is not None)
+            self._progress.doubts = tuple({*self._progress.doubts, *doubts})
+            await self._checkpoints.doubt(self._progress.doubts, epoch)
+
+    async def settle(self, epoch: int) -> None:
+        """Look at every place in doubt, and forget it where it holds our change.
+
+        Raises PositionUndecidable where one does not, and what `EventSink.holds` and `CheckpointStore.doubt` raise."""
+        if not self._progress.doubts:
+            return
+        for doubt in self._progress.doubts:
+            # What an earlier epoch left behind was settled by the move that ended it.
+            if doubt.id.epoch == epoch and not await self._sink.holds(doubt):
+                space = self._watcher.space
+                raise PositionUndecidable(
+                    f"somebody else published to {space} while a window of changes was under way, and took the place "
+                    f"of one of them on the stream (sequence {doubt.sequence}, change {doubt.id.position}): the "
+                    "changes after it are there, it is not. Set the token to the change before it, and keep others "
+                    "from these subjects"
+                )
+        await self._checkpoints.doubt((), epoch)
+        self._progress.doubts = ()

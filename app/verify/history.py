@@ -1,0 +1,144 @@
+"""A collection's history as MongoDB tells it now: the watcher's change stream, read by pymongo's own `watch`.
+
+Documents are looked up only where the pipeline sees them, since they are not compared. Not its business: what is done
+with the changes (`comparison.py`).
+"""
+
+from typing import Any, Final
+
+import pymongo
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp
+from pymongo.asynchronous.change_stream import AsyncChangeStream
+from pymongo.errors import OperationFailure
+
+from app.domain.tokens import ClusterTime, cluster_time
+from app.domain.watcher import Watcher
+from app.verify.bodies import RAW, UNREADABLE, Selection, from_bson
+from app.verify.comparison import Event
+from app.verify.errors import CannotCompare
+from app.verify.state import CALL_SECONDS, Client
+
+BATCH: Final = 1_000
+AWAIT_MS: Final = 500
+_LOST: Final = (286, 136)
+_ATTEMPTS: Final = 8
+_IMAGES_WIRE_VERSION: Final = 17  # MongoDB 6.0
+_TIME: Final = 18
+"""The hexadecimal digits of a token that hold its cluster time."""
+
+
+def bound(moment: ClusterTime) -> str:
+    """Return what every token of this cluster time begins with: it is below all of them, and above all before."""
+    return f"82{moment.seconds:08X}{moment.increment:08X}"
+
+
+async def oplog_begin(client: Client) -> str | None:
+    """Return the bound of the oplog's first entry; None where the account may not read it, or mongos has none."""
+    try:
+        with pymongo.timeout(CALL_SECONDS):
+            entry = await client.local["oplog.rs"].find_one({}, {"ts": 1}, sort=[("$natural", 1)])
+    except OperationFailure:
+        return None
+    return None if entry is None else bound(ClusterTime(entry["ts"].time, entry["ts"].inc))
+
+
+class WatchedHistory:
+    """`comparison.History` over a live change stream, up to a fixed cluster time. Close it."""
+
+    def __init__(
+        self, client: Client, watcher: Watcher, pipeline: list[dict[str, Any]], *, end: ClusterTime, wire_version: int
+    ) -> None:
+        source = watcher.source
+        self._client = client
+        self._collection = client[source.database].with_options(codec_options=RAW)[source.collection]
+        self._pipeline = pipeline
+        self._operations = frozenset(watcher.sink.operations)
+        self._end = bound(end)
+        self._options: dict[str, Any] = {"batch_size": BATCH, "max_await_time_ms": AWAIT_MS}
+        selection = Selection(source)
+        if selection.looks_up:
+            self._options["full_document"] = _lenient(source.full_document)
+        if selection.looks_before and wire_version >= _IMAGES_WIRE_VERSION:
+            self._options["full_document_before_change"] = _lenient(source.full_document_before_change)
+        if source.show_expanded_events:
+            self._options["show_expanded_events"] = True
+        self._stream: AsyncChangeStream[RawBSONDocument] | None = None
+        self._start = ""
+        self._next: Event | None = None
+        self._ended = False
+
+    async def open(self, at: str) -> str:
+        for attempt in range(_ATTEMPTS):
+            await self.close()
+            moment = cluster_time(at[:_TIME].ljust(_TIME, "0"))
+            try:
+                # A high-water mark, or the first event: either shows whether the oplog reaches back so far.
+                await self._watch(start_at_operation_time=Timestamp(moment.seconds, moment.increment))
+                self._start, self._ended = at, False
+                self._next = await self._read()
+            except OperationFailure as error:
+                begin = await oplog_begin(self._client) if error.code in _LOST else None
+                if begin is None or attempt + 1 == _ATTEMPTS:
+                    raise
+                at = max(at, begin)  # it has moved on meanwhile
+            else:
+                return at
+        raise AssertionError
+
+    async def peek(self) -> Event | None:
+        if self._next is None and not self._ended:
+            self._next = await self._read()
+        return self._next
+
+    def take(self) -> None:
+        self._next = None
+
+    async def close(self) -> None:
+        stream, self._stream, self._next, self._ended = self._stream, None, None, True
+        if stream is not None:
+            with pymongo.timeout(CALL_SECONDS):
+                await stream.close()
+
+    async def _watch(self, **start: Any) -> None:
+        options: dict[str, Any] = {**start, **self._options}
+        self._stream = await self._collection.watch(self._pipeline, **options)
+
+    async def _read(self) -> Event | None:
+        """The next selected change; None where there is none up to the end."""
+        while self._stream is not None and not self._ended:
+            if not self._stream.alive:
+                await self._go_on_after_invalidate()
+            raw = await self._stream.try_next()
+            token = self._stream.resume_token if raw is None else raw["_id"]
+            reached = "" if token is None else str(token["_data"])
+            # An empty batch says that everything up to its own token has been told.
+            if reached[:_TIME] > self._end or (raw is None and reached[:_TIME] == self._end):
+                self._ended = True
+            elif raw is not None and raw["operationType"] in self._operations and reached >= self._start:
+                return Event(reached, raw["operationType"], _body(raw))
+        return None
+
+    async def _go_on_after_invalidate(self) -> None:
+        """A drop or a rename ended the stream; the collection may have come back."""
+        assert self._stream is not None
+        token = self._stream.resume_token
+        if token is None:
+            raise CannotCompare("MongoDB ends the change stream as soon as it is opened")
+        with pymongo.timeout(CALL_SECONDS):
+            await self._stream.close()
+        await self._watch(start_after=token)
+
+
+def _body(raw: RawBSONDocument) -> dict[str, Any]:
+    """The event as JSON; of one that cannot be written so, what is certain of it."""
+    try:
+        return from_bson(raw)
+    except (BSONError, ValueError, RecursionError):
+        return {"operationType": raw["operationType"], UNREADABLE: True}
+
+
+def _lenient(mode: str | None) -> str | None:
+    """An image that has expired meanwhile must not end the reading."""
+    return "whenAvailable" if mode == "required" else mode

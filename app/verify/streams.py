@@ -1,0 +1,269 @@
+"""A JetStream stream as a consumer of it sees it: plain nats-py, a pull consumer without acknowledgements.
+
+Not its business: what the messages ought to be (`comparison.py`, `writes.py`).
+"""
+
+import asyncio
+import contextlib
+import json
+import ssl
+from base64 import b64decode
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from app.config.settings import Settings
+from app.domain.dead_letters import is_brief, letter_subject, letters_of
+from app.domain.gap import OPERATION as GAP
+from app.domain.gap import moment
+from app.domain.tokens import is_token, parse_message_id
+from app.domain.watcher import Watcher
+from app.verify.bodies import from_json
+from app.verify.comparison import described
+from app.verify.errors import CannotCompare
+
+CONNECT_SECONDS: Final = 3
+CALL_SECONDS: Final = 10.0
+OBJECT_SECONDS: Final = 30.0
+IDLE_SECONDS: Final = 600.0
+"""How long the consumer waits for the history to catch up, and how soon it goes where the command was killed."""
+BATCH: Final = 500
+_NO_STREAM: Final = 10059
+
+
+class StreamMessage:
+    """`comparison.Message`: one message. `event` is its body, empty where that is no JSON object."""
+
+    def __init__(self, watcher: Watcher, sequence: int, subject: str, headers: Mapping[str, str], data: bytes) -> None:
+        self.sequence = sequence
+        self.subject = subject
+        self.pointer = headers.get("Changewire-Object")
+        self.data = data
+        self.event: dict[str, Any] = {}
+        with contextlib.suppress(ValueError):
+            self.event = from_json(data)
+        id_ = parse_message_id(headers.get("Nats-Msg-Id"))
+        # Another collection's that had these subjects has no place in this order.
+        own = id_ is not None and self._namespace in (None, watcher.source.namespace)
+        original = id_.original if own and id_ is not None else None
+        self.replayed = original is not None and original != GAP and (is_token(original) or is_brief(original))
+        self.token = id_.position if own and id_ is not None and (original in (None, GAP)) else None
+        if self.replayed:
+            self.token = original
+            if is_brief(original or ""):
+                with contextlib.suppress(KeyError, TypeError):  # a pointer to a large event may lack it
+                    self.token = str(self.event["_id"]["_data"])
+        self.position = id_.position if id_ is not None else ""
+        self.epoch = id_.epoch if id_ is not None else 0
+        self.gap = self._gap if original == GAP else None
+        self.reduced = frozenset(name for name in headers.get("Changewire-Reduced", "").split(", ") if name)
+
+    @property
+    def _namespace(self) -> str | None:
+        """The collection that it tells of; None where it tells of none, as an invalidate does."""
+        match self.event.get("ns"):
+            case {"db": database, "coll": collection}:
+                return f"{database}.{collection}"
+        return None
+
+    @property
+    def _gap(self) -> str:
+        """What a marker says was reached before it; nothing where the stream that had it is gone."""
+        match self.event:
+            case {"reason": "history_lost", "from": {"token": str(reached)}} if is_token(reached):
+                return reached
+        return ""
+
+    @property
+    def operation(self) -> str:
+        return str(self.event.get("operationType", "message"))
+
+    def __str__(self) -> str:
+        if self.gap is not None and self.token is not None:
+            begin = f"after {moment(self.gap)}, " if self.gap else ""
+            return f"a gap ({self.event.get('reason')}): changes {begin}before {moment(self.token)} are missing"
+        return described(self.operation, self.event)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What a stream is and holds. `created` as the server writes it; `removes`: from its middle, by itself."""
+
+    created: str
+    first: int
+    last: int
+    removes: bool
+
+
+class Streams:
+    """A connection to NATS. An async context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client = Client()
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        problem: Exception | None = None
+        for url in self._settings.nats_servers:
+            try:
+                async with asyncio.timeout(3 * CONNECT_SECONDS):
+                    self._client = await self._connect(url)
+                self._stack.push_async_callback(self._client.close)
+                return self
+            except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
+                problem = error
+        raise CannotCompare(f"NATS cannot be reached: {words(problem)}") from problem
+
+    async def __aexit__(self, *_: object) -> None:
+        with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError):
+            await self._stack.aclose()
+
+    async def _connect(self, url: str) -> Client:
+        settings, tls = self._settings, None
+        if settings.nats_tls_ca or settings.nats_tls_cert:
+            tls = ssl.create_default_context(cafile=settings.nats_tls_ca)
+            if settings.nats_tls_cert:
+                tls.load_cert_chain(settings.nats_tls_cert, settings.nats_tls_key, password=lambda: "")
+        client = _Connection(tls_asked=tls is not None or url.startswith("tls://"))
+        given: dict[str, Any] = {
+            "user": settings.nats_user,
+            "password": settings.nats_password and settings.nats_password.get_secret_value(),
+            "token": settings.nats_token and settings.nats_token.get_secret_value(),
+            "user_credentials": settings.nats_creds and str(settings.nats_creds),
+            "nkeys_seed": settings.nats_nkey_seed_file and str(settings.nats_nkey_seed_file),
+            "tls": tls,
+        }
+        await client.connect(
+            servers=[url],
+            name="changewire verify",
+            error_cb=_quiet,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            connect_timeout=CONNECT_SECONDS,
+            ping_interval=5,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        return client
+
+    @property
+    def _jetstream(self) -> JetStreamContext:
+        return self._client.jetstream(timeout=CALL_SECONDS)
+
+    async def info(self, stream: str) -> StreamInfo:
+        """Look at a stream. Raises CannotCompare where there is none, or none that can be compared."""
+        reply = await self._client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=CALL_SECONDS)
+        answer = json.loads(reply.data)
+        if "error" in answer:
+            error = answer["error"]
+            if error.get("err_code") == _NO_STREAM:
+                raise CannotCompare(f"there is no stream {stream}: the watcher has published nothing yet")
+            raise CannotCompare(f"the stream {stream} cannot be looked at: {error.get('description')}")
+        config, state = answer["config"], answer["state"]
+        if config.get("retention", "limits") != "limits":
+            raise CannotCompare(
+                f"the stream {stream} has the retention {config['retention']}: what its consumers have taken is gone, "
+                "and what is left proves nothing"
+            )
+        removes = config.get("max_msgs_per_subject", -1) > 0
+        return StreamInfo(answer["created"], int(state["first_seq"]), int(state["last_seq"]), removes)
+
+    async def messages(self, watcher: Watcher, last: int) -> AsyncIterator[StreamMessage]:
+        """The messages in the watcher's subjects, in their order, up to the sequence `last`."""
+        if last == 0:
+            return
+        stream, jetstream = watcher.sink.stream, self._jetstream
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.ALL,
+            ack_policy=AckPolicy.NONE,
+            mem_storage=True,
+            inactive_threshold=IDLE_SECONDS,
+        )
+        reader = await jetstream.pull_subscribe(
+            watcher.space, stream=stream, config=config, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+        consumer = await reader.consumer_info()
+        pending = consumer.num_pending or 0
+        try:
+            while pending:
+                try:
+                    batch = await reader.fetch(min(BATCH, pending), timeout=CALL_SECONDS)
+                except nats.errors.TimeoutError:
+                    pending = (await reader.consumer_info()).num_pending or 0
+                    if pending:
+                        raise
+                    return  # what was to come has been removed from the stream meanwhile
+                for each in batch:
+                    sequence, pending = each.metadata.sequence.stream, each.metadata.num_pending
+                    if sequence > last:
+                        return
+                    yield StreamMessage(watcher, sequence, each.subject, each.headers or {}, each.data)
+        finally:
+            with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, TimeoutError):
+                await jetstream.delete_consumer(stream, consumer.name)
+
+    async def letters(self, watcher: Watcher) -> set[str]:
+        """The tokens of the changes that the watcher has set aside."""
+        found: set[str] = set()
+        name, sequence = letters_of(watcher.sink.stream), 0
+        space = letter_subject(watcher.sink.stream, watcher.name, "*")
+        while True:
+            wanted = json.dumps({"seq": sequence + 1, "next_by_subj": space}).encode()
+            reply = await self._client.request(f"$JS.API.STREAM.MSG.GET.{name}", wanted, timeout=CALL_SECONDS)
+            message = json.loads(reply.data).get("message")
+            if message is None:
+                return found
+            sequence = int(message["seq"])
+            for line in b64decode(message.get("hdrs") or "").decode("utf-8", "replace").split("\r\n"):
+                header, _, value = line.partition(":")
+                if header == "Changewire-Token":
+                    found.add(value.strip())
+
+    async def object(self, pointer: str) -> bytes:
+        """The body that a claim check stands for, given as `<bucket>/<name>`. Raises ValueError where it is not to be
+        had whole."""
+        bucket, _, name = pointer.partition("/")
+        try:
+            async with asyncio.timeout(OBJECT_SECONDS):
+                found = await (await self._jetstream.object_store(bucket)).get(name)
+        except (nats.js.errors.Error, TimeoutError) as error:
+            if not self._client.is_connected:
+                raise
+            raise ValueError(f"its object {pointer} is not there, or not whole") from error
+        return found.data or b""
+
+
+class _Connection(Client):
+    """nats-py's client, which would send the credentials in the clear to a server that does not ask for TLS."""
+
+    def __init__(self, *, tls_asked: bool) -> None:
+        super().__init__()
+        self._tls_asked = tls_asked
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and self._tls_asked and not info.get("tls_required"):
+            raise nats.errors.Error(
+                "TLS is asked for (tls:// or CHANGEWIRE_NATS_TLS_*), and the server does not ask it"
+            )
+        await super()._process_info(info, initial_connection)
+
+
+def words(error: BaseException | None) -> str:
+    """What an error of nats-py or of the network says, for people."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, nats.errors.NoRespondersError):
+        return "JetStream is not enabled, for this account at least"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error).removeprefix("nats: ").strip("'") or type(error).__name__
+
+
+async def _quiet(_error: Exception) -> None:
+    """nats-py prints errors of its connection by itself; here they end the command with one line."""

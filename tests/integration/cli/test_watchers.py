@@ -1,0 +1,386 @@
+"""`changewire watchers` against a real service: what it does is asked of the service, and what it says is read as
+printed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from app.__main__ import main
+from app.devservers.servers import free_port
+from tests.live import Live
+from tests.service import ROOT
+
+SECRET = "hunter2hunter2"
+
+
+class Command:
+    """The command, as somebody calls it whose environment names service and token."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self._capfd = capfd
+
+    async def __call__(self, *arguments: str, code: int = 0) -> str:
+        """What it prints: of an error the message, else the output."""
+        self._capfd.readouterr()
+        got = await asyncio.to_thread(main, ["watchers", *arguments])
+        said, errors = self._capfd.readouterr()
+        assert SECRET not in said + errors
+        assert got == code, said + errors
+        assert errors == "" or code
+        return errors if code else said
+
+    async def json(self, *arguments: str) -> Any:
+        return json.loads(await self(*arguments, "--json"))
+
+
+@pytest_asyncio.fixture
+async def live(mongo_uri: str, nats_url: str, unique: str) -> AsyncIterator[Live]:
+    async with Live(mongo_uri, nats_url, unique, CHANGEWIRE_API_TOKEN=SECRET) as live:
+        yield live
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A directory without a .env of somebody else's, and no settings of the shell's."""
+    monkeypatch.chdir(tmp_path)
+    for name in [each for each in os.environ if each.startswith("CHANGEWIRE_")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+@pytest.fixture
+def watchers(
+    elsewhere: Path, live: Live, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Command:
+    monkeypatch.setenv("CHANGEWIRE_URL", live.url)
+    monkeypatch.setenv("CHANGEWIRE_API_TOKEN", SECRET)
+    return Command(capfd)
+
+
+def stored(directory: Path, name: str, *definitions: dict[str, Any]) -> str:
+    path = directory / name
+    path.write_text(json.dumps(definitions[0] if len(definitions) == 1 else definitions))
+    return str(path)
+
+
+async def test_a_watchers_life_from_a_file_to_its_removal(watchers: Command, live: Live, tmp_path: Path) -> None:
+    assert await watchers("list") == "there are no watchers\n"
+    file = stored(tmp_path, "orders.json", live.definition())
+    assert "could be added" in await watchers("add", "-f", file, "--dry-run")
+    assert await watchers.json("list") == []
+    assert (await watchers("add", "-f", file)).startswith("orders: added, ")
+    await live.reaches("RUNNING")
+    live.insert(1, 2)
+    await live.seen("1", "2")
+
+    table = await watchers("list")
+    assert all(word in table for word in ("orders", "RUNNING", f"{live.database}.{live.collection}", live.stream))
+    assert await watchers("list", "--state", "paused") == "there are no watchers in the state PAUSED\n"
+    shown = await watchers("show", "orders")
+    assert all(word in shown for word in ("sink.subject", "{stream}.{operation}", "lag.seconds", "position.token"))
+    shown = await watchers.json("show", "orders")
+    assert shown["status"]["state"] == "RUNNING"
+    assert shown["position"]["token"]
+
+    said = await watchers("rewind", "orders", "--at", "earliest", code=1)
+    assert said == (
+        "changewire: orders is RUNNING, and only a paused or failed watcher can be moved; "
+        "first: changewire watchers pause orders\n"
+    )
+    assert await watchers("pause", "orders") == "orders: PAUSED\n"
+    assert "orders is paused" in await watchers("restart", "orders", code=1)
+    before = (await watchers.json("show", "orders"))["position"]
+    # Behind the first of its changes, so that the second is published again.
+    first = (await live.messages())[0].token
+    moved = await watchers("rewind", "orders", "--token", first, "--yes")
+    assert f"epoch {before['epoch'] + 1}" in moved
+    assert "changewire watchers resume orders" in moved
+    await watchers("resume", "orders")
+    await live.reaches("RUNNING")
+    await live.seen("1", "2", "2")
+    assert (await watchers("restart", "orders")).startswith("orders: ")
+    await live.reaches("RUNNING")
+
+    await watchers("pause", "orders")
+    position = await watchers.json("rewind", "orders", "--timestamp", "2020-01-01T00:00:00Z")
+    assert position["cluster_time"].startswith("2020-01-01T00:00:00")
+    assert "epoch" in await watchers("rewind", "orders", "--start")
+    assert await watchers("remove", "orders", "--delete-checkpoint") == "orders: removed\n"
+    assert live.checkpoint() == []
+    assert await watchers("show", "orders", code=1) == "changewire: there is no watcher orders\n"
+    assert "no watcher orders" in await watchers("remove", "orders", code=1)
+
+
+async def test_several_watchers_of_a_yaml_file_and_the_refused_ones_with_their_fields(
+    watchers: Command, live: Live, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "watchers.yaml"
+    path.write_text(f"""
+name: one
+source: {{database: {live.database}, collection: one}}
+sink: {{stream: ONE_{live.unique.upper()}}}
+start: {{at: {{timestamp: {"2026-01-01T00:00:00Z"}}}}}
+paused: true
+---
+watchers:
+  - {{name: two, source: {{database: {live.database}, collection: two}}, sink: {{stram: TWO, replicas: 9}}}}
+  - {{name: three, source: {{database: local, collection: two}}}}
+  - {{source: {{database: {live.database}, collection: two}}}}
+---
+- {{name: four, source: {{database: {live.database}, collection: four}}, sink: {{stream: FOUR_{live.unique.upper()}}}}}
+""")
+    capfd.readouterr()
+    assert await asyncio.to_thread(main, ["watchers", "add", "-f", str(path)]) == 1
+    said, errors = capfd.readouterr()
+    assert said.splitlines()[0] == "one: added, PAUSED"
+    assert said.splitlines()[1].startswith("four: added, ")
+    lines = errors.splitlines()
+    assert any(line.startswith("changewire: two: sink.stram: ") for line in lines), lines
+    assert any(line.startswith("changewire: two: sink.replicas: ") for line in lines), lines
+    assert any(line.startswith("changewire: three: source.database: ") for line in lines), lines
+    assert any(line.startswith(f"changewire: watcher 4 of {path}: name: ") for line in lines), lines
+    assert {each["name"]: each["start"]["at"] for each in await watchers.json("list")} == {
+        "one": {"timestamp": "2026-01-01T00:00:00Z"},
+        "four": "latest",
+    }
+    assert "there is a watcher one already" in await watchers("add", "-f", str(path), code=1)
+
+
+async def test_a_wrong_token_is_refused_in_the_services_words_and_never_shown(
+    watchers: Command, live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await live.add()
+    monkeypatch.delenv("CHANGEWIRE_API_TOKEN")
+    said = await watchers("pause", "orders", code=1)
+    assert "CHANGEWIRE_API_TOKEN_FILE or --api-token says the token" in said
+    assert "wrong-token" not in await watchers("pause", "orders", "--api-token", "wrong-token", code=1)
+    await watchers("list")  # reading stays open
+    (tmp_path / "token").write_text(f"{SECRET}\n")
+    monkeypatch.setenv("CHANGEWIRE_API_TOKEN_FILE", str(tmp_path / "token"))
+    assert await watchers("pause", "orders") == "orders: PAUSED\n"
+    monkeypatch.setenv("CHANGEWIRE_API_TOKEN", SECRET)
+    assert "are both set" in await watchers("list", code=2)
+    monkeypatch.delenv("CHANGEWIRE_API_TOKEN")
+    monkeypatch.delenv("CHANGEWIRE_API_TOKEN_FILE")
+    monkeypatch.delenv("CHANGEWIRE_URL")
+    (tmp_path / ".env").write_text(f"CHANGEWIRE_URL={live.url}\nCHANGEWIRE_API_TOKEN={SECRET}\n")
+    assert "orders: " in await watchers("resume", "orders")
+    assert "header" in await watchers("list", "--api-token", f"{SECRET}\n{SECRET}", code=2)
+
+
+async def test_on_a_terminal_it_asks_before_it_moves_or_removes(watchers: Command, live: Live) -> None:
+    await live.add(paused=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def answer(word: str, *arguments: str) -> tuple[int, str]:
+        keyboard, terminal = pty.openpty()
+        os.write(keyboard, f"{word}\n".encode())
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "app", "watchers", *arguments],
+                env=environment, stdin=terminal, capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
+        finally:
+            os.close(keyboard)
+            os.close(terminal)
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = await asyncio.to_thread(answer, "n", "remove", "orders")
+    assert code == 1
+    assert "Remove the watcher orders" in said
+    assert said.endswith("changewire watchers: not done\n")
+    assert await live.get("/watchers/orders")
+    code, said = await asyncio.to_thread(answer, "y", "rewind", "orders", "--at", "latest")
+    assert code == 0, said
+    assert "published again" in said
+    assert "epoch 1" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "missing command"),
+        (("lst",), "no such command 'lst'"),
+        (("rewind", "orders"), "exactly one of"),
+        (("rewind", "orders", "--at", "latest", "--start"), "exactly one of"),
+        (("rewind", "orders", "--at", "noon"), "'noon' is not one of"),
+        (("add",), "missing option '--file'"),
+        (("add", "-f", "nowhere.json"), "nowhere.json cannot be read"),
+        (("add", "-f", "broken.yaml"), "neither JSON nor YAML"),
+        (("add", "-f", "scalar.yaml"), "a watcher is an object"),
+        (("add", "-f", "empty.yaml"), "holds no watcher"),
+        (("list", "--url", "ftp://x"), "the URL has to be"),
+        (("list", "--url", f"http://me:{SECRET}@x"), "the URL has to be"),
+        (("tail", "orders", "--count", "0"), "invalid value for '--count'"),
+    ],
+)
+async def test_misuse_is_one_line_and_two(
+    elsewhere: Path, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    (elsewhere / "broken.yaml").write_text("a: [")
+    (elsewhere / "scalar.yaml").write_text("just text")
+    (elsewhere / "empty.yaml").write_text("watchers: []")
+    told = await Command(capfd)(*arguments, code=2)
+    assert said in told
+    assert told.startswith("changewire")
+    assert len(told.splitlines()) == 1, told
+
+
+@pytest.mark.parametrize("command", [(), *((each,) for each in ("list", "show", "add", "rewind", "remove", "tail"))])
+async def test_help_of_each(elsewhere: Path, capfd: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
+    said = await Command(capfd)(*command, "--help")
+    assert f"changewire watchers {' '.join(command)}".rstrip() in said
+
+
+async def test_a_service_that_is_not_there_is_said_with_where_it_was_looked_for(
+    elsewhere: Path, capfd: pytest.CaptureFixture[str], nats_url: str
+) -> None:
+    watchers, port = Command(capfd), free_port()
+    said = await watchers("list", "--url", f"127.0.0.1:{port}", code=1)
+    assert f"http://127.0.0.1:{port} cannot be reached: connection refused; CHANGEWIRE_URL or --url" in said
+    said = await watchers("list", "--url", nats_url.replace("nats:", "http:"), code=1)
+    assert "cannot be reached: " in said
+
+
+async def test_tail_prints_what_is_on_the_stream_and_what_arrives(
+    watchers: Command, live: Live, tmp_path: Path
+) -> None:
+    await watchers("add", "-f", stored(tmp_path, "orders.json", live.definition()))
+    await live.reaches("RUNNING")
+    live.insert(1, 2)
+    await live.seen("1", "2")
+    following = asyncio.create_task(watchers("tail", "orders", "-n", "3"))
+    live.insert(3)
+    lines = (await following).splitlines()
+    assert [line.split()[0] for line in lines] == ["#1", "#2", "#3"]
+    assert all(f" {live.stream}.insert " in line and '"operationType": "insert"' in line for line in lines)
+    assert "no watcher" in await watchers("tail", "absent", code=1)
+
+
+# What a real service does not send whenever a test wants it.
+
+
+@pytest.fixture
+def sending() -> Iterator[Callable[[bytes, str], str]]:
+    """`sending(body, content_type)` serves these bytes on every path and returns the URL."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(body: bytes, content_type: str) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(302 if content_type == "moved" else 200)
+                self.send_header("Location", "http://elsewhere.example/")
+                self.send_header("Content-Type", content_type)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Quiet."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.02,), name="events", daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def event(sequence: int, **more: Any) -> bytes:
+    data = {
+        "sequence": sequence, "time": "2026-01-01T00:00:00Z", "subject": "ORDERS.insert", "id": "82AB",
+        "headers": {"Nats-Msg-Id": "82AB"}, "body": {"operationType": "insert", "n": sequence}, **more,
+    }  # fmt: skip
+    return f"event: message\r\nid: {sequence}\r\ndata: {json.dumps(data, ensure_ascii=False)}\r\n\r\n".encode()
+
+
+async def test_tail_prints_messages_and_passes_over_all_else(
+    elsewhere: Path, capfd: pytest.CaptureFixture[str], sending: Callable[[bytes, str], str]
+) -> None:
+    watchers = Command(capfd)
+    body = (
+        b": hello\n\nevent: position\ndata: 7\n\n"
+        + event(1)
+        + b"retry: 100\n\n"
+        + event(2, body="\u009b2J")
+        + b'data: {"sequence":\ndata: 3}\n\n'
+        + b"data: half"
+    )
+    url = sending(body, "text/event-stream; charset=utf-8")
+    assert await watchers("tail", "orders", "-n", "2", "--url", url) == (
+        '#1 2026-01-01T00:00:00Z ORDERS.insert {"operationType": "insert", "n": 1}\n'
+        "#2 2026-01-01T00:00:00Z ORDERS.insert \\u009b2J\n"
+    )
+    lines = (await watchers("tail", "orders", "-n", "2", "--json", "--url", url)).splitlines()
+    assert [json.loads(line)["sequence"] for line in lines] == [1, 2]
+    assert "has ended the messages of orders" in await watchers("tail", "orders", "--url", url, code=1)
+
+
+async def test_tail_says_what_it_cannot_show(
+    elsewhere: Path, capfd: pytest.CaptureFixture[str], sending: Callable[[bytes, str], str]
+) -> None:
+    body = b'event: trouble\ndata: {"reason": "gone\\u009b"}\n\nevent: skipped\ndata: {"after": 1, "before": 9}\n\n'
+    said = await Command(capfd)("tail", "orders", "--url", sending(body, "text/event-stream"), code=1)
+    assert said.splitlines()[:2] == [
+        "-- the service cannot read the stream: gone\\u009b",
+        "-- messages between #1 and #9 were left out: there are too many to follow",
+    ]
+
+
+async def test_tail_prints_each_message_as_it_comes_and_says_when_the_service_breaks_off(
+    elsewhere: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As the service sends them: in chunks, on a connection that stays open."""
+    chunk, goes_on = event(7), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            goes_on.wait(60)
+            self.close_connection = True  # without the last chunk
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    watchers = Command(capfd)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), name="chunks", daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            assert (await watchers("tail", "orders", "-n", "1", "--url", url)).startswith("#7 ")
+        finally:
+            goes_on.set()
+        assert "has ended the messages of orders" in await watchers("tail", "orders", "--url", url, code=1)
+        server.shutdown()
+
+
+async def test_somebody_elses_answer_is_not_taken_for_the_services(
+    elsewhere: Path, capfd: pytest.CaptureFixture[str], sending: Callable[[bytes, str], str]
+) -> None:
+    watchers = Command(capfd)
+    page = sending(b"<p>hello", "text/html")
+    assert "is not Changewire (200, text/html)" in await watchers("list", "--url", page, code=1)
+    assert "is not Changewire (200, text/html)" in await watchers("tail", "orders", "--url", page, code=1)
+    moved = sending(b"", "moved")
+    assert "redirects to http://elsewhere.example/" in await watchers("list", "--url", moved, code=1)

@@ -1,0 +1,134 @@
+"""With the rights that mongodb-nats-connector was given, and with exactly those that the migration page names."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+
+from tests.conftest import MakeMongo, MakeNats
+from tests.docs_reference import DOCS
+from tests.integration.connector.test_takeover import Predecessor, as_nats_go_asks, entry, write_config
+from tests.letters import spoilt, stored
+from tests.live import Live
+
+CONNECTORS = (
+    'publish: {{ allow: ["{stream}.*", "$JS.API.STREAM.CREATE.*"{more}] }}, subscribe: {{ allow: ["_INBOX.>"] }}'
+)
+
+
+def accounts(permissions: str) -> str:
+    """A configuration with a user who may do everything, and one with these permissions."""
+    return f"""
+    accounts {{ A {{ jetstream: enabled, users: [
+        {{ user: root, password: toor }},
+        {{ user: connector, password: secret, permissions: {{ {permissions} }} }}
+    ] }} }}
+    """
+
+
+async def served(make_nats: MakeNats, permissions: str) -> tuple[str, str]:
+    """The URLs under which either reaches a server of this test's own."""
+    server = await make_nats(config=accounts(permissions))
+    return f"nats://root:toor@127.0.0.1:{server.port}", f"nats://connector:secret@127.0.0.1:{server.port}"
+
+
+async def test_without_the_right_to_read_a_message_it_says_which_to_grant(
+    make_nats: MakeNats, mongo_uri: str, unique: str, tmp_path: Path
+) -> None:
+    stream = f"ORDERS_{unique}".upper()
+    root, connector = await served(make_nats, CONNECTORS.format(stream=stream, more=""))
+    async with Live(mongo_uri, connector, unique, look_at=(mongo_uri, root)) as live:
+        await live.restart(write_config(tmp_path / "c.yaml", live, entry(live)))
+        reason = (await live.reaches("FAILED", f"{live.database}.{live.collection}"))["status"]["reason"]
+        assert f"$JS.API.STREAM.MSG.GET.{stream}" in reason
+        assert "publish permissions" in reason
+
+
+async def test_with_one_right_more_than_the_connector_has_it_takes_over_and_back(
+    make_nats: MakeNats, mongo_uri: str, unique: str, tmp_path: Path
+) -> None:
+    stream = f"ORDERS_{unique}".upper()
+    more = f', "$JS.API.STREAM.MSG.GET.{stream}"'
+    root, connector = await served(make_nats, CONNECTORS.format(stream=stream, more=more))
+    async with Live(mongo_uri, connector, unique, look_at=(mongo_uri, root)) as live:
+        config = write_config(tmp_path / "c.yaml", live, entry(live))
+        watcher, predecessor = f"{live.database}.{live.collection}", Predecessor(live)
+        await live.stop()
+        await predecessor.run(lambda: live.insert(1, 2), die_before_token=True)
+        await live.start(config)
+        await live.reaches("RUNNING", watcher)
+        live.insert(*range(3, 40))
+        expected = [str(number) for number in range(1, 40)]
+        await live.seen(*expected)
+        await live.stop()
+        await predecessor.run(lambda: live.insert(40))
+        await live.start(config)
+        live.insert(41)
+        await live.seen(*expected, "40", "41")
+        # A stream that is gone is not made again behind anybody's back, though to ask for it is to make it.
+        await live.stop()
+        assert "error" not in await live.streams.api(f"STREAM.DELETE.{stream}")
+        await live.start(config)
+        failed = await live.reaches("RETRYING", watcher)
+        assert "does not exist" in failed["status"]["reason"]
+        assert await live.streams.config(stream) is None
+        # One with other settings cannot be looked at without the right to.
+        answer = await live.streams.api(f"STREAM.CREATE.{stream}", as_nats_go_asks(stream) | {"max_msgs": 1000})
+        assert "error" not in answer
+        failed = await live.reaches("FAILED", watcher)
+        assert f"$JS.API.STREAM.INFO.{stream}" in failed["status"]["reason"]
+
+
+def block(language: str, after: str) -> str:
+    """The first block of code behind some words of the page on migration."""
+    text = (DOCS / "migration.md").read_text()
+    found = re.search(rf"```{language}\n(.*?)```", text[text.index(after) :], re.DOTALL)
+    assert found is not None
+    return found.group(1)
+
+
+def commands(script: str) -> list[dict[str, Any]]:
+    """What a script of mongosh calls `createRole` and `createUser` with, as commands."""
+    found = []
+    for name, argument in re.findall(r"\.(createRole|createUser)\((.*?)\)\n", script, re.DOTALL):
+        plain = json.loads(re.sub(r"(\w+):(?= )", r'"\1":', argument.replace("passwordPrompt()", '"secret"')))
+        found.append({name: plain.pop("role" if name == "createRole" else "user"), **plain})
+    return found
+
+
+async def test_the_rights_of_the_migration_page_are_enough_for_all(
+    make_mongo: MakeMongo, make_nats: MakeNats, unique: str, tmp_path: Path
+) -> None:
+    database, state, stream = f"db_{unique}", f"state_{unique}", f"S{unique}".upper()
+    mongo = await make_mongo(auth=("root", "toor"))
+    script = block("js", "### Rights").replace('"shop"', f'"{database}"')
+    script = script.replace('{role: "readWrite", db: "changewire"}', f'{{role: "readWrite", db: "{state}"}}')
+    with MongoClient(mongo.uri) as client:
+        for command in commands(script):
+            client.admin.command(command)
+    permissions = block("", "For a stream `ORDERS`, in nats-server's").replace("ORDERS", stream)
+    root, nats = await served(make_nats, permissions.partition("{")[2].rpartition("}")[0])
+    uri = mongo.uri.replace("root:toor@", "changewire:secret@")
+    async with Live(uri, nats, unique, look_at=(mongo.uri, root)) as live:
+        live.orders.insert_one({"_id": "first"})
+        file = entry(live, streamName=stream, changeStreamPreAndPostImages=True)
+        watcher = f"{live.database}.{live.collection}"
+        await live.restart(write_config(tmp_path / "c.yaml", live, file))
+        await live.reaches("RUNNING", watcher)
+        live.insert(1)
+        live.orders.update_one({"_id": 1}, {"$set": {"a": 1}})
+        live.orders.insert_one({"_id": 2, "text": "x" * 2_000_000})
+        live.orders.insert_one(spoilt({"_id": 3}))
+        live.insert(4)
+        found = await live.seen("1", "update 1", "2", "4", stream=stream)
+        assert found[1].body["fullDocumentBeforeChange"] == {"_id": 1}
+        assert "Changewire-Object" in found[2].headers
+        assert len(await stored(live.streams, stream)) == 1
+        await live.pause(watcher)
+        await live.resume(watcher)
+        assert (await live.get(f"/watchers/{watcher}/lag"))["oplog_headroom_seconds"] is not None
+        health = await live.get("/healthz")
+        assert "warnings" not in health["components"]["watchers"]
+        assert "nats_permission_denied" not in live.log.getvalue()

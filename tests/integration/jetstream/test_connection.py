@@ -1,0 +1,270 @@
+"""The connection to NATS under everything that happens to connections, and what it uses of nats-py's private parts."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport, Transport
+from structlog.testing import capture_logs
+
+from app.devservers.servers import NatsServer
+from app.domain.errors import SinkUnavailable
+from app.jetstream.client import NatsOptions, OneConnection, without_secrets
+from app.jetstream.connection import Answer, ConnectionLost, NatsConnection
+from app.jetstream.sink import JetStream
+
+Connect = Callable[..., NatsConnection]
+MakeNats = Callable[..., Awaitable[NatsServer]]
+
+
+@pytest_asyncio.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """`connect(url, **options)`: a started connection that is closed after the test."""
+    made: list[NatsConnection] = []
+
+    def start(url: str, **options: Any) -> NatsConnection:
+        connection = NatsConnection(NatsOptions((url,), **options))
+        made.append(connection)
+        connection.start()
+        return connection
+
+    yield start
+    for connection in made:
+        await connection.close()
+
+
+async def until_up(connection: NatsConnection, seconds: float = 15) -> None:
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                return await JetStream(connection).ping()
+            except SinkUnavailable:
+                await asyncio.sleep(0.05)
+
+
+async def until_down(connection: NatsConnection, seconds: float) -> str:
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                connection.client()
+            except SinkUnavailable as error:
+                return str(error)
+            await asyncio.sleep(0.05)
+
+
+def test_nats_py_still_has_the_private_parts_that_are_used() -> None:
+    parameters = {
+        name: list(inspect.signature(getattr(Client, name)).parameters)
+        for name in ("_process_info", "_process_msg", "_process_pong", "_process_err", "_process_op_err")
+    }
+    assert parameters == {
+        "_process_info": ["self", "info", "initial_connection"],
+        "_process_msg": ["self", "sid", "subject", "reply", "data", "headers"],
+        "_process_pong": ["self"],
+        "_process_err": ["self", "err_msg"],
+        "_process_op_err": ["self", "e"],
+    }
+    for name in parameters:
+        assert inspect.iscoroutinefunction(getattr(Client, name))
+        assert name in vars(OneConnection)
+    client = Client()
+    assert client._transport is None
+    assert client._server_info == {}
+    assert (client._pending, client._pending_data_size) == ([], 0)
+    assert TcpTransport()._io_writer is None
+    assert list(inspect.signature(Transport.write).parameters) == ["self", "payload"]
+
+
+async def test_replies_take_the_short_cut_and_other_subscriptions_still_work(connect: Connect, nats_url: str) -> None:
+    connection = connect(nats_url)
+    await connection.ready(5)
+    client = connection.client()
+    assert isinstance(client, OneConnection)
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def echo(message: Any) -> None:
+        heard.put_nowait(message.data)
+        await message.respond(b"back")
+
+    await client.subscribe("echo.here", cb=echo)
+    await client.flush()
+    assert await connection.request("echo.here", b"there") == b"back"
+    assert heard.get_nowait() == b"there"
+    assert await connection.request("nobody.listens") is None
+    before = client.progress()
+    await client.flush()
+    assert client.progress() != before
+
+
+async def test_an_absent_server_is_waited_for_in_the_background(connect: Connect, own_nats: NatsServer) -> None:
+    await own_nats.stop()
+    began = time.monotonic()
+    connection = connect(own_nats.url)
+    assert time.monotonic() - began < 0.5
+    with pytest.raises(SinkUnavailable, match=f"127.0.0.1:{own_nats.port}: connection refused"):
+        await JetStream(connection).ping()
+    await own_nats.start()
+    await until_up(connection)
+
+
+async def test_before_the_start_the_reason_says_so(nats_url: str) -> None:
+    with pytest.raises(SinkUnavailable, match="not been started"):
+        await NatsConnection(NatsOptions((nats_url,))).ready()
+
+
+async def test_a_killed_server_fails_what_is_awaited_at_once_and_is_found_again(
+    connect: Connect, own_nats: NatsServer
+) -> None:
+    connection = connect(own_nats.url)
+    await until_up(connection)
+    client = connection.client()
+    await client.subscribe("silence")
+    waiting = asyncio.create_task(
+        connection.converse(
+            Answer(("silence",)), lambda reply: [f"PUB silence {reply}0 0\r\n\r\n".encode()], seconds=60
+        )
+    )
+    await asyncio.sleep(0)
+    began = time.monotonic()
+    own_nats.kill()
+    with pytest.raises(ConnectionLost):
+        await waiting
+    assert time.monotonic() - began < 2
+    with pytest.raises(SinkUnavailable, match=r"lost|refused"):
+        connection.client()
+    await own_nats.start()
+    await until_up(connection)
+    assert connection.client() is not client
+
+
+@pytest.mark.parametrize("unsent", [0, 32 * 1024 * 1024])
+async def test_a_frozen_server_is_noticed_even_with_bytes_that_it_does_not_take(
+    connect: Connect, own_nats: NatsServer, unsent: int
+) -> None:
+    connection = connect(own_nats.url)
+    await until_up(connection)
+    own_nats.freeze()
+    try:
+        client = connection.client()
+        assert isinstance(client, OneConnection)
+        for _ in range(unsent // 1024**2):
+            client.send(b"PUB x 1048000\r\n" + b"x" * 1048000 + b"\r\n")
+        reason = await until_down(connection, 12)
+        assert "silent" in reason
+    finally:
+        own_nats.thaw()
+    await until_up(connection)
+
+
+async def test_a_frozen_server_is_noticed_while_it_is_asked_again_and_again(
+    connect: Connect, own_nats: NatsServer
+) -> None:
+    """Its kernel goes on taking small requests, for hours."""
+    connection = connect(own_nats.url)
+    await until_up(connection)
+
+    async def ask() -> None:
+        while True:
+            with suppress(SinkUnavailable):
+                await connection.request("$JS.API.INFO", seconds=0.5)
+            await asyncio.sleep(0.1)
+
+    asking = asyncio.create_task(ask())
+    own_nats.freeze()
+    try:
+        assert "silent" in await until_down(connection, 12)
+    finally:
+        asking.cancel()
+        own_nats.thaw()
+    await until_up(connection)
+
+
+async def test_an_error_after_which_nats_py_would_close_for_good_is_survived(
+    connect: Connect, own_nats: NatsServer
+) -> None:
+    connection = connect(own_nats.url)
+    await until_up(connection)
+    with pytest.raises(ConnectionLost, match="maximum payload"):
+        await connection.converse(
+            Answer(("x",)), lambda _: [b"PUB x 2000000\r\n" + b"x" * 2_000_000 + b"\r\n"], seconds=10
+        )
+    await until_up(connection)
+
+
+async def test_wrong_credentials_are_told_without_telling_them(connect: Connect, make_nats: MakeNats) -> None:
+    server = await make_nats(config="authorization { user: me, password: right }")
+    with capture_logs() as logs:
+        for connection in (
+            connect(server.url.replace("//", "//me:hunter2@")),
+            connect(server.url, user="me", password="hunter2"),
+            connect(server.url, token="hunter2"),
+        ):
+            for _ in range(2):  # nats-py closes for good on the second refusal
+                with pytest.raises(SinkUnavailable, match="refuses the credentials") as refused:
+                    await JetStream(connection).ping()
+                assert "hunter2" not in str(refused.value)
+                await asyncio.sleep(1.1)
+    assert "hunter2" not in str(logs)
+    assert any(entry["event"] == "nats_unreachable" for entry in logs)
+    await until_up(connect(server.url.replace("//", "//me:right@")))
+    await until_up(connect(server.url, user="me", password="right"))
+
+
+async def test_options_never_show_a_secret() -> None:
+    options = NatsOptions(("nats://u:p4ss@h",), password="p4ss", token="p4ss")
+    assert "p4ss" not in repr(options).replace("nats://u:p4ss@h", "")
+    assert without_secrets("nats://u:p4ss@h:4222") == "nats://h:4222"
+    assert without_secrets("tls://t0ken@h") == "tls://h"
+
+
+async def test_a_missing_credentials_file_is_named(connect: Connect, nats_url: str) -> None:
+    connection = connect(nats_url, creds_file="/does/not/exist.creds")
+    with pytest.raises(SinkUnavailable, match=r"exist\.creds"):
+        await JetStream(connection).ping()
+
+
+async def test_one_dead_server_of_two_does_no_harm(own_nats: NatsServer, nats_url: str) -> None:
+    own_nats.kill()
+    connection = NatsConnection(NatsOptions((own_nats.url, nats_url)))
+    connection.start()
+    await until_up(connection)
+    await connection.close()
+    with pytest.raises(SinkUnavailable, match="closed"):
+        await connection.ready()
+    await connection.close()
+
+
+async def test_an_account_without_an_inbox_is_told_so(connect: Connect, make_nats: MakeNats) -> None:
+    server = await make_nats(
+        config='authorization { users: [{user: a, password: b, permissions: {subscribe: {deny: ["_INBOX.>"]}}}] }'
+    )
+    with pytest.raises(SinkUnavailable, match="_INBOX"):
+        await JetStream(connect(server.url, user="a", password="b")).ping()
+
+
+async def test_without_jetstream_the_reason_says_how_to_start_it(connect: Connect, make_nats: MakeNats) -> None:
+    server = await make_nats(jetstream=False)
+    with pytest.raises(SinkUnavailable, match="start it with -js"):
+        await JetStream(connect(server.url)).ping()
+
+
+async def test_closing_at_any_moment_of_a_broken_connection_ends_at_once(own_nats: NatsServer) -> None:
+    """nats-py swallows a cancellation that meets it while it connects or closes."""
+    for turn in range(60):
+        connection = NatsConnection(NatsOptions((own_nats.url,)))
+        connection.start()
+        if turn % 2:
+            await connection.ready(5)
+            client = connection.client()
+            assert isinstance(client, OneConnection)
+            client.lose("on purpose")
+        for _ in range(turn // 2):  # give way so many times: another step of the way each turn
+            await asyncio.sleep(0)
+        async with asyncio.timeout(1):
+            await connection.close()

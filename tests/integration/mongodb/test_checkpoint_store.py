@@ -1,0 +1,338 @@
+"""Positions and watchers in a real mongod: beside the predecessor's documents, in capped collections, in an outage."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import bson
+import pymongo
+import pytest
+import pytest_asyncio
+from structlog.testing import capture_logs
+
+from app.devservers.servers import MongoServer
+from app.domain.errors import Conflict, Invalid, NotAuthorised, StoreUnavailable
+from app.domain.position import Checkpoint
+from app.domain.watcher import CheckpointPlace, Source, StoredWatcher, Watcher
+from app.mongodb.checkpoint_store import MongoCheckpointStore
+from app.mongodb.client import MongoDeployment
+from tests.fakes import BEGIN, event_token
+
+MakeMongo = Callable[..., Awaitable[MongoServer]]
+Client = pymongo.MongoClient[dict[str, Any]]
+
+
+@pytest_asyncio.fixture
+async def mongo(mongo_uri: str) -> AsyncIterator[MongoDeployment]:
+    deployment = MongoDeployment(mongo_uri, state_database="changewire")
+    yield deployment
+    deployment.close()
+
+
+@pytest.fixture
+def client(mongo_uri: str, database: str) -> Iterator[Client]:
+    with pymongo.MongoClient[dict[str, Any]](mongo_uri) as client:
+        yield client
+        client.drop_database(database)
+
+
+def store(
+    mongo: MongoDeployment, database: str, *, capped: int = 0, collection: str = "tokens"
+) -> MongoCheckpointStore:
+    place = CheckpointPlace(database, collection, capped=bool(capped), size_in_bytes=capped)
+    return mongo.checkpoints(Watcher("w", Source("shop", "orders"), checkpoint=place))
+
+
+def at(moment: int, epoch: int | None = 0) -> Checkpoint:
+    return Checkpoint(event_token(moment), epoch=epoch, updated_at=float(BEGIN))
+
+
+def predecessor_writes(collection: pymongo.collection.Collection[dict[str, Any]], *moments: int) -> None:
+    for moment in moments:
+        collection.insert_one({"value": event_token(moment)})
+
+
+def predecessor_reads(collection: pymongo.collection.Collection[dict[str, Any]]) -> str:
+    """As the Go connector does: the newest by `_id`, or by `$natural` where capped."""
+    by = "$natural" if collection.options().get("capped") else "_id"
+    found = collection.find_one({}, sort=[(by, -1)])
+    assert found is not None
+    return str(found["value"])
+
+
+async def test_the_predecessors_newest_document_is_continued_in_place(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    tokens = client[database].tokens
+    predecessor_writes(tokens, 1, 2, 3)
+    one = store(mongo, database)
+    assert await one.read() == Checkpoint(event_token(3))
+    assert not await one.create(at(9))
+    assert not await one.advance(at(2, 4))
+    assert await one.advance(at(5, 4))
+    assert not await one.advance(at(6, 3))
+    assert tokens.count_documents({}) == 3
+    assert predecessor_reads(tokens) == event_token(5)
+
+
+async def test_a_checkpoint_from_before_own_messages_were_remembered_is_read(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    older = {"value": event_token(3), "sequence": 7, "streamCreated": "2026-01-01T00:00:00Z", "epoch": 1}
+    older["clusterTime"] = bson.Timestamp(BEGIN + 3, 1)
+    client[database].tokens.insert_one(older)
+    assert await store(mongo, database).read() == Checkpoint(event_token(3), 1, 7, "2026-01-01T00:00:00Z")
+
+
+async def test_going_back_to_the_predecessor_and_returning_needs_no_step(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    tokens = client[database].tokens
+    assert await store(mongo, database).create(at(1))
+    await store(mongo, database).advance(at(2))
+    assert predecessor_reads(tokens) == event_token(2)
+    predecessor_writes(tokens, 3, 4)
+    back = store(mongo, database)
+    assert await back.read() == Checkpoint(event_token(4))
+    assert await back.advance(at(5))
+    assert predecessor_reads(tokens) == event_token(5)
+    await back.begin(at(1, 1))
+    assert predecessor_reads(tokens) == event_token(1)
+
+
+async def test_a_capped_collection_goes_full_circle_between_both_programs(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    tokens = client[database].create_collection("tokens", capped=True, size=4096)
+    moment = 0
+    for _ in range(3):
+        predecessor_writes(tokens, *range(moment + 1, moment + 61))  # more than it holds
+        moment += 60
+        one = store(mongo, database, capped=4096)
+        assert await one.read() == Checkpoint(event_token(moment))
+        assert not await one.create(at(moment + 9))
+        for _ in range(40):
+            moment += 1
+            assert await one.advance(at(moment))
+        assert not await one.advance(at(moment))
+        assert predecessor_reads(tokens) == event_token(moment)
+        assert await store(mongo, database, capped=4096).read() == at(moment)
+
+
+async def test_a_lesser_position_inserted_last_by_a_slower_writer_is_not_believed(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    fast, slow = store(mongo, database, capped=8192), store(mongo, database, capped=8192)
+    await fast.create(at(1))
+    await slow.read()
+    await fast.advance(at(9))
+    stale = client[database].tokens.find_one({"value": event_token(1)}, {"_id": 0})
+    assert stale is not None
+    client[database].tokens.insert_one(dict(stale))  # what two inserts at once may leave
+    assert await slow.read() == at(9)
+    assert not await slow.advance(at(5))
+    await fast.begin(at(3, 1))
+    client[database].tokens.insert_one(dict(stale))
+    assert await slow.read() == at(3, 1)
+
+
+async def test_a_missing_capped_collection_is_made_as_asked_and_one_that_is_there_is_used_as_it_is(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    await store(mongo, database, capped=8192).create(at(1))
+    options = client[database].tokens.options()
+    assert options["capped"]
+    assert options["size"] == 8192
+    await store(mongo, database).advance(at(2))  # not asked for capped, but it is
+    assert client[database].tokens.count_documents({}) == 2
+    client[database].tokens.drop()
+    client[database].create_collection("tokens")
+    one = store(mongo, database, capped=8192)
+    await one.create(at(1))
+    await one.advance(at(2))
+    assert client[database].tokens.count_documents({}) == 1
+
+
+async def test_the_stored_types_are_what_people_and_programs_look_for(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    await store(mongo, database).create(at(7))
+    found = client[database].tokens.find_one()
+    assert found is not None
+    assert found["value"] == event_token(7)
+    assert found["clusterTime"] == bson.Timestamp(BEGIN + 7, 1)
+    assert found["updatedAt"] == datetime.fromtimestamp(BEGIN, UTC).replace(tzinfo=None)
+    assert set(found) == {
+        "_id", "value", "clusterTime", "sequence", "streamCreated", "epoch", "scope", "watcher", "updatedAt",
+        "stream", "subject", "selection", "ownSequence", "ownId", "home", "counted", "registry",
+    }  # fmt: skip
+
+
+async def test_deleting_forgets_the_predecessors_too_and_nothing_that_is_no_checkpoint(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    tokens = client[database].tokens
+    predecessor_writes(tokens, 1, 2)
+    tokens.insert_one({"name": "somebody's"})
+    one = store(mongo, database)
+    assert await one.read() == Checkpoint(event_token(2))
+    await one.delete()
+    assert await one.read() is None
+    assert [document["name"] for document in tokens.find()] == ["somebody's"]
+
+
+async def test_a_server_that_is_not_there_is_told_within_its_bound(own_mongo: MongoServer, database: str) -> None:
+    mongo = MongoDeployment(own_mongo.uri, state_database=database)
+    one, watchers = store(mongo, database), mongo.watchers()
+    await one.create(at(1))
+    for breakage in (own_mongo.freeze, own_mongo.kill):
+        breakage()
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await one.advance(at(2))
+        with pytest.raises(StoreUnavailable):
+            await watchers.load()
+        assert time.monotonic() - began < 12
+    await own_mongo.start()
+    assert await one.read() == at(1)
+    assert await one.advance(at(3))
+    mongo.close()
+
+
+async def test_a_position_outlives_a_kill_right_after_it_was_stored(own_mongo: MongoServer, database: str) -> None:
+    mongo = MongoDeployment(own_mongo.uri, state_database=database)
+    one = store(mongo, database)
+    assert await one.create(at(1))
+    for moment in range(2, 30):
+        assert await one.advance(at(moment))
+    own_mongo.kill()
+    await own_mongo.start()
+    assert await one.read() == at(29)
+    mongo.close()
+
+
+async def test_an_account_that_may_not_write_is_told_what_to_grant(make_mongo: MakeMongo, database: str) -> None:
+    server = await make_mongo(auth=("root", "root"))
+    client: Client = pymongo.MongoClient(server.uri)
+    client.admin.command("createUser", "reader", pwd="reader", roles=[{"role": "read", "db": database}])
+    mongo = MongoDeployment(server.uri.replace("root:root", "reader:reader"), state_database=database)
+    assert await store(mongo, database).read() is None
+    with pytest.raises(NotAuthorised, match=f"readWrite on {database}"):
+        await store(mongo, database).create(at(1))
+    mongo.close()
+    client.close()
+
+
+async def test_a_watcher_of_a_later_version_is_not_taken_for_something_else(
+    mongo_uri: str, client: Client, database: str
+) -> None:
+    mongo = MongoDeployment(mongo_uri, state_database=database)
+    watchers = mongo.watchers()
+    await watchers.insert(StoredWatcher(Watcher("w", Source("shop", "orders"))))
+    await watchers.insert(StoredWatcher(Watcher("x", Source("shop", "items"))))
+    client[database].watchers.update_one({"_id": "w"}, {"$set": {"watcher.source.shards": 4}})
+    with capture_logs() as logged:
+        assert [one.name for one in await watchers.load()] == ["x"]
+        assert await watchers.get("w") is None
+        with pytest.raises(Conflict):
+            await watchers.insert(StoredWatcher(Watcher("w", Source("shop", "orders"))))
+    assert [(entry["event"], entry["watcher"]) for entry in logged] == [("watcher_unreadable", "w")]
+    mongo.close()
+
+
+async def test_large_pipelines_are_parsed_once_one_by_one_and_again_where_they_changed(
+    mongo_uri: str, client: Client, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mongo = MongoDeployment(mongo_uri, state_database=database)
+    writer, reader = mongo.watchers(), mongo.watchers()
+    large = {"$match": {"a": {"$in": ["x" * 100] * 500}}}
+    for name in ("a", "b", "c"):
+        await writer.insert(StoredWatcher(Watcher(name, Source("shop", name, pipeline=(large,)))))
+    events: list[str] = []
+
+    def parse(text: str) -> Any:
+        events.append("parsed")
+        return json.loads(text)
+
+    async def other() -> None:
+        while True:
+            if events[-1:] == ["parsed"]:
+                events.append("turn")
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr("app.mongodb.watcher_store.json", SimpleNamespace(loads=parse, dumps=json.dumps))
+    task = asyncio.create_task(other(), name="other")
+    first = await reader.load()
+    assert events[:5] == ["parsed", "turn", "parsed", "turn", "parsed"]
+    events.clear()
+    assert await reader.load() == first
+    assert events == []
+    changed = [{"$match": {"b": 1}}]
+    client[database].watchers.update_one({"_id": "b"}, {"$set": {"watcher.source.pipeline": json.dumps(changed)}})
+    assert [list(one.watcher.source.pipeline) for one in await reader.load()] == [[large], changed, [large]]
+    task.cancel()
+    mongo.close()
+
+
+async def test_a_place_with_the_predecessors_tokens_is_fit(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    predecessor_writes(client[database]["tokens"], *range(1, 40))
+    await store(mongo, database).check()
+
+
+async def test_a_place_that_is_somebody_elses_is_refused(mongo: MongoDeployment, client: Client, database: str) -> None:
+    client[database]["tokens"].insert_one({"_id": 1, "value": 12.5})
+    with pytest.raises(Invalid, match="somebody else's"):
+        await store(mongo, database).check()
+
+
+async def test_a_place_that_is_a_view_is_refused(mongo: MongoDeployment, client: Client, database: str) -> None:
+    client[database].create_collection("tokens", viewOn="others", pipeline=[])
+    with pytest.raises(Invalid, match="is a view"):
+        await store(mongo, database).check()
+
+
+async def test_a_position_that_was_copied_from_another_collection_is_told_from_one_that_was_written_here(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    original = store(mongo, database)
+    await original.begin(at(1))
+    await original.advance(at(2))
+    found = await original.read()
+    assert found is not None
+    assert found.native is True
+    documents = list(client[database]["tokens"].find())
+    client[database].drop_collection("tokens")
+    client[database]["tokens"].insert_many(documents)
+    copied = await store(mongo, database).read()
+    assert copied is not None
+    assert copied.native is False
+    elsewhere = store(mongo, database, collection="elsewhere")
+    assert await elsewhere.create(copied)
+    taken_along = await elsewhere.read()
+    assert taken_along is not None
+    assert taken_along.native is False, "a copy of a copy proves nothing either"
+    again = store(mongo, database)
+    assert await again.advance(at(3))
+    moved_on = await again.read()
+    assert moved_on is not None
+    assert moved_on.native is True
+
+
+async def test_a_position_written_after_its_collection_was_dropped_is_native_to_the_new_one(
+    mongo: MongoDeployment, client: Client, database: str
+) -> None:
+    one = store(mongo, database)
+    await one.begin(at(1))
+    await one.advance(at(2))
+    client[database].drop_collection("tokens")
+    await one.advance(at(3))
+    await one.advance(at(4))
+    found = await store(mongo, database).read()
+    assert found == at(4)
+    assert found.native is True

@@ -1,0 +1,130 @@
+"""The README's commands and the walk through, word for word, on the demo that they start from."""
+
+import asyncio
+import fcntl
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+ROOT = Path(__file__).parents[3]
+PLACES = {"http": r"HTTP interface\s+http://(\S+)/", "nats": r"nats-server \S+\s+nats://(\S+)"}
+
+
+class Demo:
+    """A demo under way, and a shell in which the pages' commands meet its ports."""
+
+    def __init__(self, http: str, nats: str) -> None:
+        self._replace = {"127.0.0.1:8080": http, "127.0.0.1:4322": nats, ".venv/bin/python": sys.executable}
+
+    async def shell(self, command: str, until: str | None = None) -> str:
+        """Run a command as it stands in the page; end it as Ctrl-C would once `until` was printed."""
+        for written, real in self._replace.items():
+            command = command.replace(written, real)
+        process = await asyncio.create_subprocess_exec(
+            "bash", "-c", command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        assert process.stdout is not None
+        printed = ""
+        async with asyncio.timeout(30):
+            while line := (await process.stdout.read(65536)).decode():
+                printed += line
+                if until is not None and until in printed:
+                    os.killpg(process.pid, signal.SIGINT)
+                    until = None
+            await process.wait()
+        return printed
+
+
+@asynccontextmanager
+async def no_other_demo_starts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[None]:
+    """Two that start at the same moment, in two processes of the test run, find the same ports free."""
+    with (tmp_path_factory.getbasetemp().parent / "changewire-demo.lock").open("w") as lock:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest_asyncio.fixture
+async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Demo]:
+    found: dict[str, str] = {}
+    async with no_other_demo_starts(tmp_path_factory):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", "demo", "--port", "0", "--rate", "20", cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            while b"Messages as" not in (line := await process.stdout.readline()):
+                assert line, "the demo ended"
+                for place, pattern in PLACES.items():
+                    if match := re.search(pattern, line.decode()):
+                        found[place] = match.group(1)
+    reading = asyncio.create_task(process.stdout.read(), name="demo output")
+    yield Demo(**found)
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(30):
+        assert await process.wait() == 0
+    await reading
+
+
+def commands(page: str) -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+async def test_the_walk_through_does_what_it_says(demo: Demo) -> None:
+    add, watch, pause_and_lag, rewind, resume_and_look, remove = commands("docs/walkthrough.md")
+    added = json.loads(await demo.shell(add))
+    assert (added["name"], added["sink"]["stream"]) == ("new-orders", "NEW_ORDERS")
+    seen = await demo.shell(watch, until="NEW_ORDERS.insert 5 ")
+    assert [line.split()[:2] for line in seen.splitlines()[:5]] == [["NEW_ORDERS.insert", str(n)] for n in range(1, 6)]
+    paused, lag = pause_and_lag.strip().splitlines()
+    assert json.loads(await demo.shell(paused))["status"]["state"] == "PAUSED"
+    assert json.loads(await demo.shell(lag))["seconds"] is not None
+    moved = json.loads(await demo.shell(rewind))
+    assert moved["epoch"] == 1
+    resume, status, health = resume_and_look.strip().splitlines()
+    await demo.shell(resume)
+    async with asyncio.timeout(20):
+        while json.loads(await demo.shell(status))["state"] != "RUNNING":
+            await asyncio.sleep(0.1)
+    assert json.loads(await demo.shell(health))["status"] == "UP"
+    assert await demo.shell(remove) == ""
+    assert "no watcher new-orders" in await demo.shell(status)
+
+
+async def test_the_watcher_of_the_readme_is_one_and_its_port_is_the_demos(demo: Demo) -> None:
+    two, servers, add = commands("README.md")
+    assert two.split() == ["make", "demo", "make", "test"]
+    assert [line.split()[:2] for line in servers.splitlines()[2:]] == [
+        [".venv/bin/changewire", "doctor"],
+        [".venv/bin/changewire", "serve"],
+    ]
+    asked = add.replace("http://127.0.0.1:8080/watchers", "http://127.0.0.1:8080/watchers?dry_run=true")
+    answer = json.loads(await demo.shell(asked))  # the demo has a watcher of that name on that collection
+    assert "orders" in answer["detail"], answer
+    renamed = asked.replace('"name": "orders"', '"name": "more"').replace('"orders"}', '"more"}')
+    assert json.loads(await demo.shell(renamed))["sink"]["stream"] == "MORE"
+
+
+def test_a_taken_port_is_answered_as_the_demo_answers_it() -> None:
+    assert 'make demo ARGS="--port 0"' in " ".join((ROOT / "docs" / "walkthrough.md").read_text().split())
+
+
+async def test_a_demo_that_ends_by_itself_has_counted_every_write_once_and_in_order(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    async with no_other_demo_starts(tmp_path_factory):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", "demo", "--port", "0", "--rate", "200", "--for", "3", cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(60):
+            printed, _ = await process.communicate()
+    assert process.returncode == 0, printed.decode()
+    assert "every one once, in order" in printed.decode()

@@ -1,0 +1,57 @@
+"""What the HTTP interface says of itself: complete, resolvable, and the same as openapi.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.api import openapi_document
+from app.cli import openapi as openapi_command
+from tests.unit.api.test_api import StandIn, application, client_of
+
+
+def calls(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, call in methods.items():
+            yield path, method, call
+
+
+def test_openapi_json_is_what_the_application_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert openapi_command.run(argparse.Namespace()) == 0
+    printed = capsys.readouterr().out
+    assert printed == (Path(__file__).parents[3] / "openapi.json").read_text(), "make openapi writes it anew"
+
+
+async def test_openapi_document_is_served() -> None:
+    async with client_of(application(StandIn())) as client:
+        assert (await client.get("/openapi.json")).json() == openapi_document()
+
+
+def test_every_call_is_documented() -> None:
+    seen = set()
+    for path, method, call in calls(openapi_document()):
+        assert call["description"], path
+        assert call["tags"], path
+        assert call["operationId"] not in seen
+        seen.add(call["operationId"])
+        if method != "get":
+            assert call["security"] == [{"HTTPBearer": []}], path
+            assert {"401", "403"} <= call["responses"].keys(), path
+        if "{name}" in path and method != "put":
+            assert "404" in call["responses"], path
+        for status, response in call["responses"].items():
+            if status >= "400" and not (status == "503" and path.endswith(("/health", "/healthz", "/readyz"))):
+                assert list(response["content"]) == ["application/problem+json"], (path, status)
+
+
+def test_references_of_the_document_resolve() -> None:
+    document = openapi_document()
+    schemas = document["components"]["schemas"]
+    for reference in set(json.dumps(document).split('"$ref": "')[1:]):
+        assert reference.partition('"')[0].removeprefix("#/components/schemas/") in schemas
+    assert "HTTPValidationError" not in schemas

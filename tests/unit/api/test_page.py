@@ -1,0 +1,62 @@
+"""The page's files: all there, served with headers that forbid a browser everything else, and none but them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from app.api.routes.page import FOLDER
+from tests.unit.api.test_api import StandIn, application, client_of
+
+
+@pytest_asyncio.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(application(StandIn())) as client:
+        yield client
+
+
+async def test_page_and_all_that_it_names_are_there_and_allow_only_their_own_origin(client: httpx.AsyncClient) -> None:
+    waiting, seen = ["/"], set[str]()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        answer = await client.get(path)
+        assert answer.status_code == 200, path
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'self';")
+        assert "unsafe" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        named = re.findall(r'(?:src|href)="(assets/[^"]+)"', answer.text) if path == "/" else []
+        folder = path.rpartition("/")[0]
+        named += [folder.lstrip("/") + each[1:] for each in re.findall(r'from\s*"(\./[^"]+)"', answer.text)]
+        waiting += [f"/{each}" for each in named if f"/{each}" not in seen]
+    files = {
+        f"/assets/{file.relative_to(FOLDER)}" for file in FOLDER.rglob("*") if file.suffix in (".js", ".css", ".svg")
+    }
+    assert seen - {"/"} == files, "a file that nothing names, or the other way round"
+
+
+def test_page_has_neither_inline_scripts_nor_inline_styles_nor_foreign_addresses() -> None:
+    text = (FOLDER / "index.html").read_text()
+    assert re.findall(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=|https?://", text) == []
+
+
+async def test_file_that_has_not_changed_is_not_sent_again(client: httpx.AsyncClient) -> None:
+    tag = (await client.get("/assets/app.js")).headers["etag"]
+    again = await client.get("/assets/app.js", headers={"If-None-Match": tag})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["nothing.js", "vendor", "vendor/README.md", "%2e%2e/main.py", "..%2f..%2fREADME.md", "/etc/x.js",
+     "%2fetc%2fhost.js", "app.js%00.svg", "vendor/%2e%2e/%2e%2e/main.py"],
+)  # fmt: skip
+async def test_nothing_else_is_to_be_had_there(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(f"/assets/{path}")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")

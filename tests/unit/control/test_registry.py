@@ -1,0 +1,528 @@
+"""Watchers added, changed, followed and restored, over servers in memory."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.control.registry import Registry
+from app.domain.errors import (
+    Conflict,
+    FieldProblem,
+    Invalid,
+    NotAuthorised,
+    NotFound,
+    SinkUnavailable,
+    SourceUnavailable,
+    StoreUnavailable,
+    Unavailable,
+)
+from app.domain.lifecycle import Desired, State
+from app.domain.position import Checkpoint
+from app.domain.watcher import CheckpointPlace, Source, Start, StoredWatcher, Watcher
+from tests.fakes import BEGIN, FakeSource, mark_token
+from tests.unit.deployment import Fakes, until, until_state, watcher
+
+ORDERS = watcher("orders")
+
+
+async def running(registry: Registry, one: Watcher = ORDERS, **options: Any) -> None:
+    await registry.add(one, **options)
+    await until_state(registry, one.name, State.RUNNING)
+
+
+async def test_an_added_watcher_publishes_what_happens_from_then_on(fakes: Fakes, registry: Registry) -> None:
+    fakes.oplog.happen()
+    await running(registry)
+    tokens = [fakes.oplog.happen() for _ in range(5)]
+    await until(lambda: len(fakes.stream().messages) == 5)
+    assert fakes.stream().published() == tokens
+    await until(lambda: registry._supervisor["orders"].progress.published == 5)  # counted once acknowledged
+    assert (await registry.watcher("orders")).status.published == 5
+
+
+async def test_what_happens_between_adding_and_the_first_opening_is_not_lost(fakes: Fakes, registry: Registry) -> None:
+    fakes.oplog.happen()
+    await registry.add(ORDERS, paused=True)
+    await registry.close()
+    tokens = [fakes.oplog.happen() for _ in range(3)]
+    again = fakes.registry()
+    again.start()
+    await until(lambda: again.ready() is None)
+    await again.resume("orders")
+    await until(lambda: len(fakes.stream().messages) == 3)
+    assert fakes.stream().published() == tokens
+    await until(lambda: fakes.watchers.stored["orders"].begin is None)
+    await again.close()
+
+
+async def test_a_pause_is_stored_and_nothing_is_missing_after_it(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    before = fakes.oplog.happen()
+    await until(lambda: fakes.stream().messages)
+    assert (await registry.pause("orders")).status.state is State.PAUSED
+    assert fakes.watchers.stored["orders"].desired is Desired.PAUSED
+    meanwhile = fakes.oplog.happen()
+    assert (await registry.pause("orders")).status.state is State.PAUSED
+    await registry.resume("orders")
+    await until(lambda: len(fakes.stream().messages) == 2)
+    assert fakes.stream().published() == [before, meanwhile]
+
+
+async def test_a_restart_of_the_service_restores_every_watcher_as_it_was(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    await registry.add(watcher("items"), paused=True)
+    first = fakes.oplog.happen()
+    await until(lambda: fakes.stream().messages)
+    assert await registry.close()
+    second = fakes.oplog.happen()
+    again = fakes.registry()
+    again.start()
+    await until(lambda: len(fakes.stream().messages) == 2)
+    assert fakes.stream().published() == [first, second]
+    assert [view.stored.name for view in await again.watchers(State.PAUSED)] == ["items"]
+    await again.close()
+
+
+async def test_a_dry_run_changes_nothing(fakes: Fakes, registry: Registry) -> None:
+    view = await registry.add(ORDERS, dry_run=True)
+    assert view.stored.watcher == ORDERS
+    view, created = await registry.put(ORDERS, dry_run=True)
+    assert created
+    assert fakes.watchers.stored == {}
+    await running(registry)
+    replaced, created = await registry.put(replace(ORDERS, on_history_lost="fail"), paused=True, dry_run=True)
+    assert not created
+    assert replaced.stored.desired is Desired.PAUSED
+    assert fakes.watchers.stored["orders"].desired is Desired.RUNNING
+    assert not fakes.nats.streams["ORDERS"].messages
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind"),
+    [
+        (Invalid(problems=(FieldProblem("source.pipeline", "unknown stage $foo"),)), Invalid),
+        (Conflict("the stream's subjects do not cover ORDERS.*"), Conflict),
+        (SinkUnavailable("connection refused"), Unavailable),
+        (NotAuthorised("not allowed to read shop.orders"), Conflict),
+    ],
+)
+async def test_what_a_server_refuses_is_not_added(
+    fakes: Fakes, registry: Registry, refusal: Exception, kind: type[Exception]
+) -> None:
+    fakes.nats.refusal = refusal
+    with pytest.raises(kind, match=str(refusal).split(":")[-1].strip(" $")[:10]):
+        await registry.add(ORDERS)
+    assert fakes.watchers.stored == {}
+    assert await registry.watchers() == []
+
+
+async def test_names_and_subjects_are_taken_once(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    with pytest.raises(Conflict, match="already"):
+        await registry.add(ORDERS)
+    with pytest.raises(Conflict, match="would publish to"):
+        await registry.add(replace(watcher("items"), sink=ORDERS.sink))
+    with pytest.raises(Invalid, match=r"source\.database"):
+        await registry.add(replace(watcher("items"), source=Source("admin", "items")))
+    with pytest.raises(NotFound, match="no watcher nobody"):
+        await registry.watcher("nobody")
+    for call in (registry.pause, registry.resume, registry.restart, registry.lag, registry.token, registry.remove):
+        with pytest.raises(NotFound):
+            await call("nobody")
+
+
+async def test_two_that_overlap_and_are_added_at_once_do_not_both_get_in(fakes: Fakes, registry: Registry) -> None:
+    rival = replace(watcher("rival"), sink=ORDERS.sink)
+    results = await asyncio.gather(registry.add(ORDERS), registry.add(rival), return_exceptions=True)
+    assert [type(result) for result in results].count(Conflict) == 1
+    assert len(fakes.watchers.stored) == 1
+
+
+async def test_a_replaced_watcher_goes_on_where_it_was(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    tokens = [fakes.oplog.happen("insert"), fakes.oplog.happen("delete")]
+    await until(lambda: len(fakes.stream().messages) == 2)
+    view, created = await registry.put(replace(ORDERS, sink=replace(ORDERS.sink, operations=("delete",))))
+    assert not created
+    assert view.stored.revision == 2
+    fakes.oplog.happen("insert")
+    tokens.append(fakes.oplog.happen("delete"))
+    await until(lambda: len(fakes.stream().messages) == 3)
+    assert fakes.stream().published() == tokens
+
+
+async def test_a_watcher_that_changes_its_stream_goes_on_there(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    before = fakes.oplog.happen()
+    await until(lambda: fakes.stream().messages)
+    await registry.put(replace(ORDERS, sink=replace(ORDERS.sink, stream="ORDERS2")))
+    after = fakes.oplog.happen()
+    await until(lambda: fakes.stream("ORDERS2").messages)
+    assert fakes.stream().published() == [before]
+    assert fakes.stream("ORDERS2").published() == [after]
+
+
+async def test_a_watcher_stays_with_its_collection(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    with pytest.raises(Conflict, match="stays with its collection"):
+        await registry.put(replace(ORDERS, source=Source("shop", "other")))
+    assert (await registry.watcher("orders")).stored.revision == 1
+
+
+async def test_a_replacement_that_cannot_be_stored_leaves_the_old_one_running(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    store, fakes.watchers.replace = fakes.watchers.replace, _unreachable  # type: ignore[assignment, method-assign]
+    with pytest.raises(Unavailable):
+        await registry.put(replace(ORDERS, sink=replace(ORDERS.sink, operations=("delete",))))
+    fakes.watchers.replace = store  # type: ignore[method-assign]
+    await until_state(registry, "orders", State.RUNNING)
+    token = fakes.oplog.happen("insert")
+    await until(lambda: fakes.stream().messages)
+    assert fakes.stream().published() == [token]
+
+
+async def _unreachable(*_: Any, **__: Any) -> None:
+    raise SourceUnavailable("connection refused")
+
+
+async def test_removed_with_its_checkpoint_kept_it_continues_when_it_comes_back(
+    fakes: Fakes, registry: Registry
+) -> None:
+    await running(registry)
+    first = fakes.oplog.happen()
+    await until(lambda: fakes.stream().messages)
+    await registry.remove("orders")
+    assert await registry.watchers() == []
+    second = fakes.oplog.happen()
+    await running(registry)
+    await until(lambda: len(fakes.stream().messages) == 2)
+    assert fakes.stream().published() == [first, second]
+
+
+async def test_removed_with_its_checkpoint_an_explicit_start_begins_a_new_epoch(
+    fakes: Fakes, registry: Registry
+) -> None:
+    await running(registry)
+    first = fakes.oplog.happen()
+    await until(lambda: fakes.stream().messages)
+    await registry.remove("orders", delete_checkpoint=True)
+    await running(registry, replace(ORDERS, start=Start("earliest")), explicit_start=True)
+    await until(lambda: len(fakes.stream().messages) == 2)
+    assert [message.change.id for message in fakes.stream().messages] == [first, f"{first}:1"]
+    await until(lambda: not fakes.watchers.stored["orders"].new_start)
+
+
+async def test_a_rewind_publishes_again_from_there_once(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    tokens = [fakes.oplog.happen() for _ in range(6)]
+    await until(lambda: len(fakes.stream().messages) == 6)
+    with pytest.raises(Conflict, match="pause it first"):
+        await registry.set_token("orders", Start("token", tokens[2]))
+    await registry.pause("orders")
+    view = await registry.set_token("orders", Start("token", tokens[2]))
+    assert (view.token, view.epoch, view.stream_sequence) == (tokens[2], 1, None)
+    assert (await registry.token("orders")).token == tokens[2]
+    await registry.resume("orders")
+    await until(lambda: len(fakes.stream().messages) == 9)
+    ids = [message.change.id for message in fakes.stream().messages]
+    assert ids == tokens + [f"{token}:1" for token in tokens[3:]]
+
+
+async def test_a_position_that_cannot_be_is_refused_and_the_old_one_stays(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    await registry.pause("orders")
+    before = await registry.token("orders")
+    fakes.oplog.first = 100
+    with pytest.raises(Invalid, match="does not reach back"):
+        await registry.set_token("orders", Start("timestamp", BEGIN + 1.0))
+    assert await registry.token("orders") == before
+
+
+async def test_a_reset_goes_back_to_the_watchers_own_start(fakes: Fakes, registry: Registry) -> None:
+    fakes.oplog.happen()
+    await running(registry, replace(ORDERS, start=Start("earliest")))
+    await until(lambda: fakes.stream().messages)
+    await registry.pause("orders")
+    view = await registry.reset_token("orders")
+    assert view.epoch == 1
+    await registry.resume("orders")
+    await until(lambda: len(fakes.stream().messages) == 2)
+
+
+async def test_a_paused_watcher_is_not_restarted(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    assert (await registry.restart("orders")).status.state is State.STARTING
+    await registry.pause("orders")
+    with pytest.raises(Conflict, match="is paused"):
+        await registry.restart("orders")
+
+
+async def test_what_another_instance_changes_is_followed(fakes: Fakes, registry: Registry) -> None:
+    other = fakes.registry()
+    other.start()
+    await until(lambda: other.ready() is None)
+    await running(registry)
+    await until_state(other, "orders", State.RUNNING, State.FENCED)
+    await other.pause("orders")
+    await until_state(registry, "orders", State.PAUSED)
+    await other.resume("orders")
+    await until_state(registry, "orders", State.RUNNING)
+    await other.remove("orders")
+    async with asyncio.timeout(10):
+        while await registry.watchers():
+            await asyncio.sleep(0.001)
+    await other.close()
+
+
+async def test_no_watcher_watches_where_another_keeps_its_position(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    tokens = Source(ORDERS.checkpoint.database, ORDERS.checkpoint.collection)
+    with pytest.raises(Conflict, match=r"watch resume-tokens\.orders, where watcher orders keeps its position"):
+        await registry.add(replace(watcher("tokens"), source=tokens))
+    with pytest.raises(Conflict, match="which watcher orders watches: each checkpoint would be a change"):
+        await registry.add(replace(watcher("items"), checkpoint=CheckpointPlace("shop", "orders")))
+    assert list(fakes.watchers.stored) == ["orders"]
+
+
+async def test_the_file_wins_over_the_store_and_its_former_watchers_go(fakes: Fakes) -> None:
+    gone = StoredWatcher(watcher("gone"), origin="file")
+    edited = StoredWatcher(ORDERS, desired=Desired.PAUSED, origin="file", revision=4)
+    fakes.watchers.put(gone, edited, StoredWatcher(watcher("kept")))
+    changed = replace(ORDERS, sink=replace(ORDERS.sink, operations=("insert",)))
+    registry = fakes.registry(from_file=[changed, watcher("new")])
+    registry.start()
+    await until(lambda: registry.ready() is None)
+    assert [view.stored.name for view in await registry.watchers()] == ["kept", "new", "orders"]
+    view = await registry.watcher("orders")
+    assert view.stored.watcher == changed
+    assert view.status.state is State.PAUSED
+    for refused in (registry.remove("orders"), registry.put(ORDERS)):
+        with pytest.raises(Conflict, match="configuration file"):
+            await refused
+    await registry.close()
+
+
+async def test_of_two_in_the_file_that_overlap_one_runs_and_one_says_why_not(fakes: Fakes) -> None:
+    rival = replace(watcher("rival"), sink=ORDERS.sink)
+    registry = fakes.registry(from_file=[ORDERS, rival])
+    registry.start()
+    await until_state(registry, "orders", State.RUNNING)
+    status = (await registry.watcher("rival")).status
+    assert status.state is State.FAILED
+    assert "which watcher orders uses" in str(status.reason)
+    assert "Give it a streamName of its own, such as 'SHOP_RIVAL'" in str(status.reason)
+    assert "sink." not in str(status.reason)
+    await registry.restart("orders")
+    await until_state(registry, "orders", State.RUNNING)
+    assert not (await registry.health()).up
+    await registry.close()
+
+
+async def test_servers_absent_at_start_are_waited_for(fakes: Fakes) -> None:
+    fakes.watchers.reachable = fakes.nats.up = False
+    registry = fakes.registry()
+    registry.start()
+    await until(lambda: "connection refused" in str(registry.ready()))
+    with pytest.raises(Unavailable, match=r"loaded"):
+        await registry.add(ORDERS)
+    assert not (await registry.health()).components["watchers"].up
+    fakes.watchers.reachable = fakes.nats.up = True
+    await until(lambda: registry.ready() is None)
+    await running(registry)
+    assert (await registry.health()).up
+    await registry.close()
+
+
+async def test_a_pause_does_not_wipe_what_went_wrong_before(fakes: Fakes, registry: Registry) -> None:
+    fakes.stream().misfortune = SinkUnavailable("connection refused")
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RETRYING)
+    fakes.stream().misfortune = None
+    await until_state(registry, "orders", State.RUNNING)
+    before = (await registry.watcher("orders")).status
+    assert before.restarts
+    await registry.pause("orders")
+    after = (await registry.resume("orders")).status
+    assert (after.restarts, after.last_error) == (before.restarts, before.last_error)
+
+
+async def test_a_failed_watcher_makes_health_say_so_and_resume_tries_again(fakes: Fakes, registry: Registry) -> None:
+    fakes.stream().subjects = ["OTHER.*"]
+    fakes.stream().exists = True
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.FAILED)
+    health = await registry.health()
+    assert "do not cover" in str(health.components["watchers"].reason)
+    assert health.components["watchers"].counts == {"FAILED": 1}
+    fakes.stream().subjects = ["ORDERS.*"]
+    await registry.resume("orders")
+    await until_state(registry, "orders", State.RUNNING)
+
+
+async def test_lag_is_told_for_paused_watchers_too(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    fakes.oplog.happen()
+    await until(lambda: fakes.stream().messages)
+    await registry.pause("orders")
+    for _ in range(30):
+        fakes.oplog.happen()
+    await registry._server_probe.look()
+    lag = await registry.lag("orders")
+    assert lag.seconds is not None
+    assert lag.seconds >= 29.0
+    assert lag.oplog_headroom_seconds is not None
+    assert lag.last_event_at is not None
+    assert (await registry.lags()).keys() == {"orders"}
+    registry.observe_positions()
+
+
+async def test_a_watcher_without_a_position_has_no_lag(fakes: Fakes, registry: Registry) -> None:
+    await registry.add(ORDERS, paused=True)
+    lag = await registry.lag("orders")
+    assert (lag.seconds, lag.oplog_headroom_why) == (None, "the watcher has no position yet")
+    assert (await registry.token("orders")).token is None
+
+
+async def test_a_store_that_fails_later_is_said_and_survived(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    fakes.watchers.reachable = False
+    with pytest.raises(Unavailable, match="connection refused"):
+        await registry.pause("orders")
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().messages)
+    assert fakes.stream().published() == [token]
+    fakes.watchers.reachable = True
+
+
+async def test_a_watcher_of_the_file_begins_when_it_is_stored_though_nats_comes_later(fakes: Fakes) -> None:
+    fakes.oplog.happen()
+    fakes.nats.up = False
+    fakes.stream().misfortune = SinkUnavailable("connection refused")
+    registry = fakes.registry(from_file=[ORDERS])
+    registry.start()
+    await until_state(registry, "orders", State.RETRYING)
+    tokens = [fakes.oplog.happen() for _ in range(3)]
+    fakes.stream().misfortune = None
+    await until(lambda: len(fakes.stream().messages) == 3)
+    assert fakes.stream().published() == tokens
+    await registry.close()
+
+
+async def test_a_start_in_the_file_is_fixed_though_the_account_is_refused_for_a_moment(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NotAuthorised, "confirm_seconds", 60.0)
+    refusals, real = [NotAuthorised("being replaced")], FakeSource.locate
+
+    async def locate(self: FakeSource, start: Start) -> str:
+        if refusals:
+            raise refusals.pop()
+        return await real(self, start)
+
+    monkeypatch.setattr(FakeSource, "locate", locate)
+    fakes.stream().misfortune = SinkUnavailable("connection refused")
+    registry = fakes.registry(from_file=[ORDERS])
+    registry.start()
+    await until_state(registry, "orders", State.RETRYING)
+    tokens = [fakes.oplog.happen() for _ in range(3)]
+    fakes.stream().misfortune = None
+    await until(lambda: len(fakes.stream().messages) == 3)
+    assert fakes.stream().published() == tokens
+    await registry.close()
+
+
+async def test_a_watcher_that_the_file_sends_to_another_stream_goes_on_there(fakes: Fakes) -> None:
+    before = fakes.registry(from_file=[ORDERS])
+    before.start()
+    await until_state(before, "orders", State.RUNNING)
+    published = [fakes.oplog.happen() for _ in range(3)]
+    await until(lambda: len(fakes.stream().messages) == 3)
+    await before.close()
+    missed = [fakes.oplog.happen() for _ in range(2)]
+    moved = replace(ORDERS, sink=replace(ORDERS.sink, stream="SALES", subject="SALES.{operation}"))
+    after = fakes.registry(from_file=[moved])
+    fakes.stream().misfortune = SinkUnavailable("connection refused")
+    after.start()
+    await until_state(after, "orders", State.RETRYING)
+    fakes.stream().misfortune = None
+    await until(lambda: len(fakes.stream("SALES").messages) == 2)
+    assert fakes.stream().published() == published
+    assert fakes.stream("SALES").published() == missed
+    await after.close()
+
+
+async def test_one_watcher_of_the_file_that_cannot_be_stored_holds_back_no_other(fakes: Fakes) -> None:
+    moved = replace(ORDERS, checkpoint=CheckpointPlace("resume-tokens", "taken"))
+    fakes.watchers.put(StoredWatcher(ORDERS, origin="file"))
+    fakes.mongo.places = {
+        "resume-tokens.orders": {"newest": Checkpoint(mark_token(1), watcher="orders")},
+        "resume-tokens.taken": {"newest": Checkpoint(mark_token(1), watcher="another")},
+    }
+    registry = fakes.registry(from_file=[moved, watcher("items")])
+    registry.start()
+    await until_state(registry, "items", State.RUNNING)
+    assert "orders, of the configuration file: resume-tokens.taken holds a position" in str(registry.ready())
+    assert not (await registry.health()).up
+    with pytest.raises(Unavailable, match="of the configuration file"):
+        await registry.resume("orders")
+    assert [view.stored.name for view in await registry.watchers()] == ["items"]
+    fakes.mongo.places["resume-tokens.taken"].clear()
+    await until_state(registry, "orders", State.RUNNING)
+    assert registry.ready() is None
+    await registry.close()
+
+
+async def test_a_call_right_after_the_start_waits_for_the_watchers_instead_of_refusing(fakes: Fakes) -> None:
+    fakes.watchers.put(StoredWatcher(ORDERS))
+    registry = fakes.registry()
+    registry.start()
+    assert [view.stored.name for view in await registry.watchers()] == ["orders"]
+    await registry.close()
+    registry = fakes.registry()
+    registry.start()
+    assert (await registry.pause("orders")).status.state is State.PAUSED
+    await registry.close()
+
+
+async def test_watchers_that_are_not_loaded_are_not_said_to_be_absent(fakes: Fakes) -> None:
+    fakes.watchers.put(StoredWatcher(ORDERS))
+    fakes.watchers.reachable = False
+    registry = fakes.registry()
+    registry.start()
+    for asked in (registry.watchers(), registry.watcher("orders"), registry.lag("orders"), registry.lags()):
+        with pytest.raises(Unavailable, match="connection refused"):
+            await asked
+    fakes.watchers.reachable = True
+    await until_state(registry, "orders", State.RUNNING)
+    fakes.watchers.reachable = False  # what was known stays known
+    assert [view.stored.name for view in await registry.watchers()] == ["orders"]
+    await registry.close()
+
+
+async def test_a_removal_whose_checkpoint_cannot_be_deleted_changes_nothing(fakes: Fakes, registry: Registry) -> None:
+    await running(registry)
+    fakes.mongo.undeletable = StoreUnavailable("no primary")
+    with pytest.raises(Unavailable, match="no primary"):
+        await registry.remove("orders", delete_checkpoint=True)
+    await until_state(registry, "orders", State.RUNNING)
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().published() == [token])
+    fakes.mongo.undeletable = None
+    await registry.remove("orders", delete_checkpoint=True)
+    assert fakes.watchers.stored == {}
+    assert [place for place in fakes.mongo.places.values() if place] == []
+
+
+async def test_what_nobody_expected_stops_neither_the_probes_nor_following_the_store(fakes: Fakes) -> None:
+    fakes.watchers.put(StoredWatcher(ORDERS))
+    fakes.watchers.misfortune = fakes.oplog.misfortune = RuntimeError("boom")
+    registry = fakes.registry()
+    registry.start()
+    await until(lambda: "inside Changewire" in str(registry.ready()))
+    assert "boom" not in str((await registry.health()).components["watchers"].reason)
+    fakes.watchers.misfortune = fakes.oplog.misfortune = None
+    await registry._server_probe.look()
+    await until_state(registry, "orders", State.RUNNING)
+    await registry.close()

@@ -1,0 +1,446 @@
+"""One watcher's task: what ends it, what starts it again, and who takes over from whom."""
+
+import asyncio
+import functools
+import time
+from collections import deque
+from dataclasses import replace
+
+import pytest
+
+from app.control.supervisor import Supervisor, WatcherTask
+from app.domain.errors import (
+    HistoryLost,
+    NotAuthorised,
+    PermanentError,
+    PositionUndecidable,
+    ScopeMismatch,
+    SourceRefused,
+    SourceUnavailable,
+    Stale,
+    StoreUnavailable,
+    StreamUnsuitable,
+    TokenRefused,
+)
+from app.domain.lifecycle import State
+from app.domain.position import Checkpoint
+from app.domain.watcher import StoredWatcher
+from app.formats.extended_json import encode
+from app.pipeline import checkpointer
+from app.pipeline.checkpointer import Checkpointer, Pace
+from app.pipeline.progress import Rates
+from tests.fakes import FakeCheckpoints, FakeSink, FakeSource, NullObserver, event_token
+from tests.unit.deployment import Alone, Fakes, outrun, until, until_state, watcher
+
+STORED = StoredWatcher(watcher("orders"))
+
+
+@pytest.fixture
+def fakes() -> Fakes:
+    return Fakes()
+
+
+def task(fakes: Fakes, wanted: bool = True, **tuning) -> WatcherTask:
+    return Supervisor(fakes.world(**tuning), Alone(wanted)).adopt(STORED)
+
+
+async def test_trouble_is_retried_until_it_passes(fakes: Fakes) -> None:
+    one = task(fakes)
+    fakes.oplog.faults = deque([SourceUnavailable("connection refused")] * 3)
+    one.start()
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    status = one.status()
+    assert status.restarts == 3
+    assert status.last_error is not None
+    assert (status.last_error.type, status.last_error.count) == ("SourceUnavailable", 3)
+    assert State.RETRYING in fakes.observers[0].states
+    await one.stop(2)
+    assert one.state is State.PAUSED
+
+
+async def test_a_permanent_error_that_comes_again_is_failed_with_its_reason(fakes: Fakes) -> None:
+    one = task(fakes)
+    fakes.oplog.misfortune = HistoryLost("the oplog begins later")
+    one.start()
+    await until(lambda: one.state is State.FAILED)
+    assert one.status().reason == "the oplog begins later"
+    assert fakes.observers[0].states[-2:] == [State.RETRYING, State.FAILED]
+
+
+@pytest.mark.parametrize("kind", [PermanentError, PositionUndecidable, ScopeMismatch])
+async def test_what_the_service_has_found_out_by_itself_is_failed_at_once(
+    fakes: Fakes, kind: type[PermanentError]
+) -> None:
+    """It may not show a second time: after an order that cannot be kept the next opening begins behind it."""
+    one = task(fakes)
+    fakes.oplog.faults = deque([kind("found out")])
+    one.start()
+    await until(lambda: one.state is State.FAILED)
+    assert one.status().restarts == 0
+
+
+@pytest.mark.parametrize("kind", [HistoryLost, NotAuthorised, SourceRefused, TokenRefused, StreamUnsuitable])
+async def test_a_permanent_error_that_does_not_come_again_is_a_trouble_that_passed(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, kind: type[PermanentError]
+) -> None:
+    monkeypatch.setattr(kind, "confirm_seconds", 60.0)
+    one = task(fakes)
+    fakes.oplog.faults = deque([kind("in a bad moment")] * 3)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    fakes.oplog.happen()
+    await until(lambda: fakes.stream().published() == fakes.oplog.tokens)
+    assert State.FAILED not in fakes.observers[0].states
+    await one.stop(2)
+
+
+@pytest.mark.parametrize("lags", [True, False])
+async def test_a_checkpoint_ahead_of_the_server_is_refused_only_where_it_stays_so(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, lags: bool
+) -> None:
+    """A mongos or a new primary may lag with its operationTime; another deployment stays behind."""
+    monkeypatch.setattr("app.domain.backoff.LIMIT_SECONDS", 0.001)
+    ahead = Checkpoint(event_token(5), epoch=0)
+    fakes.mongo.places["resume-tokens.orders"] = {"newest": ahead}
+    one = task(fakes)
+    one.start()
+    await until(lambda: one.state is State.RETRYING)
+    if lags:
+        for _ in range(5):
+            fakes.oplog.happen()
+    await until(lambda: one.state is (State.RUNNING if lags else State.FAILED))
+    await one.stop(2)
+
+
+async def test_a_surprise_is_told_as_ours_and_retried(fakes: Fakes) -> None:
+    one = task(fakes)
+    fakes.oplog.faults = deque([ZeroDivisionError("secret in a surprise")])
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    error = one.status().last_error
+    assert error is not None
+    assert error.type == "ZeroDivisionError"
+    assert "secret" not in error.message
+    await one.stop(2)
+
+
+async def test_a_task_that_is_killed_from_inside_is_news(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = task(fakes)
+    monkeypatch.setattr(one, "_trouble", lambda *_: 1 / 0)
+    fakes.oplog.faults = deque([SourceUnavailable("connection refused")])
+    one.start()
+    await until(lambda: one.state is State.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("place", "method"),
+    [(FakeSource, "open"), (FakeSource, "read"), (FakeSink, "publish"), (FakeCheckpoints, "advance")],
+)
+async def test_a_part_of_the_relay_that_is_cancelled_from_within_is_retried(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, place: type, method: str
+) -> None:
+    one = task(fakes)
+    if method != "open":
+        one.start()
+        await until(lambda: one.state is State.RUNNING)
+    real = getattr(place, method)
+
+    async def cancelled(*_: object) -> None:
+        monkeypatch.setattr(place, method, real)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(place, method, cancelled)
+    if method == "open":
+        one.start()
+        await until(lambda: one.state is State.RUNNING)
+    token = fakes.oplog.happen()
+    await until(lambda: one.status().restarts == 1 and one.state is State.RUNNING)
+    await until(lambda: fakes.stream().published() == [token])
+    assert await one.stop(2)
+
+
+async def test_stopping_waits_for_what_is_in_flight(fakes: Fakes) -> None:
+    one = task(fakes)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    tokens = [fakes.oplog.happen() for _ in range(50)]
+    await until(lambda: fakes.stream().messages)
+    assert await one.stop(5)
+    published = fakes.stream().published()
+    assert published == tokens[: len(published)]
+    stored = fakes.mongo.places["resume-tokens.orders"]["newest"]
+    assert stored.token >= published[-1]
+
+
+async def test_a_drain_that_cannot_finish_is_cut_at_its_deadline(fakes: Fakes) -> None:
+    one = task(fakes)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    stuck, reached = asyncio.Event(), asyncio.Event()
+
+    async def never(*_: object) -> int:
+        reached.set()
+        await stuck.wait()
+        return 0
+
+    one._capture._publisher._sink.publish = never  # type: ignore[union-attr,method-assign]
+    fakes.oplog.happen()
+    await reached.wait()
+    assert not await one.stop(0.05)
+    assert one.state is State.PAUSED
+
+
+async def test_a_writer_that_keeps_losing_stands_by_and_takes_over_from_the_dead(fakes: Fakes) -> None:
+    one = task(fakes, losses=2, silence_seconds=0.3)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    stream = fakes.stream()
+    rival_alive = True
+
+    def rival() -> None:
+        """Somebody else publishes everything first, one moment before us."""
+        if not rival_alive:
+            return
+        have = set(stream.published())
+        missing = [("ORDERS.insert", encode(raw)) for token, raw in fakes.oplog.events if token not in have]
+        if missing:
+            stream.store(missing, stream.last_sequence, STORED.watcher.space)
+
+    stream.before_publish = rival
+    for _ in range(2):
+        count = len(stream.messages)
+        fakes.oplog.happen()
+        await until(functools.partial(lambda before: len(stream.messages) > before, count))
+    await until(lambda: one.state is State.FENCED)
+    stream.before_publish = None
+    fakes.oplog.happen()
+    rival()
+    rival_alive = False
+    waiting = fakes.oplog.happen()
+    await until(lambda: one.state is State.RUNNING, 20)
+    await until(lambda: stream.published()[-1:] == [waiting])
+    assert stream.published() == fakes.oplog.tokens
+    assert "takeover" in fakes.observers[0].restarts
+    await one.stop(2)
+
+
+async def fenced(fakes: Fakes, **tuning) -> WatcherTask:
+    """A writer that has just lost its races."""
+    one = task(fakes, losses=1, **tuning)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    outrun(fakes)
+    fakes.oplog.happen()
+    await until(lambda: one.state is State.FENCED)
+    return one
+
+
+async def interrupt(fakes: Fakes, one: WatcherTask, error: Exception) -> None:
+    """Let MongoDB fail until the watcher has noticed."""
+    fakes.oplog.misfortune = error
+    await until(lambda: one.status().last_error is not None)
+    fakes.oplog.misfortune = None
+    assert one.state is State.FENCED
+    seen = one.status().last_error
+    assert seen is not None
+    assert seen.type == type(error).__name__
+
+
+async def test_a_standby_outlasts_a_surprise_as_a_relay_does(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.pipeline.standby.LOOK_SECONDS", 0.001)
+    one = await fenced(fakes, silence_seconds=0.01)
+    await interrupt(fakes, one, ZeroDivisionError("a surprise"))
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().published()[-1] == token)
+    await one.stop(2)
+
+
+@pytest.mark.parametrize(("stable", "attempts"), [(0, [1, 1, 1]), (30, [1, 2, 3])])
+async def test_the_backoff_of_a_standby_starts_afresh_after_a_long_quiet_time(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, stable: float, attempts: list[int]
+) -> None:
+    monkeypatch.setattr("app.pipeline.standby.LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("app.control.supervisor.STABLE_SECONDS", stable)
+    seen: list[int] = []
+
+    def delay(attempt: int, draw: float) -> float:
+        seen.append(attempt)
+        return 0.001
+
+    monkeypatch.setattr("app.control.supervisor.backoff.delay", delay)
+    one = await fenced(fakes, silence_seconds=60)
+    fakes.oplog.misfortune = SourceUnavailable("no primary")
+    await until(lambda: len(seen) >= 3)
+    fakes.oplog.misfortune = None
+    assert seen[:3] == attempts
+    assert one.state is State.FENCED
+    await one.stop(2)
+
+
+async def test_a_standby_goes_by_the_checkpoint_where_the_oplog_has_passed_its_own_position(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other writer's checkpoint moves on in a long quiet time; then MongoDB is away for a moment."""
+    monkeypatch.setattr("app.pipeline.standby.LOOK_SECONDS", 0.001)
+    one = await fenced(fakes, silence_seconds=0.01)
+    for _ in range(100):
+        fakes.oplog.happen("modify")
+    place = fakes.mongo.places["resume-tokens.orders"]
+    place["newest"] = replace(place["newest"], token=event_token(fakes.oplog.moment))
+    fakes.oplog.first = fakes.oplog.moment
+    await interrupt(fakes, one, SourceUnavailable("no primary"))
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().published()[-1] == token)
+    assert one.state is State.RUNNING
+    await one.stop(2)
+
+
+async def test_a_standby_that_is_no_longer_wanted_does_not_take_over(fakes: Fakes) -> None:
+    one = task(fakes, wanted=False, losses=1, silence_seconds=0.1)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    outrun(fakes)
+    fakes.oplog.happen()
+    await until(lambda: one.state is State.FENCED)
+    fakes.oplog.happen()
+    await until(lambda: one._task is not None and one._task.done(), 20)
+    assert one.state is State.FENCED
+    assert len(fakes.stream().messages) == 1
+    await one.stop(1)
+
+
+async def test_one_watchers_trouble_is_not_anothers(fakes: Fakes) -> None:
+    fakes.stream("BROKEN").exists = True
+    fakes.stream("BROKEN").subjects = ["SOMETHING.else"]
+    fakes.watchers.stored = {name: StoredWatcher(watcher(name)) for name in ("broken", "orders")}
+    registry = fakes.registry()
+    registry.start()
+    await until_state(registry, "broken", State.FAILED)
+    await until_state(registry, "orders", State.RUNNING)
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().messages)
+    assert fakes.stream().published() == [token]
+    await registry.close()
+
+
+def checkpoint(moment: int, epoch: int = 0) -> Checkpoint:
+    return Checkpoint(event_token(moment), epoch)
+
+
+async def test_of_many_positions_the_latest_is_written() -> None:
+    store, observer = FakeCheckpoints(), NullObserver()
+    writer = Checkpointer(store, observer, watcher="orders", clock=lambda: 100.0)
+    for moment in range(1, 50):
+        writer.note(checkpoint(moment))
+    await writer.flush()
+    await writer.flush()
+    assert store.place["newest"] == checkpoint(49)
+    assert observer.checkpoints == 1
+
+
+async def test_a_quiet_position_is_written_only_now_and_then() -> None:
+    now = 100.0
+    store = FakeCheckpoints()
+    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=lambda: now)
+    run = asyncio.create_task(writer.run())
+    writer.note(checkpoint(1), quiet=True)
+    await until(lambda: store.place.get("newest") == checkpoint(1))
+    await until(lambda: not writer._wake.is_set())
+    now = 105.0
+    writer.note(checkpoint(2), quiet=True)
+    assert not writer._wake.is_set()
+    now = 111.0
+    writer.note(checkpoint(3), quiet=True)
+    await until(lambda: store.place["newest"] == checkpoint(3))
+    run.cancel()
+
+
+async def test_a_prompt_position_is_written_with_each_change_while_these_are_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpointer, "PROMPT_SECONDS", 3600.0)
+    now = 100.0
+    store = FakeCheckpoints()
+    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=lambda: now, prompt=True)
+    run = asyncio.create_task(writer.run())
+    for moment in range(1, 401):  # 200 a second
+        now += 0.005
+        noted = checkpoint(moment)
+        writer.note(noted)
+        await until(lambda: store.place.get("newest") == noted)  # noqa: B023 - called within the round
+    writer.note(checkpoint(500), changes=100_000)
+    await until(lambda: store.place["newest"] == checkpoint(500))
+    writer.note(checkpoint(501))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert store.place["newest"] == checkpoint(500)  # many: some time has to pass
+    run.cancel()
+
+
+def test_a_burst_is_over_a_second_after_it_has_ended() -> None:
+    pace = Pace()
+    pace.add(1_000_000, 100.0)
+    assert not pace.few(100.1)
+    for step in range(1, 201):
+        pace.add(1, 100.0 + step / 200)
+    assert pace.few(101.0)
+    pace.add(1, 50.0)  # the clock was set back
+    assert pace.few(51.0)
+
+
+async def test_a_checkpoint_that_cannot_be_written_waits_and_does_not_stop_the_relay() -> None:
+    store = FakeCheckpoints()
+    store.faults = deque([StoreUnavailable("no primary")])
+    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=lambda: 1.0)
+    run = asyncio.create_task(writer.run())
+    writer.note(checkpoint(1))
+    await until(lambda: "newest" in store.place)
+    run.cancel()
+
+
+async def test_a_checkpoint_of_another_epoch_ends_the_run_and_a_later_one_does_not() -> None:
+    store = FakeCheckpoints({"newest": checkpoint(9)})
+    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=lambda: 1.0)
+    writer.note(checkpoint(1))
+    await writer.flush()
+    assert store.place["newest"] == checkpoint(9)
+    store.place["newest"] = checkpoint(2, epoch=1)
+    writer.note(checkpoint(3))
+    with pytest.raises(Stale, match="epoch 1"):
+        await writer.flush()
+    store.place["newest"] = checkpoint(9, epoch=1)
+    writer.note(checkpoint(4, epoch=2))
+    await writer.flush()  # what a backup has put back is no news
+    assert store.place["newest"] == checkpoint(4, epoch=2)
+
+
+@pytest.mark.parametrize("passes", [True, False])
+async def test_a_right_that_is_missing_for_a_moment_delays_a_checkpoint_and_for_longer_ends_the_run(
+    passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.pipeline.checkpointer.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("app.pipeline.checkpointer.backoff.LIMIT_SECONDS", 0.01)
+    monkeypatch.setattr(NotAuthorised, "confirm_seconds", 10.0 if passes else 0.1)
+    store = FakeCheckpoints()
+    store.faults = deque([NotAuthorised("not allowed")] * (3 if passes else 1000))
+    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=time.time)
+    run = asyncio.create_task(writer.run())
+    writer.note(checkpoint(1))
+    if passes:
+        await until(lambda: store.place.get("newest") == checkpoint(1))
+        run.cancel()
+    else:
+        with pytest.raises(NotAuthorised) as refused:
+            await run
+        assert refused.value.confirm_seconds == 0.0
+
+
+def test_rates_forget_what_is_a_minute_old() -> None:
+    rates = Rates()
+    rates.add(100, 1_000.0)
+    rates.add(50, 1_005.9)
+    assert rates.per_second(10, 1_006.0) == 15.0
+    assert rates.per_second(60, 1_006.0) == 2.5
+    assert rates.per_second(10, 1_012.0) == 5.0
+    assert rates.per_second(60, 1_100.0) == 0.0

@@ -1,0 +1,137 @@
+"""A service over fake servers, and how to wait for what it does."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from app.control.registry import Registry
+from app.domain.errors import NotFound, Unavailable
+from app.domain.lifecycle import State
+from app.domain.namespaces import Namespaces
+from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
+from app.formats.extended_json import encode, identify, reduced
+from app.pipeline.batch_encoder import Codec
+from app.pipeline.capture import Capture
+from app.pipeline.dependencies import Dependencies, Tuning
+from app.pipeline.progress import Progress
+from tests.fakes import (
+    FakeBox,
+    FakeCheckpoints,
+    FakeLetters,
+    FakeMongo,
+    FakeNats,
+    FakeOplog,
+    FakeSink,
+    FakeSource,
+    FakeStream,
+    FakeWatchers,
+    NullObserver,
+)
+
+ORDERS = Watcher("orders", Source("shop", "orders")).with_defaults()
+
+
+def watcher(name: str = "orders", **source: Any) -> Watcher:
+    """A watcher on shop.<name>, with stream and checkpoint place of its own."""
+    return Watcher(
+        name, Source("shop", name, **source), Sink(name.upper()), CheckpointPlace(collection=name)
+    ).with_defaults()
+
+
+class Fakes:
+    """One deployment, one account, one state database; as many instances on them as a test makes."""
+
+    def __init__(self, *stored: StoredWatcher) -> None:
+        self.oplog = FakeOplog()
+        self.mongo = FakeMongo(self.oplog)
+        self.nats = FakeNats()
+        self.watchers = FakeWatchers(stored)
+        self.observers: list[NullObserver] = []
+
+    def world(self, **tuning: Any) -> Dependencies:
+        self.observers.append(NullObserver())
+        return Dependencies(
+            mongo=self.mongo,
+            nats=self.nats,
+            codec=Codec(encode, reduced, identify),
+            observer=self.observers[-1],
+            tuning=Tuning(**tuning),
+        )
+
+    def registry(
+        self, *, from_file: list[Watcher] | None = None, allowed: Namespaces | None = None, **tuning: Any
+    ) -> Registry:
+        return Registry(
+            self.world(**tuning),
+            self.watchers,
+            state_database="changewire",
+            allowed=allowed,
+            from_file=from_file,
+            drain_seconds=2.0,
+            reconcile_seconds=0.05,
+        )
+
+    def stream(self, name: str = "ORDERS") -> FakeStream:
+        return self.nats.streams.setdefault(name, FakeStream(name, exists=False))
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until a condition holds; fails after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def outrun(fakes: Fakes) -> None:
+    """Have another writer publish the first change right before the watcher's next publish."""
+    stream = fakes.stream()
+
+    def rival() -> None:
+        stream.before_publish = None
+        stream.store([("ORDERS.insert", encode(fakes.oplog.events[0][1]))], stream.last_sequence, "ORDERS.*")
+
+    stream.before_publish = rival
+
+
+async def until_state(registry: Registry, name: str, *states: State) -> None:
+    """Wait until a watcher is in one of the states."""
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(NotFound, Unavailable):
+                if (await registry.watcher(name)).status.state in states:
+                    return
+            await asyncio.sleep(0.001)
+
+
+def capture(
+    stream: FakeStream, source: FakeSource, *, sink: FakeSink | None = None, codec: Codec | None = None, **options: Any
+) -> Capture:
+    """A capture of its own, of the watcher `ORDERS`, with no position stored; see `Capture` for the options."""
+    return Capture(
+        ORDERS,
+        source=source,
+        sink=sink or FakeSink(stream, ORDERS),
+        letters=FakeLetters(FakeBox(), ORDERS),
+        checkpoints=FakeCheckpoints({}),
+        codec=codec or Codec(encode, reduced, identify),
+        observer=NullObserver(),
+        progress=Progress(),
+        **options,
+    )
+
+
+class Alone:
+    """What a watcher's task asks, answered for the only instance there is."""
+
+    def __init__(self, wanted: bool = True) -> None:
+        self._wanted = wanted
+
+    async def still_wanted(self, stored: StoredWatcher) -> bool:
+        return self._wanted
+
+    async def began(self, stored: StoredWatcher) -> None:
+        """There is no store to be told."""
+
+    async def followed(self) -> bool:
+        return False

@@ -1,0 +1,195 @@
+"""What a watcher owes, by time: what makes /healthz DOWN whatever the state says, and what must not."""
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+
+import pytest
+
+from app.api.schemas.answers import watcher_health
+from app.control.health import FleetHealth
+from app.control.supervisor import Supervisor, WatcherTask
+from app.domain.arrears import PATIENCE_SECONDS, Arrears
+from app.domain.errors import NotAuthorised, SinkUnavailable, SourceRefused, SourceUnavailable
+from app.domain.lifecycle import State
+from app.domain.second_look import SecondLook
+from app.domain.watcher import StoredWatcher
+from tests.fakes import FakeSource
+from tests.unit.deployment import Alone, Fakes, outrun, until, watcher
+
+LONG = PATIENCE_SECONDS + 1
+
+
+def test_what_waits_without_progress_is_overdue_and_a_backlog_that_moves_is_not() -> None:
+    arrears = Arrears()
+    assert arrears.problem(1000.0) is None, "nothing to do"
+    for second in range(0, 600, 10):
+        arrears.read(float(second))
+        arrears.progress(second + 5.0)
+        assert arrears.problem(second + 9.0) is None
+    assert arrears.problem(595.0 + PATIENCE_SECONDS) is None
+    assert "published nothing for 16 seconds" in (arrears.problem(595.0 + LONG) or "")
+    arrears.settled(620.0)
+    assert arrears.problem(10_000.0) is None, "idle"
+
+
+def test_interruptions_without_progress_are_overdue_and_a_long_quiet_read_after_one_is_not() -> None:
+    arrears = Arrears()
+    for second in range(0, 20, 2):
+        arrears.interrupted(float(second))
+    assert "again and again" in (arrears.problem(18.0) or "")
+    assert arrears.problem(18.0 + LONG) is None
+    arrears.settled(40.0)
+    arrears.interrupted(41.0)
+    assert arrears.problem(50.0) is None, "a failover"
+
+
+def test_what_waits_is_forgotten_by_who_is_to_do_nothing() -> None:
+    arrears = Arrears()
+    arrears.read(0.0)
+    arrears.interrupted(1.0)
+    arrears.forget()
+    assert arrears.problem(LONG) is None
+
+
+def test_only_the_same_error_that_comes_again_later_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    look, wait = SecondLook(), 4.0
+    monkeypatch.setattr(SourceRefused, "confirm_seconds", wait)
+    assert not look.believes(SourceRefused(), now=100.0, well_at=0.0)
+    assert not look.believes(SourceRefused(), now=100.0 + wait / 2, well_at=0.0)
+    assert look.due(100.0) == wait
+    assert look.believes(SourceRefused(), now=100.0 + wait, well_at=0.0)
+    assert not look.believes(NotAuthorised(), now=200.0, well_at=0.0), "another kind"
+    assert not look.believes(NotAuthorised(), now=300.0, well_at=250.0), "it went well in between"
+    look.forget()
+    assert look.due(300.0) is None
+    assert not look.believes(NotAuthorised(), now=400.0, well_at=250.0), "another error came in between"
+
+
+class Clocked:
+    """One watcher in a world whose clock is set by hand."""
+
+    def __init__(self) -> None:
+        self.fakes, self.now = Fakes(), 1_700_000_000.0
+        world = replace(self.fakes.world(losses=1, silence_seconds=1000), clock=lambda: self.now)
+        self.supervisor = Supervisor(world, Alone())
+        self.task = self.supervisor.adopt(StoredWatcher(watcher("orders")))
+        self.fleet_health = FleetHealth(world, self.supervisor, _Up())  # type: ignore[arg-type]
+
+    @property
+    def down(self) -> bool:
+        """What /healthz says of the watchers, and the watcher's own health: both the same."""
+        component = self.fleet_health.health(None).components["watchers"]
+        own = watcher_health(self.task.status())["status"] == "DOWN"
+        assert own is not component.up
+        self.fleet_health.observe_positions()
+        assert self.fakes.observers[0].overdues["orders"] is own
+        if own:
+            assert "orders" in (component.reason or "")
+        return own
+
+
+class _Up:
+    mongo = nats = oplog = None
+    operation_time = 0
+
+
+@pytest.fixture
+def clocked() -> Clocked:
+    return Clocked()
+
+
+async def running(clocked: Clocked) -> WatcherTask:
+    clocked.task.start()
+    await until(lambda: clocked.task.state is State.RUNNING)
+    return clocked.task
+
+
+async def test_a_watcher_that_runs_and_hears_nothing_of_what_it_published_is_down(
+    clocked: Clocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = await running(clocked)
+    silent, asked = asyncio.Event(), asyncio.Event()
+
+    async def unheard(*_: object) -> int:
+        asked.set()
+        await silent.wait()
+        raise SinkUnavailable("no answer")
+
+    assert task._capture is not None
+    sink = task._capture._publisher._sink
+    monkeypatch.setattr(sink, "publish", unheard)
+    clocked.fakes.oplog.happen()
+    await asked.wait()
+    assert not clocked.down
+    clocked.now += LONG
+    assert task.state is State.RUNNING
+    assert clocked.down
+    silent.set()
+    await until(lambda: clocked.fakes.stream().published() == clocked.fakes.oplog.tokens)
+    await until(lambda: not clocked.down)
+    await task.stop(2)
+
+
+async def test_a_watcher_that_flaps_stays_down_until_it_has_published(clocked: Clocked) -> None:
+    task = await running(clocked)
+    clocked.fakes.stream().faults = deque(["refused"] * 10_000)
+    clocked.fakes.oplog.happen()
+    await until(lambda: task.state is State.RETRYING)
+    clocked.now += LONG
+    for state in (State.RUNNING, State.RETRYING, State.RUNNING):
+        await until(lambda wanted=state: task.state is wanted)  # type: ignore[misc]
+        assert clocked.down
+    clocked.fakes.stream().faults.clear()
+    await until(lambda: clocked.fakes.stream().published() == clocked.fakes.oplog.tokens)
+    await until(lambda: not clocked.down)
+    await task.stop(2)
+
+
+async def test_a_watcher_that_opens_every_time_and_never_reads_is_down(
+    clocked: Clocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = await running(clocked)
+    real, began = FakeSource.read, clocked.now
+
+    async def broken(self: FakeSource) -> object:
+        clocked.now += 1
+        raise SourceUnavailable("interrupted")
+
+    monkeypatch.setattr("app.domain.backoff.LIMIT_SECONDS", 0.001)
+    monkeypatch.setattr(FakeSource, "read", broken)
+    await until(lambda: clocked.now > began + LONG + 2)
+    assert clocked.down
+    monkeypatch.setattr(FakeSource, "read", real)
+    await until(lambda: not clocked.down)
+    await task.stop(2)
+
+
+async def test_who_is_paused_or_stands_by_or_has_nothing_to_do_is_not_down(clocked: Clocked) -> None:
+    task = await running(clocked)
+    clocked.now += 1000
+    assert not clocked.down, "idle"
+    clocked.fakes.stream().faults = deque(["refused"] * 10_000)
+    clocked.fakes.oplog.happen()
+    await until(lambda: task.state is State.RETRYING)
+    await task.stop(1)
+    clocked.now += 1000
+    assert not clocked.down, "paused"
+    clocked.fakes.stream().faults.clear()
+    outrun(clocked.fakes)
+    task.start()
+    await until(lambda: task.state is State.FENCED)
+    clocked.fakes.oplog.happen()
+    clocked.now += 500
+    assert not clocked.down, "standing by"
+    await task.stop(1)
+
+
+async def test_what_turns_out_to_be_on_the_stream_waits_no_longer(clocked: Clocked) -> None:
+    task = await running(clocked)
+    clocked.fakes.stream().faults = deque(["ack_lost", "late", "timeout"])
+    clocked.fakes.oplog.happen()
+    await until(lambda: clocked.fakes.stream().published() == clocked.fakes.oplog.tokens)
+    clocked.now += 1000
+    await until(lambda: not clocked.down)
+    await task.stop(1)

@@ -1,0 +1,92 @@
+"""What waits to be published: its order, its bounds, and what is taken together."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from app.domain.errors import Unavailable
+from app.domain.events import Change
+from app.pipeline.batch_queue import TOGETHER_BYTES, BatchQueue, Encoded, Turn
+
+
+def batch(number: int, size: int = 100) -> Encoded:
+    token = f"{number:04}"
+    return Encoded([Change(token, "insert", b"{}", 0.0, token)], token, float(number), size)
+
+
+def tokens(item: object) -> list[str]:
+    assert isinstance(item, Encoded)
+    return [change.token for change in item.changes]
+
+
+async def put_all(batch_queue: BatchQueue, *batches: Encoded) -> None:
+    for each in batches:
+        await batch_queue.put(each)
+    batch_queue.close()
+
+
+async def test_small_batches_that_wait_are_taken_together_in_their_order() -> None:
+    batch_queue = BatchQueue()
+    putting = asyncio.create_task(put_all(batch_queue, *map(batch, range(5))))
+    await asyncio.sleep(0)
+    item = await batch_queue.take()
+    assert tokens(item) == ["0000", "0001", "0002", "0003", "0004"]
+    assert isinstance(item, Encoded)
+    assert (item.position, item.read_at, item.size) == ("0004", 0.0, 500)
+    assert await batch_queue.take() is None
+    await putting
+
+
+async def test_a_batch_alone_is_handed_on_at_once() -> None:
+    batch_queue = BatchQueue()
+    await batch_queue.put(batch(1))
+    assert tokens(await batch_queue.take()) == ["0001"]
+
+
+async def test_large_batches_stay_apart_and_only_one_waits() -> None:
+    batch_queue = BatchQueue()
+    putting = asyncio.create_task(put_all(batch_queue, *(batch(number, TOGETHER_BYTES) for number in range(3))))
+    await asyncio.sleep(0)
+    assert [tokens(await batch_queue.take()) for _ in range(3)] == [["0000"], ["0001"], ["0002"]]
+    await putting
+
+
+async def test_what_is_taken_together_is_bounded() -> None:
+    batch_queue = BatchQueue()
+    putting = asyncio.create_task(put_all(batch_queue, *(batch(number, TOGETHER_BYTES // 2) for number in range(5))))
+    await asyncio.sleep(0)
+    assert tokens(await batch_queue.take()) == ["0000", "0001"]
+    putting.cancel()
+
+
+async def test_a_turn_keeps_its_place_between_batches() -> None:
+    batch_queue = BatchQueue()
+    await batch_queue.put(batch(0))
+    asked = batch_queue.ask(7)
+    putting = asyncio.create_task(put_all(batch_queue, batch(1)))
+    await asyncio.sleep(0)
+    assert tokens(await batch_queue.take()) == ["0000"]
+    turn = await batch_queue.take()
+    assert isinstance(turn, Turn)
+    assert turn.sequence == 7
+    assert tokens(await batch_queue.take()) == ["0001"]
+    assert await batch_queue.take() is None
+    assert not asked.done()
+    await putting
+
+
+async def test_turns_are_told_when_there_will_be_none_also_one_that_was_taken_early() -> None:
+    batch_queue = BatchQueue()
+    await batch_queue.put(batch(0))
+    early = batch_queue.ask(1)
+    putting = asyncio.create_task(batch_queue.put(batch(1)))
+    await asyncio.sleep(0)
+    await batch_queue.take()
+    late = batch_queue.ask(2)
+    batch_queue.end_turns()
+    for asked in (early, late):
+        with pytest.raises(Unavailable, match="nothing was published"):
+            await asked
+    await putting

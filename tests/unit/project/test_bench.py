@@ -1,0 +1,230 @@
+"""What the benchmark's figures rest on: what it writes and finds again, how it counts, and what it writes down."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bson
+import pytest
+from bson.int64 import Int64
+from bson.timestamp import Timestamp
+
+from app.config import connector_yaml
+from app.formats import extended_json
+from bench import __main__, backlog, ends, limit, plots, report, workload, write_docs
+from bench.others import Peer
+from bench.others import connector_yaml as config_for
+from bench.report import Result, Target
+from bench.stage import Place
+from bench.wire import Wire
+
+TOKEN = "826B048202000000042B022C0100296E5A10041A53461369E741D49200A115AD94758F461E5F6964002B020004"
+
+
+def event(operation: str = "insert", *, transaction: bool = False, **fields: Any) -> bytes:
+    """A change event, its fields in the order in which mongod sends them."""
+    session = {"id": bson.Binary(b"1" * 16, 4), "uid": b"2" * 32}
+    document: dict[str, Any] = {"txnNumber": Int64(4), "lsid": session} if transaction else {}
+    document |= {
+        "_id": {"_data": TOKEN},
+        "operationType": operation,
+        "clusterTime": Timestamp(1_795_457_538, 4),
+        "wallTime": bson.datetime_ms.DatetimeMS(1_795_457_538_029),
+        **fields,
+        "ns": {"db": "shop", "coll": "orders"},
+        "documentKey": {"_id": 1},
+    }
+    return encoded(document)
+
+
+def encoded(document: dict[str, Any]) -> bytes:
+    """BSON with the fields in their order; by itself `encode` puts `_id` first."""
+    return bson.encode({"e": document})[7:-1]
+
+
+class TestTheLimit:
+    @pytest.mark.parametrize("transaction", [False, True])
+    @pytest.mark.parametrize("operation", ["insert", "update", "delete", "replace"])
+    def test_it_names_an_event_as_the_codec_does_and_leaves_the_body_alone(
+        self, operation: str, transaction: bool
+    ) -> None:
+        raw = event(operation, transaction=transaction, fullDocument=workload.order(7))
+        change, reference = limit.encode(raw, ":1"), extended_json.encode(raw, ":1")
+        assert change.body is raw
+        assert [change.token, change.operation, change.wall_time, change.id] == [
+            reference.token,
+            reference.operation,
+            reference.wall_time,
+            reference.id,
+        ]
+
+    def test_what_is_laid_out_otherwise_is_refused_and_not_misread(self) -> None:
+        with pytest.raises(ValueError, match="not a change event"):
+            limit.encode(encoded({"operationType": "insert", "_id": {"_data": TOKEN}, "more": "x" * 400}))
+
+
+class TestTheWorkload:
+    @pytest.mark.parametrize("size", [300, 1400, 16_000])
+    def test_documents_have_their_size_and_their_number(self, size: int) -> None:
+        for document in (bson.encode(workload.order(12, size)), *(each.raw for each in workload.orders([12], size))):
+            assert len(document) == size
+            assert bson.decode(document)["number"] == 12
+
+    def test_ready_made_documents_have_keys_of_their_own(self) -> None:
+        assert len({each["_id"] for each in workload.orders(range(50))}) == 50
+
+    def test_the_number_is_found_in_whatever_a_contender_publishes(self) -> None:
+        looked_up = workload.order(3)  # as it is by now, after later updates
+        updated = {"updatedFields": {"number": 2}, "removedFields": []}
+        for raw, number in (
+            (event(fullDocument=workload.order(5)), 5),
+            (event("update", fullDocument=looked_up, updateDescription=updated), 2),
+        ):
+            assert [*workload.numbers_of([raw, extended_json.encode(raw).body])] == [number, number]
+        assert workload.number_of(b'{"_id": 1, "number" : 5}') == -1
+        assert workload.number_of(b'{"number": 41, "note": ""}') == 41
+
+    def test_a_document_shown_beforehand_counts_as_none(self) -> None:
+        raw = event(fullDocument=workload.order(-1))
+        assert [*workload.numbers_of([raw, extended_json.encode(raw).body])] == [-1, -1]
+
+
+class TestFigures:
+    def test_percentiles_are_the_nearest_rank(self) -> None:
+        values = [float(each) for each in range(1, 1001)]
+        assert ends.percentiles(values) == {"p50": 500, "p95": 950, "p99": 990, "p99.9": 999, "max": 1000}
+        assert ends.row(values[:100])[3] == "–"
+
+    def test_a_curve_goes_no_further_out_than_there_are_values(self) -> None:
+        points = ends.distribution([1.0, 2.0, 3.0, 4.0])
+        assert points[-1] == (75.0, 3.0)
+
+    def test_rounds_alternate_and_are_compared_one_by_one(self) -> None:
+        order = [each.name for each in backlog.interleaved([peer("a"), peer("b")], 3)]
+        assert order == ["a", "b", "b", "a", "a", "b"]
+        rounds = [one_round("changewire", 200.0), one_round("limit", 400.0), one_round("changewire", 300.0)]
+        assert backlog.ratios([*rounds, one_round("limit", 300.0)], "inserts", "limit") == [0.5, 1.0]
+        assert backlog.ratios(rounds, "inserts", "mq-bridge") == []
+
+
+class TestArguments:
+    def test_quick_makes_smaller_only_what_was_not_given(self) -> None:
+        arguments = __main__.parse(["--quick", "--events", "70"])
+        assert (arguments.events, arguments.peer_events, arguments.rounds) == (70, 14, 1)
+
+    def test_a_peer_is_a_name_and_a_command_line(self) -> None:
+        arguments = __main__.parse(["--contenders", "changewire", "--peer", "mine=prog --flag 'two words'"])
+        assert [each.name for each in __main__.contenders(arguments)] == ["changewire", "mine"]
+        assert arguments.peer[0]._command == ["prog", "--flag", "two words"]
+
+    @pytest.mark.parametrize("text", ["prog", "=prog", "mine=", "../x=prog", "mine='"])
+    def test_a_peer_without_either_is_refused(self, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            __main__.parse(["--peer", text])
+        assert "--peer" in capsys.readouterr().err
+
+    def test_what_a_peer_is_given_is_the_predecessors_file(self) -> None:
+        read = connector_yaml.parse(config_for([Place("shop", "orders", "BENCH_1"), Place("shop", "more", "BENCH_2")]))
+        assert read.warnings == ()
+        assert [(each.source.collection, each.sink.stream) for each in read.watchers] == [
+            ("orders", "BENCH_1"),
+            ("more", "BENCH_2"),
+        ]
+
+
+class TestTheWire:
+    @pytest.fixture
+    def pair(self) -> Iterator[tuple[Wire, socket.socket]]:
+        """A connection, and the server's end of it."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            accepted: list[socket.socket] = []
+
+            def serve() -> None:
+                end, _ = listening.accept()
+                accepted.append(end)
+                end.sendall(b'INFO {"headers":true}\r\nPONG\r\n')
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            with Wire(f"nats://127.0.0.1:{listening.getsockname()[1]}", seconds=10) as wire:
+                thread.join()
+                yield wire, accepted[0]
+            accepted[0].close()
+
+    def test_messages_in_pieces_are_put_together(self, pair: tuple[Wire, socket.socket]) -> None:
+        wire, server = pair
+        text = b"MSG S.insert 1 5\r\na\r\nbc\r\nPING\r\nHMSG S.insert 1 $JS.ACK.x 12 14\r\nNATS/1.0\r\n\r\nhi\r\n"
+        taken = wire.messages()
+        sent = threading.Thread(target=lambda: [server.send(bytes([each])) for each in text])
+        sent.start()
+        assert [next(taken)[1:] for _ in range(2)] == [(b"", b"a\r\nbc"), (b"NATS/1.0\r\n\r\n", b"hi")]
+        sent.join()
+
+    def test_a_servers_complaint_ends_it(self, pair: tuple[Wire, socket.socket]) -> None:
+        wire, server = pair
+        server.sendall(b"-ERR 'Slow Consumer'\r\n")
+        with pytest.raises(ConnectionError, match="Slow Consumer"):
+            next(wire.messages())
+
+
+class TestThePage:
+    def test_only_what_is_between_the_markers_is_exchanged(self) -> None:
+        page = f"method\n\n{write_docs.BEGIN}\nold\n{write_docs.END}\n\nmore\n"
+        assert write_docs.put(page, "new") == f"method\n\n{write_docs.BEGIN}\n\nnew\n\n{write_docs.END}\n\nmore\n"
+
+    @pytest.mark.parametrize("page", ["", write_docs.BEGIN, f"{write_docs.END}{write_docs.BEGIN}"])
+    def test_a_page_without_markers_is_left_alone(self, page: str) -> None:
+        with pytest.raises(ValueError, match="the page needs"):
+            write_docs.put(page, "new")
+
+    def test_the_projects_page_has_its_markers(self) -> None:
+        write_docs.put((Path(__file__).parents[3] / "docs" / "performance.md").read_text(), "new")
+
+    def test_a_run_becomes_tables_targets_and_images(self, tmp_path: Path) -> None:
+        target = Target("drain, changewire against limit", "0.90 ×", "≥ 0.85 ×", met=True)
+        rounds = [
+            {"workload": "inserts", "contender": name, "events_per_second": 1e4} for name in ("changewire", "mine")
+        ]
+        run = {"contender": "changewire", "rate": 100, "service_cpu": 0.1, "distribution": [[50.0, 1.2], [99.0, 3.4]]}
+        results = [
+            Result(
+                "drain",
+                "Backlog drain",
+                [["", "events/s"], ["changewire", "10,000"]],
+                ["said"],
+                [target],
+                {"rounds": rounds},
+            ),
+            Result("workloads", "Other workloads", [["workload"], ["updates"]], data={"rounds": []}),
+            Result("latency", "Latency", [["ms"], ["1.2"]], data={"runs": [run], "section_seconds": 120}),
+        ]
+        machine = {
+            "cores": 2,
+            "cpu": "X",
+            "memory_gb": 24,
+            "system": "Linux",
+            "python": "3.11",
+            "load_before": [0.1],
+            "mongod": "6",
+        }
+        report.write_json(tmp_path / "run.json", machine, {"quick": False}, results)
+        content = report.read_json(tmp_path / "run.json")
+        drawn = plots.draw(content, tmp_path / "images")
+        text = write_docs.generated(content, {path.name for path in drawn})
+        assert {path.name for path in drawn} == {plots.THROUGHPUT, plots.LATENCY}
+        assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+        assert "| changewire | 10,000   |" in text
+        assert "| drain, changewire against limit | ≥ 0.85 × | 0.90 ×   | met |" in text
+        assert f"](images/{plots.THROUGHPUT})" in text
+        assert f"](images/{plots.LATENCY})" in text
+        assert "One run of `make bench`, 2 minutes" in text
+
+
+def peer(name: str) -> Peer:
+    return Peer.named(f"{name}=program")
+
+
+def one_round(contender: str, rate: float) -> backlog.Round:
+    return backlog.Round("inserts", contender, 10, rate, 1.0, {}, 1.0, 1, 0.0)

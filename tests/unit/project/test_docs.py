@@ -1,0 +1,77 @@
+"""What the documentation has to name is named, and what it points to is there."""
+
+import re
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from app.api.schemas.requests import CheckpointShape, NewWatcher, Shape, SinkShape, SourceShape
+from app.config.connector_yaml import COLLECTION_KEYS
+from app.config.connector_yaml import SETTINGS as CONNECTOR_SETTINGS
+from app.config.settings import variables
+from app.domain.lifecycle import State
+from app.domain.watcher import problems
+from tests.docs_reference import DOCS, REFERENCES, renewed
+from tests.unit.metrics.test_observer import CONTRACT
+
+ROOT = Path(__file__).parents[3]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", REFERENCES)
+def test_what_the_documentation_takes_from_the_code_is_what_the_code_says(page: str) -> None:
+    text = (DOCS / page).read_text()
+    assert renewed(page, text) == text, "make docs writes it anew"
+
+
+def test_every_setting_and_every_metric_is_in_the_tables() -> None:
+    assert [name for name in variables() if f"`{name}`" not in REFERENCES["settings.md"]()] == []
+    assert [name for name in CONTRACT if f"`{name}`" not in REFERENCES["metrics.md"]()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"(?<!!)\[[^]]*\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text())
+    for path, anchor in links:
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """What a page's headings are called in links."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_state_is_explained() -> None:
+    text = (DOCS / "concepts.md").read_text()
+    assert re.findall(r"^\| `([A-Z]+)` \|", text, re.MULTILINE) == [state.value for state in State]
+
+
+def test_the_log_lines_to_know_are_written_at_their_level() -> None:
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \| ([a-z, ]+) \|", (DOCS / "operations.md").read_text(), re.MULTILINE)
+    said = {
+        (event, level)
+        for events, levels in rows
+        for event, level in zip(re.findall(r"\w+", events), cycle(levels.split(", ")), strict=False)
+    }
+    code = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
+    written = {(event, level) for level, event in re.findall(r"log\.(\w+)\(\s*\"(\w+)\"", code)}
+    assert len(said) > 20
+    assert said <= written, said - written
+
+
+def test_the_page_on_migration_names_settings_and_fields_that_there_are() -> None:
+    text = (DOCS / "migration.md").read_text()
+    envelope = {("source", field) for field in ("db", "collection", "ts_ms", "ord")}  # Debezium's
+    shapes: dict[str, type[Shape]] = {"source": SourceShape, "sink": SinkShape, "checkpoint": CheckpointShape}
+    named = re.findall(
+        r"`(source|sink|checkpoint)\.(\w+)", text.replace("`source.db`", "").replace("`source.ts_ms`", "")
+    )
+    assert {(shape, field) for shape, field in named if field not in shapes[shape].model_fields} <= envelope
+    assert set(re.findall(r"CHANGEWIRE_\w+", text)) <= set(variables())
+    assert [key for key in (*COLLECTION_KEYS, *CONNECTOR_SETTINGS.values()) if f"`{key}`" not in text] == []
+    examples = [NewWatcher.model_validate_json(each) for each in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+    assert [problems(each.to_watcher(), state_database="changewire") for each in examples] == [[], []]
