@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 import structlog
 
-from app.devservers.servers import MongoServer, NatsServer
+from app.devservers.servers import Launch, MongoServer, NatsServer
 from tests.service import Stage, staged
 
 # Where rich is installed a traceback takes a second of processor time to be drawn, which is what some tests wait.
@@ -62,7 +62,7 @@ def newer_mongod() -> Path:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def newer_mongo_server(newer_mongod: Path) -> AsyncIterator[MongoServer]:
     """A mongod of the session that splits large events."""
-    async with MongoServer(binary=newer_mongod) as server:
+    async with MongoServer(launch=Launch(binary=newer_mongod)) as server:
         yield server
 
 

@@ -128,7 +128,7 @@ class Demo:
 
     async def _servers(self, stack: contextlib.AsyncExitStack) -> tuple[str, str]:
         """Start both servers, or take the user's where no wheel fits."""
-        from app.devservers.servers import MongoServer, NatsServer, NotAvailable, StartError
+        from app.devservers.servers import Launch, MongoServer, NatsServer, NotAvailable, StartError
 
         async def start(server: "Server") -> str | None:
             try:
@@ -142,8 +142,8 @@ class Demo:
                 raise CommandError(f"{server.program} does not start: {error}") from error
             return None
 
-        mongo = MongoServer(self.data and self.data / "mongo", wish=MONGO_PORT)
-        nats = NatsServer(self.data and self.data / "nats", wish=NATS_PORT)
+        mongo = MongoServer(self.data and self.data / "mongo", launch=Launch(MONGO_PORT))
+        nats = NatsServer(self.data and self.data / "nats", launch=Launch(NATS_PORT))
         for server in (mongo, nats):
             stack.push_async_callback(server.close)
             self._started.append(server)

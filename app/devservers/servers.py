@@ -22,9 +22,19 @@ from urllib.parse import quote
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from app.devservers.process import HOST, NotAvailable, Server, StartError, find_program, free_port
+from app.devservers.process import HOST, Launch, NotAvailable, Server, StartError, find_program, free_port
 
-__all__ = ["HOST", "MongoServer", "NatsServer", "NotAvailable", "Server", "StartError", "find_program", "free_port"]
+__all__ = [
+    "HOST",
+    "Launch",
+    "MongoServer",
+    "NatsServer",
+    "NotAvailable",
+    "Server",
+    "StartError",
+    "find_program",
+    "free_port",
+]
 
 # MongoDB's error codes.
 _ALREADY_INITIALIZED = 23
@@ -50,11 +60,9 @@ class MongoServer(Server):
         auth: tuple[str, str] | None = None,
         oplog_mb: int | None = None,
         args: Sequence[str] = (),
-        binary: Path | None = None,
-        ready_seconds: float = 60,
-        wish: int | None = None,
+        launch: Launch | None = None,
     ) -> None:
-        super().__init__(data, args=args, binary=binary, ready_seconds=ready_seconds, wish=wish)
+        super().__init__(data, args=args, launch=launch)
         self.replica_set = replica_set
         self.auth = auth
         self.oplog_mb = oplog_mb
@@ -160,12 +168,9 @@ class NatsServer(Server):
         max_payload: int | None = None,
         config: str = "",
         jetstream_config: str = "",
-        args: Sequence[str] = (),
-        binary: Path | None = None,
-        ready_seconds: float = 60,
-        wish: int | None = None,
+        launch: Launch | None = None,
     ) -> None:
-        super().__init__(data, args=args, binary=binary, ready_seconds=ready_seconds, wish=wish)
+        super().__init__(data, launch=launch)
         self.jetstream = jetstream
         self.store_limit = store_limit
         self.max_payload = max_payload

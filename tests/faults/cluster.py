@@ -24,7 +24,7 @@ from nats.aio.client import Client
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import AutoReconnect, PyMongoError
 
-from app.devservers.servers import HOST, MongoServer, NatsServer, Server, free_port
+from app.devservers.servers import HOST, Launch, MongoServer, NatsServer, Server, free_port
 from tests.faults.proxy import Link, Proxy
 from tests.service import until
 
@@ -167,7 +167,7 @@ class MongoCluster(Cluster[MongoMember]):
     def __init__(self, binary: Path | None = None) -> None:
         super().__init__()
         for index in range(MEMBERS):
-            member = MongoMember(replica_set=SET_NAME, oplog_mb=OPLOG_MB, binary=binary)
+            member = MongoMember(replica_set=SET_NAME, oplog_mb=OPLOG_MB, launch=Launch(binary=binary))
             proxy = Proxy(self.link, partial(getattr, member, "port"), APP_NAME.encode())
             self.nodes.append(Node(f"mongod {index}", member, proxy))
 

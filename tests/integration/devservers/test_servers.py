@@ -22,7 +22,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from app.devservers import process
-from app.devservers.servers import MongoServer, NatsServer, NotAvailable, Server, StartError, find_program
+from app.devservers.servers import Launch, MongoServer, NatsServer, NotAvailable, Server, StartError, find_program
 from tests.conftest import MakeMongo, MakeNats
 from tests.service import is_stopped
 
@@ -216,7 +216,7 @@ async def test_taken_port_is_passed_over_at_first_and_an_error_later(
 ) -> None:
     real, offered = process.free_port, [own_nats.port]
     monkeypatch.setattr(process, "free_port", lambda wish=None: offered.pop() if offered else real())
-    async with kind(ready_seconds=30) as server:
+    async with kind(launch=Launch(ready_seconds=30)) as server:
         assert server.port != own_nats.port
         await server.stop()
         server.port = own_nats.port
@@ -263,23 +263,24 @@ async def test_missing_library_is_told_with_its_package(tmp_path: Path) -> None:
         tmp_path / "mongod", "echo 'error while loading shared libraries: libcurl.so.4: no such file' >&2; exit 127"
     )
     with pytest.raises(NotAvailable, match=r"libcurl\.so\.4.*apt-get install libcurl4"):
-        await MongoServer(binary=broken).start()
+        await MongoServer(launch=Launch(binary=broken)).start()
 
 
 async def test_processor_without_the_instructions_is_told(tmp_path: Path) -> None:
     with pytest.raises(NotAvailable, match="AVX"):
-        await MongoServer(binary=script(tmp_path / "mongod", "kill -ILL $$")).start()
+        await MongoServer(launch=Launch(binary=script(tmp_path / "mongod", "kill -ILL $$"))).start()
 
 
 async def test_silent_server_is_given_up_and_ended(tmp_path: Path) -> None:
-    server = NatsServer(binary=script(tmp_path / "nats-server", "echo waiting; exec sleep 60"), ready_seconds=0.3)
+    silent = script(tmp_path / "nats-server", "echo waiting; exec sleep 60")
+    server = NatsServer(launch=Launch(binary=silent, ready_seconds=0.3))
     with pytest.raises(StartError, match=r"(?s)not ready in time.*waiting"):
         await server.start()
     assert not server.running
 
 
 async def test_cancelled_start_leaves_no_process(tmp_path: Path) -> None:
-    server = NatsServer(binary=script(tmp_path / "nats-server", "exec sleep 60"))
+    server = NatsServer(launch=Launch(binary=script(tmp_path / "nats-server", "exec sleep 60")))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
             await server.start()

@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from app.__main__ import main
-from app.devservers.servers import MongoServer, NatsServer, free_port
+from app.devservers.servers import Launch, MongoServer, NatsServer, free_port
 from app.domain.watcher import StoredWatcher, from_document
 from app.mongodb.client import MongoDeployment
 from tests.credentials import self_signed
@@ -258,7 +258,7 @@ async def test_nats_without_jetstream_and_with_wrong_credentials(
 async def test_nats_2_11_works_and_the_slower_way_is_a_warning(
     doctor: Doctor, mongo_uri: str, make_nats: MakeNats
 ) -> None:
-    old = await make_nats(binary=Path(str(NATS_211)))
+    old = await make_nats(launch=Launch(binary=Path(str(NATS_211))))
     assert await doctor.look(MONGO_URI=mongo_uri, NATS_URL=old.url) == 0
     assert doctor.wrong() == {("NATS", "version"): "warning", ("NATS", "atomic publish"): "warning"}
     assert "2.12" in doctor.rows["NATS", "atomic publish"]["advice"]

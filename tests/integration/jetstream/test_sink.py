@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from app.devservers.servers import NatsServer
+from app.devservers.servers import Launch, NatsServer
 from app.domain.buckets import bucket_of, stream_of
 from app.domain.errors import (
     Conflict,
@@ -626,7 +626,7 @@ def older_server() -> Path:
 async def test_a_server_without_atomic_batches_is_written_in_windows_and_survives_its_death(
     make_nats: MakeNats, older_server: Path, watcher: Watcher
 ) -> None:
-    server = await make_nats(binary=older_server)
+    server = await make_nats(launch=Launch(binary=older_server))
     account = Account(server.url)
     await account.connection.ready(5)
     sink, _ = await opened(account, watcher)
@@ -649,7 +649,7 @@ async def test_a_server_without_atomic_batches_is_written_in_windows_and_survive
 async def test_a_shared_stream_on_an_older_server_is_written_one_by_one(
     make_nats: MakeNats, older_server: Path, watcher: Watcher
 ) -> None:
-    account = Account((await make_nats(binary=older_server)).url)
+    account = Account((await make_nats(launch=Launch(binary=older_server))).url)
     await account.connection.ready(5)
     await account.create(watcher.sink.stream, subjects=[watcher.space, f"neighbour.{watcher.sink.stream}"])
     sink, _ = await opened(account, watcher)
