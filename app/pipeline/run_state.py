@@ -18,16 +18,17 @@ pause. An opening reads all three and decides (`domain/position.py`); then the r
     took_back        publisher               back                     what was passed over may be missing
     followed         standby                 forward                  another instance has published it
     saw_end          standby                 the same                 others publish on a shared stream
-    forget_position  control                 none any more            a person moves the watcher, or its route changes
+    forget_position  control                 none                     a person moves the watcher, or its route changes
 
-Two invariants hold, and a transition that breaks one raises AssertionError and changes nothing:
+Two invariants hold. A transition that breaks one raises AssertionError and changes nothing; the run ends by it, and the
+next opening reads the stream again:
 
 1. An epoch never goes back. Messages of an earlier epoch do not count in a later one.
 2. After `begin` the epoch stays, and the token goes back by `took_back` alone. To go back otherwise would publish
    changes again.
 
 `begin` itself may go back within an epoch: where the server has lost the stream's end, what it lost is published again.
-`took_back` ends the run: the next opening finds what this one found, and comes to the same refusal.
+`took_back` ends the run: the next opening finds what this one has found, and is refused for the same reason.
 
 Nothing assigns a field from outside. No method awaits, so no other task sees half a transition. What is only shown is
 in `run_statistics.py`.
