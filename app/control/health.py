@@ -1,6 +1,7 @@
 """How the watchers and both servers do, put together from what is known already.
 
-Not its business: asking the servers (`server_probe.py`), changing anything (`registry.py`).
+Reading changes nothing, so two requests at once get the same answer. What has to be looked at again and again is
+looked at by one task, `watch`, and only that writes it down. Asking whether the servers answer: `server_probe.py`.
 """
 
 import asyncio
@@ -10,19 +11,19 @@ from collections import Counter
 import structlog
 
 from app.control.server_probe import ServerProbe
-from app.control.supervisor import Supervisor
+from app.control.supervisor import Supervisor, WatcherTask
 from app.domain import lag
 from app.domain.errors import ChangewireError
 from app.domain.lifecycle import State
 from app.domain.status import Component, Health, Lag, Status
 from app.pipeline.dependencies import Dependencies
-from app.pipeline.progress import Progress
 
 log = structlog.get_logger(__name__)
 
 RETRYING_IS_DOWN_SECONDS = 5.0
 """A watcher that has been trying again for longer than this is not well; shorter is a failover."""
-HEADROOM_LOOK_SECONDS = 5.0
+WATCH_SECONDS = 5.0
+"""How often every watcher is looked at."""
 HEADROOM = "headroom"
 """Under which name a watcher's notes hold that its history is running out."""
 
@@ -55,7 +56,7 @@ class FleetHealth:
                 *(
                     f"{name}: {warning}"
                     for name in statuses
-                    if (warning := self._supervisor[name].progress.notes.get(HEADROOM)) is not None
+                    if (warning := self._supervisor[name].statistics.notes.get(HEADROOM)) is not None
                 ),
             ),
             counts=Counter(str(status.state) for status in statuses.values()),
@@ -67,66 +68,90 @@ class FleetHealth:
 
         Raises StoreUnavailable, NotAuthorised."""
         task = self._supervisor[name]
-        progress = task.progress
-        position = progress.reached.token if progress.reached else None
-        checkpointed_at = progress.checkpointed_at
-        if position is None or checkpointed_at is None:
-            stored = await self._dependencies.mongo.checkpoints(task.stored.watcher).read()
-            if stored is not None:
-                position = position or stored.token
-                progress.stored = stored.token
-                checkpointed_at = checkpointed_at or stored.updated_at
-        seconds, headroom = self._distances(position, progress)
+        position, checkpointed_at = await self._position(task)
+        seconds, headroom = self._distances(position, task)
         return Lag(
             seconds=seconds,
             oplog_headroom_seconds=headroom,
             oplog_headroom_why=self._server_probe.oplog_why if position else "the watcher has no position yet",
-            last_event_at=progress.last_event_at,
+            last_event_at=task.statistics.last_event_at,
             checkpoint_age_seconds=None
             if checkpointed_at is None
             else max(0.0, self._dependencies.clock() - checkpointed_at),
         )
 
-    async def watch_headroom(self, least: float) -> None:
-        """Note with every watcher, for ever, whether fewer than `least` seconds of oplog are left before its position.
+    async def watch(self, least: float) -> None:
+        """Look at every watcher indefinitely, and note what shows: whether fewer than `least` seconds of oplog are left
+        before its position, that position where only the store has it, and how many of its dead letters are left.
 
-        One that stands still loses its history as well as one that lags: paused, failed and waiting ones are looked at
+        One that is paused loses its history as well as one that lags: paused, failed and waiting ones are looked at
         too. A server that does not answer leaves what was noted before."""
         while True:
-            await asyncio.sleep(HEADROOM_LOOK_SECONDS)
+            await asyncio.sleep(WATCH_SECONDS)
             for name in self._supervisor.names():
                 with contextlib.suppress(ChangewireError, KeyError):  # unreachable, or removed meanwhile
-                    self._note_headroom(name, await self.lag(name), least)
+                    await self._look_at_position(name, least)
+                with contextlib.suppress(ChangewireError, KeyError):
+                    await self._look_at_dead_letters(name)
 
-    def _note_headroom(self, name: str, now: Lag, least: float) -> None:
-        notes, left = self._supervisor[name].progress.notes, now.oplog_headroom_seconds
+    async def _look_at_position(self, name: str, least: float) -> None:
+        task = self._supervisor[name]
+        position, _ = await self._position(task)
+        if task.run_state.token is None:
+            task.statistics.stored_token = position
+        self._note_headroom(name, self._distances(position, task)[1], least)
+
+    async def _look_at_dead_letters(self, name: str) -> None:
+        """Count those again that somebody may have removed through another instance, or beside Changewire."""
+        statistics = self._supervisor[name].statistics
+        before = statistics.dead_letters
+        if before and self._server_probe.nats.up:
+            left = await self._dependencies.nats.letters(self._supervisor[name].stored.watcher).count()
+            if statistics.dead_letters == before:  # else the watcher has set one more aside meanwhile
+                statistics.dead_letters = left
+
+    def _note_headroom(self, name: str, left: float | None, least: float) -> None:
+        statistics = self._supervisor[name].statistics
+        noted = HEADROOM in statistics.notes
         if left is None or not lag.running_out(left, self._server_probe.oplog, least):
-            if notes.pop(HEADROOM, None) is not None:
+            if noted:
                 log.info("oplog_headroom_recovered", watcher=name, seconds=left)
+            statistics.note(HEADROOM, None)
             return
-        if HEADROOM not in notes:
+        if not noted:
             log.warning("oplog_headroom_low", watcher=name, seconds=left, least=least)
-        notes[HEADROOM] = (
+        statistics.note(
+            HEADROOM,
             f"{max(0.0, left):.0f} seconds of oplog are left before the watcher's position, fewer than {least:g}: let "
-            "it catch up, or make the oplog larger, before changes are lost"
+            "it catch up, or make the oplog larger, before changes are lost",
         )
 
     def observe_positions(self) -> None:
         """Tell the observer each watcher's lag, headroom (also whether it is short) and dead letters; scrapes ask."""
         for name in self._supervisor.names():
-            progress = self._supervisor[name].progress
-            position = progress.reached.token if progress.reached else progress.stored
-            seconds, headroom = self._distances(position, progress)
+            task = self._supervisor[name]
+            seconds, headroom = self._distances(task.run_state.token or task.statistics.stored_token, task)
             self._dependencies.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
-            self._dependencies.observer.history_at_risk(name, HEADROOM in progress.notes)
-            self._dependencies.observer.overdue(name, self._supervisor[name].status().overdue is not None)
-            self._dependencies.observer.dead_letters(name, progress.dead_letters)
+            self._dependencies.observer.history_at_risk(name, HEADROOM in task.statistics.notes)
+            self._dependencies.observer.overdue(name, task.status().overdue is not None)
+            self._dependencies.observer.dead_letters(name, task.statistics.dead_letters)
 
-    def _distances(self, position: str | None, progress: Progress) -> tuple[float | None, float | None]:
+    async def _position(self, task: WatcherTask) -> tuple[str | None, float | None]:
+        """Return a watcher's position, and when it was stored: as this process has them, else as they are stored.
+
+        Raises StoreUnavailable, NotAuthorised."""
+        position, checkpointed_at = task.run_state.token, task.statistics.checkpointed_at
+        if position is None or checkpointed_at is None:
+            stored = await self._dependencies.mongo.checkpoints(task.stored.watcher).read()
+            if stored is not None:
+                return position or stored.token, checkpointed_at or stored.updated_at
+        return position, checkpointed_at
+
+    def _distances(self, position: str | None, task: WatcherTask) -> tuple[float | None, float | None]:
         if position is None:
             return None, None
-        now = progress.operation_time
-        if not progress.caught_up:  # else the server would have answered, had there been anything since
+        now = task.run_state.operation_time
+        if not task.statistics.caught_up:  # else the server would have answered, had there been anything since
             now = max(now, self._server_probe.operation_time)
         oplog = self._server_probe.oplog
         return lag.lag_seconds(now, position), None if oplog is None else lag.headroom_seconds(position, oplog.first)

@@ -12,7 +12,7 @@ from tests.unit.deployment import Fakes, until, until_state, watcher
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    monkeypatch.setattr(health, "HEADROOM_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(health, "WATCH_SECONDS", 0.01)
     monkeypatch.setattr(server_probe, "INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr(server_probe, "OPLOG_SECONDS", 0.0)
     return Fakes()
@@ -94,7 +94,7 @@ async def test_a_watcher_that_waits_for_events_has_no_lag_however_far_the_server
 
     monkeypatch.setattr(fakes.mongo, "ping", far)
     await until(lambda: registry._server_probe.operation_time == BEGIN + 1000)
-    await until(lambda: registry._supervisor["orders"].progress.caught_up)
+    await until(lambda: registry._supervisor["orders"].statistics.caught_up)
     waiting = (await registry.lag("orders")).seconds
     assert waiting is not None
     assert waiting < 10
