@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import structlog
+from hypothesis import settings
 
 from app.devservers.servers import MongoServer, NatsServer
 from tests.service import Stage, staged
@@ -31,6 +32,11 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ]
 )
+
+# `make properties` takes the thorough profile. No profile has a deadline: it would measure the machine.
+settings.register_profile("suite", max_examples=100, deadline=None)
+settings.register_profile("thorough", max_examples=3000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 MakeMongo = Callable[..., Awaitable[MongoServer]]
 MakeNats = Callable[..., Awaitable[NatsServer]]
