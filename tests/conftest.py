@@ -21,7 +21,11 @@ import structlog
 from hypothesis import settings
 
 from app.devservers.servers import MongoServer, NatsServer
-from tests.service import Stage, staged
+from tests.service import ROOT, Stage, staged
+
+# Children compile each module once in a checkout, whatever the shell says: compiling is most of what a start costs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "bytecode")
 
 # Where rich is installed a traceback takes a second of processor time to be drawn, which is what some tests wait.
 structlog.configure(

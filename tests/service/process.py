@@ -7,9 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,15 +29,6 @@ if sys.platform == "linux":
         sys.exit("the parent is gone")
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
-
-
-@cache
-def bytecode() -> tempfile.TemporaryDirectory[str]:
-    """Where all services of a test run keep their bytecode: compiling them again at each start would cost minutes.
-
-    Made when asked for: this module is a program too, and one that is killed removes nothing.
-    """
-    return tempfile.TemporaryDirectory(prefix="changewire-bytecode-", ignore_cleanup_errors=True)
 
 
 class Service:

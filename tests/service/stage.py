@@ -18,11 +18,14 @@ from pymongo import AsyncMongoClient, DeleteOne, InsertOne, ReplaceOne, UpdateOn
 from pymongo.errors import PyMongoError
 
 from tests.service.messages import Change, Message, assert_same
-from tests.service.process import ROOT, Service, bytecode
+from tests.service.process import ROOT, Service
 from tests.service.waiting import POLL_SECONDS, until
 from tests.traps import Trap
 
 FETCH = 500
+NOT_INHERITED = ("CHANGEWIRE_", "LOG_LEVEL", "CONFIG_FILE", "COVERAGE_")
+"""What of this process's environment a service does not get. Measuring coverage would cost it as much time as it needs
+itself, and one that is killed reports none: `tests/live.py` and the tests of the command line measure the same code."""
 
 
 class Stage:
@@ -81,19 +84,13 @@ class Stage:
 
     def environment(self, **settings: object) -> dict[str, str]:
         """The environment of a service, and of a command that is to see what it sees."""
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if (
-                not name.startswith("CHANGEWIRE_") or name == "CHANGEWIRE_CODEC"
-            )  # the tests may be run on either encoder
-            and name not in ("LOG_LEVEL", "CONFIG_FILE", "PYTHONDONTWRITEBYTECODE")
-        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
+        if codec := os.environ.get("CHANGEWIRE_CODEC"):  # the tests may be run on either encoder
+            inherited["CHANGEWIRE_CODEC"] = codec
         asked = {"STATE_DB": f"state_{self._unique}", "LOG_FORMAT": "json", "RECONCILE_SECONDS": 0.5, **settings}
         return {
             **inherited,
             "PYTHONPATH": str(ROOT),
-            "PYTHONPYCACHEPREFIX": bytecode().name,
             "MONGO_URI": self.mongo_uri,
             "NATS_URL": self.nats_url,
             **{f"CHANGEWIRE_{name.upper()}": str(value) for name, value in asked.items()},

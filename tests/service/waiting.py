@@ -26,6 +26,9 @@ async def until(condition: Callable[[], object | Awaitable[object]], what: str, 
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether every thread of a process has stopped (SIGSTOP)."""
-    states = [each.read_text().rpartition(")")[2].split()[0] for each in Path(f"/proc/{pid}/task").glob("*/stat")]
+    """Whether every thread of a process has stopped (SIGSTOP); not so where it ends meanwhile."""
+    try:
+        states = [each.read_text().rpartition(")")[2].split()[0] for each in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
     return bool(states) and set(states) == {"T"}
