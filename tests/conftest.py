@@ -18,9 +18,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import structlog
+from hypothesis import settings
 
 from app.devservers.servers import Launch, MongoServer, NatsServer
-from tests.service import Stage, staged
+from tests.service import ROOT, Stage, staged
+
+# Children compile each module once in a checkout, whatever the shell says: compiling is most of what a start costs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "bytecode")
 
 # Where rich is installed a traceback takes a second of processor time to be drawn, which is what some tests wait.
 structlog.configure(
@@ -31,6 +36,11 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ]
 )
+
+# `make properties` takes the thorough profile. No profile has a deadline: it would measure the machine.
+settings.register_profile("suite", max_examples=100, deadline=None)
+settings.register_profile("thorough", max_examples=3000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 MakeMongo = Callable[..., Awaitable[MongoServer]]
 MakeNats = Callable[..., Awaitable[NatsServer]]

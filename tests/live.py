@@ -25,6 +25,7 @@ import nats
 import structlog
 from nats.aio.client import Client
 from pymongo import MongoClient
+from pymongo.errors import OperationFailure
 
 from app.cli.http_server import server
 from app.cli.listening import listen
@@ -32,6 +33,7 @@ from app.config import logging as app_logging
 from app.config.settings import load
 from app.main import create_app
 
+CAPPED_POSITION_LOST = 136
 PROBES = ("/healthz", "/readyz", "/health")
 
 
@@ -54,7 +56,17 @@ def outgrow(uri: str) -> None:
     with MongoClient[dict[str, Any]](uri) as client:
         now = client.admin.command("hello")["operationTime"]
         filler = client["filler"]["filler"]
-        while client.local["oplog.rs"].find_one({}, sort=[("$natural", 1)])["ts"] <= now:  # type: ignore[index]
+
+        def first() -> Any:
+            """The oplog's first entry's moment; that entry may go while it is read."""
+            while True:
+                try:
+                    return client.local["oplog.rs"].find_one({}, sort=[("$natural", 1)])["ts"]  # type: ignore[index]
+                except OperationFailure as error:
+                    if error.code != CAPPED_POSITION_LOST:
+                        raise
+
+        while first() <= now:
             assert time.monotonic() < deadline, "the oplog keeps everything"
             filler.insert_many([{"text": "x" * 1_000_000} for _ in range(10)])
             filler.drop()

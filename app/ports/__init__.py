@@ -1,6 +1,6 @@
 """The seams: what the pipeline needs of the outside, as protocols in the project's own terms.
 
-Each has an adapter for the real server in `mongodb/` or `jetstream/` and a scripted fake in `tests/fakes.py`; both pass
+Each has an adapter for the real server in `mongodb/` or `jetstream/` and a scripted fake in `tests/fakes/`; both pass
 the same contract suite in `tests/contract/`. No vendor's type and no vendor's error crosses these lines: adapters raise
 the errors of `domain/errors.py`, with the vendor's error as their cause.
 """

@@ -9,7 +9,7 @@ from collections import deque
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import ChangewireError, PermanentError, PositionUndecidable, ScopeMismatch, Stale
@@ -105,7 +105,6 @@ def run(coroutine) -> None:
     asyncio.run(bounded())
 
 
-@settings(deadline=None, max_examples=100)
 @given(count=st.integers(0, 60), batch=st.integers(1, 20), deeds=DEEDS, lates=st.randoms(use_true_random=False))
 def test_each_change_once_and_in_order_whatever_publishing_comes_to(
     count: int, batch: int, deeds: list[Deed], lates: random.Random
@@ -125,7 +124,6 @@ def test_each_change_once_and_in_order_whatever_publishing_comes_to(
     run(scenario())
 
 
-@settings(deadline=None, max_examples=100)
 @given(
     count=st.integers(1, 60),
     batch=st.integers(1, 20),
@@ -162,7 +160,6 @@ def test_each_change_once_and_in_order_though_the_process_dies_at_any_step(
     run(scenario())
 
 
-@settings(deadline=None, max_examples=100)
 @given(
     count=st.integers(1, 80),
     batches=st.tuples(st.integers(1, 20), st.integers(1, 20)),
@@ -194,7 +191,6 @@ def test_each_change_once_and_in_order_though_two_instances_publish(
     run(scenario())
 
 
-@settings(deadline=None, max_examples=60)
 @given(before=st.integers(1, 20), after=st.integers(1, 20), window=st.booleans(), memory=st.booleans())
 def test_nothing_comes_again_after_the_stream_was_purged(before: int, after: int, window: bool, memory: bool) -> None:
     async def scenario() -> None:
@@ -222,7 +218,6 @@ def test_nothing_comes_again_after_the_stream_was_purged(before: int, after: int
     run(scenario())
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     published=st.integers(1, 30),
     behind=st.integers(1, 30),
@@ -270,7 +265,6 @@ def test_nothing_is_doubled_behind_messages_of_others_though_the_checkpoint_lags
         FakeSink.look_back = before
 
 
-@settings(deadline=None, max_examples=60)
 @given(before=st.integers(2, 20), lost=st.integers(1, 19), memory=st.booleans())
 def test_what_the_stream_lost_at_its_end_is_published_again(before: int, lost: int, memory: bool) -> None:
     async def scenario() -> None:
@@ -294,7 +288,6 @@ def test_what_the_stream_lost_at_its_end_is_published_again(before: int, lost: i
     run(scenario())
 
 
-@settings(deadline=None, max_examples=100)
 @given(
     before=st.integers(2, 20),
     lost=st.integers(1, 19),
@@ -406,7 +399,6 @@ def test_late_batches_of_our_own_are_no_races_lost() -> None:
     run(scenario())
 
 
-@settings(deadline=None, max_examples=100)
 @given(
     count=st.integers(1, 60),
     batch=st.integers(1, 20),
@@ -447,7 +439,6 @@ def test_each_change_once_and_in_order_though_messages_are_consumed_and_the_proc
     run(scenario())
 
 
-@settings(deadline=None, max_examples=100)
 @given(
     counts=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     batches=st.tuples(st.integers(1, 20), st.integers(1, 20)),

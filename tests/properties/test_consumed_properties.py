@@ -81,7 +81,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.pipeline.standby.LOOK_SECONDS", 0)
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     count=st.integers(1, 60),
     batches=st.tuples(st.integers(1, 20), st.integers(1, 20)),

@@ -20,7 +20,7 @@ from bson import Binary, Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Rege
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import EventNotEncodable
@@ -103,7 +103,6 @@ def refuse_constant(name: str) -> Any:
 
 
 @pytest.mark.parametrize("encode", ENCODERS)
-@settings(deadline=None, max_examples=400)
 @given(document=documents)
 def test_equals_json_util(document: dict[str, Any], encode: Encode) -> None:
     raw = event(document)
@@ -168,7 +167,6 @@ def event_of(fields: list[tuple[bytes, tuple[int, bytes]]]) -> bytes:
 
 
 @pytest.mark.parametrize("encode", ENCODERS)
-@settings(deadline=None, max_examples=400)
 @given(fields=st.lists(st.tuples(c_strings, raw_values), max_size=5))
 def test_whatever_bson_allows_encodes(fields: list[tuple[bytes, tuple[int, bytes]]], encode: Encode) -> None:
     raw = event_of(fields)
@@ -195,7 +193,6 @@ def agree(raw: bytes) -> None:
 
 
 @needs_native
-@settings(deadline=None, max_examples=400)
 @given(document=documents)
 def test_native_and_reference_write_the_same_bytes(document: dict[str, Any]) -> None:
     raw = event(document)
@@ -207,14 +204,12 @@ def test_native_and_reference_write_the_same_bytes(document: dict[str, Any]) -> 
 
 
 @needs_native
-@settings(deadline=None, max_examples=400)
 @given(fields=st.lists(st.tuples(c_strings, raw_values), max_size=5))
 def test_native_and_reference_agree_on_whatever_bson_allows(fields: list[tuple[bytes, tuple[int, bytes]]]) -> None:
     agree(event_of(fields))
 
 
 @needs_native
-@settings(deadline=None, max_examples=300)
 @given(first=st.binary(max_size=60), last=documents)
 def test_a_bad_event_is_left_out_for_itself_alone(first: bytes, last: dict[str, Any]) -> None:
     good = event(last)
@@ -228,7 +223,6 @@ def only_refuses(raw: bytes) -> None:
     agree(raw)
 
 
-@settings(deadline=None, max_examples=300)
 @given(documents, st.data())
 def test_cut_or_changed_bytes_are_at_most_refused(document: dict[str, Any], data: st.DataObject) -> None:
     raw = bytearray(event(document))
@@ -241,14 +235,12 @@ def test_cut_or_changed_bytes_are_at_most_refused(document: dict[str, Any], data
     only_refuses(struct.pack("<i", cut) + bytes(raw[4:cut]))  # a length that fits, and an end that does not
 
 
-@settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=200))
 def test_made_up_bytes_are_at_most_refused(raw: bytes) -> None:
     only_refuses(raw)
     only_refuses(struct.pack("<i", len(raw) + 5) + raw + b"\0")
 
 
-@settings(deadline=None, max_examples=200)
 @given(documents, documents, st.integers(0, 30_000))
 def test_a_reduced_event_is_small_and_true(update: dict[str, Any], extra: dict[str, Any], key_size: int) -> None:
     whole = {

@@ -13,8 +13,15 @@ from tests.unit.deployment import Fakes, until
 
 
 @pytest.fixture(autouse=True)
-def second_looks_are_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a server says is permanent is looked at again, but not seconds later."""
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the service does again after a while it does again soon: no fake needs that time to recover."""
+    for name, seconds in (
+        ("domain.backoff.FIRST_SECONDS", 0.02),
+        ("pipeline.standby.LOOK_SECONDS", 0.01),
+        ("control.reconciler.LOOK_SECONDS", 0.01),
+        ("control.server_probe.INTERVAL_SECONDS", 0.05),
+    ):
+        monkeypatch.setattr(f"app.{name}", seconds)
     for kind in PermanentError.__subclasses__():
         if kind.confirm_seconds:
             monkeypatch.setattr(kind, "confirm_seconds", 0.02)

@@ -266,7 +266,7 @@ async def test_ctrl_c_counts_what_was_in_flight(start: Start) -> None:
 
 
 def test_service_with_a_trap_leaves_no_directory_when_it_is_killed(tmp_path: Path) -> None:
-    script = "import os, signal, tests.service; os.kill(os.getpid(), signal.SIGKILL)"
+    script = "import os, signal, tests.traps; os.kill(os.getpid(), signal.SIGKILL)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, check=False, timeout=60
     )

@@ -11,7 +11,7 @@ import pytest
 from tests.service import Service, Stage, Trap, assert_same, until
 
 TUNED: dict[str, Any] = {"standby_silence_seconds": 1, "reconcile_seconds": 0.5}
-WINDOW = 1.0
+WINDOW = 0.1
 """The duplicate window, in seconds, short enough to pass: it must never be what keeps two writers right."""
 
 

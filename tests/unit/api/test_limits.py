@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.middleware.limits import MAX_BODY, MAX_PARAMETERS, MAX_VALUES, most_values
@@ -178,7 +178,6 @@ def test_never_fewer_values_are_counted_than_there_are(value: Any, most: int, as
 any_text = st.text(st.characters() | st.sampled_from("\ud800\udfff\x00\x1b\u202e"), max_size=60)
 
 
-@settings(deadline=None)
 @given(any_text, any_text, any_text, st.integers(1, 3000))
 def test_a_problem_can_be_written_whatever_text_is_in_it(detail: str, field: str, wrong: str, times: int) -> None:
     found = Problem(422, "Invalid", detail * times, errors=[FieldProblem(field * times, wrong * times)] * 60)

@@ -27,7 +27,7 @@ moments = st.datetimes(datetime(1950, 1, 2), datetime(9998, 12, 31), timezones=s
 
 
 @given(st.lists(moments, min_size=2, max_size=2, unique=True).map(sorted), st.text(min_size=1, max_size=60))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_dates_are_those_that_were_written(span: list[datetime], name: str) -> None:
     begin, end = span
     pem, _ = self_signed(begin, end, name.encode("utf-8", "replace").decode())
@@ -41,7 +41,6 @@ def test_what_is_no_certificate_is_a_value_error(data: bytes) -> None:
 
 
 @given(st.integers(0, 400), st.binary(max_size=3))
-@settings(deadline=None)
 def test_a_damaged_one_is_read_or_a_value_error(at: int, damage: bytes) -> None:
     der = ssl.PEM_cert_to_DER_cert(PEM)
     try:

@@ -35,7 +35,7 @@ def test_every_state_can_be_reached() -> None:
 
 def test_the_wait_grows_to_its_limit_and_is_drawn_from_all_of_it() -> None:
     assert backoff.delay(1, 0.0) == 0.0
-    assert [backoff.delay(attempt, 1.0) for attempt in (1, 2, 3)] == [0.2, 0.4, 0.8]
+    assert [backoff.delay(attempt, 1.0) for attempt in (1, 2, 3)] == [backoff.FIRST_SECONDS * 2**n for n in (0, 1, 2)]
     assert backoff.delay(10_000, 1.0) == backoff.LIMIT_SECONDS
 
 

@@ -55,7 +55,7 @@ class Instance(WatcherTask):
 @pytest.fixture
 async def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     """A watcher that has begun, and five changes that make a window."""
-    monkeypatch.setattr("tests.fakes.FakeSink", Window)
+    monkeypatch.setattr("tests.fakes.servers.FakeSink", Window)
     for name, value in (("intact", True), ("harmless", False), ("down", None)):
         monkeypatch.setattr(Window, name, value)
     fakes = Fakes()

@@ -1,0 +1,159 @@
+"""A watcher's place on a stream in memory."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from app.domain.dead_letters import Following
+from app.domain.errors import (
+    OutcomeUnknown,
+    SinkUnavailable,
+    StreamFull,
+    StreamRefused,
+    StreamUnsuitable,
+)
+from app.domain.events import Change, namespace_of
+from app.domain.position import OwnMessage, Tail
+from app.domain.subjects import covers
+from app.domain.tokens import MessageId, parse_message_id
+from app.domain.watcher import Watcher
+from tests.fakes.stream import FakeStream
+
+MAX_ID = 65_000
+"""The headers hold no longer one."""
+
+
+class FakeSink:
+    """A watcher's place on a `FakeStream`."""
+
+    look_back = 200
+
+    def __init__(self, stream: FakeStream, watcher: Watcher, max_payload: int = 1024 * 1024) -> None:
+        self._stream = stream
+        self._watcher = watcher
+        self._max_payload = max_payload
+        self.mode: Literal["atomic", "window", "single"] = "atomic"
+
+    @property
+    def exclusive(self) -> bool:
+        return all(covers(self._watcher.space, subject) for subject in self._stream.subjects)
+
+    async def prepare(self, *, may_create: bool) -> None:
+        await asyncio.sleep(0)
+        if self._stream.misfortune is not None:
+            raise self._stream.misfortune
+        if not self._stream.exists:
+            if not may_create:
+                raise StreamRefused(f"the stream {self._stream.name} does not exist")
+            self._stream.exists = True
+            self._stream.subjects = [self._watcher.space]
+        if not any(covers(subject, self._watcher.space) for subject in self._stream.subjects):
+            raise StreamUnsuitable("the stream's subjects do not cover the watcher's")
+
+    async def tail(self, since: int = 0) -> Tail:
+        await asyncio.sleep(0)
+        stream = self._stream
+        stream.arrive_late()
+        if not stream.exists:
+            raise StreamRefused(f"the stream {stream.name} does not exist")
+        ours = [m for m in stream.messages if covers(self._watcher.space, m.subject)]
+        foreign = 0
+        own = None
+        unsearched = False
+        for message in reversed(ours):
+            if message.sequence <= since or unsearched:
+                break
+            parsed = parse_message_id(message.change.id)
+            told = namespace_of(message.change.body)
+            if parsed is not None and told in (None, self._watcher.source.namespace):
+                own = OwnMessage(message.sequence, parsed)
+                break
+            foreign += 1
+            unsearched = foreign > self.look_back
+        return Tail(
+            stream.created, stream.last_sequence, ours[-1].sequence if ours else 0, own, foreign, unsearched,
+            counts=self.exclusive, quiet=stream.quiet,
+        )  # fmt: skip
+
+    async def holds(self, message: OwnMessage) -> bool | None:
+        await asyncio.sleep(0)
+        for one in self._stream.messages:
+            if one.sequence == message.sequence:
+                return one.change.id == str(message.id) and covers(self._watcher.space, one.subject)
+        return None
+
+    async def publish(self, changes: Sequence[Change], fence: int) -> int:
+        stream = self._stream
+        await asyncio.sleep(0)
+        if stream.before_publish is not None:
+            stream.before_publish()
+        if not stream.exists:
+            raise StreamRefused(f"the stream {stream.name} does not exist")
+        batch = [(self._watcher.subject(change.operation), replace(change)) for change in changes]
+        deed = stream.faults.popleft() if stream.faults else "ok"
+        if deed == "unavailable":
+            raise SinkUnavailable("connection refused")
+        if deed == "refused":
+            raise StreamRefused("maximum bytes exceeded")
+        if deed == "late":
+            stream.late.append((batch, fence, self._watcher.space))
+        elif deed == "torn":
+            self._tear(batch, fence)
+        elif deed != "timeout":
+            stream.arrive_late()
+            sequence = stream.store(batch, fence, self._watcher.space, exclusive=self.exclusive)
+            await asyncio.sleep(0)
+            if deed == "ok":
+                return sequence
+        raise OutcomeUnknown("no answer in time")
+
+    def _tear(self, batch: list[tuple[str, Change]], fence: int) -> None:
+        for index, one in enumerate(batch[: (len(batch) + 1) // 2]):
+            try:
+                self._stream.store([one], fence + index, self._watcher.space, exclusive=self.exclusive)
+            except (OutcomeUnknown, StreamFull):
+                return
+
+    async def publish_singly(self, change: Change, fence: int) -> int:
+        await asyncio.sleep(0)
+        if change.id in self._stream.ids:
+            return fence
+        return await self.publish([change], fence)
+
+    def too_large(self, change: Change) -> bool:
+        return len(change.body) > self._max_payload or len(change.id) > MAX_ID
+
+    async def published(self, id_: MessageId) -> bool:
+        await asyncio.sleep(0)
+        return any(message.change.id == str(id_) for message in self._stream.messages)
+
+    def room(self, change: Change) -> int:
+        return self._max_payload if len(change.id) <= MAX_ID else -1
+
+    async def following(self, sequence: int) -> Following:
+        await asyncio.sleep(0)
+        stream = self._stream
+        stream.arrive_late()
+        after = [m for m in stream.messages if m.sequence > sequence and covers(self._watcher.space, m.subject)]
+        first_sequence = stream.messages[0].sequence if stream.messages else stream.last_sequence + 1
+        whole, moved = first_sequence <= sequence + 1, bool(after)
+        if self.exclusive and stream.last_sequence > sequence:
+            whole, moved = bool(after) and after[0].sequence == sequence + 1, True
+        if not after:
+            return Following(stream.created, moved=moved, whole=whole)
+        first = after[0]
+        return Following(stream.created, first.sequence, parse_message_id(first.change.id), True, moved, whole)
+
+    async def claim_check(self, change: Change, pointer: bytes) -> Change:
+        await asyncio.sleep(0)
+        self._stream.objects[change.token] = change.body
+        return replace(
+            change,
+            body=pointer,
+            pointer=None,
+            headers=(*change.headers, ("Changewire-Object", f"{self._stream.name}/{change.token}")),
+        )
+
+    async def close(self) -> None:
+        return

@@ -1,0 +1,115 @@
+"""A JetStream stream in memory, which stores late, in part, or without an answer where a test says so."""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.domain.errors import (
+    FenceLost,
+    OutcomeUnknown,
+    SeenBefore,
+    StreamFull,
+)
+from app.domain.events import Change
+from app.domain.subjects import covers
+
+
+@dataclass
+class FakeMessage:
+    sequence: int
+    subject: str
+    change: Change
+
+
+Deed = Literal["ok", "timeout", "ack_lost", "late", "torn", "unavailable", "refused"]
+
+
+@dataclass
+class FakeStream:
+    """A JetStream stream. A duplicate window keeps every id until `forget_ids`.
+
+    Deeds: `timeout` stores nothing and does not answer, `ack_lost` stores and does not answer, `late` stores (fence
+    permitting) some calls later, `torn` stores the front half one by one and does not answer.
+    """
+
+    name: str = "ORDERS"
+    subjects: list[str] = field(default_factory=lambda: ["ORDERS.*"])
+    exists: bool = True
+    created: str = "2026-01-01T00:00:00Z"
+    messages: list[FakeMessage] = field(default_factory=list)
+    consumed: list[FakeMessage] = field(default_factory=list)
+    last_sequence: int = 0
+    ids: set[str] = field(default_factory=set)
+    faults: deque[Deed] = field(default_factory=deque)
+    late: list[tuple[list[tuple[str, Change]], int, str]] = field(default_factory=list)
+    lateness: Callable[[], bool] = lambda: True
+    objects: dict[str, bytes] = field(default_factory=dict)
+    before_publish: Callable[[], None] | None = None
+    misfortune: Exception | None = None
+    """What every look at the stream raises, for as long as it is set."""
+    max_messages: int | None = None
+    quiet: float = 0.0
+    """For how many seconds nothing has come, as far as it tells."""
+
+    def published(self) -> list[str]:
+        """The tokens that are or were on the stream, in order."""
+        return [message.change.token for message in (*self.consumed, *self.messages)]
+
+    def last(self, space: str) -> int:
+        return max((m.sequence for m in self.messages if covers(space, m.subject)), default=0)
+
+    def store(self, batch: Sequence[tuple[str, Change]], fence: int, space: str, *, exclusive: bool = True) -> int:
+        """Store all or nothing, as an atomic batch."""
+        if any(change.id in self.ids for _, change in batch):
+            raise SeenBefore("10201")
+        expected = self.last_sequence if exclusive else self.last(space)
+        if expected != fence:
+            raise FenceLost(f"10071 wrong last sequence: {expected}")
+        if self.max_messages is not None and len(self.messages) + len(batch) > self.max_messages:
+            full = StreamFull("10077 maximum messages exceeded")
+            full.tried = len(batch)
+            raise full
+        for subject, change in batch:
+            self.last_sequence += 1
+            self.messages.append(FakeMessage(self.last_sequence, subject, change))
+            self.ids.add(change.id)
+        return self.last_sequence
+
+    def arrive_late(self) -> None:
+        """Let what was on its way arrive now, where the script says so."""
+        still: list[tuple[list[tuple[str, Change]], int, str]] = []
+        for batch, fence, space in self.late:
+            if not self.lateness():
+                still.append((batch, fence, space))
+                continue
+            with contextlib.suppress(OutcomeUnknown, StreamFull):
+                self.store(batch, fence, space)
+        self.late = still
+
+    def neighbour(self, subject: str, count: int = 1) -> None:
+        """Let somebody else publish."""
+        for _ in range(count):
+            self.last_sequence += 1
+            self.messages.append(FakeMessage(self.last_sequence, subject, Change("", "insert", b"{}", 0.0, "")))
+
+    def purge(self) -> None:
+        self.messages.clear()
+
+    def consume(self, count: int) -> None:
+        """Have the first messages consumed, as on a work queue: they are gone, and the duplicate window has passed."""
+        self.consumed += self.messages[:count]
+        del self.messages[:count]
+        self.forget_ids()
+
+    def forget_ids(self) -> None:
+        """Let the duplicate window pass."""
+        self.ids.clear()
+
+    def lose_end(self, count: int) -> None:
+        """Lose the last messages, as a server does that had not synced when the power went."""
+        for message in self.messages[len(self.messages) - count :]:
+            self.ids.discard(message.change.id)
+        del self.messages[len(self.messages) - count :]
+        self.last_sequence = self.messages[-1].sequence if self.messages else 0

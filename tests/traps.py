@@ -1,0 +1,132 @@
+"""The service with a trap in it: at one exact moment, named in the variable TRAP, the process kills or stops itself.
+
+Run as a program (`python -m tests.traps serve`), which imports no more than the service does. See `Trap`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Trap:
+    """One exact moment in the service's life, at which the process sends itself a signal.
+
+    `moment` is one of MOMENTS, `nth` which time it has to come, from 1 on, `signal` KILL, or STOP for a zombie.
+    """
+
+    moment: str
+    nth: int = 1
+    signal: str = "KILL"
+
+    def __post_init__(self) -> None:
+        assert self.moment in MOMENTS, self.moment
+
+    def __str__(self) -> str:
+        return f"{self.moment}/{self.nth}/{self.signal}"
+
+
+MOMENTS = (
+    "before-first-position",  # nothing is stored of a new watcher but the watcher itself
+    "after-first-position",  # its start is stored, no event is read yet
+    "before-publish",  # a batch is encoded, nothing is sent
+    "publish-fails",  # the nth attempt, all before it having failed
+    "before-read-back",  # a batch is stored, its acknowledgement was lost, and nobody has looked yet
+    "after-publish",  # a batch is acknowledged, nothing has been done with that
+    "before-checkpoint",  # about to be stored
+    "after-checkpoint",
+    "before-letter",  # a change is about to be set aside
+    "after-letter",  # it is, and nothing has been done with that
+    "before-receipt",  # a dead letter is about to be replayed
+    "after-receipt",
+    "before-removal",  # it is replayed, and about to be removed
+    "after-removal",
+)
+
+
+def spring(trap: Trap) -> None:
+    """Patch the adapters of this process so that the trap springs."""
+    from app.domain.errors import OutcomeUnknown, SinkUnavailable
+    from app.jetstream.dead_letter_queue import JetStreamDeadLetterQueue
+    from app.jetstream.sink import JetStreamSink
+    from app.mongodb.checkpoint_store import MongoCheckpointStore
+
+    times = 0
+    lost = False
+
+    def came() -> bool:
+        nonlocal times
+        times += 1
+        return times == trap.nth
+
+    def fire() -> None:
+        os.kill(os.getpid(), getattr(signal, f"SIG{trap.signal}"))
+
+    def patch(owner: type, name: str, moment: Iterable[str], wrapped: Callable[..., Any]) -> None:
+        if trap.moment in moment:
+            original = getattr(owner, name)
+
+            async def method(self: Any, *arguments: Any, **named: Any) -> Any:
+                return await wrapped(functools.partial(original, **named), self, *arguments)
+
+            setattr(owner, name, method)
+
+    async def around(original: Any, self: Any, *arguments: Any) -> Any:
+        due = came()
+        if due and trap.moment.startswith("before"):
+            fire()
+        result = await original(self, *arguments)
+        if due and trap.moment.startswith("after"):
+            fire()
+        return result
+
+    async def failing(original: Any, self: Any, *arguments: Any) -> Any:
+        if came():
+            fire()
+        elif times < trap.nth:
+            raise SinkUnavailable("the trap says that there is no connection")
+        return await original(self, *arguments)
+
+    async def unacknowledged(original: Any, self: Any, *arguments: Any) -> Any:
+        nonlocal lost
+        result = await original(self, *arguments)
+        if came():
+            lost = True
+            raise OutcomeUnknown("the trap has eaten the acknowledgement")
+        return result
+
+    async def reading_back(original: Any, self: Any) -> Any:
+        nonlocal lost
+        if lost:
+            lost = False
+            fire()
+        return await original(self)
+
+    patch(MongoCheckpointStore, "create", ("before-first-position", "after-first-position"), around)
+    patch(MongoCheckpointStore, "advance", ("before-checkpoint", "after-checkpoint"), around)
+    patch(JetStreamDeadLetterQueue, "store", ("before-letter", "after-letter"), around)
+    patch(JetStreamDeadLetterQueue, "keep_receipt", ("before-receipt", "after-receipt"), around)
+    patch(JetStreamDeadLetterQueue, "remove", ("before-removal", "after-removal"), around)
+    patch(JetStreamSink, "publish", ("before-publish", "after-publish"), around)
+    patch(JetStreamSink, "publish", ("publish-fails",), failing)
+    patch(JetStreamSink, "publish", ("before-read-back",), unacknowledged)
+    patch(JetStreamSink, "tail", ("before-read-back",), reading_back)
+
+
+def main() -> int:
+    """Set the trap and run the command line."""
+    moment, nth, name = os.environ.pop("TRAP").split("/")
+    spring(Trap(moment, int(nth), name))
+    from app.__main__ import main as command_line
+
+    return command_line()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
