@@ -6,7 +6,8 @@ from app.domain.position import OwnMessage
 from app.domain.subjects import covers
 from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import OPERATIONS, Watcher
-from app.jetstream.streams import Message, Stream, StreamApi
+from app.jetstream.stream_api import StreamApi
+from app.jetstream.streams import Message, Stream
 
 LOOK_BACK = 50_000
 """The most messages of the watcher's subjects that are read to find the last one of ours: about five seconds' worth."""
