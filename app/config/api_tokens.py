@@ -1,8 +1,8 @@
 """Who may call: the named tokens of the settings, and what each may do.
 
 `parse` reads what CHANGEWIRE_API_TOKENS or its file holds; `find` tells whose token a request carries. A sentence about
-what is wrong never repeats a part of it, since a token may stand where nobody expects it. Which call needs which role
-is decided in `api/auth.py`.
+what is wrong never repeats a part of it, since a token may stand in an unexpected place. Which call needs which role is
+decided in `api/auth.py`.
 """
 
 import hmac
@@ -41,7 +41,7 @@ class Caller:
 
 
 def parse(text: str) -> tuple[Token, ...]:
-    """Read `name:role:token`, separated by commas or on lines of their own; lines that begin with # are remarks.
+    """Read `name:role:token`, separated by commas or on lines of their own; lines that begin with # are comments.
 
     Raises ValueError with a sentence that tells the entry by its place.
     """
@@ -58,7 +58,7 @@ def parse(text: str) -> tuple[Token, ...]:
         if role not in get_args(Role):
             raise ValueError(f"entry {place} has a role that is neither read nor write")
         if name == ANONYMOUS:
-            raise ValueError(f"entry {place} is named {ANONYMOUS}, as those are who have no token")
+            raise ValueError(f"entry {place} is named {ANONYMOUS}, as requests without a token are")
         if not _PRINTABLE.fullmatch(secret):
             raise ValueError(f"entry {place} has a token that is not printable ASCII without spaces")
         if len(secret) < SHORTEST:

@@ -37,93 +37,94 @@ class Settings(BaseSettings):
         examples=["mongodb://user:password@host1:27017,host2:27017/?replicaSet=rs0"],
     )
     """Connection string of the MongoDB deployment (a replica set or a sharded cluster: change streams need one).
-    Secret, since it may hold a password, which has to be percent-encoded (@ as %40). Default: a replica
-    set `rs0` on this machine."""
+    Secret, since it may hold a password, which has to be percent-encoded (@ as %40). Default: a
+    replica set `rs0` on this machine."""
 
     nats_url: checks.NatsUrl = Field(
         default=SecretStr("nats://127.0.0.1:4222"), examples=["nats://host1:4222,nats://host2:4222"]
     )
-    """One NATS server or several of one cluster, separated by commas; `tls://` asks for TLS. Secret as the one above.
-    Default: a server on this machine, where nats-server listens by itself."""
+    """One NATS server or several of one cluster, separated by commas; `tls://` asks for TLS. Secret for the same reason
+    as MONGO_URI. Default: a server on this machine, on nats-server's usual port."""
 
     server_addr: checks.Address = Field(default="127.0.0.1:8080", examples=["127.0.0.1:8080", ":8080"])
-    """Where HTTP is served, as `host:port`; `:8080` is every address of the machine, port 0 a free one. Default:
-    127.0.0.1:8080, so that nobody else reaches an interface without a token."""
+    """Where HTTP is served, as `host:port`; `:8080` means every address of the machine, port 0 a free one. Default:
+    127.0.0.1:8080, so that an interface without a token is reached from this machine only."""
 
     log_level: checks.LogLevel = Field(default="info", examples=["debug", "info", "warning", "error"])
-    """The least that is logged: debug, info, warning (or warn), error, critical; in capitals too. Any other is
-    taken for info, with a warning. Default: info."""
+    """The least severe level that is logged: debug, info, warning (or warn), error, critical; upper case works too. Any
+    other value counts as info, with a warning. Default: info."""
 
     config_file: Path = Field(default=Path("connector.yaml"), examples=["connector.yaml"])
-    """The predecessor's configuration file. Default: connector.yaml in the working directory, read where it exists; a
-    file that is named here has to exist."""
+    """mongodb-nats-connector's configuration file. A file that is named here has to exist. Default: connector.yaml in
+    the working directory, where there is one."""
 
     api_token: checks.ApiToken = Field(default=None, examples=["the output of: openssl rand -hex 32"])
-    """Bearer token that changing calls need; in the log its name is `api`. Default: none; without any token changes are
-    allowed only on a loopback address."""
+    """Bearer token that calls need to change anything; the log calls it `api`. Default: none; without any token,
+    changes are allowed only on a loopback address."""
 
     api_tokens: checks.ApiTokens = Field(default=None, examples=["grafana:read:(token),deploy:write:(token)"])
     """More tokens, each as `name:role:token`, separated by commas or line breaks; a line that begins with # is a
-    remark. The role `write` may do everything, `read` changes nothing. The name stands for its owner in the log. A
+    comment. The role `write` may do everything, `read` changes nothing. The log shows the name in place of the token. A
     token has at least 16 characters. Default: none."""
 
     reads_need_token: bool = Field(default=False, examples=["true"])
     """Whether reading needs a token too, of any role: watchers, positions, dead letters, `/lag` and `/metrics`. The
-    probes `/healthz`, `/livez` and `/readyz` stay open, as do the page and the documentation, which hold nothing of the
-    service. Default: false; only changes need one."""
+    probes `/healthz`, `/livez` and `/readyz` stay open, as do the page and the documentation, which are the
+    same in every installation. Default: false; only changes need one."""
 
     allow_anonymous: bool = Field(default=False, examples=["true"])
-    """Whether anybody may change watchers where there is no token, whatever address is served. Default: false; meant
-    for networks that keep others out by themselves."""
+    """Whether anyone may change watchers while there is no token, whatever address is served. Meant for networks that
+    keep others out. Default: false."""
 
     allowed_hosts: checks.Hosts = Field(default=None, examples=["changewire.example.com,*.corp.example.com"])
-    """Under which names the service may be asked without a token, besides those that no other site can have: hosts,
-    each with or without a port, `*.` before a domain for all below it, `*` for any name. On a loopback address they may
-    read, as a proxy on the same machine lets them; changes need a token there. Default: none."""
+    """The host names under which the service may be asked without a token, besides those that no other site can have:
+    each with or without a port, `*.` before a domain for all names below it, `*` for any name. On a loopback address
+    they allow reads only; changes need a token there, since a proxy on the same machine may let others in. Default:
+    none."""
 
     namespaces: checks.WatchedNamespaces = Field(default=None, examples=["shop.*,crm.contacts"])
-    """Which collections may be watched, as `database.collection`, separated by commas; `*` stands for any characters,
-    so that `shop.*` is all of a database. Watchers of others are refused, also those in the file and those stored
-    already. Positions are kept among these too, or in the database `resume-tokens`. Default: none, all that the MongoDB
-    account may read."""
+    """The collections that may be watched, as `database.collection`, separated by commas; `*` stands for any
+    characters, so that `shop.*` is every collection of a database. Watchers of other collections are refused, also
+    those in connector.yaml and those stored already. A watcher's checkpoints have to be in one of these collections
+    too, or in the database `resume-tokens`. Default: none; every collection that the MongoDB account may read."""
 
     allow_server_side_javascript: bool = Field(default=False, examples=["true"])
-    """Whether pipelines may run JavaScript in the MongoDB server (`$function`, `$accumulator`, `$where`). Everyone who
-    may change watchers can keep a processor of the server busy then. Watchers that use it are refused otherwise, also
-    those stored already. Default: false."""
+    """Whether pipelines may run JavaScript in the MongoDB server (`$function`, `$accumulator`, `$where`). With it,
+    anyone who may change watchers can keep a processor of the server busy. Without it, watchers that use JavaScript
+    are refused, also those stored already. Default: false."""
 
     state_db: checks.StateDatabase = Field(default="changewire", examples=["changewire"])
     """The MongoDB database that holds the registry of watchers. Instances with the same one share their watchers.
     Default: changewire."""
 
     batch_size: int = Field(default=500, ge=1, le=1000, examples=["500"])
-    """The most events in one batch, 1 to 1000 (what JetStream takes in an atomic batch). Default: 500, beyond which
-    throughput hardly grows while memory and the work repeated after an error do."""
+    """The most events in one batch, 1 to 1000 (JetStream's limit for an atomic batch). Default: 500; with more, memory
+    and the work repeated after an error grow, and throughput hardly does."""
 
     drain_seconds: float = Field(default=10, ge=0, le=3600, allow_inf_nan=False, examples=["10"])
-    """How many seconds stopping may take to finish the batches in flight. Default: 10, less than the 30 after which
+    """How many seconds a stop may take to finish the batches in flight. Default: 10, less than the 30 after which
     Kubernetes kills."""
 
     log_format: checks.LogFormat = Field(default=None, examples=["json", "console"])
     """json: one object a line; console: for people. Default: console on a terminal, json otherwise."""
 
     codec: checks.Codec = Field(default="auto", examples=["auto", "python"])
-    """What encodes events: native, the transcoder in Rust; python, the encoder that it is measured by, several times
-    slower; auto, the native one where it was built. The messages are the same. Default: auto; the log says at the start
-    which one it is."""
+    """What encodes events: native, the transcoder in Rust; python, the reference encoder, several times slower; auto,
+    the native one where it was built. The messages are the same. Default: auto; the log says at the start which one is
+    used."""
 
     connector_streams: checks.ConnectorStreams = Field(default="connector", examples=["connector", "changewire"])
-    """Whose settings the streams of connector.yaml's watchers have. connector: they are created as
-    mongodb-nats-connector creates them, and never changed, so that it can start again; changewire: atomic batches and
-    direct reads are switched on, which is faster on a stream with replicas, and mongodb-nats-connector refuses such a
+    """Which settings the streams of connector.yaml's watchers have. connector: they are created as
+    mongodb-nats-connector creates them and never changed, so that it can start again. changewire: atomic batches and
+    direct reads are switched on, which is faster on a stream with replicas; mongodb-nats-connector refuses such a
     stream until `changewire streams switch` has switched it back. Default: connector."""
 
     nats_creds: checks.CredentialsFile = Field(default=None, examples=["/run/secrets/nats.creds"])
-    """A NATS credentials file (JWT and seed). Default: none. One way to sign in at most: this, user and password,
-    token, or NKey."""
+    """A NATS credentials file (JWT and seed). Use at most one way to sign in: this, user and password, token, or NKey.
+    Default: none."""
 
     nats_user: str | None = Field(default=None, examples=["changewire"])
-    """The NATS user; goes with a password. Default: none."""
+    """The NATS user; needs a password. Default: none."""
 
     nats_password: SecretStr | None = Field(default=None, examples=["(the user's password)"])
     """The NATS user's password. Default: none."""
@@ -138,13 +139,13 @@ class Settings(BaseSettings):
     """PEM file of the authority that signed the NATS server's certificate. Default: the system's authorities."""
 
     nats_tls_cert: checks.CertificatesFile = Field(default=None, examples=["/etc/nats/client.pem"])
-    """PEM file of the certificate shown to the NATS server; goes with its key. Default: none."""
+    """PEM file of the certificate shown to the NATS server; needs its key. Default: none."""
 
     nats_tls_key: checks.PrivateKeyFile = Field(default=None, examples=["/etc/nats/client-key.pem"])
     """PEM file of that certificate's key, without a password. Default: none."""
 
     tls_cert: checks.CertificatesFile = Field(default=None, examples=["/etc/changewire/server.pem"])
-    """PEM file of the HTTP server's certificate; goes with its key. Default: none, plain HTTP."""
+    """PEM file of the HTTP server's certificate; needs its key. Default: none, plain HTTP."""
 
     tls_key: checks.PrivateKeyFile = Field(default=None, examples=["/etc/changewire/server-key.pem"])
     """PEM file of that certificate's key, without a password. Default: none."""
@@ -154,21 +155,22 @@ class Settings(BaseSettings):
     Default: 10, longer than an election in a NATS cluster."""
 
     standby_losses: int = Field(default=3, ge=1, le=1000, examples=["3"])
-    """After how many lost races running a writer stands by. Default: 3; a single one also comes from a time-out."""
+    """After how many lost races in a row a writer stands by. Default: 3; a single one may come from a time-out."""
 
     reconcile_seconds: float = Field(default=5, ge=0.1, le=3600, allow_inf_nan=False, examples=["5"])
     """How often, in seconds, an instance reads what others changed in the registry. Default: 5."""
 
     min_headroom_seconds: float = Field(default=3600, ge=0, le=31_536_000, allow_inf_nan=False, examples=["3600"])
     """With fewer seconds of oplog left before a watcher's position, `/healthz` warns that history is about to be lost;
-    only where the oplog is full, so that a young one is no reason. Default: 3600, an hour to act in; 0 never warns."""
+    only where the oplog is full, since a young one always has a short history. Default: 3600, an hour to act in;
+    0 never warns."""
 
     _connector: "ConnectorFile | None" = PrivateAttr(default=None)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
 
     @property
     def connector(self) -> "ConnectorFile | None":
-        """The predecessor's file with its watchers; None where there is no file."""
+        """mongodb-nats-connector's file with its watchers; None where there is no file."""
         return self._connector
 
     @property
@@ -224,7 +226,7 @@ class Settings(BaseSettings):
     def settings_customise_sources(
         cls, settings_cls: Any, init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load` collected; `Settings(…)` itself reads nothing behind anybody's back."""
+        """Only what `load` collected: `Settings(…)` itself reads no environment."""
         del settings_cls
         return (init_settings,)
 

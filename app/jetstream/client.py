@@ -1,7 +1,7 @@
 """One connection of nats-py's that ends when it is lost, and the only place where nats-py's private parts are touched.
 
-`tests/integration/jetstream/test_connection.py` fails where a release of nats-py changes one of them. Not its business:
-what comes after the loss (`connection.py`).
+`tests/integration/jetstream/test_connection.py` fails where a release of nats-py changes one of them. After a loss,
+`connection.py` makes the next one.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ from app.jetstream.errors import OUR_CERTIFICATE, describe
 CONNECT_SECONDS = 2
 PING_SECONDS = 2
 PILE_BYTES = 64 * 1024
-"""Less than that the kernel of a frozen server takes too; and a slow link is through with it before it is noticed."""
+"""The kernel of a frozen server takes less than that too; and a slow link has sent less before the judgement."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class NatsOptions:
-    """How to connect. Files are paths; each is read anew for every attempt, so that it may be replaced."""
+    """How to connect. Files are paths; each is read again for every attempt, so that it may be replaced."""
 
     urls: tuple[str, ...]
     """`nats://` or `tls://`, with or without user and password; tried in random order."""
@@ -133,7 +133,7 @@ class OneConnection(Client):
                 allow_reconnect=False,
                 connect_timeout=CONNECT_SECONDS,
                 reconnect_time_wait=0,
-                max_reconnect_attempts=1,  # 0 would try for ever
+                max_reconnect_attempts=1,  # 0 would try indefinitely
                 ping_interval=PING_SECONDS,
                 max_outstanding_pings=1_000_000,  # `progress` judges better: a slow link delays pongs too
                 pending_size=0,

@@ -1,10 +1,8 @@
-"""The one connection to NATS: kept up for ever in the background, with nothing ever buffered behind the caller's back.
+"""The one connection to NATS: made again in the background whenever it is lost, and never buffering.
 
 nats-py reconnects by itself, but it sends what it had buffered after the reconnect, closes for good on errors it does
 not know, and waits for a frozen peer to take the last bytes before it says that the peer is gone. So each connection
 here is a new client that may not reconnect, and `NatsConnection` replaces it as soon as it is lost.
-
-Not its business: streams (`streams.py`), what is published and when that is safe (`sink.py`).
 """
 
 import asyncio
@@ -102,7 +100,7 @@ class NatsConnection:
         """Write the frames and wait for the exchange's outcome.
 
         `frames` gets the subject that replies have to go to, to which an index is to be appended. The frames are
-        written without giving way to anybody else, all of them to one connection.
+        written without giving way to another task, all of them to one connection.
         Raises SinkUnavailable (nothing was written), ConnectionLost, Forbidden, TimeoutError.
         """
         client = self._require()

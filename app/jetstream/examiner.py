@@ -1,8 +1,8 @@
 """What `changewire doctor` asks of NATS beside the checks that a watcher has to pass anyway: the server, JetStream and
 its limits, atomic publishing, and how the stream of one watcher is set up.
 
-Each answer is a Finding. Nothing is left changed: whether batches are atomic is tried on a stream of the examination's
-own (`trial.py`). Not its business: whether a stream can carry a watcher at all (`streams.assess`).
+Each answer is a Finding. Nothing is left changed: atomic batches are tried on a stream that is made for the trial and
+removed (`trial.py`). Whether a stream can carry a watcher at all says `streams.assess`.
 """
 
 from collections.abc import Mapping
@@ -171,12 +171,12 @@ def _window(stream: Stream, watcher: Watcher) -> Finding:
     return Finding(
         watcher.name, check, Level.WARNING, f"{found}, the watcher asks for {asked:g} s",
         f"nats stream edit {stream.name} --dupe-window {asked:g}s. Changewire does not rely on it; it guards against "
-        "other writers of the same ids, such as the predecessor",
+        "other writers of the same ids, such as mongodb-nats-connector",
     )  # fmt: skip
 
 
 def _stores(stream: Stream, watcher: Watcher) -> list[Finding]:
-    """What else of the stream's settings differs from what somebody may believe."""
+    """What else differs from the watcher's settings, or is about to stop it."""
     found = []
     config, sink = stream.config, watcher.sink
     replicas = int(config.get("num_replicas", 1))

@@ -1,6 +1,7 @@
 """One watcher's place on its stream: the adapter behind `ports.EventSink`.
 
-It finds the stream and reads its end; how a batch is published is `publish/`, chosen anew with each look at the stream.
+It finds the stream and reads its end. Batches are published by one of the modes in `publish/`; each look at the stream
+chooses the mode again.
 Whether an unknown outcome is read back, and when to try again, is decided by `pipeline/publisher.py`.
 """
 

@@ -35,7 +35,7 @@ class Stream:
 
     @property
     def atomic(self) -> bool:
-        """Whether the server echoes `allow_atomic`; servers older than 2.12 drop the setting without a word."""
+        """Whether the server echoes `allow_atomic`; servers older than 2.12 drop the setting silently."""
         return bool(self.config.get("allow_atomic"))
 
     @property

@@ -1,9 +1,9 @@
 """Whether NATS would create a watcher's stream, found out by creating one like it for a moment.
 
 The server has no dry run, and tells only a part of its limits: how much storage is left, or whether a cluster has room
-for the replicas, shows in its answer to a request alone. So a stream with the wished settings, but a name and a subject
-that nobody uses, is asked for and removed at once. Nothing is tried where nothing can be refused: default settings in
-an account without limits. Nor is it where the account could not remove what it made.
+for the replicas, shows only in its answer to a request. So a stream with the settings that are asked for, but a name
+and a subject that nothing uses, is created and removed at once. Nothing is tried where nothing can be refused (default
+settings in an account without limits), or where the account could not remove what it made.
 
 Streams that exist are not tried: `streams.assess` says whether they can carry the watcher.
 """
