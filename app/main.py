@@ -17,9 +17,9 @@ from app.config.settings import Settings
 from app.control.registry import Registry
 from app.formats import native
 from app.formats.extended_json import encode, identify, reduced
+from app.jetstream.account import JetStream
 from app.jetstream.connection import NatsConnection
 from app.jetstream.options import nats_options
-from app.jetstream.sink import JetStream
 from app.metrics.observer import PrometheusObserver
 from app.mongodb.client import MongoDeployment
 from app.pipeline.batch_encoder import Codec

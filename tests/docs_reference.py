@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from app.config.settings import Settings, variable, variables
-from app.metrics.families import CounterFamily, Family, GaugeFamily, HistogramFamily
-from app.metrics.observer import PrometheusObserver
+from app.metrics.families import Families
+from app.metrics.kinds import CounterFamily, Family, GaugeFamily, HistogramFamily
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- from the code; make docs writes it anew -->", "<!-- the end of what is from the code -->"
@@ -51,9 +51,8 @@ def settings_table() -> str:
 
 
 def metrics_table() -> str:
-    """A row for each metric: the service's own by name, then the predecessor's."""
-    families = PrometheusObserver(version="").each_family(lambda family: family)
-    families.sort(key=lambda family: (not family.name.startswith("changewire_"), family.name))
+    """A row for each metric: the service's own by name, then those that mongodb-nats-connector has."""
+    families = sorted(Families(), key=lambda family: (not family.name.startswith("changewire_"), family.name))
     rows = [
         (_code(family.name), KINDS[type(family)], ", ".join(map(_code, family.labels)), family.text)
         for family in families

@@ -1,7 +1,6 @@
 """Addresses and connection strings as people write them: what they mean, and what is wrong with them.
 
-A sentence about a connection string never repeats a part of it, since a password may stand where nobody expects it.
-Not its business: whether anybody answers there.
+A sentence about a connection string never repeats a part of it, since a password may stand in an unexpected place.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Who may call: the named tokens of the settings, and what each may do.
 
 `parse` reads what CHANGEWIRE_API_TOKENS or its file holds; `find` tells whose token a request carries. A sentence about
-what is wrong never repeats a part of it, since a token may stand where nobody expects it. Not its business: which call
-needs which role (`api/auth.py`).
+what is wrong never repeats a part of it, since a token may stand in an unexpected place. Which call needs which role is
+decided in `api/auth.py`.
 """
 
 import hmac
@@ -20,7 +20,7 @@ SHORTEST = 16
 """Characters: a shorter token could be guessed, and taking it out of log lines would tear ordinary words apart."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-PRINTABLE = re.compile(r"[\x21-\x7e]+")
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Caller:
 
 
 def parse(text: str) -> tuple[Token, ...]:
-    """Read `name:role:token`, separated by commas or on lines of their own; lines that begin with # are remarks.
+    """Read `name:role:token`, separated by commas or on lines of their own; lines that begin with # are comments.
 
     Raises ValueError with a sentence that tells the entry by its place.
     """
@@ -58,8 +58,8 @@ def parse(text: str) -> tuple[Token, ...]:
         if role not in get_args(Role):
             raise ValueError(f"entry {place} has a role that is neither read nor write")
         if name == ANONYMOUS:
-            raise ValueError(f"entry {place} is named {ANONYMOUS}, as those are who have no token")
-        if not PRINTABLE.fullmatch(secret):
+            raise ValueError(f"entry {place} is named {ANONYMOUS}, as requests without a token are")
+        if not _PRINTABLE.fullmatch(secret):
             raise ValueError(f"entry {place} has a token that is not printable ASCII without spaces")
         if len(secret) < SHORTEST:
             raise ValueError(f"entry {place} has a token of less than {SHORTEST} characters, which could be guessed")
@@ -67,6 +67,18 @@ def parse(text: str) -> tuple[Token, ...]:
     if not found:
         raise ValueError("holds no name:role:token")
     return tuple(found)
+
+
+def check_secret(secret: str) -> None:
+    """Raise ValueError with a sentence where a token cannot travel in a header."""
+    if not _PRINTABLE.fullmatch(secret):
+        raise ValueError("may hold printable ASCII characters only, without spaces: it travels in a header")
+
+
+def all_tokens(api_token: str | None, api_tokens: str | None) -> tuple[Token, ...]:
+    """Return the tokens of both settings, that of CHANGEWIRE_API_TOKEN first. Raises ValueError as `parse`."""
+    own = () if api_token is None else (Token(API, "write", api_token),)
+    return (*own, *(() if api_tokens is None else parse(api_tokens)))
 
 
 def clash(tokens: Sequence[Token]) -> str | None:

@@ -1,10 +1,9 @@
 """The certificates that the service shows to others, and until when they are valid.
 
 One that has expired is loaded like any other; that it is the cause shows on the other side alone, as a refused
-connection. So it is said at the start, once a day, and by `changewire doctor`. Python's `ssl` has no public way to read
-the dates of a certificate in a file, so that `validity` finds them in its DER form: the fifth field, behind four whose
-contents do not matter (RFC 5280, 4.1). Not its business: whether file and key fit (`key_files.py`), and the
-certificates of others.
+connection. So the service says it at the start and once a day, and so does `changewire doctor`. Python's `ssl` has no
+public way to read the dates of a certificate in a file, so `validity` finds them in its DER form: the fifth field,
+behind four whose contents do not matter (RFC 5280, 4.1). Whether certificate and key fit is checked in `key_files.py`.
 """
 
 import re
@@ -59,7 +58,7 @@ def _own(settings: Settings) -> Iterator[tuple[str, Path]]:
 def _finding(name: str, path: Path, now: datetime) -> Finding:
     try:
         spans = [validity(ssl.PEM_cert_to_DER_cert(text)) for text in _PEM.findall(path.read_text("latin-1"))]
-    except (OSError, ValueError):  # who needs it says more of what is wrong
+    except (OSError, ValueError):  # the part that uses the file says more of what is wrong
         spans = []
     if not spans:
         found = f"no certificate with its dates can be read in {path}"

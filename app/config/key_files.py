@@ -1,11 +1,11 @@
-"""Files that hold keys and certificates, looked at before anybody relies on them.
+"""Files that hold keys and certificates, checked before they are used.
 
-Who reads them otherwise says too little: OpenSSL that "PEM lib" failed, or it asks the terminal for a password; nats-py
-takes a seed with a typing error for another key, and looks for ever for the JWT in a file that holds none. Settings ask
-here at the start, the connection to NATS before each attempt, since a file may be replaced meanwhile.
+The libraries that use them say too little: OpenSSL that "PEM lib" failed, or it asks the terminal for a password;
+nats-py takes a seed with a typing error for another key, and looks indefinitely for the JWT in a file without one. The
+settings ask here at the start, the connection to NATS before each attempt, since a file may be replaced meanwhile.
 
 Every function returns what is wrong as the end of a sentence that begins with "which", or None; never what the file
-holds. Not its business: whether a server accepts what the file says.
+holds. Whether a server accepts what the file says shows later.
 """
 
 import binascii

@@ -1,7 +1,7 @@
 """How the service logs: events with fields, as JSON lines or for people, uvicorn's and the vendors' among them.
 
-Every line passes a processor that takes credentials out, whoever wrote it. `redact` does the same for a text that goes
-elsewhere. Not its business: what is logged, and where the lines go after standard output or error.
+Every line passes a processor that takes credentials out, whichever library wrote it. `redact` does the same for a text
+that goes elsewhere.
 """
 
 import logging

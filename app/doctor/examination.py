@@ -19,10 +19,10 @@ from app.domain.lag import headroom_seconds, running_out
 from app.domain.position import Checkpoint
 from app.domain.watcher import Watcher
 from app.domain.watcher import problems as problems_of
+from app.jetstream.account import JetStream
 from app.jetstream.connection import NatsConnection
 from app.jetstream.examiner import NatsExaminer
 from app.jetstream.options import nats_options
-from app.jetstream.sink import JetStream
 from app.mongodb.client import MongoDeployment
 from app.mongodb.examiner import MongoExaminer, duration
 from app.pipeline.proof import Proof

@@ -12,7 +12,8 @@ from app.domain.errors import NotAuthorised
 from app.domain.streams import ConsumerFacts, StoredMessage, StreamFacts
 from app.domain.watcher import Watcher
 from app.jetstream.connection import NatsConnection
-from app.jetstream.streams import NOT_FOUND, READ_SECONDS, ApiError, StreamApi, headers_of, translate
+from app.jetstream.errors import ApiError, refusals
+from app.jetstream.stream_api import READ_SECONDS, StreamApi, headers_of, unless_missing
 
 _LOOKS: Final = 12
 """How often the stretch that is searched for the last messages is doubled: to a hundred thousand for twenty."""
@@ -28,12 +29,10 @@ class JetStreamReader:
         self._space = watcher.space
 
     async def facts(self) -> StreamFacts | None:
-        try:
-            stream = await self._api.info(self._name)
-        except ApiError as error:
-            if error.code == NOT_FOUND:
-                return None
-            raise translate(error, self._name) from error
+        with refusals(self._name):
+            stream = await unless_missing(self._api.info(self._name))
+        if stream is None:
+            return None
         config, state = stream.config, stream.state
         consumers, why = await self._consumers()
         return StreamFacts(
@@ -102,12 +101,8 @@ class JetStreamReader:
         return found
 
     async def _get(self, wanted: dict[str, Any]) -> StoredMessage | None:
-        try:
-            message = await self._api.message(self._name, wanted)
-        except ApiError as error:
-            if error.code == NOT_FOUND:
-                return None
-            raise translate(error, self._name) from error
+        with refusals(self._name):
+            message = await unless_missing(self._api.message(self._name, wanted))
         if message is None:
             return None
         return StoredMessage(

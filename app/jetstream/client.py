@@ -1,12 +1,11 @@
 """One connection of nats-py's that ends when it is lost, and the only place where nats-py's private parts are touched.
 
-`tests/integration/jetstream/test_connection.py` fails where a release of nats-py changes one of them. Not its business:
-what comes after the loss (`connection.py`).
+`tests/integration/jetstream/test_connection.py` fails where a release of nats-py changes one of them. After a loss,
+`connection.py` makes the next one.
 """
 
 import asyncio
 import fcntl
-import re
 import ssl
 import sys
 import termios
@@ -24,23 +23,19 @@ from nats.nuid import NUID
 
 from app.config import key_files
 from app.domain.errors import SinkUnavailable
+from app.jetstream.errors import OUR_CERTIFICATE, describe
 
 CONNECT_SECONDS = 2
 PING_SECONDS = 2
 PILE_BYTES = 64 * 1024
-"""Less than that the kernel of a frozen server takes too; and a slow link is through with it before it is noticed."""
-
-_ABOUT_OURS = re.compile(r"ALERT_(.*CERTIFICATE|UNKNOWN_CA)")
-"""What a server alerts to when it asked for a certificate and got none, or one it does not trust (RFC 8446, 6.2)."""
-_OUR_CERTIFICATE = "CHANGEWIRE_NATS_TLS_CERT names one of an authority that the server trusts"
-_USERINFO = re.compile(r"//[^/@\s]*@")
+"""The kernel of a frozen server takes less than that too; and a slow link has sent less before the judgement."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class NatsOptions:
-    """How to connect. Files are paths; each is read anew for every attempt, so that it may be replaced."""
+    """How to connect. Files are paths; each is read again for every attempt, so that it may be replaced."""
 
     urls: tuple[str, ...]
     """`nats://` or `tls://`, with or without user and password; tried in random order."""
@@ -72,29 +67,6 @@ class NatsOptions:
 
     def _key_problem(self, path: Path) -> str | None:
         return key_files.private_key_problem(path, Path(self.tls_cert)) if self.tls_cert else None
-
-
-def without_secrets(url: str) -> str:
-    """Return the URL without user, password or token."""
-    return _USERINFO.sub("//", url)
-
-
-def describe(error: BaseException | str) -> str:
-    text = without_secrets(str(error)).removeprefix("nats: ").strip("'")
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"the server's certificate is not accepted ({error.verify_message.rstrip('.')}); CHANGEWIRE_NATS_TLS_CA "
-            "names the authority that signed it"
-        )
-    if isinstance(error, ssl.SSLError) and _ABOUT_OURS.search(error.reason or ""):
-        return f"the server does not accept this client's certificate ({error.reason}); {_OUR_CERTIFICATE}"
-    if "authorization violation" in text.lower():
-        return "the server refuses the credentials (authorization violation)"
-    return text or type(error).__name__
 
 
 class OneConnection(Client):
@@ -161,7 +133,7 @@ class OneConnection(Client):
                 allow_reconnect=False,
                 connect_timeout=CONNECT_SECONDS,
                 reconnect_time_wait=0,
-                max_reconnect_attempts=1,  # 0 would try for ever
+                max_reconnect_attempts=1,  # 0 would try indefinitely
                 ping_interval=PING_SECONDS,
                 max_outstanding_pings=1_000_000,  # `progress` judges better: a slow link delays pongs too
                 pending_size=0,
@@ -174,7 +146,7 @@ class OneConnection(Client):
             )
         except (ConnectionError, nats.errors.UnexpectedEOF, nats.errors.ConnectionClosedError):
             if self._server_info.get("tls_verify"):  # its alert may be lost with the connection
-                self.last_failure = f"the server wants a certificate and hung up; {_OUR_CERTIFICATE}"
+                self.last_failure = f"the server wants a certificate and hung up; {OUR_CERTIFICATE}"
             raise
         self.last_failure = None
         subscription = await self.subscribe(self.inbox + ">")

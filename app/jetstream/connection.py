@@ -1,74 +1,44 @@
-"""The one connection to NATS: kept up for ever in the background, with nothing ever buffered behind the caller's back.
+"""The one connection to NATS: made again in the background whenever it is lost, and never buffering.
 
 nats-py reconnects by itself, but it sends what it had buffered after the reconnect, closes for good on errors it does
 not know, and waits for a frozen peer to take the last bytes before it says that the peer is gone. So each connection
 here is a new client that may not reconnect, and `NatsConnection` replaces it as soon as it is lost.
-
-Not its business: streams (`streams.py`), what is published and when that is safe (`sink.py`).
 """
 
 import asyncio
 import random
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-import nats.errors
 import structlog
 from nats.aio.client import Client
 
-from app.domain.errors import NotAuthorised, SinkUnavailable
-from app.jetstream.client import CONNECT_SECONDS, NatsOptions, OneConnection, describe, without_secrets
+from app.domain.errors import SinkUnavailable
+from app.jetstream.client import CONNECT_SECONDS, NatsOptions, OneConnection
+from app.jetstream.errors import (
+    NOT_CONNECTED,
+    ConnectionLost,
+    Forbidden,
+    describe,
+    unacknowledged,
+    unanswered,
+    without_secrets,
+)
+from app.jetstream.exchange import Answer, Exchange
 from app.jetstream.limits import LINE_BYTES, Kind, Limits
 
 RETRY_SECONDS = (0.1, 1.0)
 """The pause after a round of failed attempts over all servers, drawn from this range."""
 STALE_SECONDS = 6
 """A server that neither says nor takes anything for so long is given up."""
-NO_RESPONDERS = b"NATS/1.0 503"
 
 _FORBIDDEN = re.compile(r'permissions violation for (publish|subscription)\b.* to "([^"]*)"')
 
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
-
-
-class ConnectionLost(Exception):
-    """The connection broke, or fell silent, while an answer was awaited: what was sent may have arrived."""
-
-
-class Forbidden(Exception):
-    """The server refused a subject to the account."""
-
-
-class Exchange(Generic[T]):
-    """Something published and what is awaited for it; `outcome` is set by the replies or by the connection's end."""
-
-    def __init__(self, subjects: Collection[str]) -> None:
-        self.subjects = subjects
-        self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-    def received(self, index: int, data: bytes, headers: bytes | None) -> None:
-        """Take a reply that came to `reply prefix` + `index`."""
-        raise NotImplementedError
-
-    def resolve(self, value: T) -> None:
-        if not self.outcome.done():
-            self.outcome.set_result(value)
-
-    def fail(self, error: Exception) -> None:
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
-            self.outcome.exception()  # read once, so that nobody is told it never was
-
-
-class Answer(Exchange[bytes | None]):
-    """One reply: its data, or None where nobody listens to the subject."""
-
-    def received(self, index: int, data: bytes, headers: bytes | None) -> None:  # noqa: ARG002
-        self.resolve(None if headers is not None and headers.startswith(NO_RESPONDERS) else data)
 
 
 class NatsConnection:
@@ -130,7 +100,7 @@ class NatsConnection:
         """Write the frames and wait for the exchange's outcome.
 
         `frames` gets the subject that replies have to go to, to which an index is to be appended. The frames are
-        written without giving way to anybody else, all of them to one connection.
+        written without giving way to another task, all of them to one connection.
         Raises SinkUnavailable (nothing was written), ConnectionLost, Forbidden, TimeoutError.
         """
         client = self._require()
@@ -144,6 +114,18 @@ class NatsConnection:
                 return await exchange.outcome
         finally:
             del self._exchanges[key]
+
+    async def publish(
+        self, exchange: Exchange[T], frames: Callable[[str], Iterable[bytes]], *, stream: str, seconds: float
+    ) -> T:
+        """Publish to a stream, as `converse`, and return what comes of it.
+
+        Raises SinkUnavailable (nothing was written), NotAuthorised, OutcomeUnknown (connection lost, silence).
+        """
+        try:
+            return await self.converse(exchange, frames, seconds=seconds)
+        except (TimeoutError, ConnectionLost, Forbidden) as error:
+            raise unacknowledged(error, stream, seconds) from error
 
     async def request(self, subject: str, payload: bytes = b"", *, seconds: float = 5.0) -> bytes | None:
         """Ask something and return the answer, None where nobody listens.
@@ -159,14 +141,10 @@ class NatsConnection:
 
         try:
             return await self.converse(Answer((subject,)), frames, seconds=seconds)
-        except TimeoutError as error:
-            raise SinkUnavailable(f"NATS did not answer within {seconds:g} s ({subject})") from error
-        except ConnectionLost as error:
-            raise SinkUnavailable(str(error)) from error
-        except Forbidden as error:
-            raise NotAuthorised(str(error)) from error
+        except (TimeoutError, ConnectionLost, Forbidden) as error:
+            raise unanswered(error, subject, seconds) from error
 
-    def _require(self) -> "OneConnection":
+    def _require(self) -> OneConnection:
         client = self._client
         if client is not None and client.lost.done():
             raise SinkUnavailable(f"the connection to NATS was lost: {client.lost.result()}")
@@ -195,7 +173,7 @@ class NatsConnection:
             self._client = None
             self._fail_all(ConnectionLost("the connection to NATS was closed"))
 
-    async def _connect(self) -> "OneConnection | None":
+    async def _connect(self) -> OneConnection | None:
         """Try every known server once."""
         candidates: dict[str, str | None] = dict.fromkeys(random.sample(self._options.urls, len(self._options.urls)))
         for url, tls_name in self._discovered.items():
@@ -206,7 +184,7 @@ class NatsConnection:
             try:
                 async with asyncio.timeout(3 * CONNECT_SECONDS):
                     await client.establish(url, tls_name, self._options)
-            except (OSError, nats.errors.Error, TimeoutError, ValueError, SinkUnavailable) as error:
+            except (*NOT_CONNECTED, SinkUnavailable) as error:
                 reasons.append(f"{without_secrets(url)}: {describe(client.last_failure or error)}")
                 await client.dispose()
             except BaseException:
@@ -222,7 +200,7 @@ class NatsConnection:
             self._told = self._reason
         return None
 
-    async def _keep(self, client: "OneConnection") -> None:
+    async def _keep(self, client: OneConnection) -> None:
         """Serve until the connection is lost, or its server has been silent for too long."""
         try:
             await self._limits.meet(client.max_payload, lambda kind, size: self._fits(client, kind, size))
@@ -247,7 +225,7 @@ class NatsConnection:
                 self._discovered.setdefault(url, client.tls_name_of(url))
             await client.dispose()
 
-    async def _fits(self, client: "OneConnection", kind: Kind, size: int) -> bool:
+    async def _fits(self, client: OneConnection, kind: Kind, size: int) -> bool:
         """Try, on a connection of its own to the same server, whether that takes a message or a command of this size.
 
         Raises SinkUnavailable where it cannot be reached."""
@@ -269,7 +247,7 @@ class NatsConnection:
             finally:
                 answered.cancel()
                 await asyncio.gather(answered, return_exceptions=True)
-        except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
+        except NOT_CONNECTED as error:
             raise SinkUnavailable(f"the limits of the NATS server cannot be found out: {describe(error)}") from error
         else:
             return True

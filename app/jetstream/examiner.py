@@ -1,8 +1,8 @@
 """What `changewire doctor` asks of NATS beside the checks that a watcher has to pass anyway: the server, JetStream and
 its limits, atomic publishing, and how the stream of one watcher is set up.
 
-Each answer is a Finding. Nothing is left changed: whether batches are atomic is tried on a stream of the examination's
-own (`trial.py`). Not its business: whether a stream can carry a watcher at all (`nats_streams.assess`).
+Each answer is a Finding. Nothing is left changed: atomic batches are tried on a stream that is made for the trial and
+removed (`trial.py`). Whether a stream can carry a watcher at all says `streams.assess`.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,9 @@ from app.domain.findings import Finding, Level
 from app.domain.watcher import Watcher
 from app.jetstream.client import CONNECT_SECONDS
 from app.jetstream.connection import NatsConnection
-from app.jetstream.streams import NOT_FOUND, ApiError, Stream, StreamApi, assess, new_config, translate
+from app.jetstream.errors import ApiError, refusal
+from app.jetstream.stream_api import StreamApi, unless_missing
+from app.jetstream.streams import Stream, assess, new_config, version_numbers
 from app.jetstream.trial import try_atomic
 
 ABOUT: Final = "NATS"
@@ -45,7 +47,7 @@ class NatsExaminer:
         except SinkUnavailable as error:
             return [_unreachable(str(error))]
         version = self._connection.server_version
-        old = _numbers(version) < ATOMIC
+        old = version_numbers(version) < ATOMIC
         reached = Finding(ABOUT, "reachable", Level.OK, "answers")
         told = Finding(ABOUT, "version", Level.WARNING if old else Level.OK, version, _OLD if old else "")
         return [reached, told, _payload(self._connection.max_payload)]
@@ -67,14 +69,14 @@ class NatsExaminer:
         """How the watcher's stream is set up. `published` says that the watcher has come to a position on it."""
         name = watcher.sink.stream
         try:
-            stream = await self._api.look(watcher)
+            stream = await unless_missing(self._api.look(watcher))
         except ApiError as error:
-            if error.code == NOT_FOUND:
-                return [_absent(watcher, published=published)]
-            return [Finding(watcher.name, "stream", Level.PROBLEM, str(translate(error, name)), "see the server's log")]
+            return [Finding(watcher.name, "stream", Level.PROBLEM, str(refusal(error, name)), "see the server's log")]
         except (SinkUnavailable, NotAuthorised) as error:
             advice = f"let the account publish to $JS.API.STREAM.MSG.GET.{name} and $JS.API.STREAM.INFO.{name}"
             return [Finding(watcher.name, "stream", Level.PROBLEM, str(error), advice)]
+        if stream is None:
+            return [_absent(watcher, published=published)]
         return [_publishing(stream, watcher), _window(stream, watcher), *_stores(stream, watcher)]
 
     async def _atomic(self) -> Finding:
@@ -88,7 +90,7 @@ class NatsExaminer:
             )  # fmt: skip
         if atomic is None:
             version = self._connection.server_version
-            if _numbers(version) >= ATOMIC:
+            if version_numbers(version) >= ATOMIC:
                 return Finding(ABOUT, check, Level.OK, "not tried: the account may not create streams; by its version")
             return Finding(ABOUT, check, Level.WARNING, f"not before 2.12, and this is {version}", _OLD)
         if atomic:
@@ -169,12 +171,12 @@ def _window(stream: Stream, watcher: Watcher) -> Finding:
     return Finding(
         watcher.name, check, Level.WARNING, f"{found}, the watcher asks for {asked:g} s",
         f"nats stream edit {stream.name} --dupe-window {asked:g}s. Changewire does not rely on it; it guards against "
-        "other writers of the same ids, such as the predecessor",
+        "other writers of the same ids, such as mongodb-nats-connector",
     )  # fmt: skip
 
 
 def _stores(stream: Stream, watcher: Watcher) -> list[Finding]:
-    """What else of the stream's settings differs from what somebody may believe."""
+    """What else differs from the watcher's settings, or is about to stop it."""
     found = []
     config, sink = stream.config, watcher.sink
     replicas = int(config.get("num_replicas", 1))
@@ -192,12 +194,6 @@ def _stores(stream: Stream, watcher: Watcher) -> list[Finding]:
         advice = f"nats stream edit {stream.name} --max-msg-size -1"
         found.append(Finding(watcher.name, "max_msg_size", Level.PROBLEM, f"{largest} bytes", advice))
     return found
-
-
-def _numbers(version: str) -> tuple[int, int]:
-    major, _, rest = version.partition(".")
-    minor = rest.partition(".")[0]
-    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
 
 
 def _size(count: int) -> str:

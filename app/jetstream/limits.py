@@ -5,8 +5,7 @@ A server cuts the connection of a client that sends more than it takes, and with
 `max_control_line` it never tells. So a violation is a lesson: on the next connection the limit is looked for, by
 messages of different sizes on connections of their own. It happens once, not with every attempt to send.
 
-Not its business: connecting (`connection.py`), what becomes of a message that is too large
-(`pipeline/batch_encoder.py`).
+What becomes of a message that is too large is decided in `pipeline/batch_encoder.py`.
 """
 
 from collections.abc import Awaitable, Callable

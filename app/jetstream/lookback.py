@@ -6,7 +6,8 @@ from app.domain.position import OwnMessage
 from app.domain.subjects import covers
 from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import OPERATIONS, Watcher
-from app.jetstream.streams import Message, Stream, StreamApi
+from app.jetstream.stream_api import StreamApi
+from app.jetstream.streams import Message, Stream
 
 LOOK_BACK = 50_000
 """The most messages of the watcher's subjects that are read to find the last one of ours: about five seconds' worth."""
@@ -19,7 +20,8 @@ _AT_ONCE = 16
 async def look_back(
     api: StreamApi, watcher: Watcher, stream: Stream, last: Message, since: int = 0
 ) -> tuple[OwnMessage | None, int, bool]:
-    """Find the last message of ours after sequence `since`, `last` being the last one in the watcher's subject space.
+    """Find the last message of ours after sequence `since`, `last` being the last one that the watcher's subject filter
+    matches.
 
     Returns it, or one that is not after `since` or None; how many foreign ones behind it were seen; and whether the
     search was given up while one of ours might still be hidden (after `LOOK_BACK` foreign ones). Raises what
@@ -28,20 +30,9 @@ async def look_back(
     own = _own(last, watcher)
     if own is not None:
         return own, 0, False
-    # The last foreign message on a subject of ours: below it one of ours may be hidden. A subject of ours that ends in
-    # one of ours needs no search, and neither do all the others.
     hidden = last.sequence
     if "*" in watcher.space:
-        hidden = 0
-        for subject in sorted({watcher.subject(operation) for operation in (*OPERATIONS, "gap")}):
-            found = await api.last(stream.name, subject)
-            if found is None:
-                continue
-            mine = _own(found, watcher)
-            if mine is None:
-                hidden = max(hidden, found.sequence)
-            elif own is None or mine.sequence > own.sequence:
-                own = mine
+        own, hidden = await _last_of_each_subject(api, watcher, stream.name)
     foreign, left, block = 1, LOOK_BACK, _BLOCK
     top = min(hidden, last.sequence - 1)
     floor = max(own.sequence if own else 0, int(stream.state["first_seq"]) - 1, since)
@@ -56,6 +47,25 @@ async def look_back(
         left -= len(there)
         top, block = begin, block * 2
     return own, foreign, top > floor
+
+
+async def _last_of_each_subject(api: StreamApi, watcher: Watcher, name: str) -> tuple[OwnMessage | None, int]:
+    """Return the last message of ours that ends one of our subjects, and the last foreign one that ends another.
+
+    Below that foreign message, one of ours may be hidden. A subject that ends in one of ours needs no search, nor does
+    a subject that is not ours.
+    """
+    own, hidden = None, 0
+    for subject in sorted({watcher.subject(operation) for operation in (*OPERATIONS, "gap")}):
+        found = await api.last(name, subject)
+        if found is None:
+            continue
+        mine = _own(found, watcher)
+        if mine is None:
+            hidden = max(hidden, found.sequence)
+        elif own is None or mine.sequence > own.sequence:
+            own = mine
+    return own, hidden
 
 
 async def find(api: StreamApi, watcher: Watcher, stream: Stream, wanted: MessageId) -> bool:
@@ -90,16 +100,16 @@ async def _next_own(api: StreamApi, watcher: Watcher, name: str, sequence: int, 
     return None
 
 
-async def _between(api: StreamApi, name: str, space: str, begin: int, end: int) -> list[Message]:
-    """Return the messages of the subject space after `begin` up to `end`, read in several places at once."""
+async def _between(api: StreamApi, name: str, wanted: str, begin: int, end: int) -> list[Message]:
+    """Return the messages that the subject filter matches after `begin` up to `end`, read in several places at once."""
 
     async def walk(sequence: int, end: int) -> list[Message]:
         there: list[Message] = []
         while sequence <= end:
-            message = await api.next(name, space, sequence)
+            message = await api.next(name, wanted, sequence)
             if message is None or message.sequence > end:
                 break
-            if covers(space, message.subject):
+            if covers(wanted, message.subject):
                 there.append(message)
             sequence = message.sequence + 1
         return there
@@ -116,8 +126,8 @@ async def _between(api: StreamApi, name: str, space: str, begin: int, end: int) 
 
 
 def _own(message: Message, watcher: Watcher) -> OwnMessage | None:
-    """The message as one of ours; None where it has no id of ours or tells of another collection, as do those of a
-    watcher that had these subjects before or takes them from us now: its tokens are no positions of this one."""
+    """The message as one of ours; None where it has no id of ours, or where it is of another collection. Another
+    watcher may have had these subjects before, or take them now: its tokens are no positions of this one."""
     id_ = parse_message_id(message.id)
     if id_ is None or message.namespace not in (None, watcher.source.namespace):
         return None

@@ -1,20 +1,20 @@
 """Bodies that no message can hold, in the NATS Object Store.
 
 One bucket a stream, one object a change, named by the token. Storing is idempotent: an object of the same size and
-digest is left alone, so that a consumer who reads it meanwhile is not disturbed by a retry.
+digest is left alone, so that a retry does not disturb a consumer that reads it meanwhile.
 """
 
 import asyncio
 import base64
 import hashlib
 
-import nats.errors
 from nats.js.api import ObjectMeta, ObjectMetaOptions, ObjectStoreConfig
-from nats.js.errors import APIError, BucketNotFoundError, DigestMismatchError, NotFoundError, ObjectNotFoundError
+from nats.js.client import JetStreamContext
+from nats.js.errors import BucketNotFoundError, DigestMismatchError, NotFoundError
 from nats.js.object_store import ObjectStore as Bucket
 
-from app.domain.errors import SinkUnavailable, StreamRefused
 from app.jetstream.connection import NatsConnection
+from app.jetstream.errors import bucket_refusals
 
 CHUNK_BYTES = 128 * 1024
 REQUEST_SECONDS = 5.0
@@ -32,46 +32,39 @@ class ObjectStore:
 
         Raises SinkUnavailable, StreamRefused.
         """
-        try:
+        with bucket_refusals(bucket, f"the change {name}"):
             store = await self._bucket(bucket, replicas)
             if await self._holds(store, name, body):
                 return
             chunk = min(CHUNK_BYTES, self._connection.max_payload)
             await store.put(name, body, ObjectMeta(name=name, options=ObjectMetaOptions(max_chunk_size=chunk)))
-        except (APIError, BucketNotFoundError) as error:
-            raise StreamRefused(f"the object store {bucket} refuses the change {name}: {error}") from error
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise SinkUnavailable(f"the object store {bucket} cannot be reached: {error}") from error
 
     async def fetch(self, bucket: str, name: str) -> bytes | None:
         """Return an object, None where it is not there, or not whole. Raises SinkUnavailable."""
-        try:
-            stream = self._connection.client().jetstream(timeout=REQUEST_SECONDS)
-            async with asyncio.timeout(FETCH_SECONDS):
-                return (await (await stream.object_store(bucket)).get(name)).data or b""
-        except (BucketNotFoundError, NotFoundError, ObjectNotFoundError, DigestMismatchError):
-            return None
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise SinkUnavailable(f"the object store {bucket} cannot be reached: {error}") from error
+        with bucket_refusals(bucket):
+            try:
+                async with asyncio.timeout(FETCH_SECONDS):
+                    return (await (await self._jetstream().object_store(bucket)).get(name)).data or b""
+            except (NotFoundError, DigestMismatchError):
+                return None
 
     async def delete(self, bucket: str, name: str) -> None:
         """Delete an object, which need not exist. Raises SinkUnavailable, StreamRefused."""
-        try:
-            stream = self._connection.client().jetstream(timeout=REQUEST_SECONDS)
-            await (await stream.object_store(bucket)).delete(name)
-        except (BucketNotFoundError, NotFoundError, ObjectNotFoundError):
-            return
-        except APIError as error:
-            raise StreamRefused(f"the object store {bucket} refuses to delete {name}: {error}") from error
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise SinkUnavailable(f"the object store {bucket} cannot be reached: {error}") from error
+        with bucket_refusals(bucket, f"to delete {name}"):
+            try:
+                await (await self._jetstream().object_store(bucket)).delete(name)
+            except NotFoundError:
+                return
+
+    def _jetstream(self) -> JetStreamContext:
+        return self._connection.client().jetstream(timeout=REQUEST_SECONDS)
 
     async def _bucket(self, bucket: str, replicas: int) -> Bucket:
-        stream = self._connection.client().jetstream(timeout=REQUEST_SECONDS)
+        jetstream = self._jetstream()
         try:
-            return await stream.object_store(bucket)
+            return await jetstream.object_store(bucket)
         except BucketNotFoundError:
-            return await stream.create_object_store(
+            return await jetstream.create_object_store(
                 bucket, ObjectStoreConfig(description="Changewire: bodies too large for a message", replicas=replicas)
             )
 

@@ -2,8 +2,8 @@
 that sends more than it takes, and every watcher's with it.
 
 A message has to fit the server (`max_payload`, headers of 64 KiB) and the stream (`max_msg_size`, `max_bytes`), its
-subject a command (`max_control_line`). Not its business: how the server's limits are found out (`limits.py`), what
-becomes of a change that does not fit (`pipeline/batch_encoder.py`).
+subject a command (`max_control_line`). The server's limits are found out in `limits.py`; what becomes of a change that
+does not fit is decided in `pipeline/batch_encoder.py`.
 """
 
 from dataclasses import replace

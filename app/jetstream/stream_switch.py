@@ -1,7 +1,7 @@
 """A stream's settings switched over: to Changewire's, or back to those that mongodb-nats-connector starts with.
 
-Only the settings that Changewire itself switches on are changed. Not its business: streams of a running watcher
-(`jetstream/sink.py` prepares those).
+Only the settings that Changewire itself switches on are changed. The stream of a running watcher is prepared by
+`provisioning.py`.
 """
 
 from typing import Any, Final
@@ -10,8 +10,10 @@ from app.config.settings import Settings
 from app.domain.errors import Conflict
 from app.domain.watcher import Sink, Source, StreamSettings, Watcher
 from app.jetstream.connection import NatsConnection
+from app.jetstream.errors import NAME_IN_USE, ApiError, refusals
 from app.jetstream.options import nats_options
-from app.jetstream.streams import NAME_IN_USE, ApiError, StreamApi, new_config, switches, translate
+from app.jetstream.stream_api import StreamApi
+from app.jetstream.streams import new_config, switches
 
 CONNECT_SECONDS: Final = 10.0
 
@@ -26,9 +28,8 @@ async def switch(settings: Settings, name: str, to: StreamSettings) -> dict[str,
     connection.start()
     try:
         await connection.ready(CONNECT_SECONDS)
-        return await _switch(StreamApi(connection), name, to)
-    except ApiError as error:
-        raise translate(error, name) from error
+        with refusals(name):
+            return await _switch(StreamApi(connection), name, to)
     finally:
         await connection.close()
 

@@ -1,11 +1,11 @@
 """Whether NATS would create a watcher's stream, found out by creating one like it for a moment.
 
 The server has no dry run, and tells only a part of its limits: how much storage is left, or whether a cluster has room
-for the replicas, shows in its answer to a request alone. So a stream with the wished settings, but a name and a subject
-that nobody uses, is asked for and removed at once. Nothing is tried where nothing can be refused: default settings in
-an account without limits. Nor is it where the account could not remove what it made.
+for the replicas, shows only in its answer to a request. So a stream with the settings that are asked for, but a name
+and a subject that nothing uses, is created and removed at once. Nothing is tried where nothing can be refused (default
+settings in an account without limits), or where the account could not remove what it made.
 
-Not its business: streams that exist (`nats_streams.assess`), subjects that another stream takes (`sink.py`).
+Streams that exist are not tried: `streams.assess` says whether they can carry the watcher.
 """
 
 import secrets
@@ -16,28 +16,10 @@ import structlog
 
 from app.domain.errors import FieldProblem, Invalid, NotAuthorised, SinkUnavailable
 from app.domain.watcher import Sink, Watcher
-from app.jetstream.streams import ApiError, Stream, StreamApi, new_config
+from app.jetstream.errors import ApiError, field_of
+from app.jetstream.stream_api import StreamApi
+from app.jetstream.streams import Stream, new_config
 
-_FIELDS: Final = {
-    10002: "sink.max_bytes",  # the account's limits
-    10005: "sink.replicas",  # too few servers
-    10023: "sink.max_bytes",  # the servers' resources
-    10027: "sink.stream",  # too many streams
-    10047: "sink.max_bytes",  # the server's storage
-    10074: "sink.replicas",  # a single server
-    10113: "sink.max_bytes",  # the account demands one
-    10122: "sink.max_bytes",  # above the account's limit for a stream
-}
-"""The watcher's field that an error code is about. Codes: server/errors.json of nats-server."""
-_CONFIGURATION: Final = 10052
-_WORDS: Final = {
-    "max age": "sink.max_age_seconds",
-    "duplicates window": "sink.duplicate_window_seconds",
-    "replicas": "sink.replicas",
-    "max bytes": "sink.max_bytes",
-}
-"""The same for the code of every other setting, by what the server's description names."""
-_CLIENT_ERRORS: Final = range(400, 500)
 _TRIAL_BYTES: Final = 1024
 """Some accounts demand a limit, and some have little room."""
 
@@ -119,11 +101,7 @@ def _plain(sink: Sink) -> bool:
 
 
 def _refusal(error: ApiError, watcher: Watcher) -> Exception:
-    field = _FIELDS.get(error.code)
-    if error.code == _CONFIGURATION:
-        field = next((name for words, name in _WORDS.items() if words in str(error)), "sink")
-    if field is None and error.status in _CLIENT_ERRORS:
-        field = "sink"
+    field = field_of(error)
     if field is None:
         return error
     problem = f"cannot be as asked for: NATS refuses to create the stream {watcher.sink.stream}: {error} ({error.code})"

@@ -1,1 +1,1 @@
-"""What Prometheus reads from `/metrics`. A new metric is declared and counted in `observer.py`."""
+"""What Prometheus reads from `/metrics`. A new metric is declared in `families.py` and counted in `observer.py`."""

@@ -1,7 +1,6 @@
 """The counted numbers in Prometheus' text format, with the collectors for process, platform and garbage of its client.
 
-Imported at the first scrape: prometheus_client would take its part of every start. Not its business: counting
-(`observer.py`), and serving the text (`api/routes/status.py`).
+Imported at the first scrape: prometheus_client would take its part of every start.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from app.metrics.families import CounterFamily, Family, HistogramFamily
+from app.metrics.kinds import CounterFamily, Family, HistogramFamily
 
 
 class Exposition(Collector):

@@ -1,87 +1,102 @@
-"""The kinds of metrics: counters, gauges and bulk histograms, each a name, a help text, labels, and series of values.
+"""Every metric that Changewire has, with its help text and its labels. A new one is a line here.
 
-Plain data, so that counting needs no prometheus_client. Not its business: which metrics there are (`observer.py`), and
-how they are written for Prometheus (`exposition.py`).
+What it counts is told by a method of `ports.Observer`, and counted in `observer.py`. A family whose first label is
+`watcher` loses a watcher's series when the watcher goes, one whose last label is `subject` those of its subjects.
 """
 
-from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Sequence
-from math import fsum
+from collections.abc import Collection, Iterator
 
-Labels = tuple[str, ...]
+from app.metrics.kinds import DELAY_BUCKETS, SIZE_BUCKETS, CounterFamily, Family, GaugeFamily, HistogramFamily
 
-GO_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-"""The Go client's default buckets: the predecessor's histograms keep them."""
-DELAY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
-SIZE_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+_BY_COMMAND = ("database", "command")
+_BY_SUBJECT = ("subject",)
 
 
-class Histogram:
-    """One bulk histogram: `observe` takes a value and how often it came."""
+class Families:
+    """All families with their series. The observer changes and reads them under its lock."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    def __init__(self) -> None:
+        # As mongodb-nats-connector names them.
+        self.messages_published = CounterFamily(
+            "nats_messages_published_total", "Messages acknowledged by the stream.", _BY_SUBJECT
+        )
+        self.messages_failed = CounterFamily(
+            "nats_messages_failed_total", "Messages whose publish failed.", _BY_SUBJECT
+        )
+        self.message_duration = HistogramFamily(
+            "nats_message_duration_seconds",
+            "From publishing a message to its acknowledgement, in seconds.",
+            _BY_SUBJECT,
+        )
+        self.processing_duration = HistogramFamily(
+            "connector_change_event_processing_duration_seconds",
+            "From reading a change to its acknowledgement, in seconds.",
+            ("collection", "subject"),
+        )
+        self.commands_started = CounterFamily(
+            "mongodb_commands_started_total", "Commands sent to MongoDB.", _BY_COMMAND
+        )
+        self.commands_succeeded = CounterFamily(
+            "mongodb_commands_succeeded_total", "MongoDB commands that succeeded.", _BY_COMMAND
+        )
+        self.commands_failed = CounterFamily(
+            "mongodb_commands_failed_total", "MongoDB commands that failed.", _BY_COMMAND
+        )
+        self.command_duration = HistogramFamily(
+            "mongodb_command_duration_seconds", "Duration of MongoDB commands in seconds.", _BY_COMMAND
+        )
 
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
+        # Changewire's own.
+        self.lag = GaugeFamily(
+            "changewire_watcher_lag_seconds", "Seconds between the server's operation time and the watcher's position."
+        )
+        self.oplog_headroom = GaugeFamily(
+            "changewire_watcher_oplog_headroom_seconds",
+            "Seconds of oplog before the watcher's position; 0: history is lost.",
+        )
+        self.history_at_risk = GaugeFamily(
+            "changewire_watcher_history_at_risk",
+            "1 where a full oplog has fewer than CHANGEWIRE_MIN_HEADROOM_SECONDS left before the watcher's position.",
+        )
+        self.overdue = GaugeFamily(
+            "changewire_watcher_overdue",
+            "1 where changes have waited for 15 seconds and nothing was published, whatever the watcher's state.",
+        )
+        self.dead_letters = GaugeFamily("changewire_watcher_dead_letters", "Changes set aside as dead letters.")
+        self.restarts = CounterFamily(
+            "changewire_watcher_restarts_total", "How often a watcher was opened again, and why.", ("watcher", "reason")
+        )
+        self.events = CounterFamily(
+            "changewire_events_total", "Changes published and acknowledged.", ("watcher", "operation")
+        )
+        self.events_skipped = CounterFamily(
+            "changewire_events_skipped_total", "Changes read and not published, and why.", ("watcher", "reason")
+        )
+        self.batch_events = HistogramFamily(
+            "changewire_batch_events", "Changes in a published batch.", ("watcher",), SIZE_BUCKETS
+        )
+        self.event_delay = HistogramFamily(
+            "changewire_event_delay_seconds",
+            "From the change in MongoDB (wallTime) to its acknowledgement, in seconds.",
+            ("watcher",),
+            DELAY_BUCKETS,
+        )
+        self.state = GaugeFamily(
+            "changewire_watcher_state", "1 for the watcher's state, 0 for the others.", ("watcher", "state")
+        )
+        self.checkpoint_age = GaugeFamily(
+            "changewire_watcher_checkpoint_age_seconds", "Seconds since the last checkpoint."
+        )
+        self.build_info = GaugeFamily("changewire_build_info", "The version that runs; always 1.", ("version",))
 
-    def observe(self, value: float, count: int = 1) -> None:
-        self.counts[bisect_left(self.bounds, value)] += count
-        self.sum += value * count
+    def __iter__(self) -> Iterator[Family]:
+        """Every family, in the order of their declaration."""
+        return iter(vars(self).values())
 
-    def observe_since(self, moments: Sequence[float], now: float) -> None:
-        """Observe how long before `now` each moment was. They are sorted; one of 0.0 is not known and left out.
-
-        One bisection per bucket instead of one per moment.
-        """
-        first, end = bisect_right(moments, 0.0), len(moments)
-        later = bisect_right(moments, now, first)  # clocks differ: what lies ahead of us counts as no delay
-        self.sum += (later - first) * now - fsum(moments[first:later])
-        for index, bound in enumerate(self.bounds):
-            within = bisect_left(moments, now - bound, first, end)
-            self.counts[index] += end - within
-            end = within
-        self.counts[-1] += end - first
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts by upper bound, written as the Go client writes them."""
-        total, buckets = 0, []
-        for bound, count in zip((*(f"{bound:g}" for bound in self.bounds), "+Inf"), self.counts, strict=True):
-            total += count
-            buckets.append((bound, float(total)))
-        return buckets
-
-
-class CounterFamily:
-    """Counters of one name by their labels."""
-
-    def __init__(self, name: str, text: str, labels: Labels) -> None:
-        self.name, self.text, self.labels = name, text, labels
-        self.series: defaultdict[Labels, float] = defaultdict(float)
-
-
-class HistogramFamily:
-    """Bulk histograms of one name by their labels."""
-
-    def __init__(self, name: str, text: str, labels: Labels, bounds: Sequence[float] = GO_BUCKETS) -> None:
-        self.name, self.text, self.labels = name, text, labels
-        self.series: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(bounds))
-
-
-class GaugeFamily:
-    """Gauges of one name by their labels; a watcher whose value is not known has none."""
-
-    def __init__(self, name: str, text: str, labels: Labels = ("watcher",)) -> None:
-        self.name, self.text, self.labels = name, text, labels
-        self.series: dict[Labels, float] = {}
-
-    def set(self, watcher: str, value: float | None) -> None:
-        if value is None:
-            self.series.pop((watcher,), None)
-        else:
-            self.series[(watcher,)] = value
-
-
-Family = CounterFamily | HistogramFamily | GaugeFamily
+    def forget(self, watcher: str, subjects: Collection[str]) -> None:
+        """Remove every series of a watcher, and of the subjects that nobody publishes to any more."""
+        for family in self:
+            if family.labels[0] == "watcher":
+                family.drop(0, (watcher,))
+            elif family.labels[-1] == "subject":
+                family.drop(-1, subjects)

@@ -9,9 +9,9 @@ import pytest_asyncio
 
 from app.domain.dead_letters import Receipt, Unpublishable
 from app.domain.watcher import Watcher, from_document
+from app.jetstream.account import JetStream
 from app.jetstream.client import NatsOptions
 from app.jetstream.connection import NatsConnection
-from app.jetstream.sink import JetStream
 from app.ports import DeadLetterQueue
 from tests.fakes import FakeNats, event_token
 

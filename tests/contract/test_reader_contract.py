@@ -7,10 +7,10 @@ import pytest
 import pytest_asyncio
 
 from app.domain.watcher import Watcher, from_document
+from app.jetstream.account import JetStream
 from app.jetstream.client import NatsOptions
 from app.jetstream.connection import NatsConnection
-from app.jetstream.sink import JetStream
-from app.jetstream.streams import StreamApi
+from app.jetstream.stream_api import StreamApi
 from app.ports import StreamReader
 from tests.fakes import FakeNats, FakeStream
 

@@ -1,7 +1,7 @@
 """What every `EventSink` promises, asked of the real adapter in each of its modes and of the fake.
 
 To plug another implementation in, write a `Place` and add it to `places`. Every test looks at what the stream holds in
-the end. What only a real server can do wrong is in `tests/integration/test_jetstream*.py`.
+the end. What only a real server can do wrong is in `tests/integration/jetstream/`.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from app.domain.events import Change
 from app.domain.position import OwnMessage
 from app.domain.tokens import MessageId
 from app.domain.watcher import Watcher, from_document
+from app.jetstream.account import JetStream
 from app.jetstream.client import NatsOptions
 from app.jetstream.connection import NatsConnection
 from app.jetstream.frames import read_headers
-from app.jetstream.sink import JetStream
-from app.jetstream.streams import StreamApi
+from app.jetstream.stream_api import StreamApi
 from app.ports import EventSink
 from tests.fakes import FakeSink, FakeStream, event_token
 
@@ -175,7 +175,7 @@ def unbegun(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param == "fake":
         return FakePlace()
     if request.param != "few":
-        monkeypatch.setattr("app.jetstream.sink.FEW", 1)
+        monkeypatch.setattr("app.jetstream.publish.atomic.FEW", 1)
     return RealPlace(request.getfixturevalue("restricted_nats"), request.param.replace("few", "atomic"))
 
 

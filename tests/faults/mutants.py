@@ -65,8 +65,8 @@ MUTANTS = (
         ("zombie",),
         (
             Edit(
-                "app/jetstream/sink.py",
-                "return frames.fence(self._name, sequence, None if self._exclusive else self._space)",
+                "app/jetstream/publish/sender.py",
+                "return frames.fence(self.stream, sequence, None if self.exclusive else self._filter)",
                 'return ""',
             ),
         ),
@@ -95,26 +95,28 @@ MUTANTS = (
                 "app/jetstream/sink.py",
                 "    async def publish(self, changes: Sequence[Change], fence: int) -> int:\n",
                 "    async def publish(self, changes: Sequence[Change], fence: int) -> int:\n"
+                "        from app.domain.errors import OutcomeUnknown\n"
+                "\n"
                 "        try:\n"
                 "            return await self._publish(changes, fence)\n"
                 "        except OutcomeUnknown as error:\n"
                 "            if type(error) is not OutcomeUnknown:\n"
                 "                raise\n"
-                "        self._blind = True\n"
+                "        self._sender.blind = True\n"
                 "        try:\n"
                 "            return await self._publish(changes, fence)\n"
                 "        finally:\n"
-                "            self._blind = False\n"
-                "\n"
-                "    _blind = False\n"
+                "            self._sender.blind = False\n"
                 "\n"
                 "    async def _publish(self, changes: Sequence[Change], fence: int) -> int:\n",
             ),
             Edit(
-                "app/jetstream/sink.py",
-                "return frames.fence(self._name, sequence, None if self._exclusive else self._space)",
-                "space = None if self._exclusive else self._space\n"
-                '        return "" if self._blind else frames.fence(self._name, sequence, space)',
+                "app/jetstream/publish/sender.py",
+                "return frames.fence(self.stream, sequence, None if self.exclusive else self._filter)",
+                "subjects = None if self.exclusive else self._filter\n"
+                '        return "" if self.blind else frames.fence(self.stream, sequence, subjects)\n'
+                "\n"
+                "    blind = False",
             ),
         ),
     ),

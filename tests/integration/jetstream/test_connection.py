@@ -15,9 +15,11 @@ from structlog.testing import capture_logs
 
 from app.devservers.servers import NatsServer
 from app.domain.errors import SinkUnavailable
-from app.jetstream.client import NatsOptions, OneConnection, without_secrets
-from app.jetstream.connection import Answer, ConnectionLost, NatsConnection
-from app.jetstream.sink import JetStream
+from app.jetstream.account import JetStream
+from app.jetstream.client import NatsOptions, OneConnection
+from app.jetstream.connection import NatsConnection
+from app.jetstream.errors import ConnectionLost, without_secrets
+from app.jetstream.exchange import Answer
 
 Connect = Callable[..., NatsConnection]
 MakeNats = Callable[..., Awaitable[NatsServer]]

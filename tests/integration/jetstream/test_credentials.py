@@ -12,9 +12,9 @@ from app.devservers.servers import NatsServer
 from app.domain.errors import SinkUnavailable
 from app.domain.events import Change
 from app.domain.watcher import from_document
+from app.jetstream.account import JetStream
 from app.jetstream.client import NatsOptions
 from app.jetstream.connection import NatsConnection
-from app.jetstream.sink import JetStream
 from tests.credentials import Certificates, Key, Operator, credentials
 from tests.fakes import event_token
 from tests.live import until

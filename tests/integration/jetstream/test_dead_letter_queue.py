@@ -13,7 +13,7 @@ from app.domain.dead_letters import Receipt, Unpublishable, letters_of, letters_
 from app.domain.errors import NotAuthorised, SinkUnavailable, StreamRefused, StreamUnsuitable
 from app.domain.watcher import Watcher
 from app.jetstream.dead_letter_queue import JetStreamDeadLetterQueue
-from app.jetstream.streams import ApiError
+from app.jetstream.errors import ApiError
 from tests.contract.test_dead_letter_queue_contract import letter
 from tests.integration.jetstream.test_sink import Account, MakeNats, make_watcher, nats, watcher
 

@@ -30,10 +30,12 @@ from app.domain.position import OwnMessage
 from app.domain.tokens import MessageId
 from app.domain.watcher import Watcher, from_document
 from app.jetstream import frames, lookback
+from app.jetstream.account import JetStream
 from app.jetstream.client import NatsOptions
 from app.jetstream.connection import NatsConnection
-from app.jetstream.sink import JetStream, JetStreamSink
-from app.jetstream.streams import ApiError, StreamApi
+from app.jetstream.errors import ApiError
+from app.jetstream.sink import JetStreamSink
+from app.jetstream.stream_api import StreamApi
 from tests.fakes import event_token
 
 MakeNats = Callable[..., Awaitable[NatsServer]]
@@ -67,7 +69,7 @@ class Account:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of two are atomic ones here."""
-    monkeypatch.setattr("app.jetstream.sink.FEW", 1)
+    monkeypatch.setattr("app.jetstream.publish.atomic.FEW", 1)
 
 
 @pytest_asyncio.fixture

@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 from app.devservers.servers import NatsServer
 from app.domain.errors import Conflict, Invalid
 from app.domain.watcher import Watcher, from_document
+from app.jetstream.account import JetStream
 from app.jetstream.client import NatsOptions
 from app.jetstream.connection import NatsConnection
-from app.jetstream.sink import JetStream
-from app.jetstream.streams import StreamApi
+from app.jetstream.stream_api import StreamApi
 
 MakeNats = Callable[..., Awaitable[NatsServer]]
 Connect = Callable[..., Awaitable[tuple[JetStream, StreamApi]]]

@@ -23,8 +23,8 @@ LARGE = "x" * 50_000
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rule about what waits is soon, the one about RETRYING never: what flaps is to be seen by the first alone. An
     acknowledgement that does not come is waited for as over a fast link."""
-    monkeypatch.setattr("app.jetstream.sink.ACK_SECONDS", 0.5)
-    monkeypatch.setattr("app.jetstream.sink.SLOWEST_BYTES_PER_SECOND", 5_000_000)
+    monkeypatch.setattr("app.jetstream.publish.sender.ACK_SECONDS", 0.5)
+    monkeypatch.setattr("app.jetstream.publish.sender.SLOWEST_BYTES_PER_SECOND", 5_000_000)
     monkeypatch.setattr("app.domain.overdue.PATIENCE_SECONDS", 1.0)
     monkeypatch.setattr("app.control.health.RETRYING_IS_DOWN_SECONDS", 3600.0)
 

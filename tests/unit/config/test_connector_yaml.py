@@ -1,4 +1,4 @@
-"""The predecessor's file: what it means, and what a wrong one is told."""
+"""mongodb-nats-connector's file: what it means, and what is said of a wrong one."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from app.config import settings as module
 from app.config.settings import Settings, SettingsError, load, variable, variables
 from tests.credentials import Key, Operator
 from tests.docs_reference import descriptions
@@ -270,7 +269,7 @@ def test_server_address(address: str, host: str, port: int, loopback: bool) -> N
     assert (settings.host, settings.port, settings.loopback) == (host, port, loopback)
 
 
-def test_predecessors_log_levels_are_accepted() -> None:
+def test_the_connectors_log_levels_are_accepted() -> None:
     for given, meant in (("debug", "debug"), ("WARN", "warning"), ("Info", "info"), ("error", "error")):
         settings = load(environ={"LOG_LEVEL": given})
         assert (settings.log_level, settings.warnings) == (meant, ())
@@ -306,4 +305,4 @@ def test_settings_made_by_hand_read_nothing_else(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CHANGEWIRE_BATCH_SIZE", "1")
     monkeypatch.setenv("BATCH_SIZE", "1")
     assert Settings().batch_size == 500
-    assert variable("batch_size") == module.PREFIX + "BATCH_SIZE"
+    assert variable("batch_size") == "CHANGEWIRE_BATCH_SIZE"

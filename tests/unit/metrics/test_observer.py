@@ -10,7 +10,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.domain.events import Change
 from app.domain.lifecycle import State
-from app.metrics.families import DELAY_BUCKETS, GO_BUCKETS, Histogram
 from app.metrics.observer import PrometheusObserver
 from app.ports import Observer, Published
 
@@ -131,7 +130,7 @@ def test_a_batch_is_counted(observer: PrometheusObserver) -> None:
     assert value(observer, "changewire_batch_events_count", watcher="w") == 1
 
 
-def test_predecessors_buckets_are_the_go_clients(observer: PrometheusObserver) -> None:
+def test_the_connectors_buckets_are_the_go_clients(observer: PrometheusObserver) -> None:
     observer.command_succeeded("shop", "find", 0.3)
     bounds = {
         dict(labels)["le"] for name, labels in samples(observer) if name == "mongodb_command_duration_seconds_bucket"
@@ -197,30 +196,6 @@ def test_delays_are_those_of_each_event(observer: PrometheusObserver) -> None:
     assert value(observer, "changewire_event_delay_seconds_bucket", watcher="w", le="0.0005") is None
     for le, count in (("0.0025", 3), ("0.1", 3), ("0.25", 5), ("2.5", 5), ("5", 6), ("7200", 6), ("+Inf", 7)):
         assert value(observer, "changewire_event_delay_seconds_bucket", watcher="w", le=le) == count, le
-
-
-def test_observing_moments_equals_observing_each() -> None:
-    generator = random.Random(7)
-    for _ in range(200):
-        moments = sorted(
-            generator.choice([0.0, NOW - generator.randrange(10 ** generator.randrange(1, 7)) / 1000 - 0.0003, NOW + 1])
-            for _ in range(generator.randrange(50))
-        )
-        whole, single = Histogram(DELAY_BUCKETS), Histogram(DELAY_BUCKETS)
-        whole.observe_since(moments, NOW)
-        for moment in moments:
-            if moment:
-                single.observe(max(0.0, NOW - moment))
-        assert whole.counts == single.counts
-        assert whole.sum == pytest.approx(single.sum, abs=1e-3)
-
-
-def test_bulk_histogram_counts_the_bound_itself_in() -> None:
-    histogram = Histogram(GO_BUCKETS)
-    histogram.observe(0.005, 3)
-    histogram.observe(11)
-    assert histogram.buckets()[0] == ("0.005", 3.0)
-    assert histogram.buckets()[-2:] == [("10", 3.0), ("+Inf", 4.0)]
 
 
 def test_commands_from_many_threads_are_all_counted(observer: PrometheusObserver) -> None:
