@@ -21,7 +21,7 @@ from app.jetstream.account import JetStream
 from app.jetstream.connection import NatsConnection
 from app.jetstream.options import nats_options
 from app.metrics.observer import PrometheusObserver
-from app.mongodb.client import MongoDeployment
+from app.mongodb.deployment import MongoDeployment
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.dependencies import Dependencies, Tuning
 

@@ -1,8 +1,10 @@
-"""A MongoDB that splits large change events, as 6.0.9 and 7.0 do, made of a real server that does not.
+"""Servers with large change events, made of a real one around which a client stands.
 
-`$changeStreamSplitLargeEvent` is taken out of a pipeline; each event then comes in one fragment per document that it
-holds, with the token of a fragment, `splitEvent`, and without what the other fragments have. A stream without the stage
-does not take such a token, as a real one does not.
+`Splitting` splits them, as 6.0.9 and 7.0 do: `$changeStreamSplitLargeEvent` is taken out of a pipeline; each event then
+comes in one fragment per document that it holds, with the token of a fragment, `splitEvent`, and without what the other
+fragments have. A stream without the stage does not take such a token, as a real one does not.
+
+`AlwaysTooLarge` finds every event too large to be sent with its documents.
 """
 
 from collections.abc import Mapping
@@ -10,33 +12,72 @@ from typing import Any
 
 import bson
 from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp
 from pymongo.errors import OperationFailure
 
 PARTS = ("fullDocumentBeforeChange", "fullDocument")
 STAGE = "$changeStreamSplitLargeEvent"
 
 
-class Splitting:
-    """A motor client whose server splits. Everything else goes to the real one."""
+class _Around:
+    """A motor client with some of its databases' commands changed. Everything else goes to the real one."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self.cursors: dict[int, list[RawBSONDocument]] = {}
-
-    def __getitem__(self, name: str) -> "_Database":
-        return _Database(self, self._client[name])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
 
-class _Database:
-    def __init__(self, server: Splitting, database: Any) -> None:
-        self._server = server
-        self._database = database
+class AlwaysTooLarge(_Around):
+    """A motor client whose server finds each event too large, unless a stage takes its documents out or splits it."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._database, name)
+    def __init__(self, client: Any) -> None:
+        super().__init__(client)
+        self.whole: set[int] = set()
+        """The cursors whose events have their documents."""
+
+    def __getitem__(self, name: str) -> "_TooLargeDatabase":
+        return _TooLargeDatabase(self, self._client[name])
+
+
+class _TooLargeDatabase(_Around):
+    def __init__(self, server: AlwaysTooLarge, database: Any) -> None:
+        super().__init__(database)
+        self._server = server
+
+    async def command(self, command: Mapping[str, Any], **options: Any) -> Any:
+        reply = await self._client.command(command, **options)
+        if "pipeline" in command:
+            whole = not {"$unset", "$project", STAGE}.intersection(command["pipeline"][-1])
+        else:
+            whole = command.get("getMore", 0) in self._server.whole
+        if not whole:
+            return reply
+        cursor = reply["cursor"]
+        if cursor.get("firstBatch") or cursor.get("nextBatch"):
+            collection = command.get("collection") or command["aggregate"]
+            await self._client.command({"killCursors": collection, "cursors": [cursor["id"]]})
+            raise OperationFailure("BSONObj size is invalid", 10334)
+        self._server.whole.add(cursor["id"])
+        return reply
+
+
+class Splitting(_Around):
+    """A motor client whose server splits."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__(client)
+        self.cursors: dict[int, list[RawBSONDocument]] = {}
+
+    def __getitem__(self, name: str) -> "_SplittingDatabase":
+        return _SplittingDatabase(self, self._client[name])
+
+
+class _SplittingDatabase(_Around):
+    def __init__(self, server: Splitting, database: Any) -> None:
+        super().__init__(database)
+        self._server = server
 
     async def command(self, command: Mapping[str, Any], **options: Any) -> Any:
         if "pipeline" in command:
@@ -56,16 +97,14 @@ class _Database:
             for cursor in command["cursors"]:
                 self._server.cursors.pop(cursor, None)
             command = {**command, "cursors": [cursor for cursor in command["cursors"] if cursor > 0] or [1]}
-        return await self._database.command(command, **options)
+        return await self._client.command(command, **options)
 
     async def _split(self, command: Mapping[str, Any], stages: list[Any], options: dict[str, Any]) -> Any:
         """Read the next event once without its documents and once with each, and answer with what that makes."""
         parts = []
         for left_out in (PARTS, *([other for other in PARTS if other != part] for part in PARTS)):
             pipeline = [*stages, {"$unset": list(left_out)}]
-            reply = await self._database.command(
-                {**command, "pipeline": pipeline, "cursor": {"batchSize": 1}}, **options
-            )
+            reply = await self._client.command({**command, "pipeline": pipeline, "cursor": {"batchSize": 1}}, **options)
             parts.append(reply["cursor"]["firstBatch"][0])
         base, *documents = parts
         pieces = [{name: base[name] for name in base if name != "_id"}]
@@ -88,4 +127,5 @@ class _Database:
 
 
 def _reply(cursor: int, name: str, batch: list[RawBSONDocument]) -> dict[str, Any]:
-    return {"cursor": {"id": cursor, name: batch}}
+    token = batch[-1]["_id"] if batch else {"_data": ""}
+    return {"cursor": {"id": cursor, name: batch, "postBatchResumeToken": token}, "operationTime": Timestamp(1, 1)}

@@ -23,7 +23,7 @@ from app.jetstream.account import JetStream
 from app.jetstream.connection import NatsConnection
 from app.jetstream.examiner import NatsExaminer
 from app.jetstream.options import nats_options
-from app.mongodb.client import MongoDeployment
+from app.mongodb.deployment import MongoDeployment
 from app.mongodb.examiner import MongoExaminer, duration
 from app.pipeline.proof import Proof
 from app.pipeline.run_state import RunState

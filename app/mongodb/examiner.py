@@ -16,6 +16,7 @@ from app.domain.findings import Finding, Level
 from app.domain.lag import Oplog
 from app.domain.watcher import Watcher
 from app.mongodb import errors as mongo_errors
+from app.mongodb import images
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
@@ -133,24 +134,23 @@ class MongoExaminer:
                 watcher.name, check, Level.PROBLEM, f"MongoDB {_dotted(self.version)} keeps none",
                 "update MongoDB to 6.0 or later, or set source.pre_and_post_images to false",
             )  # fmt: skip
-        found: list[Mapping[str, Any]] = []
+        found: Mapping[str, Any] | None = None
         try:
-            listed = await self._ask({"listCollections": 1, "filter": {"name": source.collection}}, source.database)
-            found = list(listed["cursor"]["firstBatch"])
+            listed = await self._ask(images.described_by(source.collection), source.database)
+            found = images.description(listed)
         except OperationFailure:
             pass  # not open to every account: then the privileges below decide
         except PyMongoError as error:
             return Finding(watcher.name, check, Level.PROBLEM, _words(error), "try again")
-        if found and found[0].get("options", {}).get("changeStreamPreAndPostImages", {}).get("enabled"):
+        if images.are_kept(found):
             return Finding(watcher.name, check, Level.OK, "are kept")
         action = "collMod" if found else "createCollection"
         if self.privileges.missing(source.database, source.collection, (action,)):
-            images = "changeStreamPreAndPostImages: {enabled: true}"
             command = "collMod" if found else "create"
             return Finding(
                 watcher.name, check, Level.PROBLEM, f"are not kept, and the account lacks {action} to switch them on",
-                f'run db.runCommand({{{command}: "{source.collection}", {images}}}) in {source.database}, or grant '
-                f"{action} on {source.namespace}",
+                f'run db.runCommand({{{command}: "{source.collection}", {images.OPTION_TEXT}}}) in {source.database}, '
+                f"or grant {action} on {source.namespace}",
             )  # fmt: skip
         return Finding(watcher.name, check, Level.OK, "are switched on when the watcher starts")
 

@@ -1,8 +1,7 @@
 """A change event of more than the 16 MiB that MongoDB can send: what to leave out of it, or how to put it together.
 
-A server from 6.0.9 on splits such an event into fragments ($changeStreamSplitLargeEvent). Of an older one it can be had
-without its documents: a stage behind the watcher's own pipeline takes them out, so that the same events are seen.
-Not its business: asking the server (`change_source.py`).
+A server from 6.0.9 on splits such an event into fragments ($changeStreamSplitLargeEvent). An older one can send it
+without its documents. Pure: the server is asked in `large_event_reader.py`.
 """
 
 import re
@@ -11,10 +10,9 @@ from typing import Any, Final
 
 import bson
 from bson.raw_bson import RawBSONDocument
-from bson.timestamp import Timestamp
 
-from app.domain.tokens import cluster_time
 from app.domain.watcher import Source
+from app.mongodb.stream import at_time_of
 
 SPLIT: Final[Mapping[str, Any]] = {"$changeStreamSplitLargeEvent": {}}
 UNKNOWN_STAGE: Final = 40324
@@ -55,10 +53,9 @@ class Fragments:
         self.whole: bytes | None = None
 
     @property
-    def start(self) -> Mapping[str, Any]:
+    def start(self) -> dict[str, Any]:
         """From where the stream has to be read."""
-        moment = cluster_time(self._token)
-        return {"startAtOperationTime": Timestamp(moment.seconds, moment.increment)}
+        return at_time_of(self._token)
 
     def take(self, fragments: Sequence[Mapping[str, Any]]) -> bool:
         """Take what came. Returns whether that was all: the event is whole, or it is not going to be."""

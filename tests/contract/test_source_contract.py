@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -15,10 +15,10 @@ from app.domain.errors import SourceUnavailable, TokenRefused
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Source, Start, Watcher
 from app.mongodb.change_source import MongoChangeSource
-from app.mongodb.client import MongoDeployment
+from app.mongodb.deployment import MongoDeployment
 from app.ports import ChangeSource, SourceBatch
 from tests.fakes import FakeOplog, FakeSource
-from tests.splitting import Splitting
+from tests.splitting import AlwaysTooLarge, Splitting
 
 BATCH = 3
 
@@ -57,59 +57,40 @@ class MongoTestbed:
             self._collection.insert_one({"_id": key})
 
 
-class LargeWorld(MongoTestbed):
-    """Every event is taken for one that is too large to be sent, by a server that splits such."""
+class LargeEventsTestbed(MongoTestbed):
+    """Every event is too large to be sent whole, whether the server splits such events or not."""
 
     def source(self) -> ChangeSource:
-        return AlwaysLarge(self._watcher, self.deployment._reach, batch_size=BATCH)
+        client = self.around(self.deployment.reach.client)
+        reach = replace(self.deployment.reach, client=client, patient=lambda: client)
+        return MongoChangeSource(self._watcher, reach, batch_size=BATCH)
+
+    def around(self, client: Any) -> Any:
+        return AlwaysTooLarge(client)
 
 
-class SplittingWorld(LargeWorld):
-    """The same where the server does not split."""
+class SplittingTestbed(LargeEventsTestbed):
+    """The same on a server that is made to split."""
 
-    def source(self) -> ChangeSource:
-        reach = replace(self.deployment._reach, client=Splitting(self.deployment._reach.client))  # type: ignore[arg-type]
-        return AlwaysLarge(self._watcher, reach, batch_size=BATCH)
-
-
-class AlwaysLarge(MongoChangeSource):
-    """Reads each event as if it could not be sent whole."""
-
-    async def _next(self, start: Mapping[str, Any]) -> SourceBatch:
-        batch = await super()._next(start)
-        if not batch.events:
-            return batch
-        await self._end_cursor()
-        self._position, self._singly = self._before, 1
-        return await self._get_over()
-
-    @property
-    def _before(self) -> str:
-        return self._noted
-
-    async def _begin(self, start: Mapping[str, Any]) -> SourceBatch:
-        self._noted = self._position
-        return await super()._begin(start)
-
-    async def _run(self, command: dict[str, Any]) -> Mapping[str, Any]:
-        self._noted = self._position
-        return await super()._run(command)
+    def around(self, client: Any) -> Any:
+        return Splitting(AlwaysTooLarge(client))
 
 
-WORLDS: dict[str, tuple[type[MongoTestbed], str]] = {
+TESTBEDS: dict[str, tuple[type[MongoTestbed], str]] = {
     "mongo": (MongoTestbed, "mongo_uri"),
-    "splitting": (SplittingWorld, "mongo_uri"),
+    "mongo, large events": (LargeEventsTestbed, "mongo_uri"),
+    "mongo, large events split": (SplittingTestbed, "mongo_uri"),
     "newer mongo": (MongoTestbed, "newer_mongo_uri"),
-    "newer mongo, large": (LargeWorld, "newer_mongo_uri"),
+    "newer mongo, large events": (LargeEventsTestbed, "newer_mongo_uri"),
 }
 """Each with the server that it is on."""
 
 
-@pytest.fixture(params=["fake", *WORLDS])
+@pytest.fixture(params=["fake", *TESTBEDS])
 def made(request: pytest.FixtureRequest, database: str) -> FakeTestbed | MongoTestbed:
     if request.param == "fake":
         return FakeTestbed()
-    kind, server = WORLDS[request.param]
+    kind, server = TESTBEDS[request.param]
     return kind(request.getfixturevalue(server), database)
 
 
@@ -154,7 +135,7 @@ def all_keys(batches: list[SourceBatch]) -> list[int]:
     return [key for batch in batches for key in keys(batch)]
 
 
-async def test_latest_delivers_what_comes_and_nothing_of_before(testbed: Testbed, source: ChangeSource) -> None:
+async def test_latest_delivers_what_comes_and_nothing_earlier(testbed: Testbed, source: ChangeSource) -> None:
     testbed.write(1, 2)
     await source.open(await source.locate(Start("latest")))
     testbed.write(3, 4)

@@ -14,7 +14,7 @@ from app.domain.lifecycle import Desired
 from app.domain.position import Checkpoint, OwnMessage
 from app.domain.tokens import MessageId
 from app.domain.watcher import CheckpointPlace, Source, Start, StoredWatcher, Watcher
-from app.mongodb.client import MongoDeployment
+from app.mongodb.deployment import MongoDeployment
 from app.ports import CheckpointStore, WatcherStore
 from tests.fakes import FakeCheckpoints, FakeWatchers, event_token
 

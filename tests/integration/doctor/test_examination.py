@@ -19,7 +19,7 @@ import structlog
 from app.__main__ import main
 from app.devservers.servers import Launch, MongoServer, NatsServer, free_port
 from app.domain.watcher import StoredWatcher, from_document
-from app.mongodb.client import MongoDeployment
+from app.mongodb.deployment import MongoDeployment
 from tests.credentials import self_signed
 from tests.live import Streams, outgrow
 

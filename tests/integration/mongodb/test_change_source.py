@@ -10,7 +10,6 @@ import bson
 import pymongo
 import pytest
 import pytest_asyncio
-from pymongo.server_description import ServerDescription
 from pymongo.write_concern import WriteConcern
 
 from app.devservers.servers import MongoServer
@@ -25,8 +24,8 @@ from app.domain.errors import (
 )
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Source, Start, Watcher
-from app.mongodb import change_source, trial
-from app.mongodb.client import MongoDeployment
+from app.mongodb import change_source
+from app.mongodb.deployment import MongoDeployment
 from app.ports import ChangeSource
 
 MakeMongo = Callable[..., Awaitable[MongoServer]]
@@ -566,23 +565,3 @@ async def test_full_document_left_out_is_the_servers_default(bench: Bench) -> No
     assert "fullDocument" not in update
     assert "fullDocumentBeforeChange" not in update
     await source.close()
-
-
-def test_a_streams_commands_stay_on_one_mongos_and_move_on_when_it_goes() -> None:
-    class Mongos(ServerDescription):
-        @property
-        def server_type_name(self) -> str:
-            return "Mongos"
-
-    many: list[ServerDescription] = [Mongos((f"mongos{n}", 27017)) for n in range(8)]
-    assert trial.prefer_pinned(many) == many
-    pin = trial.Pin()
-    token = trial.pinned.set(pin)
-    try:
-        chosen = trial.prefer_pinned(many)
-        assert len(chosen) == 1
-        assert all(trial.prefer_pinned(many) == chosen for _ in range(20))
-        rest = [one for one in many if one is not chosen[0]]
-        assert trial.prefer_pinned(rest) == rest
-    finally:
-        trial.pinned.reset(token)

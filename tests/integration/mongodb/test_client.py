@@ -12,9 +12,9 @@ import pytest_asyncio
 from app.devservers.servers import MongoServer
 from app.domain.errors import Invalid, SourceRefused, SourceUnavailable, Unavailable
 from app.domain.watcher import CheckpointPlace, Source, Start, Watcher
-from app.mongodb.client import MongoDeployment
+from app.mongodb.deployment import MongoDeployment
 from app.mongodb.pipeline import NEEDED
-from app.mongodb.trial import parse_pipeline
+from app.mongodb.stream import parse_pipeline
 
 MakeMongo = Callable[..., Awaitable[MongoServer]]
 Client = pymongo.MongoClient[dict[str, Any]]

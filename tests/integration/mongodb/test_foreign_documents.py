@@ -14,7 +14,7 @@ from app.domain.errors import Conflict, Invalid, ScopeMismatch
 from app.domain.position import Checkpoint
 from app.domain.watcher import CheckpointPlace, Source, Watcher
 from app.mongodb.checkpoint_store import MongoCheckpointStore
-from app.mongodb.client import MongoDeployment
+from app.mongodb.deployment import MongoDeployment
 from tests.fakes import BEGIN, event_token
 from tests.live import Live
 

@@ -7,7 +7,7 @@ import pytest
 
 from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher, javascript_in
 from app.mongodb.bounded import run_bounded
-from app.mongodb.client import MongoDeployment
+from app.mongodb.deployment import MongoDeployment
 from tests.live import Live, until
 
 ALLOWED: dict[str, Any] = {"CHANGEWIRE_ALLOW_SERVER_SIDE_JAVASCRIPT": "true"}
@@ -84,7 +84,7 @@ async def test_an_endless_script_is_tried_once_and_ended_on_the_server(
         tries.append(1)
         return await run_bounded(*arguments, **options)
 
-    monkeypatch.setattr("app.mongodb.client.run_bounded", counted)
+    monkeypatch.setattr("app.mongodb.checks.run_bounded", counted)
     async with Live(mongo_uri, nats_url, unique, **ALLOWED) as live:
         endless = live.definition(source={"pipeline": [ENDLESS]})
         for path in ("/watchers?dry_run=true", "/watchers"):

@@ -19,7 +19,7 @@ from bson.raw_bson import RawBSONDocument
 from app.domain.errors import EventTooLarge
 from app.domain.watcher import Source, Start, Watcher
 from app.mongodb.change_source import MongoChangeSource
-from app.mongodb.client import MongoDeployment
+from app.mongodb.deployment import MongoDeployment
 from app.mongodb.large_events import put_together
 from app.ports import SourceBatch
 from tests.live import Live, until
@@ -38,9 +38,10 @@ class Reading:
         self.orders = self.client[database]["orders"]
         self.deployment = MongoDeployment(uri, state_database="changewire", batch_size=batch)
         watcher = Watcher("w", Source(database, "orders", pre_and_post_images=True, **source))
-        reach = self.deployment._reach
+        reach = self.deployment.reach
         if emulated:
-            reach = replace(reach, client=Splitting(reach.client), patient=lambda: Splitting(reach.client))  # type: ignore[arg-type,return-value]
+            client: Any = Splitting(reach.client)
+            reach = replace(reach, client=client, patient=lambda: client)
         self.source = MongoChangeSource(watcher, reach, batch_size=batch)
         self.batches: list[SourceBatch] = []
 

@@ -16,7 +16,7 @@ from pymongo import MongoClient
 from app.devservers.servers import MongoServer, NatsServer
 from app.domain.errors import HistoryLost, NotAuthorised, SourceRefused
 from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
-from app.mongodb.client import MongoDeployment
+from app.mongodb.deployment import MongoDeployment
 from tests.conftest import MakeMongo, MakeNats
 from tests.live import Live, until
 

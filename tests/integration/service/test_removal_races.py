@@ -9,7 +9,7 @@ import pytest
 from app.domain.position import Checkpoint
 from app.domain.watcher import CheckpointPlace, Source, Watcher
 from app.metrics.observer import PrometheusObserver
-from app.mongodb.client import MongoDeployment
+from app.mongodb.deployment import MongoDeployment
 from tests.fakes import NullObserver, event_token
 from tests.live import Live, until
 

@@ -1,0 +1,185 @@
+"""What MongoDB is asked before a watcher is added or a token is set. Nothing is changed and nothing is kept open.
+
+Each check ends in an answer to the request: Invalid, on the field that the user has to change, or Unavailable.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pymongo
+from pymongo.errors import OperationFailure, PyMongoError
+
+from app.domain.errors import FieldProblem, Invalid, PermanentError, SourceUnavailable, TransientError, Unavailable
+from app.domain.tokens import cluster_time
+from app.domain.watcher import SYSTEM_DATABASES, Watcher, javascript_in
+from app.mongodb import errors as mongo_errors
+from app.mongodb import images
+from app.mongodb import pipeline as mongo_pipeline
+from app.mongodb.bounded import run_bounded
+from app.mongodb.probe import PROBE_SECONDS
+from app.mongodb.reach import Reach
+from app.mongodb.start import verify
+from app.mongodb.stream import MONGODB_5_1, parse_pipeline
+from app.mongodb.token_owner import owner_of
+from app.mongodb.trial import StreamTrial
+
+
+class WatcherChecks:
+    """The checks of one deployment."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._client = reach.client
+
+    async def check_source(self, watcher: Watcher) -> None:
+        """See `ports.Mongo`."""
+        if watcher.source.database in SYSTEM_DATABASES:
+            problem = f"is {watcher.source.database}, a system database, which has no change streams for users"
+            raise _invalid("source.database", problem)
+        pipeline = parse_pipeline(watcher.source.pipeline)
+        trial = StreamTrial(watcher, self._reach)
+        with _refusals(watcher, "source"):
+            await trial.prepare(may_create=False)
+            await self._refuse_other_case(watcher)
+            objection = await trial.objection()
+        if objection is not None:
+            part, words = objection
+            field = "source.pipeline" if part == "pipeline" else "source"
+            raise _invalid(field, f"MongoDB refuses the {part}: {words}")
+        await self._refuse_missing_images(watcher)
+        lost = mongo_pipeline.objection(pipeline)
+        if lost is None and mongo_pipeline.reshapes(pipeline) and trial.request.wire_version >= MONGODB_5_1:
+            lost = await self._lost_on_samples(watcher, pipeline)  # $documents, which this takes, came with 5.1
+        if lost is not None:
+            raise _invalid("source.pipeline", lost)
+
+    async def check_token(self, watcher: Watcher, token: str) -> None:
+        """See `ports.Mongo`."""
+        trial = StreamTrial(watcher, self._reach)
+        with _refusals(watcher, "token"):
+            moment = cluster_time(token)
+            now = await trial.prepare(may_create=False)
+            if moment.seconds > now:
+                when, clock = mongo_errors.iso(moment.seconds), mongo_errors.iso(now)
+                raise _invalid(
+                    "token", f"is of another deployment: it lies in the future, {when}; MongoDB's clock says {clock}"
+                )
+            with pymongo.timeout(PROBE_SECONDS):
+                owner = await owner_of(self._client, watcher.source, token)
+            if owner is not None and owner != watcher.source.namespace:
+                raise _invalid("token", f"belongs to {owner}, not to {watcher.source.namespace}")
+            await verify(trial, token)
+
+    async def _refuse_other_case(self, watcher: Watcher) -> None:
+        """Refuse a database that MongoDB would refuse to create: no two may differ in case alone."""
+        wanted = {"source.database": watcher.source.database, "checkpoint.database": watcher.checkpoint.database}
+        lower = [name.lower() for name in wanted.values()]
+        listed = await self._ask_or_none(
+            "admin",
+            {"listDatabases": 1, "nameOnly": True, "filter": {"$expr": {"$in": [{"$toLower": "$name"}, lower]}}},
+        )
+        existing = [str(entry["name"]) for entry in (listed or {}).get("databases", ())]
+        for field, name in wanted.items():
+            twin = next((other for other in existing if other.lower() == name.lower()), name)
+            if name not in existing and twin != name:
+                problem = f"is {name}, but there is a database {twin}: MongoDB allows no two that differ in case alone"
+                raise _invalid(field, f"{problem}; write {twin}, or choose another name")
+
+    async def _refuse_missing_images(self, watcher: Watcher) -> None:
+        """Refuse images that are required and that nobody switches on: the first change would end the stream."""
+        source, name = watcher.source, watcher.source.collection
+        required = [
+            field for field in ("full_document", "full_document_before_change") if getattr(source, field) == "required"
+        ]
+        if not required or source.pre_and_post_images:
+            return
+        listed = await self._ask_or_none(source.database, images.described_by(name))
+        if listed is None:
+            return
+        found, quoted = images.description(listed), json.dumps(name)
+        if images.are_kept(found):
+            return
+        if found is None:
+            command, state = "create", "does not exist yet and would keep no images"
+        else:
+            command, state = "collMod", "keeps no pre- and post-images"
+        raise _invalid(
+            f"source.{required[0]}",
+            f"is `required`, but {source.namespace} {state}: set source.pre_and_post_images to true, run "
+            f"db.runCommand({{{command}: {quoted}, {images.OPTION_TEXT}}}) in {source.database}, or ask for "
+            "`whenAvailable`",
+        )
+
+    async def _ask_or_none(self, database: str, command: dict[str, Any]) -> Mapping[str, Any] | None:
+        """Run a command whose answer helps, and is not open to every account. Raises Unavailable."""
+        try:
+            with pymongo.timeout(PROBE_SECONDS):
+                reply: Mapping[str, Any] = await self._client[database].command(command)
+        except PyMongoError as error:
+            if mongo_errors.passing(error):
+                raise Unavailable(f"MongoDB cannot be reached: {mongo_errors.words(error)}") from error
+            return None
+        return reply
+
+    async def _lost_on_samples(self, watcher: Watcher, pipeline: list[dict[str, Any]]) -> str | None:
+        """Run the pipeline over made-up events, and tell what it takes from them.
+
+        What only chooses events is left out, since it may choose none of them. A pipeline that cannot run on made-up
+        values proves nothing: the stream itself watches for what is missing (`watcher_stream.py`). One that does not
+        come to an end is not tried again.
+        """
+        stages = [stage for stage in pipeline if "$match" not in stage]
+        samples = [mongo_pipeline.sample(watcher, operation) for operation in mongo_pipeline.SAMPLED]
+        javascript = javascript_in(pipeline)
+        left = 1 if javascript else 1 + len(samples)
+        events: list[dict[str, Any]] = []
+        for some in [samples, *([one] for one in samples)][:left]:  # what fails on a delete may run on an insert
+            try:
+                events += await self._run(watcher, some, stages)
+            except OperationFailure as error:
+                if error.code != mongo_errors.MAX_TIME_EXPIRED:
+                    continue
+                if javascript:
+                    problem = (
+                        f"runs JavaScript ({javascript}) that did not end within {PROBE_SECONDS} s on made-up events"
+                    )
+                    raise _invalid("source.pipeline", problem) from error
+                break
+            except PyMongoError:
+                break
+            if some is samples:
+                break
+        return next(filter(None, (mongo_pipeline.loss(event, samples) for event in events)), None)
+
+    async def _run(
+        self, watcher: Watcher, samples: list[dict[str, Any]], pipeline: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        command = {"aggregate": 1, "pipeline": [{"$documents": samples}, *pipeline], "cursor": {}}
+        reply = await run_bounded(self._client, watcher.source.database, command, seconds=PROBE_SECONDS)
+        return list(reply["cursor"]["firstBatch"])
+
+
+def _invalid(field: str, problem: str) -> Invalid:
+    return Invalid(problems=(FieldProblem(field, problem),))
+
+
+@contextlib.contextmanager
+def _refusals(watcher: Watcher, field: str) -> Iterator[None]:
+    """Turn what a stream says when it is opened into the answer to a request.
+
+    Trouble with the server or with the service's own account is Unavailable, all else Invalid on `field`.
+    """
+    try:
+        try:
+            yield
+        except PyMongoError as error:
+            known = mongo_errors.of_stream(error, watcher.source)
+            raise known or SourceUnavailable(f"MongoDB failed: {mongo_errors.quiet_words(error)}") from error
+    except TransientError as error:
+        raise Unavailable(str(error)) from error
+    except PermanentError as error:
+        if isinstance(error.__cause__, OperationFailure) and error.__cause__.code in mongo_errors.BAD_CREDENTIALS:
+            raise Unavailable(str(error)) from error
+        raise _invalid(field, str(error)) from error

@@ -1,0 +1,83 @@
+"""The MongoDB deployment as a whole: what the rest of the service knows of MongoDB, and who gets which part of it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from app.domain.lag import Oplog
+from app.domain.watcher import Watcher
+from app.mongodb.change_source import BATCH_SIZE, MongoChangeSource
+from app.mongodb.checkpoint_store import MongoCheckpointStore
+from app.mongodb.checks import WatcherChecks
+from app.mongodb.connection import PATIENT, CommandListener, connect
+from app.mongodb.probe import DeploymentProbe
+from app.mongodb.reach import Reach
+from app.mongodb.watcher_store import MongoWatcherStore
+from app.ports import Observer
+
+if TYPE_CHECKING:
+    from motor.motor_asyncio import AsyncIOMotorClient
+
+    from app.mongodb.examiner import MongoExaminer
+
+
+class MongoDeployment:
+    """`Mongo`: the deployment that the watchers of this process read, with the state kept in it.
+
+    `batch_size` is the events of one read. Make it where the event loop runs. Raises Invalid for a URI that is not one.
+    """
+
+    def __init__(
+        self, uri: str, *, state_database: str, observer: Observer | None = None, batch_size: int = BATCH_SIZE
+    ) -> None:
+        self._uri = uri
+        self._state_database = state_database
+        self._listeners = [] if observer is None else [CommandListener(observer)]
+        self._batch_size = batch_size
+        self._client = connect(uri, self._listeners)
+        self._patient_client: AsyncIOMotorClient[Mapping[str, Any]] | None = None
+        self._probe = DeploymentProbe(self._client)
+        self.reach = Reach(self._client, self._patient, self._probe.oplog_first)
+        """What the change streams of this deployment share."""
+        self._checks = WatcherChecks(self.reach)
+
+    def _patient(self) -> "AsyncIOMotorClient[Mapping[str, Any]]":
+        if self._patient_client is None:
+            self._patient_client = connect(self._uri, self._listeners, PATIENT)
+        return self._patient_client
+
+    def close(self) -> None:
+        """Close every connection; the sources and stores of this deployment are of no use afterwards."""
+        self._client.close()
+        if self._patient_client is not None:
+            self._patient_client.close()
+
+    def source(self, watcher: Watcher) -> MongoChangeSource:
+        return MongoChangeSource(watcher, self.reach, batch_size=self._batch_size)
+
+    def checkpoints(self, watcher: Watcher) -> MongoCheckpointStore:
+        place = watcher.checkpoint
+        return MongoCheckpointStore(
+            self._client[place.database], place, namespace=watcher.source.namespace, registry=self._state_database
+        )
+
+    def watchers(self) -> MongoWatcherStore:
+        """The registry's store, `watchers` in the state database."""
+        return MongoWatcherStore(self._client[self._state_database])
+
+    def examiner(self) -> "MongoExaminer":
+        """What `changewire doctor` asks."""
+        from app.mongodb.examiner import MongoExaminer  # the service never does
+
+        return MongoExaminer(self._client, self.ping, self.read_oplog)
+
+    async def ping(self) -> int:
+        return await self._probe.ping()
+
+    async def read_oplog(self) -> Oplog | None:
+        return await self._probe.read_oplog()
+
+    async def check_source(self, watcher: Watcher) -> None:
+        await self._checks.check_source(watcher)
+
+    async def check_token(self, watcher: Watcher, token: str) -> None:
+        await self._checks.check_token(watcher, token)

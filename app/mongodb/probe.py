@@ -1,0 +1,90 @@
+"""What the deployment is asked all the time: whether it answers, and how far its oplog reaches back."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import pymongo
+from bson.timestamp import Timestamp
+from pymongo.errors import OperationFailure, PyMongoError
+
+from app.domain.errors import SourceUnavailable
+from app.domain.lag import Oplog
+from app.mongodb import errors as mongo_errors
+
+if TYPE_CHECKING:
+    from motor.motor_asyncio import AsyncIOMotorClient
+
+PROBE_SECONDS: Final = 1.8
+OPLOG_SECONDS: Final = 1.0
+"""How long the oplog's first entry is remembered; many watchers ask for it at once."""
+FULL: Final = 0.8
+"""The part of its size from which an oplog counts as full: mongod cuts it by a tenth at most at a time."""
+
+
+class DeploymentProbe:
+    """Asks one deployment. Make it where the event loop runs."""
+
+    def __init__(self, client: "AsyncIOMotorClient[Mapping[str, Any]]") -> None:
+        self._client = client
+        self._lock = asyncio.Lock()
+        self._oplog_seen: tuple[float, Timestamp | None] | None = None
+
+    async def ping(self) -> int:
+        """See `ports.Mongo`."""
+        try:
+            with pymongo.timeout(PROBE_SECONDS):
+                reply = await self._client.admin.command("ping")
+        except PyMongoError as error:
+            raise SourceUnavailable(f"MongoDB cannot be reached: {self._why_not(error)}") from error
+        if "operationTime" not in reply:
+            raise SourceUnavailable(mongo_errors.STANDALONE)
+        return int(reply["operationTime"].time)
+
+    def _why_not(self, error: PyMongoError) -> str:
+        """The error's words; where a server answers that is no member of the replica set asked for, with that."""
+        words = mongo_errors.words(error)
+        topology = self._client.delegate.topology_description
+        if topology.topology_type_name == "ReplicaSetNoPrimary" and not topology.server_descriptions():
+            words += (
+                f". What answers is no member of a replica set {topology.replica_set_name}: a standalone server (which "
+                "needs --replSet and rs.initiate()), or a member of a set with another name"
+            )
+        return words
+
+    async def read_oplog(self) -> Oplog | None:
+        """See `ports.Mongo`."""
+        first = await self.oplog_first()
+        return None if first is None else Oplog(first.time, await self._oplog_is_full())
+
+    async def oplog_first(self, max_age: float = OPLOG_SECONDS) -> Timestamp | None:
+        """Return the first entry's cluster time, no older than `max_age` seconds; None where the account may not read
+        it or where mongos has none to show. Raises SourceUnavailable."""
+        async with self._lock:
+            now = time.monotonic()
+            if self._oplog_seen is None or now - self._oplog_seen[0] > max_age:
+                self._oplog_seen = (now, await self._read_oplog_first())
+            return self._oplog_seen[1]
+
+    async def _read_oplog_first(self) -> Timestamp | None:
+        oplog = self._client.local["oplog.rs"]
+        try:
+            with pymongo.timeout(PROBE_SECONDS):
+                entry = await oplog.find_one({}, {"ts": 1}, sort=[("$natural", 1)])
+        except PyMongoError as error:
+            if isinstance(error, OperationFailure) and not mongo_errors.passing(error):
+                return None
+            raise SourceUnavailable(f"the oplog cannot be read: {mongo_errors.words(error)}") from error
+        return None if entry is None else entry["ts"]
+
+    async def _oplog_is_full(self) -> bool:
+        """Whether old entries give way; True where the account may not know, since a warning too many is better."""
+        try:
+            with pymongo.timeout(PROBE_SECONDS):
+                stats = await self._client.local.command("collStats", "oplog.rs")
+        except PyMongoError as error:
+            if isinstance(error, OperationFailure) and not mongo_errors.passing(error):
+                return True
+            raise SourceUnavailable(f"the oplog cannot be read: {mongo_errors.words(error)}") from error
+        return bool(stats["size"] >= FULL * stats.get("maxSize", stats["size"]))

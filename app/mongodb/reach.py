@@ -1,0 +1,27 @@
+"""What the change streams of one deployment share."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bson.timestamp import Timestamp
+
+if TYPE_CHECKING:
+    from motor.motor_asyncio import AsyncIOMotorClient
+
+
+@dataclass(slots=True)
+class Reach:
+    """The ways to the deployment. `slow` names the namespaces whose reads outlast the usual socket timeout."""
+
+    client: "AsyncIOMotorClient[Mapping[str, Any]]"
+    patient: Callable[[], "AsyncIOMotorClient[Mapping[str, Any]]"]
+    """The same deployment without a short socket timeout. A server that scans its oplog for the next event of a quiet
+    collection answers nothing meanwhile, whatever maxTimeMS says. Given up early, it would start over each time."""
+    oplog_first: Callable[[float], Awaitable[Timestamp | None]]
+    """Takes the age in seconds that the answer may have."""
+    slow: set[str] = field(default_factory=set)
+
+    def client_for(self, namespace: str) -> "AsyncIOMotorClient[Mapping[str, Any]]":
+        """Return the client that reads this namespace."""
+        return self.patient() if namespace in self.slow else self.client
