@@ -358,5 +358,5 @@ class Removal(BaseModel):
 
     checkpoint: Literal["keep", "delete"] = Field(
         default="keep",
-        description="`delete` deletes the stored position too. After `keep`, a watcher with this name continues from it.",
+        description="`delete` deletes the stored position too. After `keep` a watcher of this name continues from it.",
     )
