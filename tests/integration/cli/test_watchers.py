@@ -201,7 +201,7 @@ async def test_on_a_terminal_it_asks_before_it_moves_or_removes(watchers: Comman
     code, said = await asyncio.to_thread(answer, "n", "remove", "orders")
     assert code == 1
     assert "Remove the watcher orders" in said
-    assert said.endswith("changewire watchers: not done\n")
+    assert said.endswith("changewire watchers: cancelled\n")
     assert await live.get("/watchers/orders")
     code, said = await asyncio.to_thread(answer, "y", "rewind", "orders", "--at", "latest")
     assert code == 0, said
@@ -338,7 +338,7 @@ async def test_tail_says_what_it_cannot_show(
     said = await Command(capfd)("tail", "orders", "--url", sending(body, "text/event-stream"), code=1)
     assert said.splitlines()[:2] == [
         "-- the service cannot read the stream: gone\\u009b",
-        "-- messages between #1 and #9 were left out: there are too many to follow",
+        "-- messages between #1 and #9 are left out: there are too many",
     ]
 
 
