@@ -483,7 +483,7 @@ async def test_an_absent_watcher_and_an_absent_stream_are_named(service: Live, v
     assert (done.code, done.output) == (1, "")
     assert (
         done.errors
-        == f"changewire: there is no watcher orders in the database {service.state_db}; there is none at all\n"
+        == f"changewire: there is no watcher orders in the database {service.state_db}; there are none\n"
     )
     await service.add(paused=True)
     done = await verify.run("others")
