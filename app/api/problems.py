@@ -42,7 +42,7 @@ MAX_FIELD, MAX_PROBLEM, MAX_DETAIL = 200, 500, 4000
 """Characters of a field's path, of what is wrong with it, and of a `detail`: parts of the request may be in them."""
 
 HEAD_ASKED = "changewire.head"
-"""In the scope of a GET that was a HEAD: whoever answers without an end has to end all the same."""
+"""In the scope of a GET that was a HEAD: an answer without an end has to end for a HEAD."""
 
 log = structlog.get_logger(__name__)
 
@@ -73,16 +73,16 @@ SCHEMAS: dict[str, Any] = {
         "properties": {
             "type": {
                 "type": "string",
-                "description": "The kind of problem; `about:blank` where the status says it all.",
+                "description": "The kind of problem. `about:blank` when the status says everything.",
                 "examples": ["urn:changewire:conflict"],
             },
             "title": {"type": "string", "examples": ["Conflict"]},
             "status": {"type": "integer", "examples": [409]},
-            "detail": {"type": "string", "description": "What is wrong here, and what to do about it."},
-            "instance": {"type": "string", "description": "With status 500: the id under which the log tells more."},
+            "detail": {"type": "string", "description": "What is wrong, and what to do about it."},
+            "instance": {"type": "string", "description": "With status 500: the id of the error in the log."},
             "errors": {
                 "type": "array",
-                "description": "With status 422: the fields that are wrong, the first 50.",
+                "description": "With status 422: the wrong fields, at most 50.",
                 "items": {"$ref": "#/components/schemas/FieldProblem"},
             },
         },
@@ -92,16 +92,16 @@ SCHEMAS: dict[str, Any] = {
 
 _DESCRIPTIONS = {
     400: "The body is not JSON.",
-    401: "There are tokens, and the request carries none of them.",
-    403: "The token may only read; or there is none, and the request may come from another site's page (`Host`, "
-    "`Origin`), or, where it asks for a change, from another machine.",
+    401: "An API token is required, and the request has none that is valid.",
+    403: "The token has the role `read` only; or there is no token, and the request may come from another site's page "
+    "(`Host`, `Origin`) or, for a change, from another machine.",
     404: "There is no such watcher.",
-    409: "It contradicts what is there; `detail` says what to do.",
-    412: "`If-Match` names another revision than the watcher's; read it again.",
+    409: "The request conflicts with the current state; `detail` says what to do.",
+    412: "`If-Match` does not name the watcher's current revision; read the watcher again.",
     413: "The body is larger than 1 MiB, or holds more than 20000 values.",
     415: "The body is not sent as application/json.",
     422: "The request is not valid; `errors` names the fields.",
-    503: "A server that is needed cannot be reached.",
+    503: "A server that this call needs cannot be reached.",
 }
 
 
@@ -231,7 +231,7 @@ def _field_problem(error: Mapping[str, Any], shape: type[BaseModel] | None) -> F
     kind, cause = error["type"], (error.get("ctx") or {}).get("error")
     if kind == "extra_forbidden":
         beside = _fields_at(shape, path[:-1]) if place == "body" else []
-        problem = "is not known here" + (f"; known are {', '.join(beside)}" if beside else "")
+        problem = "is not a known field" + (f"; known fields: {', '.join(beside)}" if beside else "")
     elif kind == "missing":
         problem = "is required"
     elif isinstance(cause, Exception):
@@ -260,11 +260,11 @@ async def _from_http(request: Request, error: Exception) -> Response:
     detail = str(error.detail)
     path = request.url.path
     if error.status_code == 404:
-        detail = f"there is nothing at {path[:200]}; the calls are listed at /docs"
+        detail = f"nothing found at {path[:200]}; /docs lists all calls"
     elif error.status_code == 405:
         # The framework names the methods of the first route of that path alone.
         allowed = ", ".join(_methods(request))
-        detail = f"{request.method} is not possible at {path[:200]}; possible: {allowed}"
+        detail = f"{request.method} is not allowed at {path[:200]}; allowed: {allowed}"
         return Problem(405, HTTPStatus(405).phrase, detail, headers={"Allow": allowed}).response()
     elif error.status_code == 400:
         detail = "the body cannot be read as JSON"
@@ -284,9 +284,9 @@ def unexpected(scope: Scope, error: BaseException) -> Problem:
     """500 for what nobody expected; the log has the traceback under the same id."""
     instance = uuid.uuid4().hex[:12]
     log.error("request_failed", id=instance, method=scope["method"], path=scope["path"][:300], exc_info=error)
-    detail = f"something went wrong inside Changewire; its log tells more under the id {instance}"
+    detail = f"internal error in Changewire; see the log under the id {instance}"
     if isinstance(error, ChangewireError):  # their texts are made for people
-        detail = f"{error} (the log tells more under the id {instance})"
+        detail = f"{error} (see the log under the id {instance})"
     return Problem(500, "Internal Server Error", detail, kind="internal", instance=f"urn:changewire:error:{instance}")
 
 

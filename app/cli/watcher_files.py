@@ -1,7 +1,7 @@
 """Watchers in files, as `changewire watchers add -f` takes them: JSON or YAML, one or several.
 
-Whether a watcher is right is the service's to say; here only its form is read. Not its business: the predecessor's
-connector.yaml (`app/config/connector_yaml.py`).
+Only the form is read here; whether a watcher is valid, the service says. The file of mongodb-nats-connector is another
+one: `app/config/connector_yaml.py`.
 """
 
 import json
@@ -40,7 +40,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         json.dumps(found)
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         said = " ".join(str(error).split())
-        raise CommandError(f"{name} is neither JSON nor YAML of watchers: {said}", MISUSE) from None
+        raise CommandError(f"{name} does not hold watchers as JSON or YAML: {said}", MISUSE) from None
     if not found:
         raise CommandError(f"{name} holds no watcher", MISUSE)
     return found

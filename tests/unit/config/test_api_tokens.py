@@ -100,7 +100,7 @@ def test_tokens_that_only_read_are_warned_about() -> None:
 async def test_roles(registry: StandIn) -> None:
     async with client_of(application(registry, **TOKENS)) as client:
         refused = problem(await client.post("/watchers", json=ORDERS, headers=bearer(READ)), 403)
-        assert "viewer may only read" in refused["detail"]
+        assert "viewer has the role read" in refused["detail"]
         assert "www-authenticate" in (await client.post("/watchers", json=ORDERS)).headers
         problem(await client.post("/watchers", json=ORDERS, headers=bearer(WRITE[:-1])), 401)
         assert registry.views == {}
