@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from app.control import audit
-from app.control.supervisor import WatcherTask
+from app.control.fleet import Watched
 from app.domain.dead_letters import DeadLetter, Replay
 from app.domain.errors import EventNotEncodable, NotFound
 from app.pipeline.dependencies import Dependencies, servers_needed
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 class DeadLetterService:
     """The dead letters of all watchers. `task_of` finds a watcher's task by name, or raises NotFound, Unavailable."""
 
-    def __init__(self, dependencies: Dependencies, task_of: Callable[[str], Awaitable[WatcherTask]]) -> None:
+    def __init__(self, dependencies: Dependencies, task_of: Callable[[str], Awaitable[Watched]]) -> None:
         self._dependencies = dependencies
         self._task_of = task_of
 

@@ -6,11 +6,12 @@ Not its business: asking the servers (`server_probe.py`), changing anything (`re
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import Mapping
 
 import structlog
 
+from app.control.fleet import Watched
 from app.control.server_probe import ServerProbe
-from app.control.supervisor import Supervisor
 from app.domain import lag
 from app.domain.errors import ChangewireError
 from app.domain.lifecycle import State
@@ -28,18 +29,18 @@ HEADROOM = "headroom"
 
 
 class FleetHealth:
-    """Health, lag and headroom of everything a supervisor runs."""
+    """Health, lag and headroom of all watchers."""
 
-    def __init__(self, dependencies: Dependencies, supervisor: Supervisor, server_probe: ServerProbe) -> None:
+    def __init__(self, dependencies: Dependencies, watchers: Mapping[str, Watched], server_probe: ServerProbe) -> None:
         self._dependencies = dependencies
-        self._supervisor = supervisor
+        self._supervisor = watchers
         self._server_probe = server_probe
 
     def health(self, load_problem: str | None, notice: str | None = None) -> Health:
         """Return how the service does; `load_problem` is why the watchers are not loaded, if they are not, `notice`
         what is said of them all the same."""
         now = self._dependencies.clock()
-        statuses = {name: self._supervisor[name].status() for name in self._supervisor.names()}
+        statuses = {name: self._supervisor[name].status() for name in self._supervisor}
         ill = [
             f"{name}: {status.overdue or status.state} ({status.reason or _last(status)})"
             for name, status in statuses.items()
@@ -94,7 +95,7 @@ class FleetHealth:
         too. A server that does not answer leaves what was noted before."""
         while True:
             await asyncio.sleep(HEADROOM_LOOK_SECONDS)
-            for name in self._supervisor.names():
+            for name in list(self._supervisor):
                 with contextlib.suppress(ChangewireError, KeyError):  # unreachable, or removed meanwhile
                     self._note_headroom(name, await self.lag(name), least)
 
@@ -113,7 +114,7 @@ class FleetHealth:
 
     def observe_positions(self) -> None:
         """Tell the observer each watcher's lag, headroom (also whether it is short) and dead letters; scrapes ask."""
-        for name in self._supervisor.names():
+        for name in self._supervisor:
             progress = self._supervisor[name].progress
             position = progress.reached.token if progress.reached else progress.stored
             seconds, headroom = self._distances(position, progress)

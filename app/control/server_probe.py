@@ -1,6 +1,6 @@
 """Whether MongoDB and NATS answer, asked every two seconds by one task, so that probes never wait for a server.
 
-Not its business: how the watchers do, which the supervisor knows.
+How the watchers do is a question for `health.py`.
 """
 
 import asyncio

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from app.control.supervisor import WatcherTask
+from app.control.fleet import Watched
 from app.domain.errors import ChangewireError, NotFound, Unavailable
 from app.domain.watcher import Watcher
 from app.pipeline.dependencies import Dependencies, servers_needed
@@ -38,7 +38,7 @@ class StreamBrowser:
     def __init__(
         self,
         dependencies: Dependencies,
-        task_of: Callable[[str], Awaitable[WatcherTask]],
+        task_of: Callable[[str], Awaitable[Watched]],
         *,
         quiet_seconds: float = QUIET_SECONDS,
     ) -> None:

@@ -208,7 +208,7 @@ async def test_a_move_waits_until_every_instance_stands_still(fakes: Fakes, pair
 async def test_an_instance_that_never_follows_is_said(
     fakes: Fakes, pair: tuple[Registry, Registry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.control.registry.FOLLOW_SECONDS", 0.2)
+    monkeypatch.setattr("app.control.changes.FOLLOW_SECONDS", 0.2)
     await pair[0].add(ORDERS)
     await pair[0].pause("orders")
     fakes.watchers.instances["frozen"] = 0

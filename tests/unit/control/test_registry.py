@@ -38,8 +38,9 @@ async def test_an_added_watcher_publishes_what_happens_from_then_on(fakes: Fakes
     tokens = [fakes.oplog.happen() for _ in range(5)]
     await until(lambda: len(fakes.stream().messages) == 5)
     assert fakes.stream().published() == tokens
-    await until(lambda: registry._supervisor["orders"].progress.published == 5)  # counted once acknowledged
-    assert (await registry.watcher("orders")).status.published == 5
+    async with asyncio.timeout(10):  # counted once acknowledged
+        while (await registry.watcher("orders")).status.published != 5:
+            await asyncio.sleep(0.001)
 
 
 async def test_what_happens_between_adding_and_the_first_opening_is_not_lost(fakes: Fakes, registry: Registry) -> None:
@@ -368,7 +369,7 @@ async def test_lag_is_told_for_paused_watchers_too(fakes: Fakes, registry: Regis
     await registry.pause("orders")
     for _ in range(30):
         fakes.oplog.happen()
-    await registry._server_probe.look()
+    await fakes.probes[-1].look()
     lag = await registry.lag("orders")
     assert lag.seconds is not None
     assert lag.seconds >= 29.0
@@ -523,6 +524,6 @@ async def test_what_nobody_expected_stops_neither_the_probes_nor_following_the_s
     await until(lambda: "inside Changewire" in str(registry.ready()))
     assert "boom" not in str((await registry.health()).components["watchers"].reason)
     fakes.watchers.misfortune = fakes.oplog.misfortune = None
-    await registry._server_probe.look()
+    await fakes.probes[-1].look()
     await until_state(registry, "orders", State.RUNNING)
     await registry.close()

@@ -8,15 +8,15 @@ one's trouble never reaches another. Not its business: which watchers there are 
 import asyncio
 import random
 from dataclasses import replace
-from typing import Protocol
 
 import structlog
 
+from app.control.instance import Instance
 from app.control.positions import Positions
 from app.domain import backoff
 from app.domain.dead_letters import Replay
 from app.domain.errors import ChangewireError, Conflict, Fenced, HistoryLost, PermanentError, Stale
-from app.domain.lifecycle import AT_WORK, Signal, State, move
+from app.domain.lifecycle import AT_WORK, Desired, Signal, State, move
 from app.domain.second_look import SecondLook
 from app.domain.status import ErrorSeen, Status
 from app.domain.watcher import StoredWatcher
@@ -24,6 +24,7 @@ from app.pipeline.capture import Capture, unless_asked
 from app.pipeline.dependencies import Dependencies
 from app.pipeline.progress import Progress
 from app.pipeline.standby import Standby
+from app.ports import WatcherStore
 
 log = structlog.get_logger(__name__)
 
@@ -31,45 +32,38 @@ LAST_SECONDS = 7.0
 """How long a task that is cancelled may take to end: it waits for the write of a position that has begun (5 s)."""
 STABLE_SECONDS = 30.0
 """A run that lasted this long starts the backoff afresh when it ends."""
-
-
 WELL_SECONDS = 5.0
 """A stay in standby that lasted this long had both servers' answers, whatever they said before."""
-
-
-class Orders(Protocol):
-    """What a watcher's task asks of whoever follows the store."""
-
-    async def still_wanted(self, stored: StoredWatcher) -> bool:
-        """Whether the store still says what the task was started with. Raises StoreUnavailable."""
-
-    async def began(self, stored: StoredWatcher) -> None:
-        """Take back what only a watcher's first opening needs. Raises StoreUnavailable."""
-
-    async def followed(self) -> bool:
-        """Wait until every other live instance has carried out what is stored by now; False where none had to be
-        waited for. Raises StoreUnavailable."""
 
 
 class WatcherTask:
     """One watcher's task and what there is to say about it."""
 
-    def __init__(self, stored: StoredWatcher, dependencies: Dependencies, orders: "Orders") -> None:
+    def __init__(
+        self,
+        stored: StoredWatcher,
+        dependencies: Dependencies,
+        store: WatcherStore,
+        instance: Instance,
+        before: "WatcherTask | None" = None,
+    ) -> None:
+        """`before` is the task whose place this one takes: what it reached, counted and remembered goes on here."""
         self.stored = stored
-        self.progress = Progress()
+        self.progress: Progress = Progress() if before is None else before.progress
         self.refused = False
         self.settled = asyncio.Event()
         """Set once the watcher has come to more than STARTING."""
         self._dependencies = dependencies
-        self._orders = orders
+        self._store = store
+        self._instance = instance
         self._positions = Positions(dependencies)
         self._second_look = SecondLook()
         self._followed = False
         self._state = State.STARTING
         self._since = dependencies.clock()
         self._reason: str | None = None
-        self._last_error: ErrorSeen | None = None
-        self._restarts = 0
+        self._last_error: ErrorSeen | None = None if before is None else before._last_error
+        self._restarts: int = 0 if before is None else before._restarts
         self._task: asyncio.Task[None] | None = None
         self._capture: Capture | None = None
         self._stopping = asyncio.Event()
@@ -108,8 +102,8 @@ class WatcherTask:
         self._signal(Signal.STOP)
         return drained
 
-    def stand(self) -> None:
-        """Stand still from the beginning: the watcher is paused."""
+    def pause(self) -> None:
+        """Do not run: the watcher is stored as paused."""
         self._signal(Signal.STOP)
 
     def refuse(self, reason: str) -> None:
@@ -118,14 +112,26 @@ class WatcherTask:
         self._note_error(PermanentError(reason))
         self._signal(Signal.FAILURE, reason)
 
-    def remember(self, before: "WatcherTask") -> None:
-        """Go on with the history of the task whose place this one takes: a pause or a restart does not wipe it."""
-        self._last_error, self._restarts = before._last_error, before._restarts
-
     def forget_position(self) -> None:
         """Drop what this process remembers: somebody has moved the watcher on purpose."""
         self.progress.reached = self.progress.stored = None
         self.progress.checkpointed_at = None
+
+    async def forget_start(self) -> None:
+        """Take back what only the first opening needs: the position it led to is stored.
+
+        It would count again where both stream and position are lost, and what was published since would come twice.
+        Where the store cannot be reached the reconciler's next round asks for this again."""
+        stored = self.stored
+        if stored.begin is None and not stored.new_start:
+            return
+        try:
+            await self._store.began(stored.name, stored.revision)
+        except ChangewireError as error:
+            log.info("start_not_taken_back", watcher=stored.name, error=str(error))
+            return
+        if self.stored.revision == stored.revision:
+            self.stored = replace(self.stored, new_start=False, begin=None)
 
     async def replay(self, sequence: int) -> Replay:
         """Publish a dead letter in its turn. Raises NotFound, Conflict where the watcher does not run, Unavailable."""
@@ -143,6 +149,11 @@ class WatcherTask:
     def active(self) -> bool:
         """Whether the task is there, whatever its state."""
         return self._task is not None and not self._task.done()
+
+    @property
+    def over(self) -> bool:
+        """Whether a run has ended because the store says something else by now, and nobody has looked since."""
+        return self._task is not None and self._task.done() and self._state not in (State.PAUSED, State.FAILED)
 
     @property
     def state(self) -> State:
@@ -222,7 +233,7 @@ class WatcherTask:
         watcher, dependencies = self.stored.watcher, self._dependencies
         if not self._followed:
             self._reason = "waiting until the other instances have followed the last change"
-            await self._orders.followed()
+            await self._instance.others_followed()
             self._followed, self._reason = True, None
         await self._positions.carry_over(watcher, self.progress)
         self._capture = Capture(
@@ -239,28 +250,13 @@ class WatcherTask:
             losses=dependencies.tuning.losses,
             memory_budget=dependencies.memory_budget,
             clock=dependencies.clock,
-            begun=self._begun,
+            begun=self.forget_start,
             prompt_checkpoints=self.stored.origin == "file",
         )
         try:
             await unless_asked(self._capture.run(self._opened))
         finally:
             self._capture = None
-
-    async def _begun(self) -> None:
-        """Forget the start as of when the watcher was added: its position is stored. It would count again where both
-        stream and position are lost, and what was published since would come once more.
-        """
-        stored = self.stored
-        if stored.begin is None and not stored.new_start:
-            return
-        try:
-            await self._orders.began(stored)
-        except ChangewireError as error:  # the registry's next round does it
-            log.info("start_not_taken_back", watcher=stored.name, error=str(error))
-            return
-        if self.stored.revision == stored.revision:
-            self.stored = replace(self.stored, new_start=False, begin=None)
 
     async def _outlast(self) -> bool:
         """Stand by until the other writer goes silent; False where the watcher is no longer wanted as it is."""
@@ -294,11 +290,12 @@ class WatcherTask:
         return False
 
     async def _wanted(self) -> bool:
-        """Ask the registry whether the watcher is still to run as it is; while it cannot say, wait."""
+        """Whether the store still says what this task was started with; while the store cannot be reached, wait."""
         attempt = 0
         while not self._stopping.is_set():
             try:
-                return await self._orders.still_wanted(self.stored)
+                now = await self._store.get(self.stored.name)
+                return now is not None and now.revision == self.stored.revision and now.desired is Desired.RUNNING
             except Exception as error:  # noqa: BLE001 - as in a capture
                 attempt += 1
                 await self._get_over(error, attempt)
@@ -376,48 +373,3 @@ class WatcherTask:
             self._note_error(error if isinstance(error, Exception) else PermanentError(repr(error)))
             self._signal(Signal.FAILURE, self._last_error.message if self._last_error else None)
             log.error("watcher_task_ended", watcher=self.stored.name, exc_info=error)
-
-
-class Supervisor:
-    """All watcher tasks of this process, by name."""
-
-    def __init__(self, dependencies: Dependencies, orders: Orders) -> None:
-        self._dependencies = dependencies
-        self._orders = orders
-        self._tasks: dict[str, WatcherTask] = {}
-
-    def __getitem__(self, name: str) -> WatcherTask:
-        return self._tasks[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._tasks
-
-    def get(self, name: str) -> WatcherTask | None:
-        return self._tasks.get(name)
-
-    def names(self) -> list[str]:
-        return sorted(self._tasks)
-
-    def adopt(self, stored: StoredWatcher) -> WatcherTask:
-        """Take a watcher in, standing still. What is remembered of it is kept, unless it was removed and added."""
-        task = WatcherTask(stored, self._dependencies, self._orders)
-        before = self._tasks.get(stored.name)
-        if before is not None and before.stored.added == stored.added:
-            task.progress = before.progress
-            task.remember(before)
-        self._tasks[stored.name] = task
-        return task
-
-    async def stop(self, name: str, deadline: float) -> bool:
-        """Drain one watcher; see `WatcherTask.stop`."""
-        return await self._tasks[name].stop(deadline)
-
-    async def dismiss(self, name: str, deadline: float) -> None:
-        """Stop a watcher and forget it, its metrics too."""
-        await self.stop(name, deadline)
-        del self._tasks[name]
-        self._dependencies.observer.forget(name)
-
-    async def stop_all(self, deadline: float) -> bool:
-        """Drain all at once; False where one did not finish in time."""
-        return all(await asyncio.gather(*(task.stop(deadline) for task in self._tasks.values())))

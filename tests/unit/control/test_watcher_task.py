@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.control.supervisor import Supervisor, WatcherTask
+from app.control.watcher_task import WatcherTask
 from app.domain.errors import (
     HistoryLost,
     NotAuthorised,
@@ -30,7 +30,7 @@ from app.pipeline import checkpointer
 from app.pipeline.checkpointer import Checkpointer, Pace
 from app.pipeline.progress import Rates
 from tests.fakes import FakeCheckpoints, FakeSink, FakeSource, NullObserver, event_token
-from tests.unit.deployment import Alone, Fakes, outrun, until, until_state, watcher
+from tests.unit.deployment import Fakes, outrun, until, until_state, watcher
 
 STORED = StoredWatcher(watcher("orders"))
 
@@ -40,8 +40,8 @@ def fakes() -> Fakes:
     return Fakes()
 
 
-def task(fakes: Fakes, wanted: bool = True, **tuning) -> WatcherTask:
-    return Supervisor(fakes.world(**tuning), Alone(wanted)).adopt(STORED)
+def task(fakes: Fakes, **tuning) -> WatcherTask:
+    return fakes.task(STORED, **tuning)
 
 
 async def test_trouble_is_retried_until_it_passes(fakes: Fakes) -> None:
@@ -127,7 +127,7 @@ async def test_a_surprise_is_told_as_ours_and_retried(fakes: Fakes) -> None:
 
 async def test_a_task_that_is_killed_from_inside_is_news(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     one = task(fakes)
-    monkeypatch.setattr(one, "_trouble", lambda *_: 1 / 0)
+    monkeypatch.setattr(NullObserver, "restarted", lambda *_: 1 / 0)
     fakes.oplog.faults = deque([SourceUnavailable("connection refused")])
     one.start()
     await until(lambda: one.state is State.FAILED)
@@ -173,7 +173,7 @@ async def test_stopping_waits_for_what_is_in_flight(fakes: Fakes) -> None:
     assert stored.token >= published[-1]
 
 
-async def test_a_drain_that_cannot_finish_is_cut_at_its_deadline(fakes: Fakes) -> None:
+async def test_a_drain_that_cannot_finish_is_cut_at_its_deadline(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     one = task(fakes)
     one.start()
     await until(lambda: one.state is State.RUNNING)
@@ -184,7 +184,7 @@ async def test_a_drain_that_cannot_finish_is_cut_at_its_deadline(fakes: Fakes) -
         await stuck.wait()
         return 0
 
-    one._capture._publisher._sink.publish = never  # type: ignore[union-attr,method-assign]
+    monkeypatch.setattr(FakeSink, "publish", never)
     fakes.oplog.happen()
     await reached.wait()
     assert not await one.stop(0.05)
@@ -261,14 +261,14 @@ async def test_the_backoff_of_a_standby_starts_afresh_after_a_long_quiet_time(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch, stable: float, attempts: list[int]
 ) -> None:
     monkeypatch.setattr("app.pipeline.standby.LOOK_SECONDS", 0.001)
-    monkeypatch.setattr("app.control.supervisor.STABLE_SECONDS", stable)
+    monkeypatch.setattr("app.control.watcher_task.STABLE_SECONDS", stable)
     seen: list[int] = []
 
     def delay(attempt: int, draw: float) -> float:
         seen.append(attempt)
         return 0.001
 
-    monkeypatch.setattr("app.control.supervisor.backoff.delay", delay)
+    monkeypatch.setattr("app.control.watcher_task.backoff.delay", delay)
     one = await fenced(fakes, silence_seconds=60)
     fakes.oplog.misfortune = SourceUnavailable("no primary")
     await until(lambda: len(seen) >= 3)
@@ -297,14 +297,15 @@ async def test_a_standby_goes_by_the_checkpoint_where_the_oplog_has_passed_its_o
 
 
 async def test_a_standby_that_is_no_longer_wanted_does_not_take_over(fakes: Fakes) -> None:
-    one = task(fakes, wanted=False, losses=1, silence_seconds=0.1)
+    one = task(fakes, losses=1, silence_seconds=0.1)
     one.start()
     await until(lambda: one.state is State.RUNNING)
+    fakes.watchers.stored.clear()
     outrun(fakes)
     fakes.oplog.happen()
     await until(lambda: one.state is State.FENCED)
     fakes.oplog.happen()
-    await until(lambda: one._task is not None and one._task.done(), 20)
+    await until(lambda: not one.active, 20)
     assert one.state is State.FENCED
     assert len(fakes.stream().messages) == 1
     await one.stop(1)
