@@ -15,7 +15,8 @@ from app.domain.lifecycle import State
 from app.domain.status import Status
 from app.domain.watcher import StoredWatcher
 from app.pipeline.dependencies import Dependencies
-from app.pipeline.progress import Progress
+from app.pipeline.run_state import RunState
+from app.pipeline.run_statistics import RunStatistics
 from app.ports import WatcherStore
 
 
@@ -25,7 +26,9 @@ class Watched(Protocol):
     @property
     def stored(self) -> StoredWatcher: ...
     @property
-    def progress(self) -> Progress: ...
+    def run_state(self) -> RunState: ...
+    @property
+    def statistics(self) -> RunStatistics: ...
     @property
     def state(self) -> State: ...
     @property

@@ -22,7 +22,8 @@ from app.domain.status import ErrorSeen, Status
 from app.domain.watcher import StoredWatcher
 from app.pipeline.capture import Capture, unless_asked
 from app.pipeline.dependencies import Dependencies
-from app.pipeline.progress import Progress
+from app.pipeline.run_state import RunState
+from app.pipeline.run_statistics import RunStatistics
 from app.pipeline.standby import Standby
 from app.ports import WatcherStore
 
@@ -49,7 +50,8 @@ class WatcherTask:
     ) -> None:
         """`before` is the task whose place this one takes: what it reached, counted and remembered goes on here."""
         self.stored = stored
-        self.progress: Progress = Progress() if before is None else before.progress
+        self.run_state: RunState = RunState() if before is None else before.run_state
+        self.statistics: RunStatistics = RunStatistics() if before is None else before.statistics
         self.refused = False
         self.settled = asyncio.Event()
         """Set once the watcher has come to more than STARTING."""
@@ -76,7 +78,7 @@ class WatcherTask:
         if self._task is not None and not self._task.done():
             return
         self._stopping = asyncio.Event()
-        self.progress.arrears.forget()
+        self.statistics.overdue.forget()
         self._signal(Signal.START)
         self._task = asyncio.create_task(self._run(), name=f"watcher:{self.stored.name}")
         self._task.add_done_callback(self._ended)
@@ -98,7 +100,7 @@ class WatcherTask:
                 log.warning("drain_cut_short", watcher=self.stored.name, after_seconds=deadline)
                 task.cancel()
                 await asyncio.wait([task], timeout=LAST_SECONDS)
-        self.progress.arrears.forget()
+        self.statistics.overdue.forget()
         self._signal(Signal.STOP)
         return drained
 
@@ -114,8 +116,8 @@ class WatcherTask:
 
     def forget_position(self) -> None:
         """Drop what this process remembers: somebody has moved the watcher on purpose."""
-        self.progress.reached = self.progress.stored = None
-        self.progress.checkpointed_at = None
+        self.run_state.forget_position()
+        self.statistics.forget_position()
 
     async def forget_start(self) -> None:
         """Take back what only the first opening needs: the position it led to is stored.
@@ -160,22 +162,22 @@ class WatcherTask:
         return self._state
 
     def status(self) -> Status:
-        progress, now = self.progress, self._dependencies.clock()
+        statistics, now = self.statistics, self._dependencies.clock()
         return Status(
             state=self._state,
             since=self._since,
             reason=self._reason,
             last_error=self._last_error,
             restarts=self._restarts,
-            published=progress.published,
-            skipped=progress.skipped,
-            rate_10s=progress.rates.per_second(10, now),
-            rate_60s=progress.rates.per_second(60, now),
-            publish_mode=progress.publish_mode,
-            fence=progress.fence,
-            dead_letters=progress.dead_letters,
-            notes=tuple(progress.notes.values()),
-            overdue=progress.arrears.problem(now) if self._state in AT_WORK else None,
+            published=statistics.published,
+            skipped=statistics.skipped,
+            rate_10s=statistics.rates.per_second(10, now),
+            rate_60s=statistics.rates.per_second(60, now),
+            publish_mode=statistics.publish_mode,
+            fence=statistics.fence,
+            dead_letters=statistics.dead_letters,
+            notes=tuple(statistics.notes.values()),
+            overdue=statistics.overdue.problem(now) if self._state in AT_WORK else None,
         )
 
     # The task
@@ -208,7 +210,7 @@ class WatcherTask:
         except Fenced as fenced:
             self._second_look.forget()
             self._signal(Signal.OUTRUN, str(fenced))
-            self.progress.arrears.forget()
+            self.statistics.overdue.forget()
         else:
             return False
         if not await self._outlast():
@@ -222,7 +224,8 @@ class WatcherTask:
         if not isinstance(error, PermanentError):
             self._second_look.forget()
             return False
-        return self._second_look.believes(error, now=self._dependencies.clock(), well_at=self.progress.arrears.well_at)
+        well_at = self.statistics.overdue.well_at
+        return self._second_look.believes(error, now=self._dependencies.clock(), well_at=well_at)
 
     def _fail(self, error: Exception) -> None:
         self._note_error(error)
@@ -235,7 +238,7 @@ class WatcherTask:
             self._reason = "waiting until the other instances have followed the last change"
             await self._instance.others_followed()
             self._followed, self._reason = True, None
-        await self._positions.carry_over(watcher, self.progress)
+        await self._positions.carry_over(watcher, self.run_state)
         self._capture = Capture(
             watcher,
             source=dependencies.mongo.source(watcher),
@@ -244,7 +247,8 @@ class WatcherTask:
             checkpoints=dependencies.mongo.checkpoints(watcher),
             codec=dependencies.codec,
             observer=dependencies.observer,
-            progress=self.progress,
+            run_state=self.run_state,
+            statistics=self.statistics,
             new_start=self.stored.new_start,
             begin=self.stored.begin,
             losses=dependencies.tuning.losses,
@@ -270,7 +274,7 @@ class WatcherTask:
                 checkpoints=dependencies.mongo.checkpoints(watcher),
                 watcher=watcher,
                 codec=dependencies.codec,
-                progress=self.progress,
+                run_state=self.run_state,
                 silence=dependencies.tuning.silence_seconds,
                 clock=dependencies.clock,
             )
@@ -306,7 +310,7 @@ class WatcherTask:
 
     def _trouble(self, error: Exception, attempt: int) -> None:
         self._note_error(error)
-        self.progress.arrears.interrupted(self._dependencies.clock())
+        self.statistics.overdue.interrupted(self._dependencies.clock())
         self._signal(Signal.TROUBLE, str(error))
         self._log_trouble(error, attempt)
 
@@ -315,7 +319,7 @@ class WatcherTask:
         if self._is_certain(error):
             raise error
         self._note_error(error)
-        self.progress.happened(self._state, str(error), self._dependencies.clock())
+        self.statistics.happened(self._state, str(error), self._dependencies.clock())
         self._log_trouble(error, attempt)
         await self._pause_before(attempt)
 
@@ -355,7 +359,7 @@ class WatcherTask:
         before = self._state
         self._state = move(before, signal)
         self._reason = reason
-        self.progress.happened(self._state, reason, self._dependencies.clock())
+        self.statistics.happened(self._state, reason, self._dependencies.clock())
         if self._state is not State.STARTING:
             self.settled.set()
         if self._state is not before:
