@@ -102,7 +102,7 @@ class Registry:
         self._tasks = [
             asyncio.create_task(self._reconciler.run(), name="reconciler"),
             asyncio.create_task(self._server_probe.run(), name="server_probe"),
-            asyncio.create_task(self._fleet_health.watch_headroom(self._times.min_headroom), name="headroom"),
+            asyncio.create_task(self._fleet_health.watch(self._times.min_headroom), name="watch"),
         ]
         for task in self._tasks:
             task.add_done_callback(_report_end)

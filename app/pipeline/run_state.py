@@ -34,7 +34,7 @@ in `run_statistics.py`.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from app.domain.batching import BatchSize
 from app.domain.dead_letters import name_of
@@ -42,21 +42,21 @@ from app.domain.position import OwnMessage, Reached
 from app.domain.watcher import Route
 
 
+@dataclass(slots=True)
 class RunState:
     """One watcher's memory: empty when the process begins, kept over restarts of its capture."""
 
-    __slots__ = ("_ahead", "_losses", "_operation_time", "_reached", "_route", "_unmet", "_unsettled", "batch")
-
-    def __init__(self) -> None:
-        self.batch = BatchSize()
-        """How many changes the stream takes at once, as far as was found out."""
-        self._reached: Reached | None = None
-        self._route: Route | None = None
-        self._unsettled: tuple[OwnMessage, ...] = ()
-        self._operation_time = 0
-        self._losses = 0
-        self._ahead = 0
-        self._unmet = 0
+    _reached: Reached | None = field(default=None, init=False)
+    _route: Route | None = field(default=None, init=False)
+    _unsettled: tuple[OwnMessage, ...] = field(default=(), init=False)
+    _batch: BatchSize = field(default_factory=BatchSize, init=False)
+    _operation_time: int = field(default=0, init=False)
+    _losses: int = field(default=0, init=False)
+    """Races lost in a row to another writer."""
+    _ahead: int = field(default=0, init=False)
+    """Openings in a row that found the checkpoint ahead of the server's operationTime."""
+    _unmet: int = field(default=0, init=False)
+    """Looks in a row for a position's event that MongoDB's history had not come to yet."""
 
     # What is known
 
@@ -84,6 +84,11 @@ class RunState:
     def operation_time(self) -> int:
         """The server's operationTime as last heard, in seconds since 1970; 0 before the first reply."""
         return self._operation_time
+
+    @property
+    def batch(self) -> BatchSize:
+        """How many changes the stream takes at once, as far as was found out; the publisher tells it."""
+        return self._batch
 
     # The position
 

@@ -83,11 +83,11 @@ class Fakes:
             server_probe=self.probes[-1],
         )
 
-    def task(self, stored: StoredWatcher, **tuning: Any) -> WatcherTask:
+    def task(self, stored: StoredWatcher, dependencies: Dependencies | None = None, /, **tuning: Any) -> WatcherTask:
         """A watcher of an instance of its own, not started; the store holds it."""
         self.watchers.stored[stored.name] = stored
         store = FallbackStore(self.watchers, possible=False)
-        return WatcherTask(stored, self.dependencies(**tuning), store, Instance(store))
+        return WatcherTask(stored, dependencies or self.dependencies(**tuning), store, Instance(store))
 
     def stream(self, name: str = "ORDERS") -> FakeStream:
         return self.nats.streams.setdefault(name, FakeStream(name, exists=False))

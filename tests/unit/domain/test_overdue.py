@@ -70,9 +70,8 @@ class Clocked:
 
     def __init__(self) -> None:
         self.fakes, self.now = Fakes(), 1_700_000_000.0
-        one, tuning = StoredWatcher(watcher("orders")), {"losses": 1, "silence_seconds": 1000}
-        self.task = self.fakes.task(one, clock=lambda: self.now, **tuning)
-        dependencies = self.fakes.dependencies(clock=lambda: self.now)
+        dependencies = self.fakes.dependencies(clock=lambda: self.now, losses=1, silence_seconds=1000)
+        self.task = self.fakes.task(StoredWatcher(watcher("orders")), dependencies)
         self.fleet_health = FleetHealth(dependencies, {"orders": self.task}, _Up())  # type: ignore[arg-type]
 
     @property
@@ -82,7 +81,7 @@ class Clocked:
         own = watcher_health(self.task.status())["status"] == "DOWN"
         assert own is not component.up
         self.fleet_health.observe_positions()
-        assert self.fakes.observers[1].overdues["orders"] is own
+        assert self.fakes.observers[0].overdues["orders"] is own
         if own:
             assert "orders" in (component.reason or "")
         return own
