@@ -13,12 +13,13 @@ import structlog
 
 from app.control.instance import Instance
 from app.control.positions import Positions
+from app.control.watcher_state import WatcherState
 from app.domain import backoff
 from app.domain.dead_letters import Replay
 from app.domain.errors import ChangewireError, Conflict, Fenced, HistoryLost, PermanentError, Stale
-from app.domain.lifecycle import AT_WORK, Desired, Signal, State, move
+from app.domain.lifecycle import Desired, Signal, State
 from app.domain.second_look import SecondLook
-from app.domain.status import ErrorSeen, Status
+from app.domain.status import Status
 from app.domain.watcher import StoredWatcher
 from app.pipeline.capture import Capture, unless_asked
 from app.pipeline.dependencies import Dependencies
@@ -53,23 +54,22 @@ class WatcherTask:
         self.run_state: RunState = RunState() if before is None else before.run_state
         self.statistics: RunStatistics = RunStatistics() if before is None else before.statistics
         self.refused = False
-        self.settled = asyncio.Event()
-        """Set once the watcher has come to more than STARTING."""
         self._dependencies = dependencies
         self._store = store
         self._instance = instance
         self._positions = Positions(dependencies)
         self._second_look = SecondLook()
         self._followed = False
-        self._state = State.STARTING
-        self._since = dependencies.clock()
-        self._reason: str | None = None
-        self._last_error: ErrorSeen | None = None if before is None else before._last_error
-        self._restarts: int = 0 if before is None else before._restarts
+        self._state: WatcherState = WatcherState(
+            stored.name,
+            dependencies.observer,
+            dependencies.clock,
+            self.statistics,
+            None if before is None else before._state,
+        )
         self._task: asyncio.Task[None] | None = None
         self._capture: Capture | None = None
         self._stopping = asyncio.Event()
-        dependencies.observer.state(stored.name, self._state)
 
     # Orders
 
@@ -79,7 +79,7 @@ class WatcherTask:
             return
         self._stopping = asyncio.Event()
         self.statistics.overdue.forget()
-        self._signal(Signal.START)
+        self._state.signal(Signal.START)
         self._task = asyncio.create_task(self._run(), name=f"watcher:{self.stored.name}")
         self._task.add_done_callback(self._ended)
 
@@ -92,27 +92,26 @@ class WatcherTask:
         if self._capture is not None:
             self._capture.stop()
         if task is not None and not task.done():
-            if self._state is not State.RUNNING:
+            if self.state is not State.RUNNING:
                 task.cancel()
             _, pending = await asyncio.wait([task], timeout=deadline)
             if pending:
-                drained = self._state is not State.RUNNING
+                drained = self.state is not State.RUNNING
                 log.warning("drain_cut_short", watcher=self.stored.name, after_seconds=deadline)
                 task.cancel()
                 await asyncio.wait([task], timeout=LAST_SECONDS)
         self.statistics.overdue.forget()
-        self._signal(Signal.STOP)
+        self._state.signal(Signal.STOP)
         return drained
 
     def pause(self) -> None:
         """Do not run: the watcher is stored as paused."""
-        self._signal(Signal.STOP)
+        self._state.signal(Signal.STOP)
 
     def refuse(self, reason: str) -> None:
         """Mark a watcher that cannot be run at all, with the reason."""
         self.refused = True
-        self._note_error(PermanentError(reason))
-        self._signal(Signal.FAILURE, reason)
+        self._state.failed(PermanentError(reason))
 
     def forget_position(self) -> None:
         """Drop what this process remembers: somebody has moved the watcher on purpose."""
@@ -137,12 +136,12 @@ class WatcherTask:
 
     async def replay(self, sequence: int) -> Replay:
         """Publish a dead letter in its turn. Raises NotFound, Conflict where the watcher does not run, Unavailable."""
-        name, state, capture = self.stored.name, self._state, self._capture
+        name, state, capture = self.stored.name, self.state, self._capture
         if state is State.RUNNING and capture is not None:
             return await capture.replay(sequence)
         if state is State.FENCED:
             raise Conflict(f"{name} is FENCED here: another instance publishes it, and replays too; ask that one")
-        why = f": {self._reason}" if self._reason else ""
+        why = f": {self._state.reason}" if self._state.reason else ""
         raise Conflict(f"{name} is {state}, and only a RUNNING watcher replays{why}")
 
     # What there is to say
@@ -155,30 +154,18 @@ class WatcherTask:
     @property
     def over(self) -> bool:
         """Whether a run has ended because the store says something else by now, and nobody has looked since."""
-        return self._task is not None and self._task.done() and self._state not in (State.PAUSED, State.FAILED)
+        return self._task is not None and self._task.done() and self.state not in (State.PAUSED, State.FAILED)
+
+    @property
+    def settled(self) -> asyncio.Event:
+        return self._state.settled
 
     @property
     def state(self) -> State:
-        return self._state
+        return self._state.now
 
     def status(self) -> Status:
-        statistics, now = self.statistics, self._dependencies.clock()
-        return Status(
-            state=self._state,
-            since=self._since,
-            reason=self._reason,
-            last_error=self._last_error,
-            restarts=self._restarts,
-            published=statistics.published,
-            skipped=statistics.skipped,
-            rate_10s=statistics.rates.per_second(10, now),
-            rate_60s=statistics.rates.per_second(60, now),
-            publish_mode=statistics.publish_mode,
-            fence=statistics.fence,
-            dead_letters=statistics.dead_letters,
-            notes=tuple(statistics.notes.values()),
-            overdue=statistics.overdue.problem(now) if self._state in AT_WORK else None,
-        )
+        return self._state.status()
 
     # The task
 
@@ -209,14 +196,14 @@ class WatcherTask:
             await self._capture_once()
         except Fenced as fenced:
             self._second_look.forget()
-            self._signal(Signal.OUTRUN, str(fenced))
+            self._state.signal(Signal.OUTRUN, str(fenced))
             self.statistics.overdue.forget()
         else:
             return False
         if not await self._outlast():
             return False
         self._restarted("takeover")
-        self._signal(Signal.START)
+        self._state.signal(Signal.START)
         return True
 
     def _is_certain(self, error: Exception) -> bool:
@@ -228,16 +215,15 @@ class WatcherTask:
         return self._second_look.believes(error, now=self._dependencies.clock(), well_at=well_at)
 
     def _fail(self, error: Exception) -> None:
-        self._note_error(error)
-        self._signal(Signal.FAILURE, str(error))
+        self._state.failed(error)
         log.error("watcher_failed", watcher=self.stored.name, type=type(error).__name__, reason=str(error))
 
     async def _capture_once(self) -> None:
         watcher, dependencies = self.stored.watcher, self._dependencies
         if not self._followed:
-            self._reason = "waiting until the other instances have followed the last change"
+            self._state.reason = "waiting until the other instances have followed the last change"
             await self._instance.others_followed()
-            self._followed, self._reason = True, None
+            self._followed, self._state.reason = True, None
         await self._positions.carry_over(watcher, self.run_state)
         self._capture = Capture(
             watcher,
@@ -258,7 +244,7 @@ class WatcherTask:
             prompt_checkpoints=self.stored.origin == "file",
         )
         try:
-            await unless_asked(self._capture.run(self._opened))
+            await unless_asked(self._capture.run(lambda: self._state.signal(Signal.OPENED)))
         finally:
             self._capture = None
 
@@ -305,21 +291,16 @@ class WatcherTask:
                 await self._get_over(error, attempt)
         return False
 
-    def _opened(self) -> None:
-        self._signal(Signal.OPENED)
-
     def _trouble(self, error: Exception, attempt: int) -> None:
-        self._note_error(error)
         self.statistics.overdue.interrupted(self._dependencies.clock())
-        self._signal(Signal.TROUBLE, str(error))
+        self._state.troubled(error)
         self._log_trouble(error, attempt)
 
     async def _get_over(self, error: Exception, attempt: int) -> None:
         """As `_trouble`, where the state stays, and wait. Raises an error that is certain to be permanent."""
         if self._is_certain(error):
             raise error
-        self._note_error(error)
-        self.statistics.happened(self._state, str(error), self._dependencies.clock())
+        self._state.survived(error)
         self._log_trouble(error, attempt)
         await self._pause_before(attempt)
 
@@ -333,10 +314,8 @@ class WatcherTask:
             log.error("watcher_error", watcher=self.stored.name, attempt=attempt, exc_info=error)
 
     def _restarted(self, reason: str) -> None:
-        if self._stopping.is_set():
-            return
-        self._restarts += 1
-        self._dependencies.observer.restarted(self.stored.name, reason)
+        if not self._stopping.is_set():
+            self._state.restarted(reason)
 
     async def _pause_before(self, attempt: int) -> None:
         seconds, due = backoff.delay(attempt, random.random()), self._second_look.due(self._dependencies.clock())
@@ -347,33 +326,10 @@ class WatcherTask:
         except TimeoutError:
             return
 
-    def _note_error(self, error: Exception) -> None:
-        kind, message = type(error).__name__, str(error)
-        if not isinstance(error, ChangewireError):
-            message = f"an error of Changewire itself ({kind}); the log has the details"
-        last = self._last_error
-        count = last.count + 1 if last is not None and last.type == kind and last.message == message else 1
-        self._last_error = ErrorSeen(kind, message, self._dependencies.clock(), count)
-
-    def _signal(self, signal: Signal, reason: str | None = None) -> None:
-        before = self._state
-        self._state = move(before, signal)
-        self._reason = reason
-        self.statistics.happened(self._state, reason, self._dependencies.clock())
-        if self._state is not State.STARTING:
-            self.settled.set()
-        if self._state is not before:
-            self._since = self._dependencies.clock()
-            self._dependencies.observer.state(self.stored.name, self._state)
-            log.info(
-                "watcher_state", watcher=self.stored.name, state=str(self._state), before=str(before), reason=reason
-            )
-
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             return
         error = task.exception()
         if error is not None:
-            self._note_error(error if isinstance(error, Exception) else PermanentError(repr(error)))
-            self._signal(Signal.FAILURE, self._last_error.message if self._last_error else None)
+            self._state.failed(error if isinstance(error, Exception) else PermanentError(repr(error)))
             log.error("watcher_task_ended", watcher=self.stored.name, exc_info=error)

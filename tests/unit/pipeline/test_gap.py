@@ -17,7 +17,7 @@ from app.domain.lifecycle import State
 from app.domain.position import Checkpoint, GoOn, OwnMessage, Reached, Refill, Tail, decide_opening
 from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import OnHistoryLost, Source, StoredWatcher
-from tests.fakes import BEGIN, Deed, FakeMessage, FakeSource, event_token, mark_token
+from tests.fakes import BEGIN, Deed, FakeMessage, FakeSource, NullObserver, event_token, mark_token
 from tests.unit.deployment import Fakes, outrun, until, watcher
 
 CREATED, LATER = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
@@ -172,13 +172,12 @@ async def test_the_position_behind_a_marker_is_stored_before_anything_is_read(
     """Where the marker is consumed, nothing else tells that the gap is left behind."""
     await lose_history(fakes)
     stored: list[str] = []
-    opened = WatcherTask._opened
 
-    def look(one: WatcherTask) -> None:
-        stored.append(fakes.mongo.places[PLACE]["newest"].token)
-        opened(one)
+    def look(_observer: NullObserver, _watcher: str, state: State) -> None:
+        if state is State.RUNNING:
+            stored.append(fakes.mongo.places[PLACE]["newest"].token)
 
-    monkeypatch.setattr(WatcherTask, "_opened", look)
+    monkeypatch.setattr(NullObserver, "state", look)
     one = task(fakes, "earliest")
     one.start()
     await until(lambda: one.state is State.RUNNING)
