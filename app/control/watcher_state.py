@@ -59,18 +59,15 @@ class WatcherState:
 
     def failed(self, error: Exception) -> None:
         """A person has to act: the error is permanent."""
-        message = self.note_error(error)
-        self.signal(Signal.FAILURE, message)
+        self.signal(Signal.FAILURE, self._note_error(error))
 
     def troubled(self, error: Exception) -> None:
         """A run was interrupted, and is tried again."""
-        self.note_error(error)
-        self.signal(Signal.TROUBLE, str(error))
+        self.signal(Signal.TROUBLE, self._note_error(error))
 
     def survived(self, error: Exception) -> None:
         """An error that leaves the state as it is."""
-        self.note_error(error)
-        self._statistics.happened(self.now, str(error), self._clock())
+        self._statistics.happened(self.now, self._note_error(error), self._clock())
 
     def restarted(self, reason: str) -> None:
         """The watcher opens again by itself."""
@@ -96,8 +93,10 @@ class WatcherState:
             overdue=statistics.overdue.problem(now) if self.now in AT_WORK else None,
         )
 
-    def note_error(self, error: Exception) -> str:
-        """Remember an error, and return what is said about it. One that comes again and again is counted."""
+    def _note_error(self, error: Exception) -> str:
+        """Remember an error, and return what is said about it. One that comes again and again is counted.
+
+        The words of an error that is not Changewire's own may hold a secret: they are for the log alone."""
         kind, message = type(error).__name__, str(error)
         if not isinstance(error, ChangewireError):
             message = f"an error of Changewire itself ({kind}); the log has the details"
