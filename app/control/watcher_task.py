@@ -1,8 +1,18 @@
-"""One named task per watcher: start it, try again after trouble, stop it with a reason.
+"""One watcher's task: it opens a capture, tries again after trouble, and stands by while another writer wins.
 
-A task that ends is always news: it was asked to, or the watcher is FAILED and says why. Watchers share nothing here, so
-one's trouble never reaches another. Not its business: which watchers there are (`registry.py`), what a change's way is
-(`pipeline/capture.py`), which state follows which (`domain/lifecycle.py`).
+    capture ─┬─ drained, because it was asked to stop ───────────────► end
+             ├─ transient error ── wait ─────────────────────────────► capture
+             ├─ permanent error, seen again some seconds later ──────► FAILED, end
+             ├─ stale: the watcher was changed or moved elsewhere ───► capture, if it is still wanted
+             └─ fenced: another writer keeps winning ────────────────► standby
+
+    standby ─┬─ changes wait and nobody publishes, or stale ─────────► capture, if it is still wanted
+             └─ errors: as in a capture, and the state stays FENCED ─► standby
+
+*Still wanted* is a question to the store: does it say what the task was started with? If it does not, the run ends. The
+task decides nothing else about its own end, and calls nobody: the reconciler sees in its next round that the run is
+over, and starts what is stored by then. Only asked to stop, or FAILED with a reason, a watcher stays without a run.
+Watchers share nothing here, so one's trouble never reaches another.
 """
 
 import asyncio
@@ -39,7 +49,7 @@ WELL_SECONDS = 5.0
 
 
 class WatcherTask:
-    """One watcher's task and what there is to say about it."""
+    """One watcher as it is stored in one revision. The next revision is another task, which goes on from this one."""
 
     def __init__(
         self,
@@ -71,7 +81,7 @@ class WatcherTask:
         self._capture: Capture | None = None
         self._stopping = asyncio.Event()
 
-    # Orders
+    # For the reconciler alone
 
     def start(self) -> None:
         """Begin to run. Fine while it runs."""
@@ -84,7 +94,7 @@ class WatcherTask:
         self._task.add_done_callback(self._ended)
 
     async def stop(self, deadline: float) -> bool:
-        """Drain and stand still; False where the drain did not finish within `deadline` seconds and was cut short.
+        """Drain and end; False where the drain did not finish within `deadline` seconds and was cut short.
 
         What was cut short is on the stream or is read again at the next start."""
         task, drained = self._task, True
@@ -134,6 +144,19 @@ class WatcherTask:
         if self.stored.revision == stored.revision:
             self.stored = replace(self.stored, new_start=False, begin=None)
 
+    @property
+    def over(self) -> bool:
+        """Whether a run has ended though nobody asked for that, and nothing is wrong: what is stored has to be looked
+        at again."""
+        return self._task is not None and self._task.done() and self.state not in (State.PAUSED, State.FAILED)
+
+    @property
+    def settled(self) -> asyncio.Event:
+        """Set once the watcher has come to more than STARTING."""
+        return self._state.settled
+
+    # For everyone
+
     async def replay(self, sequence: int) -> Replay:
         """Publish a dead letter in its turn. Raises NotFound, Conflict where the watcher does not run, Unavailable."""
         name, state, capture = self.stored.name, self.state, self._capture
@@ -144,21 +167,10 @@ class WatcherTask:
         why = f": {self._state.reason}" if self._state.reason else ""
         raise Conflict(f"{name} is {state}, and only a RUNNING watcher replays{why}")
 
-    # What there is to say
-
     @property
     def active(self) -> bool:
-        """Whether the task is there, whatever its state."""
+        """Whether there is a run, in whatever state."""
         return self._task is not None and not self._task.done()
-
-    @property
-    def over(self) -> bool:
-        """Whether a run has ended because the store says something else by now, and nobody has looked since."""
-        return self._task is not None and self._task.done() and self.state not in (State.PAUSED, State.FAILED)
-
-    @property
-    def settled(self) -> asyncio.Event:
-        return self._state.settled
 
     @property
     def state(self) -> State:
@@ -167,7 +179,7 @@ class WatcherTask:
     def status(self) -> Status:
         return self._state.status()
 
-    # The task
+    # The run
 
     async def _run(self) -> None:
         attempt = 0
@@ -181,7 +193,9 @@ class WatcherTask:
                     self._fail(error)
                     return
                 attempt = 1 if self._dependencies.clock() - began >= STABLE_SECONDS else attempt + 1
-                self._trouble(error, attempt)
+                self.statistics.overdue.interrupted(self._dependencies.clock())
+                self._state.troubled(error)
+                self._log_trouble(error, attempt)
                 stale = isinstance(error, Stale)
                 if not stale or attempt > 1:
                     await self._pause_before(attempt)
@@ -200,7 +214,7 @@ class WatcherTask:
             self.statistics.overdue.forget()
         else:
             return False
-        if not await self._outlast():
+        if not await self._stand_by():
             return False
         self._restarted("takeover")
         self._state.signal(Signal.START)
@@ -248,36 +262,38 @@ class WatcherTask:
         finally:
             self._capture = None
 
-    async def _outlast(self) -> bool:
+    async def _stand_by(self) -> bool:
         """Stand by until the other writer goes silent; False where the watcher is no longer wanted as it is."""
-        watcher, dependencies = self.stored.watcher, self._dependencies
-        attempt = 0
+        clock, attempt = self._dependencies.clock, 0
         while not self._stopping.is_set():
-            began = dependencies.clock()
-            standby = Standby(
-                source=dependencies.mongo.source(watcher),
-                sink=dependencies.nats.sink(watcher),
-                checkpoints=dependencies.mongo.checkpoints(watcher),
-                watcher=watcher,
-                codec=dependencies.codec,
-                run_state=self.run_state,
-                silence=dependencies.tuning.silence_seconds,
-                clock=dependencies.clock,
-            )
+            began = clock()
             try:
-                await unless_asked(standby.until_silent())
+                await unless_asked(self._standby().until_silent())
             except Stale:
                 return await self._wanted()
             except Exception as error:  # noqa: BLE001 - as in a capture
-                if isinstance(error, HistoryLost) and watcher.on_history_lost != "fail":
+                if isinstance(error, HistoryLost) and self.stored.watcher.on_history_lost != "fail":
                     return await self._wanted()  # to go on behind the gap is a publish: a capture's business
-                if dependencies.clock() - began > WELL_SECONDS:
+                if clock() - began > WELL_SECONDS:
                     self._second_look.forget()
-                attempt = 1 if dependencies.clock() - began >= STABLE_SECONDS else attempt + 1
-                await self._get_over(error, attempt)
+                attempt = 1 if clock() - began >= STABLE_SECONDS else attempt + 1
+                await self._survive(error, attempt)
             else:
                 return await self._wanted()
         return False
+
+    def _standby(self) -> Standby:
+        watcher, dependencies = self.stored.watcher, self._dependencies
+        return Standby(
+            source=dependencies.mongo.source(watcher),
+            sink=dependencies.nats.sink(watcher),
+            checkpoints=dependencies.mongo.checkpoints(watcher),
+            watcher=watcher,
+            codec=dependencies.codec,
+            run_state=self.run_state,
+            silence=dependencies.tuning.silence_seconds,
+            clock=dependencies.clock,
+        )
 
     async def _wanted(self) -> bool:
         """Whether the store still says what this task was started with; while the store cannot be reached, wait."""
@@ -288,16 +304,11 @@ class WatcherTask:
                 return now is not None and now.revision == self.stored.revision and now.desired is Desired.RUNNING
             except Exception as error:  # noqa: BLE001 - as in a capture
                 attempt += 1
-                await self._get_over(error, attempt)
+                await self._survive(error, attempt)
         return False
 
-    def _trouble(self, error: Exception, attempt: int) -> None:
-        self.statistics.overdue.interrupted(self._dependencies.clock())
-        self._state.troubled(error)
-        self._log_trouble(error, attempt)
-
-    async def _get_over(self, error: Exception, attempt: int) -> None:
-        """As `_trouble`, where the state stays, and wait. Raises an error that is certain to be permanent."""
+    async def _survive(self, error: Exception, attempt: int) -> None:
+        """Note an error that leaves the state as it is, and wait. Raises one that is certain to be permanent."""
         if self._is_certain(error):
             raise error
         self._state.survived(error)
