@@ -1,8 +1,8 @@
 """How all of it is put together: the one place that knows servers, watchers and HTTP at once.
 
-`compose` makes the service from its settings; nothing is connected before it starts, and servers that are absent then
-are waited for. `interface` is HTTP to it, imported only there: the watchers run before that takes its time
-(decision 0016). Not its business: the process around it (`cli/serve.py`).
+`compose` makes the service from its settings. Nothing is connected before it starts, and it waits for servers that are
+absent then. `interface` makes the HTTP interface to it, and is the only place that imports FastAPI: that takes long,
+and the watchers run before it (decision 0016). `cli/serve.py` is the process around both.
 """
 
 import asyncio

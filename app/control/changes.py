@@ -1,7 +1,7 @@
-"""What each change of a watcher does, once it is its turn: check, store, have the reconciler carry it out.
+"""What each change of a watcher does once it is its turn: check, store, have the reconciler carry it out.
 
-Until something is stored nothing has changed; from then on the reconciler makes it so, in this call or in its next
-round. Not its business: whose turn it is, and which revision is expected (`registry.py`).
+Until something is stored nothing has changed. From then on the reconciler makes it so, in this call or in its next
+round. `registry.py` sees to the turn, and to the revision that is expected.
 """
 
 import asyncio

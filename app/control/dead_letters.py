@@ -1,8 +1,7 @@
-"""What may be done with a watcher's dead letters: look at them, replay one, delete one.
+"""What can be done with a watcher's dead letters: look at them, replay one, delete one.
 
-Looking and deleting go straight to NATS, through any instance and in any state. A replay is the running watcher's own
-(`pipeline/replays.py`). Not its business: HTTP (`api/routes/dead_letters.py`), what becomes a dead letter
-(`pipeline/capture.py`).
+Looking and deleting go straight to NATS, through any instance and in any state. A replay is done by the running watcher
+in its turn (`pipeline/replays.py`).
 """
 
 from collections.abc import Awaitable, Callable

@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
-"""A server that takes longer than this to answer a ping is down, as far as anybody waiting for it is concerned."""
+"""A server that takes longer than this to answer a ping counts as down."""
 OPLOG_SECONDS = 10.0
 
 
@@ -39,7 +39,7 @@ class ServerProbe:
         self._oplog_read_at = float("-inf")
 
     async def run(self) -> None:
-        """Ask both servers, for ever."""
+        """Ask both servers, until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(INTERVAL_SECONDS)

@@ -1,4 +1,4 @@
-"""History about to be lost is said in time, of watchers that run and of those that stand still; never without need."""
+"""History about to be lost is said in time, of watchers that run and of those that are paused; never without need."""
 
 import asyncio
 

@@ -19,7 +19,7 @@ FEWER = replace(ORDERS, sink=replace(ORDERS.sink, operations=("insert",)))
 
 
 class Drain:
-    """Holds back what a watcher publishes, so that whoever stops it waits."""
+    """Holds back what a watcher publishes, so that stopping it takes time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.held, self.released = asyncio.Event(), asyncio.Event()

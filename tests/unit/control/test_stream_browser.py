@@ -99,7 +99,7 @@ async def test_outage_is_told_once_and_nothing_is_missed_over_it(office: Office)
         assert await sequences(seen, 2) == [1, 2]
 
 
-async def test_stream_that_was_made_anew_is_followed_from_its_beginning(office: Office) -> None:
+async def test_stream_that_was_recreated_is_followed_from_its_beginning(office: Office) -> None:
     office.publish(5)
     async with aclosing(office.browser.follow("orders", 1)) as seen:
         assert await sequences(seen, 1) == [5]
