@@ -131,7 +131,7 @@ class Reconciler:
         await asyncio.gather(*(self._look(name) for name in different))
         await self._judge_all(stored)
         for one in stored:
-            if one.begin is not None:
+            if one.begin is not None and self._runs(one.name):
                 await self._take_back_start(one.name)
 
     async def _look(self, name: str) -> None:
@@ -162,9 +162,12 @@ class Reconciler:
     async def _take_back_start(self, name: str) -> None:
         """Where the watcher could not do this itself: the position that its first opening led to is stored by now."""
         async with self._lock(name):
-            task = self._fleet.get(name)
-            if task is not None and task.state is State.RUNNING:
-                await task.forget_start()
+            if self._runs(name):
+                await self._fleet[name].forget_start()
+
+    def _runs(self, name: str) -> bool:
+        task = self._fleet.get(name)
+        return task is not None and task.state is State.RUNNING
 
     # One watcher. Whoever calls these holds its lock.
 

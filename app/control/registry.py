@@ -236,7 +236,11 @@ class Registry:
         task = asyncio.create_task(self._in_turn(name, work, expected), name=f"change:{name}")
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_report_change)
+            raise
 
     async def _in_turn(self, name: str, work: Callable[[], Awaitable[T]], expected: Revisions | None) -> T:
         """Do it on what the store holds now; a server's trouble is told as Unavailable."""
@@ -267,6 +271,15 @@ class Registry:
 def _wanted(watcher: Watcher, paused: bool, explicit_start: bool) -> StoredWatcher:
     desired = Desired.PAUSED if paused else Desired.RUNNING
     return StoredWatcher(watcher, desired=desired, new_start=explicit_start)
+
+
+def _report_change(task: asyncio.Task[Any]) -> None:
+    """Say how a change has ended whose request did not wait for it."""
+    error = None if task.cancelled() else task.exception()
+    outcome = "cancelled" if task.cancelled() else "done" if error is None else "failed"
+    log.info(
+        "change_outlived_request", change=task.get_name(), outcome=outcome, error=None if error is None else str(error)
+    )
 
 
 def _report_end(task: asyncio.Task[None]) -> None:
