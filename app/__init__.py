@@ -10,7 +10,7 @@ The rooms, from the outside in (an import goes down this list only; `pyproject.t
     doctor                       examines both servers and each watcher's place on them
     main.py                      puts the service together
     api                          HTTP: routes, schemas, problems, middleware, page
-    control                      all watchers: registry, reconciler, supervisor, health
+    control                      all watchers: registry, reconciler, watcher task, health
     pipeline                     one watcher: capture, publisher, checkpointer, standby
     mongodb, jetstream, metrics  everything that speaks to MongoDB, to NATS, to Prometheus
     formats                      a change event as the bytes of a message
@@ -25,7 +25,7 @@ Five answers to begin with:
 
 - An event becomes bytes in `formats/extended_json.py`, or in `native/src/json.rs` where that was built.
 - The fence is decided in `domain/position.py` and held by `pipeline/publisher.py`.
-- `control/supervisor.py` tries a watcher again after an error that passes; a FAILED one waits for a person.
+- `control/watcher_task.py` tries a watcher again after an error that passes; a FAILED one waits for a person.
 - A resume token is stored in `mongodb/checkpoint_store.py`, when `pipeline/checkpointer.py` says so.
 - A new metric is declared in `metrics/families.py` and counted in `metrics/observer.py`.
 

@@ -2,7 +2,7 @@
 
 One `Capture` is one opening of one watcher: it finds where to go on, then two tasks pass batches along, so that reading
 and encoding the next one overlap with waiting for the last one's acknowledgement. An error ends it; whoever runs it
-(`control/supervisor.py`) opens the next. What a position or a fence means is decided in `domain/position.py`, how a
+(`control/watcher_task.py`) opens the next. What a position or a fence means is decided in `domain/position.py`, how a
 batch gets onto the stream for certain in `publisher.py`.
 """
 

@@ -2,7 +2,7 @@
 
 The capture hands over batches; this puts each change on the stream once and in order, or raises what ended the attempt.
 It holds the fence (the sequence that the next publish expects) and moves `RunState.reached` forward. Not its business:
-where the changes come from, when to try again after the server is gone (`control/supervisor.py`).
+where the changes come from, when to try again after the server is gone (`control/watcher_task.py`).
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 A writer that keeps losing races stops competing. It follows the stream's end, one small request a second; only while
 that end stands still does it look whether changes are waiting. Not its business: whether taking over is still wanted,
-which the supervisor asks the registry before it opens the capture again.
+which the watcher task asks the store before it opens the capture again.
 """
 
 import asyncio

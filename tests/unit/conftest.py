@@ -18,7 +18,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (
         ("domain.backoff.FIRST_SECONDS", 0.02),
         ("pipeline.standby.LOOK_SECONDS", 0.01),
-        ("control.reconciler.LOOK_SECONDS", 0.01),
+        ("control.instance.LOOK_SECONDS", 0.01),
         ("control.server_probe.INTERVAL_SECONDS", 0.05),
     ):
         monkeypatch.setattr(f"app.{name}", seconds)
