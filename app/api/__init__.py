@@ -11,10 +11,12 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from app.api import documentation, problems
+from app.api import documentation, error_handlers, problems
 from app.api.auth import Authority, is_open
+from app.api.head_requests import HeadAsGet
 from app.api.middleware import limits, security_headers
 from app.api.middleware.audit_log import AuditLog
+from app.api.middleware.last_resort import LastResort
 from app.api.routes import dead_letters, page, status, streams, watchers
 from app.config.settings import Settings
 from app.control.registry import Registry
@@ -48,8 +50,8 @@ def create_api(
     # The last added is the outermost.
     app.add_middleware(limits.Limits)
     app.add_middleware(Authority, settings=settings)
-    app.add_middleware(problems.HeadAsGet)
-    app.add_middleware(problems.Shelter)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(LastResort)
     app.add_middleware(AuditLog)
     app.add_middleware(security_headers.Headers)
     return app
@@ -80,7 +82,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
     app.include_router(status.router)
     app.include_router(streams.router)
     app.include_router(page.router)
-    problems.install(app)
+    error_handlers.install(app)
 
     plain = app.openapi
 

@@ -9,7 +9,8 @@ parts of a body (`api/schemas/requests.py`), and how many errors are answered (`
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import Problem, invalid, is_json
+from app.api.error_handlers import is_json
+from app.api.problems import Problem, invalid
 from app.domain.errors import FieldProblem
 from app.domain.text import HALF, half_in
 

@@ -13,7 +13,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.problems import HEAD_ASKED, documented
+from app.api.head_requests import is_head
+from app.api.problems import documented
 from app.api.routes.status import NOT_CACHED
 from app.api.routes.watchers import Name, Watchers
 from app.api.schemas.answers import moment, said
@@ -97,7 +98,7 @@ async def follow_messages(
     seen = registry.streams.follow(name, query.last)
     first = await anext(seen)  # refusals come out of it, while there is still a status to answer
     headers = {**NOT_CACHED, "X-Accel-Buffering": "no"}
-    if HEAD_ASKED in request.scope:
+    if is_head(request.scope):
         return Response(headers=headers, media_type=_EVENTS)
     return StreamingResponse(_events(first, seen), headers=headers, media_type=_EVENTS)
 

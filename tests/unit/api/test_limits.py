@@ -6,7 +6,6 @@ import asyncio
 import json
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,21 +26,11 @@ from app.domain.dead_letters import DeadLetter
 from app.domain.errors import FieldProblem
 from app.domain.lifecycle import State
 from app.domain.watcher import from_document
-from tests.unit.api.test_api import JSON, ORDERS, TOKEN, StandIn, application, client_of, problem
+from tests.unit.api.calls import JSON, ORDERS, application, client_of, problem
+from tests.unit.api.fake_registry import TOKEN, FakeRegistry
 
 SHORT = 64 * 1024
 """Bytes of an answer that names 50 fields."""
-
-
-@pytest.fixture
-def registry() -> StandIn:
-    return StandIn()
-
-
-@pytest.fixture
-async def client(registry: StandIn) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(application(registry)) as client:
-        yield client
 
 
 def body(part: str, inner: bytes) -> bytes:
@@ -196,7 +185,7 @@ async def test_a_query_of_many_parameters_is_refused(client: httpx.AsyncClient) 
 
 
 async def test_others_have_their_turn_while_many_large_watchers_are_listed(
-    client: httpx.AsyncClient, registry: StandIn
+    client: httpx.AsyncClient, registry: FakeRegistry
 ) -> None:
     source = {"database": "d", "collection": "c", "pipeline": [{"$match": {"a": "x" * PIECE_BYTES}}]}
     for number in range(30):
@@ -240,7 +229,7 @@ async def test_a_dead_letter_is_encoded_only_where_it_is_shown_and_never_parsed(
     assert (b'"event":{"n":1.10}' in answer) == shown
 
 
-async def test_the_document_is_made_once_and_in_a_thread(registry: StandIn) -> None:
+async def test_the_document_is_made_once_and_in_a_thread(registry: FakeRegistry) -> None:
     app, makers = application(registry), list[threading.Thread]()
     make = app.openapi
 

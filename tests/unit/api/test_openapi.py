@@ -12,7 +12,8 @@ import pytest
 
 from app.api import openapi_document
 from app.cli import openapi as openapi_command
-from tests.unit.api.test_api import StandIn, application, client_of
+from tests.unit.api.calls import application, client_of
+from tests.unit.api.fake_registry import FakeRegistry
 
 
 def calls(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -28,7 +29,7 @@ def test_openapi_json_is_what_the_application_says(capsys: pytest.CaptureFixture
 
 
 async def test_openapi_document_is_served() -> None:
-    async with client_of(application(StandIn())) as client:
+    async with client_of(application(FakeRegistry())) as client:
         assert (await client.get("/openapi.json")).json() == openapi_document()
 
 

@@ -13,7 +13,7 @@ from app.domain.errors import SourceUnavailable
 from app.domain.lifecycle import State
 from app.domain.streams import ConsumerFacts, Quiet, Skipped, StoredMessage, Trouble
 from tests.fakes import FakeSource
-from tests.unit.api.test_api import application, client_of
+from tests.unit.api.calls import application, client_of
 from tests.unit.deployment import Fakes, until_state, watcher
 
 
@@ -87,7 +87,7 @@ async def test_history_tells_states_and_errors_in_order_and_counts_those_that_re
     await registry.resume("orders")
     await until_state(registry, "orders", State.RUNNING)
     await registry.pause("orders")
-    async with client_of(application(registry)) as client:  # type: ignore[arg-type]
+    async with client_of(application(registry)) as client:
         answer = await client.get("/watchers/orders/history")
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
         found = [HappeningAnswer.model_validate(each) for each in answer.json()]
