@@ -160,9 +160,10 @@ soak: $(STAMP) $(MONGOD) ## The same for as long as asked: MINUTES=600
 mutants: $(STAMP) $(MONGOD) ## Break the protocol on purpose in five places, and look whether the faults show it
 	@$(BIN)/python -m tests.faults.mutants $(if $(NEWER),--mongod $(NEWER_MONGOD)) $(ARGS)
 
-check: $(STAMP) ## Lint, format, types, import law; of native/ too where cargo is there
+check: $(STAMP) ## Lint, format, spelling, types, import law; of native/ too where cargo is there
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@if [ ! -e $(NATIVE) ]; then echo "native/ was not built here, and is not checked"; \

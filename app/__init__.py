@@ -1,13 +1,35 @@
 """Changewire: every change in MongoDB, once and in order, on NATS JetStream.
 
-A *watcher* follows one collection's change stream and publishes each change to a JetStream stream.
-`app/pipeline/capture.py` the straight line every change takes: read, encode, publish, checkpoint. What to do with
-position and fence is decided by pure functions in `app/domain/position.py`; servers are reached through the ports in
-`app/ports/__init__.py` only.
+A *watcher* follows one collection's change stream and publishes each change to a JetStream stream. Every change takes
+the same straight line, in `pipeline/capture.py`: read, encode, publish, checkpoint. Pure functions in `domain/` decide
+about position and fence; the ports in `ports/` are the only way to the servers.
 
-Reading order: `pipeline/capture.py`, `pipeline/publisher.py`, `domain/position.py`, `app/ports`,
-`control/supervisor.py`, `control/registry.py`, then `mongodb/` and `jetstream/` for what the servers really answer,
-`api/` for HTTP, and `main.py` for how all of it is put together.
+The rooms, from the outside in (an import goes down this list only; `pyproject.toml` has the law):
+
+    cli                          the commands, one module each
+    doctor                       examines both servers and each watcher's place on them
+    main.py                      puts the service together
+    api                          HTTP: routes, schemas, problems, middleware, page
+    control                      all watchers: registry, reconciler, supervisor, health
+    pipeline                     one watcher: capture, publisher, checkpointer, standby
+    mongodb, jetstream, metrics  everything that speaks to MongoDB, to NATS, to Prometheus
+    formats                      a change event as the bytes of a message
+    config                       settings, connector.yaml, API tokens, logging
+    ports                        what control and pipeline need of the servers, as protocols
+    domain                       values and decisions: the standard library only, no I/O, no clock
+
+Beside them, with ways of their own to the servers: `verify` compares a stream with MongoDB's history, and `devservers`
+starts mongod and nats-server from wheels.
+
+Five answers to begin with:
+
+- An event becomes bytes in `formats/extended_json.py`, or in `native/src/json.rs` where that was built.
+- The fence is decided in `domain/position.py` and held by `pipeline/publisher.py`.
+- `control/supervisor.py` tries a watcher again after an error that passes; a FAILED one waits for a person.
+- A resume token is stored in `mongodb/checkpoint_store.py`, when `pipeline/checkpointer.py` says so.
+- A new metric is declared in `metrics/families.py` and counted in `metrics/observer.py`.
+
+Every term is in `docs/glossary.md`. Read first: `pipeline/capture.py`, `domain/position.py`, `pipeline/publisher.py`.
 """
 
 __version__: str

@@ -28,10 +28,10 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 _TAGS = [
     {"name": "watchers", "description": "Add, change and remove watchers, pause and resume them."},
-    {"name": "positions", "description": "Where a watcher is in the change stream, and moving it by hand."},
-    {"name": "dead letters", "description": "Changes that could not be published, and what to do with them."},
-    {"name": "streams", "description": "What a watcher's stream is and holds, and its messages as they arrive."},
-    {"name": "status", "description": "How watchers do and how far they are behind."},
+    {"name": "positions", "description": "Where a watcher is in the change stream, and how to move it."},
+    {"name": "dead letters", "description": "Changes that could not be published: list, replay, delete."},
+    {"name": "streams", "description": "A watcher's stream, and its messages as they arrive."},
+    {"name": "status", "description": "The status of watchers, and how far they are behind."},
     {"name": "probes", "description": "For load balancers, Kubernetes and Prometheus."},
 ]
 
@@ -65,7 +65,7 @@ def openapi_document() -> dict[str, Any]:
 def _application(lifespan: Lifespan | None) -> FastAPI:
     app = FastAPI(
         title="Changewire",
-        summary="Relays MongoDB change streams to NATS JetStream: once, in order, and fast.",
+        summary="Publishes MongoDB change streams to NATS JetStream: once, in order, and fast.",
         description="Errors are `application/problem+json` (RFC 9457).",
         version=INTERFACE_VERSION,
         openapi_tags=_TAGS,

@@ -22,8 +22,8 @@ OPEN_PATHS = frozenset({"/", "/healthz", "/livez", "/readyz", "/docs", "/openapi
 OPEN_FOLDER = "/assets/"
 """What the page consists of."""
 _CALLER = "changewire.caller"
-_NOT_OWN = "the request's Host is not this server's (localhost, 127.0.0.1 or [::1] with its port)"
-_ALLOW_HOST = f"Send a token, use an address in place of the name, or add the name to {variable('allowed_hosts')}"
+_NOT_OWN = "the request's Host is not this server (localhost, 127.0.0.1 or [::1] with its port)"
+_ALLOW_HOST = f"Send a token, use an address instead of the name, or add the name to {variable('allowed_hosts')}"
 
 
 class Authority:
@@ -64,7 +64,7 @@ class Authority:
             if caller.role is None:
                 return _unknown("changes", headers)
             if caller.role != "write":
-                return _forbidden(f"the token {caller.name} may only read; a change needs one with the role write")
+                return _forbidden(f"the token {caller.name} has the role read; a change needs the role write")
             return None
         return self._anonymous_refusal(scope, headers)
 
@@ -86,7 +86,7 @@ class Authority:
             return None
         if is_open(scope["path"]) or scope["path"] == "/metrics" or hosts.is_no_strangers_host(given, scheme):
             return None
-        return _forbidden(f"without a token nothing is read under a name that another site may have. {_ALLOW_HOST}")
+        return _forbidden(f"without a token, reads are refused under a name that another site may own. {_ALLOW_HOST}")
 
     def _on_loopback(self, scope: Scope) -> bool:
         # What the socket says counts too: a server started in another way may be bound elsewhere than the settings say.
@@ -98,11 +98,13 @@ class Authority:
         if self._settings.allow_anonymous:
             if hosts.is_no_strangers_host(given, scheme) or hosts.is_allowed_host(given, scheme, self._hosts):
                 return None
-            return _forbidden(f"nothing is changed under a name that another site may have. {_ALLOW_HOST}")
+            return _forbidden(
+                f"without a token, changes are refused under a name that another site may own. {_ALLOW_HOST}"
+            )
         if not self._on_loopback(scope):
             return _forbidden(
-                f"no {variable('api_token')} is set and the server is not bound to a loopback address alone, so "
-                f"nothing may be changed. Set {variable('api_token')} and send it as 'Authorization: Bearer …'"
+                f"no {variable('api_token')} is set and the server is not bound to a loopback address only, so "
+                f"changes are refused. Set {variable('api_token')} and send it as 'Authorization: Bearer …'"
             )
         port = scope["server"][1]
         if not hosts.is_own_host(given, port, scheme):

@@ -77,7 +77,7 @@ def _field_problem(error: Mapping[str, Any], shape: type[BaseModel] | None) -> F
     kind, cause = error["type"], (error.get("ctx") or {}).get("error")
     if kind == "extra_forbidden":
         beside = _fields_at(shape, path[:-1]) if place == "body" else []
-        problem = "is not known here" + (f"; known are {', '.join(beside)}" if beside else "")
+        problem = "is not a known field" + (f"; known fields: {', '.join(beside)}" if beside else "")
     elif kind == "missing":
         problem = "is required"
     elif isinstance(cause, Exception):
@@ -106,11 +106,11 @@ async def _from_http(request: Request, error: Exception) -> Response:
     detail = str(error.detail)
     path = request.url.path
     if error.status_code == 404:
-        detail = f"there is nothing at {path[:200]}; the calls are listed at /docs"
+        detail = f"nothing found at {path[:200]}; /docs lists all calls"
     elif error.status_code == 405:
         # The framework names the methods of the first route of that path alone.
         allowed = ", ".join(_methods(request))
-        detail = f"{request.method} is not possible at {path[:200]}; possible: {allowed}"
+        detail = f"{request.method} is not allowed at {path[:200]}; allowed: {allowed}"
         return Problem(405, HTTPStatus(405).phrase, detail, headers={"Allow": allowed}).response()
     elif error.status_code == 400:
         detail = "the body cannot be read as JSON"
@@ -130,8 +130,8 @@ def unexpected(scope: Scope, error: BaseException) -> Problem:
     """Log the traceback under an id, and answer 500 with that id."""
     instance = uuid.uuid4().hex[:12]
     log.error("request_failed", id=instance, method=scope["method"], path=scope["path"][:300], exc_info=error)
-    detail = f"something went wrong inside Changewire; its log tells more under the id {instance}"
+    detail = f"internal error in Changewire; see the log under the id {instance}"
     if isinstance(error, ChangewireError):  # its text is made for people
-        detail = f"{error} (the log tells more under the id {instance})"
+        detail = f"{error} (see the log under the id {instance})"
     place = f"urn:changewire:error:{instance}"
     return Problem(INTERNAL.status, INTERNAL.title, detail, kind=INTERNAL.type, instance=place)

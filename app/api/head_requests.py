@@ -18,5 +18,5 @@ class HeadAsGet:
 
 
 def is_head(scope: Scope) -> bool:
-    """Whether the request was a HEAD: an answer without an end has to end all the same."""
+    """Whether the request was a HEAD: an answer without an end has to end for a HEAD."""
     return _ASKED in scope

@@ -90,16 +90,16 @@ SCHEMAS: dict[str, Any] = {
         "properties": {
             "type": {
                 "type": "string",
-                "description": "The kind of problem; `about:blank` where the status says it all.",
+                "description": "The kind of problem. `about:blank` when the status says everything.",
                 "examples": ["urn:changewire:conflict"],
             },
             "title": {"type": "string", "examples": ["Conflict"]},
             "status": {"type": "integer", "examples": [409]},
-            "detail": {"type": "string", "description": "What is wrong here, and what to do about it."},
-            "instance": {"type": "string", "description": "With status 500: the id under which the log tells more."},
+            "detail": {"type": "string", "description": "What is wrong, and what to do about it."},
+            "instance": {"type": "string", "description": "With status 500: the id of the error in the log."},
             "errors": {
                 "type": "array",
-                "description": "With status 422: the fields that are wrong, the first 50.",
+                "description": "With status 422: the wrong fields, at most 50.",
                 "items": {"$ref": "#/components/schemas/FieldProblem"},
             },
         },
@@ -109,16 +109,16 @@ SCHEMAS: dict[str, Any] = {
 
 _DESCRIPTIONS = {
     400: "The body is not JSON.",
-    401: "There are tokens, and the request carries none of them.",
-    403: "The token may only read; or there is none, and the request may come from another site's page (`Host`, "
-    "`Origin`), or, where it asks for a change, from another machine.",
+    401: "An API token is required, and the request has none that is valid.",
+    403: "The token has the role `read` only; or there is no token, and the request may come from another site's page "
+    "(`Host`, `Origin`) or, for a change, from another machine.",
     404: "There is no such watcher.",
-    409: "It contradicts what is there; `detail` says what to do.",
-    412: "`If-Match` names another revision than the watcher's; read it again.",
+    409: "The request conflicts with the current state; `detail` says what to do.",
+    412: "`If-Match` does not name the watcher's current revision; read the watcher again.",
     413: "The body is larger than 1 MiB, or holds more than 20000 values.",
     415: "The body is not sent as application/json.",
     422: "The request is not valid; `errors` names the fields.",
-    503: "A server that is needed cannot be reached.",
+    503: "A server that this call needs cannot be reached.",
 }
 
 

@@ -46,7 +46,7 @@ async def test_a_watcher_shows_messages_as_they_arrive_pretty_printed_and_escape
     await site.insert(name, {"_id": "three"})
     await expect(page.locator("dd", has_text="3, skipped 0")).to_be_visible()
     await expect(messages).to_have_count(2)
-    await page.get_by_role("button", name="Go on").click()
+    await page.get_by_role("button", name="Continue").click()
     await expect(messages).to_have_count(3)
     assert tab.faults == []
 
@@ -80,10 +80,10 @@ async def test_dead_letters_are_shown_and_deleted_once_it_is_confirmed(site: Sit
     await letters.locator("summary").click()
     await letters.get_by_role("button", name="Delete…").click()
     dialog = page.get_by_role("dialog", name="Delete dead letter")
-    await expect(dialog).to_contain_text("will not be on the stream")
+    await expect(dialog).to_contain_text("will never be on the stream")
     await dialog.get_by_role("button", name="Delete").click()
     await expect(letters).to_contain_text("None")
-    await expect(page.get_by_role("status")).to_contain_text("is deleted")
+    await expect(page.get_by_role("status")).to_contain_text("was deleted")
     assert tab.faults == []
 
 

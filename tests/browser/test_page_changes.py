@@ -106,18 +106,18 @@ async def test_pause_resume_restart_rewind_and_remove_say_what_will_happen(site:
     await page.get_by_role("button", name="Pause…").click()
     await page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     assert await site.service.state(name) == "RUNNING"
-    await confirm(page, "Pause", "Pause orders?", "stands still, in every instance")
+    await confirm(page, "Pause", "Pause orders?", "is paused in every instance")
     await expect(heading).to_contain_text("PAUSED")
     await expect(page.get_by_role("status")).to_contain_text("orders is paused")
-    await confirm(page, "Resume", "Resume orders?", "goes on from its position")
+    await confirm(page, "Resume", "Resume orders?", "continues from its position")
     await expect(heading).to_contain_text("RUNNING")
     await confirm(page, "Restart", "Restart orders?", "nothing is lost or published twice")
     await expect(heading).to_contain_text("RUNNING")
 
     await page.get_by_role("button", name="Rewind…", exact=True).click()
     dialog = page.get_by_role("dialog", name="Rewind orders?")
-    await expect(dialog).to_contain_text("publishes again what it has published before")
-    await dialog.get_by_label("Moment").fill("soon")
+    await expect(dialog).to_contain_text("publishes the changes in between again")
+    await dialog.get_by_label("Time, ISO 8601").fill("soon")
     await dialog.get_by_role("button", name="Rewind").click()
     await expect(dialog.get_by_role("alert")).to_contain_text("ISO 8601")
     await dialog.get_by_label("Where to").select_option("token")
@@ -137,7 +137,7 @@ async def test_pause_resume_restart_rewind_and_remove_say_what_will_happen(site:
     await dialog.get_by_label("delete it").check()
     await site.shoot(page, "remove")
     await dialog.get_by_role("button", name="Remove").click()
-    await expect(page.get_by_text("There is no watcher yet")).to_be_visible()
+    await expect(page.get_by_text("There are no watchers yet")).to_be_visible()
     places = site.stage.mongo[f"tokens_{site.stage.database}"]
     await until(lambda: _empty(places["orders"]), "the position is deleted")
     assert tab.faults == []

@@ -80,7 +80,7 @@ async def test_token_is_asked_for_kept_for_the_tab_alone_and_asked_again_when_wr
         for field, text in (("name", "orders"), ("database", site.stage.database), ("collection", "orders")):
             await page.get_by_label(f"{field} (required)").fill(text)
         await page.get_by_role("button", name="Add", exact=True).click()
-        dialog = page.get_by_role("dialog", name="The API token")
+        dialog = page.get_by_role("dialog", name="API token")
         await expect(dialog).to_contain_text("Authorization: Bearer")
         await dialog.get_by_label("Token").fill("wrong")
         await page.keyboard.press("Enter")
@@ -92,7 +92,7 @@ async def test_token_is_asked_for_kept_for_the_tab_alone_and_asked_again_when_wr
         await page.get_by_role("button", name="Remove…").click()
         await page.get_by_label("delete it").check()  # a position that is kept would outlive the stream
         await page.get_by_role("dialog").get_by_role("button", name="Remove", exact=True).click()
-        await expect(page.get_by_text("There is no watcher yet")).to_be_visible()
+        await expect(page.get_by_text("There are no watchers yet")).to_be_visible()
         assert TOKEN not in await page.content()
         assert await page.evaluate("JSON.stringify([localStorage, document.cookie])") == '[{},""]'
 

@@ -1,4 +1,4 @@
-// The HTTP interface as the page calls it: problems as errors, the API token where it is asked for, and event streams.
+// The HTTP interface as the page calls it: problems as errors, the API token where the server asks for it, event streams.
 
 const KEY = "changewire-token";
 const PATIENCE = 20000;
@@ -63,7 +63,7 @@ async function problemOf(answer) {
   try {
     body = await answer.json();
   } catch {
-    // Not one of ours: a proxy's page, perhaps. Its status has to do.
+    // Not a problem of Changewire's, perhaps a proxy's page: only its status is known.
   }
   return new Problem(answer.status, body && typeof body === "object" ? body : {});
 }

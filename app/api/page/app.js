@@ -1,4 +1,4 @@
-// The page: what is on top of every view, which view is shown, and the looks at the service every two seconds.
+// The page: the header of every view, which view is shown, and the requests to the service every two seconds.
 
 import { forgetToken, get, hasToken } from "./api.js";
 import { sample } from "./chart.js";
@@ -17,7 +17,7 @@ function App() {
   const notice = useNotice();
   const forget = () => {
     forgetToken();
-    dispatchEvent(new CustomEvent("changewire:notice", { detail: "the API token is forgotten" }));
+    dispatchEvent(new CustomEvent("changewire:notice", { detail: "the API token was forgotten" }));
   };
   const down = Object.entries(seen.health?.components ?? {}).filter(([, each]) => each.status !== "UP");
   const warnings = Object.values(seen.health?.components ?? {}).flatMap((each) => each.warnings ?? []);
@@ -39,7 +39,7 @@ function App() {
     <main class="container" id="content" tabindex="-1">
       <div role="status" aria-live="polite">
         ${notice && html`<p class="notice">${notice}</p>`}
-        ${seen.unreachable && html`<p class="outage"><strong>Changewire does not answer.</strong> What is shown is of before. ${seen.unreachable}</p>`}
+        ${seen.unreachable && html`<p class="outage"><strong>Changewire does not answer.</strong> Showing the last known data. ${seen.unreachable}</p>`}
         ${!seen.unreachable && down.map(([name, each]) => html`<p class="outage" key=${name}><strong>${name} is down.</strong> ${each.reason}</p>`)}
         ${warnings.map((each) => html`<p class="warning" key=${each}>${each}</p>`)}
         ${seen.trouble && !down.length && html`<p class="outage"><strong>The watchers cannot be read.</strong> ${seen.trouble}</p>`}
@@ -70,7 +70,7 @@ function decode(part) {
   }
 }
 
-/** What was done last, for some seconds. */
+/** The last action, shown for some seconds. */
 function useNotice() {
   const [notice, setNotice] = useState(null);
   useEffect(() => {
@@ -105,12 +105,12 @@ function useHash() {
   return hash;
 }
 
-/** What is so: health, watchers and lags, each looked at anew every two seconds while somebody can see it. */
+/** The current state: health, watchers and lags, each asked again every two seconds while the tab is visible. */
 function useLooks() {
   const [seen, setSeen] = useState({ watchers: null, lags: null, health: null, unreachable: null, trouble: null, tick: 0 });
   useEffect(() => {
     const add = (more) => setSeen((before) => ({ ...before, ...more }));
-    // Apart from each other: what an outage makes slow must not keep the page from saying that there is one.
+    // Separate requests: one that is slow in an outage must not keep the page from showing the outage.
     const health = async () => {
       try {
         add({ health: await get("healthz", { fine: [503] }), unreachable: null });
@@ -120,7 +120,7 @@ function useLooks() {
     };
     let lags = null;
     const lag = async () => {
-      lags = await get("lag").catch(() => lags); // what there is to say about it /healthz says
+      lags = await get("lag").catch(() => lags); // /healthz gives the reason
       add({ lags });
     };
     const watchers = async () => {
@@ -138,7 +138,7 @@ function useLooks() {
   return seen;
 }
 
-/** Look now, after each change, and every two seconds while the tab is seen; never twice at a time. Returns its end. */
+/** Look now, after each change, and every two seconds while the tab is visible; one at a time. Returns a function that ends it. */
 function repeat(look) {
   let over = false;
   let busy = false;

@@ -1,4 +1,4 @@
-// Small live charts, drawn by uPlot, and the samples behind them: kept by this tab, since it was opened.
+// Small live charts, drawn by uPlot, and their samples, which this tab keeps since it was opened.
 
 import { html, useEffect, useRef, useState } from "./lib.js";
 
@@ -6,7 +6,7 @@ const KEPT = 300;
 const LEAST = 60; // seconds, from the left edge to the right
 const samples = new Map();
 
-/** Remember how the watchers do now. `lags` may lack any of them. */
+/** Remember the current rate and lag of each watcher. `lags` may lack any of them. */
 export function sample(watchers, lags) {
   const now = Date.now() / 1000;
   const names = new Set(watchers.map((each) => each.name));

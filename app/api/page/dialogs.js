@@ -1,15 +1,15 @@
-// Dialogs: each says what will happen before it happens, and shows the server's words where it cannot.
+// Dialogs: each says what will happen before it happens, and shows the server's message where it fails.
 
 import { askWith, call, path } from "./api.js";
 import { duration, html, Trouble, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
 
-/** Tell everybody that something was changed: the looks at the service are renewed, and `text` is said. */
+/** Announce a change: the page asks the service again and shows `text`. */
 export function changed(text) {
   dispatchEvent(new CustomEvent("changewire:notice", { detail: text }));
   dispatchEvent(new Event("changewire:changed"));
 }
 
-/** A modal dialog; `run` does what it is about, and it closes where that does not throw. */
+/** A modal dialog. `run` does the action; the dialog closes unless that throws. */
 export function Dialog({ title, action, danger, run, close, children }) {
   const dialog = useRef(null);
   const [problem, setProblem] = useState(null);
@@ -58,8 +58,8 @@ export function Pause({ watcher, lag, close }) {
     changed(`${name} is paused`);
   };
   return html`<${Dialog} title="Pause ${name}?" action="Pause" run=${run} close=${close}>
-    <p>It finishes what is in flight, keeps its position and stands still, in every instance, until it is resumed.</p>
-    <p>Changes made meanwhile wait in MongoDB's oplog${headroom ? `, which now reaches back ${duration(headroom)} before its position` : ""}. Should the oplog pass that position, they are lost.</p>
+    <p>It finishes what is in flight, keeps its position, and is paused in every instance until you resume it.</p>
+    <p>Changes made meanwhile wait in MongoDB's oplog${headroom ? `, which now reaches back ${duration(headroom)} before its position` : ""}. If the oplog overtakes that position, they are lost.</p>
   <//>`;
 }
 
@@ -70,7 +70,7 @@ export function Resume({ watcher, close }) {
     changed(`${name} is resumed`);
   };
   return html`<${Dialog} title="Resume ${name}?" action="Resume" run=${run} close=${close}>
-    <p>It goes on from its position: what has happened in the collection since is published now.</p>
+    <p>It continues from its position and publishes what has happened in the collection since.</p>
   <//>`;
 }
 
@@ -81,7 +81,7 @@ export function Restart({ watcher, close }) {
     changed(`${name} is restarted`);
   };
   return html`<${Dialog} title="Restart ${name}?" action="Restart" run=${run} close=${close}>
-    <p>Its task in this instance is stopped and started anew. It goes on from where it was; nothing is lost or published twice.</p>
+    <p>Its task in this instance is stopped and started again. It continues from its position; nothing is lost or published twice.</p>
   <//>`;
 }
 
@@ -100,7 +100,7 @@ export function Rewind({ watcher, close }) {
     return call("PUT", path(name, "/token"), ["latest", "earliest"].includes(to) ? { at: to } : { [to]: text });
   };
   const run = async () => {
-    // Asked of a running one too: what cannot be understood is refused before anything is paused for it.
+    // Sent to a running watcher too: an invalid position is refused before anything is paused for it.
     const before = still ? null : await move().then(() => null, (problem) => problem);
     if (before !== null && before.status !== 409) throw before;
     if (!still) await call("PUT", path(name, "/pause"));
@@ -116,20 +116,20 @@ export function Rewind({ watcher, close }) {
   const own = typeof start.at === "string" ? start.at : Object.values(start.at)[0];
   return html`<${Dialog} title="Rewind ${name}?" action="Rewind" danger run=${run} close=${close}>
     <p>
-      ${still ? "" : "It is paused first, since only one that stands still can be moved. "}It then goes on from another
-      position, in a new epoch. Moved back, it publishes again what it has published before, under new message ids; moved
-      forward, it leaves out what lies between, for good.
+      ${still ? "" : "It is paused first, since only a paused watcher can be moved. "}It then continues from another
+      position, in a new epoch. If you move it back, it publishes the changes in between again, under new message ids. If
+      you move it forward, it never publishes the changes in between.
     </p>
     <label for="move-to">Where to</label>
     <select id="move-to" value=${to} onChange=${choose}>
-      <option value="timestamp">a moment</option>
-      <option value="token">behind a resume token</option>
+      <option value="timestamp">a time</option>
+      <option value="token">after a resume token</option>
       <option value="earliest">the oplog's beginning (earliest)</option>
       <option value="latest">now (latest)</option>
       <option value="start">its own start (${own})</option>
     </select>
     ${to === "timestamp" &&
-    html`<label for="move-value">Moment, ISO 8601 with an offset, such as ${new Date(Date.now() - 3600e3).toISOString()}</label>`}
+    html`<label for="move-value">Time, ISO 8601 with an offset, such as ${new Date(Date.now() - 3600e3).toISOString()}</label>`}
     ${to === "token" && html`<label for="move-value">Resume token, the hexadecimal string that starts with 82</label>`}
     ${["timestamp", "token"].includes(to) &&
     html`<input id="move-value" value=${text} onInput=${(event) => setText(event.currentTarget.value.trim())} />`}
@@ -149,11 +149,11 @@ export function Remove({ watcher, close, removed }) {
     <input type="radio" name="checkpoint" value=${value} checked=${keep === value} onChange=${() => setKeep(value)} /> ${words}
   </label>`;
   return html`<${Dialog} title="Remove ${name}?" action="Remove" danger run=${run} close=${close}>
-    <p>It stops, in every instance, and is forgotten. The stream ${sink.stream} and its messages stay.</p>
+    <p>It stops in every instance and its definition is deleted. The stream ${sink.stream} and its messages stay.</p>
     <fieldset>
       <legend>Its position, in ${checkpoint.database}.${checkpoint.collection}</legend>
-      ${choice("keep", "keep it: a watcher added under this name goes on from there")}
-      ${choice("delete", "delete it: one that is added again begins at its start")}
+      ${choice("keep", "keep it: a watcher added under this name continues from there")}
+      ${choice("delete", "delete it: a watcher added again begins at its start")}
     </fieldset>
   <//>`;
 }
@@ -161,24 +161,24 @@ export function Remove({ watcher, close, removed }) {
 export function Replay({ name, letter, close }) {
   const run = async () => {
     await call("POST", path(name, `/dead-letters/${letter.sequence}/replay`));
-    changed(`dead letter ${letter.sequence} is published`);
+    changed(`dead letter ${letter.sequence} was published`);
   };
   return html`<${Dialog} title="Publish dead letter ${letter.sequence}?" action="Publish" run=${run} close=${close}>
-    <p>Its change is published after all, behind what is published by now, and it is removed from the dead letters.</p>
+    <p>Its change is published now, after everything that is already published, and the dead letter is removed.</p>
   <//>`;
 }
 
 export function Discard({ name, letter, close }) {
   const run = async () => {
     await call("DELETE", path(name, `/dead-letters/${letter.sequence}`));
-    changed(`dead letter ${letter.sequence} is deleted`);
+    changed(`dead letter ${letter.sequence} was deleted`);
   };
   return html`<${Dialog} title="Delete dead letter ${letter.sequence}?" action="Delete" danger run=${run} close=${close}>
-    <p>Its change (${letter.operation}) will not be on the stream, and cannot be had back from here.</p>
+    <p>Its change (${letter.operation}) will never be on the stream. You cannot undo this.</p>
   <//>`;
 }
 
-/** Asks for the API token whenever the server wants one. Calls that ask at the same time share one dialog. */
+/** Asks for the API token whenever the server requires one. Calls that ask at the same time share one dialog. */
 export function TokenDialog() {
   const [asked, setAsked] = useState(null);
   const text = useRef("");
@@ -204,10 +204,10 @@ export function TokenDialog() {
     if (!text.current) throw new Error("no token was entered");
     asked.resolve(text.current);
   };
-  return html`<${Dialog} title="The API token" action="Use it" run=${run} close=${() => asked.resolve(null)}>
+  return html`<${Dialog} title="API token" action="Use it" run=${run} close=${() => asked.resolve(null)}>
     <p>The server says: ${asked.reason}.</p>
     <label for="api-token">Token (CHANGEWIRE_API_TOKEN)</label>
     <input id="api-token" type="password" autocomplete="off" onInput=${(event) => (text.current = event.currentTarget.value.trim())} />
-    <small>Kept in this tab alone, until it is closed.</small>
+    <small>Kept in this tab only, until you close it.</small>
   <//>`;
 }

@@ -1,5 +1,5 @@
-// Adding and changing a watcher, by a form that is made from the schema in openapi.json: a field that the service learns
-// is here at once. What is wrong is said by the service, at the field that it names.
+// Adding and changing a watcher, by a form made from the schema in openapi.json: a new field of the service appears here
+// by itself. The service says what is wrong, at the field that it names.
 
 import { call, get, path } from "./api.js";
 import { changed } from "./dialogs.js";
@@ -48,9 +48,9 @@ function Loaded({ name, document: openapi, watcher }) {
       const body = name === undefined ? (without(value, defaults(root, schemas)) ?? {}) : value;
       await (name === undefined ? call("POST", `watchers${query}`, body) : call("PUT", path(name, query), body));
       if (dry) {
-        setFine("Everything was checked with MongoDB and NATS: this would work. Nothing was changed.");
+        setFine("Checked with MongoDB and NATS: this would work. Nothing was changed.");
       } else {
-        changed(name === undefined ? `${body.name} is added` : `${name} is changed`);
+        changed(name === undefined ? `${body.name} was added` : `${name} was changed`);
         location.hash = link.watcher(name ?? body.name);
       }
     } catch (error) {
@@ -70,7 +70,7 @@ function Loaded({ name, document: openapi, watcher }) {
     ${fields}
     <${Elsewhere} problem=${problem} root=${root} schemas=${schemas} />
     ${fine && html`<p role="status" class="quiet">${fine}</p>`}
-    ${name !== undefined && html`<p class="quiet">Saving restarts the watcher; it goes on from its position.</p>`}
+    ${name !== undefined && html`<p class="quiet">Saving restarts the watcher; it continues from its position.</p>`}
     <div class="actions">
       <button type="submit" disabled=${busy} aria-busy=${busy}>${name === undefined ? "Add" : "Save"}</button>
       <button type="button" class="secondary" disabled=${busy} onClick=${() => send(true)}>Check only</button>
@@ -79,13 +79,13 @@ function Loaded({ name, document: openapi, watcher }) {
   </form>`;
 }
 
-/** What is wrong and belongs to no field of the form. */
+/** Problems that belong to no field of the form. */
 function Elsewhere({ problem, root, schemas }) {
   if (!problem) return null;
   const places = leaves(root, schemas, "");
   const left = Object.entries(problem.fields ?? {}).filter(([field]) => !places.some((place) => within(field, place)));
   if (Object.keys(problem.fields ?? {}).length && !left.length) {
-    return html`<p class="trouble" role="alert">Nothing was changed: see the fields that are marked.</p>`;
+    return html`<p class="trouble" role="alert">Nothing was changed: see the marked fields.</p>`;
   }
   return html`<div class="trouble" role="alert">
     ${left.length ? left.map(([field, words]) => html`<div key=${field}>${field} ${words}</div>`) : problem.message}

@@ -18,7 +18,7 @@ export function number(value, digits) {
   return value.toLocaleString("en", { maximumFractionDigits: wanted });
 }
 
-/** Seconds as people say them: 0.4 s, 12 s, 3 min, 5 h, 2 d. */
+/** Seconds in a readable unit: 0.4 s, 12 s, 3 min, 5 h, 2 d. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return NONE;
   const steps = [[86400 * 2, 86400, "d"], [7200, 3600, "h"], [120, 60, "min"]];
@@ -45,7 +45,7 @@ export function Time({ at }) {
 
 export const State = ({ state }) => html`<span class="state ${String(state).toLowerCase()}">${state}</span>`;
 
-/** What went wrong, in the server's words. */
+/** An error, in the server's words. */
 export function Trouble({ problem }) {
   return problem ? html`<p class="trouble" role="alert">${problem.message ?? String(problem)}</p>` : null;
 }

@@ -4,11 +4,11 @@ import { Chart } from "./chart.js";
 import { duration, html, link, number, State } from "./lib.js";
 
 export function List({ watchers, lags, tick }) {
-  if (watchers === null) return html`<p class="quiet">The watchers are not known yet.</p>`;
+  if (watchers === null) return html`<p class="quiet">Loading the watchers…</p>`;
   return html`
     <h1>Watchers</h1>
     ${watchers.length === 0
-      ? html`<p>There is no watcher yet. <a href=${link.add}>Add the first one</a>: it needs a database, a collection and a name.</p>`
+      ? html`<p>There are no watchers yet. <a href=${link.add}>Add the first one</a>: it needs a name, a database and a collection.</p>`
       : html`<table class="cards">
           <thead>
             <tr>

@@ -7,12 +7,12 @@ const FIRST = 20;
 const KEPT = 50;
 const EVERY = 250;
 
-// The stream may be made anew, and then counts from one again.
+// The stream may be recreated; its sequences then begin at one again.
 const identity = (message) => `${message.sequence} ${message.time}`;
 
 export function Messages({ name }) {
   const [shown, setShown] = useState([]);
-  const [problem, setProblem] = useState("opening the stream of messages");
+  const [problem, setProblem] = useState("connecting to the message stream");
   const [held, setHeld] = useState(false);
   const [skipped, setSkipped] = useState(null);
   const hold = useRef(false);
@@ -24,7 +24,7 @@ export function Messages({ name }) {
       else if (event === "skipped") setSkipped(JSON.parse(data));
       else if (event === "trouble") setProblem(JSON.parse(data).reason);
     };
-    // Together and now and then: a busy stream would have the page drawn for each of its messages.
+    // In groups: a busy stream would redraw the page for each message.
     const draw = setInterval(() => {
       if (waiting.current.length > 2 * KEPT) waiting.current.splice(0, waiting.current.length - KEPT);
       if (hold.current || waiting.current.length === 0) return;
@@ -42,7 +42,7 @@ export function Messages({ name }) {
       const state = (error) => setProblem(error === null ? null : error.message);
       follow(path(name, `/messages?last=${last}`), on, state, ended.signal);
     };
-    // A browser has six connections to a server, and the server lets few follow: a tab that nobody sees takes none.
+    // A browser has six connections to a server, and the server allows few followers: a hidden tab takes none.
     const seen = () => {
       ended.abort();
       if (document.hidden) return;
@@ -66,8 +66,8 @@ export function Messages({ name }) {
   return html`<section aria-labelledby="messages">
     <h2 id="messages">Messages</h2>
     ${problem && html`<p class="warning">${problem}</p>`}
-    ${skipped && html`<p class="quiet">Too many to follow: those between ${number(skipped.after)} and ${number(skipped.before)} are not shown.</p>`}
-    <div class="actions"><button type="button" class="secondary" aria-pressed=${held} onClick=${toggle}>${held ? "Go on" : "Hold"}</button></div>
+    ${skipped && html`<p class="quiet">Too many to show: messages between ${number(skipped.after)} and ${number(skipped.before)} are not shown.</p>`}
+    <div class="actions"><button type="button" class="secondary" aria-pressed=${held} onClick=${toggle}>${held ? "Continue" : "Hold"}</button></div>
     ${shown.length === 0 && html`<p class="quiet">None yet.</p>`}
     <ol class="messages" aria-label="Messages, newest first">
       ${shown.map((each) => html`<${Message} key=${identity(each)} message=${each} />`)}

@@ -1,4 +1,4 @@
-// One watcher: how it does, what may be done with it, and all there is to know about it.
+// One watcher: its status, its actions, and everything known about it.
 
 import { get, path } from "./api.js";
 import { Chart } from "./chart.js";
@@ -10,10 +10,10 @@ const INTERVAL = 4000;
 
 export function WatcherView({ name, watchers, lags, tick }) {
   const [dialog, setDialog] = useState(null);
-  if (watchers === null) return html`<p class="quiet">The watchers are not known yet.</p>`;
+  if (watchers === null) return html`<p class="quiet">Loading the watchers…</p>`;
   const watcher = watchers.find((each) => each.name === name);
   const close = () => setDialog(null);
-  if (!watcher) return html`<h1>${name}</h1><p>There is no watcher of this name. <a href=${link.list}>All watchers</a></p>`;
+  if (!watcher) return html`<h1>${name}</h1><p>There is no watcher with this name. <a href=${link.list}>All watchers</a></p>`;
   const { status } = watcher;
   const lag = lags?.[name];
   const still = status.state === "PAUSED" || watcher.paused;
@@ -68,12 +68,12 @@ function Facts({ watcher: { source, sink, status }, lag }) {
       <${Fact} what="Published">${number(status.events.published)}, skipped ${number(status.events.skipped)}<//>
       <${Fact} what="Last event"><${Time} at=${lag?.last_event_at} /><//>
       <${Fact} what="Restarts">${number(status.restarts)}<//>
-      <${Fact} what="Publishes by">${status.publish_mode ?? "–"}, fenced by ${status.fence ?? "–"}<//>
+      <${Fact} what="Publish mode">${status.publish_mode ?? "–"}, fenced by ${status.fence ?? "–"}<//>
     </dl>
     ${error && html`<p class="quiet">Last error, <${Time} at=${error.time} />${error.count > 1 ? `, ${error.count} times` : ""}: ${error.type}: ${error.message}</p>`}`;
 }
 
-/** What a call answers, asked again every few seconds and after each change. */
+/** The answer of a call, asked again every few seconds and after each change. */
 function usePoll(where, options) {
   const [seen, setSeen] = useState({ value: null, problem: null });
   useEffect(() => {
@@ -150,9 +150,9 @@ function Stream({ name }) {
         <${Fact} what="Messages">${number(stream.messages)}<//>
         <${Fact} what="Size">${bytes(stream.bytes)}<//>
         <${Fact} what="Sequences">${number(stream.first_sequence)} to ${number(stream.last_sequence)}<//>
-        <${Fact} what="Kept">${stream.storage}, ${stream.retention}, replicas: ${stream.replicas}<//>
-        <${Fact} what="Limit of age">${limit(stream.max_age_seconds, 0, duration)}<//>
-        <${Fact} what="Limit of size">${limit(stream.max_bytes, -1, bytes)}<//>
+        <${Fact} what="Storage">${stream.storage}, ${stream.retention}, replicas: ${stream.replicas}<//>
+        <${Fact} what="Maximum age">${limit(stream.max_age_seconds, 0, duration)}<//>
+        <${Fact} what="Maximum size">${limit(stream.max_bytes, -1, bytes)}<//>
       </dl>
       <h3>Consumers</h3>
       <${Consumers} stream=${stream} />`}
@@ -187,7 +187,7 @@ function Letters({ name }) {
   const seen = usePoll(path(name, `/dead-letters?after=${after}`));
   return html`<${Section} id="letters" title="Dead letters" seen=${seen}>
     ${({ total, dead_letters, after: next }) => html`
-      ${total === 0 ? html`<p class="quiet">None: every change could be published.</p>` : html`<p>${number(total)} set aside, oldest first.</p>`}
+      ${total === 0 ? html`<p class="quiet">None: every change was published.</p>` : html`<p>${number(total)} set aside, oldest first.</p>`}
       <ol class="messages">
         ${dead_letters.map((each) => html`<${Letter} key=${each.sequence} name=${name} letter=${each} open=${setDialog} />`)}
       </ol>

@@ -23,7 +23,7 @@ Sequence = Annotated[int, Path(ge=1, le=MAX_SEQUENCE, description="Its place in 
     responses=documented(404, 409, 422, 503),
 )
 async def list_dead_letters(registry: Watchers, name: Name, query: Annotated[LetterPage, Query()]) -> Response:
-    """A watcher's dead letters, oldest first."""
+    """List a watcher's dead letters, oldest first."""
     total, found = await registry.letters.page(name, after=query.after, limit=query.limit)
     return JSONResponse(answers.letters(total, found, query.limit), headers=NOT_CACHED)
 
@@ -34,7 +34,7 @@ async def list_dead_letters(registry: Watchers, name: Name, query: Annotated[Let
     responses=documented(404, 409, 422, 503),
 )
 async def get_dead_letter(registry: Watchers, name: Name, sequence: Sequence) -> Response:
-    """One dead letter with its event."""
+    """Get one dead letter with its event."""
     letter, body = await registry.letters.get(name, sequence, answers.SHOWN_BYTES)
     content = orjson.dumps(answers.whole_letter(letter, body))
     return Response(content, headers=NOT_CACHED, media_type="application/json")
@@ -47,8 +47,8 @@ async def get_dead_letter(registry: Watchers, name: Name, sequence: Sequence) ->
     responses=documented(401, 403, 404, 409, 422, 503),
 )
 async def replay_dead_letter(registry: Watchers, name: Name, sequence: Sequence) -> Response:
-    """Publish a dead letter after all, behind what is published by now, and remove it. The watcher has to be RUNNING in
-    the instance that is asked. Asked again after a 503 or a lost answer it is published once all the same."""
+    """Replay a dead letter: publish it after everything that is already published, then remove it. The watcher has to
+    be RUNNING in this instance. You may repeat the call after a 503 or a lost answer: it is still published once."""
     return JSONResponse(answers.replay(await registry.letters.replay(name, sequence)))
 
 

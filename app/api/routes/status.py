@@ -24,7 +24,7 @@ def _down(model: Any, description: str) -> dict[int | str, dict[str, Any]]:
     "/watchers/{name}/status", tags=["status"], response_model=answers.StatusAnswer, responses=documented(404, 422, 503)
 )
 async def get_watcher_status(registry: Watchers, name: Name) -> Response:
-    """How a watcher does: state and why, last error, events, rates."""
+    """Get a watcher's status: state and reason, last error, events, rates."""
     view = await registry.watcher(name)
     return JSONResponse(answers.status(view.status), headers=NOT_CACHED)
 
@@ -33,10 +33,10 @@ async def get_watcher_status(registry: Watchers, name: Name) -> Response:
     "/watchers/{name}/health",
     tags=["status"],
     response_model=answers.HealthAnswer,
-    responses={**documented(404, 422), **_down(answers.HealthAnswer, "It does not do what it should.")},
+    responses={**documented(404, 422), **_down(answers.HealthAnswer, "The watcher is not healthy.")},
 )
 async def get_watcher_health(registry: Watchers, name: Name) -> Response:
-    """200 where a watcher does what it should: runs, is paused, or stands by for another instance; else 503."""
+    """Get a watcher's health: 200 when it runs, is paused or stands by for another instance; otherwise 503."""
     try:
         answer = answers.watcher_health((await registry.watcher(name)).status)
     except Unavailable as unavailable:
@@ -48,13 +48,13 @@ async def get_watcher_health(registry: Watchers, name: Name) -> Response:
     "/watchers/{name}/lag", tags=["status"], response_model=answers.LagAnswer, responses=documented(404, 422, 503)
 )
 async def get_watcher_lag(registry: Watchers, name: Name) -> Response:
-    """How far a watcher is behind, and how much of the oplog is left before its position."""
+    """Get how far a watcher is behind, and how much oplog is left before its position."""
     return JSONResponse(answers.lag(await registry.lag(name)), headers=NOT_CACHED)
 
 
 @router.get("/lag", tags=["status"], response_model=dict[str, answers.LagAnswer], responses=documented(503))
 async def get_lag(registry: Watchers) -> Response:
-    """How far each watcher is behind, by name."""
+    """Get how far each watcher is behind, by name."""
     lags = await registry.lags()
     return JSONResponse({name: answers.lag(value) for name, value in lags.items()}, headers=NOT_CACHED)
 
@@ -67,7 +67,7 @@ async def get_lag(registry: Watchers) -> Response:
     responses=_down(answers.ServiceAnswer, "Something is down; its `reason` says why."),
 )
 async def healthz(registry: Watchers) -> Response:
-    """Whether MongoDB, NATS and the watchers are up; the predecessor's shape, with the watchers counted by state."""
+    """Whether MongoDB, NATS and the watchers are up. The form is that of mongodb-nats-connector."""
     health = await registry.health()
     return JSONResponse(answers.service(health), 200 if health.up else 503, NOT_CACHED)
 
@@ -83,7 +83,7 @@ async def livez() -> Response:
     tags=["probes"],
     response_model=answers.ProbeAnswer,
     response_model_exclude_none=True,
-    responses=_down(answers.ProbeAnswer, "Not yet; `reason` says what is waited for."),
+    responses=_down(answers.ProbeAnswer, "Not ready; `reason` says what it waits for."),
 )
 async def readyz(registry: Watchers) -> Response:
     """Whether the watchers are loaded and both servers were reached."""

@@ -50,7 +50,9 @@ class Following(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    last: int = Field(default=20, ge=0, le=100, description="How many of the messages there are come first.")
+    last: int = Field(
+        default=20, ge=0, le=100, description="How many of the messages already on the stream come first."
+    )
 
 
 @router.get(
@@ -60,7 +62,7 @@ class Following(BaseModel):
     responses={**_answers({"type": "array", "items": _HAPPENING}), **documented(404, 422, 503)},
 )
 async def get_watcher_history(registry: Watchers, name: Name) -> Response:
-    """The last 50 states and errors of a watcher in this instance, since it started; oldest first."""
+    """Get the last 50 states and errors of a watcher in this instance since it started, oldest first."""
     return JSONResponse([_happening(each) for each in await registry.history(name)], headers=NOT_CACHED)
 
 
@@ -71,7 +73,7 @@ async def get_watcher_history(registry: Watchers, name: Name) -> Response:
     responses={**_answers(_STREAM), **documented(404, 409, 422, 503)},
 )
 async def get_stream(registry: Watchers, name: Name) -> Response:
-    """A watcher's stream: its settings, what it holds, and its consumers with what waits for them."""
+    """Get a watcher's stream: its settings, its content, and its consumers with their pending messages."""
     return JSONResponse(_stream(await registry.streams.facts(name)), headers=NOT_CACHED)
 
 
@@ -81,10 +83,10 @@ async def get_stream(registry: Watchers, name: Name) -> Response:
     response_class=Response,
     responses={
         200: {
-            "description": "Server-sent events, without an end: `message` with a MessageEvent; `skipped` with `after` "
-            "and `before`, the sequences between which messages are left out, since there were too many to follow; "
-            "`trouble` with a `reason`, while the stream cannot be read. A comment every 15 seconds where there is "
-            "nothing to say.",
+            "description": "Server-sent events, without an end. `message` has a MessageEvent. `skipped` has `after` "
+            "and `before`: the messages between these sequences are left out, because there are too many. "
+            "`trouble` has a `reason` while the stream cannot be read. A comment comes every 15 seconds when "
+            "nothing else does.",
             "content": {_EVENTS: {"schema": _MESSAGE}},
         },
         **documented(404, 409, 422, 503),
@@ -93,8 +95,8 @@ async def get_stream(registry: Watchers, name: Name) -> Response:
 async def follow_messages(
     request: Request, registry: Watchers, name: Name, query: Annotated[Following, Query()]
 ) -> Response:
-    """The last messages of a watcher, and then each as it arrives on the stream. For people to look at, not to consume:
-    one that cannot be followed is left out, and of a body beyond 64 KiB only the beginning is sent."""
+    """Follow a watcher's messages: the last ones, then each as it arrives. For people, not for consumers: messages are
+    left out when there are too many, and of a body above 64 KiB only the beginning is sent."""
     seen = registry.streams.follow(name, query.last)
     first = await anext(seen)  # refusals come out of it, while there is still a status to answer
     headers = {**NOT_CACHED, "X-Accel-Buffering": "no"}

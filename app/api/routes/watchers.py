@@ -21,7 +21,7 @@ from app.domain.status import WatcherView
 from app.domain.watcher import name_problem
 
 # For the documentation and its Authorize button; `auth.Authority` has decided before a call gets here.
-_bearer = HTTPBearer(auto_error=False, description="A token, where there are any.")
+_bearer = HTTPBearer(auto_error=False, description="An API token, if any are configured.")
 CHANGES = [Security(_bearer)]
 
 PIECE_BYTES = 32 * 1024
@@ -39,7 +39,7 @@ async def possible_name(name: str) -> str:
     """The name out of the path. One that no watcher can have is not found, and the answer says why."""
     problem = name_problem(name)
     if problem is not None:
-        raise NotFound(f"there is no watcher of this name: a name {problem}")
+        raise NotFound(f"there is no watcher with this name: a name {problem}")
     return name
 
 
@@ -49,7 +49,7 @@ Name = Annotated[str, Depends(possible_name)]
 
 @router.get("/watchers", response_model=list[answers.WatcherAnswer], responses=documented(422, 503))
 async def list_watchers(registry: Watchers, query: Annotated[Listing, Query()]) -> Response:
-    """All watchers, by name, or those in one state."""
+    """List the watchers by name, all or those in one state."""
     views = await registry.watchers(query.state)
     return _Pieces(_in_pieces(views), media_type="application/json")
 
@@ -82,7 +82,7 @@ async def add_watcher(registry: Watchers, body: NewWatcher, query: Annotated[Tri
     responses={**preconditions.tagged_answers(200), **documented(404, 422, 503)},
 )
 async def get_watcher(registry: Watchers, name: Name) -> Response:
-    """One watcher, with all defaults filled in, and its status."""
+    """Get one watcher with all defaults filled in, and its status."""
     view = await registry.watcher(name)
     return JSONResponse(answers.watcher(view), headers=tagged(view))
 
@@ -95,7 +95,7 @@ async def get_watcher(registry: Watchers, name: Name) -> Response:
         **preconditions.tagged_answers(200),
         201: {
             "model": answers.WatcherAnswer,
-            "description": "There was none of this name; it is added.",
+            "description": "There was no watcher with this name; it was added.",
             "headers": preconditions.ETAG,
         },
         **documented(400, 401, 403, 409, 412, 413, 415, 422, 503),
@@ -104,10 +104,10 @@ async def get_watcher(registry: Watchers, name: Name) -> Response:
 async def put_watcher(
     registry: Watchers, name: str, body: WatcherShape, query: Annotated[Trial, Query()], expected: Expected
 ) -> Response:
-    """Replace a watcher, which restarts it, or add it. Its position stays."""
+    """Replace a watcher and restart it, or add it. Its position stays."""
     _refuse_name(name)
     if body.name not in ("", name):
-        raise invalid([FieldProblem("name", f"is another one than the URL's, {name}")])
+        raise invalid([FieldProblem("name", f"differs from the name in the URL, {name}")])
     view, added = await registry.put(
         body.to_watcher(name),
         paused=body.paused,
@@ -132,7 +132,7 @@ async def put_watcher(
 async def remove_watcher(
     registry: Watchers, name: Name, query: Annotated[Removal, Query()], expected: Expected
 ) -> Response:
-    """Stop a watcher and forget it. The stream is never deleted."""
+    """Stop a watcher and remove it. The stream is never deleted."""
     await registry.remove(name, delete_checkpoint=query.checkpoint == "delete", expected=expected)
     return Response(status_code=204)
 
@@ -145,7 +145,7 @@ async def remove_watcher(
     responses={**preconditions.tagged_answers(202), **documented(401, 403, 404, 409, 412, 422, 503)},
 )
 async def pause_watcher(registry: Watchers, name: Name, expected: Expected) -> Response:
-    """Let a watcher stand still, here and in every instance, until it is resumed. Pausing a paused one is fine."""
+    """Pause a watcher in every instance, until it is resumed. Pausing a paused watcher changes nothing."""
     view = await registry.pause(name, expected=expected)
     return JSONResponse(answers.watcher(view), 202, tagged(view))
 
@@ -158,7 +158,7 @@ async def pause_watcher(registry: Watchers, name: Name, expected: Expected) -> R
     responses={**preconditions.tagged_answers(202), **documented(401, 403, 404, 409, 412, 422, 503)},
 )
 async def resume_watcher(registry: Watchers, name: Name, expected: Expected) -> Response:
-    """Let a paused or failed watcher go on from its position."""
+    """Resume a paused or failed watcher from its position."""
     view = await registry.resume(name, expected=expected)
     return JSONResponse(answers.watcher(view), 202, tagged(view))
 
@@ -171,7 +171,7 @@ async def resume_watcher(registry: Watchers, name: Name, expected: Expected) -> 
     responses={**preconditions.tagged_answers(202), **documented(401, 403, 404, 409, 412, 422, 503)},
 )
 async def restart_watcher(registry: Watchers, name: Name, expected: Expected) -> Response:
-    """Stop and start a watcher's task. A paused one has to be resumed instead."""
+    """Stop and start a watcher's task. Resume a paused watcher instead."""
     view = await registry.restart(name, expected=expected)
     return JSONResponse(answers.watcher(view), 202, tagged(view))
 
@@ -183,7 +183,7 @@ async def restart_watcher(registry: Watchers, name: Name, expected: Expected) ->
     responses=documented(404, 422, 503),
 )
 async def get_token(registry: Watchers, name: Name) -> Response:
-    """Where a watcher's stored position is."""
+    """Get a watcher's stored position."""
     return JSONResponse(answers.token(await registry.token(name)))
 
 
@@ -195,7 +195,7 @@ async def get_token(registry: Watchers, name: Name) -> Response:
     responses=documented(400, 401, 403, 404, 409, 412, 413, 415, 422, 503),
 )
 async def set_token(registry: Watchers, name: Name, body: Position, expected: Expected) -> Response:
-    """Move a paused or failed watcher. It starts a new epoch: what was published before may be published again."""
+    """Move a paused or failed watcher, in a new epoch. Changes that were published before may be published again."""
     return JSONResponse(answers.token(await registry.set_token(name, body.to_start(), expected=expected)))
 
 

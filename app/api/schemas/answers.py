@@ -41,7 +41,7 @@ class ErrorAnswer(Answer):
     message: str
     time: Time
     count: int
-    """How often it came in a row."""
+    """How often it occurred in a row."""
 
 
 class EventsAnswer(Answer):
@@ -59,34 +59,34 @@ class RatesAnswer(Answer):
 
 
 class StatusAnswer(Answer):
-    """How a watcher does."""
+    """The status of a watcher."""
 
     state: State
     since: Time
     reason: str | None
-    """Why it is in this state, and what to do; null where there is nothing to say."""
+    """Why it is in this state, and what to do. Null when there is nothing to say."""
     last_error: ErrorAnswer | None
     restarts: int
     events: EventsAnswer
     rates: RatesAnswer
     publish_mode: Literal["atomic", "window", "single"] | None
-    """How a batch is published; null until the stream was reached."""
+    """How batches are published. Null until the stream was reached."""
     fence: Literal["stream", "subject"] | None
-    """`stream` where the stream is the watcher's alone; null until the stream was reached."""
+    """`stream` when the stream is the watcher's alone, else `subject`. Null until the stream was reached."""
     dead_letters: int | None
-    """How many changes are set aside, as far as this instance knows; null until they were counted."""
+    """How many changes are set aside, as far as this instance knows. Null until they were counted."""
     notes: list[str]
-    """What is no error and a person should know, such as the reason for a fallback."""
+    """Information that is no error, such as the reason for a slower publish mode."""
 
 
 class WatcherAnswer(WatcherShape):
-    """A watcher with all defaults filled in, and how it does."""
+    """A watcher with all defaults filled in, and its status."""
 
     status: StatusAnswer
 
 
 class HealthAnswer(Answer):
-    """Whether a watcher does what it should."""
+    """Whether a watcher is healthy."""
 
     status: Literal["UP", "DOWN"]
     state: State
@@ -97,9 +97,9 @@ class LagAnswer(Answer):
     """How far a watcher is behind."""
 
     seconds: float | None
-    """Between the server's operation time and the watcher's position; null until it is known."""
+    """Between the server's operation time and the watcher's position. Null until it is known."""
     oplog_headroom_seconds: float | None
-    """Seconds of oplog before the position: where this reaches 0, history is lost. Null where it is not known."""
+    """Seconds of oplog before the position. At 0, history is lost. Null when it is not known."""
     oplog_headroom_why: str | None
     """Why the headroom is not known."""
     last_event_at: Time | None
@@ -107,10 +107,10 @@ class LagAnswer(Answer):
 
 
 class TokenAnswer(Answer):
-    """Where a watcher's stored position is."""
+    """A watcher's stored position."""
 
     token: Annotated[str, Field(examples=[TOKEN_EXAMPLE])] | None
-    """The resume token's `_data`; null before the first start."""
+    """The resume token's `_data`. Null before the first start."""
     cluster_time: Time | None
     stream_sequence: int | None
     epoch: int
@@ -121,11 +121,11 @@ class LetterAnswer(Answer):
     """A dead letter: a change that could not be published."""
 
     sequence: int
-    """Its place in the dead-letter stream, by which it is named."""
+    """Its place in the dead-letter stream, which identifies it."""
     token: Annotated[str, Field(examples=[TOKEN_EXAMPLE])]
     operation: str
     reason: str
-    """`not_encodable`: the event has no form as JSON. `oversize`: its message would be too large for the server."""
+    """`not_encodable`: the event cannot be written as JSON. `oversize`: its message is too large for the server."""
     error: str
     """The same in words."""
     time: Time
@@ -133,11 +133,11 @@ class LetterAnswer(Answer):
     bytes: int
     """The event's size as BSON."""
     in_object_store: bool
-    """Whether the event is in the object store, since no message can hold it."""
+    """Whether the event is in the object store, because no message can hold it."""
     document_key: Any
-    """The key of the document that was changed; null where it is not known."""
+    """The key of the changed document. Null when it is not known."""
     reduced: list[str]
-    """The fields that the event lacks, since with them MongoDB could not send it."""
+    """The fields that the event lacks, because MongoDB could not send it with them."""
 
 
 class WholeLetterAnswer(LetterAnswer):
@@ -146,9 +146,9 @@ class WholeLetterAnswer(LetterAnswer):
     object: str | None
     """Where in the object store the event is, as `<bucket>/<name>`."""
     bson: str | None
-    """The event as BSON in Base64; null where it is larger than 1 MiB, or gone from the object store."""
+    """The event as BSON in Base64. Null when it is larger than 1 MiB, or gone from the object store."""
     event: Any
-    """The event as JSON; null where it cannot be written so, or is larger than 1 MiB."""
+    """The event as JSON. Null when it cannot be written as JSON, or is larger than 1 MiB."""
 
 
 class LettersAnswer(Answer):
@@ -158,11 +158,11 @@ class LettersAnswer(Answer):
     """How many the watcher has."""
     dead_letters: list[LetterAnswer]
     after: int | None
-    """What to ask for next, as `after`; null where these were the last."""
+    """The value of `after` for the next page. Null on the last page."""
 
 
 class ReplayAnswer(Answer):
-    """A dead letter that was published after all."""
+    """A dead letter that was replayed."""
 
     token: Annotated[str, Field(examples=[TOKEN_EXAMPLE])]
     stream_sequence: int
@@ -173,7 +173,7 @@ class ReplayAnswer(Answer):
 class ComponentAnswer(BaseModel):
     """A part of the service; `watchers` also has its counts by state, in lower case.
 
-    `warnings` are there where something will go wrong unless somebody acts; they do not take anything down."""
+    `warnings` say what will go wrong unless somebody acts. They do not make the component DOWN."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -183,7 +183,7 @@ class ComponentAnswer(BaseModel):
 
 
 class ServiceAnswer(Answer):
-    """The service as a whole; the predecessor's shape."""
+    """The service as a whole, in the form of mongodb-nats-connector."""
 
     status: Literal["UP", "DOWN"]
     components: dict[str, ComponentAnswer]

@@ -87,7 +87,7 @@ def _storable(value: Any) -> Any:
             raise ValueError("holds NaN or Infinity, which JSON does not have")
         elif isinstance(each, (dict, list)):
             if depth > MAX_DEPTH:
-                raise ValueError(f"is nested deeper than {MAX_DEPTH} levels, which MongoDB does not take")
+                raise ValueError(f"is nested deeper than {MAX_DEPTH} levels, which MongoDB does not accept")
             if isinstance(each, dict):
                 for key in each:
                     if "\0" in _encodable(key):
@@ -95,7 +95,7 @@ def _storable(value: Any) -> Any:
             waiting += [(inner, depth + 1) for inner in (each.values() if isinstance(each, dict) else each)]
     size = len(orjson.dumps(value))
     if size > MAX_PIPELINE:
-        raise ValueError(f"has {size} bytes as JSON; {MAX_PIPELINE} are the most")
+        raise ValueError(f"has {size} bytes as JSON; the maximum is {MAX_PIPELINE}")
     return value
 
 
@@ -124,9 +124,9 @@ def _timestamp(text: str) -> str:
         moment = start_from_document({"timestamp": text}).value
     except (ValueError, OverflowError) as error:
         said = f": {error}" if "offset" in str(error) else ""
-        raise ValueError(f"is not a moment in ISO 8601{said}. Example: {TIMESTAMP_EXAMPLE}") from None
+        raise ValueError(f"is not a time in ISO 8601{said}. Example: {TIMESTAMP_EXAMPLE}") from None
     if not 0 <= float(moment or 0) < 2**32:
-        raise ValueError("lies outside of what MongoDB's clock can say (1970 to 2106)")
+        raise ValueError("is outside the range of MongoDB's clock (1970 to 2106)")
     return text
 
 
@@ -167,12 +167,12 @@ class SourceShape(Shape):
     collection: Annotated[str, Field(examples=["orders"])]
     """The collection. It need not exist yet."""
     pipeline: Annotated[list[Stage], AfterValidator(_storable)] = []
-    """Aggregation stages behind `$changeStream`, for example `[{"$match": {"operationType": "insert"}}]`. They must not
-    change the event's `_id`, and have 256 KiB at most as JSON."""
+    """Aggregation stages after `$changeStream`, for example `[{"$match": {"operationType": "insert"}}]`. They must not
+    change the event's `_id`, and may have at most 256 KiB as JSON."""
     full_document: Literal["default", "updateLookup", "whenAvailable", "required"] | None = "updateLookup"
-    """What an update carries of the document, as in MongoDB's `fullDocument`."""
+    """Which version of the document an update carries, as in MongoDB's `fullDocument`."""
     full_document_before_change: Literal["off", "whenAvailable", "required"] | None = "whenAvailable"
-    """What a change carries of the document before it, as in MongoDB's `fullDocumentBeforeChange`."""
+    """Whether a change carries the document as it was before, as in MongoDB's `fullDocumentBeforeChange`."""
     pre_and_post_images: bool = False
     """Create the collection with pre- and post-images, or switch them on."""
     show_expanded_events: bool = False
@@ -180,18 +180,18 @@ class SourceShape(Shape):
 
 
 class SinkShape(Shape):
-    """Where changes are published. The limits count where the stream does not exist yet and is created."""
+    """Where changes are published. The limits apply only when Changewire creates the stream."""
 
     stream: Annotated[str, Field(examples=["ORDERS"])] = ""
-    """The stream; empty: the collection in capitals."""
+    """The stream. Empty: the collection's name in capitals."""
     subject: str = "{stream}.{operation}"
-    """Template of the subject, with `{stream}`, `{database}`, `{collection}` and `{operation}`."""
+    """Template of the subject. Fields: `{stream}`, `{database}`, `{collection}`, `{operation}`."""
     operations: Annotated[list[str], WithJsonSchema({"type": "array", "items": {"enum": list(OPERATIONS)}})] = list(
         PUBLISHED
     )
-    """The operations that are published."""
+    """The operations to publish."""
     oversize: Literal["claim_check", "fail", "dead_letter"] = "claim_check"
-    """What is done with a message larger than the server takes: `claim_check` puts the body into the object store and
+    """What happens to a message larger than the server accepts: `claim_check` puts the body into the object store and
     publishes a pointer, `fail` stops the watcher, `dead_letter` sets the change aside in the stream `<stream>-DLQ`."""
     replicas: Annotated[int, Field(ge=1, le=5)] = 1
     """Copies of the stream in a NATS cluster."""
@@ -200,44 +200,44 @@ class SinkShape(Shape):
     max_bytes: Annotated[int, Field(ge=-1, lt=_INT64)] = -1
     """The stream's size limit; -1: none."""
     duplicate_window_seconds: Annotated[float, Field(ge=0, le=9e9)] = 120
-    """The stream's duplicate window. The service does not rely on it."""
+    """The stream's duplicate window. Changewire does not rely on it."""
     stream_settings: StreamSettings = "changewire"
-    """`changewire` switches atomic batches and direct reads on, also where the stream exists. `connector` creates the
-    stream as mongodb-nats-connector does and never changes one, so that the connector can start again."""
+    """`changewire` switches atomic batches and direct reads on, also for an existing stream. `connector` creates the
+    stream as mongodb-nats-connector does and never changes an existing one, so that the connector can start again."""
 
 
 class CheckpointShape(Shape):
-    """The collection in which the watcher's position is kept."""
+    """The collection that stores the watcher's position."""
 
     database: str = "resume-tokens"
     collection: Annotated[str, Field(examples=["orders"])] = ""
-    """Empty: the name of the watched collection."""
+    """Empty: the watched collection's name."""
     capped: bool = False
-    """Create it capped, of `size_in_bytes`."""
+    """Create it as a capped collection of `size_in_bytes`."""
     size_in_bytes: Annotated[int, Field(ge=0, lt=_INT64)] = 0
 
 
 class StartShape(Shape):
-    """Where a watcher without a position begins."""
+    """Where a watcher without a stored position begins."""
 
     at: StartAt = "latest"
 
 
 class WatcherShape(Shape):
-    """One collection's way to one stream."""
+    """A watcher: publishes one collection's changes to one stream."""
 
     name: Annotated[str, Field(examples=["orders"])] = ""
-    """In a PUT it may be left out, since the URL says it."""
+    """Optional in a PUT, whose URL has it."""
     source: SourceShape
     sink: SinkShape = SinkShape()
     checkpoint: CheckpointShape = CheckpointShape()
     start: StartShape = StartShape()
     on_history_lost: OnHistoryLost = "fail"
-    """What is done where the oplog no longer reaches back to the position, or the stream was deleted and made anew:
-    `fail` stops the watcher, `latest` goes on from now and `earliest` from the oplog's beginning, behind a message that
-    marks the gap."""
+    """What happens when the oplog no longer reaches back to the position, or the stream was deleted and recreated.
+    `fail` stops the watcher. `latest` continues from now and `earliest` from the beginning of the oplog, both after a
+    message that marks the gap."""
     paused: bool = False
-    """Whether it stands still."""
+    """Create the watcher paused."""
 
     @model_validator(mode="before")
     @classmethod
@@ -267,7 +267,7 @@ WATCHER_EXAMPLE: dict[str, Any] = {
 
 
 class NewWatcher(WatcherShape):
-    """A watcher to add. Only `name`, `source.database` and `source.collection` are required."""
+    """A watcher to add. Required: `name`, `source.database` and `source.collection`."""
 
     model_config = ConfigDict(json_schema_extra={"example": WATCHER_EXAMPLE})
 
@@ -275,7 +275,7 @@ class NewWatcher(WatcherShape):
 
 
 class Position(Shape):
-    """Where a watcher is to go on: exactly one of the three."""
+    """Where a watcher continues: exactly one of the three fields."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -295,7 +295,7 @@ class Position(Shape):
         ]
         | None
     ) = None
-    """Behind the event with this resume token (the `_data` string)."""
+    """After the event with this resume token (the `_data` string)."""
     timestamp: (
         Annotated[
             str,
@@ -304,7 +304,7 @@ class Position(Shape):
         ]
         | None
     ) = None
-    """At this moment, ISO 8601 with an offset."""
+    """From this time, ISO 8601 with an offset."""
     at: StartAt | None = None
     """`latest` or `earliest`."""
 
@@ -339,7 +339,7 @@ class Trial(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dry_run: bool = Field(default=False, description="Resolve and check everything, and change nothing.")
+    dry_run: bool = Field(default=False, description="Check everything and change nothing.")
 
 
 class LetterPage(BaseModel):
@@ -347,8 +347,8 @@ class LetterPage(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    after: int = Field(default=0, ge=0, le=MAX_SEQUENCE, description="Begin behind the one with this sequence.")
-    limit: int = Field(default=20, ge=1, le=100, description="The most that are answered.")
+    after: int = Field(default=0, ge=0, le=MAX_SEQUENCE, description="Begin after the dead letter with this sequence.")
+    limit: int = Field(default=20, ge=1, le=100, description="The maximum number in one answer.")
 
 
 class Removal(BaseModel):
@@ -358,5 +358,5 @@ class Removal(BaseModel):
 
     checkpoint: Literal["keep", "delete"] = Field(
         default="keep",
-        description="Whether the stored position goes too. With it kept, a watcher of that name goes on.",
+        description="`delete` deletes the stored position too. After `keep` a watcher of this name continues from it.",
     )

@@ -13,36 +13,36 @@ from app.domain.lifecycle import State
 
 
 class HappeningAnswer(Answer):
-    """A state that a watcher came into, or an error that it had in it."""
+    """A state that a watcher entered, or an error in that state."""
 
     state: State
     time: Time
-    """When it came."""
+    """When it occurred first."""
     reason: str | None
     count: int
-    """How often it came in a row."""
+    """How often it occurred in a row."""
     last_time: Time
-    """When it came last."""
+    """When it occurred last."""
 
 
 class ConsumerAnswer(Answer):
-    """Somebody who reads the stream."""
+    """A consumer of the stream."""
 
     name: str
     durable: bool
     filter_subjects: list[str]
-    """Empty where it reads all of the stream."""
+    """Empty when it reads the whole stream."""
     delivered_sequence: int
-    """The last message of the stream that it was given; 0 before the first."""
+    """The last message delivered to it; 0 before the first."""
     pending: int
-    """Messages that wait for it."""
+    """Messages not delivered to it yet."""
     ack_pending: int
-    """Messages that it was given and has not acknowledged."""
+    """Messages delivered to it and not acknowledged."""
     redelivered: int
 
 
 class StreamAnswer(Answer):
-    """A watcher's stream: what it is, what it holds and who reads it."""
+    """A watcher's stream: its settings, its content and its consumers."""
 
     name: str
     subjects: list[str]
@@ -59,13 +59,13 @@ class StreamAnswer(Answer):
     """-1: no limit."""
     duplicate_window_seconds: float
     messages: int
-    """In the whole stream, which may carry other subjects too."""
+    """In the whole stream, which may hold other subjects too."""
     bytes: int
     first_sequence: int
     last_sequence: int
     consumer_count: int
     consumers: list[ConsumerAnswer] | None
-    """By name, 256 at most; null where the account may not list them."""
+    """By name, at most 256. Null when the account may not list them."""
     consumers_why: str | None
     """Why they are not listed."""
 
@@ -80,7 +80,7 @@ class MessageEvent(Answer):
     """`Nats-Msg-Id`."""
     headers: dict[str, str]
     body: Any
-    """The body as JSON, number by number as it is on the stream; as a string where it is not JSON, or was cut."""
+    """The body as JSON, with each number as it is on the stream. A string when it is not JSON, or was cut."""
     bytes: int
     """The body's size."""
     note: str | None

@@ -176,12 +176,12 @@ async def test_an_unknown_field_is_answered_with_the_known_ones(
     client: httpx.AsyncClient, path: str, known: str
 ) -> None:
     body = problem(await client.post("/watchers", json=changed(path, 1)), 422)
-    assert {"field": path, "problem": f"is not known here; known are {known}"} in body["errors"]
+    assert {"field": path, "problem": f"is not a known field; known fields: {known}"} in body["errors"]
 
 
 async def test_an_unknown_field_of_a_position_too(client: httpx.AsyncClient) -> None:
     body = problem(await client.put("/watchers/orders/token", json={"tokn": TOKEN}), 422)
-    assert body["errors"][0] == {"field": "tokn", "problem": "is not known here; known are at, timestamp, token"}
+    assert body["errors"][0] == {"field": "tokn", "problem": "is not a known field; known fields: at, timestamp, token"}
 
 
 async def test_put_under_an_impossible_name_says_why(client: httpx.AsyncClient) -> None:

@@ -118,7 +118,7 @@ async def test_of_many_errors_the_first_are_named_and_the_others_counted(client:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("pipeline", [{"$match": {"a": "x" * MAX_PIPELINE}}], f"{MAX_PIPELINE} are the most"),
+        ("pipeline", [{"$match": {"a": "x" * MAX_PIPELINE}}], f"the maximum is {MAX_PIPELINE}"),
         ("pipeline", [{"$match": {}}] * (MAX_ITEMS + 1), f"more than {MAX_ITEMS} items"),
         ("database", "x" * (MAX_TEXT + 1), f"longer than {MAX_TEXT} characters"),
     ],

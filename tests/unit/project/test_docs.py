@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import app
 from app.api.schemas.requests import CheckpointShape, NewWatcher, Shape, SinkShape, SourceShape
 from app.config.connector_yaml import COLLECTION_KEYS
 from app.config.connector_yaml import SETTINGS as CONNECTOR_SETTINGS
@@ -43,6 +44,29 @@ def anchors(page: Path) -> set[str]:
     """What a page's headings are called in links."""
     titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_module_that_the_maps_name_is_there() -> None:
+    for page in (DOCS / "glossary.md").read_text(), app.__doc__ or "":
+        named = set(re.findall(r"`((?:\w+/)+\w+\.(?:py|rs))`", page))
+        assert len(named) > 5
+        assert sorted(path for path in named if not ((ROOT / "app" / path).exists() or (ROOT / path).exists())) == []
+
+
+def test_every_package_is_on_the_maps() -> None:
+    packages = {path.parent.name for path in (ROOT / "app").glob("*/__init__.py")}
+    glossary = (DOCS / "glossary.md").read_text()
+    in_table = set(re.findall(r"^\| `app/(\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE))
+    assert {name for name in packages if f"`{name}/" not in glossary} <= in_table
+    assert packages - in_table == set()
+    assert [name for name in packages if not re.search(rf"\b{name}\b", app.__doc__ or "")] == []
+
+
+def test_each_row_of_the_glossary_is_one_term_with_its_place() -> None:
+    rows = re.findall(r"^\| (?!---|term|question)(.*) \|$", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    terms = [row.split(" | ")[0] for row in rows if row.count(" | ") == 2]
+    assert len(terms) > 60
+    assert sorted({term for term in terms if terms.count(term) > 1}) == []
 
 
 def test_every_state_is_explained() -> None:
