@@ -1,5 +1,5 @@
 # The service alone; MongoDB and NATS are reached through MONGO_URI and NATS_URL.
-# A configuration file of the predecessor goes to /app/connector.yaml.
+# A configuration file of mongodb-nats-connector goes to /app/connector.yaml.
 
 FROM python:3.12-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never

@@ -94,7 +94,7 @@ class MqBridge(Contender):
 
 
 class Peer(Contender):
-    """Any program that reads MONGO_URI, NATS_URL and, for its collections, a CONFIG_FILE of the predecessor's form.
+    """Any program that reads MONGO_URI, NATS_URL and, for its collections, a CONFIG_FILE like connector.yaml.
 
     It is prepared like mq-bridge: started, shown a document until one arrives, and stopped; then it has to go on where
     it stopped. The stream it makes itself. SERVER_ADDR names a free port, for those that serve HTTP.
@@ -141,7 +141,7 @@ class Peer(Contender):
 
 
 def connector_yaml(places: Sequence[Place]) -> str:
-    """A predecessor's configuration file for these places. JSON is YAML too, and every reader knows it."""
+    """A mongodb-nats-connector configuration file for these places. JSON is YAML too, and every reader knows it."""
     collections = [
         {
             "dbName": place.database,

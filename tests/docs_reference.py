@@ -51,7 +51,7 @@ def settings_table() -> str:
 
 
 def metrics_table() -> str:
-    """A row for each metric: the service's own by name, then the predecessor's."""
+    """A row for each metric: the service's own by name, then mongodb-nats-connector's."""
     families = PrometheusObserver(version="").each_family(lambda family: family)
     families.sort(key=lambda family: (not family.name.startswith("changewire_"), family.name))
     rows = [

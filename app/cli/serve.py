@@ -2,7 +2,7 @@
 
 SIGHUP (the terminal is closed) and SIGQUIT do the same; with nohup it goes on.
 
-Settings come from the environment, a .env file, and the predecessor's configuration file (CONFIG_FILE, default
+Settings come from the environment, a .env file, and mongodb-nats-connector's configuration file (CONFIG_FILE, default
 connector.yaml, read where it exists); the former win. docs/settings.md lists all of them.
 
 Exit codes: 0 after a complete stop, 1 where the service could not start or CHANGEWIRE_DRAIN_SECONDS were not enough,

@@ -1,7 +1,7 @@
 """Watchers in files, as `changewire watchers add -f` takes them: JSON or YAML, one or several.
 
-Whether a watcher is right is the service's to say; here only its form is read. Not its business: the predecessor's
-connector.yaml (`app/config/connector_yaml.py`).
+Only the form is read here; whether a watcher is valid, the service says. The file of mongodb-nats-connector is another
+one: `app/config/connector_yaml.py`.
 """
 
 import json

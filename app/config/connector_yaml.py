@@ -1,4 +1,4 @@
-"""The predecessor's configuration file, read as it is: its settings, and a watcher for each of its collections.
+"""mongodb-nats-connector's configuration file, read as it is: its settings, and a watcher for each of its collections.
 
 Values are taken from the parsed text, node by node, because every complaint names file, line and key, and because a
 number where a name belongs is the name as it is written. Not its business: environment and defaults of the settings
@@ -171,7 +171,7 @@ class _Reader:
         size = self.number(keys.get("tokensCollSizeInBytes"), f"{where}.tokensCollSizeInBytes")
         capped = truth("tokensCollCapped")
         if capped and size is None:
-            # The predecessor makes an ordinary collection then, without a word.
+            # mongodb-nats-connector makes an ordinary collection then, without a word.
             self.warn(node, f"{where}.tokensCollCapped", "has no effect without tokensCollSizeInBytes")
             capped = False
         watcher = Watcher(
@@ -219,7 +219,7 @@ class _Reader:
     # One value.
 
     def mapping(self, node: yaml.Node | None, where: str, known: tuple[str, ...]) -> dict[str, yaml.Node]:
-        """The values by key; unknown keys are warned about, as the predecessor passes over them in silence."""
+        """The values by key; unknown keys are warned about, as mongodb-nats-connector passes over them in silence."""
         if node is None or _is_null(node):
             return {}
         if not isinstance(node, yaml.MappingNode):

@@ -1,8 +1,8 @@
-"""What the service is told from outside: environment, `.env`, and the settings in the predecessor's file.
+"""What the service is told from outside: environment, `.env`, and the settings in `connector.yaml`.
 
 Each setting is documented where it is declared. `load` is the way in; a value that cannot be used raises SettingsError,
 which names the variable, what is wrong with it and an example, and never holds a secret. Not its business: the watchers
-in the predecessor's file (`connector_yaml.py` reads them; they are handed on in `Settings.connector`).
+in mongodb-nats-connector's file (`connector_yaml.py` reads them; they are handed on in `Settings.connector`).
 """
 
 import os
@@ -31,7 +31,7 @@ __all__ = ["Settings", "SettingsError", "is_loopback", "load", "split_address", 
 
 PREFIX = "CHANGEWIRE_"
 UNPREFIXED = frozenset({"mongo_uri", "nats_url", "server_addr", "log_level", "config_file"})
-"""The predecessor's five; every other setting's variable starts with PREFIX."""
+"""mongodb-nats-connector's five; every other setting's variable starts with PREFIX."""
 ELSEWHERE = frozenset({"CHANGEWIRE_URL"})
 """Variables that other commands read; no reason to warn."""
 
@@ -79,8 +79,8 @@ class Settings(BaseSettings):
     taken for info, with a warning. Default: info."""
 
     config_file: Path = Field(default=Path("connector.yaml"), examples=["connector.yaml"])
-    """The predecessor's configuration file. Default: connector.yaml in the working directory, read where it exists; a
-    file that is named here has to exist."""
+    """The configuration file of mongodb-nats-connector. Default: connector.yaml in the working directory, read where it
+    exists; a file that is named here has to exist."""
 
     api_token: SecretStr | None = Field(default=None, examples=["the output of: openssl rand -hex 32"])
     """Bearer token that changing calls need; in the log its name is `api`. Default: none; without any token changes are
@@ -192,7 +192,7 @@ class Settings(BaseSettings):
 
     @property
     def connector(self) -> "ConnectorFile | None":
-        """The predecessor's file with its watchers; None where there is no file."""
+        """mongodb-nats-connector's file with its watchers; None where there is no file."""
         return self._connector
 
     @property
@@ -366,12 +366,12 @@ class Settings(BaseSettings):
 def load(
     config_file: Path | None = None, *, environ: Mapping[str, str] | None = None, dotenv: Path = Path(".env")
 ) -> Settings:
-    """Read the settings: environment over `.env` over the predecessor's file over the defaults. Raises SettingsError.
+    """Read the settings: environment over `.env` over connector.yaml over the defaults. Raises SettingsError.
 
     `config_file` is the command line's and wins over CONFIG_FILE; a file that is named in either way has to exist.
     """
     raw = {**_read_dotenv(dotenv), **(os.environ if environ is None else environ)}
-    given = {name: value for name, value in raw.items() if value and value.strip()}  # as in the predecessor
+    given = {name: value for name, value in raw.items() if value and value.strip()}  # as in mongodb-nats-connector
     wrong = [f"{name} is not UTF-8 text" for name in variables() if not is_text(given.get(name, ""))]
     if wrong:
         raise SettingsError(*wrong)

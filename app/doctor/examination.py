@@ -101,7 +101,7 @@ def _of_registry(state: Finding, settings: Settings) -> Finding:
 
 
 async def _watchers(mongo: MongoDeployment, settings: Settings) -> tuple[list[Watcher], list[Finding]]:
-    """Those of the registry and of the predecessor's file, which wins; and what of the registry cannot be read."""
+    """Those of the registry and of `connector.yaml`, which wins; and what of the registry cannot be read."""
     store, stored, wrong = mongo.watchers(), dict[str, Watcher](), list[Finding]()
     try:
         stored = {one.name: one.watcher for one in await store.load()}

@@ -18,7 +18,7 @@ def refuse_overlap(watcher: Watcher, others: Sequence[Watcher], *, in_file: bool
     keeps its position in the same place, or one would watch what the other keeps its position in, or publish to where
     the other keeps its dead letters, or what is too large for a message.
 
-    The message names the other watcher and a value that would do, `in_file` in the words of the predecessor's file.
+    The message names the other watcher and a value that would work, `in_file` in the words of `connector.yaml`.
     """
     for other in others:
         if other.name == watcher.name:

@@ -83,7 +83,7 @@ class MessageId:
 
 
 def id_suffix(epoch: int) -> str:
-    """Return what follows the token in a message id: nothing in epoch 0, so that ids are the predecessor's."""
+    """Return what follows the token in a message id: nothing in epoch 0, so that ids are mongodb-nats-connector's."""
     return f":{epoch}" if epoch else ""
 
 

@@ -1,8 +1,8 @@
 """A watcher as the user describes it, with every default filled in.
 
-Values only. The HTTP schema (`api/schemas/requests.py`) and the predecessor's file (`config/connector_yaml.py`) are two
-ways to make one; both go through `from_document`, and what can be refused without asking a server is refused in
-`problems`.
+Values only. A watcher comes from the HTTP schema (`api/schemas/requests.py`) or from `connector.yaml`
+(`config/connector_yaml.py`). Both use `from_document`, and `problems` refuses what can be refused without asking a
+server.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from app.domain.text import HALF, is_text
 from app.domain.tokens import is_token
 
 PUBLISHED = ("insert", "update", "replace", "delete")
-"""The operations that are published where the watcher names none; the predecessor's four."""
+"""The operations that are published where the watcher names none; mongodb-nats-connector's four."""
 OPERATIONS = (
     *PUBLISHED, "drop", "rename", "dropDatabase", "invalidate", "create", "createIndexes", "dropIndexes", "modify",
     "shardCollection", "reshardCollection", "refineCollectionShardKey",

@@ -1,8 +1,8 @@
 """One change event, from the BSON that MongoDB sends to the relaxed Extended JSON v2 that goes on the stream.
 
-The body equals, after parsing, what the Go driver's `bson.MarshalExtJSON(event, false, false)` gives, so that whoever
-reads the predecessor's messages notices nothing. `encode` is the hot path: one decode and one dump, both native, with
-guards for the values these two get wrong; a guard that finds one leads to a slower walk that gets it right.
+The body equals, after parsing, what the Go driver's `bson.MarshalExtJSON(event, false, false)` gives, so a
+consumer of mongodb-nats-connector's messages notices no difference. `encode` is the hot path: one decode and one dump,
+both native, with guards for the values these two get wrong; a guard that finds one takes a slower walk that is right.
 
 The native transcoder (`native.py`), where it was built, writes the same bodies faster; `encode` is what it is judged
 by, and does what it leaves.

@@ -22,7 +22,7 @@ Client = AsyncMongoClient[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A stored position; what is None was not stored (the predecessor stores the token alone)."""
+    """A stored position; what is None was not stored (mongodb-nats-connector stores the token alone)."""
 
     token: str
     epoch: int | None

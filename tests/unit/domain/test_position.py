@@ -153,7 +153,7 @@ def test_a_stream_made_anew_is_history_lost() -> None:
         opening(tail(None, last=0, created=LATER), checkpoint(8))
 
 
-def test_a_predecessors_checkpoint_belongs_to_the_epoch_the_stream_is_in() -> None:
+def test_a_connectors_checkpoint_belongs_to_the_epoch_the_stream_is_in() -> None:
     stored = checkpoint(9, epoch=None, sequence=None, created=None)
     assert opening(tail(8), stored) == GoOn(event_token(9), 0, 10)
     assert opening(tail(8, epoch=3), stored) == GoOn(event_token(9), 3, 10)

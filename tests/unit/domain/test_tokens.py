@@ -69,6 +69,6 @@ def test_reading_an_id_never_raises(text: str) -> None:
     assert parsed is None or parsed.position == text.partition(":")[0]
 
 
-def test_epoch_zero_leaves_the_predecessors_ids() -> None:
+def test_epoch_zero_leaves_the_connectors_ids() -> None:
     assert id_suffix(0) == ""
     assert id_suffix(2) == ":2"

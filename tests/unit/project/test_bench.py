@@ -125,7 +125,7 @@ class TestArguments:
             __main__.parse(["--peer", text])
         assert "--peer" in capsys.readouterr().err
 
-    def test_what_a_peer_is_given_is_the_predecessors_file(self) -> None:
+    def test_what_a_peer_is_given_is_the_connectors_file(self) -> None:
         read = connector_yaml.parse(config_for([Place("shop", "orders", "BENCH_1"), Place("shop", "more", "BENCH_2")]))
         assert read.warnings == ()
         assert [(each.source.collection, each.sink.stream) for each in read.watchers] == [
