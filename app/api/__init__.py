@@ -11,13 +11,13 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from app.api import documentation, error_handlers, problems
+from app.api import documentation, error_handlers, event_stream, problems
 from app.api.auth import Authority, is_open
 from app.api.head_requests import HeadAsGet
 from app.api.middleware import limits, security_headers
 from app.api.middleware.audit_log import AuditLog
 from app.api.middleware.last_resort import LastResort
-from app.api.routes import dead_letters, page, status, streams, watchers
+from app.api.routes import dead_letters, page, positions, status, streams, watchers
 from app.config.settings import Settings
 from app.control.registry import Registry
 
@@ -78,6 +78,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         redoc_url=None,
     )
     app.include_router(watchers.router)
+    app.include_router(positions.router)
     app.include_router(dead_letters.router)
     app.include_router(status.router)
     app.include_router(streams.router)
@@ -91,7 +92,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         schemas: dict[str, Any] = document["components"]["schemas"]
         if "Problem" not in schemas:
             _close_reads(document)
-            schemas.update(problems.SCHEMAS | streams.schemas())
+            schemas.update(problems.SCHEMAS | event_stream.schemas())
             document["components"]["schemas"] = dict(sorted(schemas.items()))
         return document
 

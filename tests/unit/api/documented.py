@@ -26,7 +26,7 @@ def assert_documented(answer: httpx.Response) -> None:
     kind = answer.headers.get("content-type", "").partition(";")[0]
     if kind == PROBLEM:
         assert call is None or str(answer.status_code) in call["responses"] or answer.status_code in ANYWHERE
-        _validator({"$ref": "#/components/schemas/Problem"}).validate(orjson.loads(answer.content))
+        assert_shape("Problem", answer.content)
     elif call is not None:
         described = call["responses"].get(str(answer.status_code))
         assert described is not None, f"{answer.request.url.path} does not document {answer.status_code}"
@@ -34,6 +34,11 @@ def assert_documented(answer: httpx.Response) -> None:
         assert kind in contents or not (contents or answer.content), kind
         if kind == "application/json":
             _validator(contents[kind]["schema"]).validate(orjson.loads(answer.content))
+
+
+def assert_shape(component: str, body: bytes) -> None:
+    """Fail where a JSON text is not of a component of the document."""
+    _validator({"$ref": f"#/components/schemas/{component}"}).validate(orjson.loads(body))
 
 
 @cache

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.api.middleware.limits import MAX_BODY
-from app.api.schemas.requests import MAX_PIPELINE
+from app.api.schemas.values import MAX_PIPELINE
 from app.domain.errors import Conflict, Invalid, NotAuthorised, SourceUnavailable, Unavailable
 from tests.unit.api.calls import JSON, ORDERS, SECRET, fields, problem
 from tests.unit.api.fake_registry import TOKEN, FakeRegistry

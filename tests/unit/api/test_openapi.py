@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,3 +58,19 @@ def test_references_of_the_document_resolve() -> None:
     for reference in set(json.dumps(document).split('"$ref": "')[1:]):
         assert reference.partition('"')[0].removeprefix("#/components/schemas/") in schemas
     assert "HTTPValidationError" not in schemas
+
+
+async def test_the_document_is_made_once_and_in_a_thread(registry: FakeRegistry) -> None:
+    app, makers = application(registry), list[threading.Thread]()
+    make = app.openapi
+
+    def noted() -> dict[str, Any]:
+        makers.append(threading.current_thread())
+        return make()
+
+    app.openapi = noted  # type: ignore[method-assign]
+    async with client_of(app) as client:
+        answers = await asyncio.gather(*(client.get("/openapi.json") for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(makers) == 1
+    assert makers[0] is not threading.main_thread()

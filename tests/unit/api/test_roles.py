@@ -30,7 +30,7 @@ OPEN = ["/healthz", "/livez", "/readyz", "/docs", "/openapi.json", "/"]
 async def test_roles(registry: FakeRegistry) -> None:
     async with client_of(application(registry, **TOKENS)) as client:
         refused = problem(await client.post("/watchers", json=ORDERS, headers=bearer(READ)), 403)
-        assert "viewer may only read" in refused["detail"]
+        assert "the token viewer has the role read" in refused["detail"]
         assert "www-authenticate" in (await client.post("/watchers", json=ORDERS)).headers
         problem(await client.post("/watchers", json=ORDERS, headers=bearer(WRITE[:-1])), 401)
         assert registry.views == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from app.api.schemas.requests import NewWatcher, WatcherShape
+from app.api.schemas.watchers import NewWatcher, WatcherShape
 from app.domain.watcher import Watcher
 from tests.unit.api.calls import ORDERS, fields, problem
 from tests.unit.api.fake_registry import FakeRegistry
