@@ -1,7 +1,7 @@
 """The command line: finds the command and runs it. What a command does is in its module below `app/cli/`.
 
-Exit codes: 0 fine, 1 failed, 2 misuse (wrong arguments or settings), 128 + its number where a signal ended it (130:
-Ctrl-C). Little is imported here, and before anything else the command is guarded against signals.
+Exit codes: 0 success, 1 failure, 2 wrong usage (arguments or settings), 128 + the signal's number when a signal ended
+it (130: Ctrl-C). Little is imported here, and signal handlers are installed before anything else.
 """
 
 import os
@@ -13,11 +13,11 @@ from app.domain.text import is_text
 
 COMMANDS = {
     "serve": "run the service",
-    "demo": "see it work: real servers, a writer, and the messages as they come out",
-    "doctor": "check MongoDB, NATS and the watchers' places on them: what is wrong, and what to do",
-    "watchers": "list, show, add, pause, resume, restart, rewind, remove and tail the watchers of a service",
-    "streams": "switch a stream's settings over to mongodb-nats-connector's, and back",
-    "verify": "compare a stream with its collection's history: lost, doubled, reordered, altered?",
+    "demo": "try it: real servers, a writer, and the messages as they arrive",
+    "doctor": "check MongoDB, NATS and each watcher: what is wrong, and what to do",
+    "watchers": "list, show, add, pause, resume, restart, rewind, remove and tail watchers",
+    "streams": "switch a stream to the settings of mongodb-nats-connector, and back",
+    "verify": "compare a stream with its collection's history: lost, doubled, reordered or altered?",
     "openapi": "print the OpenAPI document of the HTTP interface",
 }
 """Each command and what it does; its module is `app.cli.<name>`."""
@@ -44,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return MISUSE
     name, *rest = arguments
     if name.startswith("-"):
-        return _fail(f"there is no option {name}; options of a command follow it; see changewire --help", MISUSE)
+        return _fail(f"there is no option {name}; write options after the command; see changewire --help", MISUSE)
     if name not in COMMANDS:
         from difflib import get_close_matches
 
         near = get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        hint = f"did you mean {near[0]}?" if near else f"commands: {', '.join(COMMANDS)}"
         return _fail(f"there is no command {name}; {hint}", MISUSE)
     try:
         code = _run(name, rest)
@@ -80,10 +80,10 @@ def _usage() -> str:
     commands = "\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items())
     return (
         "usage: changewire COMMAND [ARGUMENTS]\n\n"
-        "Relays MongoDB change streams to NATS JetStream: once, in order, and fast.\n\n"
+        "Publishes MongoDB change streams to NATS JetStream: once, in order, and fast.\n\n"
         f"commands:\n{commands}\n\n"
-        "changewire COMMAND --help tells more of one; changewire --version prints the version.\n"
-        "Exit codes: 0 fine, 1 failed, 2 misuse, 130 interrupted (128 + the number of the signal)."
+        "changewire COMMAND --help describes a command; changewire --version prints the version.\n"
+        "Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted (128 + the number of the signal)."
     )
 
 

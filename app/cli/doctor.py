@@ -1,10 +1,11 @@
-"""Check MongoDB, NATS and each watcher's place on them, and say of everything whether it is well and what to do.
+"""Check MongoDB, NATS and each watcher, and say what is wrong and what to do.
 
-It takes the settings of the service (environment, .env, connector.yaml), which need not run, and leaves nothing
-changed. Looked at are: reachability, versions, replica set, account and privileges, oplog window, JetStream, atomic
-publish and max_payload; and of every watcher its change stream, pre-images, position and stream.
+It uses the settings of the service (environment, .env, connector.yaml) and changes nothing; the service need not run.
+It checks reachability, versions, replica set, account and privileges, oplog window, JetStream, atomic publish and
+max_payload, and for each watcher its change stream, pre-images, position and stream. Checks that depend on a failed
+check are skipped.
 
-Exit codes: 0 fine (warnings included), 1 where there is a problem, 2 for wrong arguments or settings.
+Exit codes: 0 if there is no problem (there may be warnings), 1 if there is one, 2 for wrong arguments or settings.
 """
 
 import asyncio
@@ -37,12 +38,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print the findi
     from app.config import logging
 
     settings = load_settings()
-    # What the adapters log is found below, in better words.
+    # The findings below say the same as the adapters' log, and what to do.
     logging.configure("critical", "console", secrets=settings.secrets, stream=sys.stderr)
     try:
         found = asyncio.run(_collect(settings))
     except Invalid as error:
-        raise CommandError(f"the settings cannot be used\n  {error}", MISUSE) from None
+        raise CommandError(f"invalid settings\n  {error}", MISUSE) from None
     level = worst(found)
     if as_json:
         _print_json(found, level)
@@ -78,7 +79,7 @@ def _print_table(found: Sequence[Finding]) -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("", no_wrap=True)
-    for name in ("of", "check", "found", "what to do"):
+    for name in ("what", "check", "found", "what to do"):
         table.add_column(name, overflow="fold")
     for each in found:
         cells = (plain(cell) for cell in (each.about, each.check, each.found, each.advice))

@@ -1,8 +1,7 @@
 """The service as a command reaches it: a call, or a stream of server-sent events, with errors in the service's words.
 
 The standard library does it: one request per command needs no pool and no proxy. The token travels in a header to the
-address that was given and nowhere else (a redirect is told, not followed), and is in no message. Not its business: what
-the calls mean (`api/routes/watchers.py`).
+address that was given and nowhere else (a redirect is reported, not followed), and appears in no message.
 """
 
 import http.client
@@ -50,9 +49,9 @@ class Service:
         except ValueError:
             port = 0
         if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or parts.username is not None:
-            raise CommandError(f"the URL has to be http://host:port or https://host:port ({URL}, --url)", MISUSE)
+            raise CommandError(f"the URL must be http://host:port or https://host:port ({URL}, --url)", MISUSE)
         if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
-            raise CommandError(f"the token holds what no header can carry ({TOKEN}, --api-token)", MISUSE)
+            raise CommandError(f"the token has characters that no HTTP header can hold ({TOKEN}, --api-token)", MISUSE)
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._prefix = parts.path.rstrip("/")
         self._host, self._port, self._tls = parts.hostname, port, parts.scheme == "https"
@@ -120,13 +119,13 @@ class Service:
             yield connection.getresponse(), connected
         except ssl.SSLCertVerificationError as error:
             raise CommandError(
-                f"the certificate of {self.url} is not accepted ({error.verify_message.rstrip('.')}); "
-                "SSL_CERT_FILE names the authority that signed it"
+                f"the certificate of {self.url} is not trusted ({error.verify_message.rstrip('.')}); "
+                "set SSL_CERT_FILE to the authority that signed it"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             why = "it does not answer in time" if isinstance(error, TimeoutError) else _words(error)
             raise CommandError(
-                f"the service at {self.url} cannot be reached: {why}; {URL} or --url says where it is"
+                f"the service at {self.url} cannot be reached: {why}; set its address with {URL} or --url"
             ) from error
         finally:
             connection.close()
@@ -139,7 +138,9 @@ class Service:
 
     def _refusal(self, answer: http.client.HTTPResponse, content: bytes) -> CommandError:
         if answer.status < 400:
-            return CommandError(f"{self.url} redirects to {answer.headers.get('Location')}; give that as --url")
+            return CommandError(
+                f"{self.url} redirects to {answer.headers.get('Location')}; use that address with --url"
+            )
         try:
             problem = json.loads(content)
             lines = [f"{each['field']}: {each['problem']}" for each in problem.get("errors", ())]
@@ -147,7 +148,7 @@ class Service:
         except (ValueError, KeyError, TypeError, AttributeError):
             return self._somebody_else(answer)
         if answer.status == 401:
-            lines.append(f"{TOKEN}, {TOKEN}_FILE or --api-token says the token")
+            lines.append(f"set the token with {TOKEN}, {TOKEN}_FILE or --api-token")
         return Refused(answer.status, lines)
 
     def _somebody_else(self, answer: http.client.HTTPResponse) -> CommandError:
@@ -186,5 +187,5 @@ def _words(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, socket.gaierror):
-        return "there is no host of this name"
+        return "there is no host with this name"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -22,7 +22,7 @@ CONNECTION_SECONDS = 3
 class Server(uvicorn.Server):
     """A uvicorn server that leaves signals to its caller and stops when `should_exit` is set.
 
-    `on_shutdown` is called first of all then: it ends the answers that would go on for ever."""
+    `on_shutdown` is called first of all then: it ends the answers that have no end of their own."""
 
     def __init__(self, config: uvicorn.Config, on_shutdown: Callable[[], None]) -> None:
         super().__init__(config)
@@ -42,7 +42,7 @@ class Server(uvicorn.Server):
         try:
             await super().serve(sockets)
         except SystemExit as error:  # uvicorn's way, with an exit code of its own
-            raise CommandError("the service could not start; the log above says why") from error
+            raise CommandError("the service did not start; see the log above") from error
         except ssl.SSLError as error:
             names = f"{variable('tls_cert')} and {variable('tls_key')}"
             raise CommandError(f"{names} cannot be used: {error.reason or error}", MISUSE) from error

@@ -1,13 +1,14 @@
-"""Run the service until it gets SIGTERM or SIGINT (Ctrl-C), then finish what is in flight and end.
+"""Run the service until SIGTERM or SIGINT (Ctrl-C), then finish what is in flight and stop.
 
-SIGHUP (the terminal is closed) and SIGQUIT do the same; with nohup it goes on.
+SIGHUP (the terminal is closed) and SIGQUIT do the same. Under nohup, SIGHUP is ignored.
 
-Settings come from the environment, a .env file, and mongodb-nats-connector's configuration file (CONFIG_FILE, default
-connector.yaml, read where it exists); the former win. docs/settings.md lists all of them.
+Settings come from the environment, then a .env file, then the configuration file of mongodb-nats-connector
+(CONFIG_FILE, by default connector.yaml if it exists). The first one that has a setting wins. docs/settings.md lists all
+settings.
 
-Exit codes: 0 after a complete stop, 1 where the service could not start or CHANGEWIRE_DRAIN_SECONDS were not enough,
-2 for settings that cannot be used, 130 where Ctrl-C came before the service was up, or a second time (143: SIGTERM,
-129: SIGHUP, 131: SIGQUIT).
+Exit codes: 0 after a complete stop; 1 if the service could not start, or did not finish within
+CHANGEWIRE_DRAIN_SECONDS; 2 for invalid settings; 130 if Ctrl-C came before the service was up, or a second time (143:
+SIGTERM, 129: SIGHUP, 131: SIGQUIT).
 """
 
 import argparse
@@ -38,7 +39,7 @@ SWITCH_SECONDS = 0.0005
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the connector.yaml to read; wins over CONFIG_FILE")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the connector.yaml to read; overrides CONFIG_FILE")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -96,12 +97,12 @@ async def _serve(settings: "Settings") -> int:
 
     log = structlog.get_logger("app.cli.serve")
     sockets = listen(
-        settings.host, settings.port, what="SERVER_ADDR: ", instead="name another, such as SERVER_ADDR=127.0.0.1:8081"
+        settings.host, settings.port, what="SERVER_ADDR: ", instead="choose another, such as SERVER_ADDR=127.0.0.1:8081"
     )
     try:
         service = compose(settings)
     except ChangewireError as error:
-        raise CommandError(f"the settings cannot be used\n  {error}", MISUSE) from error
+        raise CommandError(f"invalid settings\n  {error}", MISUSE) from error
     stopping = asyncio.Event()
 
     def stop(number: signal.Signals) -> None:
@@ -120,8 +121,8 @@ async def _serve(settings: "Settings") -> int:
         drained = await service.close()
     if not drained:
         raise CommandError(
-            f"batches were still in flight after {settings.drain_seconds:g} seconds; the next start reads "
-            "back from the stream how far they came, and nothing is lost"
+            f"batches were still in flight after {settings.drain_seconds:g} seconds; nothing is lost: the next start "
+            "reads back from the stream what was stored"
         )
     log.info("stopped")
     return OK
@@ -145,7 +146,7 @@ async def _look_at_certificates(settings: "Settings") -> None:
 async def _serve_http(service: "Service", sockets: list[socket.socket], stopping: asyncio.Event) -> None:
     """Serve until `stopping`. Raises CommandError where HTTP cannot be served.
 
-    The watchers come first. Whoever asks before HTTP is imported has his connection already, and is answered then.
+    The watchers come first. A client that connects before HTTP is imported is answered as soon as it is.
     """
     import structlog
 

@@ -1,8 +1,8 @@
-"""The settings of streams, which decide whether mongodb-nats-connector can use them too.
+"""Switch a stream's settings, which decide whether mongodb-nats-connector can use it too.
 
-It takes the settings of the service (NATS_URL and the account), which need not run.
+It uses the settings of the service (NATS_URL and the account); the service need not run.
 
-Exit codes: 0 fine, 1 where NATS refuses or cannot be reached, 2 for wrong arguments or settings.
+Exit codes: 0 success, 1 if NATS refuses or cannot be reached, 2 for wrong arguments or settings.
 """
 
 import asyncio
@@ -32,11 +32,9 @@ def streams() -> None:
 @app.command()
 def switch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="the stream's name", show_default=False)],
-    to: Annotated[
-        StreamSettings, typer.Option("--to", help="whose settings the stream is to have", show_default=False)
-    ],
+    to: Annotated[StreamSettings, typer.Option("--to", help="whose settings the stream gets", show_default=False)],
 ) -> int:
-    """Switch a stream's settings over. changewire: atomic batches and direct reads on; connector: both off, so that
+    """Switch a stream's settings. changewire: atomic batches and direct reads on. connector: both off, so that
     mongodb-nats-connector can start again. Messages and all other settings stay as they are."""
     from app.config import logging
     from app.domain.subjects import stream_name_problem
@@ -52,7 +50,7 @@ def switch(
     except ChangewireError as error:
         raise CommandError(logging.redact(str(error), settings.secrets)) from None
     done = ", ".join(f"{setting} {'on' if value else 'off'}" for setting, value in changed.items())
-    say(f"{name}: {done or f'has the settings of {to} already'}")
+    say(f"{name}: {done or f'already has the settings of {to}'}")
     if to == "connector":
         say(
             "A watcher with stream_settings changewire switches them on again when it starts: stop the service, or "

@@ -230,7 +230,7 @@ def shortfall(written: int, seconds: float, rate: float) -> str | None:
     """A sentence where clearly fewer writes a second were made than were asked for."""
     if written >= _REACHED * rate * seconds:
         return None
-    return f"{written / seconds:,.0f} writes a second are what this machine made of the {rate:,g} asked for"
+    return f"this machine made {written / seconds:,.0f} writes a second instead of {rate:,g}"
 
 
 @dataclass

@@ -1,5 +1,5 @@
-"""What the commands made with typer have in common: misuse in one line with exit code 2, as every other command has
-it, and rich's console for people.
+"""What the commands made with typer share: wrong usage in one line with exit code 2, like every other command, and
+rich's console.
 
 Imports typer and rich, so it is imported by those commands alone.
 """
@@ -29,12 +29,12 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     try:
         code = typer.main.get_command(app)(list(arguments), prog_name=f"changewire {name}", standalone_mode=False)
     except typer.Abort:
-        say(f"changewire {name}: not done", error=True)
+        say(f"changewire {name}: cancelled", error=True)
         return FAILED
     except _UsageError as error:
         context = getattr(error, "ctx", None)
         program = context.command_path if context is not None else f"changewire {name}"
-        message = error.format_message().rstrip(".") or "which one?"  # type: ignore[attr-defined]
+        message = error.format_message().rstrip(".") or "a command is missing"  # type: ignore[attr-defined]
         say(f"{program}: {message[:1].lower()}{message[1:]}; see {program} --help", error=True)
         return MISUSE
     return code if isinstance(code, int) else OK

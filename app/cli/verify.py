@@ -1,13 +1,12 @@
 """Compare a watcher's stream with the collection's history, as far as the oplog reaches, or with a list of writes.
 
-Says which changes are lost, doubled, reordered or altered on the stream, with their tokens, and which messages MongoDB
-knows nothing of. It reads both with code of its own, not with the service's; the service need not run. Changes that the
-watcher has not come to yet are `waiting`, and what nobody can compare any more is said. docs/verify.md tells more.
+Reports which changes are lost, doubled, reordered or altered on the stream, with their tokens, and which messages are
+unknown to MongoDB. It reads both sides by code of its own, so the service need not run. Changes that the watcher has
+not reached yet are `waiting`. Changes that cannot be compared any more are counted with the reason. See docs/verify.md.
 
 Servers and credentials come from the settings of the service (MONGO_URI, NATS_URL, CHANGEWIRE_STATE_DB, ...).
 
-Exit codes: 0 where nothing is wrong, 1 where something is, or where it could not be compared, 2 for wrong arguments or
-settings.
+Exit codes: 0 if nothing is wrong; 1 if something is wrong, or could not be compared; 2 for wrong arguments or settings.
 """
 
 import argparse
@@ -41,11 +40,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--since",
         type=_moment,
         metavar="TIMESTAMP",
-        help="compare from this time on, such as 2026-01-01T00:00:00Z; says that the watcher had begun by then, so "
-        "that changes before the stream's first message count too (default: from the stream's first message)",
+        help="compare from this time on, such as 2026-01-01T00:00:00Z; it states that the watcher was running by then, "
+        "so changes before the stream's first message count too (default: from the stream's first message)",
     )
     reference.add_argument(
-        "--writes", type=Path, metavar="FILE", help='compare with this list instead: {"operation": …, "id": …} a line'
+        "--writes",
+        type=Path,
+        metavar="FILE",
+        help='compare with this list instead; each line: {"operation": …, "id": …}',
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _of_file(settings: "Settings", name: str) -> "Watcher | None":
-    """The watcher as connector.yaml has it, which wins over what is stored, and is there without the state database."""
+    """The watcher from connector.yaml, which overrides the stored one and is available without the state database."""
     watchers = () if settings.connector is None else settings.connector.watchers
     return next((one for one in watchers if one.name == name), None)
 
@@ -105,7 +107,7 @@ async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Repor
         mongo: Client = AsyncMongoClient(uri, **options)
     except (ConfigurationError, ValueError, TypeError) as error:
         problem = mongo_uri_problem(uri) or "is not a MongoDB connection string"  # the error may quote a password
-        raise CommandError(f"the settings cannot be used\n  MONGO_URI: {problem}", MISUSE) from error
+        raise CommandError(f"invalid settings\n  MONGO_URI: {problem}", MISUSE) from error
     async with mongo as client:
         watcher = _of_file(settings, arguments.watcher)
         if watcher is None:
@@ -145,7 +147,7 @@ class _History:
         watcher, selection = self.watcher, Selection(self.watcher.source)
         clock, wire_version = await read_clock(self.client)
         if self.since is not None and self.since > clock.seconds:
-            raise CommandError("--since lies in the future of MongoDB's clock", MISUSE)
+            raise CommandError("--since is in the future of MongoDB's clock", MISUSE)
         notes: list[str] = []
         bounds = await self._bounds(before, after, selection.undecidable, notes)
         bounds = replace(bounds, letters=await self.streams.letters(watcher))
@@ -192,12 +194,12 @@ class _History:
     def _counts(self, position: "Position", notes: list[str]) -> bool:
         """Whether a stored position tells how far this stream goes."""
         if not position.belongs_to(self.watcher):
-            notes.append("the stored position is of another collection, stream or selection; it is not relied upon")
+            notes.append("the stored position belongs to another collection, stream or selection, and is ignored")
         elif position.stream_created not in (None, self.info.created):
-            notes.append("the stream was deleted and made anew since the position was stored")
+            notes.append("the stream was deleted and recreated after the position was stored")
         elif position.sequence is not None and self.info.last < position.sequence:
             notes.append(
-                f"the stream has lost its end: #{position.sequence} was acknowledged, #{self.info.last} is last"
+                f"the stream lost its end: #{position.sequence} was acknowledged, #{self.info.last} is the last"
             )
         else:
             return True
@@ -214,11 +216,11 @@ class _History:
             try:
                 body = from_json(await self.streams.object(message.pointer))
             except json.JSONDecodeError:
-                return f"its object {message.pointer} is no JSON"
+                return f"its object {message.pointer} is not JSON"
             except ValueError as error:
                 return str(error)
         if not body:
-            return "is no JSON object"
+            return "is not a JSON object"
         fields = differ(event.body, body, message.reduced)
         return None if fields is None else f"differs in {fields}"
 
@@ -243,7 +245,7 @@ def _mongo_words(error: Exception) -> str:
 
     if isinstance(error, OperationFailure):
         text = str((error.details or {}).get("errmsg") or error).partition(", full error:")[0]
-        hint = "; --since names a later time to compare from" if error.code in (286, 136) else ""
-        return f"MongoDB refuses it: {text[:600]} (code {error.code}){hint}"
+        hint = "; give a later time with --since" if error.code in (286, 136) else ""
+        return f"MongoDB refused the request: {text[:600]} (code {error.code}){hint}"
     text = str(error).partition(", Timeout:")[0].partition(" (configured timeouts:")[0]
     return f"MongoDB cannot be reached: {text[:600]}"

@@ -40,7 +40,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         json.dumps(found)
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         said = " ".join(str(error).split())
-        raise CommandError(f"{name} is neither JSON nor YAML of watchers: {said}", MISUSE) from None
+        raise CommandError(f"{name} does not hold watchers as JSON or YAML: {said}", MISUSE) from None
     if not found:
         raise CommandError(f"{name} holds no watcher", MISUSE)
     return found

@@ -1,7 +1,6 @@
 """Watchers on a terminal: the tables of `changewire watchers`, made of what the service answers.
 
-What comes from servers and documents is shown without control characters, so that no message moves the cursor. Not
-its business: asking the service (`api/routes/watchers.py`).
+Text from servers and documents is shown with control characters escaped, so that no message moves the cursor.
 """
 
 import json
@@ -15,7 +14,7 @@ from app.cli import typed
 from app.domain.plain import plain
 
 STYLES = {"RUNNING": "green", "STARTING": "yellow", "RETRYING": "yellow", "PAUSED": "cyan", "FENCED": "cyan"}
-"""Every other state is bad news."""
+"""Every other state is an error."""
 _NUMBERS = frozenset({"lag", "headroom", "published", "per second", "restarts"})
 
 
@@ -61,7 +60,7 @@ def one(watcher: Mapping[str, Any], lag: Mapping[str, Any], position: Mapping[st
 
 REMARKS = {
     "trouble": "the service cannot read the stream: {reason}",
-    "skipped": "messages between #{after} and #{before} were left out: there are too many to follow",
+    "skipped": "messages between #{after} and #{before} are left out: there are too many",
 }
 """What the service sends beside messages, and how it is said."""
 

@@ -1,10 +1,10 @@
 """The watchers of a running service, over its HTTP interface.
 
-The service is the one at --url, CHANGEWIRE_URL or http://127.0.0.1:8080, and the token for changing calls is
-CHANGEWIRE_API_TOKEN, what CHANGEWIRE_API_TOKEN_FILE names, or --api-token (which other users of the machine can see
-while the command runs); a .env file is read. --json prints what the service answers, for programs.
+The service is at --url, CHANGEWIRE_URL or http://127.0.0.1:8080. The API token comes from CHANGEWIRE_API_TOKEN, from
+the file in CHANGEWIRE_API_TOKEN_FILE, or from --api-token, which other users of the machine can see while the command
+runs. A .env file is read. --json prints the service's answer, for programs.
 
-Exit codes: 0 fine, 1 where the service refuses or cannot be reached, 2 for wrong arguments.
+Exit codes: 0 success, 1 if the service refuses or cannot be reached, 2 for wrong arguments.
 """
 
 import json
@@ -23,8 +23,8 @@ from app.domain.plain import plain
 app = typed.application(__doc__)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="the watcher's name", show_default=False)]
-Url = Annotated[str | None, typer.Option("--url", help="where the service is", show_default=False)]
-Token = Annotated[str | None, typer.Option("--api-token", help="the service's token", show_default=False)]
+Url = Annotated[str | None, typer.Option("--url", help="address of the service", show_default=False)]
+Token = Annotated[str | None, typer.Option("--api-token", help="API token of the service", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 
@@ -36,12 +36,12 @@ def main(arguments: Sequence[str]) -> int:
 
 @app.command("list")
 def list_(
-    state: Annotated[str | None, typer.Option(help="only those in this state", show_default=False)] = None,
+    state: Annotated[str | None, typer.Option(help="only watchers in this state", show_default=False)] = None,
     url: Url = None,
     api_token: Token = None,
     as_json: Json = False,
 ) -> int:
-    """All watchers, with their state, lag and counts."""
+    """List all watchers with state, lag and counts."""
     service = connect(url, api_token)
     watchers = service.call("GET", "/watchers" + (f"?state={quote(state)}" if state else ""))
     if as_json:
@@ -57,7 +57,7 @@ def list_(
 
 @app.command()
 def show(name: Name, url: Url = None, api_token: Token = None, as_json: Json = False) -> int:
-    """One watcher: its definition, status, lag and position."""
+    """Show one watcher: definition, status, lag and position."""
     service = connect(url, api_token)
     watcher = service.call("GET", _path(name))
     lag = service.call("GET", _path(name, "lag"))
@@ -73,15 +73,15 @@ def show(name: Name, url: Url = None, api_token: Token = None, as_json: Json = F
 @app.command()
 def add(
     file: Annotated[Path, typer.Option("--file", "-f", metavar="FILE", help="JSON or YAML; - is standard input")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, and change nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything and change nothing")] = False,
     url: Url = None,
     api_token: Token = None,
     as_json: Json = False,
 ) -> int:
-    """Add the watchers of a file, JSON or YAML.
+    """Add the watchers of a JSON or YAML file.
 
-    It holds one, a list of them, several YAML documents, or `watchers: [...]`. Each is added by itself: where one is
-    refused, the others are added all the same, and the exit code is 1.
+    The file holds one watcher, a list, several YAML documents, or `watchers: [...]`. Each watcher is added by itself.
+    If one is refused, the others are still added, and the exit code is 1.
     """
     from app.cli import watcher_files
 
@@ -107,13 +107,13 @@ def add(
 
 @app.command()
 def pause(name: Name, url: Url = None, api_token: Token = None, as_json: Json = False) -> int:
-    """Let a watcher stand still until it is resumed."""
+    """Pause a watcher until it is resumed."""
     return _told(connect(url, api_token).call("PUT", _path(name, "pause")), as_json=as_json)
 
 
 @app.command()
 def resume(name: Name, url: Url = None, api_token: Token = None, as_json: Json = False) -> int:
-    """Let a paused or failed watcher go on from its position."""
+    """Resume a paused or failed watcher from its position."""
     return _told(connect(url, api_token).call("PUT", _path(name, "resume")), as_json=as_json)
 
 
@@ -127,15 +127,16 @@ def restart(name: Name, url: Url = None, api_token: Token = None, as_json: Json 
 def rewind(
     name: Name,
     timestamp: Annotated[
-        str | None, typer.Option(metavar="TIME", help="go on at this time, 2026-01-01T00:00:00Z", show_default=False)
+        str | None,
+        typer.Option(metavar="TIME", help="continue from this time, such as 2026-01-01T00:00:00Z", show_default=False),
     ] = None,
     token: Annotated[
-        str | None, typer.Option(metavar="TOKEN", help="go on behind the event with this token", show_default=False)
+        str | None, typer.Option(metavar="TOKEN", help="continue after the event with this token", show_default=False)
     ] = None,
     at: Annotated[
-        Literal["latest", "earliest"] | None, typer.Option(help="go on from now, or from the oplog's beginning")
+        Literal["latest", "earliest"] | None, typer.Option(help="continue from now, or from the beginning of the oplog")
     ] = None,
-    start: Annotated[bool, typer.Option("--start", help="go back to the watcher's own start")] = False,
+    start: Annotated[bool, typer.Option("--start", help="continue from the watcher's own start")] = False,
     yes: Yes = False,
     url: Url = None,
     api_token: Token = None,
@@ -143,8 +144,8 @@ def rewind(
 ) -> int:
     """Move a paused or failed watcher.
 
-    Exactly one of --timestamp, --token, --at and --start says where it goes on. What lies behind that place is
-    published again, as a new epoch. It stays paused.
+    Give exactly one of --timestamp, --token, --at and --start. The changes after that position are published again, in
+    a new epoch. The watcher stays paused.
     """
     given: dict[str, Any] = {"timestamp": timestamp, "token": token, "at": at}
     given = {key: value for key, value in given.items() if value is not None}
@@ -155,10 +156,12 @@ def rewind(
     if state not in ("PAUSED", "FAILED"):
         raise CommandError(
             f"{name} is {state}, and only a paused or failed watcher can be moved; "
-            f"first: changewire watchers pause {name}"
+            f"first run: changewire watchers pause {name}"
         )
     where = " ".join(map(str, given.values())) or "its own start"
-    _confirm(f"{name} goes on at {where}; what lies behind that is published again, as a new epoch. Move it?", yes=yes)
+    _confirm(
+        f"{name} continues from {where}; the changes after that are published again, in a new epoch. Move it?", yes=yes
+    )
     if start:
         position = service.call("DELETE", _path(name, "token"))
     else:
@@ -166,7 +169,7 @@ def rewind(
     if as_json:
         return _print_json(position)
     goes_on = position["cluster_time"] or "its first opening"
-    say(f"{name}: goes on at {goes_on}, epoch {position['epoch']}; now: changewire watchers resume {name}")
+    say(f"{name}: continues from {goes_on}, epoch {position['epoch']}; now run: changewire watchers resume {name}")
     return OK
 
 
@@ -174,15 +177,15 @@ def rewind(
 def remove(
     name: Name,
     delete_checkpoint: Annotated[
-        bool, typer.Option("--delete-checkpoint", help="remove its stored position too")
+        bool, typer.Option("--delete-checkpoint", help="delete its stored position too")
     ] = False,
     yes: Yes = False,
     url: Url = None,
     api_token: Token = None,
 ) -> int:
-    """Stop a watcher and forget it.
+    """Stop and remove a watcher.
 
-    The stream stays, and its position too unless --delete-checkpoint is given."""
+    The stream stays. The watcher's position stays too, unless you give --delete-checkpoint."""
     service = connect(url, api_token)
     service.call("GET", _path(name))  # nothing is asked about one that is not there
     also = " and its stored position" if delete_checkpoint else "; its position and its stream stay"
@@ -195,15 +198,14 @@ def remove(
 @app.command()
 def tail(
     name: Name,
-    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="end after so many")] = None,
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="stop after this many messages")] = None,
     url: Url = None,
     api_token: Token = None,
     as_json: Json = False,
 ) -> int:
-    """Print a watcher's last messages, then each as it comes.
+    """Print a watcher's last messages, then each new one.
 
-    Ctrl-C ends it. With --json each is one object a line. What is not a message, such as trouble, goes to standard
-    error."""
+    Ctrl-C ends it. With --json each message is one line. Everything else, such as errors, goes to standard error."""
     from app.cli import watcher_tables
 
     seen = 0
@@ -219,7 +221,7 @@ def tail(
         seen += 1
         if seen == count:
             return OK
-    raise CommandError(f"the service has ended the messages of {name}")
+    raise CommandError(f"the service ended the messages of {name}")
 
 
 def _path(name: str, call: str = "") -> str:

@@ -1,8 +1,8 @@
 """The examination behind `changewire doctor`: both servers, and each watcher on them, by the checks that the service
 itself makes before it takes a watcher on.
 
-`examine` is the way in; the order of its findings is that in which somebody would mend them. What depends on something
-broken is not asked, since its answer would only repeat that. Not its business: printing (`app/cli/doctor.py`).
+Begin with `examine`. Its findings come in the order in which you would fix them. Checks that depend on a failed check
+are skipped, since they would only repeat it. `app/cli/doctor.py` prints.
 """
 
 from collections.abc import AsyncIterator
@@ -29,8 +29,8 @@ from app.pipeline.progress import Progress
 from app.pipeline.proof import Proof
 
 _REWIND: Final = (
-    "say where to go on with PUT /watchers/{0}/token (changewire watchers rewind {0}), and enlarge the oplog "
-    "(replSetResizeOplog); set on_history_lost where a marked gap is fine"
+    "set the position with PUT /watchers/{0}/token (changewire watchers rewind {0}), and enlarge the oplog "
+    "(replSetResizeOplog); set on_history_lost if a marked gap is acceptable"
 )
 
 
@@ -61,7 +61,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         for finding in published_to:
             yield finding
         if state is None:
-            yield Finding("watchers", "registry", Level.WARNING, "not looked at", "mend MongoDB first")
+            yield Finding("watchers", "registry", Level.WARNING, "not checked", "fix MongoDB first")
             return
         watchers, wrong = await _watchers(mongo, settings)
         if state.level is not Level.PROBLEM:  # else it was said
@@ -85,8 +85,8 @@ def _of_settings(settings: Settings) -> list[Finding]:
     if not (settings.loopback or settings.tokens or settings.allow_anonymous):
         found.append(
             Finding(
-                "settings", "token", Level.WARNING, "others reach SERVER_ADDR and there is no token: nobody may change "
-                "watchers", "set CHANGEWIRE_API_TOKEN to the output of: openssl rand -hex 32",
+                "settings", "token", Level.WARNING, "SERVER_ADDR is reachable from outside and there is no API token: "
+                "nobody can change watchers", "set CHANGEWIRE_API_TOKEN to the output of: openssl rand -hex 32",
             )
         )  # fmt: skip
     return found
@@ -96,7 +96,7 @@ def _of_registry(state: Finding, settings: Settings) -> Finding:
     """What is wrong with the registry, as far as it is in the way: the file's watchers run without one."""
     if state.level is not Level.PROBLEM or settings.connector is None or not settings.connector.watchers:
         return state
-    said = f"{state.found}: the configuration file's watchers run all the same, and changes over HTTP are refused"
+    said = f"{state.found}: the watchers of the configuration file still run, and changes over HTTP are refused"
     return replace(state, level=Level.WARNING, found=said, advice=f"nothing, or {state.advice}")
 
 
@@ -106,10 +106,10 @@ async def _watchers(mongo: MongoDeployment, settings: Settings) -> tuple[list[Wa
     try:
         stored = {one.name: one.watcher for one in await store.load()}
     except ChangewireError as error:
-        wrong.append(Finding("watchers", "registry", Level.PROBLEM, str(error), "mend MongoDB first"))
+        wrong.append(Finding("watchers", "registry", Level.PROBLEM, str(error), "fix MongoDB first"))
     advice = "start the version of Changewire that wrote it, or remove its document from the collection watchers"
     for name in sorted(store.unreadable):
-        wrong.append(Finding(name, "definition", Level.PROBLEM, "cannot be read, and is not run", advice))
+        wrong.append(Finding(name, "definition", Level.PROBLEM, "cannot be read, so it does not run", advice))
     of_file = () if settings.connector is None else settings.connector.watchers
     return list((stored | {one.name: one for one in of_file}).values()), wrong
 
@@ -149,12 +149,12 @@ class _Patient:
         checkpoint, position = await self._position(watcher)
         yield position
         if self._asked_nats is None:
-            yield Finding(name, "stream", Level.WARNING, "not looked at", "mend NATS first")
+            yield Finding(name, "stream", Level.WARNING, "not checked", "fix NATS first")
             return
         try:
             await self._nats.check_sink(watcher)
         except ChangewireError as error:
-            yield Finding(name, "stream", Level.PROBLEM, str(error), "mend the stream, or change the watcher's sink")
+            yield Finding(name, "stream", Level.PROBLEM, str(error), "fix the stream, or change the watcher's sink")
             return
         published = checkpoint is not None and bool(checkpoint.sequence)
         for finding in await self._asked_nats.look_at_stream(watcher, published=published):
@@ -175,9 +175,9 @@ class _Patient:
             progress.operation_time = await source.prepare(may_create=False)
             await Proof(source, progress).of(claim)
         except ScopeMismatch as error:
-            return Finding(watcher.name, "origin", Level.PROBLEM, str(error), "as it says; see changewire verify")
+            return Finding(watcher.name, "origin", Level.PROBLEM, str(error), "see changewire verify")
         except SourceUnavailable as error:
-            return Finding(watcher.name, "origin", Level.WARNING, str(error), "look again in ten seconds")
+            return Finding(watcher.name, "origin", Level.WARNING, str(error), "run the doctor again in ten seconds")
         except ChangewireError:
             return None  # a change older than the oplog, or trouble that was told above
         finally:
@@ -193,7 +193,7 @@ class _Patient:
                 watcher.name, "change stream", Level.PROBLEM, str(error),
                 f"the account needs find and changeStream on {namespace} (the role read); or change the watcher",
             )  # fmt: skip
-        return Finding(watcher.name, "change stream", Level.OK, f"of {namespace} opens")
+        return Finding(watcher.name, "change stream", Level.OK, f"opens on {namespace}")
 
     async def _position(self, watcher: Watcher) -> tuple[Checkpoint | None, Finding]:
         name, place = watcher.name, watcher.checkpoint.namespace
@@ -215,10 +215,10 @@ class _Patient:
             return checkpoint, Finding(name, "history", Level.PROBLEM, str(error), _REWIND.format(name))
         oplog = self._asked_mongo.oplog
         if oplog is None:
-            return checkpoint, Finding(name, "history", Level.OK, "is still there for its position")
+            return checkpoint, Finding(name, "history", Level.OK, "reaches back to its position")
         left = headroom_seconds(checkpoint.token, oplog.first)
-        found = f"{duration(left)} of oplog before its position" if left >= 0 else "is still there for its position"
+        found = f"{duration(left)} of oplog before its position" if left >= 0 else "reaches back to its position"
         if running_out(left, oplog, self._settings.min_headroom_seconds):
-            advice = "let it run (resume it) or enlarge the oplog (replSetResizeOplog), before that is gone"
+            advice = "resume the watcher or enlarge the oplog (replSetResizeOplog) in time"
             return checkpoint, Finding(name, "history", Level.WARNING, found, advice)
         return checkpoint, Finding(name, "history", Level.OK, found)

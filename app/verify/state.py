@@ -44,7 +44,7 @@ async def read_watcher(client: Client, state_database: str, name: str) -> Watche
         document = await watchers.find_one({"_id": name})
         names = [] if document is not None else [str(one["_id"]) async for one in watchers.find({}, {"_id": 1})]
     if document is None:
-        there = f"there are {', '.join(sorted(names))}" if names else "there is none at all"
+        there = f"watchers: {', '.join(sorted(names))}" if names else "there are none"
         raise CannotCompare(f"there is no watcher {name} in the database {state_database}; {there}")
     try:
         plain = dict(document["watcher"])

@@ -1,4 +1,4 @@
-"""The comparison of a stream with a list of writes, for whoever made the writes and knows their order.
+"""The comparison of a stream with a list of writes, for anyone who made the writes and knows their order.
 
 One JSON object a line: `operation`, `id` (the document's `_id`, as Extended JSON), and, where that helps to tell one
 write from the next, `fields`: values that the change sets. `"uncertain": true` marks a write that ended in an error and

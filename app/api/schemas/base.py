@@ -1,8 +1,9 @@
-"""What the shapes have in common: a body that is taken in, a query, an answer; and how an answer is written.
+"""What the shapes have in common: a body, a query, an answer; and how an answer is written as JSON.
 
-An answer is made by its model's `of` from the domain's values, without a check on the way out: a stored watcher of an
-earlier version must never turn a GET into an error. That every answer has the documented shape is a test's to see,
-which holds each one against the OpenAPI document. Times are ISO 8601 in UTC, with milliseconds.
+An answer is made from the domain's values by its model's `of`. What this process knows itself (states, lags, errors) is
+validated by that. What comes from a store or a server (a watcher's definition, a stream's settings, a dead letter) is
+taken as it is (`model_construct`): a watcher stored by an earlier version must never turn a GET into an error. Times
+are ISO 8601 in UTC, with milliseconds.
 """
 
 from datetime import UTC, datetime

@@ -131,7 +131,7 @@ async def test_signal_before_all_is_up_is_one_line(
     child.process.send_signal(number)
     got, said = await child.ended()
     assert got == code, said
-    assert re.fullmatch(rf"changewire: {word}( before all of the demo was up)?", said)
+    assert re.fullmatch(rf"changewire: {word}( before the whole demo was up)?", said)
     assert list(child.temporary.iterdir()) == []
 
 

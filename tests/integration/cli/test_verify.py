@@ -273,7 +273,10 @@ async def test_a_position_that_is_not_this_streams_proves_nothing(service: Live,
     messages = await forged(service, "a", "b", "c")
     await delete(service, messages[2].sequence)
     checkpoints = service.mongo["resume-tokens"][service.collection]
-    for changed, said in (({"sequence": 99}, "has lost its end: #99 was acknowledged"), ({"stream": "OTHER"}, "is of")):
+    for changed, said in (
+        ({"sequence": 99}, "lost its end: #99 was acknowledged"),
+        ({"stream": "OTHER"}, "belongs to"),
+    ):
         checkpoints.update_one({}, {"$set": changed})
         report = await verify.finds()
         assert said in report["notes"][0]
@@ -325,7 +328,7 @@ async def test_a_changed_body_and_a_wrong_subject_are_found(service: Live, verif
     said = [finding["what"] for finding in report["altered"]["findings"]]
     assert said[0] == 'insert {"_id": "b"}: differs in fullDocument.more'
     assert said[1].endswith(f"is on the subject {service.stream}.delete, not {service.stream}.insert")
-    assert said[2].endswith("is no JSON object")
+    assert said[2].endswith("is not a JSON object")
 
 
 async def test_a_change_that_never_was_is_found(service: Live, verify: Verifier) -> None:
@@ -450,7 +453,7 @@ async def test_a_stream_that_was_made_anew_is_said(service: Live, verify: Verifi
     await service.streams.api(f"STREAM.DELETE.{service.stream}")
     await service.streams.create(service.stream)
     report = await verify.finds()
-    assert report["notes"] == ["the stream was deleted and made anew since the position was stored"]
+    assert report["notes"] == ["the stream was deleted and recreated after the position was stored"]
 
 
 # Against a list of writes.
@@ -480,11 +483,11 @@ async def test_an_absent_watcher_and_an_absent_stream_are_named(service: Live, v
     assert (done.code, done.output) == (1, "")
     assert (
         done.errors
-        == f"changewire: there is no watcher orders in the database {service.state_db}; there is none at all\n"
+        == f"changewire: there is no watcher orders in the database {service.state_db}; there are none\n"
     )
     await service.add(paused=True)
     done = await verify.run("others")
-    assert (done.code, done.errors.endswith("; there are orders\n")) == (1, True)
+    assert (done.code, done.errors.endswith("; watchers: orders\n")) == (1, True)
     await service.streams.api(f"STREAM.DELETE.{service.stream}")
     done = await verify.run("orders")
     assert (done.code, done.errors) == (

@@ -324,7 +324,7 @@ async def test_what_the_service_would_leave_out_or_refuse_is_said(
 async def test_settings_that_cannot_be_used_are_misuse(doctor: Doctor) -> None:
     code, said = await doctor.run(MONGO_URI=f"http://u:{SECRET}@h")
     assert code == 2
-    assert said.startswith("changewire: the settings cannot be used\n  MONGO_URI: ")
+    assert said.startswith("changewire: invalid settings\n  MONGO_URI: ")
     code, said = await doctor.run("--jsn")
     assert code == 2
     assert said.splitlines() == [said.rstrip("\n")]
