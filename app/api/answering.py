@@ -5,8 +5,8 @@
         return Answered(WatcherAnswer.of(view))
 
 `Call` reads the model out of that type for the OpenAPI document, and mypy sees that the call sends this model and no
-other. So the document and the answer cannot differ. FastAPI's own way would validate each answer against the model
-once more, which takes longer than making it, and would turn a watcher stored by an earlier version into an error.
+other. So the document and the answer cannot differ. FastAPI's own way validates each answer against the model once
+more. That takes longer than making it, and it turns a watcher stored by an earlier version into an error.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from app.api.schemas.base import to_json
 A = TypeVar("A")
 
 PIECE_BYTES = 32 * 1024
-"""Of a list, before other tasks have their turn."""
+"""Of a list; then other tasks have their turn."""
 
 
 class Answered(Response, Generic[A]):
@@ -39,7 +39,7 @@ class Answered(Response, Generic[A]):
 class AnsweredInPieces(StreamingResponse, Generic[A]):
     """A response whose body is a list of models, each made when its turn comes.
 
-    Hundreds of watchers may have a large pipeline each: no other task waits until all are written."""
+    Hundreds of watchers may have a large pipeline each, and no other task has to wait until all are written."""
 
     media_type = "application/json"
 
@@ -47,7 +47,7 @@ class AnsweredInPieces(StreamingResponse, Generic[A]):
         super().__init__(_in_pieces(answers))
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        # Not watched for the client's end, which would take two tasks and an import: it has an end of its own.
+        # Not watched for a client that disconnects, which takes two tasks and an import: the list ends by itself.
         await self.stream_response(send)
 
 
@@ -74,5 +74,5 @@ async def _in_pieces(answers: Iterable[Any]) -> AsyncIterator[bytes]:
         if len(piece) >= PIECE_BYTES:
             yield bytes(piece)
             piece.clear()
-            await asyncio.sleep(0)  # what takes the piece may not wait for anything
+            await asyncio.sleep(0)  # the server may take the piece without waiting
     yield bytes(piece + b"]")

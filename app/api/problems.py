@@ -1,8 +1,10 @@
 """What is answered when something is wrong: `application/problem+json` (RFC 9457), and which error is which problem.
 
 A problem says what was wrong and what to do, and never holds a secret or a traceback. It is short, however much was
-wrong. `KINDS` is the one table from errors to answers. Raising the errors is the business of the domain and the
-registry; `error_handlers.py` turns what was raised into a problem.
+wrong. `KINDS` is the one table from errors to answers; `error_handlers.py` applies it to what a call raises.
+
+The body is made by `Problem`, not by a model: it must be written whatever text is in it, also half of a surrogate pair,
+and a field that has nothing to say is left out. Tests hold every problem against `SCHEMAS`.
 """
 
 import json
@@ -31,7 +33,7 @@ from app.domain.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 50
-"""Fields that are named in one answer; a person corrects those first."""
+"""Fields that one answer names; a person corrects those first."""
 MAX_FIELD, MAX_PROBLEM, MAX_DETAIL = 200, 500, 4000
 """Characters of a field's path, of what is wrong with it, and of a `detail`: parts of the request may be in them."""
 
@@ -57,7 +59,7 @@ KINDS: dict[type[ChangewireError], Kind] = {
     Outdated: Kind(412, "Outdated", "outdated"),
     Unavailable: Kind(503, "Unavailable", "unavailable"),
     TransientError: Kind(503, "Unavailable", "unavailable"),
-    # A request meets these only where the service has a fault: they are for a watcher's task.
+    # These are for a watcher's task. A request meets one only where the service has a fault.
     PermanentError: INTERNAL,
     OutcomeUnknown: INTERNAL,
     Stale: INTERNAL,
@@ -158,9 +160,8 @@ class Problem(Exception):
             self.body["errors"] = listed
 
     def response(self) -> Response:
-        content = json.dumps(self.body, ensure_ascii=False, separators=(",", ":")).encode(
-            "utf-8", "replace"
-        )  # a lone surrogate has no UTF-8
+        text = json.dumps(self.body, ensure_ascii=False, separators=(",", ":"))
+        content = text.encode("utf-8", "replace")  # half of a surrogate pair has no UTF-8
         return Response(content, self.status, {"Cache-Control": "no-store", **self.headers}, MEDIA_TYPE)
 
 

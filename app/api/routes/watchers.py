@@ -1,4 +1,4 @@
-"""The calls that list, add, change and remove watchers. All they do is translate: what happens is the registry's."""
+"""The calls that list, add, change and remove watchers. They only translate; the registry decides."""
 
 from typing import Annotated
 from urllib.parse import quote

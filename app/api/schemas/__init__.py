@@ -7,4 +7,6 @@
     streams.py        /watchers/{name}/stream and messages
     base.py           what all shapes have in common, and how an answer is written
     values.py         values of a request that are checked one by one
+
+Names and defaults are the contract's; the defaults themselves live in `domain/watcher.py`, and a test compares.
 """

@@ -1,7 +1,7 @@
 """The shapes of the calls that list, add, change and remove watchers: a watcher as it is sent, and as it is answered.
 
-Names and defaults are the contract's; the defaults themselves live in `domain/watcher.py`, and a test compares. What
-can be told of a value only together with others, or by asking a server, is checked in the domain and the registry.
+What can be checked only together with other fields, or by asking a server, is checked in `domain/watcher.py` and the
+registry.
 """
 
 from typing import Annotated, Any, Literal, cast
@@ -150,7 +150,7 @@ class WatcherShape(Shape):
     @model_validator(mode="before")
     @classmethod
     def _without_status(cls, given: Any) -> Any:
-        """What GET answers can be sent back: `status` is the service's to say, and nobody means to set it."""
+        """What GET answers can be sent back in a PUT: its `status` is ignored."""
         if not isinstance(given, dict) or "status" in cls.model_fields:
             return given
         return {key: value for key, value in given.items() if key != "status"}
