@@ -1,7 +1,11 @@
 """The HTTP interface: REST over the registry, probes, metrics and their documentation.
 
-`create_api` makes the FastAPI application, `openapi_document` what it says of itself. A call does no more than check
-its input and translate: what happens is the registry's business, and starting and stopping the service is `main.py`'s.
+`create_api` makes the FastAPI application, `openapi_document` its description. A call checks its input, asks the
+registry (`control/registry.py`), and answers with a model. A request passes, from the outside in:
+
+    middleware/     security headers, audit log, last resort; head_requests.py; auth.py; limits
+    routes/         the calls, one module for each group
+    schemas/        the shapes of requests and answers; answering.py sends an answer, problems.py says what went wrong
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,16 +15,19 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from app.api import documentation, problems
+from app.api import documentation, error_handlers, event_stream, problems
 from app.api.auth import Authority, is_open
-from app.api.middleware import limits, security_headers
+from app.api.head_requests import HeadAsGet
 from app.api.middleware.audit_log import AuditLog
-from app.api.routes import dead_letters, page, status, streams, watchers
+from app.api.middleware.last_resort import LastResort
+from app.api.middleware.limits import RequestLimits
+from app.api.middleware.security_headers import SecurityHeaders
+from app.api.routes import dead_letters, page, positions, status, streams, watchers
 from app.config.settings import Settings
 from app.control.registry import Registry
 
 INTERFACE_VERSION = "1.0"
-"""Of the HTTP interface, not of the package: it grows when calls or fields come."""
+"""Of the HTTP interface, not of the package: it grows with new calls or fields."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -46,12 +53,12 @@ def create_api(
     app.state.registry = registry
     app.state.render_metrics = render_metrics
     # The last added is the outermost.
-    app.add_middleware(limits.Limits)
+    app.add_middleware(RequestLimits)
     app.add_middleware(Authority, settings=settings)
-    app.add_middleware(problems.HeadAsGet)
-    app.add_middleware(problems.Shelter)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(LastResort)
     app.add_middleware(AuditLog)
-    app.add_middleware(security_headers.Headers)
+    app.add_middleware(SecurityHeaders)
     return app
 
 
@@ -76,11 +83,12 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         redoc_url=None,
     )
     app.include_router(watchers.router)
+    app.include_router(positions.router)
     app.include_router(dead_letters.router)
     app.include_router(status.router)
     app.include_router(streams.router)
     app.include_router(page.router)
-    problems.install(app)
+    error_handlers.install(app)
 
     plain = app.openapi
 
@@ -89,7 +97,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         schemas: dict[str, Any] = document["components"]["schemas"]
         if "Problem" not in schemas:
             _close_reads(document)
-            schemas.update(problems.SCHEMAS | streams.schemas())
+            schemas.update(problems.SCHEMAS | event_stream.schemas())
             document["components"]["schemas"] = dict(sorted(schemas.items()))
         return document
 

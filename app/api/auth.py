@@ -1,10 +1,10 @@
-"""Who may do what: a bearer token with a role, or, where there is none, only who sits at the machine itself.
+"""Who may do what: a bearer token with a role; without any token, only requests from the machine itself.
 
 Changes need the role `write`. Reads and metrics are open, unless the settings close them; probes, the page and the
-documentation always are. Without a token a change is allowed where the server is bound to a loopback address and the
-request was meant for it: a page of some other site that a browser on this machine shows can reach the port too, but
-neither its Host (DNS rebinding) nor its Origin is ours. Reads without a token are looked at in the same way, since an
-answer may hold whole documents. Runs before the body is read. Not its business: TLS.
+documentation are always open. Without a token a change is allowed if the server is bound to a loopback address and the
+request was meant for it. Another site's page, shown by a browser on this machine, can reach the port too, but neither
+its Host (DNS rebinding) nor its Origin is this server's. Reads without a token are checked in the same way, because an
+answer may hold whole documents. All this is decided before the body is read.
 """
 
 from starlette.datastructures import Headers
@@ -18,16 +18,16 @@ from app.config.settings import Settings, is_loopback, variable
 
 OPEN_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = frozenset({"/", "/healthz", "/livez", "/readyz", "/docs", "/openapi.json"})
-"""What needs no token even where reads do: probes, and what is the same in every installation."""
+"""Paths that need no token even where reads do: probes, and what is the same in every installation."""
 OPEN_FOLDER = "/assets/"
-"""What the page consists of."""
+"""The folder of the page's files."""
 _CALLER = "changewire.caller"
 _NOT_OWN = "the request's Host is not this server (localhost, 127.0.0.1 or [::1] with its port)"
 _ALLOW_HOST = f"Send a token, use an address instead of the name, or add the name to {variable('allowed_hosts')}"
 
 
 class Authority:
-    """ASGI middleware that answers 401 or 403 in place of the application, and notes who asks."""
+    """ASGI middleware that answers 401 or 403 instead of the application, and notes in the scope who asks."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -71,8 +71,8 @@ class Authority:
     def _read_refusal(self, scope: Scope, headers: Headers) -> Problem | None:
         """Refuse what another site's page may have asked for.
 
-        Only this machine reaches a loopback address, by a few names. Elsewhere the names are not known: one that
-        nobody else can register will do, and probes and metrics need none."""
+        Only this machine reaches a loopback address, under a few names. At other addresses the names are not known: a
+        name that nobody else can register is enough, and probes and metrics need none."""
         given, scheme, allowed = headers.getlist("host"), scope.get("scheme", "http"), self._hosts
         if hosts.is_allowed_host(given, scheme, allowed):
             return None
@@ -89,7 +89,7 @@ class Authority:
         return _forbidden(f"without a token, reads are refused under a name that another site may own. {_ALLOW_HOST}")
 
     def _on_loopback(self, scope: Scope) -> bool:
-        # What the socket says counts too: a server started in another way may be bound elsewhere than the settings say.
+        # The socket counts too: a server started in another way may be bound to another address than the settings say.
         server = scope.get("server") or ("", None)
         return self._settings.loopback and is_loopback(server[0])
 
@@ -118,12 +118,12 @@ class Authority:
 
 
 def is_open(path: str) -> bool:
-    """Whether a path may be read without a token, whatever the settings say."""
+    """Whether a path may be read without a token under all settings."""
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
 
 
 def caller_of(scope: Scope) -> Caller:
-    """Who asks, as far as `Authority` has seen the request."""
+    """Who asks; anonymous where `Authority` has not seen the request."""
     caller: Caller = scope.get(_CALLER) or Caller()
     return caller
 

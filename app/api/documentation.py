@@ -1,7 +1,7 @@
 """The OpenAPI document, and the page that shows it.
 
-The document is made when it is asked for first, in a thread: that takes a tenth of a second, which the watchers on the
-event loop would wait for. Not its business: what is in it (`app/api/__init__.py`).
+The document is made at the first request, in a thread: that takes a tenth of a second, and the watchers on the event
+loop would wait for it. Its content comes from `app/api/__init__.py`.
 """
 
 import asyncio

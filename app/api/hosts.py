@@ -1,9 +1,8 @@
 """Whether a request was meant for this server, by its Host and Origin.
 
-A browser sends them truthfully, also for a page that means no good. By DNS rebinding such a page has its own name lead
-to this server, so that the browser takes both for one site and lets the page read every answer; its Host is then the
-page's name. An address or a name that nobody else can register is therefore no sign of it. Not its business: what
-follows from that (`auth.py`).
+A browser sends them truthfully, also for a malicious page. By DNS rebinding such a page makes its own name lead to this
+server, so that the browser takes both for one site and lets the page read every answer. The Host is then the page's
+name. So an address, or a name that nobody else can register, is safe. What follows from that is decided in `auth.py`.
 """
 
 from ipaddress import ip_address

@@ -1,7 +1,7 @@
 """`ETag` and `If-Match` (RFC 9110): a change that counts only as long as nobody else has changed the watcher.
 
-The tag is the revision of what is stored about the watcher: its definition, whether it is paused, and that it was
-moved. How it does (`status`) is none of it.
+The tag is the revision of the stored watcher: its definition, whether it is paused, and that it was moved. Its status
+does not count.
 """
 
 import re
@@ -33,7 +33,7 @@ _IfMatch = Annotated[
 
 
 async def expected(if_match: _IfMatch = None) -> Revisions | None:
-    """The revisions that the request takes for granted. What is no tag of ours matches nothing."""
+    """The revisions that the request expects. A tag that is not a revision matches nothing."""
     if if_match is None:
         return None
     if if_match.strip() == "*":

@@ -1,18 +1,18 @@
-"""The tree of everything that can go wrong, as the catalogue of what the service does about it.
+"""Everything that can go wrong, as one tree; the branch says what the service does about it.
 
     ChangewireError
-    ├── TransientError          try again for ever, with backoff        -> RETRYING
+    ├── TransientError          try again indefinitely, with backoff    -> RETRYING
     │   ├── SourceUnavailable       MongoDB cannot be reached, failover, cursor killed
     │   ├── SinkUnavailable         NATS cannot be reached, no answer in time
     │   ├── StreamRefused           the stream is sealed, deleted, without a leader
     │   │   └── StreamFull              it has no room for so many messages now, or takes no batch that large
-    │   └── StoreUnavailable        the registry or the checkpoints cannot be read or written
+    │   └── StoreUnavailable        the stored watchers or checkpoints cannot be read or written
     ├── PermanentError          a person has to act                     -> FAILED, once it is certain
     │   ├── HistoryLost             the oplog no longer reaches back to the position
     │   ├── TokenRefused            MongoDB does not take the resume token
     │   ├── ScopeMismatch           the checkpoint was made for another collection or deployment
     │   ├── SourceRefused           pipeline, view, system database, standalone server
-    │   ├── NotAuthorised           the account may not do what the watcher needs
+    │   ├── NotAuthorised           the account lacks a right that the watcher needs
     │   │   └── StateOutOfReach         the account has no right to the state database
     │   ├── StreamUnsuitable        the stream cannot carry this watcher
     │   ├── PositionUndecidable     neither stream nor checkpoint tells how far the watcher came
@@ -24,21 +24,22 @@
     │   └── SeenBefore              the stream's duplicate window knows one of the ids
     ├── Stale                   the watcher's epoch or configuration moved on: open again
     ├── Fenced                  another writer keeps winning: stand by
-    └── RegistryError           a request that is refused, and changes nothing
-        ├── Invalid                 422
-        ├── NotFound                404
-        ├── Conflict                409
-        ├── Outdated                412
-        └── Unavailable             503
+    └── RegistryError           a request is refused, and nothing is changed
+        ├── Invalid                 its fields are wrong
+        ├── NotFound                there is no such watcher, or no such dead letter
+        ├── Conflict                it contradicts what is stored or runs
+        ├── Outdated                it expects another revision of the watcher
+        └── Unavailable             a server that is needed to decide cannot be reached
 
-Adapters translate vendor errors into these at the rim and keep the cause (`raise … from error`). Messages are for
-people: they say what is wrong and what to do, and never carry a secret.
+`mongodb/` and `jetstream/` translate their vendors' errors into these and keep the cause (`raise … from error`). A
+message is for people: it says what is wrong and what to do, and never holds a secret. A class's docstring is its
+default message. Which HTTP status answers which error is in `api/problems.py`.
 """
 
 from dataclasses import dataclass
 
 SOON = 3.0
-"""Seconds after which a server is asked again what it said."""
+"""Seconds after which a server is asked again, before its answer is believed."""
 
 
 class ChangewireError(Exception):
@@ -49,7 +50,7 @@ class ChangewireError(Exception):
 
 
 class TransientError(ChangewireError):
-    """A passing trouble; the same attempt may succeed later."""
+    """The same attempt may succeed later."""
 
 
 class SourceUnavailable(TransientError):
@@ -68,7 +69,7 @@ class StreamFull(StreamRefused):
     """The stream has no room for so many messages at present; fewer may find some.
 
     `tried` is how many messages were refused together, `limit` the most that the server says it takes in one batch.
-    The first `stored` of what was to be published went before them and are stored, the last of them at `sequence`.
+    The first `stored` changes of the publish went before them and are stored, the last of them at `sequence`.
     """
 
     tried: int = 1
@@ -85,9 +86,9 @@ class PermanentError(ChangewireError):
     """Trying again would not help; a person has to act."""
 
     confirm_seconds: float = 0.0
-    """Where a server may say this of a trouble that passes: it is believed when it comes again so many seconds later,
-    with nothing else in between (`second_look.py`). 0, believed at once, where the service has found it out by itself:
-    what went wrong then may not show a second time."""
+    """A server may report this while a trouble passes. So it is believed only when it comes again this many seconds
+    later, with nothing else in between (`second_look.py`). 0: believed at once, because the service has found it out
+    by itself and it may not show a second time."""
 
 
 class HistoryLost(PermanentError):
@@ -116,7 +117,7 @@ class NotAuthorised(PermanentError):
     """The account may not do what the watcher needs."""
 
     confirm_seconds = 10.0
-    """A user or a role that is replaced is missing for a moment, and on some servers for longer than on others."""
+    """A user or a role that is being replaced is missing for a moment; how long depends on the server."""
 
 
 class StateOutOfReach(NotAuthorised):
@@ -150,9 +151,9 @@ class EventTooLarge(PermanentError):
 class OutcomeUnknown(ChangewireError):
     """Whether the batch was stored is not known.
 
-    `doubts` are sequences at which somebody else's message may have taken the place of ours, each with our id.
-    The first `stored` changes are acknowledged all the same, the last of them at `sequence`: no reading back is needed
-    to know that, and on a stream whose messages are consumed at once it might not show.
+    `doubts` are sequences at which another writer's message may have taken the place of ours, each with our id.
+    The first `stored` changes are acknowledged, the last of them at `sequence`. That needs no reading back, and on a
+    stream whose messages are consumed at once reading back might not show it.
     """
 
     doubts: tuple[tuple[int, str], ...] = ()
@@ -177,7 +178,7 @@ class Fenced(ChangewireError):
 
 
 class RegistryError(ChangewireError):
-    """A request that cannot be met; it changed nothing."""
+    """The request is refused; it changed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +202,11 @@ class NotFound(RegistryError):
 
 
 class Conflict(RegistryError):
-    """The request contradicts what is there."""
+    """The request contradicts what is stored or runs."""
 
 
 class Outdated(RegistryError):
-    """The watcher is no longer as the request takes for granted (`If-Match`)."""
+    """The watcher has another revision than the request expects (`If-Match`)."""
 
 
 class Unavailable(RegistryError):

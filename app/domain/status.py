@@ -1,4 +1,4 @@
-"""What there is to say about a watcher and about the service at a moment. Values only; times are seconds since 1970."""
+"""What is answered about a watcher and about the service: states, lags, positions. Times are seconds since 1970."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from app.domain.watcher import StoredWatcher
 
 @dataclass(frozen=True, slots=True)
 class ErrorSeen:
-    """The last error of a watcher; `count` is how often it came in a row."""
+    """The last error of a watcher; `count` is how often it occurred in a row."""
 
     type: str
     message: str
@@ -19,20 +19,20 @@ class ErrorSeen:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """A state that a watcher came into, or an error that it had in it; `count` is how often that came in a row."""
+    """A state that a watcher entered, or an error in that state; `count` is how often it occurred in a row."""
 
     state: State
     time: float
-    """When it came first."""
+    """When it first occurred."""
     last: float
-    """When it came last."""
+    """When it last occurred."""
     reason: str | None = None
     count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a watcher does. `rates` are per second, over the last ten seconds and the last minute."""
+    """The status of a watcher. Rates are changes per second, over the last ten seconds and the last minute."""
 
     state: State
     since: float
@@ -46,18 +46,18 @@ class Status:
     publish_mode: str | None = None
     """`atomic`, `window` or `single`; None until the stream was reached."""
     fence: str | None = None
-    """`stream` where the stream is the watcher's alone, else `subject`; None until the stream was reached."""
+    """`stream` if the stream is the watcher's alone, else `subject`; None until the stream was reached."""
     dead_letters: int | None = None
-    """None until they were counted; another instance may have set more aside since."""
+    """None until they were counted; another instance may have added more since."""
     notes: tuple[str, ...] = ()
-    """What is not an error and a person should know, such as the reason for a fallback."""
+    """Information that is no error, such as the reason for a slower publish mode."""
     overdue: str | None = None
-    """What should have been published long ago, whatever the state says; None where nothing."""
+    """What should have been published long ago, in any state; None if nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far a watcher is behind. None where it is not known yet; `why` says why the headroom is not."""
+    """How far a watcher is behind. None: not known yet; `oplog_headroom_why` says why the headroom is not known."""
 
     seconds: float | None
     oplog_headroom_seconds: float | None
@@ -68,7 +68,7 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class TokenView:
-    """Where a watcher's stored position is. `token` is None before its first start."""
+    """A watcher's stored position. `token` is None before its first start."""
 
     token: str | None
     cluster_time: float | None
@@ -87,7 +87,7 @@ class WatcherView:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A part of the service. `reason` is set where it is not up, `warnings` say what will go wrong if nobody acts."""
+    """A part of the service. `reason`: why it is not up. `warnings`: what will go wrong unless somebody acts."""
 
     up: bool
     reason: str | None = None
@@ -97,7 +97,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The service as its probes see it; `components` are `mongo`, `nats` and `watchers`."""
+    """The service as its probes see it; the components are `mongo`, `nats` and `watchers`."""
 
     components: Mapping[str, Component]
 

@@ -344,15 +344,16 @@ def to_document(watcher: Watcher) -> dict[str, Any]:
     document = asdict(replace(watcher, source=replace(watcher.source, pipeline=())))
     document["source"]["pipeline"] = [dict(stage) for stage in watcher.source.pipeline]
     document["sink"]["operations"] = list(watcher.sink.operations)
-    start = watcher.start
+    document["start"] = start_to_document(watcher.start)
+    return document
+
+
+def start_to_document(start: Start) -> dict[str, Any]:
+    """Return a start position as `start_from_document` reads it."""
     if start.at == "timestamp":
         moment = datetime.fromtimestamp(float(start.value or 0), UTC)
-        document["start"] = {"at": {"timestamp": moment.isoformat().replace("+00:00", "Z")}}
-    elif start.at == "token":
-        document["start"] = {"at": {"token": start.value}}
-    else:
-        document["start"] = {"at": start.at}
-    return document
+        return {"at": {"timestamp": moment.isoformat().replace("+00:00", "Z")}}
+    return {"at": {"token": start.value} if start.at == "token" else start.at}
 
 
 def from_document(document: Mapping[str, Any]) -> Watcher:

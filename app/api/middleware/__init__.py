@@ -1,1 +1,1 @@
-"""What every request passes through on its way to a call, and every answer on its way back."""
+"""Every request passes these on its way to a call, and every answer on its way back."""

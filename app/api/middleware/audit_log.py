@@ -1,8 +1,8 @@
-"""The audit trail: one log line, named `audit`, for each request that asks for a change, whatever becomes of it.
+"""The audit log: one log line, named `audit`, for each request that asks for a change, also for one that fails.
 
-It says who asked, from where, for what, how it ended, and what of the watcher's definition is another now. Refused
-ones (401, 403) are said too, but not more than `REFUSALS` a minute: whoever guesses tokens must not fill the disk. Not
-its business: who may (`auth.py`), and what a change did (`app/control/audit.py`, told by the registry).
+It says who asked, from where, for what, how it ended, and which fields of the watcher's definition changed. Refused
+requests (401, 403) are logged too, at most `REFUSALS` a minute: guessing tokens must not fill the disk. What a change
+did is noted by the registry (`app/control/audit.py`).
 """
 
 import time
@@ -15,23 +15,23 @@ from app.control import audit
 from app.domain.plain import plain
 
 REFUSALS = 60
-"""Lines a minute about requests that were refused for want of a token."""
+"""Lines a minute about requests without a token that permits them."""
 
 log = structlog.get_logger("audit")
 
 
 class AuditLog:
-    """ASGI middleware outside of `Authority`, which tells it who asks by the scope."""
+    """ASGI middleware around `Authority`, which notes in the scope who asks."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self._minute = 0
-        self._said = 0
-        self._unsaid = 0
+        self._written = 0
+        self._left_out = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in OPEN_METHODS:
-            # A read that is refused for want of a token is a refusal like any other.
+            # A read is logged only where it is refused for want of a token.
             await self.app(scope, receive, self._watching_reads(scope, send) if scope["type"] == "http" else send)
             return
         status: int | None = None
@@ -46,21 +46,21 @@ class AuditLog:
         token = audit.record.set(record)
         try:
             await self.app(scope, receive, watched)
-        finally:  # also where the request was cut off: what it did, it did
+        finally:  # also for a cancelled request: what it has changed stays changed
             audit.record.reset(token)
-            self._say(scope, record, status)
+            self._write(scope, record, status)
 
     def _watching_reads(self, scope: Scope, send: Send) -> Send:
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] in (401, 403):
-                self._say(scope, audit.Record(), message["status"])
+                self._write(scope, audit.Record(), message["status"])
             await send(message)
 
         return watched
 
-    def _say(self, scope: Scope, record: audit.Record, status: int | None) -> None:
+    def _write(self, scope: Scope, record: audit.Record, status: int | None) -> None:
         who, refused = caller_of(scope), status in (401, 403)
-        if refused and not self._may_say():
+        if refused and not self._has_room():
             return
         client, route = scope.get("client"), scope.get("route")
         name = record.watcher or scope.get("path_params", {}).get("name")
@@ -68,7 +68,7 @@ class AuditLog:
             "who": who.name,
             "role": who.role,
             "remote": client[0] if client else None,
-            "action": getattr(route, "name", None),  # None where it did not come as far as a call
+            "action": getattr(route, "name", None),  # None where it reached no call
             "method": scope["method"],
             "path": plain(scope["path"][:300]),
             "watcher": None if name is None else plain(name[:300]),
@@ -79,18 +79,18 @@ class AuditLog:
             line |= {"before": record.before, "after": record.after}
         line |= record.facts
         if refused:
-            line["unsaid"], self._unsaid = self._unsaid, 0
+            line["unsaid"], self._left_out = self._left_out, 0
             log.warning("audit", **line)
         else:
             log.info("audit", **line)
 
-    def _may_say(self) -> bool:
+    def _has_room(self) -> bool:
         minute = int(time.monotonic() // 60)
         if minute != self._minute:
-            self._minute, self._said = minute, 0
-        self._said += 1
-        if self._said > REFUSALS:
-            self._unsaid += 1
+            self._minute, self._written = minute, 0
+        self._written += 1
+        if self._written > REFUSALS:
+            self._left_out += 1
             return False
         return True
 

@@ -1,28 +1,29 @@
-"""How much a request may hold, counted before anything looks into it.
+"""How much a request may hold, counted before anything parses it.
 
-What reads a body or a query does so in one go, on the event loop that the watchers share: parsing and validating take
-time for each value, and an error for each wrong one. So values are counted first, in the bytes as they came, which
-takes a few milliseconds for the largest body. Not its business: the head of a request (`cli/http_protocol.py`), the
-parts of a body (`api/schemas/requests.py`), and how many errors are answered (`problems.py`).
+A body or a query is parsed and validated in one go, on the event loop that the watchers share. That takes time for each
+value, and makes an error for each wrong one. So values are counted first, in the bytes as they arrive, which takes a
+few milliseconds for the largest body. The head of a request is limited in `cli/http_protocol.py`, parts of a body in
+`api/schemas/base.py` and `values.py`, and the errors of an answer in `problems.py`.
 """
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import Problem, invalid, is_json
+from app.api.error_handlers import is_json
+from app.api.problems import Problem, invalid
 from app.domain.errors import FieldProblem
 from app.domain.text import HALF, half_in
 
 MAX_BODY = 1024 * 1024
-"""Bytes. A watcher takes a few hundred; the largest pipeline that is taken is a quarter of this."""
+"""Bytes. A watcher takes a few hundred; the largest pipeline is a quarter of this."""
 MAX_VALUES = 20_000
 """Values in a body: each number, text, object and list, at any depth."""
 MAX_PARAMETERS = 100
 """Parameters in a query; a call knows two at the most."""
 
 
-class Limits:
-    """ASGI middleware that refuses what is too much, and reads the body before the application does."""
+class RequestLimits:
+    """ASGI middleware that refuses a request that holds too much, and reads the body before the application does."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -48,14 +49,14 @@ class Limits:
         while more:
             message = await receive()
             if message["type"] != "http.request":
-                return  # the client is gone
+                return  # the client has disconnected
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > MAX_BODY:
                 whole = more = False
         problem = _json_problem(body) if whole and is_json(headers) else None
         if not whole:
-            # The connection stays: closed with the rest unread, it would be reset before the client has the answer.
+            # The connection stays open: closed with the rest unread, it is reset before the client has the answer.
             problem = Problem(413, "Content Too Large", f"the body is larger than {MAX_BODY} bytes")
         if problem is not None:
             await problem.response()(scope, receive, send)
@@ -69,7 +70,7 @@ async def _next(replay: list[Message], receive: Receive) -> Message:
 
 
 def _json_problem(body: bytearray) -> Problem | None:
-    if b"\0" in body:  # UTF-16 and UTF-32, which Python's parser would take, and `most_values` cannot count
+    if b"\0" in body:  # UTF-16 and UTF-32, which Python's parser accepts, and `most_values` cannot count
         return Problem(400, "Bad Request", "the body is not JSON in UTF-8: it holds a NUL byte", kind="malformed")
     if most_values(body) > MAX_VALUES:
         detail = f"the body holds more than {MAX_VALUES} values, counting each number, text, list and object in it"
@@ -79,7 +80,7 @@ def _json_problem(body: bytearray) -> Problem | None:
 
 
 def most_values(body: bytes | bytearray) -> int:
-    """How many values a JSON text in UTF-8 holds at the most, without parsing it."""
+    """An upper bound of the values that a JSON text in UTF-8 holds, without parsing it."""
     openings = body.count(b",") + body.count(b"[") + body.count(b"{")
     if openings < MAX_VALUES:
         return openings + 1

@@ -1,6 +1,6 @@
-"""What every answer carries so that a browser does nothing with it that was not meant.
+"""Headers that keep a browser from misusing an answer: no framing, no guessed types, nothing loaded or run.
 
-A header that a call has set itself stays as it is: the page has a policy of its own. Not its business: the page.
+A header that a call has set itself stays as it is: the page has a policy of its own (`routes/page.py`).
 """
 
 from starlette.datastructures import MutableHeaders
@@ -13,18 +13,18 @@ ALWAYS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 DATA = {"Cache-Control": "no-store", "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
-"""Also on what is no document: nobody keeps it, and opened by itself it loads and runs nothing."""
+"""Also on data: no cache keeps it, and opened by itself it loads and runs nothing."""
 _DOCUMENTS = ("text/html", "text/css", "text/javascript", "image/", "font/")
 
 
-class Headers:
+class SecurityHeaders:
     """ASGI middleware that adds the headers above to what starts an answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def guarded(message: Message) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 document = headers.get("content-type", "").startswith(_DOCUMENTS)
@@ -32,4 +32,4 @@ class Headers:
                     headers.setdefault(name, value)
             await send(message)
 
-        await self.app(scope, receive, guarded)
+        await self.app(scope, receive, with_headers)

@@ -1,1 +1,1 @@
-"""The calls, one module for each group of them. They translate: what happens is decided in `control/`."""
+"""The calls, one module for each group. They only translate; `control/` decides."""

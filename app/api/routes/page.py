@@ -1,9 +1,7 @@
-"""The page at `/`: its files, as they are, with headers of their own beside those of every answer.
+"""The page at `/`: its files as they are in `app/api/page`, with headers of their own.
 
-Those of every answer are set in `api/middleware/security_headers.py`.
-
-A file is found and read when it is asked for, and not kept: nothing here takes time at the start, or memory later. Not
-its business: what the page shows, which it asks of the same calls as everybody (`app/api/page/`).
+A file is read when it is asked for, and not kept: nothing here takes time at the start, or memory later. The headers of
+every answer are set in `api/middleware/security_headers.py`.
 """
 
 import hashlib
@@ -25,7 +23,7 @@ POLICY = (
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # kept, and asked for anew: after an update nobody has half of the old page
+    "Cache-Control": "no-cache",  # kept, and asked for again: after an update no browser has half of the old page
 }
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -49,8 +47,8 @@ async def asset(request: Request, path: str) -> Response:
 
 @cache
 def _files() -> dict[str, Path]:
-    """The page's files by their paths in the folder. A request's path is looked up here and given to no file system,
-    which takes not every text for a path, and dots in it for another folder."""
+    """The page's files by their paths in the folder. A request's path is looked up here and never reaches the file
+    system, where not every text is a path, and dots lead to other folders."""
     return {file.relative_to(FOLDER).as_posix(): file for file in FOLDER.rglob("*") if file.suffix in _TYPES}
 
 

@@ -4,93 +4,88 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
+from app.api.answering import Answered, Call
+from app.api.parameters import NOT_CACHED, CurrentRegistry, Name
 from app.api.problems import documented
-from app.api.routes.watchers import Name, Watchers
-from app.api.schemas import answers
+from app.api.schemas.status import (
+    HappeningAnswer,
+    HealthAnswer,
+    LagAnswer,
+    ProbeAnswer,
+    ServiceAnswer,
+    StatusAnswer,
+)
 from app.domain.errors import Unavailable
 
-router = APIRouter()
-
-NOT_CACHED = {"Cache-Control": "no-store"}
+router = APIRouter(route_class=Call)
 
 
 def _down(model: Any, description: str) -> dict[int | str, dict[str, Any]]:
     return {503: {"model": model, "description": description}}
 
 
-@router.get(
-    "/watchers/{name}/status", tags=["status"], response_model=answers.StatusAnswer, responses=documented(404, 422, 503)
-)
-async def get_watcher_status(registry: Watchers, name: Name) -> Response:
+@router.get("/watchers/{name}/status", tags=["status"], responses=documented(404, 422, 503))
+async def get_watcher_status(registry: CurrentRegistry, name: Name) -> Answered[StatusAnswer]:
     """Get a watcher's status: state and reason, last error, events, rates."""
     view = await registry.watcher(name)
-    return JSONResponse(answers.status(view.status), headers=NOT_CACHED)
+    return Answered(StatusAnswer.of(view.status), headers=NOT_CACHED)
 
 
 @router.get(
     "/watchers/{name}/health",
     tags=["status"],
-    response_model=answers.HealthAnswer,
-    responses={**documented(404, 422), **_down(answers.HealthAnswer, "The watcher is not healthy.")},
+    responses={**documented(404, 422), **_down(HealthAnswer, "The watcher is not healthy.")},
 )
-async def get_watcher_health(registry: Watchers, name: Name) -> Response:
+async def get_watcher_health(registry: CurrentRegistry, name: Name) -> Answered[HealthAnswer]:
     """Get a watcher's health: 200 when it runs, is paused or stands by for another instance; otherwise 503."""
     try:
-        answer = answers.watcher_health((await registry.watcher(name)).status)
+        answer = HealthAnswer.of((await registry.watcher(name)).status)
     except Unavailable as unavailable:
-        answer = {"status": "DOWN", "reason": answers.said(str(unavailable))}
-    return JSONResponse(answer, 200 if answer["status"] == "UP" else 503, NOT_CACHED)
+        answer = HealthAnswer.unknown(str(unavailable))
+    return Answered(answer, 200 if answer.status == "UP" else 503, NOT_CACHED)
 
 
-@router.get(
-    "/watchers/{name}/lag", tags=["status"], response_model=answers.LagAnswer, responses=documented(404, 422, 503)
-)
-async def get_watcher_lag(registry: Watchers, name: Name) -> Response:
+@router.get("/watchers/{name}/lag", tags=["status"], responses=documented(404, 422, 503))
+async def get_watcher_lag(registry: CurrentRegistry, name: Name) -> Answered[LagAnswer]:
     """Get how far a watcher is behind, and how much oplog is left before its position."""
-    return JSONResponse(answers.lag(await registry.lag(name)), headers=NOT_CACHED)
+    return Answered(LagAnswer.of(await registry.lag(name)), headers=NOT_CACHED)
 
 
-@router.get("/lag", tags=["status"], response_model=dict[str, answers.LagAnswer], responses=documented(503))
-async def get_lag(registry: Watchers) -> Response:
+@router.get("/lag", tags=["status"], responses=documented(503))
+async def get_lag(registry: CurrentRegistry) -> Answered[dict[str, LagAnswer]]:
     """Get how far each watcher is behind, by name."""
     lags = await registry.lags()
-    return JSONResponse({name: answers.lag(value) for name, value in lags.items()}, headers=NOT_CACHED)
+    return Answered({name: LagAnswer.of(value) for name, value in lags.items()}, headers=NOT_CACHED)
 
 
 @router.get(
     "/healthz",
     tags=["probes"],
-    response_model=answers.ServiceAnswer,
-    response_model_exclude_none=True,
-    responses=_down(answers.ServiceAnswer, "Something is down; its `reason` says why."),
+    responses=_down(ServiceAnswer, "Something is down; its `reason` says why."),
 )
-async def healthz(registry: Watchers) -> Response:
+async def healthz(registry: CurrentRegistry) -> Answered[ServiceAnswer]:
     """Whether MongoDB, NATS and the watchers are up. The form is that of mongodb-nats-connector."""
     health = await registry.health()
-    return JSONResponse(answers.service(health), 200 if health.up else 503, NOT_CACHED)
+    return Answered(ServiceAnswer.of(health), 200 if health.up else 503, NOT_CACHED)
 
 
-@router.get("/livez", tags=["probes"], response_model=answers.ProbeAnswer, response_model_exclude_none=True)
-async def livez() -> Response:
+@router.get("/livez", tags=["probes"])
+async def livez() -> Answered[ProbeAnswer]:
     """Whether the process answers at all."""
-    return JSONResponse({"status": "UP"}, headers=NOT_CACHED)
+    return Answered(ProbeAnswer.of(None), headers=NOT_CACHED)
 
 
 @router.get(
     "/readyz",
     tags=["probes"],
-    response_model=answers.ProbeAnswer,
-    response_model_exclude_none=True,
-    responses=_down(answers.ProbeAnswer, "Not ready; `reason` says what it waits for."),
+    responses=_down(ProbeAnswer, "Not ready; `reason` says what it waits for."),
 )
-async def readyz(registry: Watchers) -> Response:
+async def readyz(registry: CurrentRegistry) -> Answered[ProbeAnswer]:
     """Whether the watchers are loaded and both servers were reached."""
     reason = registry.ready()
-    if reason is None:
-        return JSONResponse({"status": "UP"}, headers=NOT_CACHED)
-    return JSONResponse({"status": "DOWN", "reason": answers.said(reason)}, 503, NOT_CACHED)
+    return Answered(ProbeAnswer.of(reason), 200 if reason is None else 503, NOT_CACHED)
 
 
 @router.get(
@@ -106,3 +101,13 @@ async def metrics(request: Request) -> Response:
     render: Callable[[], Awaitable[tuple[bytes, str]]] = request.app.state.render_metrics
     content, content_type = await render()
     return Response(content, headers={**NOT_CACHED, "Content-Type": content_type})
+
+
+@router.get(
+    "/watchers/{name}/history",
+    tags=["status"],
+    responses=documented(404, 422, 503),
+)
+async def get_watcher_history(registry: CurrentRegistry, name: Name) -> Answered[list[HappeningAnswer]]:
+    """Get the last 50 states and errors of a watcher in this instance since it started, oldest first."""
+    return Answered([HappeningAnswer.of(each) for each in await registry.history(name)], headers=NOT_CACHED)

@@ -13,7 +13,7 @@ import pytest_asyncio
 from app.api import openapi_document
 from app.api.middleware.limits import MAX_BODY
 from app.api.problems import MAX_ERRORS
-from app.api.schemas.requests import MAX_ITEMS
+from app.api.schemas.base import MAX_ITEMS
 from app.cli.http_protocol import MAX_HEAD
 from app.devservers.servers import MongoServer, NatsServer
 from tests.live import Live, until

@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from app.api.auth import Authority
 from app.config.settings import Settings
-from tests.unit.api.test_api import BASE, ORDERS, SECRET, StandIn, application, client_of, problem
+from tests.unit.api.calls import BASE, ORDERS, SECRET, application, client_of, problem
+from tests.unit.api.fake_registry import FakeRegistry
 
 LOOPBACK = {"server_addr": "127.0.0.1:8080"}
 EVERYWHERE = {"server_addr": ":8080"}
@@ -21,14 +22,14 @@ READS = ["/watchers", "/lag", "/healthz", "/livez", "/readyz", "/metrics", "/ope
 
 
 async def add(settings: dict[str, Any], headers: dict[str, str] | None = None, base: str = BASE) -> httpx.Response:
-    async with client_of(application(StandIn(), **settings), base) as client:
+    async with client_of(application(FakeRegistry(), **settings), base) as client:
         return await client.post("/watchers", json=ORDERS, headers=headers or {})
 
 
 async def read(
     settings: dict[str, Any], headers: dict[str, str] | None = None, base: str = BASE, paths: Sequence[str] = READS
 ) -> dict[str, httpx.Response]:
-    async with client_of(application(StandIn(), **settings), base) as client:
+    async with client_of(application(FakeRegistry(), **settings), base) as client:
         return {path: await client.get(path, headers=headers or {}) for path in paths}
 
 
@@ -64,12 +65,12 @@ async def test_no_or_wrong_token_may_not_wherever_it_comes_from(authorization: s
 
 
 async def test_non_ascii_token_is_just_wrong() -> None:
-    async with client_of(application(StandIn(), **TOKEN)) as client:
+    async with client_of(application(FakeRegistry(), **TOKEN)) as client:
         problem(await client.post("/watchers", headers=[(b"Authorization", "Bearer ä€".encode())]), 401)
 
 
 async def test_two_authorizations_are_none() -> None:
-    async with client_of(application(StandIn(), **TOKEN)) as client:
+    async with client_of(application(FakeRegistry(), **TOKEN)) as client:
         two = [("Authorization", f"Bearer {SECRET}"), ("Authorization", "Bearer x")]
         problem(await client.post("/watchers", json=ORDERS, headers=two), 401)
 
@@ -166,9 +167,9 @@ CHANGES = [
 
 @pytest.mark.parametrize(("method", "path"), CHANGES)
 async def test_every_changing_call_is_guarded_before_its_body_is_read(method: str, path: str) -> None:
-    async with client_of(application(StandIn(), **TOKEN)) as client:
+    async with client_of(application(FakeRegistry(), **TOKEN)) as client:
         problem(await client.request(method, path, content=b"{" * 5_000_000), 401)
-    async with client_of(application(StandIn(), **EVERYWHERE)) as client:
+    async with client_of(application(FakeRegistry(), **EVERYWHERE)) as client:
         problem(await client.request(method, path, content=b"{"), 403)
 
 
@@ -220,7 +221,7 @@ async def test_allowed_hosts_may_read_and_on_a_loopback_address_not_change(
 
 
 async def test_two_hosts_are_none() -> None:
-    async with client_of(application(StandIn(), **EVERYWHERE)) as client:
+    async with client_of(application(FakeRegistry(), **EVERYWHERE)) as client:
         two = [("Host", "localhost:8080"), ("Host", "localhost:8080")]
         problem(await client.get("/watchers", headers=two), 403)
 

@@ -11,22 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.api.middleware.limits import MAX_BODY
-from app.api.schemas.requests import MAX_PIPELINE
+from app.api.schemas.values import MAX_PIPELINE
 from app.domain.errors import Conflict, Invalid, NotAuthorised, SourceUnavailable, Unavailable
-from tests.unit.api.test_api import JSON, ORDERS, SECRET, TOKEN, StandIn, application, client_of, fields, problem
+from tests.unit.api.calls import JSON, ORDERS, SECRET, fields, problem
+from tests.unit.api.fake_registry import TOKEN, FakeRegistry
 
 DEEP = b'{"a":' + b"[" * 150 + b"]" * 150 + b"}"
-
-
-@pytest.fixture
-def registry() -> StandIn:
-    return StandIn()
-
-
-@pytest.fixture
-async def client(registry: StandIn) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(application(registry)) as client:
-        yield client
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -68,7 +58,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 async def test_bad_watcher_is_refused_by_the_fields_name(
-    client: httpx.AsyncClient, registry: StandIn, path: str, value: Any
+    client: httpx.AsyncClient, registry: FakeRegistry, path: str, value: Any
 ) -> None:
     named = fields(await client.post("/watchers", json=changed(path, value)))
     parents = {path, *(f"start.{each}" for each in ("token", "timestamp") if path == "start.at")}
@@ -212,7 +202,7 @@ async def test_put_under_an_impossible_name_says_why(client: httpx.AsyncClient) 
     ],
 )
 async def test_failures_of_the_registry(
-    client: httpx.AsyncClient, registry: StandIn, failure: Exception, status: int, kind: str
+    client: httpx.AsyncClient, registry: FakeRegistry, failure: Exception, status: int, kind: str
 ) -> None:
     registry.failure = failure
     with capture_logs():
@@ -224,7 +214,7 @@ async def test_failures_of_the_registry(
 
 
 async def test_what_nobody_expected_is_logged_under_the_id_that_is_answered(
-    client: httpx.AsyncClient, registry: StandIn
+    client: httpx.AsyncClient, registry: FakeRegistry
 ) -> None:
     registry.failure = RuntimeError("boom")
     with capture_logs() as logged:

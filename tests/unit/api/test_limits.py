@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 import tracemalloc
-from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.middleware.limits import MAX_BODY, MAX_PARAMETERS, MAX_VALUES, most_values
 from app.api.problems import MAX_DETAIL, MAX_ERRORS, MAX_FIELD, MAX_PROBLEM, Problem
-from app.api.routes.watchers import PIECE_BYTES
-from app.api.schemas import answers
-from app.api.schemas.answers import SHOWN_BYTES
-from app.api.schemas.requests import MAX_ITEMS, MAX_PIPELINE, MAX_TEXT
-from app.control.dead_letters import DeadLetterService
-from app.domain.dead_letters import DeadLetter
+from app.api.schemas.base import MAX_ITEMS, MAX_TEXT
+from app.api.schemas.values import MAX_PIPELINE
 from app.domain.errors import FieldProblem
-from app.domain.lifecycle import State
-from app.domain.watcher import from_document
-from tests.unit.api.test_api import JSON, ORDERS, TOKEN, StandIn, application, client_of, problem
+from tests.unit.api.calls import JSON, ORDERS, problem
 
 SHORT = 64 * 1024
 """Bytes of an answer that names 50 fields."""
-
-
-@pytest.fixture
-def registry() -> StandIn:
-    return StandIn()
-
-
-@pytest.fixture
-async def client(registry: StandIn) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(application(registry)) as client:
-        yield client
 
 
 def body(part: str, inner: bytes) -> bytes:
@@ -192,64 +170,3 @@ async def test_a_query_of_many_parameters_is_refused(client: httpx.AsyncClient) 
     problem(await client.get(f"/watchers?{many}"), 414)
     few = "&".join(f"{number}=1" for number in range(MAX_PARAMETERS))
     assert len(problem(await client.get(f"/watchers?{few}"), 422)["errors"]) == MAX_ERRORS
-
-
-async def test_others_have_their_turn_while_many_large_watchers_are_listed(
-    client: httpx.AsyncClient, registry: StandIn
-) -> None:
-    source = {"database": "d", "collection": "c", "pipeline": [{"$match": {"a": "x" * PIECE_BYTES}}]}
-    for number in range(30):
-        watcher = from_document({"name": f"w{number:02}", "source": source})
-        registry.views[watcher.name] = registry.show(watcher, State.RUNNING)
-    (await client.get("/watchers")).raise_for_status()
-    turns, over = 0, False
-
-    async def other() -> None:
-        nonlocal turns
-        while not over:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(other(), name="other")
-    answer = await client.get("/watchers")
-    over = True
-    await task
-    assert [each["name"] for each in answer.json()] == sorted(registry.views)
-    assert turns >= 30, "the list was written in one go"
-    assert answer.json()[0] == (await client.get("/watchers/w00")).json()
-
-
-@pytest.mark.parametrize(("size", "shown"), [(SHOWN_BYTES, True), (SHOWN_BYTES + 1, False)])
-async def test_a_dead_letter_is_encoded_only_where_it_is_shown_and_never_parsed(size: int, shown: bool) -> None:
-    letter = DeadLetter(1, TOKEN, "insert", "oversize", "too large", 0.0, size, 0, raw=bytes(size))
-    encoded: list[int] = []
-
-    def encode(raw: bytes, _suffix: str) -> Any:
-        encoded.append(len(raw))
-        return SimpleNamespace(body=b'{"n":1.10}')
-
-    async def found(_: Any) -> Any:
-        return SimpleNamespace(stored=SimpleNamespace(watcher=None), get=found) if _ != 1 else letter
-
-    world: Any = SimpleNamespace(
-        nats=SimpleNamespace(letters=lambda _: SimpleNamespace(get=found)), codec=SimpleNamespace(encode=encode)
-    )
-    answer = orjson.dumps(answers.whole_letter(*await DeadLetterService(world, found).get("orders", 1, SHOWN_BYTES)))
-    assert encoded == [size] * shown
-    assert (b'"event":{"n":1.10}' in answer) == shown
-
-
-async def test_the_document_is_made_once_and_in_a_thread(registry: StandIn) -> None:
-    app, makers = application(registry), list[threading.Thread]()
-    make = app.openapi
-
-    def noted() -> dict[str, Any]:
-        makers.append(threading.current_thread())
-        return make()
-
-    app.openapi = noted  # type: ignore[method-assign]
-    async with client_of(app) as client:
-        answers = await asyncio.gather(*(client.get("/openapi.json") for _ in range(5)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert len(makers) == 1
-    assert makers[0] is not threading.main_thread()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import pytest
 
 from app.api import openapi_document
 from app.cli import openapi as openapi_command
-from tests.unit.api.test_api import StandIn, application, client_of
+from tests.unit.api.calls import application, client_of
+from tests.unit.api.fake_registry import FakeRegistry
 
 
 def calls(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -28,7 +31,7 @@ def test_openapi_json_is_what_the_application_says(capsys: pytest.CaptureFixture
 
 
 async def test_openapi_document_is_served() -> None:
-    async with client_of(application(StandIn())) as client:
+    async with client_of(application(FakeRegistry())) as client:
         assert (await client.get("/openapi.json")).json() == openapi_document()
 
 
@@ -55,3 +58,19 @@ def test_references_of_the_document_resolve() -> None:
     for reference in set(json.dumps(document).split('"$ref": "')[1:]):
         assert reference.partition('"')[0].removeprefix("#/components/schemas/") in schemas
     assert "HTTPValidationError" not in schemas
+
+
+async def test_the_document_is_made_once_and_in_a_thread(registry: FakeRegistry) -> None:
+    app, makers = application(registry), list[threading.Thread]()
+    make = app.openapi
+
+    def noted() -> dict[str, Any]:
+        makers.append(threading.current_thread())
+        return make()
+
+    app.openapi = noted  # type: ignore[method-assign]
+    async with client_of(app) as client:
+        answers = await asyncio.gather(*(client.get("/openapi.json") for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(makers) == 1
+    assert makers[0] is not threading.main_thread()

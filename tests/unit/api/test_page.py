@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from app.api.routes.page import FOLDER
-from tests.unit.api.test_api import StandIn, application, client_of
-
-
-@pytest_asyncio.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(application(StandIn())) as client:
-        yield client
 
 
 async def test_page_and_all_that_it_names_are_there_and_allow_only_their_own_origin(client: httpx.AsyncClient) -> None:

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from app.api.routes.streams import SHOWN_BYTES, _consumer, _event, message
-from app.api.schemas.stream_answers import ConsumerAnswer, HappeningAnswer, MessageEvent, StreamAnswer
+from app.api.event_stream import event
+from app.api.schemas.base import to_json
+from app.api.schemas.status import HappeningAnswer
+from app.api.schemas.streams import SHOWN_BYTES, ConsumerAnswer, MessageEvent, StreamAnswer
 from app.domain.errors import SourceUnavailable
 from app.domain.lifecycle import State
 from app.domain.streams import ConsumerFacts, Quiet, Skipped, StoredMessage, Trouble
 from tests.fakes import FakeSource
-from tests.unit.api.test_api import application, client_of
+from tests.unit.api.calls import application, client_of
 from tests.unit.deployment import Fakes, until_state, watcher
 
 
@@ -22,7 +24,7 @@ def stored(body: bytes, **headers: str) -> StoredMessage:
 
 
 def test_body_is_json_with_every_number_as_it_is_on_the_stream() -> None:
-    sent = _event(stored(b'{"n":9007199254740993,"x":1.0}', **{"Nats-Msg-Id": "82"})).decode()
+    sent = event(stored(b'{"n":9007199254740993,"x":1.0}', **{"Nats-Msg-Id": "82"})).decode()
     assert sent.startswith("event: message\nid: 7\ndata: {")
     assert '"body":{"n":9007199254740993,"x":1.0}' in sent
     data = json.loads(sent.split("data: ")[1])
@@ -33,34 +35,35 @@ def test_body_is_json_with_every_number_as_it_is_on_the_stream() -> None:
 
 @pytest.mark.parametrize("body", [b"\xff\x00 no text", b"", b"NaN", b'{"a":1}{"b":2}', b"a\n\ndata: forged\n\nb"])
 def test_what_is_not_json_is_text(body: bytes) -> None:
-    sent = _event(stored(body))
+    sent = event(stored(body))
     assert sent.count(b"\n") == 4, "one event, whatever the body has"
     data = json.loads(sent.split(b"data: ", 1)[1])
     assert (data["body"], data["note"]) == (body.decode("utf-8", "replace"), "not JSON")
 
 
-def test_line_breaks_between_tokens_do_not_end_the_event() -> None:
-    sent = _event(stored(b'{\r\n "a":\n\n1}'))
+def test_line_breaks_between_tokens_do_not_end_theevent() -> None:
+    sent = event(stored(b'{\r\n "a":\n\n1}'))
     assert sent.count(b"\n") == 4
     assert json.loads(sent.split(b"data: ")[1])["body"] == {"a": 1}
 
 
 def test_large_body_is_cut_and_says_so() -> None:
-    data = message(stored(b'"' + b"x" * SHOWN_BYTES + b'"'))
+    data = vars(MessageEvent.of(stored(b'"' + b"x" * SHOWN_BYTES + b'"')))
     assert len(data["body"]) == SHOWN_BYTES
     assert data["note"] == f"cut: the first {SHOWN_BYTES} of {SHOWN_BYTES + 2} bytes"
 
 
 def test_other_events() -> None:
-    assert _event(Quiet()).startswith(b":")
-    assert _event(Skipped(3, 9)) == b'event: skipped\ndata: {"after":3,"before":9}\n\n'
-    said = _event(Trouble("cannot connect to nats://me:hunter2hunter2@host"))
+    assert event(Quiet()).startswith(b":")
+    assert event(Skipped(3, 9)) == b'event: skipped\ndata: {"after":3,"before":9}\n\n'
+    said = event(Trouble("cannot connect to nats://me:hunter2hunter2@host"))
     assert said.startswith(b"event: trouble\n")
     assert b"hunter2" not in said
 
 
 def test_consumer_is_answered_as_documented() -> None:
-    ConsumerAnswer.model_validate(_consumer(ConsumerFacts("c", True, ("ORDERS.*",), 3, 2, 1, 0)))
+    answer = ConsumerAnswer.of(ConsumerFacts("c", True, ("ORDERS.*",), 3, 2, 1, 0))
+    assert ConsumerAnswer.model_validate_json(to_json(answer)) == answer
 
 
 def failing(times: int) -> Any:
@@ -87,7 +90,7 @@ async def test_history_tells_states_and_errors_in_order_and_counts_those_that_re
     await registry.resume("orders")
     await until_state(registry, "orders", State.RUNNING)
     await registry.pause("orders")
-    async with client_of(application(registry)) as client:  # type: ignore[arg-type]
+    async with client_of(application(registry)) as client:
         answer = await client.get("/watchers/orders/history")
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
         found = [HappeningAnswer.model_validate(each) for each in answer.json()]

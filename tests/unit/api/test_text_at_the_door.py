@@ -1,7 +1,6 @@
 """Text that is none (half of a surrogate pair) is refused where it comes in, at every door, and named."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from app.api.middleware.limits import MAX_VALUES
 from app.config.connector_yaml import ConnectorFileError, parse
 from app.config.settings import SettingsError, load
 from app.domain.watcher import problems
-from tests.unit.api.test_api import JSON, ORDERS, StandIn, application, client_of, problem
+from tests.unit.api.calls import JSON, ORDERS, problem
+from tests.unit.api.fake_registry import FakeRegistry
 from tests.unit.deployment import watcher
 
 HALF = "a\ud800b"
@@ -23,17 +23,6 @@ PLACES = [
     "start.at.token", "start.at.timestamp", "on_history_lost", "source.pipeline.0.$match.a", "unknown",
     "source.pipeline.0.$match.a.1.b",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def registry() -> StandIn:
-    return StandIn()
-
-
-@pytest.fixture
-async def client(registry: StandIn) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(application(registry)) as client:
-        yield client
 
 
 def with_half_at(path: str, half: str = HALF) -> bytes:
@@ -53,7 +42,7 @@ def with_half_at(path: str, half: str = HALF) -> bytes:
 @pytest.mark.parametrize("path", PLACES)
 @pytest.mark.parametrize("half", ["a\ud800b", "\udfff", "\ude00\ud83d", "\\\ud800"], ids=ascii)
 async def test_half_a_character_is_422_on_its_field(
-    client: httpx.AsyncClient, registry: StandIn, path: str, half: str
+    client: httpx.AsyncClient, registry: FakeRegistry, path: str, half: str
 ) -> None:
     answer = await client.post("/watchers", content=with_half_at(path, half), headers=JSON)
     errors = problem(answer, 422)["errors"]
@@ -92,7 +81,7 @@ async def test_whole_characters_pass_however_they_are_escaped(client: httpx.Asyn
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Type": "text/plain"}, {"Content-Type": "application/x+json"}])
 async def test_half_a_character_in_a_body_of_any_type_is_not_taken(
-    client: httpx.AsyncClient, registry: StandIn, headers: dict[str, str]
+    client: httpx.AsyncClient, registry: FakeRegistry, headers: dict[str, str]
 ) -> None:
     answer = await client.post("/watchers", content=with_half_at("source.database"), headers=headers)
     problem(answer, 422 if "json" in str(headers) else 415)

@@ -5,7 +5,7 @@ from collections import deque
 
 import pytest
 
-from app.api.schemas.answers import watcher_health
+from app.api.schemas.status import HealthAnswer
 from app.control.health import FleetHealth
 from app.control.watcher_task import WatcherTask
 from app.domain.errors import SinkUnavailable, SourceUnavailable
@@ -63,7 +63,7 @@ class Clocked:
     def down(self) -> bool:
         """What /healthz says of the watchers, and the watcher's own health: both the same."""
         component = self.fleet_health.health(None).components["watchers"]
-        own = watcher_health(self.task.status())["status"] == "DOWN"
+        own = HealthAnswer.of(self.task.status()).status == "DOWN"
         assert own is not component.up
         self.fleet_health.observe_positions()
         assert self.fakes.observers[0].overdues["orders"] is own

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import app
-from app.api.schemas.requests import CheckpointShape, NewWatcher, Shape, SinkShape, SourceShape
+from app.api.schemas.base import Shape
+from app.api.schemas.watchers import CheckpointShape, NewWatcher, SinkShape, SourceShape
 from app.config.connector_yaml import COLLECTION_KEYS
 from app.config.connector_yaml import SETTINGS as CONNECTOR_SETTINGS
 from app.config.settings import variables

@@ -1,0 +1,137 @@
+"""Every exception that leaves a call becomes a problem here: the domain's errors, the framework's, and the unexpected.
+
+The framework's errors are reworded, so that one error reads the same at every call. An unexpected one gets an id, under
+which the log has the traceback.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, TypeGuard, get_type_hints
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
+
+from app.api.problems import INTERNAL, RETRY_AFTER, Problem, invalid, kind_of
+from app.domain.errors import ChangewireError, FieldProblem, Invalid
+
+log = structlog.get_logger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Attach the handlers for everything that is raised inside the application."""
+    app.add_exception_handler(Problem, _from_problem)
+    app.add_exception_handler(ChangewireError, _from_changewire)
+    app.add_exception_handler(RequestValidationError, _from_validation)
+    app.add_exception_handler(HTTPException, _from_http)
+
+
+async def _from_problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _from_changewire(request: Request, error: Exception) -> Response:
+    if isinstance(error, Invalid) and error.problems:
+        return invalid(error.problems).response()
+    kind = kind_of(type(error))
+    if kind is INTERNAL:
+        return unexpected(request.scope, error).response()
+    headers = RETRY_AFTER if kind.status == 503 else None
+    return Problem(kind.status, kind.title, str(error), kind=kind.type, headers=headers).response()
+
+
+async def _from_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    for each in found:
+        if each["type"] == "json_invalid":
+            place = each["loc"][-1]
+            at = f" at character {place}" if isinstance(place, int) else ""
+            what = (each.get("ctx") or {}).get("error", "it cannot be parsed")
+            return Problem(400, "Bad Request", f"the body is not JSON{at}: {what}", kind="malformed").response()
+        if tuple(each["loc"]) == ("body",) and each["type"] != "missing" and not is_json(request.headers):
+            detail = "send the body as JSON, with the header 'Content-Type: application/json'"
+            return Problem(415, "Unsupported Media Type", detail).response()
+    shape = get_type_hints(request.scope["endpoint"]).get("body")
+    return invalid(_field_problem(each, shape) for each in found).response()
+
+
+def is_json(headers: Headers) -> bool:
+    """Whether the body is said to be JSON."""
+    essence = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return essence == "application/json" or (essence.startswith("application/") and essence.endswith("+json"))
+
+
+def _field_problem(error: Mapping[str, Any], shape: type[BaseModel] | None) -> FieldProblem:
+    """One finding of pydantic, without the value: it may be a secret in the wrong place. `shape` is the body's."""
+    place, *path = error["loc"]
+    field = ".".join(str(part)[:100] for part in path) or ("body" if place == "body" else str(place))
+    kind, cause = error["type"], (error.get("ctx") or {}).get("error")
+    if kind == "extra_forbidden":
+        beside = _fields_at(shape, path[:-1]) if place == "body" else []
+        problem = "is not a known field" + (f"; known fields: {', '.join(beside)}" if beside else "")
+    elif kind == "missing":
+        problem = "is required"
+    elif isinstance(cause, Exception):
+        problem = str(cause)
+    elif kind in ("model_attributes_type", "model_type", "dict_type"):
+        problem = "must be an object"
+    else:
+        problem = str(error["msg"]).replace("Input should", "must", 1)
+    return FieldProblem(field, problem)
+
+
+def _fields_at(shape: Any, path: Sequence[int | str]) -> list[str]:
+    """The fields that the body's shape has where `path` leads."""
+    for step in path:
+        field = shape.model_fields.get(str(step)) if _has_fields(shape) else None
+        shape = field.annotation if field is not None else None
+    return sorted(shape.model_fields) if _has_fields(shape) else []
+
+
+def _has_fields(shape: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(shape, type) and issubclass(shape, BaseModel)
+
+
+async def _from_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = str(error.detail)
+    path = request.url.path
+    if error.status_code == 404:
+        detail = f"nothing found at {path[:200]}; /docs lists all calls"
+    elif error.status_code == 405:
+        # The framework names the methods of the first route of that path alone.
+        allowed = ", ".join(_methods(request))
+        detail = f"{request.method} is not allowed at {path[:200]}; allowed: {allowed}"
+        return Problem(405, HTTPStatus(405).phrase, detail, headers={"Allow": allowed}).response()
+    elif error.status_code == 400:
+        detail = "the body cannot be read as JSON"
+    return Problem(error.status_code, HTTPStatus(error.status_code).phrase, detail, headers=error.headers).response()
+
+
+def _methods(request: Request) -> list[str]:
+    def possible(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes)
+
+    found = [method for method in ("DELETE", "GET", "POST", "PUT") if possible(method)]
+    return sorted([*found, "HEAD"]) if "GET" in found else found
+
+
+def unexpected(scope: Scope, error: BaseException) -> Problem:
+    """Log the traceback under an id, and answer 500 with that id."""
+    instance = uuid.uuid4().hex[:12]
+    log.error("request_failed", id=instance, method=scope["method"], path=scope["path"][:300], exc_info=error)
+    detail = f"internal error in Changewire; see the log under the id {instance}"
+    if isinstance(error, ChangewireError):  # its text is made for people
+        detail = f"{error} (see the log under the id {instance})"
+    place = f"urn:changewire:error:{instance}"
+    return Problem(INTERNAL.status, INTERNAL.title, detail, kind=INTERNAL.type, instance=place)

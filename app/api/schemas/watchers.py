@@ -1,0 +1,227 @@
+"""The shapes of the calls that list, add, change and remove watchers: a watcher as it is sent, and as it is answered.
+
+What can be checked only together with other fields, or by asking a server, is checked in `domain/watcher.py` and the
+registry.
+"""
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+from app.api.schemas.base import Query, Shape
+from app.api.schemas.status import StatusAnswer
+from app.api.schemas.values import INT64, Pipeline, Seconds, StartAt
+from app.domain.lifecycle import Desired, State
+from app.domain.status import WatcherView
+from app.domain.watcher import (
+    OPERATIONS,
+    PUBLISHED,
+    CheckpointPlace,
+    OnHistoryLost,
+    Sink,
+    Source,
+    Start,
+    StreamSettings,
+    Watcher,
+    from_document,
+    start_to_document,
+)
+
+
+class SourceShape(Shape):
+    """Where changes are read."""
+
+    database: Annotated[str, Field(examples=["shop"])]
+    """The database; not a system database, and not the service's own."""
+    collection: Annotated[str, Field(examples=["orders"])]
+    """The collection. It need not exist yet."""
+    pipeline: Pipeline = Field(default=[])
+    """Aggregation stages after `$changeStream`, for example `[{"$match": {"operationType": "insert"}}]`. They must not
+    change the event's `_id`, and may have at most 256 KiB as JSON."""
+    full_document: Literal["default", "updateLookup", "whenAvailable", "required"] | None = "updateLookup"
+    """Which version of the document an update carries, as in MongoDB's `fullDocument`."""
+    full_document_before_change: Literal["off", "whenAvailable", "required"] | None = "whenAvailable"
+    """Whether a change carries the document as it was before, as in MongoDB's `fullDocumentBeforeChange`."""
+    pre_and_post_images: bool = False
+    """Create the collection with pre- and post-images, or switch them on."""
+    show_expanded_events: bool = False
+    """Watch DDL events too, such as `create` and `createIndexes`."""
+
+    @staticmethod
+    def of(source: Source) -> "SourceShape":
+        return SourceShape.model_construct(
+            database=source.database,
+            collection=source.collection,
+            pipeline=[dict(stage) for stage in source.pipeline],
+            full_document=cast("Any", source.full_document),
+            full_document_before_change=cast("Any", source.full_document_before_change),
+            pre_and_post_images=source.pre_and_post_images,
+            show_expanded_events=source.show_expanded_events,
+        )
+
+
+class SinkShape(Shape):
+    """Where changes are published. The limits apply only when Changewire creates the stream."""
+
+    stream: Annotated[str, Field(examples=["ORDERS"])] = ""
+    """The stream. Empty: the collection's name in capitals."""
+    subject: str = "{stream}.{operation}"
+    """Template of the subject. Fields: `{stream}`, `{database}`, `{collection}`, `{operation}`."""
+    operations: Annotated[list[str], WithJsonSchema({"type": "array", "items": {"enum": list(OPERATIONS)}})] = Field(
+        default=list(PUBLISHED)
+    )
+    """The operations to publish."""
+    oversize: Literal["claim_check", "fail", "dead_letter"] = "claim_check"
+    """What happens to a message larger than the server accepts: `claim_check` puts the body into the object store and
+    publishes a pointer, `fail` stops the watcher, `dead_letter` sets the change aside in the stream `<stream>-DLQ`."""
+    replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    """Copies of the stream in a NATS cluster."""
+    max_age_seconds: Seconds = 0
+    """Age at which messages expire; 0: never."""
+    max_bytes: Annotated[int, Field(ge=-1, lt=INT64)] = -1
+    """The stream's size limit; -1: none."""
+    duplicate_window_seconds: Seconds = 120
+    """The stream's duplicate window. Changewire does not rely on it."""
+    stream_settings: StreamSettings = "changewire"
+    """`changewire` switches atomic batches and direct reads on, also for an existing stream. `connector` creates the
+    stream as mongodb-nats-connector does and never changes an existing one, so that the connector can start again."""
+
+    @staticmethod
+    def of(sink: Sink) -> "SinkShape":
+        return SinkShape.model_construct(
+            stream=sink.stream,
+            subject=sink.subject,
+            operations=list(sink.operations),
+            oversize=sink.oversize,
+            replicas=sink.replicas,
+            max_age_seconds=sink.max_age_seconds,
+            max_bytes=sink.max_bytes,
+            duplicate_window_seconds=sink.duplicate_window_seconds,
+            stream_settings=sink.stream_settings,
+        )
+
+
+class CheckpointShape(Shape):
+    """The collection that stores the watcher's position."""
+
+    database: str = "resume-tokens"
+    collection: Annotated[str, Field(examples=["orders"])] = ""
+    """Empty: the watched collection's name."""
+    capped: bool = False
+    """Create it as a capped collection of `size_in_bytes`."""
+    size_in_bytes: Annotated[int, Field(ge=0, lt=INT64)] = 0
+
+    @staticmethod
+    def of(place: CheckpointPlace) -> "CheckpointShape":
+        return CheckpointShape.model_construct(
+            database=place.database,
+            collection=place.collection,
+            capped=place.capped,
+            size_in_bytes=place.size_in_bytes,
+        )
+
+
+class StartShape(Shape):
+    """Where a watcher without a stored position begins."""
+
+    at: StartAt = "latest"
+
+    @staticmethod
+    def of(start: Start) -> "StartShape":
+        return StartShape.model_construct(**start_to_document(start))
+
+
+class WatcherShape(Shape):
+    """A watcher: publishes one collection's changes to one stream."""
+
+    name: Annotated[str, Field(examples=["orders"])] = ""
+    """Optional in a PUT, whose URL has it."""
+    source: SourceShape
+    sink: SinkShape = SinkShape()
+    checkpoint: CheckpointShape = CheckpointShape()
+    start: StartShape = StartShape()
+    on_history_lost: OnHistoryLost = "fail"
+    """What happens when the oplog no longer reaches back to the position, or the stream was deleted and recreated.
+    `fail` stops the watcher. `latest` continues from now and `earliest` from the beginning of the oplog, both after a
+    message that marks the gap."""
+    paused: bool = False
+    """Create the watcher paused."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_status(cls, given: Any) -> Any:
+        """What GET answers can be sent back in a PUT: its `status` is ignored."""
+        if not isinstance(given, dict) or "status" in cls.model_fields:
+            return given
+        return {key: value for key, value in given.items() if key != "status"}
+
+    @property
+    def explicit_start(self) -> bool:
+        """Whether the user wrote where to start."""
+        return "start" in self.model_fields_set
+
+    def to_watcher(self, name: str | None = None) -> Watcher:
+        """The domain's watcher, its missing fields filled in; `name` wins over the body's."""
+        document = self.model_dump(exclude_unset=True, exclude={"paused"})
+        return from_document(document | {"name": self.name if name is None else name})
+
+
+WATCHER_EXAMPLE: dict[str, Any] = {
+    "name": "orders",
+    "source": {"database": "shop", "collection": "orders"},
+    "sink": {"stream": "ORDERS", "subject": "{stream}.{operation}"},
+    "start": {"at": "latest"},
+}
+
+
+class NewWatcher(WatcherShape):
+    """A watcher to add. Required: `name`, `source.database` and `source.collection`."""
+
+    model_config = ConfigDict(json_schema_extra={"example": WATCHER_EXAMPLE})
+
+    name: Annotated[str, Field(examples=["orders"])]
+
+
+class WatcherAnswer(WatcherShape):
+    """A watcher with all defaults filled in, and its status."""
+
+    status: StatusAnswer
+
+    @staticmethod
+    def of(view: WatcherView) -> "WatcherAnswer":
+        watcher = view.stored.watcher
+        return WatcherAnswer.model_construct(
+            name=watcher.name,
+            source=SourceShape.of(watcher.source),
+            sink=SinkShape.of(watcher.sink),
+            checkpoint=CheckpointShape.of(watcher.checkpoint),
+            start=StartShape.of(watcher.start),
+            on_history_lost=watcher.on_history_lost,
+            paused=view.stored.desired is Desired.PAUSED,
+            status=StatusAnswer.of(view.status),
+        )
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+class Listing(Query):
+    """The query of `GET /watchers`."""
+
+    state: Annotated[State, BeforeValidator(_upper), Field(description="Only watchers in this state.")] | None = None
+
+
+class Trial(Query):
+    """The query of calls that can be tried out."""
+
+    dry_run: bool = Field(default=False, description="Check everything and change nothing.")
+
+
+class Removal(Query):
+    """The query of `DELETE /watchers/{name}`."""
+
+    checkpoint: Literal["keep", "delete"] = Field(
+        default="keep",
+        description="`delete` deletes the stored position too. After `keep` a watcher of this name continues from it.",
+    )

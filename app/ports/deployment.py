@@ -1,0 +1,56 @@
+"""The two servers as a whole: what the service asks them, and how it reaches one watcher's place on each."""
+
+from typing import Protocol
+
+from app.domain.lag import Oplog
+from app.domain.watcher import Watcher
+from app.ports.checkpoint_store import CheckpointStore
+from app.ports.dead_letter_queue import DeadLetterQueue
+from app.ports.sink import EventSink
+from app.ports.source import ChangeSource
+from app.ports.stream_reader import StreamReader
+
+
+class Mongo(Protocol):
+    """The deployment as a whole: what the registry and the probes ask of it."""
+
+    async def ping(self) -> int:
+        """Return the server's operationTime, in seconds since 1970.
+
+        Raises SourceUnavailable with the reason, within two seconds, also of a standalone server."""
+
+    async def read_oplog(self) -> Oplog | None:
+        """Return what the oplog holds; None where the account may not read it. Raises SourceUnavailable."""
+
+    async def check_source(self, watcher: Watcher) -> None:
+        """Try the watcher's change stream without keeping it: pipeline, view, privileges, server kind.
+
+        Raises Invalid for what the user has to change, Unavailable where the server cannot be reached."""
+
+    async def check_token(self, watcher: Watcher, token: str) -> None:
+        """Refuse a token of another collection, of the future, or that the server does not take.
+
+        Raises Invalid, Unavailable."""
+
+    def source(self, watcher: Watcher) -> ChangeSource: ...
+
+    def checkpoints(self, watcher: Watcher) -> CheckpointStore: ...
+
+
+class Nats(Protocol):
+    """The NATS account as a whole: what the registry and the probes ask of it."""
+
+    async def ping(self) -> None:
+        """Raises SinkUnavailable with the reason, within two seconds."""
+
+    async def check_sink(self, watcher: Watcher) -> None:
+        """Look whether the stream can carry the watcher, changing nothing.
+
+        Raises Conflict (subjects do not cover, taken by another stream, no room for dead letters that are asked for),
+        Invalid, Unavailable."""
+
+    def sink(self, watcher: Watcher) -> EventSink: ...
+
+    def letters(self, watcher: Watcher) -> DeadLetterQueue: ...
+
+    def reader(self, watcher: Watcher) -> StreamReader: ...

@@ -1,0 +1,81 @@
+"""Where changes go: one watcher's subjects on its stream, and the fence that keeps them in order."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from app.domain.dead_letters import Following
+from app.domain.events import Change
+from app.domain.position import OwnMessage, Tail
+from app.domain.tokens import MessageId
+
+
+class EventSink(Protocol):
+    """One watcher's place on its stream. One writer at a time in this process; others may exist elsewhere."""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the stream carries this watcher's subjects alone, so that its last sequence is the fence."""
+
+    @property
+    def mode(self) -> Literal["atomic", "window", "single"]:
+        """How a batch is published: one atomic batch, a chained window of single messages, or one by one."""
+
+    async def prepare(self, *, may_create: bool) -> None:
+        """Find the stream, or create it; switch atomic batches and direct reads on where that is allowed.
+
+        Raises SinkUnavailable, StreamRefused (absent while `may_create` is false), StreamUnsuitable (its subjects do
+        not cover the watcher's; neither atomic batches nor a safe fallback), NotAuthorised."""
+
+    async def tail(self, since: int = 0) -> Tail:
+        """Read the stream's end from its leader; `exclusive` and `mode` may be others afterwards.
+
+        Where it ends in messages of others, the watcher's own is searched for, back to sequence `since`: what is before
+        is known. `unsearched` where that is too far.
+
+        Raises SinkUnavailable, StreamRefused, NotAuthorised, StreamUnsuitable."""
+
+    async def holds(self, message: OwnMessage) -> bool | None:
+        """Look whether the stream has this message at its sequence: False for another one there, None for none.
+
+        Asked of the leader. Raises SinkUnavailable, StreamRefused, NotAuthorised."""
+
+    async def publish(self, changes: Sequence[Change], fence: int) -> int:
+        """Store the changes after sequence `fence`, all in order, and return the new last sequence.
+
+        At most `limits.max_batch` changes; a change that is `too_large` first needs `claim_check`.
+        Raises FenceLost, SeenBefore, OutcomeUnknown: the changes may be stored, wholly or from the front on; read back,
+        and look at what the error's `doubts` name. What its `stored` counts is acknowledged already.
+        Raises StreamFull: after its `stored`, nothing of them is stored; fewer may be taken, or the same ones later.
+        Raises StreamRefused, SinkUnavailable, NotAuthorised: nothing of them is stored, or in the modes without atomic
+        batches the first of them; the next opening finds them on the stream."""
+
+    async def publish_singly(self, change: Change, fence: int) -> int:
+        """Publish one change; where the duplicate window knows its id it counts as published.
+
+        Returns the stream's last sequence as far as known: the new message's, or `fence` for a known one.
+        Errors as `publish`."""
+
+    def too_large(self, change: Change) -> bool:
+        """Whether server or stream would refuse the message: body and headers together, or the headers alone, which
+        hold the id."""
+
+    def room(self, change: Change) -> int:
+        """Bytes that are left for a pointer's body in the message that takes this change's place; below 0: none."""
+
+    async def following(self, sequence: int) -> Following:
+        """Look at what comes after a sequence on the stream, asked of the leader.
+
+        Raises SinkUnavailable, StreamRefused, NotAuthorised."""
+
+    async def published(self, id_: MessageId) -> bool:
+        """Look whether the stream has a message with this id in its place, by the order of the ids before and after.
+
+        Asked of the leader. Raises SinkUnavailable, StreamRefused, NotAuthorised."""
+
+    async def claim_check(self, change: Change, pointer: bytes) -> Change:
+        """Store the body in the object store, under the token's name, and return the change that points to it.
+
+        Idempotent. Raises SinkUnavailable, StreamRefused."""
+
+    async def close(self) -> None:
+        """Release what the sink holds. Never raises."""

@@ -1,0 +1,125 @@
+"""A registry that only remembers: what the HTTP interface is tried over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.control.registry import Revisions
+from app.domain.errors import Conflict, Invalid, NotFound
+from app.domain.lifecycle import Desired, State
+from app.domain.status import Component, Health, Lag, Status, TokenView, WatcherView
+from app.domain.watcher import Start, StoredWatcher, Watcher, problems
+
+TOKEN = "826502E9A9000000012B022C0100296E5A1004"
+
+
+class FakeRegistry:
+    """A registry that only remembers. `failure` is raised by every call, while it is set."""
+
+    def __init__(self) -> None:
+        self.views: dict[str, WatcherView] = {}
+        self.moves: list[tuple[str, Start | None]] = []
+        self.removed: list[tuple[str, bool]] = []
+        self.explicit: list[bool] = []
+        self.expected: list[Revisions | None] = []
+        self.failure: Exception | None = None
+        self.not_ready: str | None = None
+        self.components = {
+            "mongo": Component(True), "nats": Component(True), "watchers": Component(True, counts={"RUNNING": 2}),
+        }  # fmt: skip
+
+    def _view(self, name: str) -> WatcherView:
+        if self.failure is not None:
+            raise self.failure
+        if name not in self.views:
+            raise NotFound(f"there is no watcher {name}")
+        return self.views[name]
+
+    def show(self, watcher: Watcher, state: State, **more: Any) -> WatcherView:
+        desired = Desired.PAUSED if state is State.PAUSED else Desired.RUNNING
+        return WatcherView(StoredWatcher(watcher, desired=desired), Status(state, 1_700_000_000.5, **more))
+
+    async def watchers(self, state: State | None = None) -> list[WatcherView]:
+        return [view for _, view in sorted(self.views.items()) if state is None or view.status.state is state]
+
+    async def watcher(self, name: str) -> WatcherView:
+        return self._view(name)
+
+    async def add(
+        self, watcher: Watcher, *, paused: bool = False, explicit_start: bool = False, dry_run: bool = False
+    ) -> WatcherView:
+        if self.failure is not None:
+            raise self.failure
+        found = problems(watcher, state_database="changewire")
+        if found:
+            raise Invalid(problems=tuple(found))
+        if watcher.name in self.views:
+            raise Conflict(f"there is a watcher {watcher.name} already")
+        view = self.show(watcher, State.PAUSED if paused else State.STARTING)
+        self.explicit.append(explicit_start)
+        if not dry_run:
+            self.views[watcher.name] = view
+        return view
+
+    async def put(
+        self,
+        watcher: Watcher,
+        *,
+        paused: bool = False,
+        explicit_start: bool = False,
+        dry_run: bool = False,
+        expected: Revisions | None = None,
+    ) -> tuple[WatcherView, bool]:
+        self.expected.append(expected)
+        old = self.views.pop(watcher.name, None)
+        view = await self.add(watcher, paused=paused, explicit_start=explicit_start, dry_run=dry_run)
+        if dry_run and old is not None:
+            self.views[watcher.name] = old
+        return view, old is None
+
+    async def remove(self, name: str, *, delete_checkpoint: bool = False, expected: Revisions | None = None) -> None:
+        self.expected.append(expected)
+        self._view(name)
+        del self.views[name]
+        self.removed.append((name, delete_checkpoint))
+
+    async def pause(self, name: str, *, expected: Revisions | None = None) -> WatcherView:
+        self.expected.append(expected)
+        self.views[name] = self.show(self._view(name).stored.watcher, State.PAUSED)
+        return self.views[name]
+
+    async def resume(self, name: str, *, expected: Revisions | None = None) -> WatcherView:
+        self.expected.append(expected)
+        self.views[name] = self.show(self._view(name).stored.watcher, State.STARTING)
+        return self.views[name]
+
+    async def restart(self, name: str, *, expected: Revisions | None = None) -> WatcherView:
+        self.expected.append(expected)
+        return self._view(name)
+
+    async def lag(self, name: str) -> Lag:
+        self._view(name)
+        return Lag(1.0, None, "not permitted", 1_700_000_000.25, 2.0)
+
+    async def lags(self) -> dict[str, Lag]:
+        return {name: await self.lag(name) for name in self.views}
+
+    async def token(self, name: str) -> TokenView:
+        self._view(name)
+        return TokenView(TOKEN, 1_700_000_000, 7, 1, None)
+
+    async def set_token(self, name: str, start: Start, *, expected: Revisions | None = None) -> TokenView:
+        self._view(name)
+        self.moves.append((name, start))
+        return TokenView(None, None, None, 2, None)
+
+    async def reset_token(self, name: str, *, expected: Revisions | None = None) -> TokenView:
+        self._view(name)
+        self.moves.append((name, None))
+        return TokenView(None, None, None, 2, None)
+
+    async def health(self) -> Health:
+        return Health(self.components)
+
+    def ready(self) -> str | None:
+        return self.not_ready
