@@ -99,7 +99,7 @@ async def test_a_service_that_stops_ends_the_changes_that_are_under_way(
     request = asyncio.ensure_future(registry.put(FEWER))
     await asked.wait()
     assert await registry.close()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(Unavailable, match="stopping"):
         await request
     assert not [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(("change:", "watcher:"))]
     assert fakes.watchers.stored["orders"].watcher == ORDERS
