@@ -89,9 +89,13 @@ def compose(settings: Settings) -> Service:
     registry = Registry(
         dependencies,
         mongo.watchers(),
-        Rules(settings.state_db, settings.allowed, settings.allow_server_side_javascript),
+        Rules(settings.state_db, settings.allowed, javascript=settings.allow_server_side_javascript),
         from_file=settings.connector.watchers if settings.connector is not None else None,
-        times=Times(settings.drain_seconds, settings.reconcile_seconds, settings.min_headroom_seconds),
+        times=Times(
+            drain=settings.drain_seconds,
+            reconcile=settings.reconcile_seconds,
+            min_headroom=settings.min_headroom_seconds,
+        ),
     )
     return Service(settings, registry, mongo, connection, observer)
 

@@ -24,7 +24,7 @@ from app.control.positions import Positions
 from app.control.reconciler import Reconciler
 from app.control.server_probe import ServerProbe
 from app.control.stream_browser import StreamBrowser
-from app.domain.errors import NotFound, Outdated
+from app.domain.errors import NotFound, Outdated, Unavailable
 from app.domain.lifecycle import Desired, State
 from app.domain.status import Happening, Health, Lag, TokenView, WatcherView
 from app.domain.watcher import Start, StoredWatcher, Watcher
@@ -232,15 +232,19 @@ class Registry:
     # One change at a time of each watcher
 
     async def _change(self, name: str, work: Callable[[], Awaitable[T]], expected: Revisions | None = None) -> T:
-        """Do what is asked in a task of its own, which goes on where the request is cancelled."""
+        """Do what is asked in a task of its own, which goes on where the request is cancelled, and ends with the
+        service. Raises what `work` raises, and Unavailable."""
         task = asyncio.create_task(self._in_turn(name, work, expected), name=f"change:{name}")
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(_report_change)
-            raise
+            request = asyncio.current_task()
+            if request is None or request.cancelling():
+                task.add_done_callback(_report_change)
+                raise
+            raise Unavailable(f"the service is stopping; ask again whether {name} was changed") from None
 
     async def _in_turn(self, name: str, work: Callable[[], Awaitable[T]], expected: Revisions | None) -> T:
         """Do it on what the store holds now; a server's trouble is told as Unavailable."""

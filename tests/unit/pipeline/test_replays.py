@@ -34,7 +34,7 @@ from app.domain.watcher import Sink, StoredWatcher, Watcher
 from app.formats.extended_json import encode, identify
 from tests.fakes import Deed, FakeBox, FakeOplog, event_token, raw_event
 from tests.letters import spoilt_event
-from tests.unit.deployment import Fakes, outrun, until, watcher
+from tests.unit.deployment import Fakes, kill, outrun, until, watcher
 
 TOKEN = event_token(5)
 RECEIPT = Receipt(TOKEN, 2, 10, "2026")
@@ -143,9 +143,7 @@ async def killed_after(one: WatcherTask, steps: int) -> None:
     one.start()
     for _ in range(steps):
         await asyncio.sleep(0)
-    assert one._task is not None
-    one._task.cancel()
-    await asyncio.wait([one._task])
+    await kill()
 
 
 @pytest.mark.parametrize("deed", ["ok", "timeout", "ack_lost", "late", "torn", "unavailable", "refused"])
@@ -300,9 +298,7 @@ async def test_replayed_once_though_the_process_dies_at_any_step(fakes: Fakes) -
         asking = asyncio.create_task(one.replay(sequence))
         for _ in range(steps):
             await asyncio.sleep(0)
-        assert one._task is not None
-        one._task.cancel()
-        await asyncio.wait([one._task])
+        await kill()
         await asyncio.wait([asking])
         assert asking.exception() is None or isinstance(asking.exception(), Unavailable | Conflict)
         met.add((len(box(fakes).receipts), len(stream.messages), len(box(fakes).letters)))
