@@ -1,45 +1,21 @@
-"""What a real mongod is asked before a watcher is taken on or a token is set, and by the probes."""
+"""What a real mongod is asked before a watcher is added, and what the request is answered."""
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import bson
 import pymongo
 import pytest
-import pytest_asyncio
 
-from app.devservers.servers import MongoServer
-from app.domain.errors import Invalid, SourceRefused, SourceUnavailable, Unavailable
+from app.domain.errors import (
+    Invalid,
+    SourceRefused,
+    Unavailable,
+)
+from app.domain.tokens import cluster_time
 from app.domain.watcher import CheckpointPlace, Source, Start, Watcher
 from app.mongodb.deployment import MongoDeployment
 from app.mongodb.pipeline import NEEDED
-from app.mongodb.stream import parse_pipeline
-
-MakeMongo = Callable[..., Awaitable[MongoServer]]
-Client = pymongo.MongoClient[dict[str, Any]]
-
-
-@pytest_asyncio.fixture
-async def mongo(mongo_uri: str) -> AsyncIterator[MongoDeployment]:
-    deployment = MongoDeployment(mongo_uri, state_database="changewire")
-    yield deployment
-    deployment.close()
-
-
-@pytest.fixture(autouse=True)
-def client(mongo_uri: str, database: str) -> Iterator[Client]:
-    with pymongo.MongoClient[dict[str, Any]](mongo_uri) as client:
-        yield client
-        client.drop_database(database)
-
-
-def watcher(database: str, *stages: dict[str, Any], collection: str = "orders", **options: Any) -> Watcher:
-    return Watcher("w", Source(database, collection, pipeline=stages, **options))
-
-
-def fields(error: pytest.ExceptionInfo[Invalid]) -> list[str]:
-    return [problem.field for problem in error.value.problems]
+from tests.integration.mongodb.bench import Client, Event, MakeMongo, events_of, fields, watcher
 
 
 async def test_a_check_changes_nothing(mongo: MongoDeployment, client: Client, database: str) -> None:
@@ -84,35 +60,81 @@ async def test_a_pipeline_that_cannot_work_is_refused_on_its_field(
     assert fields(refused) == ["source.pipeline"]
 
 
+DOCUMENT: dict[str, Any] = {"_id": 1, "owner": bson.ObjectId("6" * 24), "name": "abc", "status": "paid", "secret": "s"}
+
+
 @pytest.mark.parametrize(
-    "stages",
+    ("stages", "operations"),
     [
-        (),
-        ({"$match": {"operationType": "nothing of the kind"}},),
-        ({"$match": {"fullDocument.owner": {"$oid": "6" * 24}, "fullDocument.name": {"$regex": "^a", "$ne": "ab"}}},),
-        ({"$project": dict.fromkeys((*NEEDED, "fullDocument.name"), 1)},),
+        ((), ["insert", "delete"]),
+        (({"$match": {"operationType": "nothing of the kind"}},), []),
         (
-            {
-                "$project": {
-                    "operationType": 1,
-                    "clusterTime": "$clusterTime",
-                    "ns": {"db": 1, "coll": 1},
-                    "documentKey": 1,
-                }
-            },
+            (
+                {
+                    "$match": {
+                        "fullDocument.owner": {"$oid": "6" * 24},
+                        "fullDocument.name": {"$regex": "^a", "$ne": "ab"},
+                    }
+                },
+            ),
+            ["insert"],
         ),
-        ({"$project": {"fullDocument": {"secret": 0}}},),
-        ({"$match": {"fullDocument.status": "paid"}}, {"$replaceWith": {"$mergeObjects": ["$$ROOT", {"n": 1}]}}),
-        ({"$replaceRoot": {"newRoot": "$$ROOT"}},),
-        ({"$set": {"n": {"$toInt": "$fullDocument._id"}}},),
-        ({"$unset": ["fullDocument.secret", "updateDescription"]},),
-        ({"$redact": {"$cond": [{"$eq": ["$level", 5]}, "$$PRUNE", "$$DESCEND"]}},),
+        (({"$project": dict.fromkeys((*NEEDED, "fullDocument.name"), 1)},), ["insert", "delete"]),
+        (
+            (
+                {
+                    "$project": {
+                        "operationType": 1,
+                        "clusterTime": "$clusterTime",
+                        "ns": {"db": 1, "coll": 1},
+                        "documentKey": 1,
+                    }
+                },
+            ),
+            ["insert", "delete"],
+        ),
+        (({"$project": {"fullDocument": {"secret": 0}}},), ["insert", "delete"]),
+        (
+            (
+                {"$match": {"fullDocument.status": "paid"}},
+                {"$replaceWith": {"$mergeObjects": ["$$ROOT", {"n": 1}]}},
+            ),
+            ["insert"],
+        ),
+        (({"$replaceRoot": {"newRoot": "$$ROOT"}},), ["insert", "delete"]),
+        (({"$set": {"n": {"$toInt": "$fullDocument._id"}}},), ["insert", "delete"]),
+        (({"$unset": ["fullDocument.secret", "updateDescription"]},), ["insert", "delete"]),
+        (({"$redact": {"$cond": [{"$eq": ["$level", 5]}, "$$PRUNE", "$$DESCEND"]}},), ["insert", "delete"]),
     ],
 )
-async def test_a_pipeline_that_may_work_is_taken(
-    mongo: MongoDeployment, database: str, stages: tuple[dict[str, Any], ...]
+async def test_a_pipeline_that_may_work_is_taken_and_its_events_have_all_that_is_needed(
+    mongo: MongoDeployment, client: Client, database: str, stages: tuple[dict[str, Any], ...], operations: list[str]
 ) -> None:
-    await mongo.check_source(watcher(database, *stages))
+    piped, plain = watcher(database, *stages), watcher(database)
+    await mongo.check_source(piped)
+
+    def write() -> None:
+        client[database].orders.insert_one(dict(DOCUMENT))
+        client[database].orders.delete_one({"_id": 1})
+
+    whole = {event["_id"]["_data"]: event for event in await events_of(mongo, plain, write, 2)}
+    source = mongo.source(piped)
+    await source.open(await source.locate(Start("timestamp", float(min(map(seconds_of, whole))))))
+    came: list[Event] = []
+    position = ""
+    while position < max(whole):
+        batch = await source.read()
+        came, position = [*came, *map(bson.decode, batch.events)], batch.position
+    await source.close()
+    assert [event["operationType"] for event in came] == operations
+    for event in came:
+        assert {field: event.get(field) for field in NEEDED} == {
+            field: whole[event["_id"]["_data"]].get(field) for field in NEEDED
+        }
+
+
+def seconds_of(token: str) -> int:
+    return cluster_time(token).seconds
 
 
 async def test_a_pipeline_is_read_where_the_account_may_not_try_it(make_mongo: MakeMongo, database: str) -> None:
@@ -167,25 +189,6 @@ async def test_a_database_that_differs_in_case_alone_is_refused_with_the_existin
         await mongo.source(watcher(database.upper(), pre_and_post_images=True)).prepare()
 
 
-@pytest.mark.parametrize(("query", "said"), [("", "needs a replica set"), ("?replicaSet=rs0", "no member of")])
-async def test_a_standalone_server_is_down_with_the_reason(make_mongo: MakeMongo, query: str, said: str) -> None:
-    standalone = MongoDeployment((await make_mongo(replica_set=None)).uri + query, state_database="changewire")
-    with pytest.raises(SourceUnavailable, match=said) as down:
-        await standalone.ping()
-    assert "--replSet" in str(down.value)
-    standalone.close()
-
-
-def test_extended_json_becomes_what_it_stands_for_and_regex_keeps_its_neighbours() -> None:
-    oid = "0123456789abcdef01234567"
-    (stage,) = parse_pipeline(
-        [{"$match": {"o": {"$oid": oid}, "d": {"$date": "2026-01-01T00:00:00Z"}, "s": {"$regex": "^a", "$ne": "ab"}}}]
-    )
-    assert str(stage["$match"]["o"]) == oid
-    assert stage["$match"]["d"].year == 2026
-    assert stage["$match"]["s"] == {"$regex": "^a", "$ne": "ab"}
-
-
 async def test_a_view_a_system_database_and_a_standalone_are_refused(
     mongo: MongoDeployment, client: Client, database: str, make_mongo: MakeMongo
 ) -> None:
@@ -221,168 +224,3 @@ async def test_an_account_that_may_not_is_the_users_to_change_and_a_wrong_passwo
     assert "hunter2" not in str(refused.value)
     wrong.close()
     client.close()
-
-
-async def test_a_server_that_is_not_there_is_unavailable_within_two_seconds(
-    own_mongo: MongoServer, database: str
-) -> None:
-    mongo = MongoDeployment(own_mongo.uri, state_database="changewire")
-    assert abs(await mongo.ping() - time.time()) < 15
-    token = await mongo.source(watcher(database)).locate(Start("latest"))
-    own_mongo.freeze()
-    began = time.monotonic()
-    with pytest.raises(SourceUnavailable):
-        await mongo.ping()
-    assert time.monotonic() - began < 2.2
-    own_mongo.thaw()
-    await mongo.ping()
-    own_mongo.kill()
-    began = time.monotonic()
-    with pytest.raises(SourceUnavailable):
-        await mongo.ping()
-    assert time.monotonic() - began < 2.2
-    with pytest.raises(Unavailable):
-        await mongo.check_source(watcher(database))
-    with pytest.raises(Unavailable):
-        await mongo.check_token(watcher(database), token)
-    with pytest.raises(SourceUnavailable):
-        await mongo.read_oplog()
-    mongo.close()
-
-
-async def tokens_of(mongo: MongoDeployment, watched: Watcher, write: Callable[[], object], count: int = 1) -> list[str]:
-    source = mongo.source(watched)
-    await source.prepare()
-    await source.open(await source.locate(Start("latest")))
-    write()
-    found: list[str] = []
-    while len(found) < count:
-        found += [bson.decode(event)["_id"]["_data"] for event in (await source.read()).events]
-    await source.close()
-    return found
-
-
-async def test_a_token_of_another_collection_is_refused_and_its_own_is_taken(
-    mongo: MongoDeployment, client: Client, database: str
-) -> None:
-    orders, users = watcher(database), watcher(database, collection="users")
-    (own,) = await tokens_of(mongo, orders, lambda: client[database].orders.insert_one({}))
-    (foreign,) = await tokens_of(mongo, users, lambda: client[database].users.insert_one({}))
-    await mongo.check_token(orders, own)
-    await mongo.check_token(users, foreign)
-    with pytest.raises(Invalid, match=f"{database}.users"):
-        await mongo.check_token(orders, foreign)
-    other = watcher(f"{database}_2")
-    (far,) = await tokens_of(mongo, other, lambda: client[f"{database}_2"].orders.insert_one({}))
-    client.drop_database(f"{database}_2")
-    with pytest.raises(Invalid, match=f"{database}_2.orders"):
-        await mongo.check_token(orders, far)
-
-
-async def test_a_transactions_token_is_told_from_another_collections(
-    mongo: MongoDeployment, client: Client, database: str
-) -> None:
-    both = client[database]
-    both.orders.insert_one({})
-    both.users.insert_one({})
-
-    def write() -> None:
-        with client.start_session() as session, session.start_transaction():
-            both.orders.insert_one({}, session=session)
-            both.users.insert_one({}, session=session)
-
-    orders, users = watcher(database), watcher(database, collection="users")
-    (foreign,) = await tokens_of(mongo, users, write)
-    both.users.drop()  # so that only the oplog knows whose it is
-    await mongo.check_token(users, foreign)
-    with pytest.raises(Invalid, match="users"):
-        await mongo.check_token(orders, foreign)
-
-
-async def test_tokens_of_an_earlier_incarnation_and_of_drop_and_rename_are_taken(
-    mongo: MongoDeployment, client: Client, database: str
-) -> None:
-    orders = client[database].orders
-
-    def write() -> None:
-        orders.insert_one({})
-        orders.drop()
-        orders.insert_one({})
-        orders.rename("archive")
-        orders.insert_one({})
-
-    # insert, drop, invalidate, insert, rename, invalidate, insert
-    for token in await tokens_of(mongo, watcher(database), write, 7):
-        await mongo.check_token(watcher(database), token)
-
-
-async def test_a_position_without_events_is_taken(mongo: MongoDeployment, database: str) -> None:
-    await mongo.check_token(watcher(database), await mongo.source(watcher(database)).locate(Start("latest")))
-
-
-async def test_a_token_of_the_future_and_a_cut_one_are_refused(
-    mongo: MongoDeployment, client: Client, database: str
-) -> None:
-    (own,) = await tokens_of(mongo, watcher(database), lambda: client[database].orders.insert_one({}))
-    future = f"82{int(time.time()) + 86_400:08X}{own[10:]}"
-    for bad in (future, own[:20], own[:40], "", "82", "nonsense"):
-        with pytest.raises(Invalid) as refused:
-            await mongo.check_token(watcher(database), bad)
-        assert fields(refused) == ["token"]
-
-
-class Counter:
-    """An observer of commands alone."""
-
-    def __init__(self) -> None:
-        self.started: list[tuple[str, str]] = []
-        self.succeeded: list[tuple[str, str]] = []
-        self.failed: list[tuple[str, str]] = []
-
-    def command_started(self, database: str, command: str) -> None:
-        self.started.append((database, command))
-
-    def command_succeeded(self, database: str, command: str, seconds: float) -> None:
-        assert 0 <= seconds < 60
-        self.succeeded.append((database, command))
-
-    def command_failed(self, database: str, command: str, seconds: float) -> None:
-        self.failed.append((database, command))
-
-
-async def test_commands_are_counted_and_probes_are_not(mongo_uri: str, database: str) -> None:
-    counter = Counter()
-    mongo = MongoDeployment(mongo_uri, state_database="changewire", observer=counter)  # type: ignore[arg-type]
-    await mongo.ping()
-    assert counter.started == []
-    source = mongo.source(watcher(database))
-    await source.open(await source.locate(Start("latest")))
-    await source.read()
-    await source.read()
-    await source.close()
-    with pytest.raises(Invalid):
-        await mongo.check_source(watcher(database, {"$nonsense": 1}))
-    assert (database, "getMore") in counter.succeeded
-    assert (database, "killCursors") in counter.succeeded
-    assert (database, "aggregate") in counter.failed
-    assert len(counter.started) == len(counter.succeeded) + len(counter.failed)
-    mongo.close()
-
-
-async def test_a_bad_uri_is_named_without_its_password() -> None:
-    with pytest.raises(Invalid) as refused:
-        MongoDeployment("mongodb://me:hunter2@:x:99999999", state_database="changewire")
-    assert fields(refused) == ["MONGO_URI"]
-    assert "hunter2" not in str(refused.value)
-    with pytest.raises(Invalid, match="percent-encoded") as refused:
-        MongoDeployment("mongodb://me:hunter2@home@host", state_database="changewire")
-    assert "hunter2" not in str(refused.value)
-
-
-async def test_the_uris_own_options_win(mongo_uri: str) -> None:
-    mongo = MongoDeployment(f"{mongo_uri}&maxPoolSize=7&SOCKETTIMEOUTMS=1234", state_database="changewire")
-    options = mongo._client.delegate.options
-    assert options.pool_options.max_pool_size == 7
-    assert options.pool_options.socket_timeout == 1.234
-    assert options.pool_options.connect_timeout == 2.0
-    mongo.close()
