@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
-from app.mongodb.errors import MAX_TIME_EXPIRED
+from app.mongodb.codes import MAX_TIME_EXPIRED
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorClientSession

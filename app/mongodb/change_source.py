@@ -8,16 +8,17 @@ the errors that it gets over by itself from those that it raises. When to open a
 
 from typing import Final
 
-from pymongo.errors import ConnectionFailure, NetworkTimeout, OperationFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, NetworkTimeout, PyMongoError
 
 from app.domain.errors import SourceUnavailable
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Start, Watcher, javascript_in
-from app.mongodb import errors as mongo_errors
 from app.mongodb import history
+from app.mongodb.codes import Meaning, is_too_large, meaning_of
 from app.mongodb.cursor import ChangeStreamCursor
 from app.mongodb.diagnosis import explained
-from app.mongodb.large_event_reader import LargeEventReader, is_too_large
+from app.mongodb.errors import of_stream
+from app.mongodb.large_event_reader import LargeEventReader
 from app.mongodb.reach import Reach
 from app.mongodb.start import locate
 from app.mongodb.stream import after_token, at_time_of
@@ -101,8 +102,8 @@ class MongoChangeSource:
 
     def _unseen(self, stream: WatcherStream, error: PyMongoError) -> bool:
         """Whether the stream does not see its token's event, and opening by time has not been tried."""
-        unseen = isinstance(error, OperationFailure) and error.code == mongo_errors.TOKEN_NOT_FOUND
-        return unseen and not stream.skips and mongo_errors.of_stream(error, self._source) is None
+        unseen = meaning_of(error) is Meaning.TOKEN_NOT_FOUND and of_stream(error, self._source) is None
+        return unseen and not stream.skips
 
     async def _begin_by_time(self, stream: WatcherStream, cause: PyMongoError) -> SourceBatch:
         """Open at the position's cluster time instead of its token, and skip what is not later than it."""

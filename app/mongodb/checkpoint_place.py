@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from pymongo import ASCENDING, DESCENDING
-from pymongo.errors import ExecutionTimeout, PyMongoError
+from pymongo.errors import ExecutionTimeout
 
-from app.domain.errors import FieldProblem
+from app.domain.errors import FieldProblem, StoreUnavailable
 from app.domain.watcher import CheckpointPlace
-from app.mongodb import errors as mongo_errors
+from app.mongodb.errors import where_allowed
 from app.mongodb.owned import FOREIGN
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def problem_of(
 ) -> FieldProblem | None:
     """Say which field of `checkpoint` leads to a place that cannot hold the position, or return None.
 
-    Raises what pymongo raises."""
+    Raises what pymongo raises, and StoreUnavailable."""
     lacking = await _lacking(database, place, _NEEDED)
     if lacking is not None:
         return lacking
@@ -86,13 +86,10 @@ async def _lacking(
 ) -> FieldProblem | None:
     from app.mongodb.examiner import Privileges  # only where a watcher is added
 
-    try:
+    missing: list[str] = []  # where the account may not ask, the first use will tell
+    with where_allowed("asking what the account may do", kind=StoreUnavailable):
         status = await database.client.admin.command({"connectionStatus": 1, "showPrivileges": True})
-    except PyMongoError as error:
-        if mongo_errors.passing(error):
-            raise
-        return None  # the first use will tell
-    missing = Privileges(status).missing(place.database, place.collection, actions)
+        missing = Privileges(status).missing(place.database, place.collection, actions)
     if not missing:
         return None
     return _problem(

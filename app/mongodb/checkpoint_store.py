@@ -12,11 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import pymongo
 from bson import CodecOptions, ObjectId
 from bson.timestamp import Timestamp
 from pymongo import DESCENDING, ReturnDocument
-from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import DuplicateKeyError, OperationFailure
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -25,8 +24,9 @@ from app.domain.errors import Conflict, Invalid, ScopeMismatch, StoreUnavailable
 from app.domain.position import Checkpoint, OwnMessage
 from app.domain.tokens import cluster_time, parse_message_id
 from app.domain.watcher import CheckpointPlace, Route
-from app.mongodb import errors as mongo_errors
 from app.mongodb.checkpoint_place import LEAST_BYTES, is_shared, problem_of
+from app.mongodb.codes import already_exists
+from app.mongodb.errors import translated
 from app.mongodb.owned import POSITION, position_of
 from app.mongodb.writes import to_its_end
 
@@ -245,7 +245,7 @@ class MongoCheckpointStore:
                 try:
                     await self._database.create_collection(self._place.collection, check_exists=False, **options)
                 except OperationFailure as error:
-                    if error.code != mongo_errors.NAMESPACE_EXISTS:
+                    if not already_exists(error):
                         raise
             found = await self._database.command({"listCollections": 1, "filter": {"name": self._place.collection}})
             described = (found["cursor"]["firstBatch"] or [{}])[0]
@@ -264,7 +264,8 @@ class MongoCheckpointStore:
     @contextlib.contextmanager
     def _guarded(self, doing: str) -> Iterator[None]:
         try:
-            with guarded(doing, f"readWrite on {self._database.name}"):
+            grant = f"readWrite on {self._database.name}"
+            with translated(doing, grant=grant, kind=StoreUnavailable, seconds=SECONDS):
                 yield
         except StoreUnavailable:
             self._capped, self._looked = None, False  # it may have been recreated
@@ -342,13 +343,3 @@ def _as_checkpoint(document: Mapping[str, Any], home: str | None) -> Checkpoint:
         counted=document.get("counted") is not False,
         native=None if document.get("home") is None else document["home"] == home,
     )
-
-
-@contextlib.contextmanager
-def guarded(doing: str, grant: str) -> Iterator[None]:
-    """Bound a call in time and translate its errors."""
-    try:
-        with pymongo.timeout(SECONDS):
-            yield
-    except PyMongoError as error:
-        raise mongo_errors.unavailable(error, doing=doing, grant=grant, kind=StoreUnavailable) from error

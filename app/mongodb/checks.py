@@ -11,19 +11,21 @@ from typing import Any
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
-from app.domain.errors import FieldProblem, Invalid, PermanentError, SourceUnavailable, TransientError, Unavailable
+from app.domain.errors import FieldProblem, Invalid, PermanentError, TransientError, Unavailable
 from app.domain.tokens import cluster_time
 from app.domain.watcher import SYSTEM_DATABASES, Watcher, javascript_in
-from app.mongodb import errors as mongo_errors
 from app.mongodb import images
 from app.mongodb import pipeline as mongo_pipeline
 from app.mongodb.bounded import run_bounded
+from app.mongodb.codes import MAX_TIME_EXPIRED, refuses_account
+from app.mongodb.errors import stream_translated, where_allowed
 from app.mongodb.probe import PROBE_SECONDS
 from app.mongodb.reach import Reach
 from app.mongodb.start import verify
 from app.mongodb.stream import MONGODB_5_1, parse_pipeline
 from app.mongodb.token_owner import owner_of
 from app.mongodb.trial import StreamTrial
+from app.mongodb.words import iso
 
 
 class WatcherChecks:
@@ -44,11 +46,11 @@ class WatcherChecks:
             await trial.prepare(may_create=False)
             await self._refuse_other_case(watcher)
             objection = await trial.objection()
-        if objection is not None:
-            part, words = objection
-            field = "source.pipeline" if part == "pipeline" else "source"
-            raise _invalid(field, f"MongoDB refuses the {part}: {words}")
-        await self._refuse_missing_images(watcher)
+            if objection is not None:
+                part, words = objection
+                field = "source.pipeline" if part == "pipeline" else "source"
+                raise _invalid(field, f"MongoDB refuses the {part}: {words}")
+            await self._refuse_missing_images(watcher)
         lost = mongo_pipeline.objection(pipeline)
         if lost is None and mongo_pipeline.reshapes(pipeline) and trial.request.wire_version >= MONGODB_5_1:
             lost = await self._lost_on_samples(watcher, pipeline)  # $documents, which this takes, came with 5.1
@@ -62,7 +64,7 @@ class WatcherChecks:
             moment = cluster_time(token)
             now = await trial.prepare(may_create=False)
             if moment.seconds > now:
-                when, clock = mongo_errors.iso(moment.seconds), mongo_errors.iso(now)
+                when, clock = iso(moment.seconds), iso(now)
                 raise _invalid(
                     "token", f"is of another deployment: it lies in the future, {when}; MongoDB's clock says {clock}"
                 )
@@ -113,15 +115,11 @@ class WatcherChecks:
         )
 
     async def _ask_or_none(self, database: str, command: dict[str, Any]) -> Mapping[str, Any] | None:
-        """Run a command whose answer helps, and is not open to every account. Raises Unavailable."""
-        try:
-            with pymongo.timeout(PROBE_SECONDS):
-                reply: Mapping[str, Any] = await self._client[database].command(command)
-        except PyMongoError as error:
-            if mongo_errors.passing(error):
-                raise Unavailable(f"MongoDB cannot be reached: {mongo_errors.words(error)}") from error
-            return None
-        return reply
+        """Run a command whose answer helps, and is not open to every account. Raises SourceUnavailable."""
+        with where_allowed("looking at its databases", seconds=PROBE_SECONDS):
+            reply: Mapping[str, Any] = await self._client[database].command(command)
+            return reply
+        return None
 
     async def _lost_on_samples(self, watcher: Watcher, pipeline: list[dict[str, Any]]) -> str | None:
         """Run the pipeline over made-up events, and tell what it takes from them.
@@ -139,7 +137,7 @@ class WatcherChecks:
             try:
                 events += await self._run(watcher, some, stages)
             except OperationFailure as error:
-                if error.code != mongo_errors.MAX_TIME_EXPIRED:
+                if error.code != MAX_TIME_EXPIRED:
                     continue
                 if javascript:
                     problem = (
@@ -172,14 +170,11 @@ def _refusals(watcher: Watcher, field: str) -> Iterator[None]:
     Trouble with the server or with the service's own account is Unavailable, all else Invalid on `field`.
     """
     try:
-        try:
+        with stream_translated(watcher.source):
             yield
-        except PyMongoError as error:
-            known = mongo_errors.of_stream(error, watcher.source)
-            raise known or SourceUnavailable(f"MongoDB failed: {mongo_errors.quiet_words(error)}") from error
     except TransientError as error:
         raise Unavailable(str(error)) from error
     except PermanentError as error:
-        if isinstance(error.__cause__, OperationFailure) and error.__cause__.code in mongo_errors.BAD_CREDENTIALS:
+        if refuses_account(error.__cause__):
             raise Unavailable(str(error)) from error
         raise _invalid(field, str(error)) from error

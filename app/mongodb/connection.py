@@ -18,7 +18,7 @@ from pymongo.errors import ConfigurationError
 
 from app.config.addresses import mongo_uri_problem
 from app.domain.errors import FieldProblem, Invalid
-from app.mongodb import errors as mongo_errors
+from app.mongodb.codes import NAMESPACE_EXISTS
 from app.mongodb.pinning import prefer_pinned
 from app.ports import Observer
 
@@ -74,7 +74,7 @@ class CommandListener(monitoring.CommandListener):
         if event.command_name in _QUIET:
             return
         seconds = event.duration_micros / 1e6
-        if event.command_name == "create" and event.failure.get("code") == mongo_errors.NAMESPACE_EXISTS:
+        if event.command_name == "create" and event.failure.get("code") == NAMESPACE_EXISTS:
             # The collection exists, and more was not wanted.
             self._observer.command_succeeded(event.database_name, event.command_name, seconds)
         else:

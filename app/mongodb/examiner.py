@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
-from app.domain.errors import SourceUnavailable
+from app.domain.errors import ChangewireError, SourceUnavailable
 from app.domain.findings import Finding, Level
 from app.domain.lag import Oplog
 from app.domain.watcher import Watcher
-from app.mongodb import errors as mongo_errors
 from app.mongodb import images
+from app.mongodb.codes import Meaning, meaning_of, refuses_account
+from app.mongodb.errors import STANDALONE, translated
+from app.mongodb.words import quiet_words, words
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
@@ -76,13 +78,12 @@ class MongoExaminer:
     async def reach(self) -> list[Finding]:
         """Whether it answers, what it is, and who we are there. What follows makes sense only without a problem."""
         try:
-            self.now = await self._ping()
-            build = await self._ask({"buildInfo": 1})
-            hello = await self._ask({"hello": 1})
-        except SourceUnavailable as error:
+            with translated("asking what it is"):
+                self.now = await self._ping()
+                build = await self._ask({"buildInfo": 1})
+                hello = await self._ask({"hello": 1})
+        except ChangewireError as error:
             return [_unreachable(error)]
-        except PyMongoError as error:
-            return [_unreachable(mongo_errors.unavailable(error, doing="asking what it is", grant=""), error)]
         reached = Finding(ABOUT, "reachable", Level.OK, "answers")
         return [reached, self._version(str(build["version"])), _kind(hello), await self._account()]
 
@@ -96,7 +97,7 @@ class MongoExaminer:
             with pymongo.timeout(SECONDS):
                 await self._client[database]["watchers"].find_one({}, {"_id": 1})
         except PyMongoError as error:
-            return Finding(ABOUT, check, Level.PROBLEM, f"{database} cannot be read: {_words(error)}", advice)
+            return Finding(ABOUT, check, Level.PROBLEM, f"{database} cannot be read: {quiet_words(error)}", advice)
         return Finding(ABOUT, check, Level.OK, f"{database} may be read and written")
 
     async def look_at_oplog(self) -> Finding:
@@ -141,7 +142,7 @@ class MongoExaminer:
         except OperationFailure:
             pass  # not open to every account: then the privileges below decide
         except PyMongoError as error:
-            return Finding(watcher.name, check, Level.PROBLEM, _words(error), "try again")
+            return Finding(watcher.name, check, Level.PROBLEM, quiet_words(error), "try again")
         if images.are_kept(found):
             return Finding(watcher.name, check, Level.OK, "are kept")
         action = "collMod" if found else "createCollection"
@@ -185,13 +186,13 @@ class MongoExaminer:
         try:
             self.privileges = Privileges(await self._ask({"connectionStatus": 1, "showPrivileges": True}))
         except PyMongoError as error:
-            return Finding(ABOUT, "account", Level.WARNING, f"is not told: {_words(error)}", "try again")
+            return Finding(ABOUT, "account", Level.WARNING, f"is not told: {quiet_words(error)}", "try again")
         if self.privileges.users:
             return Finding(ABOUT, "account", Level.OK, f"signed in as {', '.join(self.privileges.users)}")
         try:
             await self._ask({"listDatabases": 1, "nameOnly": True, "authorizedDatabases": False})
         except OperationFailure as error:
-            if error.code == mongo_errors.NOT_AUTHORISED:
+            if meaning_of(error) is Meaning.PRIVILEGE_MISSING:
                 return Finding(
                     ABOUT, "account", Level.PROBLEM, "MONGO_URI names no user, and the server wants one",
                     "write mongodb://user:password@host… (an @ in the password as %40), with authSource where the "
@@ -202,16 +203,16 @@ class MongoExaminer:
         return Finding(ABOUT, "account", Level.OK, "none; the server asks for none")
 
 
-def _unreachable(error: Exception, cause: BaseException | None = None) -> Finding:
-    cause = cause or error.__cause__
-    if str(error) == mongo_errors.STANDALONE:
+def _unreachable(error: ChangewireError) -> Finding:
+    cause = error.__cause__
+    if str(error) == STANDALONE:
         return Finding(
             ABOUT, "replica set", Level.PROBLEM, "is a standalone server, which has no change streams",
             "start it with --replSet and run rs.initiate(); a single node does",
         )  # fmt: skip
-    if isinstance(cause, OperationFailure) and cause.code in mongo_errors.BAD_CREDENTIALS:
+    if isinstance(cause, OperationFailure) and refuses_account(cause):
         return Finding(
-            ABOUT, "account", Level.PROBLEM, f"is refused: {mongo_errors.words(cause)}",
+            ABOUT, "account", Level.PROBLEM, f"is refused: {words(cause)}",
             "correct user and password in MONGO_URI; authSource has to name the database that keeps the user (admin)",
         )  # fmt: skip
     return Finding(ABOUT, "reachable", Level.PROBLEM, str(error), _WHERE)
@@ -233,10 +234,6 @@ def _covers(resource: Mapping[str, Any], database: str, collection: str) -> bool
     if resource["collection"] == "" and collection.startswith("system."):
         return False
     return resource["db"] in ("", database) and resource["collection"] in ("", collection)
-
-
-def _words(error: PyMongoError) -> str:
-    return mongo_errors.quiet_words(error)
 
 
 def _dotted(version: tuple[int, int]) -> str:

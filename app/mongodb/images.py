@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pymongo.errors import OperationFailure
 
-from app.mongodb import errors as mongo_errors
+from app.mongodb.codes import already_exists
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorDatabase
@@ -38,7 +38,7 @@ async def switch_on(database: "AsyncIOMotorDatabase[Mapping[str, Any]]", name: s
     try:
         await database.command({"create": name, **OPTION, **durable})
     except OperationFailure as error:
-        if error.code != mongo_errors.NAMESPACE_EXISTS:
+        if not already_exists(error):
             raise
         if not are_kept(description(await database.command(described_by(name)))):
             await database.command({"collMod": name, **OPTION, **durable})

@@ -14,11 +14,11 @@ from typing import Any
 
 import structlog
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import OperationFailure
 
 from app.domain.watcher import Source
-from app.mongodb import errors as mongo_errors
 from app.mongodb import large_events
+from app.mongodb.codes import Meaning, is_too_large, meaning_of, passes
 from app.mongodb.watcher_stream import WatcherStream
 from app.ports import SourceBatch
 
@@ -102,14 +102,9 @@ class LargeEventReader:
                     return fragments.whole
                 batch = await cursor.get_more(size=pace.batch_size, wait_ms=pace.wait_ms)
         except OperationFailure as error:
-            if mongo_errors.passing(error) or not (is_too_large(error) or mongo_errors.of_parser(error)):
+            if passes(error) or not (is_too_large(error) or meaning_of(error) is Meaning.PARSER):
                 raise
             self._splits = error.code != large_events.UNKNOWN_STAGE
             return None
         finally:
             await cursor.end()
-
-
-def is_too_large(error: PyMongoError) -> bool:
-    """Whether an event among those that were asked for is larger than a reply can be."""
-    return isinstance(error, OperationFailure) and error.code == mongo_errors.EVENT_TOO_LARGE

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pymongo
 from bson.timestamp import Timestamp
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import PyMongoError
 
 from app.domain.errors import SourceUnavailable
 from app.domain.lag import Oplog
-from app.mongodb import errors as mongo_errors
+from app.mongodb.errors import STANDALONE, unreachable, where_allowed
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
@@ -37,21 +37,20 @@ class DeploymentProbe:
             with pymongo.timeout(PROBE_SECONDS):
                 reply = await self._client.admin.command("ping")
         except PyMongoError as error:
-            raise SourceUnavailable(f"MongoDB cannot be reached: {self._why_not(error)}") from error
+            raise unreachable(error, hint=self._hint()) from error
         if "operationTime" not in reply:
-            raise SourceUnavailable(mongo_errors.STANDALONE)
+            raise SourceUnavailable(STANDALONE)
         return int(reply["operationTime"].time)
 
-    def _why_not(self, error: PyMongoError) -> str:
-        """The error's words; where a server answers that is no member of the replica set asked for, with that."""
-        words = mongo_errors.words(error)
+    def _hint(self) -> str:
+        """Where a server answers that is no member of the replica set asked for, a sentence that says so."""
         topology = self._client.delegate.topology_description
-        if topology.topology_type_name == "ReplicaSetNoPrimary" and not topology.server_descriptions():
-            words += (
-                f". What answers is no member of a replica set {topology.replica_set_name}: a standalone server (which "
-                "needs --replSet and rs.initiate()), or a member of a set with another name"
-            )
-        return words
+        if topology.topology_type_name != "ReplicaSetNoPrimary" or topology.server_descriptions():
+            return ""
+        return (
+            f". What answers is no member of a replica set {topology.replica_set_name}: a standalone server (which "
+            "needs --replSet and rs.initiate()), or a member of a set with another name"
+        )
 
     async def read_oplog(self) -> Oplog | None:
         """See `ports.Mongo`."""
@@ -68,23 +67,14 @@ class DeploymentProbe:
             return self._oplog_seen[1]
 
     async def _read_oplog_first(self) -> Timestamp | None:
-        oplog = self._client.local["oplog.rs"]
-        try:
-            with pymongo.timeout(PROBE_SECONDS):
-                entry = await oplog.find_one({}, {"ts": 1}, sort=[("$natural", 1)])
-        except PyMongoError as error:
-            if isinstance(error, OperationFailure) and not mongo_errors.passing(error):
-                return None
-            raise SourceUnavailable(f"the oplog cannot be read: {mongo_errors.words(error)}") from error
+        entry: Mapping[str, Any] | None = None
+        with where_allowed("reading the oplog", seconds=PROBE_SECONDS):
+            entry = await self._client.local["oplog.rs"].find_one({}, {"ts": 1}, sort=[("$natural", 1)])
         return None if entry is None else entry["ts"]
 
     async def _oplog_is_full(self) -> bool:
         """Whether old entries give way; True where the account may not know, since a warning too many is better."""
-        try:
-            with pymongo.timeout(PROBE_SECONDS):
-                stats = await self._client.local.command("collStats", "oplog.rs")
-        except PyMongoError as error:
-            if isinstance(error, OperationFailure) and not mongo_errors.passing(error):
-                return True
-            raise SourceUnavailable(f"the oplog cannot be read: {mongo_errors.words(error)}") from error
-        return bool(stats["size"] >= FULL * stats.get("maxSize", stats["size"]))
+        with where_allowed("asking how large the oplog is", seconds=PROBE_SECONDS):
+            stats = await self._client.local.command("collStats", "oplog.rs")
+            return bool(stats["size"] >= FULL * stats.get("maxSize", stats["size"]))
+        return True

@@ -9,14 +9,16 @@ from pymongo.errors import OperationFailure, PyMongoError
 from app.domain.errors import HistoryLost, NotAuthorised, SourceUnavailable, TokenRefused
 from app.domain.tokens import ClusterTime, cluster_time
 from app.domain.watcher import Start
-from app.mongodb import errors as mongo_errors
+from app.mongodb.codes import EVENT_TOO_LARGE, MAX_TIME_EXPIRED, Meaning, meaning_of
 from app.mongodb.diagnosis import explained, history_lost, says_lost
+from app.mongodb.errors import of_stream
 from app.mongodb.stream import after_token, at
 from app.mongodb.trial import PROBE_MS, StreamTrial
+from app.mongodb.words import iso
 
 EARLIEST_ATTEMPTS: Final = 8
 """A busy server cuts its oplog's beginning off in bursts, also between a look at it and the opening there."""
-_READABLE: Final = frozenset({mongo_errors.MAX_TIME_EXPIRED, mongo_errors.EVENT_TOO_LARGE})
+_READABLE: Final = frozenset({MAX_TIME_EXPIRED, EVENT_TOO_LARGE})
 """What a probe that reads an event may fail with although the stream reads on: a long scan, a large event."""
 
 
@@ -46,7 +48,8 @@ async def verify(trial: StreamTrial, token: str) -> None:
     try:
         await trial.probe(start, batch_size=1, maxTimeMS=PROBE_MS)
     except OperationFailure as error:
-        if error.code == mongo_errors.TOKEN_NOT_FOUND and mongo_errors.of_stream(error, trial.request.source) is None:
+        unseen = meaning_of(error) is Meaning.TOKEN_NOT_FOUND
+        if unseen and of_stream(error, trial.request.source) is None:
             await _probe_time(trial, moment)
         elif error.code not in _READABLE:
             raise await explained(trial, error, start) from error
@@ -80,7 +83,7 @@ async def _locate_time(trial: StreamTrial, seconds: float) -> str:
     with trial.translated("asking for the time"):
         now: Timestamp = (await trial.reach.client.admin.command("hello"))["operationTime"]
     if seconds > now.time:
-        start, clock = mongo_errors.iso(seconds), mongo_errors.iso(now.time)
+        start, clock = iso(seconds), iso(now.time)
         raise TokenRefused(f"the start {start} lies in the future; MongoDB's clock says {clock}")
     return await _probe_time(trial, ClusterTime(max(1, int(seconds)), 1))
 

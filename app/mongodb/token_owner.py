@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from bson.binary import UUID_SUBTYPE, Binary
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.timestamp import Timestamp
-from pymongo.errors import PyMongoError
 
 from app.domain.tokens import cluster_time, collection_uuid
 from app.domain.watcher import Source
-from app.mongodb import errors as mongo_errors
+from app.mongodb.errors import where_allowed
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
@@ -41,17 +40,14 @@ async def owner_of(client: "AsyncIOMotorClient[Mapping[str, Any]]", source: Sour
     neighbours: list[str] = []
     moment = cluster_time(token)
     ts = Timestamp(moment.seconds, moment.increment)
-    try:
+    entry: Mapping[str, Any] | None = None
+    with where_allowed("looking the token up"):  # without an answer the server's own opinion has to do
         listed = await database.command({"listCollections": 1, "filter": {"info.uuid": binary}})
         neighbours = [f"{database.name}.{entry['name']}" for entry in listed["cursor"]["firstBatch"]]
         if source.namespace in neighbours:
             return source.namespace
         oplog = client.local.get_collection("oplog.rs", codec_options=_LENIENT)
         entry = await oplog.find_one({"ts": {"$gte": ts}}, _FIELDS, sort=[("$natural", 1)])
-    except PyMongoError as error:
-        if mongo_errors.passing(error):
-            raise mongo_errors.unavailable(error, doing="looking the token up", grant="") from error
-        entry = None  # neither is open to every account; without them the server's own opinion has to do
     owner = namespace_of(entry, binary) if entry is not None and entry["ts"] == ts else None
     return owner or (neighbours[0] if neighbours else None)
 

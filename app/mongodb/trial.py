@@ -5,20 +5,21 @@ an option. Where a start leads is found with it (`start.py`), and what an error 
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pymongo.errors import OperationFailure, PyMongoError
 
 from app.domain.errors import SourceRefused
 from app.domain.watcher import Watcher, javascript_in
-from app.mongodb import errors as mongo_errors
 from app.mongodb import images
 from app.mongodb.bounded import run_bounded
 from app.mongodb.cursor import RAW
+from app.mongodb.errors import STANDALONE, of_stream, translated
 from app.mongodb.pinning import Pin, pinned
 from app.mongodb.reach import Reach
 from app.mongodb.stream import MONGODB_6_0, StreamRequest
+from app.mongodb.words import words
 
 PROBE_MS: Final = 1_000
 """For a try whose answer is the error: a lost history or a bad token shows at once, a long scan proves nothing more."""
@@ -45,7 +46,7 @@ class StreamTrial:
         with self.translated("connecting"):
             hello = await self.reach.client.admin.command("hello")
             if "setName" not in hello and hello.get("msg") != "isdbgrid":
-                raise SourceRefused(mongo_errors.STANDALONE)
+                raise SourceRefused(STANDALONE)
             self._deployment = hello.get("setName") or "sharded"
             self.request.wire_version = hello["maxWireVersion"]
             if self._source.pre_and_post_images and may_create:
@@ -92,23 +93,19 @@ class StreamTrial:
             part, first, again = "options", without, await self.refused({}, pipeline=False)
         if again is None or again.code != first.code:
             raise first
-        return part, mongo_errors.words(first)
+        return part, words(first)
 
     async def refused(self, start: Mapping[str, Any], *, pipeline: bool = True) -> OperationFailure | None:
         """Try to open the stream, and return the error that may be about what was asked. Raises all others."""
         try:
             await self.probe(start, pipeline=pipeline)
         except OperationFailure as error:
-            if mongo_errors.of_stream(error, self._source) is not None:
+            if of_stream(error, self._source) is not None:
                 raise
             return error
         return None
 
-    @contextlib.contextmanager
-    def translated(self, doing: str) -> Iterator[None]:
+    def translated(self, doing: str) -> contextlib.AbstractContextManager[None]:
         """Translate errors of an ordinary command. `doing` completes "MongoDB failed while …"."""
-        try:
-            yield
-        except PyMongoError as error:
-            grant = f"find and changeStream, and for images createCollection and collMod, on {self.namespace}"
-            raise mongo_errors.unavailable(error, doing=doing, grant=grant) from error
+        grant = f"find and changeStream, and for images createCollection and collMod, on {self.namespace}"
+        return translated(doing, grant=grant)

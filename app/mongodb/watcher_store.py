@@ -9,18 +9,19 @@ sees all before it. Not its business: what a watcher means (`domain/watcher.py`)
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from app.domain.errors import Conflict, NotAuthorised, NotFound, StateOutOfReach, StoreUnavailable
+from app.domain.errors import Conflict, NotFound, StateOutOfReach, StoreUnavailable
 from app.domain.lifecycle import Desired
 from app.domain.watcher import StoredWatcher, from_document, to_document
-from app.mongodb import errors as mongo_errors
-from app.mongodb.checkpoint_store import DURABLE, guarded
+from app.mongodb.checkpoint_store import DURABLE, SECONDS
+from app.mongodb.codes import already_exists
+from app.mongodb.errors import translated
 from app.mongodb.owned import INSTANCE
 from app.ports import ALIVE_SECONDS, Check
 
@@ -204,7 +205,7 @@ class MongoWatcherStore:
             try:
                 await self._watchers.database.create_collection("watchers", check_exists=False)
             except OperationFailure as error:
-                if error.code != mongo_errors.NAMESPACE_EXISTS:
+                if not already_exists(error):
                     raise
         self._ready = True
 
@@ -239,16 +240,9 @@ class MongoWatcherStore:
             known = self._pipelines[name] = text, json.loads(text)
         return known[1]
 
-    @contextlib.contextmanager
-    def _guarded(self, doing: str) -> Iterator[None]:
-        try:
-            with guarded(doing, f"readWrite on {self._watchers.database.name}"):
-                yield
-        except NotAuthorised as error:
-            cause = error.__cause__
-            if isinstance(cause, OperationFailure) and cause.code == mongo_errors.NOT_AUTHORISED:
-                raise StateOutOfReach(str(error)) from cause
-            raise
+    def _guarded(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        grant = f"readWrite on {self._watchers.database.name}"
+        return translated(doing, grant=grant, kind=StoreUnavailable, lacking=StateOutOfReach, seconds=SECONDS)
 
 
 def _expect(there: Mapping[str, Any], revision: int) -> None:

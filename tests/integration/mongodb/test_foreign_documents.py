@@ -1,14 +1,12 @@
 """Documents that Changewire did not make, where it keeps positions and its registry: none is written or deleted."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from typing import Any
 
 import bson
 import pymongo
 import pytest
-import pytest_asyncio
 
 from app.domain.errors import Conflict, Invalid, ScopeMismatch
 from app.domain.position import Checkpoint
@@ -16,9 +14,8 @@ from app.domain.watcher import CheckpointPlace, Source, Watcher
 from app.mongodb.checkpoint_store import MongoCheckpointStore
 from app.mongodb.deployment import MongoDeployment
 from tests.fakes import BEGIN, event_token
+from tests.integration.mongodb.bench import Client
 from tests.live import Live
-
-Client = pymongo.MongoClient[dict[str, Any]]
 
 TOKEN = event_token(7)
 OURS = {"value": TOKEN, "clusterTime": bson.Timestamp(BEGIN + 7, 1), "sequence": 3, "streamCreated": "2026", "epoch": 1}
@@ -37,20 +34,6 @@ FOREIGN: list[dict[str, Any]] = [
     {"_id": bson.ObjectId("f" * 24), "value": "the newest"},
 ]
 """Documents of a business collection, from far to near: none was made by Changewire or by mongodb-nats-connector."""
-
-
-@pytest_asyncio.fixture
-async def mongo(mongo_uri: str) -> AsyncIterator[MongoDeployment]:
-    deployment = MongoDeployment(mongo_uri, state_database="changewire")
-    yield deployment
-    deployment.close()
-
-
-@pytest.fixture
-def client(mongo_uri: str, database: str) -> Iterator[Client]:
-    with pymongo.MongoClient[dict[str, Any]](mongo_uri) as client:
-        yield client
-        client.drop_database(database)
 
 
 def store(mongo: MongoDeployment, database: str, **place: Any) -> MongoCheckpointStore:
@@ -231,18 +214,31 @@ async def test_before_mongodb_5_a_capped_collection_goes_only_where_all_in_it_is
         raise pymongo.errors.OperationFailure("cannot remove from a capped collection", 20)
 
     business = client[database].create_collection("business", capped=True, size=65536)
-    one = store(mongo, database)
+    place = CheckpointPlace(database, "business")
+    refusing: Any = _RefusingDatabase(mongo.reach.client[database], refused)
+    one = MongoCheckpointStore(refusing, place, namespace="shop.orders", registry="changewire")
     assert await one.create(at(1))
     business.insert_one({"name": "somebody's"})
-    one._collection = _Refusing(one._collection, refused)  # type: ignore[assignment]
     with pytest.raises(Conflict, match="business"):
         await one.delete()
     assert business.count_documents({}) == 2
 
 
-class _Refusing:
-    """A collection that does not delete."""
+class _RefusingDatabase:
+    """A database whose collections do not delete."""
 
+    def __init__(self, database: Any, refused: Any) -> None:
+        self._database = database
+        self._refused = refused
+
+    def get_collection(self, *arguments: Any, **options: Any) -> Any:
+        return _Refusing(self._database.get_collection(*arguments, **options), self._refused)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+
+class _Refusing:
     def __init__(self, collection: Any, refused: Any) -> None:
         self._collection = collection
         self.delete_many = refused
