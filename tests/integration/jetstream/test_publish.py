@@ -1,6 +1,6 @@
 """Publishing in each mode against what real servers do: rights, full and sealed streams, and others among a window.
 
-What every mode has to do is in `tests/contract/test_sink_contract.py`.
+What every mode has to do is in `tests/contract/sink/`.
 """
 
 import asyncio

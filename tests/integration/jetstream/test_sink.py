@@ -1,6 +1,6 @@
 """The end of a stream as it changes under a running watcher: its fence, what expired, and what neighbours publish.
 
-What every sink has to do is in `tests/contract/test_sink_contract.py`.
+What every sink has to do is in `tests/contract/sink/`.
 """
 
 import asyncio
