@@ -31,8 +31,10 @@ from app.jetstream.limits import LINE_BYTES, Kind, Limits
 
 RETRY_SECONDS = (0.1, 1.0)
 """The pause after a round of failed attempts over all servers, drawn from this range."""
-STALE_SECONDS = 6
-"""A server that neither says nor takes anything for so long is given up."""
+LOOK_SECONDS = 1.0
+"""How often the connection is looked at for signs of life."""
+STALE_LOOKS = 6
+"""After so many looks at which the server had neither said nor taken anything, it is given up."""
 
 _FORBIDDEN = re.compile(r'permissions violation for (publish|subscription)\b.* to "([^"]*)"')
 
@@ -209,12 +211,12 @@ class NatsConnection:
             _heed_cancellation()
             idle, before = 0, client.progress()
             while not client.lost.done():
-                await asyncio.wait([client.lost], timeout=1.0)
+                await asyncio.wait([client.lost], timeout=LOOK_SECONDS)
                 # Counted in looks, not in time: a process that was frozen itself has to look again before it judges.
                 now = client.progress()
                 idle, before = (0 if now != before else idle + 1), now
-                if idle >= STALE_SECONDS:
-                    client.lose(f"the NATS server has been silent for {STALE_SECONDS} s")
+                if idle >= STALE_LOOKS:
+                    client.lose(f"the NATS server has been silent for {STALE_LOOKS * LOOK_SECONDS:g} s")
             self._reason = f"the connection to NATS was lost: {client.lost.result()}"
             self._limits.lost(client.lost.result())
             log.warning("nats_disconnected", reason=client.lost.result(), awaited=len(self._exchanges))

@@ -3,12 +3,10 @@
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport, Transport
 from structlog.testing import capture_logs
@@ -20,25 +18,9 @@ from app.jetstream.client import NatsOptions, OneConnection
 from app.jetstream.connection import NatsConnection
 from app.jetstream.errors import ConnectionLost, without_secrets
 from app.jetstream.exchange import Answer
-
-Connect = Callable[..., NatsConnection]
-MakeNats = Callable[..., Awaitable[NatsServer]]
-
-
-@pytest_asyncio.fixture
-async def connect() -> AsyncIterator[Connect]:
-    """`connect(url, **options)`: a started connection that is closed after the test."""
-    made: list[NatsConnection] = []
-
-    def start(url: str, **options: Any) -> NatsConnection:
-        connection = NatsConnection(NatsOptions((url,), **options))
-        made.append(connection)
-        connection.start()
-        return connection
-
-    yield start
-    for connection in made:
-        await connection.close()
+from tests.conftest import MakeNats
+from tests.integration.jetstream.conftest import Connect
+from tests.live import until
 
 
 async def until_up(connection: NatsConnection, seconds: float = 15) -> None:
@@ -147,7 +129,7 @@ async def test_a_killed_server_fails_what_is_awaited_at_once_and_is_found_again(
 
 @pytest.mark.parametrize("unsent", [0, 32 * 1024 * 1024])
 async def test_a_frozen_server_is_noticed_even_with_bytes_that_it_does_not_take(
-    connect: Connect, own_nats: NatsServer, unsent: int
+    connect: Connect, own_nats: NatsServer, unsent: int, impatient: None
 ) -> None:
     connection = connect(own_nats.url)
     await until_up(connection)
@@ -165,7 +147,7 @@ async def test_a_frozen_server_is_noticed_even_with_bytes_that_it_does_not_take(
 
 
 async def test_a_frozen_server_is_noticed_while_it_is_asked_again_and_again(
-    connect: Connect, own_nats: NatsServer
+    connect: Connect, own_nats: NatsServer, impatient: None
 ) -> None:
     """Its kernel goes on taking small requests, for hours."""
     connection = connect(own_nats.url)
@@ -201,6 +183,12 @@ async def test_an_error_after_which_nats_py_would_close_for_good_is_survived(
 
 async def test_wrong_credentials_are_told_without_telling_them(connect: Connect, make_nats: MakeNats) -> None:
     server = await make_nats(config="authorization { user: me, password: right }")
+
+    refusals = 0
+
+    def refused_again() -> bool:
+        return server.log.read_text().count("authentication error") > refusals
+
     with capture_logs() as logs:
         for connection in (
             connect(server.url.replace("//", "//me:hunter2@")),
@@ -208,10 +196,12 @@ async def test_wrong_credentials_are_told_without_telling_them(connect: Connect,
             connect(server.url, token="hunter2"),
         ):
             for _ in range(2):  # nats-py closes for good on the second refusal
+                await until(refused_again)
+                refusals = server.log.read_text().count("authentication error")
                 with pytest.raises(SinkUnavailable, match="refuses the credentials") as refused:
                     await JetStream(connection).ping()
                 assert "hunter2" not in str(refused.value)
-                await asyncio.sleep(1.1)
+            await connection.close()
     assert "hunter2" not in str(logs)
     assert any(entry["event"] == "nats_unreachable" for entry in logs)
     await until_up(connect(server.url.replace("//", "//me:right@")))

@@ -1,45 +1,24 @@
 """Every way to sign in to NATS, and TLS, on servers that insist: the right one publishes, a wrong one says why."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import pytest_asyncio
 from structlog.testing import capture_logs
 
-from app.devservers.servers import NatsServer
 from app.domain.errors import SinkUnavailable
 from app.domain.events import Change
 from app.domain.watcher import from_document
 from app.jetstream.account import JetStream
-from app.jetstream.client import NatsOptions
 from app.jetstream.connection import NatsConnection
+from tests.conftest import MakeNats
 from tests.credentials import Certificates, Key, Operator, credentials
 from tests.fakes import event_token
+from tests.integration.jetstream.conftest import Connect
 from tests.live import until
-
-MakeNats = Callable[..., Awaitable[NatsServer]]
-Connect = Callable[..., NatsConnection]
 
 PUBLIC_REASON = "refuses the credentials"
 SECRET = "hunter2hunter2"
-
-
-@pytest_asyncio.fixture
-async def connect() -> AsyncIterator[Connect]:
-    """`connect(url, **options)`: a started connection that is closed after the test."""
-    made: list[NatsConnection] = []
-
-    def start(url: str, **options: Any) -> NatsConnection:
-        connection = NatsConnection(NatsOptions((url,), **options))
-        made.append(connection)
-        connection.start()
-        return connection
-
-    yield start
-    for connection in made:
-        await connection.close()
 
 
 @pytest.fixture
@@ -127,7 +106,7 @@ async def test_credentials_file(connect: Connect, make_nats: MakeNats, file: Cal
     assert "No such file" in await refused(connect(server.url, creds_file="absent.creds"))
 
 
-async def test_a_file_that_is_mended_later_is_read_again(
+async def test_a_file_that_is_corrected_later_is_read_again(
     connect: Connect, make_nats: MakeNats, file: Callable[[str, str], str]
 ) -> None:
     key = Key()

@@ -13,11 +13,10 @@ from app.domain.dead_letters import Receipt, Unpublishable, letters_of, letters_
 from app.domain.errors import NotAuthorised, SinkUnavailable, StreamRefused, StreamUnsuitable
 from app.domain.watcher import Watcher
 from app.jetstream.dead_letter_queue import JetStreamDeadLetterQueue
-from app.jetstream.errors import ApiError
+from tests.conftest import MakeNats
 from tests.contract.test_dead_letter_queue_contract import letter
-from tests.integration.jetstream.test_sink import Account, MakeNats, make_watcher, nats, watcher
-
-__all__ = ["nats", "watcher"]
+from tests.integration.jetstream.conftest import ConnectAccount
+from tests.nats_account import Account, make_watcher
 
 MADE_SO: dict[str, Any] = {"discard": "new", "discard_new_per_subject": True, "max_msgs_per_subject": 1}
 LIMITS = """
@@ -83,26 +82,26 @@ async def test_without_the_watchers_own_stream_there_is_none_for_letters(nats: A
         await nats.account.letters(watcher).store(letter(1), 0)
 
 
-async def test_an_account_that_demands_a_size_gets_the_watchers(make_nats: MakeNats, stream: str) -> None:
-    account = Account((await make_nats(config=LIMITS)).url, user="u", password="p")
-    await account.connection.ready(5)
+async def test_an_account_that_demands_a_size_gets_the_watchers(
+    make_nats: MakeNats, connect_account: ConnectAccount, stream: str
+) -> None:
+    account = await connect_account((await make_nats(config=LIMITS)).url, user="u", password="p")
     await account.create(stream, max_bytes=1_000_000)
     with pytest.raises(StreamRefused, match="max bytes"):
         await account.account.letters(make_watcher(stream)).store(letter(1), 0)
     assert await account.account.letters(make_watcher(stream, max_bytes=2_000_000)).store(letter(1), 0)
     assert (await account.api.info(letters_of(stream))).config["max_bytes"] == 2_000_000
-    await account.connection.close()
 
 
-async def test_an_account_that_may_not_publish_letters_is_told(make_nats: MakeNats, watcher: Watcher) -> None:
-    account = Account((await make_nats(config=DENIED)).url, user="u", password="p")
-    await account.connection.ready(5)
+async def test_an_account_that_may_not_publish_letters_is_told(
+    make_nats: MakeNats, connect_account: ConnectAccount, watcher: Watcher
+) -> None:
+    account = await connect_account((await make_nats(config=DENIED)).url, user="u", password="p")
     await account.create(watcher.sink.stream)
     letters = account.account.letters(watcher)
     with pytest.raises(NotAuthorised, match="may not publish"):
         await letters.store(letter(1), 0)
     assert await letters.keep_receipt(Receipt(letter(1).token, 0, 0, ""))
-    await account.connection.close()
 
 
 async def test_what_may_not_be_deleted_stays_and_is_said(
@@ -134,10 +133,11 @@ async def test_a_letter_whose_object_is_gone_is_still_listed(
     assert await letters.remove(found)
 
 
-async def test_nothing_is_certain_of_a_server_that_is_gone(make_nats: MakeNats, watcher: Watcher) -> None:
+async def test_nothing_is_certain_of_a_server_that_is_gone(
+    make_nats: MakeNats, connect_account: ConnectAccount, watcher: Watcher
+) -> None:
     server = await make_nats()
-    account = Account(server.url)
-    await account.connection.ready(5)
+    account = await connect_account(server.url)
     await account.create(watcher.sink.stream)
     letters = account.account.letters(watcher)
     await letters.store(letter(1, 2_000_000), 0)
@@ -149,32 +149,15 @@ async def test_nothing_is_certain_of_a_server_that_is_gone(make_nats: MakeNats, 
     ):  # fmt: skip
         with pytest.raises(SinkUnavailable):
             await asked
-    await account.connection.close()
-
-
-async def test_an_answer_without_meaning_is_passed_on(
-    letters: JetStreamDeadLetterQueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def refuse(*_: object, **__: object) -> None:
-        raise ApiError({"code": 500, "err_code": 10001, "description": "something else"})
-
-    monkeypatch.setattr(letters._api, "call", refuse)
-    monkeypatch.setattr(letters._api, "info", refuse)
-    for asked in (letters.count(), letters.page(0, 1), letters.store(letter(1), 0)):
-        with pytest.raises(StreamRefused, match="something else"):
-            await asked
-    with pytest.raises(ApiError):
-        await letters.check()
 
 
 @pytest.mark.parametrize(("length", "most"), [(66_000, 1024 * 1024), (1_200_000, 1024 * 1024), (6_000, 2_048)])
 async def test_a_letter_fits_whatever_is_large_about_it(
-    make_nats: MakeNats, watcher: Watcher, length: int, most: int
+    make_nats: MakeNats, connect_account: ConnectAccount, watcher: Watcher, length: int, most: int
 ) -> None:
     """Its token and its key are the large part; the account's messages may be small, too."""
     server = await make_nats(max_payload=most)
-    account = Account(server.url)
-    await account.connection.ready(5)
+    account = await connect_account(server.url)
     await account.create(watcher.sink.stream)
     letters = account.account.letters(watcher)
     twins = [
@@ -195,4 +178,3 @@ async def test_a_letter_fits_whatever_is_large_about_it(
         assert whole is not None
         assert whole.raw == b"event"
     assert account.connection.client().is_connected
-    await account.connection.close()

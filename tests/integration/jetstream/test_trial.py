@@ -1,22 +1,14 @@
 """What NATS would refuse to create is refused before a watcher is taken on, and the trial leaves nothing behind."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from structlog.testing import capture_logs
 
-from app.devservers.servers import NatsServer
 from app.domain.errors import Conflict, Invalid
 from app.domain.watcher import Watcher, from_document
-from app.jetstream.account import JetStream
-from app.jetstream.client import NatsOptions
-from app.jetstream.connection import NatsConnection
-from app.jetstream.stream_api import StreamApi
-
-MakeNats = Callable[..., Awaitable[NatsServer]]
-Connect = Callable[..., Awaitable[tuple[JetStream, StreamApi]]]
+from tests.conftest import MakeNats
+from tests.integration.jetstream.conftest import ConnectAccount
 
 ACCOUNTS = """accounts {
   FEW: { jetstream: {max_streams: 1}, users: [{user: few, password: x}] }
@@ -27,23 +19,6 @@ ACCOUNTS = """accounts {
     {user: keeper, password: x, permissions: {publish: {deny: ["$JS.API.STREAM.DELETE.>"]}}},
   ] }
 }"""
-
-
-@pytest_asyncio.fixture
-async def connect() -> AsyncIterator[Connect]:
-    """`await connect(url, **options)`: the account, and its API to look behind it."""
-    made: list[NatsConnection] = []
-
-    async def start(url: str, **options: Any) -> tuple[JetStream, StreamApi]:
-        connection = NatsConnection(NatsOptions((url,), **options))
-        made.append(connection)
-        connection.start()
-        await connection.ready(5)
-        return JetStream(connection), StreamApi(connection)
-
-    yield start
-    for connection in made:
-        await connection.close()
 
 
 def watcher(**sink: Any) -> Watcher:
@@ -60,23 +35,25 @@ def watcher(**sink: Any) -> Watcher:
     ],
 )
 async def test_what_the_server_would_refuse_is_refused_on_its_field(
-    make_nats: MakeNats, connect: Connect, sink: dict[str, Any], field: str, words: str
+    make_nats: MakeNats, connect_account: ConnectAccount, sink: dict[str, Any], field: str, words: str
 ) -> None:
-    account, api = await connect((await make_nats(store_limit=10_000_000)).url)
+    nats = await connect_account((await make_nats(store_limit=10_000_000)).url)
     with pytest.raises(Invalid, match=words) as refused:
-        await account.check_sink(watcher(**sink))
+        await nats.account.check_sink(watcher(**sink))
     assert [problem.field for problem in refused.value.problems] == [field]
-    await account.check_sink(watcher(max_age_seconds=60, max_bytes=9_000_000))
-    assert await api.names(">") == []
+    await nats.account.check_sink(watcher(max_age_seconds=60, max_bytes=9_000_000))
+    assert await nats.api.names(">") == []
 
 
-async def test_what_the_account_may_not_have_is_refused_on_its_field(make_nats: MakeNats, connect: Connect) -> None:
+async def test_what_the_account_may_not_have_is_refused_on_its_field(
+    make_nats: MakeNats, connect_account: ConnectAccount
+) -> None:
     url = (await make_nats(config=ACCOUNTS)).url
-    few, api = await connect(url, user="few", password="x")
-    await few.check_sink(watcher())
-    await api.create({"name": "OTHER", "subjects": ["other"], "storage": "file"})
-    told, _ = await connect(url, user="told", password="x")
-    small, _ = await connect(url, user="small", password="x")
+    few = await connect_account(url, user="few", password="x")
+    await few.account.check_sink(watcher())
+    await few.api.create({"name": "OTHER", "subjects": ["other"], "storage": "file"})
+    told = await connect_account(url, user="told", password="x")
+    small = await connect_account(url, user="small", password="x")
     for account, asked, field, words in (
         (few, watcher(), "sink.stream", "maximum number of streams"),
         (told, watcher(), "sink.max_bytes", "max bytes set"),
@@ -84,25 +61,27 @@ async def test_what_the_account_may_not_have_is_refused_on_its_field(make_nats: 
         (small, watcher(max_bytes=2_000_000), "sink.max_bytes", "10047"),
     ):
         with pytest.raises(Invalid, match=words) as refused:
-            await account.check_sink(asked)
+            await account.account.check_sink(asked)
         assert [problem.field for problem in refused.value.problems] == [field]
-    await told.check_sink(watcher(max_bytes=1000))
-    assert await api.names(">") == ["OTHER"]
+    await told.account.check_sink(watcher(max_bytes=1000))
+    assert await few.api.names(">") == ["OTHER"]
 
 
-async def test_an_account_that_may_not_try_is_left_to_the_first_opening(make_nats: MakeNats, connect: Connect) -> None:
+async def test_an_account_that_may_not_try_is_left_to_the_first_opening(
+    make_nats: MakeNats, connect_account: ConnectAccount
+) -> None:
     url = (await make_nats(config=ACCOUNTS)).url
     for user in ("named", "keeper"):
-        account, api = await connect(url, user=user, password="x")
+        nats = await connect_account(url, user=user, password="x")
         with capture_logs() as logs:
-            await account.check_sink(watcher(replicas=3, max_bytes=1000))
-        assert await api.names(">") == []
+            await nats.account.check_sink(watcher(replicas=3, max_bytes=1000))
+        assert await nats.api.names(">") == []
         assert not [entry for entry in logs if entry["event"] == "trial_stream_left_behind"]
 
 
-async def test_a_sealed_stream_is_refused(make_nats: MakeNats, connect: Connect) -> None:
-    account, api = await connect((await make_nats()).url)
-    stream = await api.create({"name": "ORDERS", "subjects": ["ORDERS.*"], "storage": "file"})
-    await api.update({**stream.config, "sealed": True})
+async def test_a_sealed_stream_is_refused(make_nats: MakeNats, connect_account: ConnectAccount) -> None:
+    nats = await connect_account((await make_nats()).url)
+    stream = await nats.api.create({"name": "ORDERS", "subjects": ["ORDERS.*"], "storage": "file"})
+    await nats.api.update({**stream.config, "sealed": True})
     with pytest.raises(Conflict, match="sealed"):
-        await account.check_sink(watcher())
+        await nats.account.check_sink(watcher())
