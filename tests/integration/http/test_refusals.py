@@ -142,7 +142,7 @@ async def test_a_watcher_that_cannot_be_is_422_on_its_field(service: Live, field
 async def test_half_a_character_in_a_name_is_422_on_its_field(service: Live, path: str) -> None:
     watcher: dict[str, Any] = {"name": "w", "source": dict(SHOP), "sink": {}, "checkpoint": {}}
     *parents, last = path.split(".")
-    (watcher[parents[1]] if parents else watcher)[last] = "a\ud800"
+    (watcher[parents[0]] if parents else watcher)[last] = "a\ud800"
     json_type = {"Content-Type": "application/json"}
     for method, url in (("POST", "/watchers"), ("PUT", "/watchers/w"), ("POST", "/watchers?dry_run=true")):
         answer = await service.call(method, url, 422, content=json.dumps(watcher).encode(), headers=json_type)
