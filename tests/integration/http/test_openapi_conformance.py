@@ -63,7 +63,7 @@ async def test_no_request_is_answered_otherwise_than_documented(
             "--max-examples", str(EXAMPLES), "--generation-deterministic",
             "--request-timeout", "20", "--no-color", "--continue-on-failure", *endless(),
             cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+            env={name: os.environ[name] for name in ("PATH", "PYTHONPYCACHEPREFIX")} | {"HOME": str(tmp_path)},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
