@@ -110,7 +110,7 @@ class RealPlace:
 
 
 class FakePlace:
-    """The fake of `tests/fakes.py`."""
+    """The fake of `tests/fakes/`."""
 
     def __init__(self) -> None:
         self._stream = FakeStream()
