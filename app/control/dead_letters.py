@@ -31,8 +31,8 @@ class DeadLetterService:
         letters = self._dependencies.nats.letters(task.stored.watcher)
         async with servers_needed():
             found = await letters.page(after, limit)
-            task.progress.dead_letters = await letters.count()
-        return task.progress.dead_letters, found
+            task.statistics.dead_letters = await letters.count()
+        return task.statistics.dead_letters, found
 
     async def get(self, name: str, sequence: int, largest: int) -> tuple[DeadLetter, bytes | None]:
         """Return one with its event, and that as JSON where it can be written so and has `largest` bytes at the most as
@@ -64,5 +64,5 @@ class DeadLetterService:
             if letter is None or not await letters.remove(letter):
                 raise NotFound(f"{name} has no dead letter {sequence}")
             audit.note(letter=sequence, token=letter.token)
-            task.progress.dead_letters = await letters.count()
+            task.statistics.dead_letters = await letters.count()
         log.info("dead_letter_deleted", watcher=name, token=letter.token, sequence=sequence)

@@ -10,13 +10,12 @@ from collections import Counter
 import structlog
 
 from app.control.server_probe import ServerProbe
-from app.control.supervisor import Supervisor
+from app.control.supervisor import Supervisor, WatcherTask
 from app.domain import lag
 from app.domain.errors import ChangewireError
 from app.domain.lifecycle import State
 from app.domain.status import Component, Health, Lag, Status
 from app.pipeline.dependencies import Dependencies
-from app.pipeline.progress import Progress
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +54,7 @@ class FleetHealth:
                 *(
                     f"{name}: {warning}"
                     for name in statuses
-                    if (warning := self._supervisor[name].progress.notes.get(HEADROOM)) is not None
+                    if (warning := self._supervisor[name].statistics.notes.get(HEADROOM)) is not None
                 ),
             ),
             counts=Counter(str(status.state) for status in statuses.values()),
@@ -67,21 +66,20 @@ class FleetHealth:
 
         Raises StoreUnavailable, NotAuthorised."""
         task = self._supervisor[name]
-        progress = task.progress
-        position = progress.reached.token if progress.reached else None
-        checkpointed_at = progress.checkpointed_at
+        statistics = task.statistics
+        position, checkpointed_at = task.run_state.token, statistics.checkpointed_at
         if position is None or checkpointed_at is None:
             stored = await self._dependencies.mongo.checkpoints(task.stored.watcher).read()
             if stored is not None:
                 position = position or stored.token
-                progress.stored = stored.token
+                statistics.stored_token = stored.token
                 checkpointed_at = checkpointed_at or stored.updated_at
-        seconds, headroom = self._distances(position, progress)
+        seconds, headroom = self._distances(position, task)
         return Lag(
             seconds=seconds,
             oplog_headroom_seconds=headroom,
             oplog_headroom_why=self._server_probe.oplog_why if position else "the watcher has no position yet",
-            last_event_at=progress.last_event_at,
+            last_event_at=statistics.last_event_at,
             checkpoint_age_seconds=None
             if checkpointed_at is None
             else max(0.0, self._dependencies.clock() - checkpointed_at),
@@ -99,7 +97,7 @@ class FleetHealth:
                     self._note_headroom(name, await self.lag(name), least)
 
     def _note_headroom(self, name: str, now: Lag, least: float) -> None:
-        notes, left = self._supervisor[name].progress.notes, now.oplog_headroom_seconds
+        notes, left = self._supervisor[name].statistics.notes, now.oplog_headroom_seconds
         if left is None or not lag.running_out(left, self._server_probe.oplog, least):
             if notes.pop(HEADROOM, None) is not None:
                 log.info("oplog_headroom_recovered", watcher=name, seconds=left)
@@ -114,19 +112,18 @@ class FleetHealth:
     def observe_positions(self) -> None:
         """Tell the observer each watcher's lag, headroom (also whether it is short) and dead letters; scrapes ask."""
         for name in self._supervisor.names():
-            progress = self._supervisor[name].progress
-            position = progress.reached.token if progress.reached else progress.stored
-            seconds, headroom = self._distances(position, progress)
+            task = self._supervisor[name]
+            seconds, headroom = self._distances(task.run_state.token or task.statistics.stored_token, task)
             self._dependencies.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
-            self._dependencies.observer.history_at_risk(name, HEADROOM in progress.notes)
-            self._dependencies.observer.overdue(name, self._supervisor[name].status().overdue is not None)
-            self._dependencies.observer.dead_letters(name, progress.dead_letters)
+            self._dependencies.observer.history_at_risk(name, HEADROOM in task.statistics.notes)
+            self._dependencies.observer.overdue(name, task.status().overdue is not None)
+            self._dependencies.observer.dead_letters(name, task.statistics.dead_letters)
 
-    def _distances(self, position: str | None, progress: Progress) -> tuple[float | None, float | None]:
+    def _distances(self, position: str | None, task: WatcherTask) -> tuple[float | None, float | None]:
         if position is None:
             return None, None
-        now = progress.operation_time
-        if not progress.caught_up:  # else the server would have answered, had there been anything since
+        now = task.run_state.operation_time
+        if not task.statistics.caught_up:  # else the server would have answered, had there been anything since
             now = max(now, self._server_probe.operation_time)
         oplog = self._server_probe.oplog
         return lag.lag_seconds(now, position), None if oplog is None else lag.headroom_seconds(position, oplog.first)

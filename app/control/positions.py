@@ -14,8 +14,8 @@ from app.domain.status import TokenView
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Start, StoredWatcher, Watcher
 from app.pipeline.dependencies import Dependencies
-from app.pipeline.progress import Progress
 from app.pipeline.proof import Proof
+from app.pipeline.run_state import RunState
 from app.pipeline.window_recovery import WindowRecovery
 
 log = structlog.get_logger(__name__)
@@ -43,32 +43,32 @@ class Positions:
             raise Conflict(f"{watcher.name} was moved by somebody else at the same moment; look again")
         return _view(moved)
 
-    async def carry_over(self, watcher: Watcher, progress: Progress) -> None:
+    async def carry_over(self, watcher: Watcher, run_state: RunState) -> None:
         """Where the position is one of another stream, subject or selection of changes, go on from it by the new route.
 
         The watcher stands still everywhere. Its route is another one since it was replaced, or removed and added; a
         new epoch begins, since what was published by the old route does not count on the new one.
         Raises what servers raise."""
         stored = await self._dependencies.mongo.checkpoints(watcher).read()
-        before = (stored.route if stored is not None else None) or progress.route
+        before = (stored.route if stored is not None else None) or run_state.route
         if before is None or before == watcher.route:
             return
         old = watcher.on_route(before)
-        memory = progress.reached if progress.route == before else None
-        tail = await self._settled_tail(old, stored, progress)
+        memory = run_state.reached if run_state.route == before else None
+        tail = await self._settled_tail(old, stored, run_state)
         token = latest(stored, tail, memory)
         if token is not None:
-            await self._prove(old, token, tail, stored, progress)
+            await self._prove(old, token, tail, stored, run_state)
             moved = await self._begin(watcher, token, stored, old)
             epoch = None if moved is None else moved.epoch
             log.info("position_carried_over", watcher=watcher.name, token=token, before=before.stream, epoch=epoch)
-        progress.reached = None
+        run_state.forget_position()
 
     async def _prove(
-        self, old: Watcher, token: str, tail: Tail | None, stored: Checkpoint | None, progress: Progress
+        self, old: Watcher, token: str, tail: Tail | None, stored: Checkpoint | None, run_state: RunState
     ) -> None:
         """Look whether a position is one of this deployment. Raises as `Proof.of`."""
-        memory = progress.reached
+        memory = run_state.reached
         if memory is not None and memory.proven and memory.token == token:
             return
         if stored is not None and stored.token == token:
@@ -79,8 +79,8 @@ class Positions:
             return
         source = self._dependencies.mongo.source(old)
         try:
-            progress.operation_time = max(progress.operation_time, await source.prepare())
-            await Proof(source, progress).of_opening(claim)
+            run_state.prepared(await source.prepare())
+            await Proof(source, run_state).of_opening(claim)
         finally:
             await source.close()
 
@@ -140,7 +140,7 @@ class Positions:
         )  # no sequence, no stream: nothing of this epoch is on any stream yet
         return moved if await self._dependencies.mongo.checkpoints(watcher).begin(moved) else None
 
-    async def _settled_tail(self, watcher: Watcher, stored: Checkpoint | None, progress: Progress) -> Tail | None:
+    async def _settled_tail(self, watcher: Watcher, stored: Checkpoint | None, run_state: RunState) -> Tail | None:
         """The stream's end, once it is certain that there is no hole before it. Raises PositionUndecidable."""
         tail = await self._tail(watcher)
         if tail is None:
@@ -148,9 +148,9 @@ class Positions:
         sink, checkpoints = self._dependencies.nats.sink(watcher), self._dependencies.mongo.checkpoints(watcher)
         try:
             await sink.prepare(may_create=False)
-            window_recovery = WindowRecovery(watcher, sink, checkpoints, progress)
+            window_recovery = WindowRecovery(watcher, sink, checkpoints, run_state)
             window_recovery.recall(stored)
-            reached = stored or progress.reached
+            reached = stored or run_state.reached
             await window_recovery.settle((reached.epoch if reached is not None else 0) or 0)
         finally:
             await sink.close()

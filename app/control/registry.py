@@ -153,7 +153,7 @@ class Registry:
 
     async def history(self, name: str) -> list[Happening]:
         """Return what happened to a watcher in this process, oldest first. Raises NotFound, Unavailable."""
-        return list((await self._task(name)).progress.history)
+        return list((await self._task(name)).statistics.history)
 
     def ready(self) -> str | None:
         """Return why the service is not ready, or None where it is: both servers answer, the watchers are loaded."""

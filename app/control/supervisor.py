@@ -22,7 +22,8 @@ from app.domain.status import ErrorSeen, Status
 from app.domain.watcher import StoredWatcher
 from app.pipeline.capture import Capture, unless_asked
 from app.pipeline.dependencies import Dependencies
-from app.pipeline.progress import Progress
+from app.pipeline.run_state import RunState
+from app.pipeline.run_statistics import RunStatistics
 from app.pipeline.standby import Standby
 
 log = structlog.get_logger(__name__)
@@ -56,7 +57,8 @@ class WatcherTask:
 
     def __init__(self, stored: StoredWatcher, dependencies: Dependencies, orders: "Orders") -> None:
         self.stored = stored
-        self.progress = Progress()
+        self.run_state = RunState()
+        self.statistics = RunStatistics()
         self.refused = False
         self.settled = asyncio.Event()
         """Set once the watcher has come to more than STARTING."""
@@ -82,7 +84,7 @@ class WatcherTask:
         if self._task is not None and not self._task.done():
             return
         self._stopping = asyncio.Event()
-        self.progress.arrears.forget()
+        self.statistics.overdue.forget()
         self._signal(Signal.START)
         self._task = asyncio.create_task(self._run(), name=f"watcher:{self.stored.name}")
         self._task.add_done_callback(self._ended)
@@ -104,7 +106,7 @@ class WatcherTask:
                 log.warning("drain_cut_short", watcher=self.stored.name, after_seconds=deadline)
                 task.cancel()
                 await asyncio.wait([task], timeout=LAST_SECONDS)
-        self.progress.arrears.forget()
+        self.statistics.overdue.forget()
         self._signal(Signal.STOP)
         return drained
 
@@ -124,8 +126,8 @@ class WatcherTask:
 
     def forget_position(self) -> None:
         """Drop what this process remembers: somebody has moved the watcher on purpose."""
-        self.progress.reached = self.progress.stored = None
-        self.progress.checkpointed_at = None
+        self.run_state.forget_position()
+        self.statistics.forget_position()
 
     async def replay(self, sequence: int) -> Replay:
         """Publish a dead letter in its turn. Raises NotFound, Conflict where the watcher does not run, Unavailable."""
@@ -149,22 +151,22 @@ class WatcherTask:
         return self._state
 
     def status(self) -> Status:
-        progress, now = self.progress, self._dependencies.clock()
+        statistics, now = self.statistics, self._dependencies.clock()
         return Status(
             state=self._state,
             since=self._since,
             reason=self._reason,
             last_error=self._last_error,
             restarts=self._restarts,
-            published=progress.published,
-            skipped=progress.skipped,
-            rate_10s=progress.rates.per_second(10, now),
-            rate_60s=progress.rates.per_second(60, now),
-            publish_mode=progress.publish_mode,
-            fence=progress.fence,
-            dead_letters=progress.dead_letters,
-            notes=tuple(progress.notes.values()),
-            overdue=progress.arrears.problem(now) if self._state in AT_WORK else None,
+            published=statistics.published,
+            skipped=statistics.skipped,
+            rate_10s=statistics.rates.per_second(10, now),
+            rate_60s=statistics.rates.per_second(60, now),
+            publish_mode=statistics.publish_mode,
+            fence=statistics.fence,
+            dead_letters=statistics.dead_letters,
+            notes=tuple(statistics.notes.values()),
+            overdue=statistics.overdue.problem(now) if self._state in AT_WORK else None,
         )
 
     # The task
@@ -197,7 +199,7 @@ class WatcherTask:
         except Fenced as fenced:
             self._second_look.forget()
             self._signal(Signal.OUTRUN, str(fenced))
-            self.progress.arrears.forget()
+            self.statistics.overdue.forget()
         else:
             return False
         if not await self._outlast():
@@ -211,7 +213,8 @@ class WatcherTask:
         if not isinstance(error, PermanentError):
             self._second_look.forget()
             return False
-        return self._second_look.believes(error, now=self._dependencies.clock(), well_at=self.progress.arrears.well_at)
+        well_at = self.statistics.overdue.well_at
+        return self._second_look.believes(error, now=self._dependencies.clock(), well_at=well_at)
 
     def _fail(self, error: Exception) -> None:
         self._note_error(error)
@@ -224,7 +227,7 @@ class WatcherTask:
             self._reason = "waiting until the other instances have followed the last change"
             await self._orders.followed()
             self._followed, self._reason = True, None
-        await self._positions.carry_over(watcher, self.progress)
+        await self._positions.carry_over(watcher, self.run_state)
         self._capture = Capture(
             watcher,
             source=dependencies.mongo.source(watcher),
@@ -233,7 +236,8 @@ class WatcherTask:
             checkpoints=dependencies.mongo.checkpoints(watcher),
             codec=dependencies.codec,
             observer=dependencies.observer,
-            progress=self.progress,
+            run_state=self.run_state,
+            statistics=self.statistics,
             new_start=self.stored.new_start,
             begin=self.stored.begin,
             losses=dependencies.tuning.losses,
@@ -274,7 +278,7 @@ class WatcherTask:
                 checkpoints=dependencies.mongo.checkpoints(watcher),
                 watcher=watcher,
                 codec=dependencies.codec,
-                progress=self.progress,
+                run_state=self.run_state,
                 silence=dependencies.tuning.silence_seconds,
                 clock=dependencies.clock,
             )
@@ -309,7 +313,7 @@ class WatcherTask:
 
     def _trouble(self, error: Exception, attempt: int) -> None:
         self._note_error(error)
-        self.progress.arrears.interrupted(self._dependencies.clock())
+        self.statistics.overdue.interrupted(self._dependencies.clock())
         self._signal(Signal.TROUBLE, str(error))
         self._log_trouble(error, attempt)
 
@@ -318,7 +322,7 @@ class WatcherTask:
         if self._is_certain(error):
             raise error
         self._note_error(error)
-        self.progress.happened(self._state, str(error), self._dependencies.clock())
+        self.statistics.happened(self._state, str(error), self._dependencies.clock())
         self._log_trouble(error, attempt)
         await self._pause_before(attempt)
 
@@ -358,7 +362,7 @@ class WatcherTask:
         before = self._state
         self._state = move(before, signal)
         self._reason = reason
-        self.progress.happened(self._state, reason, self._dependencies.clock())
+        self.statistics.happened(self._state, reason, self._dependencies.clock())
         if self._state is not State.STARTING:
             self.settled.set()
         if self._state is not before:
@@ -403,7 +407,7 @@ class Supervisor:
         task = WatcherTask(stored, self._dependencies, self._orders)
         before = self._tasks.get(stored.name)
         if before is not None and before.stored.added == stored.added:
-            task.progress = before.progress
+            task.run_state, task.statistics = before.run_state, before.statistics
             task.remember(before)
         self._tasks[stored.name] = task
         return task

@@ -25,8 +25,8 @@ from app.jetstream.options import nats_options
 from app.jetstream.sink import JetStream
 from app.mongodb.client import MongoDeployment
 from app.mongodb.examiner import MongoExaminer, duration
-from app.pipeline.progress import Progress
 from app.pipeline.proof import Proof
+from app.pipeline.run_state import RunState
 
 _REWIND: Final = (
     "say where to go on with PUT /watchers/{0}/token (changewire watchers rewind {0}), and enlarge the oplog "
@@ -166,14 +166,14 @@ class _Patient:
     async def _origin(self, watcher: Watcher) -> Finding | None:
         """Whether the stream ends with a change of this deployment; None where it has none, or nothing tells."""
         source, sink = self._mongo.source(watcher), self._nats.sink(watcher)
-        progress = Progress()
+        run_state = RunState()
         try:
             own = (await sink.tail()).own
             claim = None if own is None else claim_of_message(own, watcher.sink.stream)
             if claim is None:
                 return None
-            progress.operation_time = await source.prepare(may_create=False)
-            await Proof(source, progress).of(claim)
+            run_state.prepared(await source.prepare(may_create=False))
+            await Proof(source, run_state).of(claim)
         except ScopeMismatch as error:
             return Finding(watcher.name, "origin", Level.PROBLEM, str(error), "as it says; see changewire verify")
         except SourceUnavailable as error:

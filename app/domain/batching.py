@@ -2,7 +2,7 @@
 
 A stream that is nearly full refuses a whole batch, though it has room for a part of it; a server may be configured to
 take smaller batches than others. Neither is told beforehand. What was learnt is kept over the openings of a watcher
-(`pipeline/progress.py`), so that a large batch is not sent in vain again at each of them.
+(`pipeline/run_state.py`), so that a large batch is not sent in vain again at each of them.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from app.domain.dead_letters import NOT_ENCODABLE, OVERSIZE, Unpublishable, name
 from app.domain.errors import EventNotEncodable, MessageTooLarge, PermanentError
 from app.domain.events import Change
 from app.domain.watcher import Watcher
-from app.pipeline.progress import Progress
+from app.pipeline.run_statistics import RunStatistics
 from app.ports import EventSink, Observer, SourceBatch
 
 YIELD_BYTES = 256 * 1024
@@ -49,11 +49,13 @@ class Codec:
 class BatchEncoder:
     """One capture's encoding."""
 
-    def __init__(self, watcher: Watcher, codec: Codec, sink: EventSink, progress: Progress, observer: Observer) -> None:
+    def __init__(
+        self, watcher: Watcher, codec: Codec, sink: EventSink, statistics: RunStatistics, observer: Observer
+    ) -> None:
         self._watcher = watcher
         self._codec = codec
         self._sink = sink
-        self._progress = progress
+        self._statistics = statistics
         self._observer = observer
         self._operations = frozenset(watcher.sink.operations)
 
@@ -85,7 +87,7 @@ class BatchEncoder:
                 unyielded = 0
                 await asyncio.sleep(0)
         if skipped := len(batch.events) - len(changes):
-            self._progress.skipped += skipped
+            self._statistics.skipped += skipped
             self._observer.skipped(self._watcher.name, "operation", skipped)
         return changes
 

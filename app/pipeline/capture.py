@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
@@ -48,10 +47,11 @@ from app.pipeline.batch_encoder import YIELD_BYTES, BatchEncoder, Codec
 from app.pipeline.batch_queue import BatchQueue, Encoded, Turn
 from app.pipeline.checkpointer import Checkpointer
 from app.pipeline.memory_budget import MemoryBudget
-from app.pipeline.progress import Progress
 from app.pipeline.proof import Proof, recognised
 from app.pipeline.publisher import Publisher, is_displaced
 from app.pipeline.replays import Replays
+from app.pipeline.run_state import RunState
+from app.pipeline.run_statistics import RunStatistics
 from app.pipeline.window_recovery import WindowRecovery
 from app.ports import ChangeSource, CheckpointStore, DeadLetterQueue, EventSink, Observer, SourceBatch
 
@@ -87,7 +87,8 @@ class Capture:
         checkpoints: CheckpointStore,
         codec: Codec,
         observer: Observer,
-        progress: Progress,
+        run_state: RunState,
+        statistics: RunStatistics,
         new_start: bool = False,
         begin: str | None = None,
         losses: int = 3,
@@ -103,21 +104,23 @@ class Capture:
         self._source = source
         self._sink = sink
         self._checkpoints = checkpoints
-        self._encoder = BatchEncoder(watcher, codec, sink, progress, observer)
+        self._encoder = BatchEncoder(watcher, codec, sink, statistics, observer)
         self._observer = observer
-        self._progress = progress
+        self._run_state = run_state
+        self._statistics = statistics
         self._new_start = new_start
         self._begin = begin
         self._begun = begun
         self._clock = clock
-        self._window_recovery = WindowRecovery(watcher, sink, checkpoints, progress)
+        self._window_recovery = WindowRecovery(watcher, sink, checkpoints, run_state)
         self._letters = letters
-        self._proof = Proof(source, progress)
+        self._proof = Proof(source, run_state)
         self._publisher = Publisher(
-            watcher, sink, letters, progress, self._window_recovery, self._proof, observer, losses=losses, clock=clock
-        )
+            watcher, sink, letters, run_state, statistics, self._window_recovery, self._proof, observer,
+            losses=losses, clock=clock,
+        )  # fmt: skip
         self._replays = Replays(
-            watcher, sink=sink, letters=letters, publisher=self._publisher, codec=codec, progress=progress
+            watcher, sink=sink, letters=letters, publisher=self._publisher, codec=codec, statistics=statistics
         )
         self._checkpointer = Checkpointer(
             checkpoints, observer, watcher=watcher.name, clock=clock, prompt=prompt_checkpoints
@@ -151,7 +154,7 @@ class Capture:
         finally:
             self._ended = True
             self._batch_queue.end_turns()
-            self._progress.caught_up = False
+            self._statistics.caught_up = False
             self._share.give_all_back()
             await self._source.close()
             await self._sink.close()
@@ -161,13 +164,13 @@ class Capture:
 
         Where there is a gap to be left behind, its marker is on the stream before the first event behind it is read.
         """
-        progress, source, sink = self._progress, self._source, self._sink
+        run_state, statistics, source, sink = self._run_state, self._statistics, self._source, self._sink
         operation_time = await source.prepare()
-        checkpoint, memory = await self._checkpoints.read(), progress.reached
+        checkpoint, memory = await self._checkpoints.read(), run_state.reached
         if checkpoint is not None:
-            progress.ahead += 1
-            check_scope(checkpoint, scope=source.scope, operation_time=operation_time, looks=progress.ahead)
-            progress.ahead = 0
+            looks = run_state.look_at_checkpoint()
+            check_scope(checkpoint, scope=source.scope, operation_time=operation_time, looks=looks)
+            run_state.checkpoint_passed()
         # A stream that was there is not made anew behind the user's back: what it held would be missing silently.
         was_there = any(known is not None and known.stream_created for known in (checkpoint, memory))
         await sink.prepare(may_create=not was_there)
@@ -189,7 +192,7 @@ class Capture:
             displaced=displaced, on_history_lost=self._watcher.on_history_lost,
             at_latest=self._watcher.start.at == "latest", now=self._clock(),
         )  # fmt: skip
-        progress.operation_time = max(progress.operation_time, operation_time)
+        run_state.prepared(operation_time)
         stream = self._watcher.sink.stream
         await self._proof.of_opening(
             claim_of_opening(decision, tail=tail, checkpoint=checkpoint, memory=memory, stream=stream)
@@ -222,15 +225,12 @@ class Capture:
         else:
             reached = await self._leave_behind(gap, reached, decision.fence)
         with suppress(ChangewireError):  # it is only shown
-            progress.dead_letters = await self._letters.count()
-        progress.route = self._route
-        progress.publish_mode, progress.fence = sink.mode, "stream" if sink.exclusive else "subject"
-        if sink.mode != "atomic":
-            progress.notes["mode"] = _CAUSES[self._watcher.sink.stream_settings] + _FALLBACKS[sink.mode]
-        else:
-            progress.notes.pop("mode", None)
+            statistics.dead_letters = await self._letters.count()
+        slower = sink.mode != "atomic"
+        note = _CAUSES[self._watcher.sink.stream_settings] + _FALLBACKS[sink.mode] if slower else None
+        statistics.opened(sink.mode, "stream" if sink.exclusive else "subject", note)
         if checkpoint is not None:
-            progress.checkpointed_at = checkpoint.updated_at
+            statistics.checkpointed_at = checkpoint.updated_at
         log.info(
             "watcher_opened", watcher=self._watcher.name, token=name_of(reached.token), epoch=reached.epoch,
             fence=decision.fence, mode=sink.mode, anew=anew, gone=gone,
@@ -259,10 +259,10 @@ class Capture:
 
     async def _leave_behind(self, gap: Gap, reached: Reached, fence: int) -> Reached:
         """Mark a gap on the stream, then take over the position behind it."""
-        name, progress = self._watcher.name, self._progress
+        name = self._watcher.name
         await self._publisher.mark(gap.marker(self._watcher.source), reached, fence)
         reached = self._publisher.reached
-        progress.notes["gap"] = f"{gap}; a message on {self._watcher.subject(GAP)} marks it"
+        self._statistics.note("gap", f"{gap}; a message on {self._watcher.subject(GAP)} marks it")
         log.warning(
             "gap_marked", watcher=name, reason=gap.reason, after=moment(gap.reached), until=moment(gap.resumed),
             reached=gap.reached, resumed=gap.resumed, epoch=gap.epoch, sequence=reached.sequence,
@@ -309,14 +309,14 @@ class Capture:
                 batch, reads = ahead.result(), reads + 1
                 self._share.take(batch.size)
                 ahead = self._read_ahead(batch)
-                self._progress.operation_time = batch.operation_time
-                self._progress.caught_up = not batch.events
+                self._run_state.replied(batch.operation_time)
+                self._statistics.caught_up = not batch.events
                 read_at = time.perf_counter()
                 changes = await self._encoder.encode(batch, suffix, last)
                 if changes:
-                    self._progress.arrears.read(self._clock())
+                    self._statistics.overdue.changes_read(self._clock())
                 elif reads > 1 and self._share.held == batch.size:  # the first comes with the opening, mostly empty
-                    self._progress.arrears.settled(self._clock())
+                    self._statistics.overdue.nothing_waits(self._clock())
                 await self._batch_queue.put(Encoded(changes, batch.position, read_at, batch.size))
                 last = batch.position
         except HistoryLost as error:
@@ -370,17 +370,18 @@ class Capture:
             if encoded.changes:
                 await self._publisher.publish(encoded.changes, encoded.read_at)
             self._publisher.come_to(encoded.position)
+            if encoded.position > self._publisher.reached.token:
+                self._run_state.came_to(encoded.position)
             reached = self._publisher.reached
-            if encoded.position > reached.token:
-                self._progress.reached = reached = replace(reached, token=encoded.position)
             if not self._publisher.behind:  # else a wrong count may still show, and what was passed over is needed
                 self._checkpointer.note(
                     self._checkpoint(reached), quiet=not encoded.changes, changes=len(encoded.changes)
                 )
             self._share.give_back(encoded.size)
             if encoded.changes and not self._share.held:
-                self._progress.arrears.settled(self._clock())
-            self._progress.checkpointed_at = self._checkpointer.written_at or self._progress.checkpointed_at
+                self._statistics.overdue.nothing_waits(self._clock())
+            if self._checkpointer.written_at is not None:
+                self._statistics.checkpointed_at = self._checkpointer.written_at
 
     def _checkpoint(self, reached: Reached) -> Checkpoint:
         return Checkpoint(

@@ -14,7 +14,7 @@ from app.domain.errors import HistoryLost
 from app.domain.evidence import Claim, judge
 from app.domain.position import Checkpoint, Reached, Tail, made_anew
 from app.domain.watcher import Watcher
-from app.pipeline.progress import Progress
+from app.pipeline.run_state import RunState
 from app.ports import ChangeSource, EventSink
 
 log = structlog.get_logger(__name__)
@@ -25,9 +25,9 @@ Known = TypeVar("Known", Checkpoint | None, Reached | None)
 class Proof:
     """One watcher's looks."""
 
-    def __init__(self, source: ChangeSource, progress: Progress) -> None:
+    def __init__(self, source: ChangeSource, run_state: RunState) -> None:
         self._source = source
-        self._progress = progress
+        self._run_state = run_state
 
     async def of(self, claim: Claim | None) -> None:
         """Return once a claim is proved. Raises ScopeMismatch where it is another deployment's, SourceUnavailable while
@@ -41,8 +41,8 @@ class Proof:
             if not claim.may_be_lost:
                 raise
             return
-        self._progress.unmet = self._progress.unmet + 1 if there is None else 0
-        judge(claim, there, operation_time=self._progress.operation_time, looks=self._progress.unmet)
+        looks = self._run_state.looked_up(there)
+        judge(claim, there, operation_time=self._run_state.operation_time, looks=looks)
 
     async def of_opening(self, claim: Claim | None) -> None:
         """As `of`, where a position is about to be read on from: a change that is older than the oplog passes.

@@ -1,7 +1,7 @@
 """Publishing a batch for certain: fenced, and after any unknown outcome read back instead of guessed.
 
 The capture hands over batches; this puts each change on the stream once and in order, or raises what ended the attempt.
-It holds the fence (the sequence that the next publish expects) and moves `Progress.reached` forward. Not its business:
+It holds the fence (the sequence that the next publish expects) and moves `RunState.reached` forward. Not its business:
 where the changes come from, when to try again after the server is gone (`control/supervisor.py`).
 """
 
@@ -29,8 +29,9 @@ from app.domain.gap import OPERATION as GAP
 from app.domain.position import GoOn, OwnMessage, Reached, Tail, count_gone, decide_read_back, last_own, unseen
 from app.domain.tokens import parse_message_id
 from app.domain.watcher import Watcher
-from app.pipeline.progress import Progress
 from app.pipeline.proof import Proof
+from app.pipeline.run_state import RunState
+from app.pipeline.run_statistics import RunStatistics
 from app.pipeline.window_recovery import WindowRecovery
 from app.ports import DeadLetterQueue, EventSink, Observer, Published
 
@@ -63,7 +64,8 @@ class Publisher:
         watcher: Watcher,
         sink: EventSink,
         letters: DeadLetterQueue,
-        progress: Progress,
+        run_state: RunState,
+        statistics: RunStatistics,
         window_recovery: WindowRecovery,
         proof: Proof,
         observer: Observer,
@@ -74,7 +76,8 @@ class Publisher:
         self._watcher = watcher
         self._sink = sink
         self._letters = letters
-        self._progress = progress
+        self._run_state = run_state
+        self._statistics = statistics
         self._window_recovery = window_recovery
         self._proof = proof
         self._observer = observer
@@ -82,7 +85,7 @@ class Publisher:
         self._clock = clock
         self._subjects = {operation: watcher.subject(operation) for operation in (*watcher.sink.operations, GAP)}
         self._fence = 0
-        self._batch = progress.batch
+        self._batch = run_state.batch
         self._sent = ""
         """The last token of what went out and may still arrive: nothing was heard of it."""
         self._gone = Counted()
@@ -92,9 +95,8 @@ class Publisher:
 
         The next `gone` changes are published already, and none of them is later than `until` (in seconds since 1970).
         """
-        if self._progress.reached is not None and reached.token > self._progress.reached.token:
-            self._progress.arrears.progress(self._clock())  # somebody has published what waited
-        self._progress.reached = reached
+        if self._run_state.begin(reached, self._watcher.route):
+            self._statistics.overdue.progressed(self._clock())  # somebody has published what waited
         self._fence, self._gone = fence, Counted(gone, until)
 
     @property
@@ -105,8 +107,8 @@ class Publisher:
     @property
     def reached(self) -> Reached:
         """The position up to which all is acknowledged."""
-        assert self._progress.reached is not None, "begin comes first"
-        return self._progress.reached
+        assert self._run_state.reached is not None, "begin comes first"
+        return self._run_state.reached
 
     @property
     def fence(self) -> int:
@@ -172,7 +174,7 @@ class Publisher:
                 sequence = await self._sink.publish_singly(marker, fence)
         except OutcomeUnknown as error:
             raise Stale(f"whether the gap is marked on the stream is not certain: {error}") from error
-        self.begin(before, fence)
+        self.begin(replace(before, token=marker.token), fence)
         self._acknowledged([marker], sequence, began, began)
 
     async def refresh(self) -> None:
@@ -201,16 +203,17 @@ class Publisher:
         if not gone.overdue(position):
             return
         if gone.since is not None:
-            self._progress.reached = gone.since  # the next opening finds the same
+            self._run_state.took_back(gone.since)  # the next opening finds the same
             raise gone.refusal(gone.since, self._watcher.space)
         log.warning("count_given_up", watcher=self._watcher.name, token=reached.token, left=gone.left)
-        self._progress.reached = gone.give_up(reached)
+        self._run_state.gave_up_count(gone.give_up(reached))
 
     def _pass_over(self, waiting: Sequence[Change]) -> Sequence[Change]:
         """Leave out the changes that were counted as published, up to the next dead letter. Raises as `come_to`."""
-        passed, self._progress.reached = self._gone.pass_over(waiting, self.reached)
+        passed, reached = self._gone.pass_over(waiting, self.reached)
         if passed:
-            self._progress.arrears.progress(self._clock())
+            self._run_state.passed_over(reached)
+            self._statistics.overdue.progressed(self._clock())
             self._already_there(passed)
         rest = waiting[passed:]
         if rest and rest[0].letter is None:
@@ -223,20 +226,20 @@ class Publisher:
         Until the position behind it is stored, or a later change published, whoever opens the watcher comes here
         again, and finds the letter there. A writer that was frozen looks first whether others have gone past it.
         """
-        name, progress = self._watcher.name, self._progress
+        name = self._watcher.name
         waiting = await self._read_back(waiting, None)
         if not waiting or waiting[0].letter is not letter:
             return waiting
         new = await self._letters.store(letter, self.reached.epoch)
-        progress.arrears.progress(self._clock())
+        self._statistics.overdue.progressed(self._clock())
         if new and self._gone.left:  # by other settings it may have been a message, and counted as one
             log.warning("count_given_up", watcher=name, token=letter.token, left=self._gone.left)
-            progress.reached = self._gone.give_up(self.reached)
-        progress.reached = replace(self.reached, token=letter.token)
-        progress.skipped += 1
+            self._run_state.gave_up_count(self._gone.give_up(self.reached))
+        self._run_state.came_to(letter.token)
+        self._statistics.skipped += 1
         self._observer.skipped(name, letter.reason, 1)
         if new:
-            progress.dead_letters = (progress.dead_letters or 0) + 1
+            self._statistics.add_dead_letter()
         log.warning(
             "dead_letter", watcher=name, token=name_of(letter.token), operation=letter.operation, reason=letter.reason,
             error=letter.error, bytes=len(letter.raw), new=new,
@@ -325,7 +328,7 @@ class Publisher:
         stream, tokens = self._watcher.sink.stream, {change.token for change in waiting}
         await self._proof.of(claim_of_read_back(now, reached=reached, tail=tail, waiting=tokens, stream=stream))
         if now.token > reached.token:
-            self._progress.arrears.progress(self._clock())
+            self._statistics.overdue.progressed(self._clock())
         rest = self._not_there_yet(waiting, now.token)
         if now.token > reached.token:
             self._gone.left = 0  # what was counted lies before that
@@ -337,7 +340,7 @@ class Publisher:
         own = last_own(tail, reached.epoch, reached.own)
         counted = reached.counted and tail.counts and not tail.foreign and not strange
         end = tail.end - self._gone.left
-        self._progress.reached = replace(reached, token=token, sequence=end, own=own, counted=counted)
+        self._run_state.read_back(replace(reached, token=token, sequence=end, own=own, counted=counted))
         self._fence = now.fence
         rest = self._not_there_yet(rest, token)
         level = log.debug if error is None else log.info
@@ -346,7 +349,7 @@ class Publisher:
             there=len(waiting) - len(rest), rest=len(rest), fence=now.fence, hidden=hidden,
         )  # fmt: skip
         if strange:
-            self._progress.losses = 0
+            self._run_state.gave_way()
             raise Fenced(f"another writer has published {hidden} messages that are gone already; waiting for it")
         return rest
 
@@ -357,7 +360,7 @@ class Publisher:
         return rest
 
     def _already_there(self, count: int) -> None:
-        self._progress.skipped += count
+        self._statistics.skipped += count
         self._observer.skipped(self._watcher.name, "already_there", count)
 
     async def _publish_singly(self, waiting: Sequence[Change], count: int) -> Sequence[Change]:
@@ -375,24 +378,19 @@ class Publisher:
         return waiting[len(unit) :]
 
     def _count_loss(self) -> None:
-        self._progress.losses += 1
-        if self._progress.losses >= self._losses:
-            self._progress.losses = 0
+        if self._run_state.lost_race() >= self._losses:
+            self._run_state.gave_way()
             raise Fenced(f"another writer was faster {self._losses} times in a row")
 
     def _acknowledged(self, unit: Sequence[Change], sequence: int, began: float, read_at: float) -> None:
-        progress, now, wall = self._progress, time.perf_counter(), self._clock()
+        now, wall = time.perf_counter(), self._clock()
         id_ = parse_message_id(unit[-1].id)
         own = self.reached.own
         if id_ is not None and sequence > self._fence:  # else the stream knew the change and has no message of it
             own = OwnMessage(sequence, id_)
         self._fence, self._sent = sequence, ""  # what went out before and has not arrived never will
-        progress.losses = 0
-        progress.arrears.progress(wall)
-        progress.reached = replace(self.reached, token=unit[-1].token, sequence=sequence, own=own)
-        progress.published += len(unit)
-        progress.last_event_at = unit[-1].wall_time or wall
-        progress.rates.add(len(unit), wall)
+        self._run_state.published(unit[-1].token, sequence, own)
+        self._statistics.add_published(len(unit), unit[-1].wall_time or wall, wall)
         self._observer.published(
             Published(
                 watcher=self._watcher.name,

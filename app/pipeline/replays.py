@@ -28,8 +28,8 @@ from app.domain.events import Change
 from app.domain.tokens import MessageId
 from app.domain.watcher import Watcher
 from app.pipeline.batch_encoder import LEAST_POINTER, Codec
-from app.pipeline.progress import Progress
 from app.pipeline.publisher import Publisher
+from app.pipeline.run_statistics import RunStatistics
 from app.ports import DeadLetterQueue, EventSink
 
 log = structlog.get_logger(__name__)
@@ -46,14 +46,14 @@ class Replays:
         letters: DeadLetterQueue,
         publisher: Publisher,
         codec: Codec,
-        progress: Progress,
+        statistics: RunStatistics,
     ) -> None:
         self._watcher = watcher
         self._sink = sink
         self._letters = letters
         self._publisher = publisher
         self._codec = codec
-        self._progress = progress
+        self._statistics = statistics
 
     async def replay(self, sequence: int) -> Replay:
         """Publish the letter with this sequence, and remove it.
@@ -75,7 +75,7 @@ class Replays:
             done = await self._publish(letter, receipt)
         with _letters_needed("it is published; that the letter is still there does no harm"):
             await self._letters.remove(letter)
-            self._progress.dead_letters = await self._letters.count()
+            self._statistics.dead_letters = await self._letters.count()
         name = self._watcher.name
         log.info("dead_letter_replayed", watcher=name, token=done.token, sequence=done.sequence, id=done.id)
         return done

@@ -14,8 +14,8 @@ from app.domain.evidence import claim_of_message
 from app.domain.position import Reached, check_searched
 from app.domain.watcher import Watcher
 from app.pipeline.batch_encoder import Codec
-from app.pipeline.progress import Progress
 from app.pipeline.proof import Proof
+from app.pipeline.run_state import RunState
 from app.ports import ChangeSource, CheckpointStore, EventSink
 
 LOOK_SECONDS = 1.0
@@ -34,7 +34,7 @@ class Standby:
         checkpoints: CheckpointStore,
         watcher: Watcher,
         codec: Codec,
-        progress: Progress,
+        run_state: RunState,
         silence: float,
         clock: Callable[[], float],
     ) -> None:
@@ -44,10 +44,10 @@ class Standby:
         self._operations = frozenset(watcher.sink.operations)
         self._stream = watcher.sink.stream
         self._codec = codec
-        self._progress = progress
+        self._run_state = run_state
         self._silence = silence
         self._clock = clock
-        self._proof = Proof(source, progress)
+        self._proof = Proof(source, run_state)
         self._prove_at = 0.0
         self._end = 0
         """The stream's last sequence as last seen."""
@@ -84,9 +84,9 @@ class Standby:
 
     @property
     def _reached(self) -> Reached:
-        if self._progress.reached is None:
+        if self._run_state.reached is None:
             raise Stale("nothing was reached yet")
-        return self._progress.reached
+        return self._run_state.reached
 
     async def _moved(self) -> bool:
         """Whether somebody has published since the last look; takes the position over."""
@@ -100,7 +100,7 @@ class Standby:
         went_on, self._end = 0 < self._end < tail.end, tail.end
         if tail.own is None or tail.own.id.epoch < reached.epoch or tail.own.id.position <= reached.token:
             if not tail.counts:  # not to search again through what others publish here
-                self._progress.reached = replace(reached, sequence=max(tail.end, reached.sequence or 0), counted=False)
+                self._run_state.saw_end(tail.end)
             elif went_on:  # what came is gone already; its writer stores how far it is
                 return await self._catch_up()
             return False
@@ -109,10 +109,10 @@ class Standby:
             await self._proof.of(claim_of_message(tail.own, self._stream))
             self._prove_at = self._clock() + PROVE_SECONDS
         own, later = tail.own, tail.own.sequence > (reached.sequence or 0)
-        self._progress.reached = Reached(
+        self._run_state.followed(Reached(
             own.id.position, reached.epoch, own.sequence if tail.counts else tail.end, tail.created, own,
             proven=proven, counted=tail.counts and not tail.foreign and (reached.counted or later),
-        )  # fmt: skip
+        ))  # fmt: skip
         return True
 
     async def _catch_up(self) -> bool:
@@ -123,18 +123,18 @@ class Standby:
         if stored is None or stored.epoch != reached.epoch or stored.token <= reached.token:
             return False
         if stored.sequence is None or stored.sequence < (reached.sequence or 0):
-            self._progress.reached = replace(reached, token=stored.token, counted=False)
+            self._run_state.followed(replace(reached, token=stored.token, counted=False))
         else:
             own = stored.own if stored.own is not None else reached.own
-            self._progress.reached = Reached(
+            self._run_state.followed(Reached(
                 stored.token, reached.epoch, stored.sequence, stored.stream_created, own,
                 proven=stored.native is True, counted=stored.counted,
-            )  # fmt: skip
+            ))  # fmt: skip
         return True
 
     async def _changes_wait(self) -> bool:
         batch = await self._source.read()
-        self._progress.operation_time = batch.operation_time
+        self._run_state.replied(batch.operation_time)
         return any(self._operation(raw) in self._operations for raw in batch.events)
 
     def _operation(self, raw: bytes) -> str:

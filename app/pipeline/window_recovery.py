@@ -10,39 +10,38 @@ from app.domain.errors import OutcomeUnknown, PositionUndecidable
 from app.domain.position import Checkpoint, OwnMessage
 from app.domain.tokens import parse_message_id
 from app.domain.watcher import Watcher
-from app.pipeline.progress import Progress
+from app.pipeline.run_state import RunState
 from app.ports import CheckpointStore, EventSink
 
 
 class WindowRecovery:
     """One capture's doubts. Those that could not be stored yet are remembered over its end."""
 
-    def __init__(self, watcher: Watcher, sink: EventSink, checkpoints: CheckpointStore, progress: Progress) -> None:
+    def __init__(self, watcher: Watcher, sink: EventSink, checkpoints: CheckpointStore, run_state: RunState) -> None:
         self._watcher = watcher
         self._sink = sink
         self._checkpoints = checkpoints
-        self._progress = progress
+        self._run_state = run_state
 
     def recall(self, checkpoint: Checkpoint | None) -> None:
         """Take up what is stored, by this process or another."""
         if checkpoint is not None:
-            self._progress.doubts = tuple({*self._progress.doubts, *checkpoint.doubts})
+            self._run_state.left_unsettled(checkpoint.doubts)
 
     async def keep(self, error: OutcomeUnknown, epoch: int) -> None:
         """Store what an unknown outcome leaves in doubt. Raises StoreUnavailable, NotAuthorised."""
         found = [(sequence, parse_message_id(id_)) for sequence, id_ in error.doubts]
         if found:
-            doubts = (OwnMessage(sequence, id_) for sequence, id_ in found if id_ is not None)
-            self._progress.doubts = tuple({*self._progress.doubts, *doubts})
-            await self._checkpoints.doubt(self._progress.doubts, epoch)
+            self._run_state.left_unsettled(OwnMessage(sequence, id_) for sequence, id_ in found if id_ is not None)
+            await self._checkpoints.doubt(self._run_state.unsettled, epoch)
 
     async def settle(self, epoch: int) -> None:
         """Look at every place in doubt, and forget it where it holds our change.
 
         Raises PositionUndecidable where one does not, and what `EventSink.holds` and `CheckpointStore.doubt` raise."""
-        if not self._progress.doubts:
+        if not self._run_state.unsettled:
             return
-        for doubt in self._progress.doubts:
+        for doubt in self._run_state.unsettled:
             # What an earlier epoch left behind was settled by the move that ended it.
             if doubt.id.epoch == epoch and not await self._sink.holds(doubt):
                 space = self._watcher.space
@@ -53,4 +52,4 @@ class WindowRecovery:
                     "from these subjects"
                 )
         await self._checkpoints.doubt((), epoch)
-        self._progress.doubts = ()
+        self._run_state.settled()

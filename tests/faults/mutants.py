@@ -80,6 +80,7 @@ MUTANTS = (
                 "app/pipeline/capture.py",
                 "            if encoded.changes:\n                await self._publisher.publish(",
                 "            if encoded.changes:\n"
+                "                from dataclasses import replace\n"
                 "                early = replace(self._publisher.reached, token=encoded.position)\n"
                 "                self._checkpointer.note(self._checkpoint(early))\n"
                 "                await self._publisher.publish(",

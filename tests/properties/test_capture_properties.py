@@ -17,7 +17,8 @@ from app.domain.watcher import Source, Watcher
 from app.formats.extended_json import encode, identify, reduced
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.capture import Capture
-from app.pipeline.progress import Progress
+from app.pipeline.run_state import RunState
+from app.pipeline.run_statistics import RunStatistics
 from tests.fakes import (
     Deed,
     FakeBox,
@@ -39,7 +40,7 @@ class Writer:
 
     def __init__(self, oplog: FakeOplog, stream: FakeStream, place: dict, batch: int, losses: int = 3) -> None:
         self.oplog, self.stream, self.place, self.batch, self.losses = oplog, stream, place, batch, losses
-        self.progress = Progress()
+        self.run_state, self.statistics = RunState(), RunStatistics()
         self.box = FakeBox()
         self.opened = 0
 
@@ -52,7 +53,8 @@ class Writer:
             checkpoints=FakeCheckpoints(self.place),
             codec=Codec(encode, reduced, identify),
             observer=NullObserver(),
-            progress=self.progress,
+            run_state=self.run_state,
+            statistics=self.statistics,
             losses=self.losses,
         )
 
@@ -76,7 +78,7 @@ class Writer:
         return len(self.ours()) >= len(self.oplog.events)
 
     def die(self) -> None:
-        self.progress = Progress()
+        self.run_state, self.statistics = RunState(), RunStatistics()
 
 
 async def _first_start(writer: Writer) -> None:

@@ -39,7 +39,7 @@ class Instance(Writer):
             checkpoints=FakeCheckpoints(self.place),
             watcher=WATCHER,
             codec=Codec(encode, reduced, identify),
-            progress=self.progress,
+            run_state=self.run_state,
             silence=10.0,
             clock=self.clock,
         )

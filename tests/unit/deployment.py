@@ -14,7 +14,8 @@ from app.formats.extended_json import encode, identify, reduced
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.capture import Capture
 from app.pipeline.dependencies import Dependencies, Tuning
-from app.pipeline.progress import Progress
+from app.pipeline.run_state import RunState
+from app.pipeline.run_statistics import RunStatistics
 from tests.fakes import (
     FakeBox,
     FakeCheckpoints,
@@ -116,7 +117,8 @@ def capture(
         checkpoints=FakeCheckpoints({}),
         codec=codec or Codec(encode, reduced, identify),
         observer=NullObserver(),
-        progress=Progress(),
+        run_state=RunState(),
+        statistics=RunStatistics(),
         **options,
     )
 

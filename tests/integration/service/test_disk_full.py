@@ -1,7 +1,7 @@
 """NATS has no room left: what waits is said by /healthz and by the watcher's own health, until it is on the stream.
 
 Once with a limit of the server's, which refuses, and once with a file system that is really full, where that can be
-mounted. Patience is cut short; what holds it at fifteen seconds is `tests/unit/domain/test_arrears.py`.
+mounted. Patience is cut short; what holds it at fifteen seconds is `tests/unit/domain/test_overdue.py`.
 """
 
 import os
@@ -25,7 +25,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     acknowledgement that does not come is waited for as over a fast link."""
     monkeypatch.setattr("app.jetstream.sink.ACK_SECONDS", 0.5)
     monkeypatch.setattr("app.jetstream.sink.SLOWEST_BYTES_PER_SECOND", 5_000_000)
-    monkeypatch.setattr("app.domain.arrears.PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("app.domain.overdue.PATIENCE_SECONDS", 1.0)
     monkeypatch.setattr("app.control.health.RETRYING_IS_DOWN_SECONDS", 3600.0)
 
 

@@ -94,7 +94,7 @@ async def test_a_watcher_that_waits_for_events_has_no_lag_however_far_the_server
 
     monkeypatch.setattr(fakes.mongo, "ping", far)
     await until(lambda: registry._server_probe.operation_time == BEGIN + 1000)
-    await until(lambda: registry._supervisor["orders"].progress.caught_up)
+    await until(lambda: registry._supervisor["orders"].statistics.caught_up)
     waiting = (await registry.lag("orders")).seconds
     assert waiting is not None
     assert waiting < 10

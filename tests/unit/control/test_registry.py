@@ -38,7 +38,7 @@ async def test_an_added_watcher_publishes_what_happens_from_then_on(fakes: Fakes
     tokens = [fakes.oplog.happen() for _ in range(5)]
     await until(lambda: len(fakes.stream().messages) == 5)
     assert fakes.stream().published() == tokens
-    await until(lambda: registry._supervisor["orders"].progress.published == 5)  # counted once acknowledged
+    await until(lambda: registry._supervisor["orders"].statistics.published == 5)  # counted once acknowledged
     assert (await registry.watcher("orders")).status.published == 5
 
 

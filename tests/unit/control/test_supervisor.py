@@ -28,7 +28,7 @@ from app.domain.watcher import StoredWatcher
 from app.formats.extended_json import encode
 from app.pipeline import checkpointer
 from app.pipeline.checkpointer import Checkpointer, Pace
-from app.pipeline.progress import Rates
+from app.pipeline.run_statistics import Rates
 from tests.fakes import FakeCheckpoints, FakeSink, FakeSource, NullObserver, event_token
 from tests.unit.deployment import Alone, Fakes, outrun, until, until_state, watcher
 

@@ -9,8 +9,8 @@ from app.domain.errors import HistoryLost, ScopeMismatch, SourceUnavailable
 from app.domain.evidence import Claim, claim_of_message, claim_of_opening, claim_of_read_back, judge
 from app.domain.position import AHEAD_LOOKS, Checkpoint, GoOn, OwnMessage, Reached, StartAnew, Tail
 from app.domain.tokens import MessageId, cluster_time, same_event
-from app.pipeline.progress import Progress
 from app.pipeline.proof import Proof
+from app.pipeline.run_state import RunState
 from tests.fakes import UUID, FakeOplog, FakeSource, event_token, mark_token
 from tests.unit.deployment import Fakes, watcher
 
@@ -79,7 +79,7 @@ async def test_a_replay_of_a_change_that_the_oplog_has_lost_is_believed_by_the_p
     oplog = FakeOplog()
     old, recent = oplog.happen(), [oplog.happen() for _ in range(8)][-1]
     oplog.first = 5
-    proof = Proof(FakeSource(oplog), Progress())
+    proof = Proof(FakeSource(oplog), RunState())
     at_an_event = claim_of_message(OwnMessage(10, MessageId(recent, 0, old)), "ORDERS")
     assert at_an_event is not None
     assert at_an_event.token == recent
@@ -100,7 +100,7 @@ async def test_a_copied_position_is_proved_before_it_is_carried_over_to_another_
     place["newest"] = Checkpoint(foreign, 0, 3, CREATED, route=before.route, native=False)
     after = replace(before, sink=replace(before.sink, stream="ELSEWHERE"))
     with pytest.raises(ScopeMismatch, match="the checkpoint"):
-        await Positions(fakes.world()).carry_over(after, Progress())
+        await Positions(fakes.world()).carry_over(after, RunState())
     assert place["newest"].token == foreign
     assert place["newest"].epoch == 0
 

@@ -100,7 +100,7 @@ async def test_another_instance_may_publish_while_the_stream_is_looked_at(writer
 
     Watched.then[1] = others
     task = asyncio.create_task(writer.capture().run(lambda: None))
-    await until(lambda: writer.progress.skipped == 3 or task.done())
+    await until(lambda: writer.statistics.skipped == 3 or task.done())
     writer.oplog.happen()
     await until(lambda: writer.done() or task.done())
     task.cancel()
@@ -185,7 +185,7 @@ async def test_a_count_that_goes_too_far_fails_with_the_position_before_all_that
         writer.oplog.happen()
     for _ in range(2):  # the second time as the first, in this process and the next
         task = asyncio.create_task(writer.capture().run(lambda: None))
-        await until(lambda: (reached := writer.progress.reached) is not None and reached.token > before)
+        await until(lambda: (reached := writer.run_state.reached) is not None and reached.token > before)
         writer.oplog.moment += 2 * SLACK_SECONDS
         writer.oplog.happen()
         await until(task.done)
@@ -203,7 +203,7 @@ async def test_a_count_that_no_change_answers_to_is_given_up_when_its_time_is_ov
     task = asyncio.create_task(capture.run(lambda: None))
     await until(lambda: Watched.looks >= 2 or task.done())
     writer.oplog.moment += 2 * SLACK_SECONDS
-    await until(lambda: (writer.progress.reached is not None and not writer.progress.reached.counted) or task.done())
+    await until(lambda: (writer.run_state.reached is not None and not writer.run_state.reached.counted) or task.done())
     writer.oplog.happen()
     await until(lambda: writer.done() or task.done())
     capture.stop()

@@ -9,9 +9,9 @@ import pytest
 from app.api.schemas.answers import watcher_health
 from app.control.health import FleetHealth
 from app.control.supervisor import Supervisor, WatcherTask
-from app.domain.arrears import PATIENCE_SECONDS, Arrears
 from app.domain.errors import NotAuthorised, SinkUnavailable, SourceRefused, SourceUnavailable
 from app.domain.lifecycle import State
+from app.domain.overdue import PATIENCE_SECONDS, Overdue
 from app.domain.second_look import SecondLook
 from app.domain.watcher import StoredWatcher
 from tests.fakes import FakeSource
@@ -21,35 +21,35 @@ LONG = PATIENCE_SECONDS + 1
 
 
 def test_what_waits_without_progress_is_overdue_and_a_backlog_that_moves_is_not() -> None:
-    arrears = Arrears()
-    assert arrears.problem(1000.0) is None, "nothing to do"
+    overdue = Overdue()
+    assert overdue.problem(1000.0) is None, "nothing to do"
     for second in range(0, 600, 10):
-        arrears.read(float(second))
-        arrears.progress(second + 5.0)
-        assert arrears.problem(second + 9.0) is None
-    assert arrears.problem(595.0 + PATIENCE_SECONDS) is None
-    assert "published nothing for 16 seconds" in (arrears.problem(595.0 + LONG) or "")
-    arrears.settled(620.0)
-    assert arrears.problem(10_000.0) is None, "idle"
+        overdue.changes_read(float(second))
+        overdue.progressed(second + 5.0)
+        assert overdue.problem(second + 9.0) is None
+    assert overdue.problem(595.0 + PATIENCE_SECONDS) is None
+    assert "published nothing for 16 seconds" in (overdue.problem(595.0 + LONG) or "")
+    overdue.nothing_waits(620.0)
+    assert overdue.problem(10_000.0) is None, "idle"
 
 
 def test_interruptions_without_progress_are_overdue_and_a_long_quiet_read_after_one_is_not() -> None:
-    arrears = Arrears()
+    overdue = Overdue()
     for second in range(0, 20, 2):
-        arrears.interrupted(float(second))
-    assert "again and again" in (arrears.problem(18.0) or "")
-    assert arrears.problem(18.0 + LONG) is None
-    arrears.settled(40.0)
-    arrears.interrupted(41.0)
-    assert arrears.problem(50.0) is None, "a failover"
+        overdue.interrupted(float(second))
+    assert "again and again" in (overdue.problem(18.0) or "")
+    assert overdue.problem(18.0 + LONG) is None
+    overdue.nothing_waits(40.0)
+    overdue.interrupted(41.0)
+    assert overdue.problem(50.0) is None, "a failover"
 
 
 def test_what_waits_is_forgotten_by_who_is_to_do_nothing() -> None:
-    arrears = Arrears()
-    arrears.read(0.0)
-    arrears.interrupted(1.0)
-    arrears.forget()
-    assert arrears.problem(LONG) is None
+    overdue = Overdue()
+    overdue.changes_read(0.0)
+    overdue.interrupted(1.0)
+    overdue.forget()
+    assert overdue.problem(LONG) is None
 
 
 def test_only_the_same_error_that_comes_again_later_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:

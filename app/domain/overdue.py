@@ -1,18 +1,16 @@
-"""Since when a watcher owes something: changes that are read and not published, or interruptions without an end.
+"""Since when a watcher makes no progress: changes are read and not published, or errors interrupt it again and again.
 
 A state does not tell. It is RUNNING while an acknowledgement is waited for, RETRYING for a moment after each error, and
 RUNNING again with the next opening, however often that has led to nothing. What counts here is progress: a message
 acknowledged, or a look at the change stream that found nothing to publish. A watcher with a long backlog makes progress
-all the time, and one that has nothing to do owes nothing.
-
-Not its business: what is done about it (`control/health.py` says DOWN).
+all the time, and one that has nothing to do cannot be late. `control/health.py` says DOWN where something is overdue.
 """
 
 PATIENCE_SECONDS = 15.0
 """So long something may wait without any progress; more than a failover takes."""
 
 
-class Arrears:
+class Overdue:
     """One watcher's, over all its openings. Times are seconds since 1970."""
 
     def __init__(self) -> None:
@@ -22,7 +20,7 @@ class Arrears:
         self._interrupted_since: float | None = None
         self._interrupted_at = 0.0
 
-    def read(self, now: float) -> None:
+    def changes_read(self, now: float) -> None:
         """Changes were read that are to be published."""
         if self._unpublished_since is None:
             self._unpublished_since = now
@@ -33,13 +31,13 @@ class Arrears:
         if self._interrupted_since is None:
             self._interrupted_since = now
 
-    def progress(self, now: float) -> None:
+    def progressed(self, now: float) -> None:
         """Something was published, or found to be on the stream; more may wait."""
         self.well_at, self._interrupted_since = now, None
         if self._unpublished_since is not None:
             self._unpublished_since = now
 
-    def settled(self, now: float) -> None:
+    def nothing_waits(self, now: float) -> None:
         """Everything that there is has been read and published."""
         self.well_at, self._interrupted_since, self._unpublished_since = now, None, None
 

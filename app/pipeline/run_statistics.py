@@ -1,0 +1,99 @@
+"""What a watcher's runs add up to in this process: counters and moments for status, lag, metrics and history.
+
+Nothing here decides where a watcher goes on; that is `run_state.py`. The watcher's own tasks write it, and reading
+changes nothing, so two readers at once get the same answer. All times are seconds since 1970.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from app.domain.lifecycle import State
+from app.domain.overdue import Overdue
+from app.domain.status import Happening
+
+_SECONDS = 60
+REMEMBERED = 50
+"""Happenings of a watcher; older ones are forgotten."""
+
+
+@dataclass(slots=True)
+class Rates:
+    """Events per second, counted in one slot per second of the last minute."""
+
+    _slots: list[int] = field(default_factory=lambda: [0] * _SECONDS)
+    _newest: int = 0
+
+    def add(self, count: int, now: float) -> None:
+        self._turn(int(now))
+        self._slots[int(now) % _SECONDS] += count
+
+    def per_second(self, window: int, now: float) -> float:
+        """Return the mean over the last `window` whole seconds (at most 60), the running one included."""
+        first, last = int(now) - window + 1, int(now)
+        counted = range(max(first, self._newest - _SECONDS + 1), min(last, self._newest) + 1)
+        return sum(self._slots[second % _SECONDS] for second in counted) / window
+
+    def _turn(self, now: int) -> None:
+        for second in range(max(self._newest + 1, now - _SECONDS + 1), now + 1):
+            self._slots[second % _SECONDS] = 0
+        self._newest = max(self._newest, now)
+
+
+@dataclass(slots=True)
+class RunStatistics:
+    """One watcher's, kept over restarts of its capture."""
+
+    published: int = 0
+    skipped: int = 0
+    rates: Rates = field(default_factory=Rates)
+    last_event_at: float | None = None
+    """When the last change that was published happened in MongoDB, or was published where that does not tell."""
+    checkpointed_at: float | None = None
+    stored_token: str | None = None
+    """The stored position as last looked at, of a watcher that has reached none in this process."""
+    caught_up: bool = False
+    """Whether the last reply had no events, so that the server is waiting for some on the watcher's behalf."""
+    dead_letters: int | None = None
+    """How many there are, as far as is known."""
+    publish_mode: str | None = None
+    fence: str | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+    """By topic, what is not an error and a person should know."""
+    overdue: Overdue = field(default_factory=Overdue)
+    history: deque[Happening] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    """Oldest first."""
+
+    def add_published(self, count: int, event_at: float, now: float) -> None:
+        """So many changes were acknowledged, the last of which happened at `event_at`."""
+        self.published += count
+        self.last_event_at = event_at
+        self.rates.add(count, now)
+        self.overdue.progressed(now)
+
+    def add_dead_letter(self) -> None:
+        """One more change was set aside."""
+        self.dead_letters = (self.dead_letters or 0) + 1
+
+    def opened(self, mode: str, fence: str, note: str | None) -> None:
+        """A stream was reached; `note` says why it is not published to in the fastest mode."""
+        self.publish_mode, self.fence = mode, fence
+        self.note("mode", note)
+
+    def note(self, topic: str, text: str | None) -> None:
+        """Keep a note on a topic, in place of the one before; None takes it back."""
+        if text is None:
+            self.notes.pop(topic, None)
+        else:
+            self.notes[topic] = text
+
+    def forget_position(self) -> None:
+        """The watcher is moved on purpose: what is stored is another position now."""
+        self.stored_token = self.checkpointed_at = None
+
+    def happened(self, state: State, reason: str | None, now: float) -> None:
+        """Remember a state, or an error in it. One that comes again and again is one entry, with a count."""
+        last = self.history[-1] if self.history else None
+        if last is None or last.state is not state or (reason is not None and last.reason != reason):
+            self.history.append(Happening(state, now, now, reason))
+        elif reason is not None:
+            self.history[-1] = replace(last, last=now, count=last.count + 1)
