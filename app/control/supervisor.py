@@ -22,6 +22,7 @@ from app.domain.status import ErrorSeen, Status
 from app.domain.watcher import StoredWatcher
 from app.pipeline.capture import Capture, unless_asked
 from app.pipeline.dependencies import Dependencies
+from app.pipeline.run import Run
 from app.pipeline.run_state import RunState
 from app.pipeline.run_statistics import RunStatistics
 from app.pipeline.standby import Standby
@@ -228,24 +229,8 @@ class WatcherTask:
             await self._orders.followed()
             self._followed, self._reason = True, None
         await self._positions.carry_over(watcher, self.run_state)
-        self._capture = Capture(
-            watcher,
-            source=dependencies.mongo.source(watcher),
-            sink=dependencies.nats.sink(watcher),
-            letters=dependencies.nats.letters(watcher),
-            checkpoints=dependencies.mongo.checkpoints(watcher),
-            codec=dependencies.codec,
-            observer=dependencies.observer,
-            run_state=self.run_state,
-            statistics=self.statistics,
-            new_start=self.stored.new_start,
-            begin=self.stored.begin,
-            losses=dependencies.tuning.losses,
-            memory_budget=dependencies.memory_budget,
-            clock=dependencies.clock,
-            begun=self._begun,
-            prompt_checkpoints=self.stored.origin == "file",
-        )
+        run = Run.of(self.stored, dependencies, self.run_state, self.statistics)
+        self._capture = Capture(run, begun=self._begun)
         try:
             await unless_asked(self._capture.run(self._opened))
         finally:
@@ -272,16 +257,7 @@ class WatcherTask:
         attempt = 0
         while not self._stopping.is_set():
             began = dependencies.clock()
-            standby = Standby(
-                source=dependencies.mongo.source(watcher),
-                sink=dependencies.nats.sink(watcher),
-                checkpoints=dependencies.mongo.checkpoints(watcher),
-                watcher=watcher,
-                codec=dependencies.codec,
-                run_state=self.run_state,
-                silence=dependencies.tuning.silence_seconds,
-                clock=dependencies.clock,
-            )
+            standby = Standby(Run.of(self.stored, dependencies, self.run_state, self.statistics))
             try:
                 await unless_asked(standby.until_silent())
             except Stale:
