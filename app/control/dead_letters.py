@@ -31,8 +31,7 @@ class DeadLetterService:
         letters = self._dependencies.nats.letters(task.stored.watcher)
         async with servers_needed():
             found = await letters.page(after, limit)
-            task.statistics.dead_letters = await letters.count()
-        return task.statistics.dead_letters, found
+            return await letters.count(), found
 
     async def get(self, name: str, sequence: int, largest: int) -> tuple[DeadLetter, bytes | None]:
         """Return one with its event, and that as JSON where it can be written so and has `largest` bytes at the most as

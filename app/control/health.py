@@ -1,6 +1,7 @@
 """How the watchers and both servers do, put together from what is known already.
 
-Not its business: asking the servers (`server_probe.py`), changing anything (`registry.py`).
+Reading changes nothing, so two requests at once get the same answer. What has to be looked at again and again is
+looked at by one task, `watch`, and only that writes it down. Asking whether the servers answer: `server_probe.py`.
 """
 
 import asyncio
@@ -21,7 +22,8 @@ log = structlog.get_logger(__name__)
 
 RETRYING_IS_DOWN_SECONDS = 5.0
 """A watcher that has been trying again for longer than this is not well; shorter is a failover."""
-HEADROOM_LOOK_SECONDS = 5.0
+WATCH_SECONDS = 5.0
+"""How often every watcher is looked at."""
 HEADROOM = "headroom"
 """Under which name a watcher's notes hold that its history is running out."""
 
@@ -66,47 +68,62 @@ class FleetHealth:
 
         Raises StoreUnavailable, NotAuthorised."""
         task = self._supervisor[name]
-        statistics = task.statistics
-        position, checkpointed_at = task.run_state.token, statistics.checkpointed_at
-        if position is None or checkpointed_at is None:
-            stored = await self._dependencies.mongo.checkpoints(task.stored.watcher).read()
-            if stored is not None:
-                position = position or stored.token
-                statistics.stored_token = stored.token
-                checkpointed_at = checkpointed_at or stored.updated_at
+        position, checkpointed_at = await self._position(task)
         seconds, headroom = self._distances(position, task)
         return Lag(
             seconds=seconds,
             oplog_headroom_seconds=headroom,
             oplog_headroom_why=self._server_probe.oplog_why if position else "the watcher has no position yet",
-            last_event_at=statistics.last_event_at,
+            last_event_at=task.statistics.last_event_at,
             checkpoint_age_seconds=None
             if checkpointed_at is None
             else max(0.0, self._dependencies.clock() - checkpointed_at),
         )
 
-    async def watch_headroom(self, least: float) -> None:
-        """Note with every watcher, for ever, whether fewer than `least` seconds of oplog are left before its position.
+    async def watch(self, least: float) -> None:
+        """Look at every watcher indefinitely, and note what shows: whether fewer than `least` seconds of oplog are left
+        before its position, that position where only the store has it, and how many of its dead letters are left.
 
-        One that stands still loses its history as well as one that lags: paused, failed and waiting ones are looked at
+        One that is paused loses its history as well as one that lags: paused, failed and waiting ones are looked at
         too. A server that does not answer leaves what was noted before."""
         while True:
-            await asyncio.sleep(HEADROOM_LOOK_SECONDS)
+            await asyncio.sleep(WATCH_SECONDS)
             for name in self._supervisor.names():
                 with contextlib.suppress(ChangewireError, KeyError):  # unreachable, or removed meanwhile
-                    self._note_headroom(name, await self.lag(name), least)
+                    await self._look_at_position(name, least)
+                with contextlib.suppress(ChangewireError, KeyError):
+                    await self._look_at_dead_letters(name)
 
-    def _note_headroom(self, name: str, now: Lag, least: float) -> None:
-        notes, left = self._supervisor[name].statistics.notes, now.oplog_headroom_seconds
+    async def _look_at_position(self, name: str, least: float) -> None:
+        task = self._supervisor[name]
+        position, _ = await self._position(task)
+        if task.run_state.token is None:
+            task.statistics.stored_token = position
+        self._note_headroom(name, self._distances(position, task)[1], least)
+
+    async def _look_at_dead_letters(self, name: str) -> None:
+        """Count those again that somebody may have removed through another instance, or beside Changewire."""
+        statistics = self._supervisor[name].statistics
+        before = statistics.dead_letters
+        if before and self._server_probe.nats.up:
+            left = await self._dependencies.nats.letters(self._supervisor[name].stored.watcher).count()
+            if statistics.dead_letters == before:  # else the watcher has set one more aside meanwhile
+                statistics.dead_letters = left
+
+    def _note_headroom(self, name: str, left: float | None, least: float) -> None:
+        statistics = self._supervisor[name].statistics
+        noted = HEADROOM in statistics.notes
         if left is None or not lag.running_out(left, self._server_probe.oplog, least):
-            if notes.pop(HEADROOM, None) is not None:
+            if noted:
                 log.info("oplog_headroom_recovered", watcher=name, seconds=left)
+            statistics.note(HEADROOM, None)
             return
-        if HEADROOM not in notes:
+        if not noted:
             log.warning("oplog_headroom_low", watcher=name, seconds=left, least=least)
-        notes[HEADROOM] = (
+        statistics.note(
+            HEADROOM,
             f"{max(0.0, left):.0f} seconds of oplog are left before the watcher's position, fewer than {least:g}: let "
-            "it catch up, or make the oplog larger, before changes are lost"
+            "it catch up, or make the oplog larger, before changes are lost",
         )
 
     def observe_positions(self) -> None:
@@ -118,6 +135,17 @@ class FleetHealth:
             self._dependencies.observer.history_at_risk(name, HEADROOM in task.statistics.notes)
             self._dependencies.observer.overdue(name, task.status().overdue is not None)
             self._dependencies.observer.dead_letters(name, task.statistics.dead_letters)
+
+    async def _position(self, task: WatcherTask) -> tuple[str | None, float | None]:
+        """Return a watcher's position, and when it was stored: as this process has them, else as they are stored.
+
+        Raises StoreUnavailable, NotAuthorised."""
+        position, checkpointed_at = task.run_state.token, task.statistics.checkpointed_at
+        if position is None or checkpointed_at is None:
+            stored = await self._dependencies.mongo.checkpoints(task.stored.watcher).read()
+            if stored is not None:
+                return position or stored.token, checkpointed_at or stored.updated_at
+        return position, checkpointed_at
 
     def _distances(self, position: str | None, task: WatcherTask) -> tuple[float | None, float | None]:
         if position is None:

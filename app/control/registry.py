@@ -110,7 +110,7 @@ class Registry:
         self._tasks = [
             asyncio.create_task(self._roster.run(), name="registry"),
             asyncio.create_task(self._server_probe.run(), name="server_probe"),
-            asyncio.create_task(self._fleet_health.watch_headroom(self._min_headroom_seconds), name="headroom"),
+            asyncio.create_task(self._fleet_health.watch(self._min_headroom_seconds), name="watch"),
         ]
         for task in self._tasks:
             task.add_done_callback(_report_end)

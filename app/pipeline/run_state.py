@@ -18,23 +18,24 @@ pause. An opening reads all three and decides (`domain/position.py`); then the r
     took_back        publisher               back                     what was passed over may be missing
     followed         standby                 forward                  another instance has published it
     saw_end          standby                 the same                 others publish on a shared stream
-    forget_position  control                 none any more            a person moves the watcher, or its route changes
+    forget_position  control                 none                     a person moves the watcher, or its route changes
 
-Two invariants hold, and a transition that breaks one raises AssertionError and changes nothing:
+Two invariants hold. A transition that breaks one raises AssertionError and changes nothing; the run ends by it, and the
+next opening reads the stream again:
 
 1. An epoch never goes back. Messages of an earlier epoch do not count in a later one.
 2. After `begin` the epoch stays, and the token goes back by `took_back` alone. To go back otherwise would publish
    changes again.
 
 `begin` itself may go back within an epoch: where the server has lost the stream's end, what it lost is published again.
-`took_back` ends the run: the next opening finds what this one found, and comes to the same refusal.
+`took_back` ends the run: the next opening finds what this one has found, and is refused for the same reason.
 
 Nothing assigns a field from outside. No method awaits, so no other task sees half a transition. What is only shown is
 in `run_statistics.py`.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from app.domain.batching import BatchSize
 from app.domain.dead_letters import name_of
@@ -42,21 +43,21 @@ from app.domain.position import OwnMessage, Reached
 from app.domain.watcher import Route
 
 
+@dataclass(slots=True)
 class RunState:
     """One watcher's memory: empty when the process begins, kept over restarts of its capture."""
 
-    __slots__ = ("_ahead", "_losses", "_operation_time", "_reached", "_route", "_unmet", "_unsettled", "batch")
-
-    def __init__(self) -> None:
-        self.batch = BatchSize()
-        """How many changes the stream takes at once, as far as was found out."""
-        self._reached: Reached | None = None
-        self._route: Route | None = None
-        self._unsettled: tuple[OwnMessage, ...] = ()
-        self._operation_time = 0
-        self._losses = 0
-        self._ahead = 0
-        self._unmet = 0
+    _reached: Reached | None = field(default=None, init=False)
+    _route: Route | None = field(default=None, init=False)
+    _unsettled: tuple[OwnMessage, ...] = field(default=(), init=False)
+    _batch: BatchSize = field(default_factory=BatchSize, init=False)
+    _operation_time: int = field(default=0, init=False)
+    _losses: int = field(default=0, init=False)
+    """Races lost in a row to another writer."""
+    _ahead: int = field(default=0, init=False)
+    """Openings in a row that found the checkpoint ahead of the server's operationTime."""
+    _unmet: int = field(default=0, init=False)
+    """Looks in a row for a position's event that MongoDB's history had not come to yet."""
 
     # What is known
 
@@ -84,6 +85,11 @@ class RunState:
     def operation_time(self) -> int:
         """The server's operationTime as last heard, in seconds since 1970; 0 before the first reply."""
         return self._operation_time
+
+    @property
+    def batch(self) -> BatchSize:
+        """How many changes the stream takes at once, as far as was found out; the publisher tells it."""
+        return self._batch
 
     # The position
 

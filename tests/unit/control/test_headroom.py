@@ -12,7 +12,7 @@ from tests.unit.deployment import Fakes, until, until_state, watcher
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    monkeypatch.setattr(health, "HEADROOM_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(health, "WATCH_SECONDS", 0.01)
     monkeypatch.setattr(server_probe, "INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr(server_probe, "OPLOG_SECONDS", 0.0)
     return Fakes()

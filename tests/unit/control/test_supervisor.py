@@ -28,7 +28,6 @@ from app.domain.watcher import StoredWatcher
 from app.formats.extended_json import encode
 from app.pipeline import checkpointer
 from app.pipeline.checkpointer import Checkpointer, Pace
-from app.pipeline.run_statistics import Rates
 from tests.fakes import FakeCheckpoints, FakeSink, FakeSource, NullObserver, event_token
 from tests.unit.deployment import Alone, Fakes, outrun, until, until_state, watcher
 
@@ -434,13 +433,3 @@ async def test_a_right_that_is_missing_for_a_moment_delays_a_checkpoint_and_for_
         with pytest.raises(NotAuthorised) as refused:
             await run
         assert refused.value.confirm_seconds == 0.0
-
-
-def test_rates_forget_what_is_a_minute_old() -> None:
-    rates = Rates()
-    rates.add(100, 1_000.0)
-    rates.add(50, 1_005.9)
-    assert rates.per_second(10, 1_006.0) == 15.0
-    assert rates.per_second(60, 1_006.0) == 2.5
-    assert rates.per_second(10, 1_012.0) == 5.0
-    assert rates.per_second(60, 1_100.0) == 0.0
