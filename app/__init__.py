@@ -6,8 +6,8 @@ position and fence is decided by pure functions in `app/domain/position.py`; ser
 `app/ports/__init__.py` only.
 
 Reading order: `pipeline/capture.py`, `pipeline/publisher.py`, `domain/position.py`, `app/ports`,
-`control/supervisor.py`, `control/registry.py`, then `mongodb/` and `jetstream/` for what the servers really answer,
-`api/` for HTTP, and `main.py` for how all of it is put together.
+`control/registry.py`, `control/reconciler.py`, `control/watcher_task.py`, then `mongodb/` and `jetstream/` for what the
+servers really answer, `api/` for HTTP, and `main.py` for how all of it is put together.
 """
 
 __version__: str

@@ -1,8 +1,8 @@
 """How all of it is put together: the one place that knows servers, watchers and HTTP at once.
 
-`compose` makes the service from its settings; nothing is connected before it starts, and servers that are absent then
-are waited for. `interface` is HTTP to it, imported only there: the watchers run before that takes its time
-(decision 0016). Not its business: the process around it (`cli/serve.py`).
+`compose` makes the service from its settings. Nothing is connected before it starts, and it waits for servers that are
+absent then. `interface` makes the HTTP interface to it, and is the only place that imports FastAPI: that takes long,
+and the watchers run before it (decision 0016). `cli/serve.py` is the process around both.
 """
 
 import asyncio
@@ -14,7 +14,8 @@ import structlog
 
 from app import __version__
 from app.config.settings import Settings
-from app.control.registry import Registry
+from app.control.admission import Rules
+from app.control.registry import Registry, Times
 from app.formats import native
 from app.formats.extended_json import encode, identify, reduced
 from app.jetstream.connection import NatsConnection
@@ -88,13 +89,13 @@ def compose(settings: Settings) -> Service:
     registry = Registry(
         dependencies,
         mongo.watchers(),
-        state_database=settings.state_db,
-        allowed=settings.allowed,
-        javascript=settings.allow_server_side_javascript,
+        Rules(settings.state_db, settings.allowed, javascript=settings.allow_server_side_javascript),
         from_file=settings.connector.watchers if settings.connector is not None else None,
-        drain_seconds=settings.drain_seconds,
-        reconcile_seconds=settings.reconcile_seconds,
-        min_headroom_seconds=settings.min_headroom_seconds,
+        times=Times(
+            drain=settings.drain_seconds,
+            reconcile=settings.reconcile_seconds,
+            min_headroom=settings.min_headroom_seconds,
+        ),
     )
     return Service(settings, registry, mongo, connection, observer)
 

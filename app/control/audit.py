@@ -1,7 +1,7 @@
-"""What a change asked for from outside did to a watcher, told to whoever keeps the record of that request.
+"""What a change that was asked for over HTTP did to a watcher, noted in the record of that request.
 
-The call's record is found by context: what happens without a request (the configuration file, another instance) has
-none, and telling is then nothing. Not its business: who asks, and writing the line (`api/middleware/audit_log.py`).
+The record is found by context. What happens without a request (the configuration file, another instance) has none, and
+noting does nothing then. `api/middleware/audit_log.py` adds who has asked, and writes the line.
 """
 
 import json
@@ -20,7 +20,7 @@ LONGEST = 2000
 
 @dataclass(slots=True)
 class Record:
-    """What one request did. `before` and `after` hold what differs, by dotted path; None where there is none."""
+    """What one request did. `before` and `after` hold what differs, by dotted path; None where nothing does."""
 
     watcher: str | None = None
     before: dict[str, Any] | None = None
@@ -44,7 +44,7 @@ def changed(name: str, before: StoredWatcher | None, after: StoredWatcher | None
 
 
 def note(**facts: Any) -> None:
-    """Note what else there is to say, such as a position that was moved."""
+    """Note other facts, such as the position to which a watcher was moved."""
     current = record.get()
     if current is not None:
         current.facts |= facts

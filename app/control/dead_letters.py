@@ -1,8 +1,7 @@
-"""What may be done with a watcher's dead letters: look at them, replay one, delete one.
+"""What can be done with a watcher's dead letters: look at them, replay one, delete one.
 
-Looking and deleting go straight to NATS, through any instance and in any state. A replay is the running watcher's own
-(`pipeline/replays.py`). Not its business: HTTP (`api/routes/dead_letters.py`), what becomes a dead letter
-(`pipeline/capture.py`).
+Looking and deleting go straight to NATS, through any instance and in any state. A replay is done by the running watcher
+in its turn (`pipeline/replays.py`).
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from app.control import audit
-from app.control.supervisor import WatcherTask
+from app.control.fleet import Watched
 from app.domain.dead_letters import DeadLetter, Replay
 from app.domain.errors import EventNotEncodable, NotFound
 from app.pipeline.dependencies import Dependencies, servers_needed
@@ -21,7 +20,7 @@ log = structlog.get_logger(__name__)
 class DeadLetterService:
     """The dead letters of all watchers. `task_of` finds a watcher's task by name, or raises NotFound, Unavailable."""
 
-    def __init__(self, dependencies: Dependencies, task_of: Callable[[str], Awaitable[WatcherTask]]) -> None:
+    def __init__(self, dependencies: Dependencies, task_of: Callable[[str], Awaitable[Watched]]) -> None:
         self._dependencies = dependencies
         self._task_of = task_of
 

@@ -1,11 +1,9 @@
-"""The registry in memory, where the account may not use the state database.
+"""The store of watchers, in memory where the account may not use the state database.
 
-mongodb-nats-connector keeps no registry, so the rights that it was given do not reach to one. The watchers of its file
-need none either: they are in the file, and their positions where the connector keeps them. So they run, what is asked
-over HTTP is refused with the reason, and as soon as the right is granted the state database takes over. Instances do
-not know of each other meanwhile; the fence on the stream keeps them apart.
-
-Not its business: reading the file (`file_watchers.py`), what a right is called (`mongodb/errors.py`).
+mongodb-nats-connector has no state database, so an account that was made for it has no right to one. The watchers of
+its file do not need one: they are in the file, and their positions are where the connector keeps them. So these
+watchers run, and changes over HTTP are refused with the reason. As soon as the right is granted the state database
+takes over. Meanwhile instances do not know of each other; the fence on the stream keeps them apart.
 """
 
 from collections.abc import Sequence
@@ -21,21 +19,21 @@ log = structlog.get_logger(__name__)
 
 
 class FallbackStore:
-    """`WatcherStore`: the state database, or memory in its place. Only the file's watchers are ever put into memory."""
+    """`WatcherStore`: the state database, or memory in its place. Memory holds the file's watchers alone."""
 
     def __init__(self, store: WatcherStore, *, possible: bool) -> None:
-        """`possible`: there is a file with watchers, so that something can run without the state database."""
+        """`possible`: there is a file with watchers, so that there is something to run without the state database."""
         self._store = store
         self._possible = possible
         self._memory: dict[str, StoredWatcher] = {}
         self._revision = 0
         self.out_of_reach: str | None = None
-        """Why memory is used; None while the state database is."""
+        """Why memory is used; None while the state database is used."""
 
     async def arrive(self, instance: str) -> bool:
         """Say that an instance is alive that has loaded nothing yet; True where the store is another one than before.
 
-        Raises StoreUnavailable, and NotAuthorised where nothing can stand in."""
+        Raises StoreUnavailable, and NotAuthorised where memory cannot take its place."""
         before = self.out_of_reach
         try:
             await self._store.attend(instance, 0)

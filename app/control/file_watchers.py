@@ -1,6 +1,6 @@
-"""The watchers of the predecessor's file: what it says is stored at each start, and wins.
+"""The watchers of mongodb-nats-connector's file: at each start the file wins over what is stored.
 
-Not its business: reading the file (`config/connector_yaml.py`), running what is stored (`registry.py`).
+`config/connector_yaml.py` reads the file; the reconciler runs what is stored.
 """
 
 import time
@@ -31,7 +31,7 @@ class FileWatchers:
         allowed: Namespaces | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`watchers` is None where there is no file: what an earlier one left stays then. `allowed`: see `problems`."""
+        """`watchers` is None where there is no file: what an earlier file left stays then. `allowed`: see `Rules`."""
         self._store = store
         self._positions = positions
         self._allowed = allowed
@@ -39,7 +39,7 @@ class FileWatchers:
         self._names: set[str] | None = None
         self._left: list[Watcher] = []
         self.pending: dict[str, str] = {}
-        """Those that could not be stored yet, and why; what is stored under their names may not be run meanwhile."""
+        """Those that are not stored yet, and why; what is stored under their names must not run meanwhile."""
         self._clock = clock
         self._second_looks: defaultdict[str, SecondLook] = defaultdict(SecondLook)
         self.start_over()
@@ -54,7 +54,7 @@ class FileWatchers:
     async def settle(self) -> None:
         """Make the store agree with the file, as far as the servers allow now. Call again while any is `pending`.
 
-        One watcher's trouble holds back none of the others. Raises StoreUnavailable."""
+        A watcher that cannot be stored holds back no other. Raises StoreUnavailable."""
         if self._names is None:
             return
         stored = {one.name: one for one in await self._store.load()}
@@ -95,8 +95,8 @@ class FileWatchers:
     async def _begin(self, watcher: Watcher) -> str | None:
         """Fix the start as of now, as for a watcher that is added over HTTP: NATS may come much later.
 
-        Returns None where the watcher cannot run at all as it is, which is believed at the second look; its first
-        opening says why. Until then the trouble is raised."""
+        Returns None where the watcher cannot run at all as it is; its first opening says why. An error that says so is
+        believed when it comes again, and raised until then."""
         if outside(watcher, self._allowed):
             return None
         try:

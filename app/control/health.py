@@ -7,11 +7,12 @@ looked at by one task, `watch`, and only that writes it down. Asking whether the
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import Mapping
 
 import structlog
 
+from app.control.fleet import Watched
 from app.control.server_probe import ServerProbe
-from app.control.supervisor import Supervisor, WatcherTask
 from app.domain import lag
 from app.domain.errors import ChangewireError
 from app.domain.lifecycle import State
@@ -29,18 +30,18 @@ HEADROOM = "headroom"
 
 
 class FleetHealth:
-    """Health, lag and headroom of everything a supervisor runs."""
+    """Health, lag and headroom of all watchers."""
 
-    def __init__(self, dependencies: Dependencies, supervisor: Supervisor, server_probe: ServerProbe) -> None:
+    def __init__(self, dependencies: Dependencies, watchers: Mapping[str, Watched], server_probe: ServerProbe) -> None:
         self._dependencies = dependencies
-        self._supervisor = supervisor
+        self._watchers = watchers
         self._server_probe = server_probe
 
     def health(self, load_problem: str | None, notice: str | None = None) -> Health:
         """Return how the service does; `load_problem` is why the watchers are not loaded, if they are not, `notice`
         what is said of them all the same."""
         now = self._dependencies.clock()
-        statuses = {name: self._supervisor[name].status() for name in self._supervisor.names()}
+        statuses = {name: watched.status() for name, watched in self._watchers.items()}
         ill = [
             f"{name}: {status.overdue or status.state} ({status.reason or _last(status)})"
             for name, status in statuses.items()
@@ -56,7 +57,7 @@ class FleetHealth:
                 *(
                     f"{name}: {warning}"
                     for name in statuses
-                    if (warning := self._supervisor[name].statistics.notes.get(HEADROOM)) is not None
+                    if (warning := self._watchers[name].statistics.notes.get(HEADROOM)) is not None
                 ),
             ),
             counts=Counter(str(status.state) for status in statuses.values()),
@@ -67,7 +68,7 @@ class FleetHealth:
         """Return how far a watcher is behind; where this process has no position, the stored one counts.
 
         Raises StoreUnavailable, NotAuthorised."""
-        task = self._supervisor[name]
+        task = self._watchers[name]
         position, checkpointed_at = await self._position(task)
         seconds, headroom = self._distances(position, task)
         return Lag(
@@ -88,14 +89,14 @@ class FleetHealth:
         too. A server that does not answer leaves what was noted before."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            for name in self._supervisor.names():
+            for name in list(self._watchers):
                 with contextlib.suppress(ChangewireError, KeyError):  # unreachable, or removed meanwhile
                     await self._look_at_position(name, least)
                 with contextlib.suppress(ChangewireError, KeyError):
                     await self._look_at_dead_letters(name)
 
     async def _look_at_position(self, name: str, least: float) -> None:
-        task = self._supervisor[name]
+        task = self._watchers[name]
         position, _ = await self._position(task)
         if task.run_state.token is None:
             task.statistics.stored_token = position
@@ -103,15 +104,15 @@ class FleetHealth:
 
     async def _look_at_dead_letters(self, name: str) -> None:
         """Count those again that somebody may have removed through another instance, or beside Changewire."""
-        statistics = self._supervisor[name].statistics
+        statistics = self._watchers[name].statistics
         before = statistics.dead_letters
         if before and self._server_probe.nats.up:
-            left = await self._dependencies.nats.letters(self._supervisor[name].stored.watcher).count()
+            left = await self._dependencies.nats.letters(self._watchers[name].stored.watcher).count()
             if statistics.dead_letters == before:  # else the watcher has set one more aside meanwhile
                 statistics.dead_letters = left
 
     def _note_headroom(self, name: str, left: float | None, least: float) -> None:
-        statistics = self._supervisor[name].statistics
+        statistics = self._watchers[name].statistics
         noted = HEADROOM in statistics.notes
         if left is None or not lag.running_out(left, self._server_probe.oplog, least):
             if noted:
@@ -128,15 +129,14 @@ class FleetHealth:
 
     def observe_positions(self) -> None:
         """Tell the observer each watcher's lag, headroom (also whether it is short) and dead letters; scrapes ask."""
-        for name in self._supervisor.names():
-            task = self._supervisor[name]
+        for name, task in self._watchers.items():
             seconds, headroom = self._distances(task.run_state.token or task.statistics.stored_token, task)
             self._dependencies.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
             self._dependencies.observer.history_at_risk(name, HEADROOM in task.statistics.notes)
             self._dependencies.observer.overdue(name, task.status().overdue is not None)
             self._dependencies.observer.dead_letters(name, task.statistics.dead_letters)
 
-    async def _position(self, task: WatcherTask) -> tuple[str | None, float | None]:
+    async def _position(self, task: Watched) -> tuple[str | None, float | None]:
         """Return a watcher's position, and when it was stored: as this process has them, else as they are stored.
 
         Raises StoreUnavailable, NotAuthorised."""
@@ -147,7 +147,7 @@ class FleetHealth:
                 return position or stored.token, checkpointed_at or stored.updated_at
         return position, checkpointed_at
 
-    def _distances(self, position: str | None, task: WatcherTask) -> tuple[float | None, float | None]:
+    def _distances(self, position: str | None, task: Watched) -> tuple[float | None, float | None]:
         if position is None:
             return None, None
         now = task.run_state.operation_time

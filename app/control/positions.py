@@ -1,7 +1,7 @@
 """Moving a watcher's position on purpose: rewind, skip, start over, go on by another route.
 
 Each move begins a new epoch, so that what is published again has ids of its own and what was published before no longer
-counts. Not its business: whether the watcher stands still, which the registry sees to.
+counts. The watcher does not run meanwhile, on any instance: the registry and its task see to that.
 """
 
 import structlog
@@ -46,7 +46,7 @@ class Positions:
     async def carry_over(self, watcher: Watcher, run_state: RunState) -> None:
         """Where the position is one of another stream, subject or selection of changes, go on from it by the new route.
 
-        The watcher stands still everywhere. Its route is another one since it was replaced, or removed and added; a
+        The watcher runs on no instance. Its route is another one since it was replaced, or removed and added; a
         new epoch begins, since what was published by the old route does not count on the new one.
         Raises what servers raise."""
         stored = await self._dependencies.mongo.checkpoints(watcher).read()

@@ -1,6 +1,6 @@
 """Whether MongoDB and NATS answer, asked every two seconds by one task, so that probes never wait for a server.
 
-Not its business: how the watchers do, which the supervisor knows.
+How the watchers do is a question for `health.py`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
-"""A server that takes longer than this to answer a ping is down, as far as anybody waiting for it is concerned."""
+"""A server that takes longer than this to answer a ping counts as down."""
 OPLOG_SECONDS = 10.0
 
 
@@ -39,7 +39,7 @@ class ServerProbe:
         self._oplog_read_at = float("-inf")
 
     async def run(self) -> None:
-        """Ask both servers, for ever."""
+        """Ask both servers, until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(INTERVAL_SECONDS)

@@ -1,8 +1,8 @@
 """Looking at watchers' streams: what one is and holds, and its messages as they arrive.
 
-Following is for people: a few messages at a time and a pause in between, so that neither NATS nor the capture, which
-shares this process and its connection, notices. Whoever cannot keep up with a busy stream is taken to its end. Not its
-business: HTTP (`api/routes/streams.py`), how a stream is asked (`ports.StreamReader`).
+Following is for people: a few messages at a time and a pause in between, so that it slows down neither NATS nor the
+watchers, which share this process and its connection. A follower that cannot keep up with a busy stream is taken to
+the stream's end.
 """
 
 import asyncio
@@ -11,13 +11,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from app.control.supervisor import WatcherTask
+from app.control.fleet import Watched
 from app.domain.errors import ChangewireError, NotFound, Unavailable
 from app.domain.watcher import Watcher
 from app.pipeline.dependencies import Dependencies, servers_needed
+from app.ports import StreamReader
 
 if TYPE_CHECKING:  # imported by the first who looks, not at the start
-    from app.domain.streams import Seen, StoredMessage, StreamFacts
+    from app.domain.streams import Seen, Skipped, StoredMessage, StreamFacts
 
 AT_ONCE = 50
 """Messages that are read before others get a turn."""
@@ -38,7 +39,7 @@ class StreamBrowser:
     def __init__(
         self,
         dependencies: Dependencies,
-        task_of: Callable[[str], Awaitable[WatcherTask]],
+        task_of: Callable[[str], Awaitable[Watched]],
         *,
         quiet_seconds: float = QUIET_SECONDS,
     ) -> None:
@@ -86,26 +87,15 @@ class StreamBrowser:
 
     async def _messages(self, name: str, watcher: Watcher, last: int) -> AsyncIterator["Seen"]:
         """What there is to say, `Quiet` at least once in a round."""
-        from app.domain.streams import Quiet, Skipped, Trouble
+        from app.domain.streams import Quiet, Trouble
 
-        position: int | None = None
-        trouble: str | None = None
+        place, trouble = _Place(last), None
         while not self._closing.is_set():
-            reader = self._dependencies.nats.reader(watcher)
             found: list[StoredMessage] = []
             try:
-                newest = await reader.newest()
-                if position is None or newest < position:  # the stream was made anew, or purged
-                    found = await reader.last(last)
-                    position = max(newest, found[-1].sequence if found else 0)
-                elif newest - position > FAR_BEHIND:
-                    found = await reader.last(last)
-                    if found and found[0].sequence > position + 1:
-                        yield Skipped(position, found[0].sequence)
-                    position = found[-1].sequence if found else newest
-                elif newest > position:
-                    found = await reader.after(position, AT_ONCE)
-                    position = found[-1].sequence if found else newest
+                skipped, found = await place.advance(self._dependencies.nats.reader(watcher))
+                if skipped is not None:
+                    yield skipped
                 trouble = None
             except ChangewireError as error:
                 if str(error) != trouble:
@@ -114,10 +104,7 @@ class StreamBrowser:
             for message in found:
                 yield message
             yield Quiet()
-            with contextlib.suppress(TimeoutError):
-                times = 4 if trouble is not None else self._followers if len(found) >= MUCH else 1
-                async with asyncio.timeout(PAUSE_SECONDS * times):
-                    await self._closing.wait()
+            await self._pause(4 if trouble is not None else self._followers if len(found) >= MUCH else 1)
             try:
                 now = (await self._task_of(name)).stored.watcher
             except NotFound:
@@ -125,5 +112,35 @@ class StreamBrowser:
             except ChangewireError:
                 continue
             if (now.sink.stream, now.space) != (watcher.sink.stream, watcher.space):
-                position = None
+                place = _Place(last)
             watcher = now
+
+    async def _pause(self, times: int) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PAUSE_SECONDS * times):
+                await self._closing.wait()
+
+
+class _Place:
+    """How far one follower has read a stream, of which it begins with the `last` so many messages."""
+
+    def __init__(self, last: int) -> None:
+        self._last = last
+        self._position: int | None = None
+
+    async def advance(self, reader: StreamReader) -> "tuple[Skipped | None, list[StoredMessage]]":
+        """Read what comes next, and what was skipped before that. Raises what the reader raises."""
+        from app.domain.streams import Skipped
+
+        newest, before = await reader.newest(), self._position
+        if before is None or newest < before:  # the stream was recreated, or purged
+            found = await reader.last(self._last)
+            self._position = max(newest, found[-1].sequence if found else 0)
+            return None, found
+        if newest == before:
+            return None, []
+        too_far = newest - before > FAR_BEHIND
+        found = await (reader.last(self._last) if too_far else reader.after(before, AT_ONCE))
+        self._position = found[-1].sequence if found else newest
+        gap = too_far and found and found[0].sequence > before + 1
+        return Skipped(before, found[0].sequence) if gap else None, found

@@ -1,7 +1,7 @@
 """What a watcher's state can be, and the one table of how it changes.
 
 *Desired* is what the user asked for and is stored; *observed* is what is so and is derived from what happens. Not its
-business: when to try again (`backoff.py`), who runs the task (`control/supervisor.py`).
+business: when to try again (`backoff.py`), who runs the task (`control/watcher_task.py`).
 """
 
 from enum import StrEnum

@@ -2,10 +2,16 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
-from app.control.registry import Registry
+from app.control.admission import Rules
+from app.control.fallback_store import FallbackStore
+from app.control.instance import Instance
+from app.control.registry import Registry, Times
+from app.control.server_probe import ServerProbe
+from app.control.watcher_task import WatcherTask
 from app.domain.errors import NotFound, Unavailable
 from app.domain.lifecycle import State
 from app.domain.namespaces import Namespaces
@@ -50,29 +56,39 @@ class Fakes:
         self.nats = FakeNats()
         self.watchers = FakeWatchers(stored)
         self.observers: list[NullObserver] = []
+        """Of each instance, in the order in which they were made; so are the probes of those that are services."""
+        self.probes: list[ServerProbe] = []
 
-    def world(self, **tuning: Any) -> Dependencies:
+    def dependencies(self, clock: Callable[[], float] = time.time, **tuning: Any) -> Dependencies:
         self.observers.append(NullObserver())
         return Dependencies(
             mongo=self.mongo,
             nats=self.nats,
             codec=Codec(encode, reduced, identify),
             observer=self.observers[-1],
+            clock=clock,
             tuning=Tuning(**tuning),
         )
 
     def registry(
         self, *, from_file: list[Watcher] | None = None, allowed: Namespaces | None = None, **tuning: Any
     ) -> Registry:
+        dependencies = self.dependencies(**tuning)
+        self.probes.append(ServerProbe(dependencies.mongo, dependencies.nats))
         return Registry(
-            self.world(**tuning),
+            dependencies,
             self.watchers,
-            state_database="changewire",
-            allowed=allowed,
+            Rules("changewire", allowed),
             from_file=from_file,
-            drain_seconds=2.0,
-            reconcile_seconds=0.05,
+            times=Times(drain=2.0, reconcile=0.05),
+            server_probe=self.probes[-1],
         )
+
+    def task(self, stored: StoredWatcher, dependencies: Dependencies | None = None, /, **tuning: Any) -> WatcherTask:
+        """A watcher of an instance of its own, not started; the store holds it."""
+        self.watchers.stored[stored.name] = stored
+        store = FallbackStore(self.watchers, possible=False)
+        return WatcherTask(stored, dependencies or self.dependencies(**tuning), store, Instance(store))
 
     def stream(self, name: str = "ORDERS") -> FakeStream:
         return self.nats.streams.setdefault(name, FakeStream(name, exists=False))
@@ -114,19 +130,3 @@ def capture(
     shared.setdefault("observer", NullObserver())
     options = Shared(codec=codec or Codec(encode, reduced, identify), **shared)
     return Capture(Run(StoredWatcher(ORDERS), ports, options, RunState(), RunStatistics()))
-
-
-class Alone:
-    """What a watcher's task asks, answered for the only instance there is."""
-
-    def __init__(self, wanted: bool = True) -> None:
-        self._wanted = wanted
-
-    async def still_wanted(self, stored: StoredWatcher) -> bool:
-        return self._wanted
-
-    async def began(self, stored: StoredWatcher) -> None:
-        """There is no store to be told."""
-
-    async def followed(self) -> bool:
-        return False

@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,11 +10,11 @@ from app.control.dead_letters import DeadLetterService
 from app.control.health import FleetHealth
 from app.control.positions import Positions
 from app.control.server_probe import ServerProbe
-from app.control.supervisor import Supervisor, WatcherTask
+from app.control.watcher_task import WatcherTask
 from app.domain.lifecycle import State
 from app.domain.watcher import StoredWatcher
 from tests.letters import spoilt_event
-from tests.unit.deployment import Alone, Fakes, until, watcher
+from tests.unit.deployment import Fakes, until, watcher
 
 NOW = 1_700_000_100.0
 
@@ -24,17 +23,16 @@ class Instance:
     """One instance with one watcher, and everything that can be asked of it. Its clock stands at `NOW`."""
 
     def __init__(self, fakes: Fakes) -> None:
-        dependencies = replace(fakes.world(), clock=lambda: NOW)
-        self.supervisor = Supervisor(dependencies, Alone())
-        self.task = self.supervisor.adopt(StoredWatcher(watcher("orders")))
+        dependencies = fakes.dependencies(clock=lambda: NOW)
+        self.task = fakes.task(StoredWatcher(watcher("orders")), dependencies)
         self.probe = ServerProbe(dependencies.mongo, dependencies.nats)
-        self.health = FleetHealth(dependencies, self.supervisor, self.probe)
+        self.health = FleetHealth(dependencies, {"orders": self.task}, self.probe)
         self.letters = DeadLetterService(dependencies, self._task_of)
         self.positions = Positions(dependencies)
         self.observer = fakes.observers[-1]
 
     async def _task_of(self, name: str) -> WatcherTask:
-        return self.supervisor[name]
+        return self.task
 
     async def answers(self, *, at_once: bool = False) -> list[Any]:
         """What every read answers."""
@@ -79,7 +77,7 @@ async def just_started(fakes: Fakes) -> Instance:
     """An instance that knows nothing of a watcher that has a stored position and a dead letter."""
     await after_a_run(fakes)
     instance = Instance(fakes)
-    instance.task.stand()
+    instance.task.pause()
     return instance
 
 

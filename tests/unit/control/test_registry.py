@@ -13,15 +13,15 @@ from app.domain.errors import (
     Invalid,
     NotAuthorised,
     NotFound,
+    Outdated,
     SinkUnavailable,
     SourceUnavailable,
     StoreUnavailable,
     Unavailable,
 )
 from app.domain.lifecycle import Desired, State
-from app.domain.position import Checkpoint
-from app.domain.watcher import CheckpointPlace, Source, Start, StoredWatcher, Watcher
-from tests.fakes import BEGIN, FakeSource, mark_token
+from app.domain.watcher import CheckpointPlace, Source, Start, Watcher
+from tests.fakes import BEGIN
 from tests.unit.deployment import Fakes, until, until_state, watcher
 
 ORDERS = watcher("orders")
@@ -38,8 +38,9 @@ async def test_an_added_watcher_publishes_what_happens_from_then_on(fakes: Fakes
     tokens = [fakes.oplog.happen() for _ in range(5)]
     await until(lambda: len(fakes.stream().messages) == 5)
     assert fakes.stream().published() == tokens
-    await until(lambda: registry._supervisor["orders"].statistics.published == 5)  # counted once acknowledged
-    assert (await registry.watcher("orders")).status.published == 5
+    async with asyncio.timeout(10):  # counted once acknowledged
+        while (await registry.watcher("orders")).status.published != 5:
+            await asyncio.sleep(0.001)
 
 
 async def test_what_happens_between_adding_and_the_first_opening_is_not_lost(fakes: Fakes, registry: Registry) -> None:
@@ -68,21 +69,6 @@ async def test_a_pause_is_stored_and_nothing_is_missing_after_it(fakes: Fakes, r
     await registry.resume("orders")
     await until(lambda: len(fakes.stream().messages) == 2)
     assert fakes.stream().published() == [before, meanwhile]
-
-
-async def test_a_restart_of_the_service_restores_every_watcher_as_it_was(fakes: Fakes, registry: Registry) -> None:
-    await running(registry)
-    await registry.add(watcher("items"), paused=True)
-    first = fakes.oplog.happen()
-    await until(lambda: fakes.stream().messages)
-    assert await registry.close()
-    second = fakes.oplog.happen()
-    again = fakes.registry()
-    again.start()
-    await until(lambda: len(fakes.stream().messages) == 2)
-    assert fakes.stream().published() == [first, second]
-    assert [view.stored.name for view in await again.watchers(State.PAUSED)] == ["items"]
-    await again.close()
 
 
 async def test_a_dry_run_changes_nothing(fakes: Fakes, registry: Registry) -> None:
@@ -259,23 +245,6 @@ async def test_a_paused_watcher_is_not_restarted(fakes: Fakes, registry: Registr
         await registry.restart("orders")
 
 
-async def test_what_another_instance_changes_is_followed(fakes: Fakes, registry: Registry) -> None:
-    other = fakes.registry()
-    other.start()
-    await until(lambda: other.ready() is None)
-    await running(registry)
-    await until_state(other, "orders", State.RUNNING, State.FENCED)
-    await other.pause("orders")
-    await until_state(registry, "orders", State.PAUSED)
-    await other.resume("orders")
-    await until_state(registry, "orders", State.RUNNING)
-    await other.remove("orders")
-    async with asyncio.timeout(10):
-        while await registry.watchers():
-            await asyncio.sleep(0.001)
-    await other.close()
-
-
 async def test_no_watcher_watches_where_another_keeps_its_position(fakes: Fakes, registry: Registry) -> None:
     await running(registry)
     tokens = Source(ORDERS.checkpoint.database, ORDERS.checkpoint.collection)
@@ -284,55 +253,6 @@ async def test_no_watcher_watches_where_another_keeps_its_position(fakes: Fakes,
     with pytest.raises(Conflict, match="which watcher orders watches: each checkpoint would be a change"):
         await registry.add(replace(watcher("items"), checkpoint=CheckpointPlace("shop", "orders")))
     assert list(fakes.watchers.stored) == ["orders"]
-
-
-async def test_the_file_wins_over_the_store_and_its_former_watchers_go(fakes: Fakes) -> None:
-    gone = StoredWatcher(watcher("gone"), origin="file")
-    edited = StoredWatcher(ORDERS, desired=Desired.PAUSED, origin="file", revision=4)
-    fakes.watchers.put(gone, edited, StoredWatcher(watcher("kept")))
-    changed = replace(ORDERS, sink=replace(ORDERS.sink, operations=("insert",)))
-    registry = fakes.registry(from_file=[changed, watcher("new")])
-    registry.start()
-    await until(lambda: registry.ready() is None)
-    assert [view.stored.name for view in await registry.watchers()] == ["kept", "new", "orders"]
-    view = await registry.watcher("orders")
-    assert view.stored.watcher == changed
-    assert view.status.state is State.PAUSED
-    for refused in (registry.remove("orders"), registry.put(ORDERS)):
-        with pytest.raises(Conflict, match="configuration file"):
-            await refused
-    await registry.close()
-
-
-async def test_of_two_in_the_file_that_overlap_one_runs_and_one_says_why_not(fakes: Fakes) -> None:
-    rival = replace(watcher("rival"), sink=ORDERS.sink)
-    registry = fakes.registry(from_file=[ORDERS, rival])
-    registry.start()
-    await until_state(registry, "orders", State.RUNNING)
-    status = (await registry.watcher("rival")).status
-    assert status.state is State.FAILED
-    assert "which watcher orders uses" in str(status.reason)
-    assert "Give it a streamName of its own, such as 'SHOP_RIVAL'" in str(status.reason)
-    assert "sink." not in str(status.reason)
-    await registry.restart("orders")
-    await until_state(registry, "orders", State.RUNNING)
-    assert not (await registry.health()).up
-    await registry.close()
-
-
-async def test_servers_absent_at_start_are_waited_for(fakes: Fakes) -> None:
-    fakes.watchers.reachable = fakes.nats.up = False
-    registry = fakes.registry()
-    registry.start()
-    await until(lambda: "connection refused" in str(registry.ready()))
-    with pytest.raises(Unavailable, match=r"loaded"):
-        await registry.add(ORDERS)
-    assert not (await registry.health()).components["watchers"].up
-    fakes.watchers.reachable = fakes.nats.up = True
-    await until(lambda: registry.ready() is None)
-    await running(registry)
-    assert (await registry.health()).up
-    await registry.close()
 
 
 async def test_a_pause_does_not_wipe_what_went_wrong_before(fakes: Fakes, registry: Registry) -> None:
@@ -368,7 +288,7 @@ async def test_lag_is_told_for_paused_watchers_too(fakes: Fakes, registry: Regis
     await registry.pause("orders")
     for _ in range(30):
         fakes.oplog.happen()
-    await registry._server_probe.look()
+    await fakes.probes[-1].look()
     lag = await registry.lag("orders")
     assert lag.seconds is not None
     assert lag.seconds >= 29.0
@@ -385,122 +305,6 @@ async def test_a_watcher_without_a_position_has_no_lag(fakes: Fakes, registry: R
     assert (await registry.token("orders")).token is None
 
 
-async def test_a_store_that_fails_later_is_said_and_survived(fakes: Fakes, registry: Registry) -> None:
-    await running(registry)
-    fakes.watchers.reachable = False
-    with pytest.raises(Unavailable, match="connection refused"):
-        await registry.pause("orders")
-    token = fakes.oplog.happen()
-    await until(lambda: fakes.stream().messages)
-    assert fakes.stream().published() == [token]
-    fakes.watchers.reachable = True
-
-
-async def test_a_watcher_of_the_file_begins_when_it_is_stored_though_nats_comes_later(fakes: Fakes) -> None:
-    fakes.oplog.happen()
-    fakes.nats.up = False
-    fakes.stream().misfortune = SinkUnavailable("connection refused")
-    registry = fakes.registry(from_file=[ORDERS])
-    registry.start()
-    await until_state(registry, "orders", State.RETRYING)
-    tokens = [fakes.oplog.happen() for _ in range(3)]
-    fakes.stream().misfortune = None
-    await until(lambda: len(fakes.stream().messages) == 3)
-    assert fakes.stream().published() == tokens
-    await registry.close()
-
-
-async def test_a_start_in_the_file_is_fixed_though_the_account_is_refused_for_a_moment(
-    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(NotAuthorised, "confirm_seconds", 60.0)
-    refusals, real = [NotAuthorised("being replaced")], FakeSource.locate
-
-    async def locate(self: FakeSource, start: Start) -> str:
-        if refusals:
-            raise refusals.pop()
-        return await real(self, start)
-
-    monkeypatch.setattr(FakeSource, "locate", locate)
-    fakes.stream().misfortune = SinkUnavailable("connection refused")
-    registry = fakes.registry(from_file=[ORDERS])
-    registry.start()
-    await until_state(registry, "orders", State.RETRYING)
-    tokens = [fakes.oplog.happen() for _ in range(3)]
-    fakes.stream().misfortune = None
-    await until(lambda: len(fakes.stream().messages) == 3)
-    assert fakes.stream().published() == tokens
-    await registry.close()
-
-
-async def test_a_watcher_that_the_file_sends_to_another_stream_goes_on_there(fakes: Fakes) -> None:
-    before = fakes.registry(from_file=[ORDERS])
-    before.start()
-    await until_state(before, "orders", State.RUNNING)
-    published = [fakes.oplog.happen() for _ in range(3)]
-    await until(lambda: len(fakes.stream().messages) == 3)
-    await before.close()
-    missed = [fakes.oplog.happen() for _ in range(2)]
-    moved = replace(ORDERS, sink=replace(ORDERS.sink, stream="SALES", subject="SALES.{operation}"))
-    after = fakes.registry(from_file=[moved])
-    fakes.stream().misfortune = SinkUnavailable("connection refused")
-    after.start()
-    await until_state(after, "orders", State.RETRYING)
-    fakes.stream().misfortune = None
-    await until(lambda: len(fakes.stream("SALES").messages) == 2)
-    assert fakes.stream().published() == published
-    assert fakes.stream("SALES").published() == missed
-    await after.close()
-
-
-async def test_one_watcher_of_the_file_that_cannot_be_stored_holds_back_no_other(fakes: Fakes) -> None:
-    moved = replace(ORDERS, checkpoint=CheckpointPlace("resume-tokens", "taken"))
-    fakes.watchers.put(StoredWatcher(ORDERS, origin="file"))
-    fakes.mongo.places = {
-        "resume-tokens.orders": {"newest": Checkpoint(mark_token(1), watcher="orders")},
-        "resume-tokens.taken": {"newest": Checkpoint(mark_token(1), watcher="another")},
-    }
-    registry = fakes.registry(from_file=[moved, watcher("items")])
-    registry.start()
-    await until_state(registry, "items", State.RUNNING)
-    assert "orders, of the configuration file: resume-tokens.taken holds a position" in str(registry.ready())
-    assert not (await registry.health()).up
-    with pytest.raises(Unavailable, match="of the configuration file"):
-        await registry.resume("orders")
-    assert [view.stored.name for view in await registry.watchers()] == ["items"]
-    fakes.mongo.places["resume-tokens.taken"].clear()
-    await until_state(registry, "orders", State.RUNNING)
-    assert registry.ready() is None
-    await registry.close()
-
-
-async def test_a_call_right_after_the_start_waits_for_the_watchers_instead_of_refusing(fakes: Fakes) -> None:
-    fakes.watchers.put(StoredWatcher(ORDERS))
-    registry = fakes.registry()
-    registry.start()
-    assert [view.stored.name for view in await registry.watchers()] == ["orders"]
-    await registry.close()
-    registry = fakes.registry()
-    registry.start()
-    assert (await registry.pause("orders")).status.state is State.PAUSED
-    await registry.close()
-
-
-async def test_watchers_that_are_not_loaded_are_not_said_to_be_absent(fakes: Fakes) -> None:
-    fakes.watchers.put(StoredWatcher(ORDERS))
-    fakes.watchers.reachable = False
-    registry = fakes.registry()
-    registry.start()
-    for asked in (registry.watchers(), registry.watcher("orders"), registry.lag("orders"), registry.lags()):
-        with pytest.raises(Unavailable, match="connection refused"):
-            await asked
-    fakes.watchers.reachable = True
-    await until_state(registry, "orders", State.RUNNING)
-    fakes.watchers.reachable = False  # what was known stays known
-    assert [view.stored.name for view in await registry.watchers()] == ["orders"]
-    await registry.close()
-
-
 async def test_a_removal_whose_checkpoint_cannot_be_deleted_changes_nothing(fakes: Fakes, registry: Registry) -> None:
     await running(registry)
     fakes.mongo.undeletable = StoreUnavailable("no primary")
@@ -515,14 +319,37 @@ async def test_a_removal_whose_checkpoint_cannot_be_deleted_changes_nothing(fake
     assert [place for place in fakes.mongo.places.values() if place] == []
 
 
-async def test_what_nobody_expected_stops_neither_the_probes_nor_following_the_store(fakes: Fakes) -> None:
-    fakes.watchers.put(StoredWatcher(ORDERS))
-    fakes.watchers.misfortune = fakes.oplog.misfortune = RuntimeError("boom")
-    registry = fakes.registry()
-    registry.start()
-    await until(lambda: "inside Changewire" in str(registry.ready()))
-    assert "boom" not in str((await registry.health()).components["watchers"].reason)
-    fakes.watchers.misfortune = fakes.oplog.misfortune = None
-    await registry._server_probe.look()
-    await until_state(registry, "orders", State.RUNNING)
-    await registry.close()
+async def test_a_change_that_expects_another_revision_changes_nothing(fakes: Fakes, registry: Registry) -> None:
+    first = (await registry.add(watcher("orders"))).stored.revision
+    await registry.pause("orders")
+    now = (await registry.watcher("orders")).stored
+    assert now.revision > first
+    old = frozenset({first})
+    for outdated in (
+        registry.put(watcher("orders", full_document="default"), expected=old),
+        registry.remove("orders", expected=old),
+        registry.pause("orders", expected=old),
+        registry.resume("orders", expected=old),
+        registry.restart("orders", expected=old),
+        registry.set_token("orders", Start("latest"), expected=old),
+        registry.reset_token("orders", expected=old),
+        registry.put(watcher("absent"), expected="any"),
+        registry.put(watcher("absent"), expected=frozenset()),
+    ):
+        with pytest.raises(Outdated, match="nothing was changed"):
+            await outdated
+    assert list(fakes.watchers.stored.values()) == [now]
+    view, added = await registry.put(
+        watcher("orders", full_document="default"), paused=True, expected=frozenset({now.revision, first})
+    )
+    assert not added
+    await registry.resume("orders", expected="any")
+    await registry.remove("orders", expected=frozenset({view.stored.revision + 1}))
+
+
+async def test_another_instances_change_is_seen_by_what_expects_a_revision(fakes: Fakes, registry: Registry) -> None:
+    seen = (await registry.add(watcher("orders"), paused=True)).stored
+    await fakes.watchers.replace(seen, expected_revision=seen.revision)
+    with pytest.raises(Outdated):
+        await registry.remove("orders", expected=frozenset({seen.revision}))
+    assert "orders" in fakes.watchers.stored

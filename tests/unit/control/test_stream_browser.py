@@ -7,11 +7,11 @@ from contextlib import aclosing
 import pytest
 
 from app.control.stream_browser import FAR_BEHIND, MOST_FOLLOWERS, StreamBrowser
-from app.control.supervisor import Supervisor, WatcherTask
+from app.control.watcher_task import WatcherTask
 from app.domain.errors import NotFound, Unavailable
 from app.domain.streams import Quiet, Seen, Skipped, StoredMessage, Trouble
 from app.domain.watcher import StoredWatcher
-from tests.unit.deployment import ORDERS, Alone, Fakes
+from tests.unit.deployment import ORDERS, Fakes
 
 
 class Office:
@@ -22,14 +22,13 @@ class Office:
         self.stream = self.fakes.stream()
         self.stream.exists = True
         self.there = True
-        world = self.fakes.world()
-        self._task = Supervisor(world, Alone()).adopt(StoredWatcher(ORDERS))
-        self.browser = StreamBrowser(world, self.find, quiet_seconds=0.0)
+        self.task = self.fakes.task(StoredWatcher(ORDERS))
+        self.browser = StreamBrowser(self.fakes.dependencies(), self.find, quiet_seconds=0.0)
 
     async def find(self, name: str) -> WatcherTask:
         if not self.there:
             raise NotFound(f"there is no watcher {name}")
-        return self._task
+        return self.task
 
     def publish(self, count: int = 1) -> None:
         self.stream.neighbour("ORDERS.insert", count)
@@ -100,7 +99,7 @@ async def test_outage_is_told_once_and_nothing_is_missed_over_it(office: Office)
         assert await sequences(seen, 2) == [1, 2]
 
 
-async def test_stream_that_was_made_anew_is_followed_from_its_beginning(office: Office) -> None:
+async def test_stream_that_was_recreated_is_followed_from_its_beginning(office: Office) -> None:
     office.publish(5)
     async with aclosing(office.browser.follow("orders", 1)) as seen:
         assert await sequences(seen, 1) == [5]

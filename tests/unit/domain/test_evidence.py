@@ -94,7 +94,7 @@ async def test_a_copied_position_is_proved_before_it_is_carried_over_to_another_
     place["newest"] = Checkpoint(foreign, 0, 3, CREATED, route=before.route, native=False)
     after = replace(before, sink=replace(before.sink, stream="ELSEWHERE"))
     with pytest.raises(ScopeMismatch, match="the checkpoint"):
-        await Positions(fakes.world()).carry_over(after, RunState())
+        await Positions(fakes.dependencies()).carry_over(after, RunState())
     assert place["newest"].token == foreign
     assert place["newest"].epoch == 0
 

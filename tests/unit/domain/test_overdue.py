@@ -2,19 +2,18 @@
 
 import asyncio
 from collections import deque
-from dataclasses import replace
 
 import pytest
 
 from app.api.schemas.answers import watcher_health
 from app.control.health import FleetHealth
-from app.control.supervisor import Supervisor, WatcherTask
+from app.control.watcher_task import WatcherTask
 from app.domain.errors import SinkUnavailable, SourceUnavailable
 from app.domain.lifecycle import State
 from app.domain.overdue import PATIENCE_SECONDS, Overdue
 from app.domain.watcher import StoredWatcher
-from tests.fakes import FakeSource
-from tests.unit.deployment import Alone, Fakes, outrun, until, watcher
+from tests.fakes import FakeSink, FakeSource
+from tests.unit.deployment import Fakes, outrun, until, watcher
 
 LONG = PATIENCE_SECONDS + 1
 
@@ -52,14 +51,13 @@ def test_what_waits_is_forgotten_by_who_is_to_do_nothing() -> None:
 
 
 class Clocked:
-    """One watcher in a world whose clock is set by hand."""
+    """One watcher of a service whose clock is set by hand."""
 
     def __init__(self) -> None:
         self.fakes, self.now = Fakes(), 1_700_000_000.0
-        world = replace(self.fakes.world(losses=1, silence_seconds=1000), clock=lambda: self.now)
-        self.supervisor = Supervisor(world, Alone())
-        self.task = self.supervisor.adopt(StoredWatcher(watcher("orders")))
-        self.fleet_health = FleetHealth(world, self.supervisor, _Up())  # type: ignore[arg-type]
+        dependencies = self.fakes.dependencies(clock=lambda: self.now, losses=1, silence_seconds=1000)
+        self.task = self.fakes.task(StoredWatcher(watcher("orders")), dependencies)
+        self.fleet_health = FleetHealth(dependencies, {"orders": self.task}, _Up())  # type: ignore[arg-type]
 
     @property
     def down(self) -> bool:
@@ -99,11 +97,10 @@ async def test_a_watcher_that_runs_and_hears_nothing_of_what_it_published_is_dow
     async def unheard(*_: object) -> int:
         asked.set()
         await silent.wait()
+        monkeypatch.undo()
         raise SinkUnavailable("no answer")
 
-    assert task._capture is not None
-    sink = task._capture._publisher._sink
-    monkeypatch.setattr(sink, "publish", unheard)
+    monkeypatch.setattr(FakeSink, "publish", unheard)
     clocked.fakes.oplog.happen()
     await asked.wait()
     assert not clocked.down

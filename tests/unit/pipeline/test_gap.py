@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from app.control.supervisor import Supervisor, WatcherTask
+from app.control.watcher_task import WatcherTask
 from app.domain.errors import HistoryLost, NotAuthorised, SinkUnavailable
 from app.domain.events import namespace_of
 from app.domain.gap import Gap, history_gap
@@ -18,8 +18,8 @@ from app.domain.opening import Facts, GoOn, Refill, decide_opening
 from app.domain.position import Checkpoint, OwnMessage, Reached, Tail
 from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import OnHistoryLost, Source, StoredWatcher
-from tests.fakes import BEGIN, Deed, FakeMessage, FakeSource, event_token, mark_token
-from tests.unit.deployment import Alone, Fakes, outrun, until, watcher
+from tests.fakes import BEGIN, Deed, FakeMessage, FakeSource, NullObserver, event_token, mark_token
+from tests.unit.deployment import Fakes, outrun, until, watcher
 
 CREATED, LATER = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 REACHED = Reached(event_token(8), 3, 20, CREATED, OwnMessage(20, MessageId(event_token(8), 3)))
@@ -97,7 +97,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 def task(fakes: Fakes, wish: str, **tuning: float) -> WatcherTask:
     """A watcher of an instance of its own."""
     stored = StoredWatcher(replace(watcher("orders"), on_history_lost=cast("OnHistoryLost", wish)))
-    return Supervisor(fakes.world(**tuning), Alone()).adopt(stored)
+    return fakes.task(stored, **tuning)
 
 
 def markers(fakes: Fakes) -> list[FakeMessage]:
@@ -172,13 +172,12 @@ async def test_the_position_behind_a_marker_is_stored_before_anything_is_read(
     """Where the marker is consumed, nothing else tells that the gap is left behind."""
     await lose_history(fakes)
     stored: list[str] = []
-    opened = WatcherTask._opened
 
-    def look(one: WatcherTask) -> None:
-        stored.append(fakes.mongo.places[PLACE]["newest"].token)
-        opened(one)
+    def look(_observer: NullObserver, _watcher: str, state: State) -> None:
+        if state is State.RUNNING:
+            stored.append(fakes.mongo.places[PLACE]["newest"].token)
 
-    monkeypatch.setattr(WatcherTask, "_opened", look)
+    monkeypatch.setattr(NullObserver, "state", look)
     one = task(fakes, "earliest")
     one.start()
     await until(lambda: one.state is State.RUNNING)

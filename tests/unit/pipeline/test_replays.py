@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.control.supervisor import Supervisor, WatcherTask
+from app.control.watcher_task import WatcherTask
 from app.domain.dead_letters import (
     LONGEST_NAME,
     Following,
@@ -34,7 +34,7 @@ from app.domain.watcher import Sink, StoredWatcher, Watcher
 from app.formats.extended_json import encode, identify
 from tests.fakes import Deed, FakeBox, FakeOplog, event_token, raw_event
 from tests.letters import spoilt_event
-from tests.unit.deployment import Alone, Fakes, outrun, until, watcher
+from tests.unit.deployment import Fakes, outrun, until, watcher
 
 TOKEN = event_token(5)
 RECEIPT = Receipt(TOKEN, 2, 10, "2026")
@@ -112,7 +112,7 @@ def task(fakes: Fakes, oversize: str = "claim_check", **tuning: float) -> Watche
     """A watcher of an instance of its own."""
     one = watcher("orders")
     one = replace(one, sink=replace(one.sink, oversize=oversize))  # type: ignore[arg-type]
-    return Supervisor(fakes.world(**tuning), Alone()).adopt(StoredWatcher(one))
+    return fakes.task(StoredWatcher(one), **tuning)
 
 
 def box(fakes: Fakes) -> FakeBox:

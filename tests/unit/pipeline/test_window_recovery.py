@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import pytest
 
 from app.control.positions import Positions
-from app.control.supervisor import WatcherTask
+from app.control.watcher_task import WatcherTask
 from app.domain.errors import OutcomeUnknown, SinkUnavailable, StoreUnavailable
 from app.domain.events import Change
 from app.domain.lifecycle import State
 from app.domain.position import OwnMessage, Tail
 from app.domain.watcher import Start, StoredWatcher
 from tests.fakes import FakeCheckpoints, FakeSink, mark_token
-from tests.unit.deployment import Alone, Fakes, until, watcher
+from tests.unit.deployment import Fakes, until, watcher
 
 
 class Window(FakeSink):
@@ -42,14 +42,13 @@ class Window(FakeSink):
         return await super().tail(since)
 
 
-class Instance(WatcherTask):
+def instance(fakes: Fakes) -> WatcherTask:
     """The one watcher in a process of its own."""
+    return fakes.task(StoredWatcher(watcher()))
 
-    def __init__(self, fakes: Fakes) -> None:
-        super().__init__(StoredWatcher(watcher()), fakes.world(), Alone())
 
-    async def reaches(self, state: State) -> None:
-        await until(lambda: self.state is state)
+async def reaches(one: WatcherTask, state: State) -> None:
+    await until(lambda: one.state is state)
 
 
 @pytest.fixture
@@ -59,9 +58,9 @@ async def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     for name, value in (("intact", True), ("harmless", False), ("down", None)):
         monkeypatch.setattr(Window, name, value)
     fakes = Fakes()
-    first = Instance(fakes)
+    first = instance(fakes)
     first.start()
-    await first.reaches(State.RUNNING)
+    await reaches(first, State.RUNNING)
     await first.stop(2)
     for _ in range(5):
         fakes.oplog.happen()
@@ -74,19 +73,19 @@ def stored_doubts(fakes: Fakes) -> tuple[OwnMessage, ...]:
 
 
 async def test_a_hole_is_remembered_over_resume_and_restart_until_the_position_is_moved(fakes: Fakes) -> None:
-    one = Instance(fakes)
+    one = instance(fakes)
     one.start()
-    await one.reaches(State.FAILED)
+    await reaches(one, State.FAILED)
     there = fakes.stream().published()
-    for again in (one, Instance(fakes)):
+    for again in (one, instance(fakes)):
         again.start()
-        await again.reaches(State.FAILED)
+        await reaches(again, State.FAILED)
         reason = again.status().reason
         assert reason is not None
         assert fakes.oplog.tokens[1] in reason
     assert fakes.stream().published() == there
 
-    await Positions(one._dependencies).move(watcher(), Start("token", mark_token(1)))
+    await Positions(fakes.dependencies()).move(watcher(), Start("token", mark_token(1)))
     assert stored_doubts(fakes) == ()
     one.forget_position()
     one.start()
@@ -109,15 +108,15 @@ async def test_a_hole_is_remembered_over_a_passing_trouble(
 
         available = FakeCheckpoints.doubt
         monkeypatch.setattr(FakeCheckpoints, "doubt", unavailable)
-    one = Instance(fakes)
+    one = instance(fakes)
     one.start()
-    await one.reaches(State.FAILED)
+    await reaches(one, State.FAILED)
     assert one.status().restarts == 1
 
 
 async def test_a_place_that_the_same_change_took_is_no_hole(fakes: Fakes) -> None:
     Window.harmless = True
-    one = Instance(fakes)
+    one = instance(fakes)
     one.start()
     await until(lambda: fakes.stream().published() == fakes.oplog.tokens and stored_doubts(fakes) == ())
     token = fakes.oplog.happen()

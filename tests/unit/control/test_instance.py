@@ -205,10 +205,23 @@ async def test_a_move_waits_until_every_instance_stands_still(fakes: Fakes, pair
     assert fakes.stream().published() == tokens[:5] + tokens[2:]
 
 
+async def test_two_moves_through_two_instances_at_once_do_not_wait_for_each_other(
+    fakes: Fakes, pair: tuple[Registry, Registry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.control.changes.FOLLOW_SECONDS", 5.0)
+    tokens = [fakes.oplog.happen() for _ in range(3)]
+    # Neither has ever run, so that each still has a start that a round would take back.
+    await asyncio.gather(pair[0].add(watcher("orders"), paused=True), pair[1].add(watcher("items"), paused=True))
+    views = await asyncio.gather(
+        pair[0].set_token("orders", Start("token", tokens[0])), pair[1].set_token("items", Start("token", tokens[1]))
+    )
+    assert [view.token for view in views] == tokens[:2]
+
+
 async def test_an_instance_that_never_follows_is_said(
     fakes: Fakes, pair: tuple[Registry, Registry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.control.registry.FOLLOW_SECONDS", 0.2)
+    monkeypatch.setattr("app.control.changes.FOLLOW_SECONDS", 0.2)
     await pair[0].add(ORDERS)
     await pair[0].pause("orders")
     fakes.watchers.instances["frozen"] = 0

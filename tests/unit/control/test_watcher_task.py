@@ -2,13 +2,12 @@
 
 import asyncio
 import functools
-import time
 from collections import deque
 from dataclasses import replace
 
 import pytest
 
-from app.control.supervisor import Supervisor, WatcherTask
+from app.control.watcher_task import WatcherTask
 from app.domain.errors import (
     HistoryLost,
     NotAuthorised,
@@ -17,8 +16,6 @@ from app.domain.errors import (
     ScopeMismatch,
     SourceRefused,
     SourceUnavailable,
-    Stale,
-    StoreUnavailable,
     StreamUnsuitable,
     TokenRefused,
 )
@@ -26,10 +23,8 @@ from app.domain.lifecycle import State
 from app.domain.position import Checkpoint
 from app.domain.watcher import StoredWatcher
 from app.formats.extended_json import encode
-from app.pipeline import checkpointer
-from app.pipeline.checkpointer import Checkpointer, Pace
 from tests.fakes import FakeCheckpoints, FakeSink, FakeSource, NullObserver, event_token
-from tests.unit.deployment import Alone, Fakes, outrun, until, until_state, watcher
+from tests.unit.deployment import Fakes, outrun, until, until_state, watcher
 
 STORED = StoredWatcher(watcher("orders"))
 
@@ -39,8 +34,8 @@ def fakes() -> Fakes:
     return Fakes()
 
 
-def task(fakes: Fakes, wanted: bool = True, **tuning) -> WatcherTask:
-    return Supervisor(fakes.world(**tuning), Alone(wanted)).adopt(STORED)
+def task(fakes: Fakes, **tuning) -> WatcherTask:
+    return fakes.task(STORED, **tuning)
 
 
 async def test_trouble_is_retried_until_it_passes(fakes: Fakes) -> None:
@@ -120,13 +115,14 @@ async def test_a_surprise_is_told_as_ours_and_retried(fakes: Fakes) -> None:
     error = one.status().last_error
     assert error is not None
     assert error.type == "ZeroDivisionError"
-    assert "secret" not in error.message
+    told = [error.message, *(happening.reason for happening in one.statistics.history)]
+    assert not [text for text in told if "secret" in (text or "")]
     await one.stop(2)
 
 
 async def test_a_task_that_is_killed_from_inside_is_news(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     one = task(fakes)
-    monkeypatch.setattr(one, "_trouble", lambda *_: 1 / 0)
+    monkeypatch.setattr(NullObserver, "restarted", lambda *_: 1 / 0)
     fakes.oplog.faults = deque([SourceUnavailable("connection refused")])
     one.start()
     await until(lambda: one.state is State.FAILED)
@@ -172,7 +168,7 @@ async def test_stopping_waits_for_what_is_in_flight(fakes: Fakes) -> None:
     assert stored.token >= published[-1]
 
 
-async def test_a_drain_that_cannot_finish_is_cut_at_its_deadline(fakes: Fakes) -> None:
+async def test_a_drain_that_cannot_finish_is_cut_at_its_deadline(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     one = task(fakes)
     one.start()
     await until(lambda: one.state is State.RUNNING)
@@ -183,7 +179,7 @@ async def test_a_drain_that_cannot_finish_is_cut_at_its_deadline(fakes: Fakes) -
         await stuck.wait()
         return 0
 
-    one._capture._publisher._sink.publish = never  # type: ignore[union-attr,method-assign]
+    monkeypatch.setattr(FakeSink, "publish", never)
     fakes.oplog.happen()
     await reached.wait()
     assert not await one.stop(0.05)
@@ -260,14 +256,14 @@ async def test_the_backoff_of_a_standby_starts_afresh_after_a_long_quiet_time(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch, stable: float, attempts: list[int]
 ) -> None:
     monkeypatch.setattr("app.pipeline.standby.LOOK_SECONDS", 0.001)
-    monkeypatch.setattr("app.control.supervisor.STABLE_SECONDS", stable)
+    monkeypatch.setattr("app.control.watcher_task.STABLE_SECONDS", stable)
     seen: list[int] = []
 
     def delay(attempt: int, draw: float) -> float:
         seen.append(attempt)
         return 0.001
 
-    monkeypatch.setattr("app.control.supervisor.backoff.delay", delay)
+    monkeypatch.setattr("app.control.watcher_task.backoff.delay", delay)
     one = await fenced(fakes, silence_seconds=60)
     fakes.oplog.misfortune = SourceUnavailable("no primary")
     await until(lambda: len(seen) >= 3)
@@ -296,14 +292,15 @@ async def test_a_standby_goes_by_the_checkpoint_where_the_oplog_has_passed_its_o
 
 
 async def test_a_standby_that_is_no_longer_wanted_does_not_take_over(fakes: Fakes) -> None:
-    one = task(fakes, wanted=False, losses=1, silence_seconds=0.1)
+    one = task(fakes, losses=1, silence_seconds=0.1)
     one.start()
     await until(lambda: one.state is State.RUNNING)
+    fakes.watchers.stored.clear()
     outrun(fakes)
     fakes.oplog.happen()
     await until(lambda: one.state is State.FENCED)
     fakes.oplog.happen()
-    await until(lambda: one._task is not None and one._task.done(), 20)
+    await until(lambda: not one.active, 20)
     assert one.state is State.FENCED
     assert len(fakes.stream().messages) == 1
     await one.stop(1)
@@ -321,115 +318,3 @@ async def test_one_watchers_trouble_is_not_anothers(fakes: Fakes) -> None:
     await until(lambda: fakes.stream().messages)
     assert fakes.stream().published() == [token]
     await registry.close()
-
-
-def checkpoint(moment: int, epoch: int = 0) -> Checkpoint:
-    return Checkpoint(event_token(moment), epoch)
-
-
-async def test_of_many_positions_the_latest_is_written() -> None:
-    store, observer = FakeCheckpoints(), NullObserver()
-    writer = Checkpointer(store, observer, watcher="orders", clock=lambda: 100.0)
-    for moment in range(1, 50):
-        writer.note(checkpoint(moment))
-    await writer.flush()
-    await writer.flush()
-    assert store.place["newest"] == checkpoint(49)
-    assert observer.checkpoints == 1
-
-
-async def test_a_quiet_position_is_written_only_now_and_then() -> None:
-    now = 100.0
-    store = FakeCheckpoints()
-    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=lambda: now)
-    run = asyncio.create_task(writer.run())
-    writer.note(checkpoint(1), quiet=True)
-    await until(lambda: store.place.get("newest") == checkpoint(1))
-    await until(lambda: not writer._wake.is_set())
-    now = 105.0
-    writer.note(checkpoint(2), quiet=True)
-    assert not writer._wake.is_set()
-    now = 111.0
-    writer.note(checkpoint(3), quiet=True)
-    await until(lambda: store.place["newest"] == checkpoint(3))
-    run.cancel()
-
-
-async def test_a_prompt_position_is_written_with_each_change_while_these_are_few(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(checkpointer, "PROMPT_SECONDS", 3600.0)
-    now = 100.0
-    store = FakeCheckpoints()
-    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=lambda: now, prompt=True)
-    run = asyncio.create_task(writer.run())
-    for moment in range(1, 401):  # 200 a second
-        now += 0.005
-        noted = checkpoint(moment)
-        writer.note(noted)
-        await until(lambda: store.place.get("newest") == noted)  # noqa: B023 - called within the round
-    writer.note(checkpoint(500), changes=100_000)
-    await until(lambda: store.place["newest"] == checkpoint(500))
-    writer.note(checkpoint(501))
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert store.place["newest"] == checkpoint(500)  # many: some time has to pass
-    run.cancel()
-
-
-def test_a_burst_is_over_a_second_after_it_has_ended() -> None:
-    pace = Pace()
-    pace.add(1_000_000, 100.0)
-    assert not pace.few(100.1)
-    for step in range(1, 201):
-        pace.add(1, 100.0 + step / 200)
-    assert pace.few(101.0)
-    pace.add(1, 50.0)  # the clock was set back
-    assert pace.few(51.0)
-
-
-async def test_a_checkpoint_that_cannot_be_written_waits_and_does_not_stop_the_relay() -> None:
-    store = FakeCheckpoints()
-    store.faults = deque([StoreUnavailable("no primary")])
-    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=lambda: 1.0)
-    run = asyncio.create_task(writer.run())
-    writer.note(checkpoint(1))
-    await until(lambda: "newest" in store.place)
-    run.cancel()
-
-
-async def test_a_checkpoint_of_another_epoch_ends_the_run_and_a_later_one_does_not() -> None:
-    store = FakeCheckpoints({"newest": checkpoint(9)})
-    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=lambda: 1.0)
-    writer.note(checkpoint(1))
-    await writer.flush()
-    assert store.place["newest"] == checkpoint(9)
-    store.place["newest"] = checkpoint(2, epoch=1)
-    writer.note(checkpoint(3))
-    with pytest.raises(Stale, match="epoch 1"):
-        await writer.flush()
-    store.place["newest"] = checkpoint(9, epoch=1)
-    writer.note(checkpoint(4, epoch=2))
-    await writer.flush()  # what a backup has put back is no news
-    assert store.place["newest"] == checkpoint(4, epoch=2)
-
-
-@pytest.mark.parametrize("passes", [True, False])
-async def test_a_right_that_is_missing_for_a_moment_delays_a_checkpoint_and_for_longer_ends_the_run(
-    passes: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.pipeline.checkpointer.BUSY_SECONDS", 0.01)
-    monkeypatch.setattr("app.pipeline.checkpointer.backoff.LIMIT_SECONDS", 0.01)
-    monkeypatch.setattr(NotAuthorised, "confirm_seconds", 10.0 if passes else 0.1)
-    store = FakeCheckpoints()
-    store.faults = deque([NotAuthorised("not allowed")] * (3 if passes else 1000))
-    writer = Checkpointer(store, NullObserver(), watcher="orders", clock=time.time)
-    run = asyncio.create_task(writer.run())
-    writer.note(checkpoint(1))
-    if passes:
-        await until(lambda: store.place.get("newest") == checkpoint(1))
-        run.cancel()
-    else:
-        with pytest.raises(NotAuthorised) as refused:
-            await run
-        assert refused.value.confirm_seconds == 0.0

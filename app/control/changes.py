@@ -1,0 +1,180 @@
+"""What each change of a watcher does once it is its turn: check, store, have the reconciler carry it out.
+
+Until something is stored nothing has changed. From then on the reconciler makes it so, in this call or in its next
+round. `registry.py` sees to the turn, and to the revision that is expected.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+import structlog
+
+from app.control import audit
+from app.control.admission import Admission
+from app.control.fleet import Watched
+from app.control.positions import Positions
+from app.control.reconciler import Reconciler
+from app.domain.errors import ChangewireError, Conflict, NotFound, Unavailable
+from app.domain.lifecycle import Desired, State
+from app.domain.status import Status, TokenView, WatcherView
+from app.domain.watcher import Start, StoredWatcher, Watcher
+from app.pipeline.dependencies import Dependencies
+from app.ports import ALIVE_SECONDS, WatcherStore
+
+log = structlog.get_logger(__name__)
+
+FOLLOW_SECONDS = ALIVE_SECONDS + 5.0
+"""An instance that has not followed by then no longer counts as alive."""
+
+
+class Changes:
+    """The changes, each to be called within a turn of its watcher. They raise what servers raise, and RegistryError."""
+
+    def __init__(
+        self,
+        dependencies: Dependencies,
+        store: WatcherStore,
+        watchers: Mapping[str, Watched],
+        reconciler: Reconciler,
+        admission: Admission,
+        positions: Positions,
+    ) -> None:
+        self._dependencies = dependencies
+        self._store = store
+        self._watchers = watchers
+        self._reconciler = reconciler
+        self._admission = admission
+        self._positions = positions
+
+    async def add(self, wanted: StoredWatcher, dry_run: bool) -> WatcherView:
+        watcher, name = wanted.watcher, wanted.name
+        if name in self._watchers:
+            raise Conflict(f"there is a watcher {name} already; replace it with PUT /watchers/{name}")
+        await self._admission.check(watcher)
+        wanted = replace(wanted, begin=await self._positions.locate(watcher, watcher.start))
+        if dry_run:
+            audit.note(dry_run=True)
+            state = State.PAUSED if wanted.desired is Desired.PAUSED else State.STARTING
+            return WatcherView(wanted, Status(state, self._dependencies.clock()))
+        # Looked at once more while it is stored: another one may have come meanwhile, through any instance.
+        stored = await self._store.insert(wanted, self._admission.beside(watcher))
+        audit.changed(name, None, stored)
+        await self._reconciler.carry_out(stored)
+        log.info("watcher_added", watcher=name, source=watcher.source.namespace, stream=watcher.sink.stream)
+        return self._view(name)
+
+    async def replace(self, wanted: StoredWatcher, dry_run: bool) -> WatcherView:
+        watcher, name = wanted.watcher, wanted.name
+        before = self._watchers[name].stored
+        _refuse_file(before)
+        await self._admission.check(watcher, before.watcher)
+        _refuse_other_collection(before, watcher)
+        after = replace(before, watcher=watcher, desired=wanted.desired)
+        if before.begin is not None and before.watcher.start != watcher.start:  # it has not begun yet
+            begin = await self._positions.locate(watcher, watcher.start)
+            after = replace(after, begin=begin, new_start=wanted.new_start)
+        if dry_run:
+            audit.note(dry_run=True)
+            return WatcherView(after, self._watchers[name].status())
+        async with self._reconciler.stopped(name):
+            await self._positions.copy(before, watcher)
+            check = self._admission.beside(watcher)
+            after = await self._store.replace(after, expected_revision=before.revision, check=check)
+        audit.changed(name, before, after)
+        await self._reconciler.carry_out(after)
+        log.info("watcher_replaced", watcher=name, revision=after.revision)
+        return self._view(name)
+
+    async def remove(self, name: str, delete_checkpoint: bool, unchanged: bool) -> None:
+        """`unchanged`: only where it is still stored as it is known here."""
+        stored = self._stored(name)
+        _refuse_file(stored)
+        if delete_checkpoint:
+            self._admission.rules.refuse_outside(stored, "be removed with its position; it can with checkpoint=keep")
+        checkpoints = self._dependencies.mongo.checkpoints(stored.watcher)
+        async with self._reconciler.stopped(name):
+            if delete_checkpoint:
+                await checkpoints.delete()
+                audit.note(checkpoint="deleted")
+            revision = await self._store.delete(name, expected_revision=stored.revision if unchanged else None)
+        audit.changed(name, stored, None)
+        await self._reconciler.carry_out_removal(name, revision)
+        if delete_checkpoint:
+            await self._others_followed()
+            await checkpoints.delete()  # again: another instance may have stored its position before it followed
+        log.info("watcher_removed", watcher=name, checkpoint="deleted" if delete_checkpoint else "kept")
+
+    async def desire(self, name: str, desired: Desired) -> WatcherView:
+        before = stored = self._stored(name)
+        if stored.desired is not desired:
+            stored = await self._store.replace(replace(stored, desired=desired), expected_revision=stored.revision)
+            audit.changed(name, before, stored)
+        elif desired is Desired.PAUSED or self._watchers[name].active:
+            return self._view(name)
+        await self._reconciler.carry_out(stored)
+        return self._view(name)
+
+    async def restart(self, name: str) -> WatcherView:
+        stored = self._stored(name)
+        if stored.desired is Desired.PAUSED:
+            raise Conflict(f"{name} is paused; resume it with PUT /watchers/{name}/resume")
+        await self._reconciler.carry_out(stored)
+        return self._view(name)
+
+    async def move(self, name: str, start: Start | None) -> TokenView:
+        """`start` is None for the watcher's own."""
+        stored, state = self._stored(name), self._watchers[name].state
+        start = stored.watcher.start if start is None else start
+        if state not in (State.PAUSED, State.FAILED):
+            raise Conflict(f"{name} is {state}; pause it first with PUT /watchers/{name}/pause, then move it")
+        self._admission.rules.refuse_outside(stored, "be moved")  # it was refused, and to find a position is to read
+        self._admission.rules.refuse_javascript(stored, "be moved")
+        if state is State.PAUSED:
+            await self._others_followed()
+        view = await self._positions.move(stored.watcher, start)
+        audit.note(token=view.token, epoch=view.epoch, start=start.at)
+        self._reconciler.forget_position(name)
+        try:  # a new revision, so that every instance opens again; the epoch binds them without it
+            begun = replace(stored, new_start=False, begin=None)
+            await self._reconciler.keep(await self._store.replace(begun, expected_revision=stored.revision))
+        except ChangewireError as error:
+            log.warning("move_not_announced", watcher=name, error=str(error))
+        log.info("watcher_moved", watcher=name, token=view.token, epoch=view.epoch)
+        return view
+
+    async def _others_followed(self) -> None:
+        """Wait until the other instances have carried out the last change. Raises Unavailable."""
+        try:
+            async with asyncio.timeout(FOLLOW_SECONDS):
+                await self._reconciler.others_followed()
+        except TimeoutError:
+            raise Unavailable(
+                f"another instance has not followed the last change within {FOLLOW_SECONDS:.0f} seconds; try again"
+            ) from None
+
+    def _stored(self, name: str) -> StoredWatcher:
+        """Within a turn: what the store holds. Raises NotFound."""
+        if name not in self._watchers:
+            raise NotFound(f"there is no watcher {name}")
+        return self._watchers[name].stored
+
+    def _view(self, name: str) -> WatcherView:
+        watched = self._watchers[name]
+        return WatcherView(watched.stored, watched.status())
+
+
+def _refuse_file(stored: StoredWatcher) -> None:
+    if stored.origin == "file":
+        raise Conflict(
+            f"{stored.name} comes from the configuration file, which wins over what is asked here; change it there "
+            "and restart the service. Pausing, resuming and moving it work"
+        )
+
+
+def _refuse_other_collection(before: StoredWatcher, watcher: Watcher) -> None:
+    if before.watcher.source.namespace != watcher.source.namespace:
+        raise Conflict(
+            f"{watcher.name} reads {before.watcher.source.namespace}; a watcher stays with its collection: its "
+            "position means nothing in another one. Remove it and add one for the other collection"
+        )

@@ -1,0 +1,85 @@
+"""The watchers of this process, by name, whatever their state.
+
+Everyone reads it: status, health, lag, dead letters, the stream browser. A reader sees a `Watched`, which has no way to
+start or to stop anything. The reconciler alone calls the methods that do.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from app.control.instance import Instance
+from app.control.watcher_task import WatcherTask
+from app.domain.dead_letters import Replay
+from app.domain.lifecycle import State
+from app.domain.status import Status
+from app.domain.watcher import StoredWatcher
+from app.pipeline.dependencies import Dependencies
+from app.pipeline.run_state import RunState
+from app.pipeline.run_statistics import RunStatistics
+from app.ports import WatcherStore
+
+
+class Watched(Protocol):
+    """One watcher as everyone but the reconciler sees it; `WatcherTask` says what each of these is."""
+
+    @property
+    def stored(self) -> StoredWatcher: ...
+    @property
+    def run_state(self) -> RunState: ...
+    @property
+    def statistics(self) -> RunStatistics: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def active(self) -> bool: ...
+    @property
+    def refused(self) -> bool: ...
+    def status(self) -> Status: ...
+    async def replay(self, sequence: int) -> Replay: ...
+
+
+class Fleet(Mapping[str, WatcherTask]):
+    """One task for each watcher, in the order of their names."""
+
+    def __init__(
+        self, dependencies: Dependencies, store: WatcherStore, instance: Instance, *, drain_seconds: float
+    ) -> None:
+        """`drain_seconds`: how long a watcher that stops may take to publish what it has read."""
+        self._dependencies = dependencies
+        self._store = store
+        self._instance = instance
+        self._drain_seconds = drain_seconds
+        self._tasks: dict[str, WatcherTask] = {}
+
+    def __getitem__(self, name: str) -> WatcherTask:
+        return self._tasks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._tasks))
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def adopt(self, stored: StoredWatcher) -> WatcherTask:
+        """Take a watcher in, without starting it. What is remembered of it is kept, unless it was removed and added."""
+        before = self._tasks.get(stored.name)
+        if before is not None and before.stored.added != stored.added:
+            before = None
+        task = WatcherTask(stored, self._dependencies, self._store, self._instance, before)
+        self._tasks[stored.name] = task
+        return task
+
+    async def stop(self, name: str) -> bool:
+        """Drain one watcher; see `WatcherTask.stop`."""
+        return await self._tasks[name].stop(self._drain_seconds)
+
+    async def dismiss(self, name: str) -> None:
+        """Stop a watcher and forget it, its metrics too."""
+        await self.stop(name)
+        del self._tasks[name]
+        self._dependencies.observer.forget(name)
+
+    async def stop_all(self) -> bool:
+        """Drain all at once; False where one did not finish in time."""
+        return all(await asyncio.gather(*(task.stop(self._drain_seconds) for task in self._tasks.values())))

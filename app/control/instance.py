@@ -1,0 +1,64 @@
+"""This process as one of the instances on a state database: how far it has followed the changes, and the others have.
+
+Each change of a watcher has a revision, and each instance stores the last one that it has carried out (decision 0010).
+So a change that must not meet what it replaces waits until every other live instance has stopped the old watcher.
+"""
+
+import asyncio
+import contextlib
+import secrets
+
+import structlog
+
+from app.control.fallback_store import FallbackStore
+from app.domain.errors import ChangewireError
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 0.2
+"""How often an instance that waits for the others looks how far they are."""
+
+
+class Instance:
+    """This process's name among the instances, and the last revision that it has carried out."""
+
+    def __init__(self, store: FallbackStore) -> None:
+        self._store = store
+        self._name = secrets.token_hex(6)
+        self.applied = 0
+
+    async def arrive(self) -> bool:
+        """Say that this instance is alive and has carried out nothing; True where the store is not the one used before.
+
+        Raises as `FallbackStore.arrive`."""
+        another = await self._store.arrive(self._name)
+        if another:
+            self.applied = -1  # what the other store has counted says nothing about this one
+        return another
+
+    async def followed(self, revision: int) -> None:
+        """Store that every change up to this revision is carried out. Raises StoreUnavailable."""
+        self.applied = revision
+        await self._store.attend(self._name, revision)
+
+    async def carried_out(self, revision: int) -> None:
+        """Note one change that this process has made and carried out; where others came before it, a round does."""
+        if revision == self.applied + 1:
+            with contextlib.suppress(ChangewireError):  # the next round stores it
+                await self.followed(revision)
+
+    async def others_followed(self) -> bool:
+        """Wait until every other live instance has carried out what is stored by now; False where none had to be
+        waited for. Raises StoreUnavailable."""
+        revision, waited = await self._store.revision(), False
+        while await self._store.behind(self._name, revision):
+            waited = True
+            await asyncio.sleep(LOOK_SECONDS)
+        return waited
+
+    async def leave(self) -> None:
+        """Take this instance off the list, so that no other one waits for it."""
+        try:
+            await self._store.leave(self._name)
+        except ChangewireError as error:
+            log.info("instance_not_taken_back", error=str(error))

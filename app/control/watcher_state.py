@@ -1,0 +1,106 @@
+"""What a watcher's state is, since when, and why: the state machine of `domain/lifecycle.py`, with its memory.
+
+Every change of state goes through `signal`, so that log, metrics and history tell the same story. Deciding which signal
+to give is the work of `watcher_task.py`.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from app.domain.errors import ChangewireError
+from app.domain.lifecycle import AT_WORK, Signal, State, move
+from app.domain.status import ErrorSeen, Status
+from app.pipeline.run_statistics import RunStatistics
+from app.ports import Observer
+
+log = structlog.get_logger(__name__)
+
+
+class WatcherState:
+    """One watcher's. Errors and restarts are remembered over a pause or a restart."""
+
+    def __init__(
+        self,
+        name: str,
+        observer: Observer,
+        clock: Callable[[], float],
+        statistics: RunStatistics,
+        before: "WatcherState | None" = None,
+    ) -> None:
+        """`before` is that of the task whose place the watcher's task takes."""
+        self._name = name
+        self._observer = observer
+        self._clock = clock
+        self._statistics = statistics
+        self.now = State.STARTING
+        self.since = clock()
+        self.reason: str | None = None
+        """Why the state is as it is, or what a watcher that starts waits for."""
+        self.last_error: ErrorSeen | None = None if before is None else before.last_error
+        self.restarts: int = 0 if before is None else before.restarts
+        self.settled = asyncio.Event()
+        """Set once the watcher has come to more than STARTING."""
+        observer.state(name, self.now)
+
+    def signal(self, signal: Signal, reason: str | None = None) -> None:
+        """Change the state as the table says. Raises ImpossibleTransition, and then changes nothing."""
+        before = self.now
+        self.now = move(before, signal)
+        self.reason = reason
+        self._statistics.happened(self.now, reason, self._clock())
+        if self.now is not State.STARTING:
+            self.settled.set()
+        if self.now is not before:
+            self.since = self._clock()
+            self._observer.state(self._name, self.now)
+            log.info("watcher_state", watcher=self._name, state=str(self.now), before=str(before), reason=reason)
+
+    def failed(self, error: Exception) -> None:
+        """A person has to act: the error is permanent."""
+        self.signal(Signal.FAILURE, self._note_error(error))
+
+    def troubled(self, error: Exception) -> None:
+        """A run was interrupted, and is tried again."""
+        self.signal(Signal.TROUBLE, self._note_error(error))
+
+    def survived(self, error: Exception) -> None:
+        """An error that leaves the state as it is."""
+        self._statistics.happened(self.now, self._note_error(error), self._clock())
+
+    def restarted(self, reason: str) -> None:
+        """The watcher opens again by itself."""
+        self.restarts += 1
+        self._observer.restarted(self._name, reason)
+
+    def status(self) -> Status:
+        statistics, now = self._statistics, self._clock()
+        return Status(
+            state=self.now,
+            since=self.since,
+            reason=self.reason,
+            last_error=self.last_error,
+            restarts=self.restarts,
+            published=statistics.published,
+            skipped=statistics.skipped,
+            rate_10s=statistics.rates.per_second(10, now),
+            rate_60s=statistics.rates.per_second(60, now),
+            publish_mode=statistics.publish_mode,
+            fence=statistics.fence,
+            dead_letters=statistics.dead_letters,
+            notes=tuple(statistics.notes.values()),
+            overdue=statistics.overdue.problem(now) if self.now in AT_WORK else None,
+        )
+
+    def _note_error(self, error: Exception) -> str:
+        """Remember an error, and return what is said about it. One that comes again and again is counted.
+
+        The words of an error that is not Changewire's own may hold a secret: they are for the log alone."""
+        kind, message = type(error).__name__, str(error)
+        if not isinstance(error, ChangewireError):
+            message = f"an error of Changewire itself ({kind}); the log has the details"
+        last = self.last_error
+        count = last.count + 1 if last is not None and last.type == kind and last.message == message else 1
+        self.last_error = ErrorSeen(kind, message, self._clock(), count)
+        return message

@@ -1,0 +1,217 @@
+"""What is stored and what runs come to agree: servers may be absent, requests cancelled, tasks ended meanwhile."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.control.registry import Registry
+from app.domain.errors import Unavailable
+from app.domain.lifecycle import Desired, State
+from app.domain.watcher import StoredWatcher
+from tests.fakes import FakeSink
+from tests.unit.deployment import Fakes, until, until_state, watcher
+
+ORDERS = watcher("orders")
+FEWER = replace(ORDERS, sink=replace(ORDERS.sink, operations=("insert",)))
+
+
+class Drain:
+    """Holds back what a watcher publishes, so that stopping it takes time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.held, self.released = asyncio.Event(), asyncio.Event()
+        publish = FakeSink.publish
+
+        async def slow(*arguments: Any) -> int:
+            self.held.set()
+            await self.released.wait()
+            return await publish(*arguments)
+
+        monkeypatch.setattr(FakeSink, "publish", slow)
+
+
+def stored_as(fakes: Fakes, expected: StoredWatcher | None) -> bool:
+    now = fakes.watchers.stored.get("orders")
+    if now is None or expected is None:
+        return now is expected
+    return (now.watcher, now.desired) == (expected.watcher, expected.desired)
+
+
+@pytest.mark.parametrize(
+    ("change", "afterwards"),
+    [
+        (lambda registry: registry.put(FEWER), StoredWatcher(FEWER)),
+        (lambda registry: registry.pause("orders"), StoredWatcher(ORDERS, Desired.PAUSED)),
+        (lambda registry: registry.restart("orders"), StoredWatcher(ORDERS)),
+        (lambda registry: registry.remove("orders", delete_checkpoint=True), None),
+    ],
+    ids=["replace", "pause", "restart", "remove"],
+)
+async def test_a_request_that_is_cancelled_during_the_drain_leaves_no_half_of_a_change(
+    fakes: Fakes,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Registry], Awaitable[object]],
+    afterwards: StoredWatcher | None,
+) -> None:
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    drain = Drain(monkeypatch)
+    first = fakes.oplog.happen("insert")
+    await drain.held.wait()
+    request = asyncio.ensure_future(change(registry))
+    for _ in range(20):  # it has come to the drain
+        await asyncio.sleep(0.001)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    drain.released.set()
+    await until(lambda: stored_as(fakes, afterwards))
+    if afterwards is None:
+        async with asyncio.timeout(10):
+            while await registry.watchers():
+                await asyncio.sleep(0.001)
+        await until(lambda: not any(fakes.mongo.places.values()))
+        return
+    await until_state(registry, "orders", State.PAUSED if afterwards.desired is Desired.PAUSED else State.RUNNING)
+    if afterwards.desired is Desired.PAUSED:
+        await registry.resume("orders")
+    second = fakes.oplog.happen("insert")
+    await until(lambda: fakes.stream().published() == [first, second])
+
+
+async def test_a_service_that_stops_ends_the_changes_that_are_under_way(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def slow(*_: object, **__: object) -> StoredWatcher:
+        asked.set()
+        await answered.wait()
+        raise AssertionError("it was cancelled")
+
+    monkeypatch.setattr(fakes.watchers, "replace", slow)
+    request = asyncio.ensure_future(registry.put(FEWER))
+    await asked.wait()
+    assert await registry.close()
+    with pytest.raises(Unavailable, match="stopping"):
+        await request
+    assert not [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(("change:", "watcher:"))]
+    assert fakes.watchers.stored["orders"].watcher == ORDERS
+
+
+async def test_a_task_that_was_cancelled_without_an_order_runs_again(fakes: Fakes, registry: Registry) -> None:
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    (task,) = (task for task in asyncio.all_tasks() if task.get_name() == "watcher:orders")
+    task.cancel()
+    await asyncio.wait([task])
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().published() == [token])
+
+
+async def test_a_restart_of_the_service_restores_every_watcher_as_it_was(fakes: Fakes, registry: Registry) -> None:
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    await registry.add(watcher("items"), paused=True)
+    first = fakes.oplog.happen()
+    await until(lambda: fakes.stream().messages)
+    assert await registry.close()
+    second = fakes.oplog.happen()
+    again = fakes.registry()
+    again.start()
+    await until(lambda: len(fakes.stream().messages) == 2)
+    assert fakes.stream().published() == [first, second]
+    assert [view.stored.name for view in await again.watchers(State.PAUSED)] == ["items"]
+    await again.close()
+
+
+async def test_what_another_instance_changes_is_followed(fakes: Fakes, registry: Registry) -> None:
+    other = fakes.registry()
+    other.start()
+    await until(lambda: other.ready() is None)
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    await until_state(other, "orders", State.RUNNING, State.FENCED)
+    await other.pause("orders")
+    await until_state(registry, "orders", State.PAUSED)
+    await other.resume("orders")
+    await until_state(registry, "orders", State.RUNNING)
+    await other.remove("orders")
+    async with asyncio.timeout(10):
+        while await registry.watchers():
+            await asyncio.sleep(0.001)
+    await other.close()
+
+
+async def test_servers_absent_at_start_are_waited_for(fakes: Fakes) -> None:
+    fakes.watchers.reachable = fakes.nats.up = False
+    registry = fakes.registry()
+    registry.start()
+    await until(lambda: "connection refused" in str(registry.ready()))
+    with pytest.raises(Unavailable, match=r"loaded"):
+        await registry.add(ORDERS)
+    assert not (await registry.health()).components["watchers"].up
+    fakes.watchers.reachable = fakes.nats.up = True
+    await until(lambda: registry.ready() is None)
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    assert (await registry.health()).up
+    await registry.close()
+
+
+async def test_a_store_that_fails_later_is_said_and_survived(fakes: Fakes, registry: Registry) -> None:
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    fakes.watchers.reachable = False
+    with pytest.raises(Unavailable, match="connection refused"):
+        await registry.pause("orders")
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().messages)
+    assert fakes.stream().published() == [token]
+    fakes.watchers.reachable = True
+
+
+async def test_a_call_right_after_the_start_waits_for_the_watchers_instead_of_refusing(fakes: Fakes) -> None:
+    fakes.watchers.put(StoredWatcher(ORDERS))
+    registry = fakes.registry()
+    registry.start()
+    assert [view.stored.name for view in await registry.watchers()] == ["orders"]
+    await registry.close()
+    registry = fakes.registry()
+    registry.start()
+    assert (await registry.pause("orders")).status.state is State.PAUSED
+    await registry.close()
+
+
+async def test_watchers_that_are_not_loaded_are_not_said_to_be_absent(fakes: Fakes) -> None:
+    fakes.watchers.put(StoredWatcher(ORDERS))
+    fakes.watchers.reachable = False
+    registry = fakes.registry()
+    registry.start()
+    for asked in (registry.watchers(), registry.watcher("orders"), registry.lag("orders"), registry.lags()):
+        with pytest.raises(Unavailable, match="connection refused"):
+            await asked
+    fakes.watchers.reachable = True
+    await until_state(registry, "orders", State.RUNNING)
+    fakes.watchers.reachable = False  # what was known stays known
+    assert [view.stored.name for view in await registry.watchers()] == ["orders"]
+    await registry.close()
+
+
+async def test_what_nobody_expected_stops_neither_the_probes_nor_following_the_store(fakes: Fakes) -> None:
+    fakes.watchers.put(StoredWatcher(ORDERS))
+    fakes.watchers.misfortune = fakes.oplog.misfortune = RuntimeError("boom")
+    registry = fakes.registry()
+    registry.start()
+    await until(lambda: "inside Changewire" in str(registry.ready()))
+    assert "boom" not in str((await registry.health()).components["watchers"].reason)
+    fakes.watchers.misfortune = fakes.oplog.misfortune = None
+    await fakes.probes[-1].look()
+    await until_state(registry, "orders", State.RUNNING)
+    await registry.close()
