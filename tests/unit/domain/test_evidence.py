@@ -9,6 +9,7 @@ from app.domain.errors import HistoryLost, ScopeMismatch, SourceUnavailable
 from app.domain.evidence import Claim, claim_of_message, claim_of_position, claim_of_read_back, judge
 from app.domain.position import AHEAD_LOOKS, Checkpoint, OwnMessage, Reached, Tail
 from app.domain.tokens import MessageId, cluster_time, same_event
+from app.formats.extended_json import encode
 from app.pipeline.proof import Proof
 from app.pipeline.run_state import RunState
 from tests.fakes import UUID, FakeOplog, FakeSource, event_token, mark_token
@@ -97,6 +98,24 @@ async def test_a_copied_position_is_proved_before_it_is_carried_over_to_another_
         await Positions(fakes.dependencies()).carry_over(after, RunState())
     assert place["newest"].token == foreign
     assert place["newest"].epoch == 0
+
+
+async def test_another_deployments_message_that_hides_ours_is_found_before_a_position_is_carried_over() -> None:
+    """A change of ours may be before it, whose acknowledgement and checkpoint are lost: it would be published again."""
+    fakes, before = Fakes(), watcher()
+    _, stored, unseen = [fakes.oplog.happen() for _ in range(3)]
+    raw, foreign = fakes.oplog.events[0][1], event_token(1, "B2" * 16)
+    stream = fakes.stream()
+    stream.exists, stream.subjects = True, [before.space]
+    for token in (stored, unseen, foreign):
+        change = replace(encode(raw), token=token, id=token)
+        stream.store([(before.subject("insert"), change)], stream.last_sequence, before.space)
+    place = fakes.mongo.places.setdefault(before.checkpoint.namespace, {})
+    place["newest"] = Checkpoint(stored, 0, 1, stream.created, route=before.route)
+    after = replace(before, sink=replace(before.sink, stream="ELSEWHERE"))
+    with pytest.raises(ScopeMismatch, match="the message 3 of the stream ORDERS"):
+        await Positions(fakes.dependencies()).carry_over(after, RunState())
+    assert (place["newest"].token, place["newest"].epoch) == (stored, 0)
 
 
 def test_a_position_that_is_one_of_the_changes_that_wait_needs_no_look() -> None:
