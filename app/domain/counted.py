@@ -47,7 +47,7 @@ def count_gone(tail: Tail, reached: Reached) -> int:
     """Count the messages that were published after a position, or after our last message that the stream still shows.
 
     Each of them is one change. 0 where the count is not certain: the stream is shared, feeds on others, or ends in
-    messages of others, or somebody else's were seen on it before.
+    messages of others, or messages of others were seen on it before.
     """
     if not tail.counts or tail.foreign or not reached.counted:
         return 0
@@ -102,7 +102,7 @@ class Counted:
         """Say that the changes passed over may not be published."""
         return PositionUndecidable(
             f"the stream counts {self.left} more messages after the last known position than MongoDB has changes: "
-            f"somebody else has published to {space} and the messages were consumed or purged, or the stream was "
+            f"another program has published to {space} and its messages were consumed or purged, or the stream was "
             f"purged beyond its end. Changes after {since.token} may have been taken for published; set the token to "
             "say where to go on, and keep others from these subjects"
         )

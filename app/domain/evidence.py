@@ -5,7 +5,7 @@ by mistake, a stream may take in another region's, and a copied deployment may m
 of theirs compares well, and would silently skip changes of ours. So a position is believed at once only where this
 process has published it, or where its checkpoint was written to the very collection that it is read from. Any other has
 to be proved: the change that it stands for is looked up in MongoDB's history. Its token is there exactly, or it is
-somebody else's.
+another deployment's.
 
 `ports.ChangeSource.has_event` looks it up, and `pipeline/proof.py` asks for that.
 """

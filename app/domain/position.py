@@ -49,8 +49,8 @@ class Checkpoint:
     1970.
 
     `route` is what it is a position of; None where that is not known, and taken for the watcher's own then.
-    `doubts` are messages of ours that may not be where they should be: until they are looked at, nothing tells whether
-    all up to `token` is on the stream. `counted` is that of `Reached`.
+    `doubts` are messages of ours that may not be where they should be (`pipeline/window_recovery.py`): until they are
+    looked at, nothing tells whether all up to `token` is on the stream. `counted` is that of `Reached`.
     `native` says whether it was written to the very collection that it was read from: False where it was copied there,
     None where it does not tell, as those of mongodb-nats-connector.
     """
@@ -155,7 +155,7 @@ def check_searched(tail: Tail) -> None:
     """Refuse an end behind which a message of ours may be hidden. Raises PositionUndecidable."""
     if tail.unsearched:
         raise PositionUndecidable(
-            f"the watcher's subjects end in more than {tail.foreign - 1:,} messages of somebody else, so that its own "
+            f"the watcher's subjects end in more than {tail.foreign - 1:,} messages of other publishers, so its own "
             "last one was not found; keep others from these subjects, and either purge their messages from the stream "
             "or set the token to say where to go on"
         )

@@ -1,7 +1,8 @@
 """Where a writer is after a publish whose outcome is unknown: one decision, from the stream's end as it is now.
 
-What is there already is not published again, whoever published it; the rest goes on behind the new fence. Where the
-messages are gone before anybody looks (consumed from a work queue, say), the stream's sequence still counts them.
+What is already published is not published again, even if another instance did it. The rest goes on behind the new
+fence. Where messages are gone before anyone looks (consumed from a work queue, say), the stream's sequence still counts
+them.
 Reading the end and taking the result over is the ledger's part (`pipeline/ledger.py`).
 """
 

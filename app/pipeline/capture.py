@@ -166,7 +166,7 @@ class Capture:
 
 
 async def unless_asked(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`, and raise RuntimeError where it ends cancelled though nobody asked for that.
+    """Await `work`, and raise RuntimeError where it ends cancelled though no one asked for that.
 
     A driver's cancelled future does this. A task group would take it for a wish, and nothing would notice the end.
     """

@@ -24,9 +24,9 @@ The order of reading
 --------------------
 
 1. MongoDB's operationTime, then the checkpoint. A checkpoint later than that time is another deployment's, or a
-   server lags: the look is repeated before it is refused.
+   server lags. The look is repeated for some seconds before the checkpoint is refused.
 2. The stream is found, or created. It is created only where neither checkpoint nor memory has seen one. Otherwise its
-   messages would be missing and nobody would be told.
+   messages would be missing silently.
 3. The stream's end, *after* the checkpoint. The other way round, an instance that publishes and stores between the two
    reads would leave us with an old end and a new checkpoint, which looks as if the stream had lost messages. This way
    the end can only be later than what the checkpoint knows. The search for our last message, behind messages of
@@ -43,8 +43,8 @@ any crash may interrupt:
 
 6. *Prove* the position, if the plan says so. Nothing has been written yet, so a refusal changes nothing.
 7. *Settle* places on the stream that another message may have taken. They were stored for this moment.
-8. On a first start, resolve the start position and *store* it, if nobody was faster. This comes before the first read:
-   a crash later finds a checkpoint, not a start that would mean a later moment by then.
+8. On a first start, resolve the start position and *store* it, if no instance was faster. This comes before the first
+   read: a crash later finds a checkpoint, not a start that would mean a later moment by then.
 9. Where the count of messages is no longer certain, *withdraw* it from the stored position. The next checkpoint may be
    far off, and until then a crash would count messages of others as changes.
 10. *Open* the change stream. If MongoDB no longer has the position (or the stream was recreated) and the user wants to

@@ -70,7 +70,7 @@ class Replays:
         return done
 
     async def _look(self, receipt: Receipt | None) -> Replay | None:
-        """Return the replay that a receipt tells of, where it is on the stream. Raises Conflict where nobody knows."""
+        """Return the replay that a receipt tells of, where it is on the stream. Raises Conflict where nothing tells."""
         if receipt is None:
             return None
         following = await self._sink.following(receipt.fence)

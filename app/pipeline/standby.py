@@ -34,7 +34,7 @@ class Standby:
         """The stream's last sequence as last seen."""
 
     async def until_silent(self) -> None:
-        """Return once changes have waited for `silence_seconds` and nobody has published.
+        """Return once changes have waited for `silence_seconds` and no instance has published.
 
         Raises Stale where a later epoch began or the stream was recreated, TransientError, PermanentError."""
         reading = False
@@ -70,7 +70,7 @@ class Standby:
         return self._run_state.reached
 
     async def _moved(self) -> bool:
-        """Whether somebody has published since the last look; takes the position over."""
+        """Whether another instance has published since the last look; takes the position over."""
         reached = self._reached
         tail = await self._sink.tail(since=reached.sequence or 0)
         if tail.created != reached.stream_created:

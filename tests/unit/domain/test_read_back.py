@@ -56,7 +56,7 @@ def test_reading_back_opens_again_where_another_message_has_the_place_of_our_las
 
 
 def test_too_many_messages_of_others_cannot_be_decided() -> None:
-    with pytest.raises(PositionUndecidable, match="somebody else"):
+    with pytest.raises(PositionUndecidable, match="other publishers"):
         read_back(tail(6, epoch=1, foreign=100, unsearched=True))
 
 
