@@ -112,6 +112,15 @@ def outrun(fakes: Fakes) -> None:
     stream.before_publish = rival
 
 
+async def kill(one: WatcherTask) -> None:
+    """End a watcher's task where it is, as the end of its process would."""
+    running = [task for task in asyncio.all_tasks() if task.get_name() == f"watcher:{one.stored.name}"]
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)
+
+
 async def until_state(registry: Registry, name: str, *states: State) -> None:
     """Wait until a watcher is in one of the states."""
     async with asyncio.timeout(10):

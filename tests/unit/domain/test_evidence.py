@@ -1,19 +1,12 @@
 """Which positions are believed at once, which have to be proved, and by what."""
 
-from dataclasses import replace
-
 import pytest
 
-from app.control.positions import Positions
-from app.domain.errors import HistoryLost, ScopeMismatch, SourceUnavailable
-from app.domain.evidence import Claim, claim_of_message, claim_of_position, claim_of_read_back, judge
+from app.domain.errors import ScopeMismatch, SourceUnavailable
+from app.domain.evidence import Claim, claim_of_position, claim_of_read_back, judge
 from app.domain.position import AHEAD_LOOKS, Checkpoint, OwnMessage, Reached, Tail
 from app.domain.tokens import MessageId, cluster_time, same_event
-from app.formats.extended_json import encode
-from app.pipeline.proof import Proof
-from app.pipeline.run_state import RunState
-from tests.fakes import UUID, FakeOplog, FakeSource, event_token, mark_token
-from tests.unit.deployment import Fakes, watcher
+from tests.fakes import UUID, event_token, mark_token
 
 CREATED = "2026-01-01T00:00:00Z"
 
@@ -67,55 +60,6 @@ def test_a_replay_is_proved_by_the_change_that_it_replays_and_a_marker_of_a_quie
     for tail_, token in ((replay, event_token(3)), (marker, None)):
         claim = claim_of_position(mark_token(8), 0, tail=tail_, checkpoint=None, memory=None, stream="ORDERS")
         assert (claim and claim.token) == token
-
-
-async def test_a_replay_of_a_change_that_the_oplog_has_lost_is_believed_by_the_position_it_stands_at() -> None:
-    """Dead letters are replayed days later: that disproves nothing, and must not end a standby."""
-    oplog = FakeOplog()
-    old, recent = oplog.happen(), [oplog.happen() for _ in range(8)][-1]
-    oplog.first = 5
-    proof = Proof(FakeSource(oplog), RunState())
-    at_an_event = claim_of_message(OwnMessage(10, MessageId(recent, 0, old)), "ORDERS")
-    assert at_an_event is not None
-    assert at_an_event.token == recent
-    await proof.of(at_an_event)
-    quiet = claim_of_message(OwnMessage(10, MessageId(mark_token(9), 0, old)), "ORDERS")
-    assert quiet is not None
-    await proof.of(quiet)
-    with pytest.raises(HistoryLost):
-        await proof.of(claim_of_message(OwnMessage(10, MessageId(old)), "ORDERS"))
-
-
-async def test_a_copied_position_is_proved_before_it_is_carried_over_to_another_route() -> None:
-    fakes, before = Fakes(), watcher()
-    fakes.oplog.happen()
-    fakes.oplog.moment += 1
-    foreign = event_token(1, "B2" * 16)
-    place = fakes.mongo.places.setdefault(before.checkpoint.namespace, {})
-    place["newest"] = Checkpoint(foreign, 0, 3, CREATED, route=before.route, native=False)
-    after = replace(before, sink=replace(before.sink, stream="ELSEWHERE"))
-    with pytest.raises(ScopeMismatch, match="the checkpoint"):
-        await Positions(fakes.dependencies()).carry_over(after, RunState())
-    assert place["newest"].token == foreign
-    assert place["newest"].epoch == 0
-
-
-async def test_another_deployments_message_that_hides_ours_is_found_before_a_position_is_carried_over() -> None:
-    """A change of ours may be before it, whose acknowledgement and checkpoint are lost: it would be published again."""
-    fakes, before = Fakes(), watcher()
-    _, stored, unseen = [fakes.oplog.happen() for _ in range(3)]
-    raw, foreign = fakes.oplog.events[0][1], event_token(1, "B2" * 16)
-    stream = fakes.stream()
-    stream.exists, stream.subjects = True, [before.space]
-    for token in (stored, unseen, foreign):
-        change = replace(encode(raw), token=token, id=token)
-        stream.store([(before.subject("insert"), change)], stream.last_sequence, before.space)
-    place = fakes.mongo.places.setdefault(before.checkpoint.namespace, {})
-    place["newest"] = Checkpoint(stored, 0, 1, stream.created, route=before.route)
-    after = replace(before, sink=replace(before.sink, stream="ELSEWHERE"))
-    with pytest.raises(ScopeMismatch, match="the message 3 of the stream ORDERS"):
-        await Positions(fakes.dependencies()).carry_over(after, RunState())
-    assert (place["newest"].token, place["newest"].epoch) == (stored, 0)
 
 
 def test_a_position_that_is_one_of_the_changes_that_wait_needs_no_look() -> None:

@@ -19,7 +19,7 @@ from app.domain.position import Checkpoint, OwnMessage, Reached, Tail
 from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import OnHistoryLost, Source, StoredWatcher
 from tests.fakes import BEGIN, Deed, FakeMessage, FakeSource, NullObserver, event_token, mark_token
-from tests.unit.deployment import Fakes, outrun, until, watcher
+from tests.unit.deployment import Fakes, kill, outrun, until, watcher
 
 CREATED, LATER = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 REACHED = Reached(event_token(8), 3, 20, CREATED, OwnMessage(20, MessageId(event_token(8), 3)))
@@ -280,9 +280,7 @@ async def test_the_marker_is_there_once_though_the_process_dies_at_any_step(
         one.start()
         for _ in range(steps):
             await asyncio.sleep(0)
-        assert one._task is not None
-        one._task.cancel()
-        await asyncio.wait([one._task])
+        await kill(one)
         met.add((len(markers(fakes)), place["newest"] != stored))
         if not window:
             stream.forget_ids()
