@@ -8,7 +8,7 @@ import structlog
 
 from app.domain.errors import Conflict, HistoryLost, Invalid, StreamRefused, TokenRefused
 from app.domain.errors import FieldProblem as Problem
-from app.domain.evidence import claim_of_checkpoint, claim_of_message
+from app.domain.evidence import Claim, claim_of_position
 from app.domain.position import Checkpoint, Tail, check_scope, latest, next_epoch
 from app.domain.status import TokenView
 from app.domain.tokens import cluster_time
@@ -56,25 +56,23 @@ class Positions:
         old = watcher.on_route(before)
         memory = run_state.reached if run_state.route == before else None
         tail = await self._settled_tail(old, stored, run_state)
-        token = latest(stored, tail, memory)
-        if token is not None:
-            await self._prove(old, token, tail, stored, run_state)
+        last = latest(stored, tail, memory)
+        if last is not None:
+            token, epoch = last
+            await self._prove(
+                claim_of_position(
+                    token, epoch, tail=tail, checkpoint=stored, memory=memory, stream=old.sink.stream
+                ), old, run_state,
+            )  # fmt: skip
             moved = await self._begin(watcher, token, stored, old)
-            epoch = None if moved is None else moved.epoch
-            log.info("position_carried_over", watcher=watcher.name, token=token, before=before.stream, epoch=epoch)
+            log.info(
+                "position_carried_over", watcher=watcher.name, token=token, before=before.stream,
+                epoch=None if moved is None else moved.epoch,
+            )  # fmt: skip
         run_state.forget_position()
 
-    async def _prove(
-        self, old: Watcher, token: str, tail: Tail | None, stored: Checkpoint | None, run_state: RunState
-    ) -> None:
+    async def _prove(self, claim: Claim | None, old: Watcher, run_state: RunState) -> None:
         """Look whether a position is one of this deployment. Raises as `Proof.of`."""
-        memory = run_state.reached
-        if memory is not None and memory.proven and memory.token == token:
-            return
-        if stored is not None and stored.token == token:
-            claim = claim_of_checkpoint(stored)
-        else:
-            claim = None if tail is None or tail.own is None else claim_of_message(tail.own, old.sink.stream)
         if claim is None:
             return
         source = self._dependencies.mongo.source(old)

@@ -33,6 +33,7 @@ from app.domain.status import Status
 from app.domain.watcher import StoredWatcher
 from app.pipeline.capture import Capture, unless_asked
 from app.pipeline.dependencies import Dependencies
+from app.pipeline.run import Run
 from app.pipeline.run_state import RunState
 from app.pipeline.run_statistics import RunStatistics
 from app.pipeline.standby import Standby
@@ -233,30 +234,12 @@ class WatcherTask:
         log.error("watcher_failed", watcher=self.stored.name, type=type(error).__name__, reason=str(error))
 
     async def _capture_once(self) -> None:
-        watcher, dependencies = self.stored.watcher, self._dependencies
         if not self._followed:
             self._state.reason = "waiting until the other instances have followed the last change"
             await self._instance.others_followed()
             self._followed, self._state.reason = True, None
-        await self._positions.carry_over(watcher, self.run_state)
-        self._capture = Capture(
-            watcher,
-            source=dependencies.mongo.source(watcher),
-            sink=dependencies.nats.sink(watcher),
-            letters=dependencies.nats.letters(watcher),
-            checkpoints=dependencies.mongo.checkpoints(watcher),
-            codec=dependencies.codec,
-            observer=dependencies.observer,
-            run_state=self.run_state,
-            statistics=self.statistics,
-            new_start=self.stored.new_start,
-            begin=self.stored.begin,
-            losses=dependencies.tuning.losses,
-            memory_budget=dependencies.memory_budget,
-            clock=dependencies.clock,
-            begun=self.forget_start,
-            prompt_checkpoints=self.stored.origin == "file",
-        )
+        await self._positions.carry_over(self.stored.watcher, self.run_state)
+        self._capture = Capture(self._new_run(), begun=self.forget_start)
         try:
             await unless_asked(self._capture.run(lambda: self._state.signal(Signal.OPENED)))
         finally:
@@ -268,7 +251,7 @@ class WatcherTask:
         while not self._stopping.is_set():
             began = clock()
             try:
-                await unless_asked(self._standby().until_silent())
+                await unless_asked(Standby(self._new_run()).until_silent())
             except Stale:
                 return await self._wanted()
             except Exception as error:  # noqa: BLE001 - as in a capture
@@ -282,18 +265,8 @@ class WatcherTask:
                 return await self._wanted()
         return False
 
-    def _standby(self) -> Standby:
-        watcher, dependencies = self.stored.watcher, self._dependencies
-        return Standby(
-            source=dependencies.mongo.source(watcher),
-            sink=dependencies.nats.sink(watcher),
-            checkpoints=dependencies.mongo.checkpoints(watcher),
-            watcher=watcher,
-            codec=dependencies.codec,
-            run_state=self.run_state,
-            silence=dependencies.tuning.silence_seconds,
-            clock=dependencies.clock,
-        )
+    def _new_run(self) -> Run:
+        return Run.of(self.stored, self._dependencies, self.run_state, self.statistics)
 
     async def _wanted(self) -> bool:
         """Whether the store still says what this task was started with; while the store cannot be reached, wait."""

@@ -1,7 +1,9 @@
-"""Changes that are published already, as the stream's sequence counts: which they are, and when the count was wrong.
+"""Changes that are published already, though their messages are gone: how many the stream counts, and which they are.
 
-A wrong count would lose changes, so it is given up, or refused, as soon as it shows. Not its business: counting
-(`position.count_gone`).
+On a stream that is the watcher's alone each sequence after a position is one change after it. So where messages were
+consumed, purged or expired before anybody looked, the stream's last sequence still tells how many changes they were.
+A wrong count would lose changes. So it is made only where it is certain, and it is given up, or refused, as soon as it
+shows to be wrong.
 """
 
 from collections.abc import Sequence
@@ -9,8 +11,58 @@ from dataclasses import dataclass, replace
 
 from app.domain.errors import PositionUndecidable
 from app.domain.events import Change
-from app.domain.position import Reached
+from app.domain.position import Checkpoint, Reached, Tail, last_epoch, last_known
 from app.domain.tokens import cluster_time
+
+SLACK_SECONDS = 30
+"""How far MongoDB's clock, as it shows in a reply, may lag behind the moment in which a message was published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What an opening counts: the first `gone` changes after its position are published already.
+
+    `certain` says that messages after the position can be counted from now on, `withdrawn` that the stored position
+    promises so and has to be corrected before anything else is published.
+    """
+
+    gone: int
+    certain: bool
+    withdrawn: bool
+
+
+def count_at_opening(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | None, *, goes_on: bool) -> Count:
+    """Count the messages that are gone; `goes_on` says that the stream still is as checkpoint and memory know it."""
+    _, known = last_epoch(tail, checkpoint, memory)
+    latest = last_known(tail, checkpoint, memory)
+    gone = 0
+    if goes_on and latest is not None and all(one.counted for one in known):
+        gone = count_gone(tail, latest)
+    certain = tail.counts and not tail.foreign and all(one.counted for one in (checkpoint, memory) if one is not None)
+    promised = checkpoint is not None and checkpoint.counted and checkpoint.sequence is not None
+    return Count(gone, certain, withdrawn=promised and not certain)
+
+
+def count_gone(tail: Tail, reached: Reached) -> int:
+    """Count the messages that were published after a position, or after our last message that the stream still shows.
+
+    Each of them is one change. 0 where the count is not certain: the stream is shared, feeds on others, or ends in
+    messages of others, or messages of others were seen on it before.
+    """
+    if not tail.counts or tail.foreign or not reached.counted:
+        return 0
+    base, own = reached.sequence, tail.own
+    if own is not None and own.id.epoch == reached.epoch:
+        # Seen, whatever its position: a replay by a writer that is not as far says less than the position.
+        base = max(base or 0, own.sequence)
+    return max(0, tail.end - base) if base is not None else 0
+
+
+def published_until(operation_time: int, tail: Tail) -> int:
+    """Return the moment after which no change is that the stream holds or held, in seconds since 1970.
+
+    `operation_time` is MongoDB's, asked for after the stream's end was read."""
+    return operation_time - int(tail.quiet) + SLACK_SECONDS
 
 
 @dataclass(slots=True)
@@ -50,7 +102,7 @@ class Counted:
         """Say that the changes passed over may not be published."""
         return PositionUndecidable(
             f"the stream counts {self.left} more messages after the last known position than MongoDB has changes: "
-            f"somebody else has published to {space} and the messages were consumed or purged, or the stream was "
+            f"another program has published to {space} and its messages were consumed or purged, or the stream was "
             f"purged beyond its end. Changes after {since.token} may have been taken for published; set the token to "
             "say where to go on, and keep others from these subjects"
         )

@@ -5,10 +5,9 @@ by mistake, a stream may take in another region's, and a copied deployment may m
 of theirs compares well, and would silently skip changes of ours. So a position is believed at once only where this
 process has published it, or where its checkpoint was written to the very collection that it is read from. Any other has
 to be proved: the change that it stands for is looked up in MongoDB's history. Its token is there exactly, or it is
-somebody else's.
+another deployment's.
 
-Looking it up is an adapter's business (`ports.ChangeSource.has_event`), when to do so the pipeline's
-(`pipeline/proof.py`).
+`ports.ChangeSource.has_event` looks it up, and `pipeline/proof.py` asks for that.
 """
 
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from app.domain.dead_letters import name_of
 from app.domain.errors import ScopeMismatch, SourceUnavailable
-from app.domain.position import AHEAD_LOOKS, Checkpoint, GoOn, OwnMessage, Reached, Refill, StartAnew, Tail
+from app.domain.position import AHEAD_LOOKS, Checkpoint, OwnMessage, Reached, Tail
 from app.domain.tokens import cluster_time, collection_uuid, is_token
 
 
@@ -31,43 +30,36 @@ class Claim:
     may_be_lost: bool = False
 
 
-def claim_of_opening(
-    decision: GoOn | StartAnew | Refill,
-    *,
-    tail: Tail,
-    checkpoint: Checkpoint | None,
-    memory: Reached | None,
-    stream: str,
+def claim_of_position(
+    token: str, epoch: int, *, tail: Tail | None, checkpoint: Checkpoint | None, memory: Reached | None, stream: str
 ) -> Claim | None:
-    """Return what has to be proved before a watcher goes on as decided; None where nothing has to be.
+    """Return what has to be proved before `token` is gone on from; None where nothing has to be.
 
-    A watcher that begins at its start, on a stream with messages of ours, proves the last one as well: else it would
-    push another deployment's watcher aside. Raises ScopeMismatch where nothing can prove the position.
-    """
-    if isinstance(decision, StartAnew):
-        return None if tail.own is None else claim_of_message(tail.own, stream)
-    token = decision.token
+    `tail` is the end of the stream on which the watcher published in `epoch`; None where there is no stream.
+    Raises ScopeMismatch where nothing can prove the position."""
     if memory is not None and memory.token == token and memory.proven:
-        return _claim_of_hiding(tail, decision.epoch, token, memory.sequence, stream)
+        return _claim_of_hiding(tail, epoch, token, memory.sequence, stream)
     if checkpoint is not None and checkpoint.token == token:
-        claim = claim_of_checkpoint(checkpoint)
-        return claim or _claim_of_hiding(tail, decision.epoch, token, checkpoint.sequence, stream)
-    if tail.own is not None and tail.own.id.position == token:
+        claim = _claim_of_checkpoint(checkpoint)
+        return claim or _claim_of_hiding(tail, epoch, token, checkpoint.sequence, stream)
+    if tail is not None and tail.own is not None and tail.own.id.position == token:
         return claim_of_message(tail.own, stream)
     return _claim(token, f"the stream {stream}, read a while ago,")
 
 
-def claim_of_read_back(now: GoOn, *, reached: Reached, tail: Tail, waiting: Iterable[str], stream: str) -> Claim | None:
-    """Return what has to be proved before a writer believes the stream's end: a later position that it takes over, or
-    that none of its own changes is hidden behind the last message.
+def claim_of_read_back(
+    token: str, *, reached: Reached, tail: Tail, waiting: Iterable[str], stream: str
+) -> Claim | None:
+    """Return what has to be proved before a writer believes the stream's end: a later position `token` that it takes
+    over, or that none of its own changes is hidden behind the last message.
 
     A position that is one of the changes that wait, by their tokens, is proved by that.
     """
     own = tail.own
     if own is None:
         return None
-    if now.token > reached.token:
-        return None if now.token in waiting else claim_of_message(own, stream)
+    if token > reached.token:
+        return None if token in waiting else claim_of_message(own, stream)
     return _claim_of_hiding(tail, reached.epoch, reached.token, reached.sequence, stream)
 
 
@@ -105,19 +97,19 @@ def judge(claim: Claim, there: bool | None, *, operation_time: int, looks: int) 
     )
 
 
-def _claim_of_hiding(tail: Tail, epoch: int, token: str, sequence: int | None, stream: str) -> Claim | None:
+def _claim_of_hiding(tail: Tail | None, epoch: int, token: str, sequence: int | None, stream: str) -> Claim | None:
     """Return what has to be proved where the last message, behind all that is known, has an earlier position than that.
 
     None of ours would, and it hides those of ours that may be before it: their acknowledgement was lost."""
-    own = tail.own
+    own = None if tail is None else tail.own
     if own is None or sequence is None or own.sequence <= sequence or own.id.position >= token:
         return None
     in_turn = own.id.original is None and own.id.epoch == epoch
     return claim_of_message(own, stream) if in_turn else None
 
 
-def claim_of_checkpoint(checkpoint: Checkpoint) -> Claim | None:
-    """Return what has to be proved before a stored position is gone on from. Raises ScopeMismatch as for an opening."""
+def _claim_of_checkpoint(checkpoint: Checkpoint) -> Claim | None:
+    """Return what has to be proved before a stored position is gone on from. Raises as `claim_of_position`."""
     if checkpoint.native:
         return None
     claim = _claim(checkpoint.token, "the checkpoint")

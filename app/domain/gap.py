@@ -1,8 +1,8 @@
 """A gap: changes that are missing on the stream for good, and the one message that says so in their place.
 
-The marker's id begins with the position that the watcher goes on from, so that whoever reads the stream back after it
-goes on there, and never leaves the gap behind a second time. Not its business: when there is a gap, and what the user
-wants done then (`position.py`, `pipeline/capture.py`).
+The marker's id begins with the position that the watcher goes on from. So any writer that reads the stream back after
+it goes on there, and never marks the gap a second time. Whether there is a gap is found by the opening
+(`pipeline/opening.py`).
 """
 
 import json
@@ -23,7 +23,7 @@ HEADER: Final = "Changewire-Gap"
 Reason = Literal["history_lost", "stream_recreated"]
 _WORDS: Final[dict[Reason, str]] = {
     "history_lost": "the oplog no longer reached back to the position",
-    "stream_recreated": "the stream was deleted and made anew",
+    "stream_recreated": "the stream was deleted and recreated",
 }
 
 
@@ -31,7 +31,7 @@ _WORDS: Final[dict[Reason, str]] = {
 class Gap:
     """What is missing: the changes after the token `reached`, up to the token `resumed`.
 
-    Of a stream that was made anew, what it held up to `reached` is missing too, and `resumed` may be earlier than
+    Of a stream that was recreated, what it held up to `reached` is missing too, and `resumed` may be earlier than
     `reached`: the changes between are published again, in the new `epoch`.
     """
 

@@ -1,16 +1,15 @@
-"""Where to go on, and by what to fence: the exactly-once protocol as pure functions.
+"""How far a watcher has come: what tells it, and how what is told compares.
 
-The stream is the ledger: the last message a watcher published says, by its id, how far the watcher came. The
-checkpoint backs it up where the stream cannot tell (purged, expired, consumed), and memory where both were lost. Every
-decision about a position is made here, from values; reading those values and acting on the result is the capture's
-part.
+Three places tell: the last message on the stream (`Tail`), the stored position (`Checkpoint`), and what this process
+remembers (`Reached`). The questions here are asked of them by the two decisions of the protocol: where an opening goes
+on (`opening.py`), and where a writer is after an unknown outcome (`read_back.py`). All are pure functions of values.
 """
 
 from dataclasses import dataclass, field
 
-from app.domain.errors import HistoryLost, PositionUndecidable, ScopeMismatch, SourceUnavailable, Stale
+from app.domain.errors import PositionUndecidable, ScopeMismatch, SourceUnavailable
 from app.domain.tokens import MessageId, cluster_time
-from app.domain.watcher import OnHistoryLost, Route
+from app.domain.watcher import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,9 @@ class Reached:
 
     `sequence` is the stream's last sequence when it was reached, `stream_created` the creation time that the server
     gives for the stream (it tells a stream from a later one of the same name). Either is None where it is not known,
-    as in a checkpoint of the predecessor. `own` is our last message of that epoch up to there, None where there was
-    none yet or it is not known: only where it was shows, on a stream that others publish to, whether the end was lost.
+    as in a checkpoint of mongodb-nats-connector. `own` is our last message of that epoch up to there, None where there
+    was none yet or it is not known: only where it was shows, on a stream that others publish to, whether the end was
+    lost.
 
     `proven` says that the position is known to be one of this deployment, `counted` that every message on the stream
     after `sequence` is a change of this watcher after `token`, as long as the stream is the watcher's alone.
@@ -45,11 +45,12 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A stored position. `epoch` is None where the predecessor wrote it; `updated_at` is in seconds since 1970.
+    """A stored position. `epoch` is None where mongodb-nats-connector wrote it; `updated_at` is in seconds since
+    1970.
 
     `route` is what it is a position of; None where that is not known, and taken for the watcher's own then.
-    `doubts` are messages of ours that may not be where they should be: until they are looked at, nothing tells whether
-    all up to `token` is on the stream. `counted` is that of `Reached`.
+    `doubts` are messages of ours that may not be where they should be (`pipeline/window_recovery.py`): until they are
+    looked at, nothing tells whether all up to `token` is on the stream. `counted` is that of `Reached`.
     `native` says whether it was written to the very collection that it was read from: False where it was copied there,
     None where it does not tell, as those of mongodb-nats-connector.
     """
@@ -98,39 +99,26 @@ class Tail:
         return self.end if exclusive else self.space_sequence
 
 
-@dataclass(frozen=True, slots=True)
-class GoOn:
-    """Read on after `token`, publish in `epoch`, expecting `fence`.
-
-    The first `gone` changes after the token are published already; their messages were consumed, purged or expired.
-    """
-
-    token: str
-    epoch: int
-    fence: int
-    gone: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StartAnew:
-    """Nothing was ever reached: resolve the start position and store it before the first event is read."""
-
-    epoch: int
-    fence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refill:
-    """The stream that had all up to `token` is gone: say so on the new one, expecting `fence`, and go on in `epoch`."""
-
-    token: str
-    epoch: int
-    fence: int
+def last_epoch(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | None) -> tuple[int, list[Reached]]:
+    """Return the last epoch that any of the three knows, and checkpoint and memory as positions, those that exist."""
+    on_stream = tail.own.id.epoch if tail.own else 0
+    known = [memory] if memory is not None else []
+    if checkpoint is not None:
+        # mongodb-nats-connector writes no epoch: what it stores belongs to the epoch the stream is in.
+        epoch = on_stream if checkpoint.epoch is None else checkpoint.epoch
+        stored = Reached(
+            checkpoint.token, epoch, checkpoint.sequence, checkpoint.stream_created, checkpoint.own,
+            proven=checkpoint.native is True,
+            # One that was put back from a backup may be from before a message out of turn.
+            counted=checkpoint.counted and checkpoint.native is True,
+        )  # fmt: skip
+        known.insert(0, stored)
+    return max([on_stream, *(one.epoch for one in known)]), known
 
 
 def last_known(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | None) -> Reached | None:
     """Return the later of checkpoint and memory; None where neither is of the last epoch that there is."""
-    epoch, known = _last_epoch(tail, checkpoint, memory)
+    epoch, known = last_epoch(tail, checkpoint, memory)
     return max(
         (one for one in known if one.epoch == epoch), key=lambda one: (one.token, one.sequence or 0), default=None
     )
@@ -141,8 +129,8 @@ def known_until(checkpoint: Checkpoint | None, memory: Reached | None) -> int:
     return min((known.sequence or 0 for known in (checkpoint, memory) if known is not None), default=0)
 
 
-def made_anew(tail: Tail, known: Checkpoint | Reached) -> bool:
-    """Whether what is known of the stream was said of an earlier one of the same name."""
+def recreated(tail: Tail, known: Checkpoint | Reached) -> bool:
+    """Whether the stream was deleted and recreated: what is known was said of an earlier one of the same name."""
     return known.stream_created is not None and known.stream_created != tail.created
 
 
@@ -150,7 +138,7 @@ def unseen(tail: Tail, reached: Reached | None) -> OwnMessage | None:
     """Return our last message as remembered, where its place has to be looked at since the stream's end is earlier.
 
     It may have expired, been consumed, or be hidden by a message of another epoch, and then it is as it should be;
-    but where another message has its place, the stream lost its end and somebody else has published since.
+    but where another message has its place, the stream lost its end, and another publisher went on.
     """
     own = reached.own if reached is not None and reached.stream_created == tail.created else None
     return None if own is None or _shows(tail, own) or tail.last_sequence < own.sequence else own
@@ -163,109 +151,18 @@ def last_own(tail: Tail, epoch: int, before: OwnMessage | None) -> OwnMessage | 
     return tail.own if tail.own is not None and tail.own.id.epoch == epoch else None
 
 
-def decide_opening(
-    *,
-    tail: Tail,
-    checkpoint: Checkpoint | None,
-    memory: Reached | None,
-    exclusive: bool,
-    new_start: bool = False,
-    displaced: bool = False,
-    on_history_lost: OnHistoryLost = "fail",
-    at_latest: bool = False,
-    now: float,
-) -> GoOn | StartAnew | Refill:
-    """Decide where a watcher that opens goes on: the latest of stream, checkpoint and memory, within the last epoch.
-
-    `new_start` is true for a watcher that was added with an explicit start and has not begun yet, `displaced` where
-    another message has the place of the `unseen` one, `at_latest` for one that begins at the present; `now` is in
-    seconds since 1970.
-    A stream that was made anew begins a new epoch, where `on_history_lost` says that it may: its messages tell how far
-    the watcher came then, though the checkpoint still be that of the stream before.
-    Raises HistoryLost where it may not, PositionUndecidable where nothing tells the position.
-    """
-    fence = tail.fence(exclusive=exclusive)
-    epoch, known = _last_epoch(tail, checkpoint, memory)
-    first = 0 if at_latest else _first_epoch(tail, now)  # what happens from now on cannot have been published before
-    if not known and new_start:
-        return StartAnew(epoch + 1 if tail.own else first, fence)
-
-    own = tail.own.id.position if tail.own is not None and tail.own.id.epoch == epoch else None
-    latest = last_known(tail, checkpoint, memory)
-    moved = checkpoint is not None and checkpoint.epoch is not None and checkpoint.sequence is None
-    if not moved:  # where somebody has said where to go on, before all that could be found, nothing need be
-        check_searched(tail)
-    if latest is None:
-        return GoOn(own, epoch, fence) if own is not None else StartAnew(first, fence)
-    if made_anew(tail, latest):
-        if on_history_lost != "fail":
-            return Refill(max(latest.token, own or ""), epoch + 1, fence)
-        raise HistoryLost(
-            f"the stream was deleted and made anew (created {tail.created}, before that {latest.stream_created}): "
-            "what it held is gone; set the token to say where to go on, or on_history_lost to latest or earliest"
-        )
-    if lost_end(tail, latest, displaced=displaced):
-        # The server lost the stream's end (it syncs lazily): what is not there any more has to be published again.
-        if own is None:
-            raise PositionUndecidable(
-                f"the stream lost its end (last sequence {tail.last_sequence}, "
-                f"{latest.own.sequence if latest.own else latest.sequence} was acknowledged) "
-                "and holds no message of this watcher; set the token to say where to go on"
-            )
-        return GoOn(own, epoch, fence)
-    gone = count_gone(tail, latest) if all(one.counted for one in known) else 0
-    return GoOn(max(latest.token, own or ""), epoch, fence, gone)
-
-
-def count_gone(tail: Tail, reached: Reached) -> int:
-    """Count the messages that were published after a position, or after our last message that the stream still shows.
-
-    Each of them is one change. 0 where the count is not certain: the stream is shared, feeds on others, or ends in
-    messages of others, or somebody else's were seen on it before.
-    """
-    if not tail.counts or tail.foreign or not reached.counted:
-        return 0
-    base, own = reached.sequence, tail.own
-    if own is not None and own.id.epoch == reached.epoch:
-        # Seen, whatever its position: a replay by a writer that is not as far says less than the position.
-        base = max(base or 0, own.sequence)
-    return max(0, tail.end - base) if base is not None else 0
-
-
 def check_searched(tail: Tail) -> None:
     """Refuse an end behind which a message of ours may be hidden. Raises PositionUndecidable."""
     if tail.unsearched:
         raise PositionUndecidable(
-            f"the watcher's subjects end in more than {tail.foreign - 1:,} messages of somebody else, so that its own "
+            f"the watcher's subjects end in more than {tail.foreign - 1:,} messages of other publishers, so its own "
             "last one was not found; keep others from these subjects, and either purge their messages from the stream "
             "or set the token to say where to go on"
         )
 
 
-def decide_read_back(*, reached: Reached, tail: Tail, exclusive: bool, displaced: bool = False) -> GoOn:
-    """Decide where a writer stands after a publish whose outcome is unknown; `displaced` as for an opening.
-
-    Returns the position reached by now (whoever published it) and the next fence. What is waiting and not later than
-    that position is on the stream already.
-    Raises Stale where the watcher has to be opened again: an epoch later than ours, a stream made anew or cut short;
-    PositionUndecidable where too many messages of others came since.
-    """
-    if tail.created != reached.stream_created:
-        raise Stale("the stream was deleted and made anew")
-    if lost_end(tail, reached, displaced=displaced):
-        raise Stale("the stream's end is behind what was acknowledged")
-    check_searched(tail)
-    own = tail.own
-    if own is not None and own.id.epoch > reached.epoch:
-        raise Stale(f"another instance publishes in epoch {own.id.epoch}")
-    token = reached.token
-    if own is not None and own.id.epoch == reached.epoch:
-        token = max(token, own.id.position)
-    return GoOn(token, reached.epoch, tail.fence(exclusive=exclusive))
-
-
-def latest(checkpoint: Checkpoint | None, tail: Tail | None, memory: Reached | None = None) -> str | None:
-    """Return the position of a watcher that stands still: the latest of all in the last epoch; None where it has none.
+def latest(checkpoint: Checkpoint | None, tail: Tail | None, memory: Reached | None = None) -> tuple[str, int] | None:
+    """Return token and epoch of a watcher that does not run: the latest of the last epoch; None where it has none.
 
     The checkpoint is written behind, so that after a crash or a failure the stream knows more.
     """
@@ -275,19 +172,20 @@ def latest(checkpoint: Checkpoint | None, tail: Tail | None, memory: Reached | N
         known.append((own.epoch if checkpoint.epoch is None else checkpoint.epoch, checkpoint.token))
     if memory is not None:
         known.append((memory.epoch, memory.token))
-    return max(known)[1] or None
+    epoch, token = max(known)
+    return (token, epoch) if token else None
 
 
 def next_epoch(checkpoint: Checkpoint | None, tail: Tail | None, now: float) -> int:
     """Return the epoch of a deliberate new start: later than any that was ever published in."""
     if tail is not None and tail.own is None and (checkpoint is None or checkpoint.epoch is None):
-        return max(1, _first_epoch(tail, now))
+        return max(1, first_epoch(tail, now))
     stored = (checkpoint.epoch or 0) if checkpoint else 0
     on_stream = tail.own.id.epoch if tail is not None and tail.own is not None else 0
     return max(stored, on_stream) + 1
 
 
-def _first_epoch(tail: Tail, now: float) -> int:
+def first_epoch(tail: Tail, now: float) -> int:
     """Return the epoch of a watcher of which nothing is left: 0, unless the stream has held messages.
 
     Those may have been the watcher's in an earlier life, in any epoch, and the duplicate window may still know them.
@@ -322,7 +220,8 @@ def check_scope(checkpoint: Checkpoint, *, scope: str, operation_time: int, look
 
 
 def lost_end(tail: Tail, reached: Reached, *, displaced: bool) -> bool:
-    """Tell whether the stream lost messages of ours that it had acknowledged; `displaced` as for an opening."""
+    """Tell whether the stream lost messages of ours that it had acknowledged; `displaced` says that
+    another message has the place of the `unseen` one."""
     if reached.own is None:
         return reached.sequence is not None and tail.last_sequence < reached.sequence
     return not _shows(tail, reached.own) and (displaced or tail.last_sequence < reached.own.sequence)
@@ -335,19 +234,3 @@ def _shows(tail: Tail, own: OwnMessage) -> bool:
     """
     end = tail.own.id if tail.own is not None else None
     return end is not None and end.epoch == own.id.epoch and end.position >= own.id.position
-
-
-def _last_epoch(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | None) -> tuple[int, list[Reached]]:
-    on_stream = tail.own.id.epoch if tail.own else 0
-    known = [memory] if memory is not None else []
-    if checkpoint is not None:
-        # The predecessor writes no epoch: what it stores belongs to the epoch the stream is in.
-        epoch = on_stream if checkpoint.epoch is None else checkpoint.epoch
-        stored = Reached(
-            checkpoint.token, epoch, checkpoint.sequence, checkpoint.stream_created, checkpoint.own,
-            proven=checkpoint.native is True,
-            # One that was put back from a backup may be from before a message out of turn.
-            counted=checkpoint.counted and checkpoint.native is True,
-        )  # fmt: skip
-        known.insert(0, stored)
-    return max([on_stream, *(one.epoch for one in known)]), known

@@ -1,7 +1,6 @@
 """A batch of raw events made into changes: messages, pointers to large ones, and what has to be set aside.
 
-Not its business: where events come from and changes go (`capture.py`), the bytes of a body
-(`formats/extended_json.py`).
+The bytes of a body come from the codec (`formats/`), which is handed in. Order and selection are checked here.
 """
 
 import asyncio

@@ -1,9 +1,11 @@
 """What is encoded and waits to be published: between the two tasks of a capture, in its order.
 
-One batch waits, and the next one is held by whoever encoded it. Small ones that came meanwhile are handed on together:
-an atomic batch of fifty events costs nats-server hardly more than one of two. Replays of dead letters take their turn
-here too. Not its business: how many bytes may be held (`memory_budget.py`), and what is done with either
-(`capture.py`).
+One batch waits here. The next one is held by the encoder, whose `put` returns only when the batch before it is taken.
+Both are visible to `take`, which joins small ones: an atomic batch of fifty events costs nats-server hardly more than
+one of two. Replays of dead letters take their turn here too.
+
+Nothing awaits between looking at the queue and changing it. So a cancelled `take` has taken nothing, and the order is
+that in which `put` and `ask` were called. How many bytes may be held is decided in `memory_budget.py`.
 """
 
 import asyncio
@@ -18,7 +20,7 @@ TOGETHER_BYTES = 64 * 1024
 """Batches that wait are handed on together up to about so many bytes, as they were read."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Encoded:
     """A batch, or several that follow one another."""
 
@@ -31,7 +33,7 @@ class Encoded:
     """The bytes read, which are held until all of it is on the stream."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Turn:
     """A dead letter whose replay waits until no batch is being published."""
 
@@ -39,57 +41,71 @@ class Turn:
     done: asyncio.Future[Replay]
 
     def fail(self, error: Exception) -> None:
-        """Tell whoever asked, unless it is done."""
+        """Tell the one who asked, unless it is done."""
         if not self.done.done():
             self.done.set_exception(error)
-            self.done.exception()  # read once: whoever asked may be gone
+            self.done.exception()  # read once: the one who asked may be gone
 
 
 class BatchQueue:
-    """The queue of one capture. One task puts batches on it, one takes them off; anybody may ask for a turn."""
+    """The queue of one capture. One task puts batches on it, one takes them off; turns may be asked for anywhere."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[Encoded | Turn | None] = asyncio.Queue()
-        self._early: deque[Turn | None] = deque()
-        """What was taken from the queue before its time."""
-        self._room = asyncio.Semaphore()
+        self._items: deque[Encoded | Turn | None] = deque()
+        self._came = asyncio.Event()
+        self._first: asyncio.Future[None] | None = None
+        """Done when no batch is ahead of the one that the encoder holds."""
 
     async def put(self, encoded: Encoded) -> None:
-        """Add a batch as soon as there is room."""
-        await self._room.acquire()
-        self._queue.put_nowait(encoded)
+        """Add a batch, and return when it is the only one that waits, or is taken.
+
+        Where this is cancelled, the batch is not added, unless it is taken already."""
+        ahead = any(isinstance(item, Encoded) for item in self._items)
+        self._add(encoded)
+        if not ahead:
+            return
+        self._first = asyncio.get_running_loop().create_future()
+        try:
+            await self._first
+        except asyncio.CancelledError:
+            if encoded in self._items:
+                self._items.remove(encoded)
+            raise
+        finally:
+            self._first = None
 
     def ask(self, sequence: int) -> asyncio.Future[Replay]:
         """Add a turn, behind what waits already."""
         turn = Turn(sequence, asyncio.get_running_loop().create_future())
-        self._queue.put_nowait(turn)
+        self._add(turn)
         return turn.done
 
     def close(self) -> None:
         """Nothing more will be put."""
-        self._queue.put_nowait(None)
+        self._add(None)
 
     async def take(self) -> Encoded | Turn | None:
-        """What comes next; None behind the last."""
-        item = self._early.popleft() if self._early else await self._queue.get()
+        """Return what comes next, small batches that follow one another as one; None behind the last."""
+        while not self._items:
+            self._came.clear()
+            await self._came.wait()
+        item = self._items.popleft()
         if not isinstance(item, Encoded):
             return item
-        self._room.release()
-        while item.size < TOGETHER_BYTES and self._room.locked():
-            await asyncio.sleep(0)  # whoever waits for room comes in
-            if self._queue.empty():
-                break
-            after = self._queue.get_nowait()
-            if not isinstance(after, Encoded):
-                self._early.append(after)
-                break
-            self._room.release()
+        while item.size < TOGETHER_BYTES and self._items and isinstance(after := self._items[0], Encoded):
+            self._items.popleft()
             item = Encoded([*item.changes, *after.changes], after.position, item.read_at, item.size + after.size)
+        if self._first is not None and not self._first.done():
+            self._first.set_result(None)
         return item
 
     def end_turns(self) -> None:
         """Tell everybody who still waits for a turn that there will be none."""
-        while self._early or not self._queue.empty():
-            turn = self._early.popleft() if self._early else self._queue.get_nowait()
+        for turn in self._items:
             if isinstance(turn, Turn):
                 turn.fail(Unavailable("the watcher has stopped; nothing was published"))
+        self._items.clear()
+
+    def _add(self, item: Encoded | Turn | None) -> None:
+        self._items.append(item)
+        self._came.set()

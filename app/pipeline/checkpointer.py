@@ -3,7 +3,7 @@
 The stream is the ledger, so a checkpoint may lag; it must never lead. The capture notes a position only once everything
 up to it is acknowledged, and this task writes the newest noted one, at most twice a second (a quiet collection's at
 most every ten seconds). A `prompt` one is written at once while changes are few: mongodb-nats-connector knows nothing
-but this token, and starts from it whenever somebody goes back. Not its business: which position that is.
+but this token, and starts from it when a user goes back to it.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ class Checkpointer:
             self._wake.set()
 
     async def run(self) -> None:
-        """Write what is noted, for ever. Raises Stale where a later epoch has begun, NotAuthorised."""
+        """Write what is noted, indefinitely. Raises Stale where a later epoch has begun, NotAuthorised."""
         attempt, second_look = 0, SecondLook()
         while True:
             await self._wake.wait()

@@ -1,4 +1,4 @@
-"""What a watcher's run needs of the outside, handed around as one."""
+"""What the runs of all watchers of a process need of the outside, handed around as one value."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,17 +21,24 @@ class Tuning:
     """How long changes have to wait before a standby takes over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dependencies:
-    """Both servers, the codec, who is told, the clock (seconds since 1970), and how much may be held."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What all runs of a process share, whatever they watch: the codec, the observer who is told what happens, the
+    clock (seconds since 1970), when to give way, and how much may be held."""
 
-    mongo: Mongo
-    nats: Nats
     codec: Codec
     observer: Observer
     clock: Callable[[], float] = time.time
     tuning: Tuning = Tuning()
     memory_budget: MemoryBudget = field(default_factory=MemoryBudget)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependencies(Shared):
+    """All that, and both servers."""
+
+    mongo: Mongo
+    nats: Nats
 
 
 @asynccontextmanager

@@ -1,10 +1,8 @@
 """How many bytes of events a process holds between reading and acknowledgement, whatever it watches.
 
 Counts bound nothing where a document may have 16 MB. So each watcher has a small share of its own, and all of them have
-one memory_budget together; a reader that finds it used up waits until something was published. Who holds nothing may
-always read one batch, so that a watcher whose messages cannot be published never keeps another from its own.
-
-Not its business: how large one batch is (the source's), how large one message (the sink's).
+one memory budget together. A reader that finds either used up waits until something was published. A watcher that holds
+nothing may always read one batch, so one whose messages cannot be published never keeps another from its own.
 """
 
 import asyncio
@@ -70,7 +68,7 @@ class Share:
         self._memory_budget.change(size)
 
     def give_back(self, size: int) -> None:
-        """Hold `size` bytes less: they are published, or nobody wants them."""
+        """Hold `size` bytes less: they are published, or the run is over."""
         self.held -= size
         self._memory_budget.change(-size)
 

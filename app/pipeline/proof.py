@@ -1,25 +1,18 @@
 """Proving a position before it is believed: what `domain/evidence.py` asks for is looked up in MongoDB's history.
 
 One look costs mongod a millisecond or two. It is needed where a position comes from the stream's end and no change that
-waits has its token: after a crash, after a lost race. Not its business: what has to be proved.
+waits has its token: after a crash, after a lost race.
 """
-
-from dataclasses import replace
-from typing import TypeVar
 
 import structlog
 
 from app.domain.dead_letters import name_of
 from app.domain.errors import HistoryLost
 from app.domain.evidence import Claim, judge
-from app.domain.position import Checkpoint, Reached, Tail, made_anew
-from app.domain.watcher import Watcher
 from app.pipeline.run_state import RunState
-from app.ports import ChangeSource, EventSink
+from app.ports import ChangeSource
 
 log = structlog.get_logger(__name__)
-
-Known = TypeVar("Known", Checkpoint | None, Reached | None)
 
 
 class Proof:
@@ -53,17 +46,3 @@ class Proof:
             await self.of(claim)
         except HistoryLost:
             log.info("position_not_proved", token=claim and name_of(claim.token), place=claim and claim.place)
-
-
-async def recognised(known: Known, tail: Tail, sink: EventSink, watcher: Watcher) -> Known:
-    """Return what is known of the stream, as of the stream that is there now where its messages are the same.
-
-    A stream that was restored or moved has another creation time, but our last message is in its place. Raises
-    SinkUnavailable, StreamRefused, NotAuthorised."""
-    if known is None or not made_anew(tail, known) or known.own is None or not await sink.holds(known.own):
-        return known
-    log.warning(
-        "stream_moved", watcher=watcher.name, stream=watcher.sink.stream, created=tail.created,
-        before=known.stream_created,
-    )  # fmt: skip
-    return replace(known, stream_created=tail.created)

@@ -1,10 +1,8 @@
 """A dead letter published after all: once, by the watcher itself, between two of its batches.
 
-Its message is out of turn, so its id begins with the position that the watcher has reached and ends with the change's
-own token: whoever reads the stream back after it goes on where the watcher was. Before it is published a receipt says
-where it is going to be; whoever takes a replay up again looks there first. The letter goes last.
-
-Not its business: when a replay's turn comes (`capture.py`), who asks for it (`control/dead_letters.py`).
+Its message is out of turn. So its id begins with the position that the watcher has reached, and ends with the change's
+own token: any writer that reads the stream back after it goes on where the watcher was. Before it is published, a
+receipt says where it is going to be, and a later attempt looks there first. The letter is removed last.
 """
 
 from collections.abc import Iterator
@@ -26,11 +24,10 @@ from app.domain.errors import (
 )
 from app.domain.events import Change
 from app.domain.tokens import MessageId
-from app.domain.watcher import Watcher
-from app.pipeline.batch_encoder import LEAST_POINTER, Codec
+from app.pipeline.batch_encoder import LEAST_POINTER
+from app.pipeline.ledger import Ledger
 from app.pipeline.publisher import Publisher
-from app.pipeline.run_statistics import RunStatistics
-from app.ports import DeadLetterQueue, EventSink
+from app.pipeline.run import Run
 
 log = structlog.get_logger(__name__)
 
@@ -38,29 +35,21 @@ log = structlog.get_logger(__name__)
 class Replays:
     """One capture's replays. One at a time, and no publish of the capture's beside it."""
 
-    def __init__(
-        self,
-        watcher: Watcher,
-        *,
-        sink: EventSink,
-        letters: DeadLetterQueue,
-        publisher: Publisher,
-        codec: Codec,
-        statistics: RunStatistics,
-    ) -> None:
-        self._watcher = watcher
-        self._sink = sink
-        self._letters = letters
+    def __init__(self, run: Run, ledger: Ledger, publisher: Publisher) -> None:
+        self._watcher = run.watcher
+        self._sink = run.ports.sink
+        self._letters = run.ports.letters
+        self._ledger = ledger
         self._publisher = publisher
-        self._codec = codec
-        self._statistics = statistics
+        self._codec = run.shared.codec
+        self._statistics = run.statistics
 
     async def replay(self, sequence: int) -> Replay:
         """Publish the letter with this sequence, and remove it.
 
         Raises NotFound, Conflict (it cannot be published, and stays), Unavailable (ask again), and as
         `Publisher.publish` what ends a capture."""
-        await self._publisher.refresh()
+        await self._ledger.read_back((), None)
         with _letters_needed():
             letter = await self._letters.get(sequence)
             if letter is None:
@@ -68,7 +57,7 @@ class Replays:
             if is_brief(letter.token) and letter.raw is not None:
                 letter = replace(letter, token=self._codec.identify(letter.raw)[0])
             receipt = await self._letters.receipt(letter.token)
-        if letter.token > self._publisher.reached.token:
+        if letter.token > self._ledger.reached.token:
             raise Conflict("the watcher has been moved back and has not come to this change again yet; try again later")
         done = await self._look(receipt)
         if done is None:
@@ -81,11 +70,11 @@ class Replays:
         return done
 
     async def _look(self, receipt: Receipt | None) -> Replay | None:
-        """Return the replay that a receipt tells of, where it is on the stream. Raises Conflict where nobody knows."""
+        """Return the replay that a receipt tells of, where it is on the stream. Raises Conflict where nothing tells."""
         if receipt is None:
             return None
         following = await self._sink.following(receipt.fence)
-        found = judge(receipt, following, self._publisher.reached.epoch)
+        found = judge(receipt, following, self._ledger.reached.epoch)
         if found is Replayed.UNKNOWN:
             raise Conflict(
                 f"a replay of this change was begun, and whether it is on the stream cannot be told any more: messages "
@@ -94,8 +83,7 @@ class Replays:
         return Replay(receipt.token, following.sequence, str(following.id)) if found is Replayed.THERE else None
 
     async def _publish(self, letter: DeadLetter, receipt: Receipt | None) -> Replay:
-        publisher = self._publisher
-        reached, fence = publisher.reached, publisher.fence
+        reached, fence = self._ledger.reached, self._ledger.fence
         if await self._sink.published(MessageId(letter.token, reached.epoch)):
             raise Conflict(
                 "the change has been published in its place since, by a watcher that was moved back or changed; the "
@@ -112,11 +100,11 @@ class Replays:
             if receipt is None and not await self._letters.keep_receipt(wanted):
                 raise Conflict("another instance is replaying this change at the same moment; look again")
         try:
-            sequence = await publisher.publish_out_of_turn(replace(change, token=reached.token))
+            sequence = await self._publisher.publish_out_of_turn(replace(change, token=reached.token))
         except StreamFull as error:  # nothing of it is stored, and the watcher itself may have nothing to publish
             raise Unavailable(f"{error}; nothing was published") from error
         except OutcomeUnknown as error:
-            await publisher.recover(error)
+            await self._ledger.read_back((), error, out_of_turn=1)
             done = await self._look(wanted)
             if done is None:
                 raise Unavailable(f"whether the replay is on the stream is not certain; ask again: {error}") from error

@@ -5,17 +5,17 @@ Theory of operation
 
 Three places tell how far a watcher has come: the stream's last message, the checkpoint, and this memory. The stream and
 the checkpoint survive the process; this memory survives the end of a capture, which is an error, a lost race or a
-pause. An opening reads all three and decides (`domain/position.py`); then the run moves the position on:
+pause. An opening reads all three and decides (`domain/opening.py`); then the run moves the position on:
 
     transition       who tells               the position's token     why
     ---------------  ----------------------  -----------------------  ---------------------------------------------
-    begin            opening                 anywhere, see below      what the opening has decided
-    published        publisher               forward, or the same     the stream has acknowledged it
-    came_to          publisher, capture      forward                  nothing up to there has to be published
-    passed_over      publisher               forward                  it was published before, and is counted
-    read_back        publisher               forward, or the same     the stream's end, after an unknown outcome
-    gave_up_count    publisher               the same                 the messages counted were not this watcher's
-    took_back        publisher               back                     what was passed over may be missing
+    begin            ledger                  anywhere, see below      what the opening has decided
+    published        ledger                  forward, or the same     the stream has acknowledged it
+    came_to          ledger                  forward                  nothing up to there has to be published
+    passed_over      ledger                  forward                  it was published before, and is counted
+    read_back        ledger                  forward, or the same     the stream's end, after an unknown outcome
+    gave_up_count    ledger                  the same                 the messages counted were not this watcher's
+    took_back        ledger                  back                     what was passed over may be missing
     followed         standby                 forward                  another instance has published it
     saw_end          standby                 the same                 others publish on a shared stream
     forget_position  control                 none                     a person moves the watcher, or its route changes
@@ -114,11 +114,11 @@ class RunState:
         self._move(reached)
 
     def read_back(self, reached: Reached) -> None:
-        """The stream's end was read, and says how far this epoch has come, whoever published it."""
+        """The stream's end was read, and says how far this epoch has come, whichever instance published it."""
         self._move(reached)
 
     def gave_up_count(self, reached: Reached) -> None:
-        """Messages that were counted as this watcher's are somebody else's."""
+        """Messages that were counted as this watcher's are not."""
         assert reached.token == self._known.token, f"{name_of(reached.token)} instead of {name_of(self._known.token)}"
         self._move(reached)
 

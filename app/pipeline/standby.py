@@ -1,22 +1,18 @@
 """Standing by while another instance publishes the same watcher, and noticing when it has gone silent.
 
-A writer that keeps losing races stops competing. It follows the stream's end, one small request a second; only while
-that end stands still does it look whether changes are waiting. Not its business: whether taking over is still wanted,
-which the watcher task asks the store before it opens the capture again.
+A writer that keeps losing races stops competing. It follows the stream's end, one small request a second. Only while
+that end does not move does it look whether changes are waiting. Before it takes over, the watcher's task asks whether
+the watcher is still wanted.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 
 from app.domain.errors import EventNotEncodable, Stale
 from app.domain.evidence import claim_of_message
 from app.domain.position import Reached, check_searched
-from app.domain.watcher import Watcher
-from app.pipeline.batch_encoder import Codec
 from app.pipeline.proof import Proof
-from app.pipeline.run_state import RunState
-from app.ports import ChangeSource, CheckpointStore, EventSink
+from app.pipeline.run import Run
 
 LOOK_SECONDS = 1.0
 PROVE_SECONDS = 10.0
@@ -24,38 +20,23 @@ PROVE_SECONDS = 10.0
 
 
 class Standby:
-    """One stay in FENCED. `reached` is the position that was known to be on the stream when it began."""
+    """One stay in FENCED. The run state holds the position that was known to be on the stream when it began."""
 
-    def __init__(
-        self,
-        *,
-        source: ChangeSource,
-        sink: EventSink,
-        checkpoints: CheckpointStore,
-        watcher: Watcher,
-        codec: Codec,
-        run_state: RunState,
-        silence: float,
-        clock: Callable[[], float],
-    ) -> None:
-        self._source = source
-        self._sink = sink
-        self._checkpoints = checkpoints
-        self._operations = frozenset(watcher.sink.operations)
-        self._stream = watcher.sink.stream
-        self._codec = codec
-        self._run_state = run_state
-        self._silence = silence
-        self._clock = clock
-        self._proof = Proof(source, run_state)
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._source, self._sink, self._checkpoints = run.ports.source, run.ports.sink, run.ports.checkpoints
+        self._operations = frozenset(run.watcher.sink.operations)
+        self._codec = run.shared.codec
+        self._run_state = run.state
+        self._proof = Proof(self._source, run.state)
         self._prove_at = 0.0
         self._end = 0
         """The stream's last sequence as last seen."""
 
     async def until_silent(self) -> None:
-        """Return once changes have waited for `silence` seconds and nobody has published.
+        """Return once changes have waited for `silence_seconds` and no instance has published.
 
-        Raises Stale where a later epoch began or the stream was made anew, TransientError, PermanentError."""
+        Raises Stale where a later epoch began or the stream was recreated, TransientError, PermanentError."""
         reading = False
         waiting_since: float | None = None
         try:
@@ -73,8 +54,8 @@ class Standby:
                         await self._source.open(self._reached.token)
                         reading = True
                     if await self._changes_wait():
-                        waiting_since = self._clock()
-                elif self._clock() - waiting_since >= self._silence:
+                        waiting_since = self._run.now()
+                elif self._run.now() - waiting_since >= self._run.shared.tuning.silence_seconds:
                     await self._catch_up()
                     return
                 await asyncio.sleep(LOOK_SECONDS)
@@ -89,11 +70,11 @@ class Standby:
         return self._run_state.reached
 
     async def _moved(self) -> bool:
-        """Whether somebody has published since the last look; takes the position over."""
+        """Whether another instance has published since the last look; takes the position over."""
         reached = self._reached
         tail = await self._sink.tail(since=reached.sequence or 0)
         if tail.created != reached.stream_created:
-            raise Stale("the stream was deleted and made anew")
+            raise Stale("the stream was deleted and recreated")
         check_searched(tail)
         if tail.own is not None and tail.own.id.epoch > reached.epoch:
             raise Stale(f"another instance publishes in epoch {tail.own.id.epoch}")
@@ -104,10 +85,10 @@ class Standby:
             elif went_on:  # what came is gone already; its writer stores how far it is
                 return await self._catch_up()
             return False
-        proven = self._clock() >= self._prove_at
+        proven = self._run.now() >= self._prove_at
         if proven:
-            await self._proof.of(claim_of_message(tail.own, self._stream))
-            self._prove_at = self._clock() + PROVE_SECONDS
+            await self._proof.of(claim_of_message(tail.own, self._run.watcher.sink.stream))
+            self._prove_at = self._run.now() + PROVE_SECONDS
         own, later = tail.own, tail.own.sequence > (reached.sequence or 0)
         self._run_state.followed(Reached(
             own.id.position, reached.epoch, own.sequence if tail.counts else tail.end, tail.created, own,

@@ -1,7 +1,7 @@
 """Places on the stream that another message may have taken from ours: kept until each is known to hold our change.
 
-Without atomic batches a message of somebody else that lands within a window takes the place of one of ours, and those
-behind it pass. The acknowledgements show where that may be so, and the sink tells with the error. Such a place is
+Without atomic batches a foreign message that lands within a window takes the place of one of ours, and those behind it
+pass. The acknowledgements show where that may be so, and the sink tells with the error. Such a place is
 *unsettled*. Until every one is seen to hold our change, the position must not be trusted: not after an error, not after
 a death, not by another instance. So the places are stored beside the position before anything else is done.
 """
@@ -46,10 +46,10 @@ class WindowRecovery:
             if place.id.epoch == epoch and not await self._sink.holds(place):
                 space = self._watcher.space
                 raise PositionUndecidable(
-                    f"somebody else published to {space} while a window of changes was under way, and took the place "
-                    f"of one of them on the stream (sequence {place.sequence}, change {place.id.position}): the "
-                    "changes after it are there, it is not. Set the token to the change before it, and keep others "
-                    "from these subjects"
+                    f"another program published to {space} while a window of changes was under way, and its message "
+                    f"took the place of one of them on the stream (sequence {place.sequence}, change "
+                    f"{place.id.position}): the changes after it are there, it is not. Set the token to the change "
+                    "before it, and keep others from these subjects"
                 )
         await self._checkpoints.doubt((), epoch)
         self._run_state.settled()

@@ -55,7 +55,7 @@ MUTANTS = (
         (
             Edit(
                 "app/pipeline/publisher.py",
-                "        rest = await self._read_back(waiting, error)\n        if isinstance(",
+                "        rest = await ledger.read_back(waiting, error)\n        if isinstance(",
                 "        rest = waiting[tried:]\n        if isinstance(",
             ),
         ),
@@ -81,8 +81,8 @@ MUTANTS = (
                 "            if encoded.changes:\n                await self._publisher.publish(",
                 "            if encoded.changes:\n"
                 "                from dataclasses import replace\n"
-                "                early = replace(self._publisher.reached, token=encoded.position)\n"
-                "                self._checkpointer.note(self._checkpoint(early))\n"
+                "                early = replace(self._ledger.reached, token=encoded.position)\n"
+                "                self._checkpointer.note(self._run.checkpoint(early))\n"
                 "                await self._publisher.publish(",
             ),
         ),
@@ -125,10 +125,10 @@ MUTANTS = (
         ("service-kill-all", "service-kill"),
         (
             Edit(
-                "app/domain/position.py",
+                "app/domain/opening.py",
                 "    own = tail.own.id.position if tail.own is not None and tail.own.id.epoch == epoch else None\n"
-                "    latest = last_known(",
-                "    own = None\n    latest = last_known(",
+                "    latest = facts.known\n",
+                "    own = None\n    latest = facts.known\n",
             ),
         ),
     ),

@@ -6,17 +6,19 @@ One invariant is checked throughout: what is on the stream is what happened, eac
 import asyncio
 import random
 from collections import deque
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import ChangewireError, PermanentError, PositionUndecidable, ScopeMismatch, Stale
-from app.domain.watcher import Source, Watcher
+from app.domain.watcher import Source, StoredWatcher, Watcher
 from app.formats.extended_json import encode, identify, reduced
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.capture import Capture
+from app.pipeline.dependencies import Shared, Tuning
+from app.pipeline.run import Ports, Run
 from app.pipeline.run_state import RunState
 from app.pipeline.run_statistics import RunStatistics
 from tests.fakes import (
@@ -44,19 +46,21 @@ class Writer:
         self.box = FakeBox()
         self.opened = 0
 
-    def capture(self) -> Capture:
-        return Capture(
-            WATCHER,
-            source=FakeSource(self.oplog, self.batch),
-            sink=FakeSink(self.stream, WATCHER),
-            letters=FakeLetters(self.box, WATCHER),
-            checkpoints=FakeCheckpoints(self.place),
-            codec=Codec(encode, reduced, identify),
-            observer=NullObserver(),
-            run_state=self.run_state,
-            statistics=self.statistics,
-            losses=self.losses,
+    def work(self, **shared: Any) -> Run:
+        """What one of its captures, or its standby, works on; see `Shared` for the options."""
+        ports = Ports(
+            FakeSource(self.oplog, self.batch),
+            FakeSink(self.stream, WATCHER),
+            FakeLetters(self.box, WATCHER),
+            FakeCheckpoints(self.place),
         )
+        options = Shared(
+            codec=Codec(encode, reduced, identify), observer=NullObserver(), tuning=Tuning(losses=self.losses), **shared
+        )
+        return Run(StoredWatcher(WATCHER), ports, options, self.run_state, self.statistics)
+
+    def capture(self) -> Capture:
+        return Capture(self.work())
 
     async def until_done(self) -> None:
         while not self.done():

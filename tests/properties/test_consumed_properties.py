@@ -1,6 +1,6 @@
 """The promise where messages are gone from the stream before anybody looks: consumed from a work queue, by interest.
 
-What is published is counted then (`domain/position.count_gone`). One invariant: what was ever on the stream is what
+What is published is counted then (`domain/counted.py`). One invariant: what was ever on the stream is what
 happened, each change once, in the oplog's order.
 """
 
@@ -13,11 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.domain.errors import Fenced
-from app.formats.extended_json import encode, identify, reduced
-from app.pipeline.batch_encoder import Codec
 from app.pipeline.standby import Standby
-from tests.fakes import Deed, FakeCheckpoints, FakeOplog, FakeSink, FakeSource, FakeStream
-from tests.properties.test_capture_properties import WATCHER, Writer, _first_start, _only_passing_trouble, run
+from tests.fakes import Deed, FakeOplog, FakeStream
+from tests.properties.test_capture_properties import Writer, _first_start, _only_passing_trouble, run
 
 DEEDS = st.lists(st.sampled_from(get_args(Deed)), max_size=20)
 
@@ -33,16 +31,7 @@ class Instance(Writer):
         return len(set(self.ours())) >= len(self.oplog.events)
 
     def standby(self) -> Standby:
-        return Standby(
-            source=FakeSource(self.oplog, self.batch),
-            sink=FakeSink(self.stream, WATCHER),
-            checkpoints=FakeCheckpoints(self.place),
-            watcher=WATCHER,
-            codec=Codec(encode, reduced, identify),
-            run_state=self.run_state,
-            silence=10.0,
-            clock=self.clock,
-        )
+        return Standby(self.work(clock=self.clock))
 
     def clock(self) -> float:
         """Silence is when the other one is dead: what it sent has arrived by then, and its checkpoint is written."""

@@ -19,7 +19,8 @@ from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Wat
 from app.formats.extended_json import encode, identify, reduced
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.capture import Capture
-from app.pipeline.dependencies import Dependencies, Tuning
+from app.pipeline.dependencies import Dependencies, Shared, Tuning
+from app.pipeline.run import Ports, Run
 from app.pipeline.run_state import RunState
 from app.pipeline.run_statistics import RunStatistics
 from tests.fakes import (
@@ -129,18 +130,10 @@ async def until_state(registry: Registry, name: str, *states: State) -> None:
 
 
 def capture(
-    stream: FakeStream, source: FakeSource, *, sink: FakeSink | None = None, codec: Codec | None = None, **options: Any
+    stream: FakeStream, source: FakeSource, *, sink: FakeSink | None = None, codec: Codec | None = None, **shared: Any
 ) -> Capture:
-    """A capture of its own, of the watcher `ORDERS`, with no position stored; see `Capture` for the options."""
-    return Capture(
-        ORDERS,
-        source=source,
-        sink=sink or FakeSink(stream, ORDERS),
-        letters=FakeLetters(FakeBox(), ORDERS),
-        checkpoints=FakeCheckpoints({}),
-        codec=codec or Codec(encode, reduced, identify),
-        observer=NullObserver(),
-        run_state=RunState(),
-        statistics=RunStatistics(),
-        **options,
-    )
+    """A capture of its own, of the watcher `ORDERS`, with no position stored; see `Shared` for the options."""
+    ports = Ports(source, sink or FakeSink(stream, ORDERS), FakeLetters(FakeBox(), ORDERS), FakeCheckpoints({}))
+    shared.setdefault("observer", NullObserver())
+    options = Shared(codec=codec or Codec(encode, reduced, identify), **shared)
+    return Capture(Run(StoredWatcher(ORDERS), ports, options, RunState(), RunStatistics()))

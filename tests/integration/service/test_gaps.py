@@ -123,7 +123,7 @@ async def test_a_stream_that_was_deleted_and_made_anew(
             await live.start()
         if wish == "fail":
             watcher = await live.reaches("FAILED")
-            assert "made anew" in watcher["status"]["reason"]
+            assert "recreated" in watcher["status"]["reason"]
             assert not await live.messages()
             return
         expected = ["gap None", *(["1", "2", "3"] if wish == "earliest" else [])]

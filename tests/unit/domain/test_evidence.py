@@ -1,18 +1,12 @@
 """Which positions are believed at once, which have to be proved, and by what."""
 
-from dataclasses import replace
-
 import pytest
 
-from app.control.positions import Positions
-from app.domain.errors import HistoryLost, ScopeMismatch, SourceUnavailable
-from app.domain.evidence import Claim, claim_of_message, claim_of_opening, claim_of_read_back, judge
-from app.domain.position import AHEAD_LOOKS, Checkpoint, GoOn, OwnMessage, Reached, StartAnew, Tail
+from app.domain.errors import ScopeMismatch, SourceUnavailable
+from app.domain.evidence import Claim, claim_of_position, claim_of_read_back, judge
+from app.domain.position import AHEAD_LOOKS, Checkpoint, OwnMessage, Reached, Tail
 from app.domain.tokens import MessageId, cluster_time, same_event
-from app.pipeline.proof import Proof
-from app.pipeline.run_state import RunState
-from tests.fakes import UUID, FakeOplog, FakeSource, event_token, mark_token
-from tests.unit.deployment import Fakes, watcher
+from tests.fakes import UUID, event_token, mark_token
 
 CREATED = "2026-01-01T00:00:00Z"
 
@@ -22,8 +16,9 @@ def tail(moment: int, original: str | None = None, position: str | None = None) 
 
 
 def looked_up(moment: int, tail_: Tail, checkpoint: Checkpoint | None = None, memory: Reached | None = None):
-    decision = GoOn(event_token(moment), 0, 10)
-    claim = claim_of_opening(decision, tail=tail_, checkpoint=checkpoint, memory=memory, stream="ORDERS")
+    claim = claim_of_position(
+        event_token(moment), 0, tail=tail_, checkpoint=checkpoint, memory=memory, stream="ORDERS"
+    )  # fmt: skip
     return claim and claim.token
 
 
@@ -48,61 +43,23 @@ def test_a_checkpoint_of_another_collection_or_program_is_looked_up(native: bool
 
 
 def test_a_copied_checkpoint_of_a_quiet_moment_is_proved_by_its_last_message_or_refused() -> None:
-    decision, own = GoOn(mark_token(9), 0, 10), OwnMessage(3, MessageId(event_token(4)))
+    own = OwnMessage(3, MessageId(event_token(4)))
     copied = Checkpoint(mark_token(9), native=False, own=own)
     nothing = Tail(CREATED, 0, 0)
-    claim = claim_of_opening(decision, tail=nothing, checkpoint=copied, memory=None, stream="ORDERS")
+    claim = claim_of_position(mark_token(9), 0, tail=nothing, checkpoint=copied, memory=None, stream="ORDERS")
     assert claim is not None
     assert claim.token == event_token(4)
     bare = Checkpoint(mark_token(9), native=False)
     with pytest.raises(ScopeMismatch, match="copied here"):
-        claim_of_opening(decision, tail=nothing, checkpoint=bare, memory=None, stream="ORDERS")
-
-
-def test_a_watcher_that_starts_anew_proves_what_the_stream_ends_with_before_it_goes_in_between() -> None:
-    claim = claim_of_opening(StartAnew(1, 10), tail=tail(8), checkpoint=None, memory=None, stream="ORDERS")
-    assert claim is not None
-    assert claim.token == event_token(8)
+        claim_of_position(mark_token(9), 0, tail=nothing, checkpoint=bare, memory=None, stream="ORDERS")
 
 
 def test_a_replay_is_proved_by_the_change_that_it_replays_and_a_marker_of_a_quiet_moment_by_nothing() -> None:
     replay = tail(0, original=event_token(3), position=mark_token(8))
     marker = tail(0, original="gap", position=mark_token(8))
     for tail_, token in ((replay, event_token(3)), (marker, None)):
-        decision = GoOn(mark_token(8), 0, 10)
-        claim = claim_of_opening(decision, tail=tail_, checkpoint=None, memory=None, stream="ORDERS")
+        claim = claim_of_position(mark_token(8), 0, tail=tail_, checkpoint=None, memory=None, stream="ORDERS")
         assert (claim and claim.token) == token
-
-
-async def test_a_replay_of_a_change_that_the_oplog_has_lost_is_believed_by_the_position_it_stands_at() -> None:
-    """Dead letters are replayed days later: that disproves nothing, and must not end a standby."""
-    oplog = FakeOplog()
-    old, recent = oplog.happen(), [oplog.happen() for _ in range(8)][-1]
-    oplog.first = 5
-    proof = Proof(FakeSource(oplog), RunState())
-    at_an_event = claim_of_message(OwnMessage(10, MessageId(recent, 0, old)), "ORDERS")
-    assert at_an_event is not None
-    assert at_an_event.token == recent
-    await proof.of(at_an_event)
-    quiet = claim_of_message(OwnMessage(10, MessageId(mark_token(9), 0, old)), "ORDERS")
-    assert quiet is not None
-    await proof.of(quiet)
-    with pytest.raises(HistoryLost):
-        await proof.of(claim_of_message(OwnMessage(10, MessageId(old)), "ORDERS"))
-
-
-async def test_a_copied_position_is_proved_before_it_is_carried_over_to_another_route() -> None:
-    fakes, before = Fakes(), watcher()
-    fakes.oplog.happen()
-    fakes.oplog.moment += 1
-    foreign = event_token(1, "B2" * 16)
-    place = fakes.mongo.places.setdefault(before.checkpoint.namespace, {})
-    place["newest"] = Checkpoint(foreign, 0, 3, CREATED, route=before.route, native=False)
-    after = replace(before, sink=replace(before.sink, stream="ELSEWHERE"))
-    with pytest.raises(ScopeMismatch, match="the checkpoint"):
-        await Positions(fakes.dependencies()).carry_over(after, RunState())
-    assert place["newest"].token == foreign
-    assert place["newest"].epoch == 0
 
 
 def test_a_position_that_is_one_of_the_changes_that_wait_needs_no_look() -> None:
@@ -110,8 +67,9 @@ def test_a_position_that_is_one_of_the_changes_that_wait_needs_no_look() -> None
 
     def claim(moment: int, *waiting: int) -> Claim | None:
         tokens = [event_token(one) for one in waiting]
-        now = GoOn(event_token(moment), 0, 10)
-        return claim_of_read_back(now, reached=reached, tail=tail(moment), waiting=tokens, stream="ORDERS")
+        return claim_of_read_back(
+            event_token(moment), reached=reached, tail=tail(moment), waiting=tokens, stream="ORDERS"
+        )
 
     assert claim(5, 4, 5, 6) is None
     assert claim(3, 4, 5, 6) is None, "not later than what is reached"
@@ -146,7 +104,7 @@ def test_one_event_is_known_by_either_version_of_its_token() -> None:
 def test_a_message_behind_all_that_is_known_with_an_earlier_change_is_looked_up() -> None:
     """It would hide one of ours before it, whose acknowledgement was lost."""
     reached = Reached(event_token(5), 0, 9)
-    now = GoOn(event_token(5), 0, 10)
+    now = event_token(5)
     hiding = claim_of_read_back(now, reached=reached, tail=tail(3), waiting=[event_token(6)], stream="ORDERS")
     assert hiding is not None
     assert hiding.token == event_token(3)

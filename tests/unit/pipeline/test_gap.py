@@ -14,7 +14,8 @@ from app.domain.errors import HistoryLost, NotAuthorised, SinkUnavailable
 from app.domain.events import namespace_of
 from app.domain.gap import Gap, history_gap
 from app.domain.lifecycle import State
-from app.domain.position import Checkpoint, GoOn, OwnMessage, Reached, Refill, Tail, decide_opening
+from app.domain.opening import Facts, GoOn, Refill, decide_opening
+from app.domain.position import Checkpoint, OwnMessage, Reached, Tail
 from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import OnHistoryLost, Source, StoredWatcher
 from tests.fakes import BEGIN, Deed, FakeMessage, FakeSource, NullObserver, event_token, mark_token
@@ -54,13 +55,12 @@ def test_a_gap_of_the_history_never_leads_back() -> None:
 
 
 def opening(tail: Tail, wish: OnHistoryLost, *, known: bool = True) -> object:
-    return decide_opening(
-        tail=tail, checkpoint=STORED, memory=REACHED if known else None, exclusive=True, on_history_lost=wish, now=1.0
-    )
+    facts = Facts(tail, STORED, REACHED if known else None, exclusive=True)
+    return decide_opening(facts, StoredWatcher(replace(watcher(), on_history_lost=wish)), 1.0).beginning
 
 
 @pytest.mark.parametrize("wish", ["latest", "earliest"])
-def test_a_stream_made_anew_is_gone_on_with_in_a_new_epoch(wish: OnHistoryLost) -> None:
+def test_a_recreated_stream_is_gone_on_with_in_a_new_epoch(wish: OnHistoryLost) -> None:
     assert opening(Tail(LATER, 2, 0), wish) == Refill(event_token(8), 4, 2)
     assert opening(Tail(LATER, 2, 0), wish, known=False) == Refill(event_token(7), 4, 2)
 
@@ -74,8 +74,8 @@ def test_once_it_is_marked_the_new_stream_tells_the_position_though_the_checkpoi
     assert opening(marked, wish, known=known) == GoOn(mark_token(2), 4, 1)
 
 
-def test_a_stream_made_anew_is_failed_where_nothing_else_was_asked_for() -> None:
-    with pytest.raises(HistoryLost, match=r"made anew.*on_history_lost"):
+def test_a_recreated_stream_is_failed_where_nothing_else_was_asked_for() -> None:
+    with pytest.raises(HistoryLost, match=r"recreated.*on_history_lost"):
         opening(Tail(LATER, 0, 0), "fail")
 
 
@@ -122,7 +122,7 @@ async def lose_history(fakes: Fakes) -> tuple[str, list[str]]:
     return published, left
 
 
-async def make_stream_anew(fakes: Fakes) -> tuple[str, list[str]]:
+async def recreate_stream(fakes: Fakes) -> tuple[str, list[str]]:
     """Publish a change, stop, delete the stream and make another; returns the change, and what the oplog has."""
     one = task(fakes, "fail")
     one.start()
@@ -136,7 +136,7 @@ async def make_stream_anew(fakes: Fakes) -> tuple[str, list[str]]:
     return published, [published, waiting]
 
 
-LOSSES = pytest.mark.parametrize("lose", [lose_history, make_stream_anew])
+LOSSES = pytest.mark.parametrize("lose", [lose_history, recreate_stream])
 Lose = Callable[[Fakes], object]
 
 
@@ -197,8 +197,8 @@ async def test_latest_goes_on_from_now_behind_one_marker(fakes: Fakes) -> None:
 
 
 @pytest.mark.parametrize(("wish", "first"), [("earliest", 1), ("latest", 3)])
-async def test_a_stream_made_anew_gets_the_marker_first_in_a_new_epoch(fakes: Fakes, wish: str, first: int) -> None:
-    published, there = await make_stream_anew(fakes)
+async def test_a_recreated_stream_gets_the_marker_first_in_a_new_epoch(fakes: Fakes, wish: str, first: int) -> None:
+    published, there = await recreate_stream(fakes)
     one = task(fakes, wish)
     one.start()
     await until(lambda: markers(fakes))
@@ -216,7 +216,7 @@ async def test_a_stream_made_anew_gets_the_marker_first_in_a_new_epoch(fakes: Fa
 
 async def test_a_new_stream_on_which_others_publish_shows_its_marker_all_the_same(fakes: Fakes) -> None:
     """The checkpoint still tells of sequences of the old stream."""
-    await make_stream_anew(fakes)
+    await recreate_stream(fakes)
     place = fakes.mongo.places[PLACE]
     old = place["newest"] = replace(place["newest"], sequence=100, own=None)
     one = task(fakes, "earliest")
@@ -280,7 +280,7 @@ async def test_the_marker_is_there_once_though_the_process_dies_at_any_step(
         one.start()
         for _ in range(steps):
             await asyncio.sleep(0)
-        await kill()
+        await kill(one.stored.name)
         met.add((len(markers(fakes)), place["newest"] != stored))
         if not window:
             stream.forget_ids()

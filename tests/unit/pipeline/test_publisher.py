@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import pytest
 
+from app.domain.counted import SLACK_SECONDS
 from app.domain.errors import Fenced, PositionUndecidable
 from app.domain.position import Tail
 from app.domain.watcher import Watcher
 from app.formats.extended_json import encode
-from app.pipeline.capture import SLACK_SECONDS
 from tests.fakes import FakeSink, FakeStream
 from tests.properties.test_capture_properties import WATCHER, Writer, _first_start
 from tests.unit.deployment import Fakes, until

@@ -32,9 +32,9 @@ from app.domain.subjects import covers
 from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import Sink, StoredWatcher, Watcher
 from app.formats.extended_json import encode, identify
-from tests.fakes import Deed, FakeBox, FakeOplog, event_token, raw_event
+from tests.fakes import Deed, FakeBox, FakeOplog, FakeSource, FakeStream, event_token, raw_event
 from tests.letters import spoilt_event
-from tests.unit.deployment import Fakes, kill, outrun, until, watcher
+from tests.unit.deployment import Fakes, capture, kill, outrun, until, watcher
 
 TOKEN = event_token(5)
 RECEIPT = Receipt(TOKEN, 2, 10, "2026")
@@ -143,7 +143,7 @@ async def killed_after(one: WatcherTask, steps: int) -> None:
     one.start()
     for _ in range(steps):
         await asyncio.sleep(0)
-    await kill()
+    await kill(one.stored.name)
 
 
 @pytest.mark.parametrize("deed", ["ok", "timeout", "ack_lost", "late", "torn", "unavailable", "refused"])
@@ -298,7 +298,7 @@ async def test_replayed_once_though_the_process_dies_at_any_step(fakes: Fakes) -
         asking = asyncio.create_task(one.replay(sequence))
         for _ in range(steps):
             await asyncio.sleep(0)
-        await kill()
+        await kill(one.stored.name)
         await asyncio.wait([asking])
         assert asking.exception() is None or isinstance(asking.exception(), Unavailable | Conflict)
         met.add((len(box(fakes).receipts), len(stream.messages), len(box(fakes).letters)))
@@ -412,15 +412,13 @@ async def test_what_still_cannot_be_published_stays(fakes: Fakes) -> None:
 
 
 async def test_a_replay_that_waits_when_the_watcher_stops_is_refused(fakes: Fakes) -> None:
-    _, _, sequence = await replayable(fakes)
-    one = task(fakes)
-    one.start()
-    await until(lambda: one.state is State.RUNNING)
-    capture = one._capture
-    assert capture is not None
-    await one.stop(2)
+    one, opened = capture(FakeStream(), FakeSource(fakes.oplog)), asyncio.Event()
+    running = asyncio.create_task(one.run(opened.set))
+    await opened.wait()
+    one.stop()
+    await running
     with pytest.raises(Unavailable, match="stop"):
-        await capture.replay(sequence)
+        await one.replay(1)
 
 
 async def test_a_reduced_change_is_replayed_with_what_it_lacks(fakes: Fakes) -> None:
