@@ -1,7 +1,7 @@
-"""A command that may not come to an end on the server, given up after a while, and ended there too.
+"""A command that may not end on the server: given up after a while, and ended there too.
 
 maxTimeMS does not interrupt JavaScript: a `$function` with an endless loop runs for a minute, though the client has
-stopped waiting. To kill the session that it runs in does, and every account may kill its own.
+stopped waiting. Killing the session that it runs in does interrupt it, and every account may kill its own.
 """
 
 import contextlib

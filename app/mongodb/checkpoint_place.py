@@ -1,7 +1,7 @@
 """Whether a collection can hold a watcher's position, looked at before the watcher is added. Nothing is changed.
 
 What cannot work later is a problem of a field now: rights that the account lacks, another kind of collection, a size
-into which no position fits, documents of another kind. Not its business: keeping the position (`checkpoint_store.py`).
+into which no position fits, documents of another kind.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,18 @@ async def problem_of(
                 "size_in_bytes", f"is too small for a position; give the collection {LEAST_BYTES} bytes or more"
             )
         return await _lacking(database, place, ("createCollection",))
-    kind, options = there[0].get("type", "collection"), there[0].get("options") or {}
+    problem = _problem_of_existing(there[0], place)
+    if problem is None and await is_shared(collection):
+        problem = _problem(
+            "collection", f"holds documents that are no positions ({place.namespace} is somebody else's); name another "
+            "collection"
+        )  # fmt: skip
+    return problem
+
+
+def _problem_of_existing(described: Mapping[str, Any], place: CheckpointPlace) -> FieldProblem | None:
+    """`described` is what listCollections says of the collection."""
+    kind, options = described.get("type", "collection"), described.get("options") or {}
     if kind != "collection":
         return _problem("collection", f"is a {kind}, which cannot hold a position; name another collection")
     if place.capped and not options.get("capped"):
@@ -60,18 +71,13 @@ async def problem_of(
             "collection", f"is capped at {options['size']} bytes, which is too small for a position; name another "
             f"collection, or make it {LEAST_BYTES} bytes or larger"
         )  # fmt: skip
-    if await is_shared(collection):
-        return _problem(
-            "collection", f"holds documents that are no positions ({place.namespace} is somebody else's); name another "
-            "collection"
-        )  # fmt: skip
     return None
 
 
 async def is_shared(collection: "AsyncIOMotorCollection[Mapping[str, Any]]") -> bool:
     """Whether a collection holds a document that is no position, as far as that can be found in a short time."""
     order = "$natural" if (await collection.options()).get("capped") else "_id"
-    for direction in (ASCENDING, DESCENDING):  # whatever else is there, somewhere it begins and ends
+    for direction in (ASCENDING, DESCENDING):  # what else is in it has a first and a last document
         end = await collection.find_one({}, {"_id": 1}, sort=[(order, direction)])
         if end is not None and await collection.find_one({"_id": end["_id"], **FOREIGN}) is not None:
             return True

@@ -1,31 +1,34 @@
 """Each watcher's position, kept in MongoDB.
 
-Writes are majority-written, conditional where two instances may meet, and bounded in time; each is one command, hence
-one thread hop. One that has begun ends before its caller does, even where that is cancelled. The document is
-mongodb-nats-connector's (`value` is the token's `_data`), so that either program goes on from what the other left.
-
-Not its business: which position to store when (the capture's), the registry (`watcher_store.py`).
+Writes are acknowledged by a majority, conditional where two instances may meet, and bounded in time. Each is one
+command, hence one thread hop, except in a capped collection. One that has begun ends before its caller does, even where
+that is cancelled (`writes.py`). Every command that may change a document has a filter that only positions match
+(`owned.py`). How a position is written down: `checkpoint_document.py`.
 """
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from bson import CodecOptions, ObjectId
-from bson.timestamp import Timestamp
+from bson import ObjectId
 from pymongo import DESCENDING, ReturnDocument
 from pymongo.errors import DuplicateKeyError, OperationFailure
-from pymongo.read_concern import ReadConcern
-from pymongo.read_preferences import ReadPreference
-from pymongo.write_concern import WriteConcern
 
 from app.domain.errors import Conflict, Invalid, ScopeMismatch, StoreUnavailable
 from app.domain.position import Checkpoint, OwnMessage
-from app.domain.tokens import cluster_time, parse_message_id
-from app.domain.watcher import CheckpointPlace, Route
+from app.domain.watcher import CheckpointPlace
+from app.mongodb.checkpoint_document import (
+    as_checkpoint,
+    as_fields,
+    is_of_earlier_epoch,
+    may_follow,
+    newest_of,
+    set_where_epoch_is_earlier,
+    set_where_it_may_follow,
+)
 from app.mongodb.checkpoint_place import LEAST_BYTES, is_shared, problem_of
-from app.mongodb.codes import already_exists
+from app.mongodb.codes import ILLEGAL_OPERATION, already_exists
+from app.mongodb.durable import DURABLE, SECONDS
 from app.mongodb.errors import translated
 from app.mongodb.owned import POSITION, position_of
 from app.mongodb.writes import to_its_end
@@ -33,20 +36,12 @@ from app.mongodb.writes import to_its_end
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
 
-SECONDS: Final = 5.0
-"""The bound of every call: server selection, retries and the majority's acknowledgement together."""
 FIRST_ID: Final = ObjectId("0" * 24)
-"""The `_id` of a checkpoint that finds none: two writers cannot both insert it, and whatever the predecessor inserts
+"""The `_id` of a checkpoint that finds none. Two writers cannot both insert it, and what mongodb-nats-connector inserts
 afterwards is newer by `_id`, as it should be."""
 COPIED: Final = "copied"
 """A `home` that no collection has."""
 _CAPPED_LOOK_BACK: Final = 16
-DURABLE: Final[Mapping[str, Any]] = {
-    "codec_options": CodecOptions(tz_aware=True, tzinfo=UTC),
-    "read_preference": ReadPreference.PRIMARY,
-    "read_concern": ReadConcern("majority"),
-    "write_concern": WriteConcern("majority"),
-}
 
 
 class MongoCheckpointStore:
@@ -74,7 +69,7 @@ class MongoCheckpointStore:
         )
         self._capped: bool | None = None
         self._home: str | None = None
-        """The collection's UUID, once it is there: written into each document, it tells a copy from an original."""
+        """The collection's UUID, once the collection exists: in each document it tells an original from a copy."""
         self._looked = False
 
     async def check(self) -> None:
@@ -86,7 +81,7 @@ class MongoCheckpointStore:
     async def read(self) -> Checkpoint | None:
         with self._guarded("reading the checkpoint"):
             newest = await self._read()
-        return None if newest is None else _as_checkpoint(newest, self._home)
+        return None if newest is None else as_checkpoint(newest, self._home)
 
     @to_its_end
     async def create(self, checkpoint: Checkpoint) -> bool:
@@ -109,22 +104,14 @@ class MongoCheckpointStore:
             capped, fields = await self._is_capped(), self._fields(checkpoint)
             if capped:
                 newest = await self._read()
-                if newest is not None and not _later(checkpoint, newest):
+                if newest is not None and not may_follow(checkpoint, newest):
                     return False
                 doubts = newest.get("doubt", []) if newest is not None else []
                 await self._insert({**fields, "doubt": doubts})
                 return True
-            # One atomic command: which document is the newest, whether it is behind, and the change.
-            epoch = {"$ifNull": ["$epoch", fields["epoch"]]}
-            behind = {
-                "$or": [
-                    {"$lt": [epoch, fields["epoch"]]},
-                    {"$and": [{"$eq": [epoch, fields["epoch"]]}, {"$lt": ["$value", checkpoint.token]}]},
-                ]
-            }
-            moved = {"$mergeObjects": ["$$ROOT", {"$literal": fields}]}
-            before = await self._change_newest([{"$replaceWith": {"$cond": [behind, moved, "$$ROOT"]}}], checkpoint)
-        return before is None or _later(checkpoint, before)
+            # One atomic command: which document is the newest, whether this may follow it, and the change.
+            before = await self._change_newest(set_where_it_may_follow(fields), checkpoint)
+        return before is None or may_follow(checkpoint, before)
 
     @to_its_end
     async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
@@ -159,14 +146,12 @@ class MongoCheckpointStore:
             capped, fields = await self._is_capped(), self._fields(checkpoint)
             if capped:
                 newest = await self._read()
-                if newest is None or _earlier_epoch(checkpoint, newest):
+                if newest is None or is_of_earlier_epoch(checkpoint, newest):
                     await self._insert(dict(fields))
                     return True
                 return False
-            earlier = {"$lt": [{"$ifNull": ["$epoch", -1]}, fields["epoch"]]}
-            moved = {"$mergeObjects": ["$$ROOT", {"$literal": {**fields, "doubt": None}}]}
-            before = await self._change_newest([{"$replaceWith": {"$cond": [earlier, moved, "$$ROOT"]}}], checkpoint)
-        return before is None or _earlier_epoch(checkpoint, before)
+            before = await self._change_newest(set_where_epoch_is_earlier(fields), checkpoint)
+        return before is None or is_of_earlier_epoch(checkpoint, before)
 
     @to_its_end
     async def delete(self) -> None:
@@ -175,7 +160,9 @@ class MongoCheckpointStore:
                 # All of them, since older ones of mongodb-nats-connector's would be the newest then; nothing else.
                 await self._collection.delete_many(self._of_the_watcher)
             except OperationFailure as error:
-                if error.code != 20 or not await self._is_capped():  # before 5.0 a capped collection keeps what it has
+                if (
+                    error.code != ILLEGAL_OPERATION or not await self._is_capped()
+                ):  # before 5.0 a capped collection keeps what it has
                     raise
                 if await self._collection.find_one({"$nor": [self._of_the_watcher]}, {"_id": 1}) is not None:
                     raise Conflict(
@@ -187,7 +174,7 @@ class MongoCheckpointStore:
                 self._capped = None
 
     async def _change_newest(
-        self, update: Mapping[str, Any] | Sequence[Mapping[str, Any]], checkpoint: Checkpoint
+        self, update: Sequence[Mapping[str, Any]], checkpoint: Checkpoint
     ) -> Mapping[str, Any] | None:
         """Update the newest position and return it as it was, or insert the first one and return None."""
         for _ in range(3):
@@ -196,17 +183,19 @@ class MongoCheckpointStore:
             )
             if before is not None:
                 return before
-            with contextlib.suppress(DuplicateKeyError):  # another instance was first: it is there to be updated now
+            with contextlib.suppress(DuplicateKeyError):  # another instance was first: its document is updated now
                 await self._insert_first(checkpoint)
                 return None
         if await self._read() is None:
             raise self._taken()
-        raise StoreUnavailable(f"the checkpoint in {self._collection.full_name} comes and goes")
+        raise StoreUnavailable(
+            f"the checkpoint in {self._collection.full_name} comes and goes: something else deletes it"
+        )
 
     async def _insert_first(self, checkpoint: Checkpoint) -> None:
-        """Insert the first document; a collection that is made by that has a UUID only then.
+        """Insert the first document; a collection that is created by that has a UUID only then.
 
-        Raises DuplicateKeyError where there is one by now."""
+        Raises DuplicateKeyError where another one was inserted meanwhile."""
         self._capped = None  # it may have been dropped since the last look
         await self._is_capped()
         await self._collection.insert_one({"_id": FIRST_ID, **self._fields(checkpoint)})
@@ -235,7 +224,7 @@ class MongoCheckpointStore:
         if not await self._is_capped():
             return await self._collection.find_one(POSITION, sort=[("_id", DESCENDING)])
         last = self._collection.find(POSITION, sort=[("$natural", DESCENDING)], limit=_CAPPED_LOOK_BACK)
-        return _newest(await last.to_list(_CAPPED_LOOK_BACK))
+        return newest_of(await last.to_list(_CAPPED_LOOK_BACK))
 
     async def _is_capped(self) -> bool:
         """Look once what the collection is, and create it where it is missing: capped if the watcher asks for that."""
@@ -255,7 +244,7 @@ class MongoCheckpointStore:
         return self._capped
 
     def _fields(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        return {**_as_fields(checkpoint), "home": self._home_of(checkpoint), "registry": self._registry}
+        return {**as_fields(checkpoint), "home": self._home_of(checkpoint), "registry": self._registry}
 
     def _home_of(self, checkpoint: Checkpoint) -> str | None:
         """A position that was copied to where it was read from stays a copy until it is proved."""
@@ -270,76 +259,3 @@ class MongoCheckpointStore:
         except StoreUnavailable:
             self._capped, self._looked = None, False  # it may have been recreated
             raise
-
-
-def _newest(documents: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Pick the valid one of a capped collection's last documents, which come newest first.
-
-    An insert cannot be conditional, so of two writers at once the last may have inserted the lesser. What counts is the
-    greatest epoch and token of ours since the predecessor last wrote, or what it wrote where it was the last.
-    """
-    ours: list[Mapping[str, Any]] = []
-    for document in documents:
-        if document.get("epoch") is None:
-            return max(ours, key=_rank) if ours else document
-        ours.append(document)
-    return max(ours, key=_rank) if ours else None
-
-
-def _rank(document: Mapping[str, Any]) -> tuple[int, str]:
-    return document["epoch"], document["value"]
-
-
-def _later(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:
-    """Whether `checkpoint` may follow what is stored: later epoch, or or same (or none yet, the predecessor's)
-    and greater token."""
-    epoch = checkpoint.epoch or 0
-    return bool((stored.get("epoch", epoch), stored["value"]) < (epoch, checkpoint.token))
-
-
-def _earlier_epoch(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:
-    return bool(stored.get("epoch", -1) < (checkpoint.epoch or 0))
-
-
-def _as_fields(checkpoint: Checkpoint) -> dict[str, Any]:
-    moment = cluster_time(checkpoint.token)
-    return {
-        "value": checkpoint.token,
-        "clusterTime": Timestamp(moment.seconds, moment.increment),
-        "sequence": checkpoint.sequence,
-        "streamCreated": checkpoint.stream_created,
-        "epoch": checkpoint.epoch or 0,
-        "scope": checkpoint.scope,
-        "watcher": checkpoint.watcher,
-        "stream": checkpoint.route and checkpoint.route.stream,
-        "subject": checkpoint.route and checkpoint.route.subject,
-        "selection": checkpoint.route and checkpoint.route.selection,
-        "updatedAt": datetime.fromtimestamp(checkpoint.updated_at, UTC) if checkpoint.updated_at is not None else None,
-        "ownSequence": checkpoint.own.sequence if checkpoint.own is not None else None,
-        "ownId": str(checkpoint.own.id) if checkpoint.own is not None else None,
-        "counted": checkpoint.counted,
-    }
-
-
-def _as_checkpoint(document: Mapping[str, Any], home: str | None) -> Checkpoint:
-    """`home` is the UUID of the collection in which the document was found."""
-    updated_at, own_id = document.get("updatedAt"), parse_message_id(document.get("ownId"))
-    stream, subject, selection = (document.get(name) for name in ("stream", "subject", "selection"))
-    return Checkpoint(
-        token=document["value"],
-        epoch=document.get("epoch"),
-        sequence=document.get("sequence"),
-        stream_created=document.get("streamCreated"),
-        scope=document.get("scope"),
-        watcher=document.get("watcher"),
-        route=Route(stream, subject, selection) if stream and subject and selection else None,
-        updated_at=None if updated_at is None else updated_at.timestamp(),
-        own=None if own_id is None else OwnMessage(document["ownSequence"], own_id),
-        doubts=tuple(
-            OwnMessage(doubt["sequence"], id_)
-            for doubt in document.get("doubt") or ()
-            if (id_ := parse_message_id(doubt["id"])) is not None
-        ),
-        counted=document.get("counted") is not False,
-        native=None if document.get("home") is None else document["home"] == home,
-    )

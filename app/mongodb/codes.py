@@ -15,6 +15,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 NAMESPACE_EXISTS: Final = 48
 MAX_TIME_EXPIRED: Final = 50
+ILLEGAL_OPERATION: Final = 20
 TOKEN_NOT_FOUND: Final = 280
 """ChangeStreamFatalError: the token's event is not in what this stream sees; also an `_id` altered by the pipeline."""
 EVENT_TOO_LARGE: Final = 10334
@@ -72,7 +73,7 @@ _CODES: Final[Mapping[Meaning, frozenset[int]]] = {
     Meaning.UNSPECIFIED: frozenset({8}),
     # BadValue, FailedToParse, TypeMismatch, Overflow, IllegalOperation (a stage that change streams do not take),
     # InvalidOptions, InvalidPipelineOperator, QueryFeatureNotAllowed; and every code from _FIRST_LOCATION on.
-    Meaning.PARSER: frozenset({2, 9, 14, 15, 20, 72, 168, 224}),
+    Meaning.PARSER: frozenset({2, 9, 14, 15, ILLEGAL_OPERATION, 72, 168, 224}),
 }
 _MEANINGS: Final = {code: meaning for meaning, codes in _CODES.items() for code in codes}
 _PASSING_LABELS: Final = (

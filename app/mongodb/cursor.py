@@ -114,7 +114,9 @@ class ChangeStreamCursor:
         if not under_way.done():
             await self.end()  # a command that waits for events ends with its cursor
         done, _ = await asyncio.wait((under_way,), timeout=CLOSE_SECONDS)
-        if done and not under_way.cancelled() and under_way.exception() is None:
+        if not done:
+            under_way.add_done_callback(_look_at)
+        elif not under_way.cancelled() and under_way.exception() is None:
             self._id = under_way.result()["cursor"]["id"]
         return bool(done)
 
@@ -143,3 +145,9 @@ class ChangeStreamCursor:
             token=cursor["postBatchResumeToken"]["_data"],
             operation_time=reply["operationTime"].time,
         )
+
+
+def _look_at(ended: "asyncio.Future[RawBSONDocument]") -> None:
+    """Take note of how a command ended that nobody waits for any more; else asyncio would complain in the log."""
+    if not ended.cancelled():
+        ended.exception()

@@ -2,7 +2,7 @@
 deployment, the account's privileges, and how far the oplog reaches back.
 
 Privileges are read from `connectionStatus`, which every account may ask about itself. Each answer is a Finding; nothing
-is changed. Not its business: one watcher's change stream (`trial.py`) and its position (`app/doctor/examination.py`).
+is changed.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping

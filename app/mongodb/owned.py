@@ -1,6 +1,6 @@
 """Which documents of a collection are positions, told from each document alone.
 
-A collection of positions is named by the user, so it may be one that holds their business. Changewire writes and
+A collection of positions is named by the user, so it may be one with the user's own documents. Changewire writes and
 deletes only what it made itself, or what mongodb-nats-connector provably made; so every command that may change a
 document has one of these filters, and the server decides document by document. What matches neither is never touched.
 
@@ -8,8 +8,6 @@ document has one of these filters, and the server decides document by document. 
   place on a stream. A later version may add fields, so others do not matter.
 - mongodb-nats-connector's: an ObjectId and a resume token as `value`, and nothing else (`doubt` and `counted` are what
   Changewire adds while it has not moved the position yet).
-
-Not its business: which of the positions counts (`checkpoint_store.py`).
 """
 
 import re

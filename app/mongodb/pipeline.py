@@ -3,9 +3,8 @@
 MongoDB insists on `_id` alone, and only when an event comes along. Changewire also needs the operation (it makes the
 subject), the cluster time, the namespace and the document's key. Three looks, from cheap to certain: at the pipeline's
 own words (`objection`), at what it makes of made-up events (`SAMPLED`, `sample`, `loss`), and at every event that comes
-out of a pipeline which does more than filter (`damage`).
-
-Not its business: running anything (`client.py`, `change_source.py`), what MongoDB refuses (`trial.py`).
+out of a pipeline which does more than filter (`damage`). Nothing is run here: that is done in `checks.py` and
+`watcher_stream.py`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

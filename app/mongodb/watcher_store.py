@@ -1,9 +1,8 @@
 """The registry of watchers, kept in MongoDB and shared by every instance on the same state database.
 
-Three collections: `watchers`; `registry`, one document that counts the changes; `instances`, who is alive and how far
-each has followed. A change is a transaction that first counts itself, so that changes come one after another and each
-sees all before it. Not its business: what a watcher means (`domain/watcher.py`), following the store
-(`control/reconciler.py`).
+Three collections: `watchers`; `registry`, one document that counts the changes; `instances`, which are alive and how
+far each has followed. A change is a transaction that first counts itself, so that changes come one after another and
+each sees all before it. The store is followed in `control/reconciler.py`.
 """
 
 import asyncio
@@ -19,8 +18,8 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from app.domain.errors import Conflict, NotFound, StateOutOfReach, StoreUnavailable
 from app.domain.lifecycle import Desired
 from app.domain.watcher import StoredWatcher, from_document, to_document
-from app.mongodb.checkpoint_store import DURABLE, SECONDS
 from app.mongodb.codes import already_exists
+from app.mongodb.durable import DURABLE, SECONDS
 from app.mongodb.errors import translated
 from app.mongodb.owned import INSTANCE
 from app.ports import ALIVE_SECONDS, Check
@@ -215,15 +214,15 @@ class MongoWatcherStore:
             check(await self._readable(documents))
 
     async def _readable(self, documents: Iterable[Mapping[str, Any]]) -> list[StoredWatcher]:
-        """Restore what can be. What a later version has written, or a hand has broken, is none of ours: it is said, and
-        keeps none of the others from running."""
+        """Restore what can be. What a later version or a person has written may not be readable: that is logged, and
+        the others run all the same."""
         found = []
         for document in documents:
             try:
                 text = document["watcher"]["source"]["pipeline"]
                 found.append(_restored(document, self._parsed(document["_id"], text)))
                 if len(text) > _LARGE:
-                    await asyncio.sleep(0)  # hundreds of these must not keep the event loop
+                    await asyncio.sleep(0)  # hundreds of these must not block the event loop
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 unreadable = (document["_id"], document.get("revision"))
                 if unreadable not in self._unreadable:

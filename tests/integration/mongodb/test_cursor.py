@@ -1,6 +1,7 @@
 """A change stream's cursor over each kind of target on a real mongod: what comes, and what is left on the server."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -238,3 +239,25 @@ async def test_ended_closed_opened_again_or_cancelled_it_leaves_no_cursor_on_the
         await cancelled(cursor.get_more(size=1, wait_ms=500), turns)
         await cursor.close()
         assert open_cursors() == 0
+
+
+async def test_a_command_that_does_not_come_back_in_time_ends_later_without_a_word(
+    make_cursor: MakeCursor, own_mongo: MongoServer, open_cursors: OpenCursors
+) -> None:
+    """A `getMore` on a quiet server notices only when its time is over that its cursor was killed."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    target = Target("shop", "orders")
+    cursor = make_cursor(own_mongo.uri, target)
+
+    async def left_alone() -> bool:
+        await cursor.open([target.change_stream({})], size=1)
+        await cancelled(cursor.get_more(size=1, wait_ms=4_000), turns=3)
+        await cursor.close()
+        return open_cursors() > 0  # not so while the server still writes for itself, which wakes what waits
+
+    await until(left_alone)
+    await until(lambda: open_cursors() == 0)
+    await asyncio.sleep(0.1)  # for the reply, which nobody waits for
+    gc.collect()
+    assert complaints == []
