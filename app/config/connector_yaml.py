@@ -153,43 +153,12 @@ class _Reader:
             if _is_null(node):
                 self.problem(node, where, f"is empty. Example: {EXAMPLE}")
             raise _Refused
-
-        def text(key: str) -> str:
-            try:
-                return self.text(keys.get(key), f"{where}.{key}")
-            except _Refused:
-                return ""
-
-        def truth(key: str) -> bool:
-            return self.truth(keys.get(key), f"{where}.{key}")
-
         for key, example in (("dbName", "shop"), ("collName", "orders")):
-            if _is_null(keys.get(key)) or not text(key):
+            if not self.text_of(keys, key, where):
                 self.problem(keys.get(key) or node, f"{where}.{key}", f'is missing. Example: {key}: "{example}"')
         if len(self.problems) > before:
             raise _Refused
-        size = self.number(keys.get("tokensCollSizeInBytes"), f"{where}.tokensCollSizeInBytes")
-        capped = truth("tokensCollCapped")
-        if capped and size is None:
-            # mongodb-nats-connector makes an ordinary collection then, without a word.
-            self.warn(node, f"{where}.tokensCollCapped", "has no effect without tokensCollSizeInBytes")
-            capped = False
-        watcher = Watcher(
-            name=f"{text('dbName')}.{text('collName')}",
-            source=Source(
-                database=text("dbName"),
-                collection=text("collName"),
-                pre_and_post_images=truth("changeStreamPreAndPostImages"),
-            ),
-            sink=Sink(stream=text("streamName"), stream_settings="connector"),
-            checkpoint=CheckpointPlace(
-                database=text("tokensDbName") or CheckpointPlace().database,
-                collection=text("tokensCollName"),
-                capped=capped,
-                size_in_bytes=(size or 0) if capped else 0,
-            ),
-        ).with_defaults()
-        watcher = self.beside(watcher, others, node, where)
+        watcher = self.beside(self.watcher(keys, node, where), others, node, where)
         for found in problems(watcher, state_database=""):
             key = _KEY_OF_FIELD.get(found.field, "")
             self.problem(
@@ -198,6 +167,28 @@ class _Reader:
         if len(self.problems) > before:
             raise _Refused
         return watcher
+
+    def watcher(self, keys: Mapping[str, yaml.Node], node: yaml.Node, where: str) -> Watcher:
+        """The watcher that an entry with these keys asks for."""
+        database, collection = (self.text_of(keys, key, where) for key in ("dbName", "collName"))
+        size = self.number(keys.get("tokensCollSizeInBytes"), f"{where}.tokensCollSizeInBytes")
+        capped = self.truth(keys.get("tokensCollCapped"), f"{where}.tokensCollCapped")
+        if capped and size is None:
+            # mongodb-nats-connector makes an ordinary collection then, without a word.
+            self.warn(node, f"{where}.tokensCollCapped", "has no effect without tokensCollSizeInBytes")
+            capped = False
+        images = self.truth(keys.get("changeStreamPreAndPostImages"), f"{where}.changeStreamPreAndPostImages")
+        return Watcher(
+            name=f"{database}.{collection}",
+            source=Source(database=database, collection=collection, pre_and_post_images=images),
+            sink=Sink(stream=self.text_of(keys, "streamName", where), stream_settings="connector"),
+            checkpoint=CheckpointPlace(
+                database=self.text_of(keys, "tokensDbName", where) or CheckpointPlace().database,
+                collection=self.text_of(keys, "tokensCollName", where),
+                capped=capped,
+                size_in_bytes=(size or 0) if capped else 0,
+            ),
+        ).with_defaults()
 
     def beside(self, watcher: Watcher, others: list[Watcher], node: yaml.Node, where: str) -> Watcher:
         """One collection in several entries: on another stream it is a watcher of its own, with a position of its own.
@@ -242,6 +233,13 @@ class _Reader:
                 hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
                 self.warn(key_node, f"{where}.{key}".lstrip("."), f"is not known and is ignored{hint}")
         return values
+
+    def text_of(self, keys: Mapping[str, yaml.Node], key: str, where: str) -> str:
+        """The text of a key in an entry; empty where there is none, or where it has been complained about."""
+        try:
+            return self.text(keys.get(key), f"{where}.{key}")
+        except _Refused:
+            return ""
 
     def text(self, node: yaml.Node | None, where: str) -> str:
         if node is None or _is_null(node):

@@ -57,40 +57,48 @@ def configure(
         structlog.processors.format_exc_info,
         Redactor(secrets),
     ]
-    renderer: Processor = _plain_json
-    if console:
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=out.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
-        )
     handler = logging.StreamHandler(out)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                _without_colour_twin,
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *([_plain_values] if console else []),
-                renderer,
-            ],
-        )
-    )
-    root = logging.getLogger()
-    for old in root.handlers[:]:
-        root.removeHandler(old)
-    root.addHandler(handler)
-    root.setLevel(number)
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(max(number, logging.WARNING))
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
-        uvicorn = logging.getLogger(name)
-        uvicorn.handlers, uvicorn.propagate = [], True
-        uvicorn.setLevel(logging.NOTSET)
+    handler.setFormatter(_formatter(shared, console=console, colors=out.isatty()))
+    _route(handler, number)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _formatter(shared: list[Processor], *, console: bool, colors: bool) -> logging.Formatter:
+    """Return what makes a line of an event, or of a record of the standard library's."""
+    renderer: Processor = _plain_json
+    if console:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=colors, timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
+        )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            _without_colour_twin,
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *([_plain_values] if console else []),
+            renderer,
+        ],
+    )
+
+
+def _route(handler: logging.Handler, level: int) -> None:
+    """Let the standard library's loggers, and through them all vendors', write to this handler alone."""
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        uvicorn = logging.getLogger(name)
+        uvicorn.handlers, uvicorn.propagate = [], True
+        uvicorn.setLevel(logging.NOTSET)
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:

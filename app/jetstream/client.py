@@ -28,7 +28,8 @@ from app.jetstream.errors import OUR_CERTIFICATE, describe
 CONNECT_SECONDS = 2
 PING_SECONDS = 2
 PILE_BYTES = 64 * 1024
-"""The kernel of a frozen server takes less than that too; and a slow link has sent less before the judgement."""
+"""Only a larger pile of unsent bytes tells something: the kernel of a frozen server takes a smaller one too, and a slow
+link sends it before the silence counts."""
 
 log = structlog.get_logger(__name__)
 
@@ -110,44 +111,47 @@ class OneConnection(Client):
         """
         if urlsplit(url).scheme in ("ws", "wss"):
             raise ValueError("WebSocket is not supported; use nats:// or tls://")
-
-        async def note(error: Exception) -> None:
-            if not isinstance(error, nats.errors.NoServersError):
-                self.last_failure = error
-
-        self.address = (url, tls_name)
-        self._host = urlsplit(url if "//" in url else f"//{url}").hostname
-        arguments: dict[str, Any] = {"tls_hostname": tls_name} if tls_name else {}
         problem = options.problem()
         if problem is not None:
             raise ValueError(problem)
+        self.address = (url, tls_name)
+        self._host = urlsplit(url if "//" in url else f"//{url}").hostname
         tls = _tls(options)
         self._tls_asked = tls is not None or url.startswith("tls://")
-        if tls is not None:
-            arguments["tls"] = tls
         try:
-            await self.connect(
-                servers=[url],
-                name=options.name,
-                error_cb=note,
-                allow_reconnect=False,
-                connect_timeout=CONNECT_SECONDS,
-                reconnect_time_wait=0,
-                max_reconnect_attempts=1,  # 0 would try indefinitely
-                ping_interval=PING_SECONDS,
-                max_outstanding_pings=1_000_000,  # `progress` judges better: a slow link delays pongs too
-                pending_size=0,
-                user=options.user,
-                password=options.password,
-                token=options.token,
-                user_credentials=options.creds_file,
-                nkeys_seed=options.nkey_seed_file,
-                **arguments,
-            )
+            await self._connect_once(url, options, {"tls_hostname": tls_name, "tls": tls})
         except (ConnectionError, nats.errors.UnexpectedEOF, nats.errors.ConnectionClosedError):
             if self._server_info.get("tls_verify"):  # its alert may be lost with the connection
                 self.last_failure = f"the server wants a certificate and hung up; {OUR_CERTIFICATE}"
             raise
+        await self._open_inbox()
+
+    async def _connect_once(self, url: str, options: NatsOptions, tls: dict[str, Any]) -> None:
+        async def note(error: Exception) -> None:
+            if not isinstance(error, nats.errors.NoServersError):
+                self.last_failure = error
+
+        await self.connect(
+            servers=[url],
+            name=options.name,
+            error_cb=note,
+            allow_reconnect=False,
+            connect_timeout=CONNECT_SECONDS,
+            reconnect_time_wait=0,
+            max_reconnect_attempts=1,  # 0 would try indefinitely
+            ping_interval=PING_SECONDS,
+            max_outstanding_pings=1_000_000,  # `progress` judges better: a slow link delays pongs too
+            pending_size=0,
+            user=options.user,
+            password=options.password,
+            token=options.token,
+            user_credentials=options.creds_file,
+            nkeys_seed=options.nkey_seed_file,
+            **{name: value for name, value in tls.items() if value},
+        )
+
+    async def _open_inbox(self) -> None:
+        """Subscribe to the inbox, and make sure that the server has allowed it."""
         self.last_failure = None
         subscription = await self.subscribe(self.inbox + ">")
         self._inbox_sid = subscription._id
