@@ -1,8 +1,7 @@
 """The parts of the documentation that are taken from the code: the settings, and the metrics.
 
 `python -m tests.docs_reference` (or `make docs`) writes them between the markers in `docs/settings.md` and
-`docs/metrics.md`; what stands around the markers is written by hand. A test compares, so that neither goes stale. Not
-its business: whether what the code says of itself is true.
+`docs/metrics.md`; what stands around the markers is written by hand. A test compares, so that neither goes stale.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from app.metrics.families import CounterFamily, Family, GaugeFamily, HistogramFa
 from app.metrics.observer import PrometheusObserver
 
 DOCS = Path(__file__).parents[1] / "docs"
-BEGIN, END = "<!-- from the code; make docs writes it anew -->", "<!-- the end of what is from the code -->"
+BEGIN, END = "<!-- from the code; make docs writes it -->", "<!-- the end of what is from the code -->"
 KINDS: dict[type[Family], str] = {CounterFamily: "counter", GaugeFamily: "gauge", HistogramFamily: "histogram"}
 
 

@@ -481,10 +481,7 @@ async def test_a_list_of_writes(service: Live, verify: Verifier, tmp_path: Path)
 async def test_an_absent_watcher_and_an_absent_stream_are_named(service: Live, verify: Verifier) -> None:
     done = await verify.run("orders")
     assert (done.code, done.output) == (1, "")
-    assert (
-        done.errors
-        == f"changewire: there is no watcher orders in the database {service.state_db}; there are none\n"
-    )
+    assert done.errors == f"changewire: there is no watcher orders in the database {service.state_db}; there are none\n"
     await service.add(paused=True)
     done = await verify.run("others")
     assert (done.code, done.errors.endswith("; watchers: orders\n")) == (1, True)

@@ -250,7 +250,10 @@ async def test_a_service_that_is_not_there_is_said_with_where_it_was_looked_for(
 ) -> None:
     watchers, port = Command(capfd), free_port()
     said = await watchers("list", "--url", f"127.0.0.1:{port}", code=1)
-    assert f"http://127.0.0.1:{port} cannot be reached: connection refused; set its address with CHANGEWIRE_URL or --url" in said
+    assert (
+        f"http://127.0.0.1:{port} cannot be reached: connection refused; set its address with CHANGEWIRE_URL or --url"
+        in said
+    )
     said = await watchers("list", "--url", nats_url.replace("nats:", "http:"), code=1)
     assert "cannot be reached: " in said
 

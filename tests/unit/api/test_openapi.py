@@ -27,7 +27,7 @@ def calls(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]
 def test_openapi_json_is_what_the_application_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert openapi_command.run(argparse.Namespace()) == 0
     printed = capsys.readouterr().out
-    assert printed == (Path(__file__).parents[3] / "openapi.json").read_text(), "make openapi writes it anew"
+    assert printed == (Path(__file__).parents[3] / "openapi.json").read_text(), "run: make openapi"
 
 
 async def test_openapi_document_is_served() -> None:

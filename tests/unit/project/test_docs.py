@@ -24,7 +24,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 @pytest.mark.parametrize("page", REFERENCES)
 def test_what_the_documentation_takes_from_the_code_is_what_the_code_says(page: str) -> None:
     text = (DOCS / page).read_text()
-    assert renewed(page, text) == text, "make docs writes it anew"
+    assert renewed(page, text) == text, "run: make docs"
 
 
 def test_every_setting_and_every_metric_is_in_the_tables() -> None:
