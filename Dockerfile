@@ -1,17 +1,17 @@
-# The service alone; MongoDB and NATS are reached through MONGO_URI and NATS_URL.
+# The service only. MONGO_URI and NATS_URL say where MongoDB and NATS are.
 # A configuration file of mongodb-nats-connector goes to /app/connector.yaml.
 
 FROM python:3.12-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 WORKDIR /src
-# The dependencies first: this layer stays as it is while only the code changes. They are what uv.lock names, as is what
-# builds the wheel, in an environment of its own.
+# The dependencies first: this layer is reused while only the code changes. uv.lock names them, and the tools that build
+# the wheel in an environment of their own.
 COPY requirements-uv.lock ./
 RUN pip install --no-deps --require-hashes -r requirements-uv.lock
 COPY pyproject.toml uv.lock ./
 RUN UV_PROJECT_ENVIRONMENT=/opt/changewire uv sync --frozen --no-dev --no-install-project \
     && UV_PROJECT_ENVIRONMENT=/opt/build uv sync --frozen --only-group build
-# What builds the native transcoder: a Rust toolchain, and a linker. Without them the image would encode in Python.
+# A Rust toolchain and a linker build the native transcoder. Without them the image would encode in Python.
 COPY --from=rust:1.95-slim-bookworm /usr/local/rustup /usr/local/rustup
 COPY --from=rust:1.95-slim-bookworm /usr/local/cargo /usr/local/cargo
 ENV PATH=/usr/local/cargo/bin:$PATH RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo
@@ -26,7 +26,7 @@ RUN uv build --wheel --no-build-isolation --python /opt/build/bin/python --out-d
 
 FROM python:3.12-slim-bookworm
 COPY --from=build /opt/changewire /opt/changewire
-# MALLOC_ARENA_MAX: glibc otherwise keeps an arena for every thread that waits on a change stream.
+# MALLOC_ARENA_MAX: otherwise glibc keeps an arena for every thread that waits on a change stream.
 ENV PATH=/opt/changewire/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -133,12 +133,12 @@ $(PROMTOOL): | $(STAMP)
 			|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get download -qq prometheus 2>/dev/null; } || true; \
 		for package in prometheus_*.deb; do dpkg-deb -x "$$package" . 2>/dev/null; done; rm -f prometheus_*.deb usr/bin/prometheus; \
 	fi
-	@test -x $@ || echo "promtool is not to be had here: the alerts are not checked"
+	@test -x $@ || echo "promtool is unavailable: the alerts are not checked"
 
 test-fast: $(STAMP) ## Unit tests and properties only: no server, seconds
 	@$(BIN)/python -m pytest tests/unit tests/properties $(ARGS)
 
-screenshots: $(STAMP) ## Take the pictures of the page in docs/images anew
+screenshots: $(STAMP) ## Take the pictures of the page in docs/images again
 	@$(BROWSER)
 	@mkdir -p docs/images
 	@PAGE_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser $(ARGS)
@@ -147,7 +147,7 @@ screenshots: $(STAMP) ## Take the pictures of the page in docs/images anew
 MONGOD := $(if $(NEWER),$(NEWER_MONGOD))
 FAULTS := $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(NEWER),--mongod $(NEWER_MONGOD))
 
-faults: $(STAMP) $(MONGOD) ## Break all that it leans on, under load, then verify: five minutes (SEED=n replays; NEWER=1; ARGS="--all", "--only zombie")
+faults: $(STAMP) $(MONGOD) ## Break everything it depends on, under load, then verify: five minutes (SEED=n replays; NEWER=1; ARGS="--all", "--only zombie")
 	@$(FAULTS) $(ARGS)
 
 faults-full: $(STAMP) $(MONGOD) ## The same with 200 faults over 300,000 changes: about forty minutes (SEED=n, ARGS="--json run.json")
@@ -157,7 +157,7 @@ soak: $(STAMP) $(MONGOD) ## The same for as long as asked: MINUTES=600
 	@test -n "$(MINUTES)" || { echo 'How long? make soak MINUTES=600' >&2; exit 2; }
 	@$(FAULTS) --minutes $(MINUTES) $(ARGS)
 
-mutants: $(STAMP) $(MONGOD) ## Break the protocol on purpose in five places, and look whether the faults show it
+mutants: $(STAMP) $(MONGOD) ## Break the protocol on purpose in five places, and check that the faults show it
 	@$(BIN)/python -m tests.faults.mutants $(if $(NEWER),--mongod $(NEWER_MONGOD)) $(ARGS)
 
 check: $(STAMP) ## Lint, format, spelling, types, import law; of native/ too where cargo is there

@@ -1,9 +1,9 @@
-"""Read a stream of Changewire's from its beginning, in order, and print a line per change.
+"""Read a Changewire stream in order from its beginning, and print a line per change.
 
     python examples/consume.py STREAM [nats://127.0.0.1:4222]
 
-Changes too large for a message arrive as a pointer to the object store (`Changewire-Object`), in their place in the
-order; `whole` shows the six lines that a consumer needs for them.
+A change too large for a message arrives as a pointer to the object store (`Changewire-Object`), in its place in the
+order. `whole` shows the six lines that a consumer needs for it.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 
 
 async def whole(jetstream: JetStreamContext, message: Msg) -> Any:
-    """Return the change event of a message, fetched from the object store where the message is a pointer."""
+    """Return the change event of a message, fetched from the object store if the message is a pointer."""
     pointer = (message.headers or {}).get("Changewire-Object")
     if pointer is None:
         return json.loads(message.data)

@@ -1,11 +1,11 @@
-"""Keep a copy of a watched collection in SQLite: a durable consumer that may die, be sent a change twice, or rewound.
+"""Keep a copy of a watched collection in SQLite: a durable consumer for which crashes, repeats and rewinds are harmless.
 
     python examples/copy_to_sqlite.py STREAM copy.db [nats://127.0.0.1:4222]
 
-Started again it goes on behind the last change that it has acknowledged. A change is acknowledged after it was
-committed, so one may come again; and a rewind, or a dead letter's replay, brings old ones again behind newer ones. One
-rule holds for all of these: of a document's changes the one with the greatest resume token wins, since tokens grow
-along the history.
+After a restart it continues after the last change that it has acknowledged. It acknowledges a change after the commit, so
+a change may come again. A rewind, or the replay of a dead letter, also brings old changes after newer ones. One rule
+covers all of these cases: of a document's changes, the one with the greatest resume token wins, since tokens grow along
+the history.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 TABLE = "CREATE TABLE IF NOT EXISTS documents (key TEXT PRIMARY KEY, token TEXT NOT NULL, document TEXT)"
-# A deleted document leaves its row, without a document: an older change of it that comes again has to be told.
+# A deleted document leaves its row without a document, so that an older change that comes again is recognised.
 STORE = """
     INSERT INTO documents VALUES (?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET token = excluded.token, document = excluded.document
@@ -42,12 +42,12 @@ async def whole(jetstream: JetStreamContext, message: Msg) -> dict[str, Any]:
 def apply(copy: sqlite3.Connection, message: Msg, event: dict[str, Any]) -> None:
     headers = message.headers or {}
     if "Changewire-Gap" in headers:
-        print("changes are missing here, so the copy has to be made anew:", headers["Changewire-Gap"], flush=True)
+        print("changes are missing here, so read the collection again:", headers["Changewire-Gap"], flush=True)
         return
     if "fullDocument" in headers.get("Changewire-Reduced", "").split(", "):
-        print("too large to be sent; look it up in MongoDB:", event["documentKey"], flush=True)
+        print("too large to send; look it up in MongoDB:", event["documentKey"], flush=True)
         return
-    document = event.get("fullDocument")  # none on a delete, and where an update's was deleted before it was looked up
+    document = event.get("fullDocument")  # none on a delete, or if it was deleted before the lookup
     text = None if document is None else json_util.dumps(document)
     key, token = json_util.dumps(event["documentKey"]), event["_id"]["_data"]
     changed = copy.execute(STORE, (key, token, text)).rowcount

@@ -168,7 +168,7 @@ class Live:
         self._config = config
         self._look_at = look_at or (mongo_uri, nats_url)
         self._look_with = None if look_with is None else str(look_with)
-        self._ready = ready
+        self.waits_until_ready = ready
         self._verify = verify
         self.environ = {
             "MONGO_URI": mongo_uri,
@@ -243,7 +243,7 @@ class Live:
             )
         )
         await until(lambda: http.started or running.done())
-        if self._ready:
+        if self.waits_until_ready:
             await until(self.is_ready)
 
     async def stop(self) -> None:

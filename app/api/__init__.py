@@ -90,9 +90,16 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
     app.include_router(page.router)
     error_handlers.install(app)
 
+    _extend_document(app)
+    documentation.install(app)
+    return app
+
+
+def _extend_document(app: FastAPI) -> None:
+    """Add to the OpenAPI document what FastAPI does not see: problems, events, and which reads may need a token."""
     plain = app.openapi
 
-    def with_problems() -> dict[str, Any]:
+    def extended() -> dict[str, Any]:
         document = plain()
         schemas: dict[str, Any] = document["components"]["schemas"]
         if "Problem" not in schemas:
@@ -101,9 +108,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
             document["components"]["schemas"] = dict(sorted(schemas.items()))
         return document
 
-    app.openapi = with_problems  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
-    documentation.install(app)
-    return app
+    app.openapi = extended  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
 
 
 def _close_reads(document: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What arrives on a stream, as server-sent events (the HTML standard's `text/event-stream`).
 
-A browser, curl and `changewire watchers messages` can follow them alike. An event's data is made by its model, as every
+A browser, curl and `changewire watchers tail` can follow them alike. An event's data is made by its model, as every
 answer is; only the stream as a whole has no end and therefore no model.
 """
 

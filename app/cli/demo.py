@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 from app.cli import FAILED, OK, CommandError, say, signals
 
 if TYPE_CHECKING:
+    from app.cli.traffic import Consumer, Writer
+    from app.control.registry import Registry
     from app.devservers.servers import Server
 
 WATCHER = "orders"
@@ -162,11 +164,7 @@ class Demo:
         from pydantic import SecretStr
 
         from app.cli.http_server import server
-        from app.cli.traffic import COLLECTION, DATABASE, STREAM
         from app.config.settings import Settings
-        from app.domain.errors import ChangewireError, Conflict
-        from app.domain.lifecycle import Desired, State
-        from app.domain.watcher import from_document
         from app.main import create_app
 
         settings = Settings(
@@ -184,31 +182,13 @@ class Demo:
             await task
 
         stack.push_async_callback(finish)
-        registry = app.state.registry
         deadline = time.monotonic() + READY_SECONDS
         reason: str | None = "not started"
-        state = None
-        watcher = {
-            "name": WATCHER,
-            "source": {"database": DATABASE, "collection": COLLECTION},
-            "sink": {"stream": STREAM},
-        }
-        while state is not State.RUNNING:
+        while reason is not None:
             if task.done() or time.monotonic() > deadline:
                 raise CommandError(f"the service did not start: {reason}")
-            reason = registry.ready() if http.started else reason
-            try:
-                if reason is None and state is None:
-                    with contextlib.suppress(Conflict):  # kept from an earlier run
-                        await registry.add(from_document(watcher))
-                if reason is None:
-                    view = await registry.watcher(WATCHER)
-                    state = view.status.state
-                    reason = None if state is State.RUNNING else view.status.reason
-                    if view.stored.desired is Desired.PAUSED:
-                        await registry.resume(WATCHER)
-            except ChangewireError as error:
-                reason = str(error)
+            if http.started:
+                reason = app.state.registry.ready() or await _why_not_running(app.state.registry)
             await asyncio.sleep(0.05)
 
     async def _traffic(self, stack: contextlib.AsyncExitStack, mongo_uri: str, nats_url: str) -> int:
@@ -216,7 +196,7 @@ class Demo:
         import nats
         from pymongo import MongoClient
 
-        from app.cli.traffic import STREAM, Consumer, Writer, compare, counted, on_their_way, shortfall, totals
+        from app.cli.traffic import STREAM, Consumer, Writer
 
         run = secrets.token_hex(2)
         client: MongoClient[dict[str, Any]] = MongoClient(mongo_uri)
@@ -240,7 +220,13 @@ class Demo:
                     await self._until_all_came(writer, consumer)
         else:
             await self._until_all_came(writer, consumer)
-            await asyncio.sleep(0.5)  # a moment longer for what would be too much
+            await asyncio.sleep(0.5)  # a moment longer, for messages too many
+        return self._conclude(writer, consumer)
+
+    def _conclude(self, writer: "Writer", consumer: "Consumer") -> int:
+        """Show how it went; return the exit code."""
+        from app.cli.traffic import compare, counted, on_their_way, shortfall, totals
+
         consumer.show_passed_over()
         slow = shortfall(len(writer.written), writer.seconds, self.rate)
         if slow:
@@ -257,7 +243,7 @@ class Demo:
         self.show(f"\n{'OK' if verdict.right else 'WRONG'}: {verdict}")
         return OK if verdict.right else FAILED
 
-    async def _until_all_came(self, writer: Any, consumer: Any) -> None:
+    async def _until_all_came(self, writer: "Writer", consumer: "Consumer") -> None:
         """Wait for what is missing, until nothing more comes."""
         wanted = len(writer.written) - len(writer.uncertain)
         with contextlib.suppress(TimeoutError):
@@ -286,6 +272,27 @@ Or try in another terminal:
 Ctrl-C stops everything.
 """
         )
+
+
+async def _why_not_running(registry: "Registry") -> str | None:
+    """Add the watcher where there is none yet; return why it does not run, None once it does."""
+    from app.cli.traffic import COLLECTION, DATABASE, STREAM
+    from app.domain.errors import ChangewireError, NotFound
+    from app.domain.lifecycle import Desired, State
+    from app.domain.watcher import from_document
+
+    source, sink = {"database": DATABASE, "collection": COLLECTION}, {"stream": STREAM}
+    try:
+        try:
+            view = await registry.watcher(WATCHER)  # there may be one from an earlier run
+        except NotFound:
+            view = await registry.add(from_document({"name": WATCHER, "source": source, "sink": sink}))
+        if view.stored.desired is Desired.PAUSED:
+            await registry.resume(WATCHER)
+    except ChangewireError as error:
+        return str(error)
+    state = view.status.state
+    return None if state is State.RUNNING else view.status.reason or f"the watcher is {state}"
 
 
 async def _quiet(_error: Exception) -> None:

@@ -46,9 +46,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print the findi
         raise CommandError(f"invalid settings\n  {error}", MISUSE) from None
     level = worst(found)
     if as_json:
-        _print_json(found, level)
+        print_json(found, level)
     else:
-        _print_table(found)
+        print_table(found)
     return FAILED if level is Level.PROBLEM else OK
 
 
@@ -65,7 +65,7 @@ async def _collect(settings: "Settings") -> list[Finding]:
     return [replace(each, found=clean(each.found), advice=clean(each.advice)) async for each in examine(settings)]
 
 
-def _print_json(found: Sequence[Finding], level: Level) -> None:
+def print_json(found: Sequence[Finding], level: Level) -> None:
     rows = [
         {"about": each.about, "check": each.check, "level": each.level, "found": each.found, "advice": each.advice}
         for each in found
@@ -73,7 +73,7 @@ def _print_json(found: Sequence[Finding], level: Level) -> None:
     say_json({"result": level, "findings": rows})
 
 
-def _print_table(found: Sequence[Finding]) -> None:
+def print_table(found: Sequence[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
 

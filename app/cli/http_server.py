@@ -1,6 +1,6 @@
 """The HTTP server as `serve` and `demo` run it: uvicorn with our sockets, our signals and our logging.
 
-Not its business: the application (`app.main`), and what the exit code of a stop is.
+The application is made in `app/main.py`; `serve.py` decides the exit code.
 """
 
 import contextlib

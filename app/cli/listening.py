@@ -1,6 +1,6 @@
-"""Taking the address that HTTP is served on, first of all: what is in use is said before anything is started.
+"""Binding the address that HTTP is served on, before anything is started: an address in use is reported at once.
 
-Not its business: serving (`http_server.py`), whose imports take long.
+Kept apart from `http_server.py`, whose imports take long.
 """
 
 import errno

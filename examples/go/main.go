@@ -1,9 +1,9 @@
-// Follow a stream of Changewire's with a durable consumer, and print a line per change.
+// Follow a Changewire stream with a durable consumer, and print a line per change.
 //
 //	go run . STREAM [nats://127.0.0.1:4222]
 //
-// Started again it goes on behind the last change that it has acknowledged. A change is acknowledged after it has been
-// dealt with, so that one may come twice where the program dies in between; it is then told by its sequence.
+// After a restart it continues after the last change that it has acknowledged. It acknowledges a change after handling it,
+// so a change comes twice if the program crashes in between; its sequence then tells.
 package main
 
 import (
@@ -29,7 +29,7 @@ type Event struct {
 	FullDocument bson.M `bson:"fullDocument"`
 }
 
-// whole returns the body of a change: the message's, or the object's that the message points to.
+// whole returns the body of a change: that of the message, or of the object that the message points to.
 func whole(ctx context.Context, js jetstream.JetStream, message jetstream.Msg) ([]byte, error) {
 	pointer := message.Headers().Get("Changewire-Object")
 	if pointer == "" {
@@ -104,7 +104,7 @@ func run(ctx context.Context, stream, url string) error {
 		if err != nil {
 			return err
 		}
-		// What was begun is finished, acknowledgement and all, when Ctrl-C comes meanwhile.
+		// Ctrl-C waits until the current change is handled and acknowledged.
 		begun := context.WithoutCancel(ctx)
 		if err := handle(begun, js, message); err != nil {
 			return err

@@ -13,7 +13,7 @@ const LAST_DATE: i64 = 253_402_300_799_999;
 /// The integers that a double holds exactly.
 const EXACT: i64 = 1 << 53;
 
-/// What an event says of itself, beside its body.
+/// What an event says about itself, beside its body.
 #[derive(Debug)]
 pub struct Event<'a> {
     /// The resume token's `_data`.
@@ -27,9 +27,9 @@ pub struct Event<'a> {
 /// Why there is no body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Left {
-    /// Damaged, or of a kind that the reference sees to.
+    /// Damaged, or of a kind that the reference handles.
     ToReference,
-    /// Nothing that the event could be blamed for.
+    /// Not a fault of the event: an allocation failed.
     OutOfMemory,
 }
 
@@ -193,7 +193,7 @@ fn write(out: &mut Vec<u8>, value: RawBsonRef<'_>, depth: usize) -> Written {
     }
 }
 
-/// Every byte goes through here: memory that is not to be had is an error, where Vec alone would end the process.
+/// Every byte goes through here: a failed allocation is an error, where Vec alone would end the process.
 #[inline(always)]
 fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Written {
     if out.capacity() - out.len() < bytes.len() {
@@ -330,7 +330,7 @@ fn text(out: &mut Vec<u8>, value: &str) -> Written {
 /// How many bytes from the front need no escape.
 fn plain_prefix(bytes: &[u8]) -> usize {
     let mut from = 0;
-    // Without a way out in its middle the inner loop becomes a few vector instructions.
+    // Without an exit in its middle, the inner loop becomes a few vector instructions.
     for chunk in bytes.chunks_exact(32) {
         if chunk.iter().fold(false, |found, byte| found | special(*byte)) {
             break;

@@ -1,11 +1,10 @@
 //! Change events from raw BSON to relaxed Extended JSON, a batch at a time.
 //!
-//! The encoder in `app/formats/extended_json.py` is the reference: what is made here equals what is made there, byte for byte but where
-//! it says otherwise. What is rare, damaged or doubtful is not made here at all, but left to the reference, which either
-//! can or says what is wrong. So nothing here decides whether an event is good.
+//! The encoder in `app/formats/extended_json.py` is the reference: the output here equals its output byte for byte, with the
+//! exceptions that it lists. Rare, damaged or doubtful events are not encoded here but left to the reference, which either
+//! encodes them or says what is wrong. So nothing here decides whether an event is valid.
 //!
-//! `json` writes one event, `python` is the module that Python sees. Not its business: reduced events, and everything
-//! around the body.
+//! `json` writes one event, `python` is the module that Python sees.
 #![forbid(unsafe_code)]
 
 pub mod json;

@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PyList, PyString};
 
 use crate::json::{encode, Event, Left};
 
-/// How many bytes of events are encoded before their changes are made, so that no more than these exist twice.
+/// How many bytes of events are encoded before their changes are created, so that no more than these exist twice.
 const PORTION: usize = 1024 * 1024;
 
 /// The changes of a batch of events, in its order; None for each event that is left to the reference.
@@ -68,7 +68,7 @@ fn encode_all<'a>(events: &[&'a [u8]], out: &mut Vec<u8>) -> Result<Vec<Encoded<
     let mut encoded = Vec::with_capacity(events.len());
     for raw in events {
         let from = out.len();
-        // A panic is a mistake in here or in a library; it is one event's, and the reference does without both.
+        // A panic is a bug here or in a library. It affects one event only, which is left to the reference.
         match catch_unwind(AssertUnwindSafe(|| encode(raw, out))) {
             Ok(Ok(event)) => encoded.push(Some((event, from..out.len()))),
             Ok(Err(Left::OutOfMemory)) => return Err(Left::OutOfMemory),

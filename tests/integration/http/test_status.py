@@ -176,7 +176,7 @@ async def test_servers_that_are_absent_at_the_start_are_waited_for_and_the_watch
         await service.stop()
         service.insert(2)
         await asyncio.gather(own_mongo.stop(), own_nats.stop())
-        service._ready = False
+        service.waits_until_ready = False
         await service.start()
         await service.call("GET", "/livez", 200)
         assert (await service.call("GET", "/readyz", 503)).json()["reason"]

@@ -126,7 +126,7 @@ async def test_the_copy_is_the_collection_after_restarts_a_rewind_and_a_gap(
         lines = await second.lines(6)
         assert [line.rpartition(" ")[2] for line in lines] == ["already"] * 5 + ["stored"]
         await mark_a_gap(live)
-        assert "made anew" in (await second.lines(1))[0]
+        assert "read the collection again" in (await second.lines(1))[0]
     assert is_the_collection()
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 import pytest_asyncio
+from fastapi import FastAPI
 
 from tests.unit.api.calls import application, client_of
 from tests.unit.api.fake_registry import FakeRegistry
@@ -17,7 +18,14 @@ def registry() -> FakeRegistry:
     return FakeRegistry()
 
 
+@pytest.fixture(scope="session")
+def shared_application() -> FastAPI:
+    """One application for all tests that need no settings of their own: its routes take long to make."""
+    return application(FakeRegistry())
+
+
 @pytest_asyncio.fixture
-async def client(registry: FakeRegistry) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(application(registry)) as client:
+async def client(registry: FakeRegistry, shared_application: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    shared_application.state.registry = registry
+    async with client_of(shared_application) as client:
         yield client

@@ -1,11 +1,9 @@
-"""The process around the interface: command line, logging, addresses, and the demo's bookkeeping."""
+"""The process around the interface: settings that stop it, addresses, signals, and what it imports."""
 
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import logging
 import os
 import signal
 import socket
@@ -13,87 +11,20 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import structlog
 from fastapi import FastAPI
 
-from app import __version__
-from app.__main__ import COMMANDS, main
+from app.__main__ import main
 from app.cli import CommandError
 from app.cli.http_server import server
 from app.cli.listening import listen
-from app.cli.traffic import Key, compare, key_of, line, on_their_way, shortfall, totals
-from app.config import logging as our_logging
 from app.config.settings import Settings
 
 SECRET = "hunter2hunter2"
-
-
-# Command line
-
-
-def test_help_names_every_command_and_needs_none_of_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
-    printed = capsys.readouterr().out
-    assert all(f"  {name} " in printed for name in COMMANDS)
-    assert main([]) == 2
-    assert "usage: changewire" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("command", ["doctor", "watchers"])
-def test_help_of_each_command_made_with_typer(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, "--help"]) == 0
-    printed = capsys.readouterr().out
-    assert f"Usage: changewire {command}" in printed
-    assert "Exit codes: 0 " in printed
-
-
-@pytest.mark.parametrize("command", ["serve", "demo", "openapi"])
-def test_help_of_each_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        main([command, "--help"])
-    assert left.value.code == 0
-    printed = capsys.readouterr().out
-    assert f"usage: changewire {command}" in printed
-    assert command == "openapi" or "Exit codes: 0 after" in printed
-
-
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"changewire {__version__}\n"
-
-
-def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["serv"]) == 2
-    assert capsys.readouterr().err == "changewire: there is no command serv; did you mean serve?\n"
-    assert main(["xyz"]) == 2
-    assert "commands: serve, demo" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["serve", "--cofnig"], ["serve", "x"], ["demo", "--rate", "0"], ["demo", "--rate", "nan"],
-     ["demo", "--port", "65536"], ["demo", "--port", "1.5"], ["demo", "--for", "-1"], ["demo", "--for", "soon"],
-     ["openapi", "x"]],
-)  # fmt: skip
-def test_misuse_is_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        main(arguments)
-    assert left.value.code == 2
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    assert said[0].startswith(f"changewire {arguments[0]}: ")
-    assert said[0].endswith(f"; see changewire {arguments[0]} --help")
-
-
-def test_misplaced_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--port", "0"]) == 2
-    said = capsys.readouterr().err
-    assert said == "changewire: there is no option --port; write options after the command; see changewire --help\n"
 
 
 def test_bad_settings_are_two_and_one_line_each(
@@ -282,147 +213,6 @@ def child_environment(**values: str) -> dict[str, str]:
     root = str(Path(__file__).parents[3])
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHANGEWIRE_")}
     return {**kept, "PYTHONPATH": root, **values}
-
-
-# Logging
-
-
-@pytest.fixture
-def restored_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
-
-
-@pytest.mark.usefixtures("restored_logging")
-def test_log_lines_are_json_events_whoever_writes_them() -> None:
-    out = io.StringIO()
-    our_logging.configure("info", "json", stream=out, secrets=[SECRET])
-    structlog.get_logger("ours").info("published", watcher="orders", count=3, uri=f"nats://u:{SECRET}@h")
-    logging.getLogger("uvicorn.error").warning("from %s", "uvicorn", extra={"color_message": "coloured"})
-    logging.getLogger("elsewhere").info("token %s", SECRET)
-    structlog.get_logger("ours").debug("not shown")
-    logging.getLogger("pymongo").info("not shown")
-    try:
-        raise ValueError(f"mongodb://u:pw@h and {SECRET}")
-    except ValueError:
-        structlog.get_logger("ours").exception("failed", authorization="Bearer abc", nested={"a": [f"x{SECRET}"]})
-    first, second, third, fourth = (json.loads(each) for each in out.getvalue().splitlines())
-    assert (first["event"], first["watcher"], first["count"], first["level"]) == ("published", "orders", 3, "info")
-    assert first["uri"] == "nats://***@h"
-    assert first["time"].endswith("Z")
-    assert (second["event"], second["logger"], "color_message" in second) == ("from uvicorn", "uvicorn.error", False)
-    assert third["event"] == "token ***"
-    assert (fourth["authorization"], fourth["nested"]) == ("***", {"a": ["x***"]})
-    assert "ValueError: mongodb://***@h and ***" in fourth["exception"]
-
-
-@pytest.mark.usefixtures("restored_logging")
-def test_console_lines_are_for_people_and_without_colour_off_a_terminal() -> None:
-    out = io.StringIO()
-    our_logging.configure("debug", "console", stream=out)
-    structlog.get_logger("ours").debug("published", count=3)
-    assert "published" in out.getvalue()
-    assert "count=3" in out.getvalue()
-    assert "\x1b" not in out.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
-        ("mongodb://user:pw@host/?a=b", "mongodb://***@host/?a=b"),
-        ("mongodb+srv://user:p@ss@host", "mongodb+srv://***@host"),
-        ("nats://a:1,nats://token@b:2", "nats://a:1,nats://***@b:2"),
-        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
-        ("Basic dXNlcjpwdw== here", "Basic *** here"),
-        ("password=pw&x=1", "password=***&x=1"),
-        ('{"password": "pw", "a": 1}', '{"password": "***", "a": 1}'),
-        ("http://host:8080/path", "http://host:8080/path"),
-        ("someone@example.org", "someone@example.org"),
-        ("resume token 8263B1", "resume token 8263B1"),
-    ],
-)
-def test_redaction(text: str, clean: str) -> None:
-    assert our_logging.redact(text) == clean
-
-
-# The demo's bookkeeping
-
-A, B, C = Key("insert", "r-1", 1), Key("update", "r-1", 2), Key("delete", "r-1", None)
-
-
-def test_every_write_once_and_in_order_is_right() -> None:
-    verdict = compare([A, B, C], [A, B, C])
-    assert verdict.right
-    assert str(verdict) == "3 writes, 3 messages: every one once, in order"
-
-
-@pytest.mark.parametrize(
-    ("received", "said"),
-    [
-        ([A, C], "3 writes, 2 messages; 1 lost (update r-1)"),
-        ([A, B, B, C], "3 writes, 4 messages; 1 doubled (update r-1)"),
-        ([B, A, C], "3 writes, 3 messages; 1 reordered (insert r-1)"),
-        ([A, B, C, Key("insert", "r-9", 9)], "3 writes, 4 messages; 1 unknown (insert r-9)"),
-        ([], "3 writes, 0 messages; 3 lost (insert r-1, update r-1, delete r-1)"),
-    ],
-)
-def test_what_is_wrong_is_named(received: list[Key], said: str) -> None:
-    verdict = compare([A, B, C], received)
-    assert not verdict.right
-    assert str(verdict) == said
-
-
-def test_one_is_no_plural_and_what_is_in_flight_is_no_loss() -> None:
-    assert totals(1, 1) == "1 write, 1 message"
-    assert totals(2, 1_000) == "2 writes, 1,000 messages"
-    assert str(compare([A], [A])) == "1 write, 1 message: every one once, in order"
-    assert on_their_way([A, B, C], [A], {B}) == 1
-
-
-def test_rate_that_was_not_reached_is_told_and_one_that_was_is_not() -> None:
-    assert shortfall(9_000, 3, 5_000) == "this machine made 3,000 writes a second instead of 5,000"
-    assert shortfall(15_000, 3, 5_000) is None
-    assert shortfall(1, 0.01, 0.5) is None
-    assert shortfall(0, 0, 2) is None
-
-
-def test_write_that_ended_in_an_error_may_be_missing_but_not_twice() -> None:
-    assert compare([A, B, C], [A, C], {B}).right
-    assert compare([A, B, C], [A, B, C], {B}).right
-    assert not compare([A, B, C], [A, B, B, C], {B}).right
-
-
-def test_keys_and_lines_of_messages() -> None:
-    insert = {
-        "operationType": "insert", "documentKey": {"_id": "r-1"}, "wallTime": {"$date": "2023-11-14T22:13:20.5Z"},
-        "fullDocument": {"number": 1, "table": 4, "quantity": 2, "item": "soup", "total": 13.8},
-    }  # fmt: skip
-    update = insert | {
-        "operationType": "update",
-        "updateDescription": {"updatedFields": {"number": 2, "status": "paid"}},
-    }
-    delete = insert | {"operationType": "delete", "fullDocument": None}
-    assert [key_of(each) for each in (insert, update, delete)] == [A, B, C]
-    shown = line("ORDERS.insert", 7, insert, 1_700_000_000.502)
-    assert shown.split() == [
-        "ORDERS.insert",
-        "#7",
-        "r-1",
-        "table",
-        "4",
-        "orders",
-        "2",
-        "×",
-        "soup,",
-        "13.80",
-        "2",
-        "ms",
-    ]
-    assert "now paid" in line("ORDERS.update", 8, update, 1_700_000_001)
-    assert "closed" in line("ORDERS.delete", 9, delete, 1_700_000_001)
 
 
 def test_the_watchers_are_started_without_what_only_http_or_a_terminal_needs(tmp_path: Path) -> None:
