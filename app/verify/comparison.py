@@ -234,7 +234,7 @@ class Comparison:
         return self._runs[-1]
 
     async def _make_ready(self, run: _Run) -> None:
-        """Bring the history to where the run begins: back by opening it anew, or forward over what is between."""
+        """Bring the history to where the run begins: back by opening it again, or forward over what is between."""
         start = max(run.low, self._floor)
         run.ready = True
         if self.reached and start > self.reached:

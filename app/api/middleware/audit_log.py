@@ -1,8 +1,8 @@
-"""The audit trail: one log line, named `audit`, for each request that asks for a change, whatever becomes of it.
+"""The audit log: one line, named `audit`, for each request that asks for a change, whatever its outcome.
 
-It says who asked, from where, for what, how it ended, and what of the watcher's definition is another now. Refused
-ones (401, 403) are said too, but not more than `REFUSALS` a minute: whoever guesses tokens must not fill the disk. Not
-its business: who may (`auth.py`), and what a change did (`app/control/audit.py`, told by the registry).
+It says who asked, from where, for what, how it ended, and which part of the watcher's definition differs now. Refused
+requests (401, 403) are logged too, but at most `REFUSALS` a minute: a client that guesses tokens must not fill the
+disk.
 """
 
 import time
