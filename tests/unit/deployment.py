@@ -112,13 +112,11 @@ def outrun(fakes: Fakes) -> None:
     stream.before_publish = rival
 
 
-async def kill(one: WatcherTask) -> None:
-    """End a watcher's task where it is, as the end of its process would."""
-    running = [task for task in asyncio.all_tasks() if task.get_name() == f"watcher:{one.stored.name}"]
-    for task in running:
-        task.cancel()
-    if running:
-        await asyncio.wait(running)
+async def kill(name: str = "orders") -> None:
+    """End the one run that a watcher has, as SIGKILL would: nothing is drained, and nothing more is stored."""
+    for run in [task for task in asyncio.all_tasks() if task.get_name() == f"watcher:{name}"]:
+        run.cancel()
+        await asyncio.wait([run])
 
 
 async def until_state(registry: Registry, name: str, *states: State) -> None:

@@ -12,7 +12,7 @@ from app.domain.errors import Unavailable
 from app.domain.lifecycle import Desired, State
 from app.domain.watcher import StoredWatcher
 from tests.fakes import FakeSink
-from tests.unit.deployment import Fakes, until, until_state, watcher
+from tests.unit.deployment import Fakes, kill, until, until_state, watcher
 
 ORDERS = watcher("orders")
 FEWER = replace(ORDERS, sink=replace(ORDERS.sink, operations=("insert",)))
@@ -108,9 +108,7 @@ async def test_a_service_that_stops_ends_the_changes_that_are_under_way(
 async def test_a_task_that_was_cancelled_without_an_order_runs_again(fakes: Fakes, registry: Registry) -> None:
     await registry.add(ORDERS)
     await until_state(registry, "orders", State.RUNNING)
-    (task,) = (task for task in asyncio.all_tasks() if task.get_name() == "watcher:orders")
-    task.cancel()
-    await asyncio.wait([task])
+    await kill()
     token = fakes.oplog.happen()
     await until(lambda: fakes.stream().published() == [token])
 
