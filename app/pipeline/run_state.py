@@ -7,18 +7,18 @@ Three places tell how far a watcher has come: the stream's last message, the che
 the checkpoint survive the process; this memory survives the end of a capture, which is an error, a lost race or a
 pause. An opening reads all three and decides (`domain/opening.py`); then the run moves the position on:
 
-    transition       who tells               the position's token     why
-    ---------------  ----------------------  -----------------------  ---------------------------------------------
-    begin            ledger                  anywhere, see below      what the opening has decided
-    published        ledger                  forward, or the same     the stream has acknowledged it
-    came_to          ledger                  forward                  nothing up to there has to be published
-    passed_over      ledger                  forward                  it was published before, and is counted
-    read_back        ledger                  forward, or the same     the stream's end, after an unknown outcome
-    gave_up_count    ledger                  the same                 the messages counted were not this watcher's
-    took_back        ledger                  back                     what was passed over may be missing
-    followed         standby                 forward                  another instance has published it
-    saw_end          standby                 the same                 others publish on a shared stream
-    forget_position  control                 none                     a person moves the watcher, or its route changes
+    transition       who tells  the position's token  why
+    ---------------  ---------  --------------------  -------------------------------------------------
+    begin            ledger     anywhere, see below   what the opening has decided
+    published        ledger     forward, or the same  the stream has acknowledged it
+    came_to          ledger     forward               nothing up to there has to be published
+    passed_over      ledger     forward               it is already published, as the stream counts
+    read_back        ledger     forward, or the same  the stream's end, after an unknown outcome
+    gave_up_count    ledger     the same              the messages counted are not this watcher's
+    took_back        ledger     back                  what was passed over may be missing
+    followed         standby    forward               another instance has published it
+    saw_end          standby    the same              others publish on a shared stream
+    forget_position  control    none                  a person moves the watcher, or its route changes
 
 Two invariants hold. A transition that breaks one raises AssertionError and changes nothing; the run ends by it, and the
 next opening reads the stream again:
