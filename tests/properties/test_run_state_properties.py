@@ -32,7 +32,7 @@ TRANSITIONS: dict[str, Callable[[RunState, Reached], object]] = {
 
 
 def test_the_table_of_transitions_names_all_that_move_a_position() -> None:
-    rows = re.findall(r"^    ([a-z_]+)  +(?:opening|writer|standby|control)", run_state.__doc__ or "", re.MULTILINE)
+    rows = re.findall(r"^    ([a-z_]+)  +(?:ledger|standby|control)", run_state.__doc__ or "", re.MULTILINE)
     assert sorted(rows) == sorted(TRANSITIONS)
 
 

@@ -280,7 +280,7 @@ async def test_the_marker_is_there_once_though_the_process_dies_at_any_step(
         one.start()
         for _ in range(steps):
             await asyncio.sleep(0)
-        await kill(one.stored.name)
+        await kill()
         met.add((len(markers(fakes)), place["newest"] != stored))
         if not window:
             stream.forget_ids()

@@ -143,7 +143,7 @@ async def killed_after(one: WatcherTask, steps: int) -> None:
     one.start()
     for _ in range(steps):
         await asyncio.sleep(0)
-    await kill(one.stored.name)
+    await kill()
 
 
 @pytest.mark.parametrize("deed", ["ok", "timeout", "ack_lost", "late", "torn", "unavailable", "refused"])
@@ -298,7 +298,7 @@ async def test_replayed_once_though_the_process_dies_at_any_step(fakes: Fakes) -
         asking = asyncio.create_task(one.replay(sequence))
         for _ in range(steps):
             await asyncio.sleep(0)
-        await kill(one.stored.name)
+        await kill()
         await asyncio.wait([asking])
         assert asking.exception() is None or isinstance(asking.exception(), Unavailable | Conflict)
         met.add((len(box(fakes).receipts), len(stream.messages), len(box(fakes).letters)))
