@@ -14,6 +14,7 @@ from app.domain.errors import FieldProblem, StoreUnavailable
 from app.domain.watcher import CheckpointPlace
 from app.mongodb.errors import where_allowed
 from app.mongodb.owned import FOREIGN
+from app.mongodb.privileges import Privileges
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
@@ -90,8 +91,6 @@ async def is_shared(collection: "AsyncIOMotorCollection[Mapping[str, Any]]") -> 
 async def _lacking(
     database: "AsyncIOMotorDatabase[Mapping[str, Any]]", place: CheckpointPlace, actions: tuple[str, ...]
 ) -> FieldProblem | None:
-    from app.mongodb.examiner import Privileges  # only where a watcher is added
-
     missing: list[str] = []  # where the account may not ask, the first use will tell
     with where_allowed("asking what the account may do", kind=StoreUnavailable):
         status = await database.client.admin.command({"connectionStatus": 1, "showPrivileges": True})

@@ -160,9 +160,8 @@ class MongoCheckpointStore:
                 # All of them, since older ones of mongodb-nats-connector's would be the newest then; nothing else.
                 await self._collection.delete_many(self._of_the_watcher)
             except OperationFailure as error:
-                if (
-                    error.code != ILLEGAL_OPERATION or not await self._is_capped()
-                ):  # before 5.0 a capped collection keeps what it has
+                # Before 5.0 nothing is deleted from a capped collection.
+                if error.code != ILLEGAL_OPERATION or not await self._is_capped():
                     raise
                 if await self._collection.find_one({"$nor": [self._of_the_watcher]}, {"_id": 1}) is not None:
                     raise Conflict(

@@ -5,7 +5,7 @@ Privileges are read from `connectionStatus`, which every account may ask about i
 is changed.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import pymongo
@@ -18,6 +18,7 @@ from app.domain.watcher import Watcher
 from app.mongodb import images
 from app.mongodb.codes import Meaning, meaning_of, refuses_account
 from app.mongodb.errors import STANDALONE, translated
+from app.mongodb.privileges import NOBODY, Privileges
 from app.mongodb.words import quiet_words, words
 
 if TYPE_CHECKING:
@@ -36,27 +37,6 @@ _WHERE: Final = (
 )
 
 
-class Privileges:
-    """What an account may do. Resources as in MongoDB's "Resource Document"."""
-
-    def __init__(self, status: Mapping[str, Any]) -> None:
-        """`status` is the answer of `connectionStatus` with `showPrivileges`."""
-        self.users = [str(user["user"]) for user in status["authInfo"]["authenticatedUsers"]]
-        self._granted = status["authInfo"].get("authenticatedUserPrivileges") or ()
-
-    def missing(self, database: str, collection: str, actions: Iterable[str]) -> list[str]:
-        """Return those of `actions` on the collection that the account lacks; none where nobody signed in."""
-        if not self.users:
-            return []
-        has = {
-            action
-            for each in self._granted
-            if _covers(each["resource"], database, collection)
-            for action in each["actions"]
-        }
-        return [action for action in actions if action not in has and "anyAction" not in has]
-
-
 class MongoExaminer:
     """The questions. `reach` comes first; the others expect that it found a server."""
 
@@ -72,7 +52,7 @@ class MongoExaminer:
         self.version = (0, 0)
         self.now = 0
         """The server's operation time in seconds since 1970."""
-        self.privileges = Privileges({"authInfo": {"authenticatedUsers": []}})
+        self.privileges = NOBODY
         self.oplog: Oplog | None = None
 
     async def reach(self) -> list[Finding]:
@@ -224,16 +204,6 @@ def _kind(hello: Mapping[str, Any]) -> Finding:
     members = len(hello.get("hosts") or ())
     said = f"{hello.get('setName')}, {members} member{'s' * (members != 1)}"
     return Finding(ABOUT, "replica set", Level.OK, said)
-
-
-def _covers(resource: Mapping[str, Any], database: str, collection: str) -> bool:
-    if resource.get("anyResource"):
-        return True
-    if "db" not in resource:
-        return False
-    if resource["collection"] == "" and collection.startswith("system."):
-        return False
-    return resource["db"] in ("", database) and resource["collection"] in ("", collection)
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -16,12 +16,12 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from app.domain.errors import Conflict, NotFound, StateOutOfReach, StoreUnavailable
-from app.domain.lifecycle import Desired
-from app.domain.watcher import StoredWatcher, from_document, to_document
+from app.domain.watcher import StoredWatcher
 from app.mongodb.codes import already_exists
 from app.mongodb.durable import DURABLE, SECONDS
 from app.mongodb.errors import translated
 from app.mongodb.owned import INSTANCE
+from app.mongodb.watcher_document import as_stored, restored
 from app.ports import ALIVE_SECONDS, Check
 
 if TYPE_CHECKING:
@@ -41,10 +41,7 @@ _IN_ORDER: Final = [("added", 1), ("_id", 1)]
 
 
 class MongoWatcherStore:
-    """`WatcherStore`: in `watchers` the `_id` is the watcher's name.
-
-    The pipeline is stored as JSON text, since its keys begin with $ and hold dots.
-    """
+    """`WatcherStore`: in `watchers` the `_id` is the watcher's name."""
 
     def __init__(self, database: "AsyncIOMotorDatabase[Mapping[str, Any]]") -> None:
         self._client = database.client
@@ -84,13 +81,13 @@ class MongoWatcherStore:
         async def body(session: "AsyncIOMotorClientSession", revision: int) -> None:
             await self._checked(session, check)
             try:
-                document = _as_stored(stored) | {"revision": revision, "added": revision}
+                document = as_stored(stored) | {"revision": revision, "added": revision}
                 await self._watchers.insert_one(document, session=session)
             except DuplicateKeyError as error:
                 raise Conflict(f"there is a watcher {stored.name} already") from error
 
-        document = _as_stored(stored) | dict.fromkeys(("revision", "added"), await self._change(body))
-        return _restored(document, stored.watcher.source.pipeline)
+        document = as_stored(stored) | dict.fromkeys(("revision", "added"), await self._change(body))
+        return restored(document, stored.watcher.source.pipeline)
 
     async def replace(
         self, stored: StoredWatcher, *, expected_revision: int, check: Check | None = None
@@ -101,11 +98,11 @@ class MongoWatcherStore:
             if there is None:
                 raise NotFound(f"there is no watcher {stored.name}")
             _expect(there, expected_revision)
-            document = _as_stored(stored) | {"revision": revision}
+            document = as_stored(stored) | {"revision": revision}
             await self._watchers.replace_one({"_id": stored.name}, document, session=session)
 
-        document = _as_stored(stored) | {"revision": await self._change(body)}
-        return _restored(document, stored.watcher.source.pipeline)
+        document = as_stored(stored) | {"revision": await self._change(body)}
+        return restored(document, stored.watcher.source.pipeline)
 
     async def began(self, name: str, revision: int) -> None:
         with self._guarded("storing a watcher"):
@@ -123,7 +120,7 @@ class MongoWatcherStore:
         return await self._change(body)
 
     async def restore(self, lost: Sequence[StoredWatcher], applied: int) -> bool:
-        documents = [_as_stored(one) | {"revision": one.revision, "added": one.added} for one in lost]
+        documents = [as_stored(one) | {"revision": one.revision, "added": one.added} for one in lost]
 
         async def body(session: "AsyncIOMotorClientSession", revision: int) -> None:
             if revision > applied + 1 or await self._watchers.find_one({}, {"_id": 1}, session=session) is not None:
@@ -220,7 +217,7 @@ class MongoWatcherStore:
         for document in documents:
             try:
                 text = document["watcher"]["source"]["pipeline"]
-                found.append(_restored(document, self._parsed(document["_id"], text)))
+                found.append(restored(document, self._parsed(document["_id"], text)))
                 if len(text) > _LARGE:
                     await asyncio.sleep(0)  # hundreds of these must not block the event loop
             except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -253,32 +250,3 @@ def _expect(there: Mapping[str, Any], revision: int) -> None:
 def _seen_before(seconds: float) -> dict[str, Any]:
     """An expression: the document was last seen longer ago than that, by the server's clock."""
     return {"$lt": ["$seen", {"$subtract": ["$$NOW", int(seconds * 1000)]}]}
-
-
-def _restored(document: Mapping[str, Any], pipeline: Any) -> StoredWatcher:
-    plain = dict(document["watcher"])
-    plain["source"] = plain["source"] | {"pipeline": pipeline}
-    return StoredWatcher(
-        watcher=from_document(plain),
-        desired=Desired(document["desired"]),
-        revision=document["revision"],
-        added=document.get("added", 0),
-        new_start=document["newStart"],
-        begin=document.get("begin"),
-        origin=document["origin"],
-    )
-
-
-def _as_stored(stored: StoredWatcher) -> dict[str, Any]:
-    plain = to_document(stored.watcher)
-    plain["source"] = plain["source"] | {"pipeline": json.dumps(plain["source"]["pipeline"])}
-    return {
-        "_id": stored.name,
-        "watcher": plain,
-        "desired": stored.desired.value,
-        "revision": stored.revision,
-        "added": stored.added,
-        "newStart": stored.new_start,
-        "begin": stored.begin,
-        "origin": stored.origin,
-    }

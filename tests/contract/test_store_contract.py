@@ -1,4 +1,4 @@
-"""What every checkpoint store and every watcher store keeps, whoever else writes at the same moment."""
+"""What every checkpoint store and every watcher store keeps, also while others write at the same moment."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -27,7 +27,7 @@ def at(moment: int, epoch: int | None = 0, **more: Any) -> Checkpoint:
 
 @pytest_asyncio.fixture(params=["fake", "mongo", "mongo capped"])
 async def open_store(request: pytest.FixtureRequest, mongo_uri: str, database: str) -> AsyncIterator[Open]:
-    """Opens the same place anew, as another process would."""
+    """Opens the same place again, as another process would."""
     if request.param == "fake":
         shared: dict[str, Checkpoint] = {}
         yield lambda: FakeCheckpoints(shared)

@@ -33,12 +33,12 @@ def at(moment: int, epoch: int | None = 0) -> Checkpoint:
     return Checkpoint(event_token(moment), epoch=epoch, updated_at=float(BEGIN))
 
 
-def predecessor_writes(collection: pymongo.collection.Collection[dict[str, Any]], *moments: int) -> None:
+def connector_writes(collection: pymongo.collection.Collection[dict[str, Any]], *moments: int) -> None:
     for moment in moments:
         collection.insert_one({"value": event_token(moment)})
 
 
-def predecessor_reads(collection: pymongo.collection.Collection[dict[str, Any]]) -> str:
+def connector_reads(collection: pymongo.collection.Collection[dict[str, Any]]) -> str:
     """As the Go connector does: the newest by `_id`, or by `$natural` where capped."""
     by = "$natural" if collection.options().get("capped") else "_id"
     found = collection.find_one({}, sort=[(by, -1)])
@@ -46,11 +46,11 @@ def predecessor_reads(collection: pymongo.collection.Collection[dict[str, Any]])
     return str(found["value"])
 
 
-async def test_the_predecessors_newest_document_is_continued_in_place(
+async def test_mongodb_nats_connectors_newest_document_is_continued_in_place(
     mongo: MongoDeployment, client: Client, database: str
 ) -> None:
     tokens = client[database].tokens
-    predecessor_writes(tokens, 1, 2, 3)
+    connector_writes(tokens, 1, 2, 3)
     one = store(mongo, database)
     assert await one.read() == Checkpoint(event_token(3))
     assert not await one.create(at(9))
@@ -58,7 +58,7 @@ async def test_the_predecessors_newest_document_is_continued_in_place(
     assert await one.advance(at(5, 4))
     assert not await one.advance(at(6, 3))
     assert tokens.count_documents({}) == 3
-    assert predecessor_reads(tokens) == event_token(5)
+    assert connector_reads(tokens) == event_token(5)
 
 
 async def test_a_checkpoint_from_before_own_messages_were_remembered_is_read(
@@ -70,20 +70,20 @@ async def test_a_checkpoint_from_before_own_messages_were_remembered_is_read(
     assert await store(mongo, database).read() == Checkpoint(event_token(3), 1, 7, "2026-01-01T00:00:00Z")
 
 
-async def test_going_back_to_the_predecessor_and_returning_needs_no_step(
+async def test_going_back_to_mongodb_nats_connector_and_returning_needs_no_step(
     mongo: MongoDeployment, client: Client, database: str
 ) -> None:
     tokens = client[database].tokens
     assert await store(mongo, database).create(at(1))
     await store(mongo, database).advance(at(2))
-    assert predecessor_reads(tokens) == event_token(2)
-    predecessor_writes(tokens, 3, 4)
+    assert connector_reads(tokens) == event_token(2)
+    connector_writes(tokens, 3, 4)
     back = store(mongo, database)
     assert await back.read() == Checkpoint(event_token(4))
     assert await back.advance(at(5))
-    assert predecessor_reads(tokens) == event_token(5)
+    assert connector_reads(tokens) == event_token(5)
     await back.begin(at(1, 1))
-    assert predecessor_reads(tokens) == event_token(1)
+    assert connector_reads(tokens) == event_token(1)
 
 
 async def test_a_capped_collection_goes_full_circle_between_both_programs(
@@ -92,7 +92,7 @@ async def test_a_capped_collection_goes_full_circle_between_both_programs(
     tokens = client[database].create_collection("tokens", capped=True, size=4096)
     moment = 0
     for _ in range(3):
-        predecessor_writes(tokens, *range(moment + 1, moment + 61))  # more than it holds
+        connector_writes(tokens, *range(moment + 1, moment + 61))  # more than it holds
         moment += 60
         one = store(mongo, database, capped=4096)
         assert await one.read() == Checkpoint(event_token(moment))
@@ -101,7 +101,7 @@ async def test_a_capped_collection_goes_full_circle_between_both_programs(
             moment += 1
             assert await one.advance(at(moment))
         assert not await one.advance(at(moment))
-        assert predecessor_reads(tokens) == event_token(moment)
+        assert connector_reads(tokens) == event_token(moment)
         assert await store(mongo, database, capped=4096).read() == at(moment)
 
 
@@ -154,11 +154,11 @@ async def test_the_stored_types_are_what_people_and_programs_look_for(
     }  # fmt: skip
 
 
-async def test_deleting_forgets_the_predecessors_too_and_nothing_that_is_no_checkpoint(
+async def test_deleting_forgets_mongodb_nats_connectors_too_and_nothing_that_is_no_checkpoint(
     mongo: MongoDeployment, client: Client, database: str
 ) -> None:
     tokens = client[database].tokens
-    predecessor_writes(tokens, 1, 2)
+    connector_writes(tokens, 1, 2)
     tokens.insert_one({"name": "somebody's"})
     one = store(mongo, database)
     assert await one.read() == Checkpoint(event_token(2))
@@ -209,10 +209,10 @@ async def test_an_account_that_may_not_write_is_told_what_to_grant(make_mongo: M
     client.close()
 
 
-async def test_a_place_with_the_predecessors_tokens_is_fit(
+async def test_a_place_with_mongodb_nats_connectors_tokens_is_fit(
     mongo: MongoDeployment, client: Client, database: str
 ) -> None:
-    predecessor_writes(client[database]["tokens"], *range(1, 40))
+    connector_writes(client[database]["tokens"], *range(1, 40))
     await store(mongo, database).check()
 
 

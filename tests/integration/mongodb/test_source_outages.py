@@ -98,7 +98,7 @@ async def test_closing_on_a_frozen_server_returns(own_mongo: MongoServer, make_b
 async def test_a_server_slower_than_the_socket_timeout_is_waited_for_the_second_time(
     mongo_uri: str, make_bench: MakeBench
 ) -> None:
-    """As when it scans a long oplog: given up each time, it would start over for ever."""
+    """As when it scans a long oplog: given up each time, it would start over each time."""
     bench = make_bench(f"{mongo_uri}&socketTimeoutMS=250")  # an empty read takes 500
     source = bench.source()
     position = await opened(source)

@@ -1,0 +1,41 @@
+"""A watcher as a document. The pipeline is stored as JSON text, since its keys begin with $ and hold dots."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from app.domain.lifecycle import Desired
+from app.domain.watcher import StoredWatcher, from_document, to_document
+
+
+def restored(document: Mapping[str, Any], pipeline: Any) -> StoredWatcher:
+    """Return the watcher that a document tells, with its pipeline, which was parsed before.
+
+    Raises AttributeError, KeyError, TypeError or ValueError for what this version does not know."""
+    plain = dict(document["watcher"])
+    plain["source"] = plain["source"] | {"pipeline": pipeline}
+    return StoredWatcher(
+        watcher=from_document(plain),
+        desired=Desired(document["desired"]),
+        revision=document["revision"],
+        added=document.get("added", 0),
+        new_start=document["newStart"],
+        begin=document.get("begin"),
+        origin=document["origin"],
+    )
+
+
+def as_stored(stored: StoredWatcher) -> dict[str, Any]:
+    """Return the document, as `restored` reads it, with its pipeline as text."""
+    plain = to_document(stored.watcher)
+    plain["source"] = plain["source"] | {"pipeline": json.dumps(plain["source"]["pipeline"])}
+    return {
+        "_id": stored.name,
+        "watcher": plain,
+        "desired": stored.desired.value,
+        "revision": stored.revision,
+        "added": stored.added,
+        "newStart": stored.new_start,
+        "begin": stored.begin,
+        "origin": stored.origin,
+    }
