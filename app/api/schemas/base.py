@@ -64,19 +64,19 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class BriefAnswer(Answer):
-    """An answer that leaves out what is None."""
+class Brief:
+    """Mixed into an answer that leaves out what is None."""
 
 
-class UnparsedAnswer(Answer):
-    """An answer with a field that is JSON already (`orjson.Fragment`), and goes out as it is, number by number."""
+class Unparsed:
+    """Mixed into an answer with a field that is JSON already (`orjson.Fragment`), and goes out as it is."""
 
 
 def to_json(answer: object) -> bytes:
     """Write an answer as JSON: one model, or a list or an object of them."""
-    if isinstance(answer, UnparsedAnswer):
-        return orjson.dumps(answer.model_dump())
-    return pydantic_core.to_json(answer, exclude_none=isinstance(answer, BriefAnswer), inf_nan_mode="null")
+    if isinstance(answer, Unparsed):
+        return orjson.dumps(vars(answer))  # its other fields are plain values
+    return pydantic_core.to_json(answer, exclude_none=isinstance(answer, Brief), inf_nan_mode="null")
 
 
 @overload
