@@ -1,9 +1,9 @@
-"""Keep a copy of a watched collection in SQLite: a durable consumer for which crashes, repeats and rewinds are harmless.
+"""Keep a copy of a watched collection in SQLite: a durable consumer unharmed by crashes, repeats and rewinds.
 
     python examples/copy_to_sqlite.py STREAM copy.db [nats://127.0.0.1:4222]
 
-After a restart it continues after the last change that it has acknowledged. It acknowledges a change after the commit, so
-a change may come again. A rewind, or the replay of a dead letter, also brings old changes after newer ones. One rule
+After a restart it continues after the last change that it has acknowledged. It acknowledges a change after the commit,
+so a change may come again. A rewind, or the replay of a dead letter, also brings old changes after newer ones. One rule
 covers all of these cases: of a document's changes, the one with the greatest resume token wins, since tokens grow along
 the history.
 """

@@ -26,8 +26,8 @@ _IfMatch = Annotated[
     str | None,
     Header(
         alias="If-Match",
-        description='The `ETag` of the watcher as it was read, such as `"7"` (`*`: any). Where it has another by now, '
-        "412 and nothing is changed.",
+        description='The `ETag` of the watcher as you read it, such as `"7"` (`*`: any). If it has another one by now, '
+        "the answer is 412 and nothing is changed.",
     ),
 ]
 

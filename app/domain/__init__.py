@@ -1,6 +1,5 @@
-"""What Changewire decides, without doing any of it.
+"""Everything Changewire decides: values and pure functions.
 
-Standard library only: no I/O, no clock, no random, no vendor. Everything here is a value or a pure function and is
-tested as such. Not its business: talking to servers (`mongodb/`, `jetstream/`), running tasks
-(`control/supervisor.py`).
+Standard library only: no I/O, no clock, no random, no vendor. `position.py` is the protocol; `watcher.py` is what a
+user describes; `errors.py` lists everything that can go wrong.
 """

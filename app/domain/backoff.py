@@ -1,12 +1,12 @@
 """How long to wait before trying again: exponential, capped, with full jitter.
 
 Full jitter (a uniform draw between nothing and the cap) spreads many watchers that lost the same server at once. The
-draw is the caller's, so that this stays a function.
+draw is a parameter, so that this stays a pure function.
 """
 
 FIRST_SECONDS = 0.2
 LIMIT_SECONDS = 5.0
-"""An attempt costs the servers little, and a watcher should be back soon after they are."""
+"""An attempt costs the servers little, and a watcher should continue soon after they are back."""
 
 
 def delay(attempt: int, draw: float) -> float:

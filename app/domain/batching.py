@@ -1,19 +1,19 @@
 """How many changes are published at once: fewer after a refusal, slowly more after successes.
 
-A stream that is nearly full refuses a whole batch, though it has room for a part of it; a server may be configured to
-take smaller batches than others. Neither is told beforehand. What was learnt is kept over the openings of a watcher
-(`pipeline/progress.py`), so that a large batch is not sent in vain again at each of them.
+A stream that is nearly full refuses a whole batch, even if a part of it would fit. A server may be configured to accept
+smaller batches only. Neither is announced. The learned size is kept over the openings of a watcher, so that not every
+opening sends a large batch in vain.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 MAX_MESSAGES: Final = 1000
-"""The most that JetStream takes in one atomic batch where it is not configured otherwise."""
+"""The most messages that JetStream accepts in one atomic batch by default."""
 STEADY: Final = 4
-"""Batches of full size that have to pass before a size that was refused once is approached by another step."""
+"""How many batches of full size have to pass before the size takes another step towards one that was refused."""
 PROBE: Final = 1000
-"""Batches of full size after which a limit that the server told is tried again: it may have been raised."""
+"""After so many batches of full size, a limit that the server announced is tried again: it may have been raised."""
 
 
 @dataclass(slots=True)
@@ -22,14 +22,14 @@ class BatchSize:
 
     count: int = MAX_MESSAGES
     _safe: int = MAX_MESSAGES
-    """Up to here growing may be fast: no batch of this size was refused since a larger one was."""
+    """Up to this size growth is fast: no batch of this size was refused after a larger one was."""
     _most: int = MAX_MESSAGES
-    """What the server says it takes."""
+    """The server's announced limit."""
     _passed: int = 0
     """Batches of full size in a row."""
 
     def refused(self, tried: int, limit: int | None = None) -> None:
-        """A batch of `tried` was refused as a whole; `limit` is what the server says it takes instead."""
+        """A batch of `tried` was refused as a whole; `limit` is the server's announced limit."""
         self._passed = 0
         if limit is not None and 0 < limit < tried:
             self._most = limit
@@ -39,12 +39,12 @@ class BatchSize:
             self.count = self._safe = max(1, tried // 2)
 
     def doubted(self, tried: int) -> None:
-        """The outcome of a batch of `tried` is unknown: a smaller one says more, whatever the reason is."""
+        """The outcome of a batch of `tried` is unknown: a smaller batch tells more, whatever the reason is."""
         self._passed = 0
         self.count = max(1, min(self.count, tried // 2))
 
     def stored(self, count: int) -> None:
-        """A batch passed. One smaller than it might have been says nothing."""
+        """A batch was stored. One smaller than the allowed size says nothing about the limit."""
         if count < self.count:
             return
         if self.count < self._safe:

@@ -1,7 +1,7 @@
-"""Buckets of the NATS object store: how a stream's is named, and which streams are behind buckets.
+"""Buckets of the NATS object store: the name of a stream's bucket, and the streams behind buckets.
 
-NATS keeps a bucket in a stream of its own, `OBJ_<bucket>`, and a key-value bucket in `KV_<bucket>`. Not its business:
-what is in a bucket (`jetstream/object_store.py`).
+NATS keeps an object bucket in the stream `OBJ_<bucket>`, and a key-value bucket in `KV_<bucket>`.
+`jetstream/object_store.py` stores objects in them.
 """
 
 import re
@@ -14,7 +14,7 @@ LONGEST: Final = 255 - len(OBJECTS)
 
 
 def bucket_of(stream: str) -> str:
-    """Return the bucket of a stream: its name, with what a bucket's name cannot hold as `_` and hexadecimal digits.
+    """Return the bucket of a stream: its name, with characters that a bucket's name cannot hold as `_` and hex digits.
 
     `_` itself becomes `__`; `stream_of` gives the stream's name back.
     """
@@ -30,15 +30,15 @@ def stream_of(bucket: str) -> str:
 def bucket_problem(bucket: str) -> str | None:
     """Say in a sentence why there can be no bucket of this name, or return None."""
     if len(bucket) > LONGEST:
-        return f"is too long for a bucket of the object store, which would be named {bucket[:40]}…"
+        return f"is too long for a bucket of the object store (it would be named {bucket[:40]}…)"
     return None
 
 
 def behind_problem(stream: str) -> str | None:
-    """Say in a sentence why a stream of this name would be taken for what is behind a bucket, or return None."""
+    """Say in a sentence why this name looks like the stream behind a bucket, or return None."""
     for prefix, what in ((OBJECTS, "an object store"), (KEYS, "a key-value bucket")):
         if stream.startswith(prefix):
-            return f"begins with {prefix}, as the stream behind {what} does; name it otherwise"
+            return f"begins with {prefix}, like the stream behind {what}; choose another name"
     return None
 
 

@@ -1,7 +1,6 @@
-"""Changes that are published already, as the stream's sequence counts: which they are, and when the count was wrong.
+"""Changes that are already published, as the stream's sequence counts them, and when the count was wrong.
 
-A wrong count would lose changes, so it is given up, or refused, as soon as it shows. Not its business: counting
-(`position.count_gone`).
+A wrong count would lose changes, so it is given up, or refused, as soon as it shows. `position.count_gone` counts.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
 """Dead letters: changes that cannot be published as they are, kept in a stream beside the watcher's own.
 
-`<STREAM>-DLQ` has one subject a change, with one message at most: so whoever stores a letter again finds it there. A
-receipt on a subject beside it says where on the watcher's stream its replay was about to be put, so that whoever takes
-the replay up after a crash looks there first. Decisions from values; storing them is an adapter's business, what
-becomes of the watcher's position the capture's.
+`<STREAM>-DLQ` has one subject a change, with at most one message: a letter that is stored again is found there. A
+receipt on a subject beside it says where on the watcher's stream its replay was about to be put. After a crash, the
+writer that takes the replay up again looks there first. This module decides from values;
+`jetstream/dead_letter_queue.py` stores.
 """
 
 import hashlib
@@ -118,7 +118,7 @@ class Replayed(Enum):
 def judge(receipt: Receipt, following: Following, epoch: int) -> Replayed:
     """Decide what became of a replay, from what comes after the receipt's fence.
 
-    In a later epoch the change counts anew, and so it does where the stream was made anew.
+    A later epoch, or a recreated stream, starts over: the change may be published there again.
     """
     if receipt.epoch != epoch or receipt.created != following.created:
         return Replayed.MISSED

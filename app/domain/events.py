@@ -1,6 +1,6 @@
 """What travels from the cursor to the stream: one change, encoded and named.
 
-How it is made is the codec's business, where it goes is the capture's.
+`formats/` encodes it, `pipeline/` publishes it.
 """
 
 import json
@@ -29,13 +29,13 @@ class Change:
     headers: tuple[tuple[str, str], ...] = ()
     """`Changewire-*` headers, name and value; mostly none."""
     pointer: bytes | None = None
-    """Where the message would be too large for the server: the small body that will stand in its place."""
+    """If the message would be too large for the server: the small body of the pointer that replaces it."""
     letter: Unpublishable | None = None
-    """Where there is no message to be made of it: what goes to the dead letters instead."""
+    """If it cannot be published: what goes to the dead letters instead."""
 
 
 def namespace_of(body: bytes) -> str | None:
-    """Return the collection that a stored message tells of, such as `shop.orders`; None where it tells of none."""
+    """Return the collection in a stored message's event, such as `shop.orders`; None where it has none."""
     try:
         namespace = json.loads(body)["ns"]
         return f"{namespace['db']}.{namespace['coll']}"

@@ -1,8 +1,4 @@
-"""What an examination of a set-up finds, in the form in which it is shown.
-
-Values only. Not its business: finding out (`doctor/` and the servers' packages), and how it is printed
-(`app/cli/doctor.py`).
-"""
+"""What the doctor finds, as values. `doctor/` and the servers' packages find it, `cli/doctor.py` prints it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +6,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How bad it is. A warning keeps nothing from working now; a problem does."""
+    """The severity. With a warning everything still works; with a problem something does not."""
 
     OK = "ok"
     WARNING = "warning"
@@ -22,8 +18,8 @@ _LEVELS = tuple(Level)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: `about` is whose it is (`MongoDB`, `NATS`, `orders`), `found` what is so, and
-    `advice` what to do, empty where there is nothing to do."""
+    """One check: `about` is its subject (`MongoDB`, `NATS`, `orders`), `found` the result, and `advice` what to do,
+    empty if there is nothing to do."""
 
     about: str
     check: str

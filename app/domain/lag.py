@@ -1,7 +1,7 @@
 """How far a watcher is behind, from what MongoDB says of itself.
 
-Both ends of the difference come from one reply of one server, so neither the clocks of two machines nor an idle
-collection can make a lag that is not there.
+Both ends of the difference come from one reply of one server. So different clocks, or an idle collection, cannot show a
+lag that does not exist.
 """
 
 from dataclasses import dataclass

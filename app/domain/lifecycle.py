@@ -1,7 +1,6 @@
 """What a watcher's state can be, and the one table of how it changes.
 
-*Desired* is what the user asked for and is stored; *observed* is what is so and is derived from what happens. Not its
-business: when to try again (`backoff.py`), who runs the task (`control/supervisor.py`).
+*Desired* is what the user asked for, and is stored. *Observed* is the current state, derived from what happens.
 """
 
 from enum import StrEnum
@@ -15,7 +14,7 @@ class Desired(StrEnum):
 
 
 class State(StrEnum):
-    """What is so."""
+    """What the watcher is doing."""
 
     STARTING = "STARTING"
     RUNNING = "RUNNING"
@@ -26,14 +25,14 @@ class State(StrEnum):
 
 
 AT_WORK = frozenset({State.STARTING, State.RUNNING, State.RETRYING})
-"""The states in which what waits is this watcher's to publish."""
+"""The states in which this instance has to publish the waiting changes."""
 
 
 class Signal(StrEnum):
     """What happens to a watcher."""
 
     START = "start"
-    """It is to run: added, resumed, restarted, or its time to try again has come."""
+    """It should run: added, resumed, restarted, or it is time to try again."""
     OPENED = "opened"
     """It reads and publishes."""
     TROUBLE = "trouble"
@@ -43,11 +42,11 @@ class Signal(StrEnum):
     OUTRUN = "outrun"
     """Another writer keeps winning."""
     STOP = "stop"
-    """It is to stand still: paused, or stopping with the service."""
+    """It should stop: paused, or the service stops."""
 
 
 class ImpossibleTransition(Exception):
-    """A signal came in a state that does not know it; the state is unchanged."""
+    """A signal came in a state that has no transition for it; the state is unchanged."""
 
 
 TRANSITIONS: dict[State, dict[Signal, State]] = {

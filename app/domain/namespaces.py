@@ -24,7 +24,7 @@ class Namespaces:
             if not database or not collection:
                 raise ValueError(f"has {entry[:100]!r}, which is not database.collection")
         if not entries:
-            raise ValueError("names no database.collection")
+            raise ValueError("has no database.collection")
         return cls(tuple((entry.partition(".")[0], entry.partition(".")[2]) for entry in entries))
 
     def problems(self, database: str, collection: str, part: str) -> list[FieldProblem]:
@@ -34,7 +34,7 @@ class Namespaces:
             return []
         field, name = ("collection", f"{database}.{collection}") if within else ("database", database)
         use = "be watched" if part == "source" else "keep positions"
-        problem = f"leads to {name}, which is not among the collections that may {use}: {self}"
+        problem = f"is {name}, which is not among the collections that may {use}: {self}"
         return [FieldProblem(f"{part}.{field}", problem)]
 
     def __str__(self) -> str:

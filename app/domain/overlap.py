@@ -1,4 +1,4 @@
-"""Two watchers in each other's way: the same subjects, or the same place for their positions.
+"""Conflicts between two watchers: the same subjects, or the same place for their positions.
 
 A watcher's subjects are its own, since the last message among them says how far it came.
 """
@@ -43,8 +43,8 @@ def _subjects(watcher: Watcher, other: Watcher, others: Sequence[Watcher], in_fi
         )
     elif (watcher.sink.stream, watcher.source.namespace) == (other.sink.stream, other.source.namespace):
         fault = (
-            f"publish the changes of {watcher.source.namespace} to {watcher.sink.stream}, as watcher {other.name} "
-            "does: their message ids are the same, and the stream would drop one of each two as a duplicate."
+            f"publish the changes of {watcher.source.namespace} to {watcher.sink.stream}, like watcher {other.name}: "
+            "their message ids are the same, and the stream would drop one of each two as a duplicate."
         )
         more = ""
     else:
@@ -94,7 +94,7 @@ def _place(watcher: Watcher, other: Watcher, in_file: bool) -> str | None:
 
 
 def _free_place(watcher: Watcher, others: Iterable[Watcher]) -> tuple[str, str]:
-    """A stream that no other watcher uses and a template under which the watcher meets nobody on it."""
+    """A stream that no other watcher uses, and a template that overlaps with no other watcher."""
     base = subjects.escape(f"{watcher.source.database}_{watcher.source.collection}".upper())
     for stream in (base, *(f"{base}_{number}" for number in range(2, 10))):
         for template in (watcher.sink.subject, Sink().subject):

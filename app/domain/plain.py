@@ -1,13 +1,13 @@
-"""Text from outside as it may be shown: on a terminal, or as part of a line of the log.
+"""Text from outside, made safe to show on a terminal or in a line of the log.
 
-Names, documents and servers' words may hold characters that are no letters but orders: escape sequences move the
-cursor, set the window's title or hide what was printed, a line break begins a line that nobody wrote, and marks of
-direction have a text read other than it is. `plain` writes them as JSON would, so that JSON stays the JSON it was.
+Names, documents and servers' messages may hold control characters. Escape sequences move the cursor, set the window's
+title or hide what was printed; a line break forges a line; marks of direction change the order in which a text is read.
+`plain` escapes them as JSON does, so valid JSON stays valid JSON with the same value.
 """
 
 
 def plain(text: str, keep: str = "") -> str:
-    """The text with every character escaped that is not to be seen, except spaces of any width and those in `keep`.
+    """The text with every invisible character escaped, except spaces of any width and those in `keep`.
 
     Those are the control characters C0, C1 and DEL, marks of direction and other marks without a width, line and
     paragraph separators, half surrogates and code points that are not assigned.

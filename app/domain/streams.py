@@ -1,6 +1,6 @@
-"""A watcher's stream as somebody sees it who looks: what it is and holds, who reads it, and single messages.
+"""A watcher's stream as people look at it: its settings and content, its consumers, and single messages.
 
-Values only; times are seconds since 1970. Not their business: publishing, which knows streams in its own way.
+Values only; times are seconds since 1970. Publishing has its own view of streams (`jetstream/streams.py`).
 """
 
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ConsumerFacts:
-    """Somebody who reads a stream. `pending`: messages not delivered yet; `ack_pending`: not acknowledged."""
+    """A consumer of a stream. `pending`: messages not delivered yet; `ack_pending`: not acknowledged."""
 
     name: str
     durable: bool
     filter_subjects: tuple[str, ...]
     delivered_sequence: int
-    """The last message of the stream that it was given; 0 before the first."""
+    """The last message delivered to it; 0 before the first."""
     pending: int
     ack_pending: int
     redelivered: int
@@ -60,7 +60,7 @@ class StoredMessage:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Messages between two sequences that are not shown, since there were too many to follow."""
+    """Messages between two sequences that are not shown, because there were too many."""
 
     after: int
     before: int
@@ -75,7 +75,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """Nothing has happened for a while; whoever listens may say that it is still there."""
+    """Nothing has happened for a while: a reason to send a sign of life."""
 
 
 Seen = StoredMessage | Skipped | Trouble | Quiet

@@ -1,15 +1,15 @@
-"""Subjects and stream names: from a watcher's template to what NATS accepts, and whether two spaces overlap.
+"""Subjects and stream names: from a watcher's template to what NATS accepts, and whether two subject filters overlap.
 
-Names of collections may hold dots, spaces and wildcards, which mean something in a subject. They are escaped like in a
-URL (`%2E`), and `%` itself too, so that the name can be had back.
+Names of collections may hold dots, spaces and wildcards, which have a meaning in a subject. They are escaped as in a
+URL (`%2E`), and `%` itself too, so that `unescape` gives the name back.
 """
 
 import re
 from urllib.parse import unquote
 
 MAX_SUBJECT = 4000
-"""The longest subject in bytes: NATS takes commands of 4,096 (max_control_line), with a reply subject and two sizes,
-and cuts the connection where one is longer."""
+"""The longest subject in bytes. NATS accepts commands of 4,096 bytes (max_control_line), with a reply subject and two
+sizes, and closes the connection on a longer one."""
 _RESERVED_FIRST = frozenset({"_INBOX", "_R_", "_GR_"})
 """Answers to requests, imported services and gateways: a message there reaches a wrong client, or none."""
 _RESERVED = frozenset({"$JS", "$SYS"})
@@ -35,7 +35,9 @@ def template_problem(template: str) -> str | None:
     """Say in a sentence what is wrong with a subject template, or return None."""
     unknown = [field for field in _FIELD.findall(template) if field not in FIELDS]
     if unknown:
-        return f"knows no field {{{unknown[0]}}}; there are {', '.join('{' + field + '}' for field in FIELDS)}"
+        return (
+            f"has an unknown field {{{unknown[0]}}}; known fields: {', '.join('{' + field + '}' for field in FIELDS)}"
+        )
     literal = _FIELD.sub("x", template)
     if "{" in literal or "}" in literal:
         return "has a brace that is not closed"
@@ -53,14 +55,14 @@ def subject_problem(subject: str) -> str | None:
     if "*" in subject or ">" in subject:
         return "holds a wildcard (* or >), which cannot be published to"
     if len(subject.encode()) > MAX_SUBJECT:
-        return f"is longer than {MAX_SUBJECT} bytes; a server ends the connection on a line of more than 4096"
+        return f"is longer than {MAX_SUBJECT} bytes; a server closes the connection on a line of more than 4096"
     first, *_ = parts = subject.split(".")
     if first.startswith("$") or first in _RESERVED_FIRST:
         kept = "$" if first.startswith("$") else first
-        return f"starts with {kept}, which NATS keeps for itself"
+        return f"starts with {kept}, which NATS reserves"
     reserved = next((part for part in parts if part in _RESERVED), None)
     if reserved is not None:
-        return f"has {reserved} as a part, where accounts that share NATS's own services have these"
+        return f"has the part {reserved}, which NATS uses for services shared between accounts"
     return None
 
 
@@ -73,7 +75,7 @@ def stream_name_problem(name: str) -> str | None:
     if re.search(r"[\s\x00-\x1f\x7f.*>/\\]", name):
         return "holds a character that NATS does not allow in a stream's name (white space . * > / \\)"
     if "{" in name or "}" in name:
-        return "holds a brace, which means a field in a subject's template"
+        return "holds a brace, which marks a field in a subject template"
     return None
 
 

@@ -1,6 +1,6 @@
-"""Text that no server takes: half of a surrogate pair, which JSON and YAML can write and UTF-8 cannot.
+"""Text that no server accepts: half of a surrogate pair, which JSON and YAML can write and UTF-8 cannot.
 
-Text is looked at once, where it comes in (HTTP bodies, the configuration file, settings, arguments); behind that every
+Text is checked once, where it comes in (HTTP bodies, the configuration file, settings, arguments). After that every
 string has a UTF-8 form.
 """
 
@@ -33,7 +33,7 @@ def half_in(body: bytes) -> str | None:
         document = json.loads(body)
         whole = is_text(json.dumps(document, ensure_ascii=False))
     except (ValueError, RecursionError):
-        return None  # said by who parses it
+        return None  # the parser reports it
     return None if whole else _path(document) or "body"
 
 

@@ -1,8 +1,7 @@
-"""Resume tokens and message ids: what can be told from them without asking a server.
+"""Resume tokens and message ids: what they tell without asking a server.
 
 A token here is always the `_data` string of MongoDB's resume token: upper-case hex of a KeyString. Two facts carry the
 protocol: the first nine bytes hold the cluster time, and tokens of one deployment compare as strings in stream order.
-Not its business: whether a server still accepts a token.
 """
 
 import re

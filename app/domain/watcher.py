@@ -214,13 +214,13 @@ def problems(
     for where, database in (("source.database", source.database), ("checkpoint.database", checkpoint.database)):
         wrong(where, _database_problem(database))
         if database.lower() == state_database.lower():  # MongoDB tells no two databases apart by case alone
-            wrong(where, f"is {database}, where Changewire keeps its own state")
+            wrong(where, f"is {database}, which holds Changewire's own state")
     wrong("source.collection", _collection_problem(source.database, source.collection))
     wrong("checkpoint.collection", _collection_problem(checkpoint.database, checkpoint.collection))
     found += outside(watcher, allowed)
     wrong("source.pipeline", None if javascript else javascript_problem(source))
     if source.namespace == checkpoint.namespace:
-        wrong("checkpoint.collection", "is the watched collection itself; each checkpoint would be a change")
+        wrong("checkpoint.collection", "is the watched collection; each checkpoint would be a change")
     wrong(
         "sink.stream", subjects.stream_name_problem(sink.stream) or subjects.stream_name_problem(sink.stream + SUFFIX)
     )
@@ -231,13 +231,15 @@ def problems(
         if watcher.longest_subject > subjects.MAX_SUBJECT:
             wrong(
                 "sink.subject",
-                f"makes subjects of up to {watcher.longest_subject:,} bytes; NATS takes {subjects.MAX_SUBJECT:,}",
+                f"makes subjects of up to {watcher.longest_subject:,} bytes; NATS accepts {subjects.MAX_SUBJECT:,}",
             )
         if meets_letters(watcher.space, sink.stream):
-            wrong("sink.subject", f"meets the subjects of its own dead letters, {letters_space(sink.stream)}")
+            wrong("sink.subject", f"overlaps with the subjects of its own dead letters, {letters_space(sink.stream)}")
     for operation in sink.operations:
         if operation not in OPERATIONS:
-            wrong("sink.operations", f"knows no operation {operation!r}; there are {', '.join(OPERATIONS)}")
+            wrong(
+                "sink.operations", f"has an unknown operation {operation!r}; known operations: {', '.join(OPERATIONS)}"
+            )
     if not sink.operations:
         wrong("sink.operations", "is empty: nothing would be published")
     if checkpoint.capped and checkpoint.size_in_bytes <= 0:
@@ -271,7 +273,7 @@ def javascript_problem(source: Source) -> str | None:
         return None
     return (
         f"uses {operator}, which runs JavaScript in the MongoDB server: write it with other operators, or set "
-        "CHANGEWIRE_ALLOW_SERVER_SIDE_JAVASCRIPT to true where everyone who may change watchers may do that"
+        "CHANGEWIRE_ALLOW_SERVER_SIDE_JAVASCRIPT to true if everyone who may change watchers may run it"
     )
 
 
@@ -281,7 +283,7 @@ def problems_when_added(watcher: Watcher) -> list[FieldProblem]:
     One that runs already, or comes from mongodb-nats-connector's file, keeps the name that it has."""
     stream = watcher.sink.stream
     bucket = bucket_problem(bucket_of(letters_of(stream)))
-    found = behind_problem(stream) or (bucket and f"{bucket}, which changes need that are too large for a message")
+    found = behind_problem(stream) or (bucket and f"{bucket}, which holds changes too large for a message")
     return [FieldProblem("sink.stream", found)] if found else []
 
 
@@ -301,7 +303,7 @@ def name_problem(name: str) -> str | None:
     if not name or len(name) > MAX_NAME:
         return f"must have 1 to {MAX_NAME} characters"
     if name in (".", ".."):
-        return "cannot be . or .., which mean something else in a URL"
+        return "cannot be . or .., which have another meaning in a URL"
     if any(character in "/\\?#%" or character.isspace() or not character.isprintable() for character in name):
         return "may not hold a slash, ?, #, %, white space or a control character: it is part of a URL"
     return None
@@ -315,7 +317,7 @@ def _database_problem(name: str) -> str | None:
     if any(character in '/\\. "$\0' for character in name):
         return "holds a character that MongoDB does not allow in a database's name (/ \\ . \" $ a space or NUL)"
     if name in SYSTEM_DATABASES:
-        return f"is {name}, a system database, which cannot be used"
+        return f"is {name}, a system database; use another one"
     return None
 
 
@@ -359,7 +361,7 @@ def start_to_document(start: Start) -> dict[str, Any]:
 def from_document(document: Mapping[str, Any]) -> Watcher:
     """Read what `to_document` wrote; missing fields take their defaults.
 
-    The document's types have been checked by whoever took it in. Raises TypeError for a field that does not exist.
+    The document's types have been checked before. Raises TypeError for a field that does not exist.
     """
     source = dict(document["source"])
     source["pipeline"] = tuple(source.get("pipeline") or ())

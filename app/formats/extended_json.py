@@ -4,14 +4,12 @@ The body equals, after parsing, what the Go driver's `bson.MarshalExtJSON(event,
 consumer of mongodb-nats-connector's messages notices no difference. `encode` is the hot path: one decode and one dump,
 both native, with guards for the values these two get wrong; a guard that finds one takes a slower walk that is right.
 
-The native transcoder (`native.py`), where it was built, writes the same bodies faster; `encode` is what it is judged
-by, and does what it leaves.
+The native transcoder (`native.py`), if it was built, writes the same bodies faster. `encode` is its reference, and
+encodes the events that it leaves.
 
-Not its business: subjects, what is too large for the stream, where an event goes that cannot be encoded, what it means.
-
-Known to differ from the Go driver, all of it in what no current driver writes: undefined becomes `null` and a symbol a
-plain string; of a regular expression's options only `ilmsux` are kept, each once; a Decimal128 with more digits than
-the format allows is 0, as IEEE 754 has it; an empty binary of subtype 2 is empty.
+Known differences from the Go driver, all of them in values that no current driver writes: undefined becomes `null` and
+a symbol a plain string; of a regular expression's options only `ilmsux` are kept, each once; a Decimal128 with more
+digits than the format allows is 0, as IEEE 754 has it; an empty binary of subtype 2 is empty.
 """
 
 import codecs

@@ -1,10 +1,7 @@
 """The native transcoder (Rust, in `native/`), where it was built: a batch of events in one call, without the GIL.
 
-It is an option. `extended_json.py` is the reference: what is made here equals what is made there, and what is left
-here, as None, is made there, or refused with its reason. So an event that cannot be encoded is the same one with
-either.
-
-Not its business: events that are to be reduced; which thread calls (the capture's).
+It is optional. `extended_json.py` is the reference: a body made here equals the one made there. An event that is left
+out here, as None, is encoded there, or refused with the reason. So the same events cannot be encoded with either.
 """
 
 from collections.abc import Callable
@@ -17,7 +14,7 @@ Transcode = Callable[[list[bytes], str], list[Change | None]]
 
 
 def absence() -> str | None:
-    """Why the native transcoder is not to be had; None where it is."""
+    """Why the native transcoder is unavailable; None if it is available."""
     try:
         import app._native  # noqa: F401 - whether it can be
     except ImportError as error:
@@ -26,11 +23,11 @@ def absence() -> str | None:
 
 
 def transcoder(wish: Wish) -> Transcode | None:
-    """The native transcoder where that is wished or, with `auto`, to be had.
+    """The native transcoder, if the settings ask for it or, with `auto`, if it is available.
 
-    The function takes raw events and what follows the token in their ids (as `codec.encode` does), and returns, for
-    each event in its place, the change, or None where it is left to `codec.encode`. It may be called in any thread, and
-    raises MemoryError at most. Raises ImportError where only the native one would do and it is not there.
+    The function takes raw events and the suffix of their ids (like `extended_json.encode`). It returns, for each event
+    in its place, the change, or None if it is left to `extended_json.encode`. It may be called in any thread, and
+    raises at most MemoryError. Raises ImportError if the native one is required and unavailable.
     """
     if wish == "python" or (wish == "auto" and absence() is not None):
         return None

@@ -1,8 +1,7 @@
-"""The parts of `changewire verify`: a second way to read what the capture reads and writes, and their comparison.
+"""The parts of `changewire verify`: a second way to read what the service reads and writes, and their comparison.
 
-Nothing here is the capture's: MongoDB is read by pymongo's change streams, NATS by a pull consumer of nats-py, and
-bodies are encoded by pymongo's own `json_util`, so that a mistake of the capture's is not made twice. `comparison.py`
-and `writes.py` decide and do no I/O of their own; `history.py` and `streams.py` read; `state.py` knows what the service
-has stored; `bodies.py` knows what of an event is history. Not its business: arguments and exit codes
-(`app/cli/verify.py`).
+It shares no code with the service's path: pymongo's change streams read MongoDB, a pull consumer of nats-py reads NATS,
+and pymongo's own `json_util` encodes bodies. So an error of the service is not repeated here. `comparison.py` and
+`writes.py` decide, without I/O; `history.py` and `streams.py` read; `state.py` reads what the service has stored;
+`bodies.py` knows which parts of an event never change. `app/cli/verify.py` has the arguments and exit codes.
 """

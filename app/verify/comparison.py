@@ -2,7 +2,7 @@
 
 Tokens compare as strings in the order of the change stream, so neither side has to be held: both are read once, and
 what is remembered are the faults. A deliberate rewind begins a new epoch, which goes back in the history; the
-comparison follows it there. Not its business: where messages and changes come from, what makes two bodies equal.
+comparison follows it there.
 """
 
 import json
@@ -17,12 +17,12 @@ MISSING_REMEMBERED: Final = 100_000
 """How many changes that have not come (yet) are remembered, to tell a late one from a double."""
 OLDER = "messages are older than what was compared with"
 BETWEEN = "changes lie between two epochs: the watcher may have been moved past them"
-REMOVED = "changes may have been removed from the stream, by its limits"
+REMOVED = "changes may have been removed from the stream by its limits"
 GAP = "changes lie in a gap that the stream marks"
 LETTERS = "changes are dead letters"
 REPLAYED_REMEMBERED: Final = 1_000
 """Of how many changes that are not in their place the body is remembered, to be compared with a replay's."""
-UNDECIDABLE = "changes are chosen by a document as it was then, which nobody can look up any more"
+UNDECIDABLE = "changes depend on a document as it was then, which cannot be looked up any more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class Comparison:
             if token in self._passed or token < max(run.low, self._floor):
                 self.findings.skip(OLDER if token < max(run.low, self._floor) else UNDECIDABLE)
             else:
-                self._fault("doubled", message, "is a replay of what was there before")
+                self._fault("doubled", message, "is a replay of a change that was there before")
             return
         self._replayed.add((run.epoch, token))
         self.findings.notes.append(f"#{message.sequence} is the replay of a dead letter: {message}")
@@ -234,7 +234,7 @@ class Comparison:
         return self._runs[-1]
 
     async def _make_ready(self, run: _Run) -> None:
-        """Bring the history to where the run begins: back by opening it anew, or forward over what is between."""
+        """Bring the history to where the run begins: back by opening it again, or forward over what is between."""
         start = max(run.low, self._floor)
         run.ready = True
         if self.reached and start > self.reached:

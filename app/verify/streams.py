@@ -164,12 +164,12 @@ class Streams:
             error = answer["error"]
             if error.get("err_code") == _NO_STREAM:
                 raise CannotCompare(f"there is no stream {stream}: the watcher has published nothing yet")
-            raise CannotCompare(f"the stream {stream} cannot be looked at: {error.get('description')}")
+            raise CannotCompare(f"the stream {stream} cannot be read: {error.get('description')}")
         config, state = answer["config"], answer["state"]
         if config.get("retention", "limits") != "limits":
             raise CannotCompare(
-                f"the stream {stream} has the retention {config['retention']}: what its consumers have taken is gone, "
-                "and what is left proves nothing"
+                f"the stream {stream} has the retention {config['retention']}: consumed messages are gone, so the rest "
+                "proves nothing"
             )
         removes = config.get("max_msgs_per_subject", -1) > 0
         return StreamInfo(answer["created"], int(state["first_seq"]), int(state["last_seq"]), removes)
@@ -235,7 +235,7 @@ class Streams:
         except (nats.js.errors.Error, TimeoutError) as error:
             if not self._client.is_connected:
                 raise
-            raise ValueError(f"its object {pointer} is not there, or not whole") from error
+            raise ValueError(f"its object {pointer} is missing or incomplete") from error
         return found.data or b""
 
 

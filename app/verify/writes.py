@@ -17,7 +17,7 @@ from app.verify.errors import BadList
 from app.verify.findings import Finding, Findings
 
 _KNOWN = frozenset({"operation", "id", "fields", "uncertain"})
-UNLISTED = "messages tell of changes that are not on the list"
+UNLISTED = "messages are of changes that are not on the list"
 
 
 @dataclass(slots=True)

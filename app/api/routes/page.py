@@ -23,7 +23,7 @@ POLICY = (
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # kept, and asked for again: after an update no browser has half of the old page
+    "Cache-Control": "no-cache",  # cached, but validated: after an update nobody has half of the old page
 }
 _TYPES = {
     ".html": "text/html; charset=utf-8",

@@ -156,7 +156,7 @@ def test_one_collection_on_two_streams_is_two_watchers_with_a_position_each() ->
             collection("streamName: A\n      streamName: B"),
             "line 6: connector.collections[0].streamName is there twice",
         ),
-        (collection("tokensDbName: shop"), "is the watched collection itself"),
+        (collection("tokensDbName: shop"), "is the watched collection"),
         ("connector: {collections: [{dbName: admin, collName: a}]}", "dbName is admin, a system database"),
     ],
 )

@@ -76,7 +76,7 @@ def test_a_collection_that_looks_like_a_template_stays_a_name() -> None:
 @pytest.mark.parametrize(
     ("template", "word"),
     [
-        ("{stream}.{table}", "no field {table}"),
+        ("{stream}.{table}", "unknown field {table}"),
         ("{stream.{operation}", "not closed"),
         ("{stream}}", "not closed"),
         ("", "empty"),
