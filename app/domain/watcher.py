@@ -1,6 +1,6 @@
 """A watcher as the user describes it, with every default filled in.
 
-Values only. A watcher comes from the HTTP schema (`api/schemas/requests.py`) or from `connector.yaml`
+Values only. A watcher comes from the HTTP schema (`api/schemas/watchers.py`) or from `connector.yaml`
 (`config/connector_yaml.py`). Both use `from_document`, and `problems` refuses what can be refused without asking a
 server.
 """

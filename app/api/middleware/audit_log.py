@@ -1,8 +1,8 @@
-"""The audit log: one line, named `audit`, for each request that asks for a change, whatever its outcome.
+"""The audit log: one log line, named `audit`, for each request that asks for a change, also for one that fails.
 
-It says who asked, from where, for what, how it ended, and which part of the watcher's definition differs now. Refused
-requests (401, 403) are logged too, but at most `REFUSALS` a minute: a client that guesses tokens must not fill the
-disk.
+It says who asked, from where, for what, how it ended, and which fields of the watcher's definition changed. Refused
+requests (401, 403) are logged too, at most `REFUSALS` a minute: guessing tokens must not fill the disk. What a change
+did is noted by the registry (`app/control/audit.py`).
 """
 
 import time

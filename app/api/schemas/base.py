@@ -6,7 +6,7 @@ taken as it is (`model_construct`): a watcher stored by an earlier version must 
 are ISO 8601 in UTC, with milliseconds.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, overload
 
 import orjson
@@ -24,6 +24,7 @@ MAX_TEXT = 8192
 TOKEN_EXAMPLE = "8265920F90000000012B022C0100296E5A10046F6E65"
 TIMESTAMP_EXAMPLE = "2026-01-01T00:00:00Z"
 
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=[TIMESTAMP_EXAMPLE])]
 Token = Annotated[str, Field(examples=[TOKEN_EXAMPLE])]
 
@@ -64,19 +65,19 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class BriefAnswer(Answer):
-    """An answer that leaves out what is None."""
+class Brief:
+    """Mixed into an answer that leaves out what is None."""
 
 
-class UnparsedAnswer(Answer):
-    """An answer with a field that is JSON already (`orjson.Fragment`), and goes out as it is, number by number."""
+class Unparsed:
+    """Mixed into an answer with a field that is JSON already (`orjson.Fragment`), and goes out as it is."""
 
 
 def to_json(answer: object) -> bytes:
     """Write an answer as JSON: one model, or a list or an object of them."""
-    if isinstance(answer, UnparsedAnswer):
-        return orjson.dumps(answer.model_dump())
-    return pydantic_core.to_json(answer, exclude_none=isinstance(answer, BriefAnswer), inf_nan_mode="null")
+    if isinstance(answer, Unparsed):
+        return orjson.dumps(vars(answer))  # its other fields are plain values
+    return pydantic_core.to_json(answer, exclude_none=isinstance(answer, Brief), inf_nan_mode="null")
 
 
 @overload
@@ -89,7 +90,8 @@ def moment(seconds: float | None) -> str | None:
     """Seconds since 1970 as ISO 8601 in UTC; None stays None."""
     if seconds is None:
         return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    # Without a time zone, which would take most of the time: a list of watchers has several of these each.
+    return (_EPOCH + timedelta(0, seconds)).isoformat("T", "milliseconds") + "Z"
 
 
 @overload

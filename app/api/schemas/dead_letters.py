@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from pydantic import Field
 
-from app.api.schemas.base import MAX_SEQUENCE, Answer, Query, Time, Token, UnparsedAnswer, moment, shown
+from app.api.schemas.base import MAX_SEQUENCE, Answer, Query, Time, Token, Unparsed, moment, shown
 from app.domain.dead_letters import DeadLetter, Replay
 
 EventJson = bytes
@@ -62,7 +62,7 @@ class LetterAnswer(Answer):
         )
 
 
-class WholeLetterAnswer(LetterAnswer, UnparsedAnswer):
+class WholeLetterAnswer(Unparsed, LetterAnswer):
     """A dead letter with its event."""
 
     object: str | None

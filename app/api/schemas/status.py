@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from app.api.schemas.base import Answer, BriefAnswer, Time, moment, shown
+from app.api.schemas.base import Answer, Brief, Time, moment, shown
 from app.domain.lifecycle import State
 from app.domain.status import Component, ErrorSeen, Happening, Health, Lag, Status
 
@@ -77,7 +77,7 @@ class StatusAnswer(Answer):
         )
 
 
-class HealthAnswer(BriefAnswer):
+class HealthAnswer(Brief, Answer):
     """Whether a watcher is healthy."""
 
     status: Literal["UP", "DOWN"]
@@ -166,7 +166,7 @@ class ComponentAnswer(BaseModel):
         )
 
 
-class ServiceAnswer(BriefAnswer):
+class ServiceAnswer(Brief, Answer):
     """The service as a whole, in the form of mongodb-nats-connector."""
 
     status: Literal["UP", "DOWN"]
@@ -180,7 +180,7 @@ class ServiceAnswer(BriefAnswer):
         )
 
 
-class ProbeAnswer(BriefAnswer):
+class ProbeAnswer(Brief, Answer):
     """The answer to a probe."""
 
     status: Literal["UP", "DOWN"]

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import Field
 
-from app.api.schemas.base import Answer, Query, Time, UnparsedAnswer, moment, shown
+from app.api.schemas.base import Answer, Query, Time, Unparsed, moment, shown
 from app.domain.streams import ConsumerFacts, StoredMessage, StreamFacts
 
 SHOWN_BYTES = 64 * 1024
@@ -101,7 +101,7 @@ class StreamAnswer(Answer):
         )
 
 
-class MessageEvent(UnparsedAnswer):
+class MessageEvent(Unparsed, Answer):
     """The data of an `event: message`."""
 
     sequence: int

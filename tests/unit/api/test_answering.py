@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from app.api import openapi_document
 from app.api.answering import PIECE_BYTES
-from app.api.schemas.base import to_json
+from app.api.schemas.base import moment, to_json
 from app.api.schemas.dead_letters import LetterAnswer, LettersAnswer, ReplayAnswer, WholeLetterAnswer
 from app.api.schemas.positions import TokenAnswer
 from app.api.schemas.status import HappeningAnswer, HealthAnswer, LagAnswer, ProbeAnswer, ServiceAnswer, StatusAnswer
@@ -114,6 +115,12 @@ def test_whatever_there_is_to_say_the_answer_has_the_documented_shape(
         assert_shape(component, to_json(make(value)))
 
     has_the_shape()
+
+
+@given(st.floats(0, 9e9) | st.integers(0, 9_000_000_000))
+def test_a_time_is_iso_8601_in_utc_with_milliseconds(value: float) -> None:
+    expected = datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    assert moment(value) == expected
 
 
 def test_every_answer_of_the_document_is_tried() -> None:
