@@ -1,5 +1,6 @@
 """What a real mongod is asked before a watcher is taken on or a token is set, and by the probes."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -12,9 +13,12 @@ import pytest_asyncio
 from app.devservers.servers import MongoServer
 from app.domain.errors import Invalid, SourceRefused, SourceUnavailable, Unavailable
 from app.domain.watcher import CheckpointPlace, Source, Start, Watcher
-from app.mongodb.client import MongoDeployment
+from app.mongodb.client import OPTIONS, MongoDeployment
 from app.mongodb.pipeline import NEEDED
 from app.mongodb.trial import parse_pipeline
+
+SOCKET_SECONDS: float = OPTIONS["socketTimeoutMS"] / 1000
+"""The driver's own patience with a connection: what takes less is noticed in another way."""
 
 MakeMongo = Callable[..., Awaitable[MongoServer]]
 Client = pymongo.MongoClient[dict[str, Any]]
@@ -223,24 +227,22 @@ async def test_an_account_that_may_not_is_the_users_to_change_and_a_wrong_passwo
     client.close()
 
 
-async def test_a_server_that_is_not_there_is_unavailable_within_two_seconds(
+async def test_a_server_that_is_not_there_is_unavailable_long_before_the_socket_timeout(
     own_mongo: MongoServer, database: str
 ) -> None:
     mongo = MongoDeployment(own_mongo.uri, state_database="changewire")
     assert abs(await mongo.ping() - time.time()) < 15
     token = await mongo.source(watcher(database)).locate(Start("latest"))
     own_mongo.freeze()
-    began = time.monotonic()
-    with pytest.raises(SourceUnavailable):
-        await mongo.ping()
-    assert time.monotonic() - began < 2.2
+    async with asyncio.timeout(SOCKET_SECONDS / 2):
+        with pytest.raises(SourceUnavailable):
+            await mongo.ping()
     own_mongo.thaw()
     await mongo.ping()
     own_mongo.kill()
-    began = time.monotonic()
-    with pytest.raises(SourceUnavailable):
-        await mongo.ping()
-    assert time.monotonic() - began < 2.2
+    async with asyncio.timeout(SOCKET_SECONDS / 2):
+        with pytest.raises(SourceUnavailable):
+            await mongo.ping()
     with pytest.raises(Unavailable):
         await mongo.check_source(watcher(database))
     with pytest.raises(Unavailable):
