@@ -117,7 +117,7 @@ def _peer(text: str) -> Peer:
 
 
 def contenders(arguments: argparse.Namespace) -> list[Contender]:
-    """Those that are asked for and can be had, and the peers."""
+    """Those that are asked for and available, and the peers."""
     chosen: list[Contender] = []
     for each in OWN:
         if each.name not in arguments.contenders:
@@ -137,7 +137,7 @@ async def run(arguments: argparse.Namespace) -> list[Result]:
     """Run the sections, print each as it ends, and write the file after each: an abandoned run keeps what it has."""
     results: list[Result] = []
     everyone = contenders(arguments)
-    # Beside the headline: whoever says something new there. The others' latency is the same but for the encoding.
+    # Beside the headline: the contenders that add something. The others' latency differs only by the encoding.
     pipelines = [each for each in everyone if type(each) in (Changewire, Limit, MqBridge)]
     programs = [each for each in everyone if type(each) not in (InPython, Limit)]
     if arguments.quick:

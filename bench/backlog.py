@@ -1,7 +1,7 @@
 """One backlog, drained once: so many changes wait, then the process starts. How fast is it, and what does it cost?
 
 Rate and processor time are those from the first fifth of the messages on, by the times at which the server stored them.
-By then whoever drains is up to speed; Changewire imports its HTTP interface beside the first ones. What it takes from
+By then every contender is up to speed; Changewire imports its HTTP interface beside the first ones. What it takes from
 the start of the process to the last message stands beside it. Nobody reads so far ahead that it would count.
 """
 

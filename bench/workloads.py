@@ -16,7 +16,7 @@ MANY = 50
 async def measure(
     stage: Stage, contenders: list[Contender], loads: Sequence[Workload], *, events: int, rounds: int
 ) -> Result:
-    """Drain each workload with whoever can. Raises Incomplete where a stream does not hold each event once."""
+    """Drain each workload with each contender that can. Raises Incomplete if a stream does not hold each event once."""
     done: list[Round] = []
     result = Result(
         "workloads",

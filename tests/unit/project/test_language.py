@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 
 PLACES = (
     "*.md", "Makefile", "Dockerfile", "compose.yaml", ".github/**/*.yml", "docs/*.md", "deploy/**/*.y*ml",
-    "examples/**/*.py", "examples/**/*.go", "native/src/*.rs", "tools/*",
+    "examples/**/*.py", "examples/**/*.go", "native/src/*.rs", "tools/*", ".ci/*", "bench/*.py",
     "app/__init__.py", "app/__main__.py", "app/api/**/*.py", "app/api/page/*.js", "app/api/page/*.html", "app/cli/*.py",
     "app/doctor/*.py", "app/formats/*.py", "app/verify/*.py",
     "app/domain/[!egp]*.py", "app/domain/events.py", "app/domain/plain.py",
