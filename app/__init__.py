@@ -24,7 +24,7 @@ starts mongod and nats-server from wheels.
 Five answers to begin with:
 
 - An event becomes bytes in `formats/extended_json.py`, or in `native/src/json.rs` where that was built.
-- The fence is decided in `domain/position.py` and held by `pipeline/publisher.py`.
+- The fence is decided in `domain/opening.py` and `domain/read_back.py`, and held by `pipeline/ledger.py`.
 - `control/watcher_task.py` tries a watcher again after an error that passes; a FAILED one waits for a person.
 - A resume token is stored in `mongodb/checkpoint_store.py`, when `pipeline/checkpointer.py` says so.
 - A new metric is declared in `metrics/families.py` and counted in `metrics/observer.py`.
