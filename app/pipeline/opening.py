@@ -38,8 +38,29 @@ The order of reading
    consumed, which is no loss. Another message there, or an end before that place: the server lost its end (it syncs
    lazily). What is left of ours lies before what was searched, so the end is read once more, from further back.
 
-Then everything is known, and `domain/opening.py` decides without awaiting. The plan is carried out in an order that
-any crash may interrupt:
+The decision
+------------
+
+Then everything is known, and `domain/opening.py` decides without awaiting, by the first row that fits:
+
+    what is known                            where it goes on
+    ---------------------------------------  ------------------------------------------------------------------------
+    no position, an explicit start is asked  at that start, in a new epoch: what the stream holds is of an earlier life
+    for
+    no position, a message of ours           after that message
+    no position at all                       at the watcher's start
+    the stream was recreated                 behind a gap that is marked, in a new epoch; FAILED if the user wants that
+    the stream lost its end                  after our last message that is left, so what was lost is published again;
+                                             FAILED if none is left
+    anything else                            at the latest position
+
+It is FAILED, too, where so many messages of others came last that the search for ours was given up. A person who sets
+the token answers all of this: such a checkpoint has an epoch of its own and no sequence yet.
+
+The act
+-------
+
+The plan is carried out in an order that any crash may interrupt:
 
 6. *Prove* the position, if the plan says so. Nothing has been written yet, so a refusal changes nothing.
 7. *Settle* places on the stream that another message may have taken. They were stored for this moment.
@@ -59,7 +80,8 @@ What each crash leaves behind
     -------------------------------------  --------------------------------------------------------------------------
     before 8                               finds what this one found
     between 8 and the first publish        goes on at the stored first position
-    between publish and acknowledgement    finds the batch on the stream, whole or not at all, and goes on after it
+    between publish and acknowledgement    finds the batch on the stream, whole or not at all (without atomic batches:
+                                           from its front on), and goes on after what is there
     between acknowledgement and            finds the stream's end ahead of the checkpoint. If the messages are gone by
     checkpoint                             then (a work queue), the stream's sequence counts them: as many changes
                                            after the checkpoint are passed over
