@@ -13,8 +13,12 @@ from app.devservers.servers import MongoServer
 from app.domain.errors import Invalid
 from app.domain.watcher import Source, Start, Watcher
 from app.mongodb.change_source import MongoChangeSource
+from app.mongodb.connection import OPTIONS
 from app.mongodb.deployment import MongoDeployment
 from app.ports import ChangeSource
+
+SOCKET_SECONDS: float = OPTIONS["socketTimeoutMS"] / 1000
+"""The driver's own patience with a connection: what takes less is noticed in another way."""
 
 Client = pymongo.MongoClient[dict[str, Any]]
 Event = dict[str, Any]
