@@ -187,7 +187,7 @@ class WatcherTask:
         while not self._stopping.is_set():
             began = self._dependencies.clock()
             try:
-                if not await self._capture_or_stand_by():
+                if not await unless_asked(self._capture_or_stand_by()):
                     return
             except Exception as error:  # noqa: BLE001 - whatever it is, the watcher says so and tries again
                 if self._is_certain(error):
@@ -312,6 +312,8 @@ class WatcherTask:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
+            if not self._stopping.is_set():
+                log.error("watcher_task_ended", watcher=self.stored.name, error="cancelled, but not by a stop")
             return
         error = task.exception()
         if error is not None:

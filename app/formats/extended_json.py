@@ -62,7 +62,7 @@ def encode(raw: bytes | memoryview, id_suffix: str = "") -> Change:
     except MemoryError:
         raise  # passes, and says nothing about the event
     except Exception:  # noqa: BLE001 - a DBRef, deep nesting, bytes that are no BSON: the exact route tells which
-        event, body = _exactly(raw)
+        event, body = exactly(raw)
     try:
         token, operation, wall = event["_id"]["_data"], event["operationType"], event.get("wallTime")
     except (KeyError, TypeError) as error:
@@ -137,7 +137,7 @@ def tune_gc() -> None:
     gc.enable()
 
 
-def _exactly(raw: bytes | memoryview) -> tuple[RawBSONDocument, bytes]:
+def exactly(raw: bytes | memoryview) -> tuple[RawBSONDocument, bytes]:
     """Event and body by the slow way, level by level: so pymongo makes no DBRef of a document that looks like one.
 
     Takes about five times as long as the fast route. Raises EventNotEncodable.

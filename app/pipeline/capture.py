@@ -88,6 +88,8 @@ class Capture:
     async def _follow(self, reached: Reached) -> None:
         name = self._name
         failure: BaseException | None = None
+        own = asyncio.current_task()
+        asked = 0 if own is None else own.cancelling()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(unless_asked(self._read_and_encode(reached)), name=f"read:{name}")
@@ -96,6 +98,10 @@ class Capture:
                 publishing.add_done_callback(lambda _: writing.cancel())
         except BaseExceptionGroup as group:
             failure = group.exceptions[0]
+            # Up to Python 3.12 the group leaves its own request to cancel this task standing. Python 3.11.2 then takes
+            # every later timeout of the task for a cancellation, which would end the watcher without a word.
+            if own is not None and own.cancelling() > asked:
+                own.uncancel()
         if failure is not None:
             raise failure
         try:
@@ -170,10 +176,11 @@ async def unless_asked(work: Coroutine[Any, Any, T]) -> T:
 
     A driver's cancelled future does this. A task group would take it for a wish, and nothing would notice the end.
     """
+    task = asyncio.current_task()
+    asked = 0 if task is None else task.cancelling()
     try:
         return await work
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if task is None or task.cancelling() > asked:
             raise
         raise RuntimeError(f"{task.get_name()} was cancelled from within") from error

@@ -174,7 +174,7 @@ def test_whatever_bson_allows_encodes(fields: list[tuple[bytes, tuple[int, bytes
     parsed = json.loads(change.body.decode("utf-8"), parse_constant=refuse_constant)
     assert set(parsed) == {"_id", "operationType", "fullDocument"}
     assert set(parsed["fullDocument"]) == {name.decode("utf-8", "changewire.replace_each_byte") for name, _ in fields}
-    assert json.loads(extended_json._exactly(raw)[1]) == parsed
+    assert json.loads(extended_json.exactly(raw)[1]) == parsed
 
 
 def exactly(parsed: Any) -> str:

@@ -17,9 +17,6 @@ from app.mongodb.connection import OPTIONS
 from app.mongodb.deployment import MongoDeployment
 from app.ports import ChangeSource
 
-SOCKET_SECONDS: float = OPTIONS["socketTimeoutMS"] / 1000
-"""The driver's own patience with a connection: what takes less is noticed in another way."""
-
 Client = pymongo.MongoClient[dict[str, Any]]
 Event = dict[str, Any]
 MakeMongo = Callable[..., Awaitable[MongoServer]]

@@ -6,7 +6,7 @@ afterwards, and that the watcher was never FAILED on the way.
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -34,10 +34,19 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.domain.backoff.LIMIT_SECONDS", 0.1)
 
 
-@pytest_asyncio.fixture
-async def mongo(make_mongo: MakeMongo) -> MongoServer:
-    """A mongod that fails on purpose."""
-    return await make_mongo(args=["--setParameter", "enableTestCommands=1"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def failing() -> AsyncIterator[MongoServer]:
+    """A mongod that can be made to fail."""
+    async with MongoServer(args=["--setParameter", "enableTestCommands=1"]) as server:
+        yield server
+
+
+@pytest.fixture
+def mongo(failing: MongoServer) -> Iterator[MongoServer]:
+    """The same, which no longer fails after the test."""
+    yield failing
+    with MongoClient(failing.uri) as client:
+        client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
 
 
 def blip(live: Live, command: str, code: int, times: int = 3, *, labels: list[str] | None = None) -> Callable[[], bool]:

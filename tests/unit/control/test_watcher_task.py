@@ -14,6 +14,7 @@ from app.domain.errors import (
     PermanentError,
     PositionUndecidable,
     ScopeMismatch,
+    SinkUnavailable,
     SourceRefused,
     SourceUnavailable,
     StreamUnsuitable,
@@ -152,6 +153,35 @@ async def test_a_part_of_the_relay_that_is_cancelled_from_within_is_retried(
     token = fakes.oplog.happen()
     await until(lambda: one.status().restarts == 1 and one.state is State.RUNNING)
     await until(lambda: fakes.stream().published() == [token])
+    assert await one.stop(2)
+
+
+async def test_a_call_that_takes_too_long_after_a_lost_connection_is_retried(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the failed part of a capture leaves behind in the watcher's task does not turn a timeout into its end."""
+    one = task(fakes)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    prepare, slow = FakeSink.prepare, 2
+
+    async def in_time(sink: FakeSink, *, may_create: bool) -> None:
+        nonlocal slow
+        if slow:
+            slow -= 1
+            try:
+                async with asyncio.timeout(0.001):
+                    await asyncio.Event().wait()
+            except TimeoutError as error:
+                raise SinkUnavailable("no answer in time") from error
+        await prepare(sink, may_create=may_create)
+
+    monkeypatch.setattr(FakeSink, "prepare", in_time)
+    for _ in range(2):
+        fakes.stream().faults = deque(["unavailable"])
+        fakes.oplog.happen()
+        await until(lambda: fakes.stream().published() == fakes.oplog.tokens)
+        slow = 2
     assert await one.stop(2)
 
 

@@ -54,11 +54,9 @@ def test_as_deep_as_mongodb_stores_is_native_and_hostile_depth_is_not() -> None:
         deep = {"d": deep}
     raw = event(fullDocument=deep)
     assert transcode([raw]) == [extended_json.encode(raw)]
-    nested = b"\x05\x00\x00\x00\x00"
-    for _ in range(100_000):
-        nested = (len(nested) + 8).to_bytes(4, "little") + b"\x03d\x00" + nested + b"\x00"
-        if len(nested) > 800_000:
-            break
+    depth, empty = 100_000, b"\x05\x00\x00\x00\x00"
+    heads = ((len(empty) + 8 * level).to_bytes(4, "little") + b"\x03d\x00" for level in range(depth, 0, -1))
+    nested = b"".join(heads) + empty + b"\x00" * depth
     hostile = event(fullDocument=1).replace(b"\x10fullDocument\x00\x01\x00\x00\x00", b"\x03fullDocument\x00" + nested)
     hostile = len(hostile).to_bytes(4, "little") + hostile[4:]
     assert transcode([raw, hostile, raw]) == [extended_json.encode(raw), None, extended_json.encode(raw)]
