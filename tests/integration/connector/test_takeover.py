@@ -510,12 +510,12 @@ async def test_with_the_rights_of_the_connector_the_watchers_of_the_file_run_and
         async def well() -> bool:
             return "warnings" not in (await live.get("/healthz"))["components"]["watchers"]
 
-        async def pauses() -> bool:  # refused for as long as the file's watcher is being stored there
+        async def pausable() -> bool:  # 503 until the file's watcher is stored, a moment after the registry is there
             return (await live.call("PUT", f"/watchers/{watcher}/pause")).status_code == 202
 
         await until(well)
         await live.reaches("RUNNING", watcher)
-        await until(pauses)
+        await until(pausable)
         await live.reaches("PAUSED", watcher)
         live.insert(3)
         await live.resume(watcher)
