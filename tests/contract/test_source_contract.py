@@ -14,6 +14,7 @@ import pytest_asyncio
 from app.domain.errors import SourceUnavailable, TokenRefused
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Source, Start, Watcher
+from app.mongodb import change_source
 from app.mongodb.change_source import MongoChangeSource
 from app.mongodb.client import MongoDeployment
 from app.ports import ChangeSource, SourceBatch
@@ -21,6 +22,13 @@ from tests.fakes import FakeOplog, FakeSource
 from tests.splitting import Splitting
 
 BATCH = 3
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that has no events answers soon: almost every test reads once more than there is to read."""
+    monkeypatch.setattr(change_source, "AWAIT_MS", 50)
+    monkeypatch.setattr(change_source, "AWAIT_MOST_MS", 100)
 
 
 class Testbed(Protocol):
@@ -96,7 +104,7 @@ class AlwaysLarge(MongoChangeSource):
         return await super()._run(command)
 
 
-WORLDS: dict[str, tuple[type[MongoTestbed], str]] = {
+DEPLOYMENTS: dict[str, tuple[type[MongoTestbed], str]] = {
     "mongo": (MongoTestbed, "mongo_uri"),
     "splitting": (SplittingWorld, "mongo_uri"),
     "newer mongo": (MongoTestbed, "newer_mongo_uri"),
@@ -105,11 +113,11 @@ WORLDS: dict[str, tuple[type[MongoTestbed], str]] = {
 """Each with the server that it is on."""
 
 
-@pytest.fixture(params=["fake", *WORLDS])
+@pytest.fixture(params=["fake", *DEPLOYMENTS])
 def made(request: pytest.FixtureRequest, database: str) -> FakeTestbed | MongoTestbed:
     if request.param == "fake":
         return FakeTestbed()
-    kind, server = WORLDS[request.param]
+    kind, server = DEPLOYMENTS[request.param]
     return kind(request.getfixturevalue(server), database)
 
 
