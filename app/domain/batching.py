@@ -38,7 +38,7 @@ class BatchSize:
         else:
             self.count = self._safe = max(1, tried // 2)
 
-    def doubted(self, tried: int) -> None:
+    def unanswered(self, tried: int) -> None:
         """The outcome of a batch of `tried` is unknown: a smaller batch tells more, whatever the reason is."""
         self._passed = 0
         self.count = max(1, min(self.count, tried // 2))

@@ -151,12 +151,12 @@ class EventTooLarge(PermanentError):
 class OutcomeUnknown(ChangewireError):
     """Whether the batch was stored is not known.
 
-    `doubts` are sequences at which another writer's message may have taken the place of ours, each with our id.
+    `unsettled` are sequences at which another writer's message may have taken the place of ours, each with our id.
     The first `stored` changes are acknowledged, the last of them at `sequence`. That needs no reading back, and on a
     stream whose messages are consumed at once reading back might not show it.
     """
 
-    doubts: tuple[tuple[int, str], ...] = ()
+    unsettled: tuple[tuple[int, str], ...] = ()
     stored: int = 0
     sequence: int = 0
 

@@ -49,7 +49,7 @@ class Checkpoint:
     1970.
 
     `route` is what it is a position of; None where that is not known, and taken for the watcher's own then.
-    `doubts` are messages of ours that may not be where they should be (`pipeline/window_recovery.py`): until they are
+    `unsettled` are messages of ours that may not be in their place (`pipeline/window_recovery.py`): until they are
     looked at, nothing tells whether all up to `token` is on the stream. `counted` is that of `Reached`.
     `native` says whether it was written to the very collection that it was read from: False where it was copied there,
     None where it does not tell, as those of mongodb-nats-connector.
@@ -64,7 +64,7 @@ class Checkpoint:
     route: Route | None = None
     updated_at: float | None = None
     own: OwnMessage | None = None
-    doubts: tuple[OwnMessage, ...] = ()
+    unsettled: tuple[OwnMessage, ...] = ()
     counted: bool = True
     native: bool | None = field(default=True, compare=False)
 

@@ -59,7 +59,7 @@ def is_of_earlier_epoch(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bo
 
 
 def set_where_epoch_is_earlier(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Build the update that sets `fields`, and takes the doubts back, where `is_of_earlier_epoch` is true."""
+    """Build the update that sets `fields`, and takes back the unsettled places, where `is_of_earlier_epoch` is true."""
     return _set_where({"$lt": [{"$ifNull": ["$epoch", -1]}, fields["epoch"]]}, {**fields, "doubt": None})
 
 
@@ -103,7 +103,7 @@ def as_checkpoint(document: Mapping[str, Any], home: str | None) -> Checkpoint:
         route=Route(stream, subject, selection) if stream and subject and selection else None,
         updated_at=None if updated_at is None else updated_at.timestamp(),
         own=None if own_id is None else OwnMessage(document["ownSequence"], own_id),
-        doubts=tuple(
+        unsettled=tuple(
             OwnMessage(doubt["sequence"], id_)
             for doubt in document.get("doubt") or ()
             if (id_ := parse_message_id(doubt["id"])) is not None

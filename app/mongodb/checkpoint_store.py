@@ -106,17 +106,17 @@ class MongoCheckpointStore:
                 newest = await self._read()
                 if newest is not None and not may_follow(checkpoint, newest):
                     return False
-                doubts = newest.get("doubt", []) if newest is not None else []
-                await self._insert({**fields, "doubt": doubts})
+                unsettled = newest.get("doubt", []) if newest is not None else []
+                await self._insert({**fields, "doubt": unsettled})
                 return True
             # One atomic command: which document is the newest, whether this may follow it, and the change.
             before = await self._change_newest(set_where_it_may_follow(fields), checkpoint)
         return before is None or may_follow(checkpoint, before)
 
     @to_its_end
-    async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
-        kept = [{"sequence": one.sequence, "id": str(one.id)} for one in doubts]
-        with self._guarded("storing a doubt about the checkpoint"):
+    async def keep_unsettled(self, unsettled: tuple[OwnMessage, ...], epoch: int) -> None:
+        kept = [{"sequence": one.sequence, "id": str(one.id)} for one in unsettled]
+        with self._guarded("storing places that are not settled"):
             await self._note("doubt", kept, epoch)
 
     @to_its_end

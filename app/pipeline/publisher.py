@@ -202,7 +202,7 @@ class Publisher:
                 return await self._publish_singly(rest, tried)
         else:
             self._observer.publish_failed(self._watcher.name, self._subjects[waiting[0].operation], tried)
-            self._batch.doubted(tried)
+            self._batch.unanswered(tried)
         return rest
 
     async def _publish_singly(self, waiting: Sequence[Change], count: int) -> Sequence[Change]:

@@ -26,14 +26,14 @@ class WindowRecovery:
     def recall(self, checkpoint: Checkpoint | None) -> None:
         """Take up what is stored, by this process or another."""
         if checkpoint is not None:
-            self._run_state.left_unsettled(checkpoint.doubts)
+            self._run_state.left_unsettled(checkpoint.unsettled)
 
     async def keep(self, error: OutcomeUnknown, epoch: int) -> None:
         """Store what an unknown outcome leaves unsettled. Raises StoreUnavailable, NotAuthorised."""
-        found = [(sequence, parse_message_id(id_)) for sequence, id_ in error.doubts]
+        found = [(sequence, parse_message_id(id_)) for sequence, id_ in error.unsettled]
         if found:
             self._run_state.left_unsettled(OwnMessage(sequence, id_) for sequence, id_ in found if id_ is not None)
-            await self._checkpoints.doubt(self._run_state.unsettled, epoch)
+            await self._checkpoints.keep_unsettled(self._run_state.unsettled, epoch)
 
     async def settle(self, epoch: int) -> None:
         """Look at every unsettled place, and forget it where it holds our change.
@@ -51,5 +51,5 @@ class WindowRecovery:
                     f"{place.id.position}): the changes after it are there, it is not. Set the token to the change "
                     "before it, and keep others from these subjects"
                 )
-        await self._checkpoints.doubt((), epoch)
+        await self._checkpoints.keep_unsettled((), epoch)
         self._run_state.settled()

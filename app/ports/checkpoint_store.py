@@ -31,7 +31,7 @@ class CheckpointStore(Protocol):
         instance was first. A stored position of an earlier epoch came from a backup, and the stream knew better. Where
         there is none (dropped meanwhile) it is created. Raises StoreUnavailable, NotAuthorised."""
 
-    async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
+    async def keep_unsettled(self, unsettled: tuple[OwnMessage, ...], epoch: int) -> None:
         """Store, durably (majority), which messages of ours may not be where they should be; none: all are.
 
         `advance` keeps them, `begin` drops them. Changes nothing where there is no position, or one of a later epoch.

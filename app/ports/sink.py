@@ -44,7 +44,7 @@ class EventSink(Protocol):
 
         At most `limits.max_batch` changes; a change that is `too_large` first needs `claim_check`.
         Raises FenceLost, SeenBefore, OutcomeUnknown: the changes may be stored, wholly or from the front on; read back,
-        and look at what the error's `doubts` name. What its `stored` counts is acknowledged already.
+        and look at what the error's `unsettled` name. What its `stored` counts is acknowledged already.
         Raises StreamFull: after its `stored`, nothing of them is stored; fewer may be taken, or the same ones later.
         Raises StreamRefused, SinkUnavailable, NotAuthorised: nothing of them is stored, or in the modes without atomic
         batches the first of them; the next opening finds them on the stream."""

@@ -14,6 +14,7 @@ import pytest_asyncio
 from app.domain.errors import SourceUnavailable, TokenRefused
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Source, Start, Watcher
+from app.mongodb import change_source
 from app.mongodb.change_source import MongoChangeSource
 from app.mongodb.deployment import MongoDeployment
 from app.ports import ChangeSource, SourceBatch
@@ -21,6 +22,13 @@ from tests.fakes import FakeOplog, FakeSource
 from tests.splitting import AlwaysTooLarge, Splitting
 
 BATCH = 3
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that has no events answers soon: almost every test reads once more than there is to read."""
+    monkeypatch.setattr(change_source, "AWAIT_MS", 50)
+    monkeypatch.setattr(change_source, "AWAIT_MOST_MS", 100)
 
 
 class Testbed(Protocol):

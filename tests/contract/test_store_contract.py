@@ -116,24 +116,24 @@ async def test_a_position_of_an_earlier_epoch_put_back_from_a_backup_is_replaced
     assert (await reached(backup)) == at(3, 2)
 
 
-DOUBTS = (OwnMessage(7, MessageId(event_token(4), 1)), OwnMessage(8, MessageId(event_token(5), 1)))
+UNSETTLED = (OwnMessage(7, MessageId(event_token(4), 1)), OwnMessage(8, MessageId(event_token(5), 1)))
 
 
 async def test_a_doubt_stays_with_the_position_until_it_is_settled_or_the_position_moved(open_store: Open) -> None:
     writer, other = open_store(), open_store()
-    await writer.doubt(DOUBTS, 1)
+    await writer.keep_unsettled(UNSETTLED, 1)
     assert await writer.read() is None
     await writer.create(at(5, 1))
-    await writer.doubt(DOUBTS, 1)
-    assert await other.read() == at(5, 1, doubts=DOUBTS)
+    await writer.keep_unsettled(UNSETTLED, 1)
+    assert await other.read() == at(5, 1, unsettled=UNSETTLED)
     assert await other.advance(at(6, 1))
-    assert await other.read() == at(6, 1, doubts=DOUBTS)
-    await writer.doubt((), 1)
+    assert await other.read() == at(6, 1, unsettled=UNSETTLED)
+    await writer.keep_unsettled((), 1)
     assert await other.read() == at(6, 1)
-    await writer.doubt(DOUBTS[:1], 1)
+    await writer.keep_unsettled(UNSETTLED[:1], 1)
     await other.begin(at(2, 2))
     assert await other.read() == at(2, 2)
-    await writer.doubt(DOUBTS, 1)  # the position has moved since
+    await writer.keep_unsettled(UNSETTLED, 1)  # the position has moved since
     assert await other.read() == at(2, 2)
 
 

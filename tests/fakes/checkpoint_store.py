@@ -36,14 +36,14 @@ class FakeCheckpoints:
             stored_epoch = epoch if stored.epoch is None else stored.epoch
             if (stored_epoch, stored.token) >= (epoch, checkpoint.token):
                 return False
-        self.place["newest"] = replace(checkpoint, doubts=stored.doubts) if stored is not None else checkpoint
+        self.place["newest"] = replace(checkpoint, unsettled=stored.unsettled) if stored is not None else checkpoint
         return True
 
-    async def doubt(self, doubts: tuple[OwnMessage, ...], epoch: int) -> None:
+    async def keep_unsettled(self, unsettled: tuple[OwnMessage, ...], epoch: int) -> None:
         await self._reach()
         stored = self.place.get("newest")
         if stored is not None and (stored.epoch or 0) <= epoch:
-            self.place["newest"] = replace(stored, doubts=doubts)
+            self.place["newest"] = replace(stored, unsettled=unsettled)
 
     async def uncount(self, epoch: int) -> None:
         await self._reach()

@@ -83,7 +83,7 @@ def what_is_unknown(
         return None
     first = good.index(False)
     unknown = _first_fault(replies[first], failure)
-    unknown.doubts = tuple((fence + index + 1, changes[index].id) for index in overtaken(good))
+    unknown.unsettled = tuple((fence + index + 1, changes[index].id) for index in overtaken(good))
     unknown.stored, unknown.sequence = 1 + first, fence + first
     return unknown
 

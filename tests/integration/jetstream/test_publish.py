@@ -77,7 +77,7 @@ async def test_a_stream_that_fills_up_within_a_window_leaves_an_unknown_outcome(
     sink, fence = await opened(limited, watcher)
     with pytest.raises(OutcomeUnknown, match="full") as unknown:
         await sink.publish(changes(1, 20), fence)
-    assert (unknown.value.stored, unknown.value.sequence, unknown.value.doubts) == (10, 10, ())
+    assert (unknown.value.stored, unknown.value.sequence, unknown.value.unsettled) == (10, 10, ())
     assert await admin.ids(watcher.sink.stream) == ids(1, 11)
 
 
@@ -140,7 +140,7 @@ async def test_a_message_that_takes_the_place_of_one_in_a_window_is_found_out(
     assert tail.own is not None
     assert tail.own.id.position == event_token(20)
     token = event_token(place + 2)
-    assert unknown.value.doubts == ((place + 2, token),)
+    assert unknown.value.unsettled == ((place + 2, token),)
     assert await sink.holds(OwnMessage(place + 2, MessageId(token))) is ours_after_all
     if ours_after_all:
         assert await admin.ids(watcher.sink.stream) == ids(1, 21)

@@ -59,12 +59,12 @@ async def test_no_document_of_somebody_elses_is_read_written_or_deleted(
     foreign = {"_id": {"$in": [each["_id"] for each in before]}}
     one = store(mongo, database)
     assert await one.read() is None
-    await one.doubt((), 5)
+    await one.keep_unsettled((), 5)
     await one.delete()
     assert list(business.find()) == before
     assert await one.begin(at(9, 4))
     assert await one.advance(at(10, 4))
-    await one.doubt((), 5)
+    await one.keep_unsettled((), 5)
     assert (await one.read()) == at(10, 4)
     assert list(business.find(foreign)) == before
     await one.delete()
@@ -80,7 +80,7 @@ async def test_a_capped_collection_with_documents_of_others_is_never_inserted_in
 ) -> None:
     business, before = filled(client, database, capped=True, size=4096)  # each position would push some of them out
     one = store(mongo, database)
-    for write in (one.create(at(1)), one.advance(at(2)), one.begin(at(3, 1)), one.doubt((), 1)):
+    for write in (one.create(at(1)), one.advance(at(2)), one.begin(at(3, 1)), one.keep_unsettled((), 1)):
         with pytest.raises(ScopeMismatch, match=r"business.*checkpoint\.collection"):
             await write
     await one.delete()
@@ -120,7 +120,7 @@ async def test_positions_of_mongodb_nats_connector_and_of_earlier_runs_are_a_fit
     business.insert_many([{"value": event_token(moment)} for moment in range(40)])
     one = store(mongo, database)
     await one.check()
-    await one.doubt((), 0)  # on a token of mongodb-nats-connector's
+    await one.keep_unsettled((), 0)  # on a token of mongodb-nats-connector's
     await one.check()
     assert await one.read() == Checkpoint(event_token(39))
     assert await one.advance(at(50))

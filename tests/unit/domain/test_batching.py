@@ -28,14 +28,14 @@ def test_after_a_refusal_it_grows_slowly_and_only_by_batches_of_full_size() -> N
 
 def test_after_a_doubt_it_doubles_up_to_what_is_known_to_pass() -> None:
     size = BatchSize()
-    size.doubted(1000)
-    size.doubted(500)
+    size.unanswered(1000)
+    size.unanswered(500)
     assert size.count == 250
     size.stored(250)
     size.stored(500)
     assert size.count == 1000
     size.refused(1000)
-    size.doubted(200)
+    size.unanswered(200)
     size.stored(100)
     size.stored(200)
     size.stored(400)

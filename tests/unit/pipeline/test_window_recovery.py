@@ -32,7 +32,7 @@ class Window(FakeSink):
             else:
                 self._stream.store([("ORDERS.insert", change)], fence + index, "ORDERS.*")
         error = OutcomeUnknown("only a part of the changes is stored")
-        error.doubts = ((fence + 2, changes[1].id),)
+        error.unsettled = ((fence + 2, changes[1].id),)
         raise error
 
     async def tail(self, since: int = 0) -> Tail:
@@ -68,8 +68,8 @@ async def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     return fakes
 
 
-def stored_doubts(fakes: Fakes) -> tuple[OwnMessage, ...]:
-    return fakes.mongo.places["resume-tokens.orders"]["newest"].doubts
+def stored_unsettled(fakes: Fakes) -> tuple[OwnMessage, ...]:
+    return fakes.mongo.places["resume-tokens.orders"]["newest"].unsettled
 
 
 async def test_a_hole_is_remembered_over_resume_and_restart_until_the_position_is_moved(fakes: Fakes) -> None:
@@ -86,7 +86,7 @@ async def test_a_hole_is_remembered_over_resume_and_restart_until_the_position_i
     assert fakes.stream().published() == there
 
     await Positions(fakes.dependencies()).move(watcher(), Start("token", mark_token(1)))
-    assert stored_doubts(fakes) == ()
+    assert stored_unsettled(fakes) == ()
     one.forget_position()
     one.start()
     await until(lambda: fakes.stream().published()[-5:] == fakes.oplog.tokens)
@@ -103,11 +103,11 @@ async def test_a_hole_is_remembered_over_a_passing_trouble(
     else:
 
         async def unavailable(*_: object) -> None:
-            monkeypatch.setattr(FakeCheckpoints, "doubt", available)
+            monkeypatch.setattr(FakeCheckpoints, "keep_unsettled", available)
             raise StoreUnavailable("no primary")
 
-        available = FakeCheckpoints.doubt
-        monkeypatch.setattr(FakeCheckpoints, "doubt", unavailable)
+        available = FakeCheckpoints.keep_unsettled
+        monkeypatch.setattr(FakeCheckpoints, "keep_unsettled", unavailable)
     one = instance(fakes)
     one.start()
     await reaches(one, State.FAILED)
@@ -118,7 +118,7 @@ async def test_a_place_that_the_same_change_took_is_no_hole(fakes: Fakes) -> Non
     Window.harmless = True
     one = instance(fakes)
     one.start()
-    await until(lambda: fakes.stream().published() == fakes.oplog.tokens and stored_doubts(fakes) == ())
+    await until(lambda: fakes.stream().published() == fakes.oplog.tokens and stored_unsettled(fakes) == ())
     token = fakes.oplog.happen()
     await until(lambda: fakes.stream().published()[-1] == token)
     assert one.state is State.RUNNING

@@ -48,7 +48,7 @@ def test_the_first_fault_is_the_errors_kind_and_what_is_before_it_is_stored(
     assert type(error) is kind
     assert words in str(error)
     # One change is acknowledged before the window is sent: it counts too.
-    assert (error.stored, error.sequence, error.doubts) == (3, 12, ())
+    assert (error.stored, error.sequence, error.unsettled) == (3, 12, ())
 
 
 def test_what_ended_the_wait_is_the_reason_and_the_cause() -> None:
@@ -65,7 +65,7 @@ def test_headers_that_nats_refuses_are_no_unknown_outcome() -> None:
 
 def test_a_fault_before_an_acknowledgement_names_the_place_and_the_id() -> None:
     error = unknown(GOOD, None, FENCE, GOOD, FENCE)
-    assert error.doubts == ((12, event_token(2)), (13, event_token(3)))
+    assert error.unsettled == ((12, event_token(2)), (13, event_token(3)))
     assert error.stored == 2
 
 
