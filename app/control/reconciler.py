@@ -169,7 +169,7 @@ class Reconciler:
         task = self._fleet.get(name)
         return task is not None and task.state is State.RUNNING
 
-    # One watcher. Whoever calls these holds its lock.
+    # One watcher. The caller holds its lock.
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())

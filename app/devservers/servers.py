@@ -115,7 +115,7 @@ class MongoServer(Server):
 
     def _listens(self) -> bool:
         if "waiting for connections" not in self._log_of_this_start().lower():
-            return False  # whoever answers on its port may be somebody else's, started at the same moment
+            return False  # the one that answers on its port may be another program, started at the same moment
         try:
             socket.create_connection((HOST, self.port), timeout=1).close()
         except OSError:

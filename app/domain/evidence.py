@@ -100,7 +100,7 @@ def judge(claim: Claim, there: bool | None, *, operation_time: int, looks: int) 
 def _claim_of_hiding(tail: Tail | None, epoch: int, token: str, sequence: int | None, stream: str) -> Claim | None:
     """Return what has to be proved where the last message, behind all that is known, has an earlier position than that.
 
-    None of ours would, and it hides those of ours that may be before it: their acknowledgement was lost."""
+    No message of this watcher would, and it hides earlier ones of the watcher: their acknowledgement was lost."""
     own = None if tail is None else tail.own
     if own is None or sequence is None or own.sequence <= sequence or own.id.position >= token:
         return None

@@ -81,7 +81,7 @@ class MongoExaminer:
         return Finding(ABOUT, check, Level.OK, f"{database} may be read and written")
 
     async def look_at_oplog(self) -> Finding:
-        """How far the oplog reaches back: that long a watcher may stand still without losing anything."""
+        """How far the oplog reaches back: a watcher can be paused that long without losing anything."""
         check = "oplog window"
         try:
             self.oplog = await self._read_oplog()

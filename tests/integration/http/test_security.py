@@ -1,4 +1,4 @@
-"""Who may do what, over real HTTP: roles, the audit trail, revisions, and clients that are many or mean no good."""
+"""Who may do what, over real HTTP: roles, the audit log, revisions, and clients that are many or mean no good."""
 
 import asyncio
 import json

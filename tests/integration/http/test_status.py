@@ -102,7 +102,7 @@ async def test_lag_is_small_where_the_watcher_keeps_up_and_all_are_listed(servic
     assert set(await service.get("/lag")) == {"orders"}
 
 
-async def test_probes_have_the_predecessors_shape_and_count_watchers_by_state(service: Live) -> None:
+async def test_probes_have_the_connectors_shape_and_count_watchers_by_state(service: Live) -> None:
     up = {"status": "UP"}
     assert await service.get("/healthz") == {
         "status": "UP", "components": {"mongo": up, "nats": up, "watchers": up},

@@ -1,4 +1,4 @@
-"""The benchmark runs, whoever the contender, and refuses streams that do not hold what they must."""
+"""The benchmark runs, whichever the contender, and refuses streams that do not hold what they must."""
 
 import json
 import os

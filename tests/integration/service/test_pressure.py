@@ -1,4 +1,4 @@
-"""Servers that stand still or are slow, an oplog that runs out, and stops at bad moments.
+"""Servers that do not answer or are slow, an oplog that runs out, and stops at bad moments.
 
 Tests that hold a server up have servers of their own.
 """
@@ -22,7 +22,7 @@ ENDED = (0, 128 + signal.SIGTERM, -signal.SIGTERM)
 """How a start may end by SIGTERM: in good order, with one line, or before there was anything of ours in the process."""
 
 
-# Servers that stand still
+# Servers that do not answer
 
 
 @pytest.mark.parametrize("component", ["mongo", "nats"])

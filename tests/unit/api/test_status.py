@@ -35,7 +35,7 @@ async def test_answers_have_their_documented_shapes(client: httpx.AsyncClient, r
     assert (token["cluster_time"], token["updated_at"]) == ("2023-11-14T22:13:20.000Z", None)
 
 
-async def test_healthz_is_the_predecessors_shape(client: httpx.AsyncClient, registry: FakeRegistry) -> None:
+async def test_healthz_is_the_connectors_shape(client: httpx.AsyncClient, registry: FakeRegistry) -> None:
     answer = await client.get("/healthz")
     assert answer.status_code == 200
     assert answer.text == (

@@ -1,4 +1,4 @@
-"""Dead letters over fake servers: set aside once, replayed once, whatever the servers answer and whoever dies when."""
+"""Dead letters over fake servers: set aside once, replayed once, whatever the servers answer and whatever dies when."""
 
 import asyncio
 from collections import deque

@@ -1,4 +1,4 @@
-"""What is shown of a watcher's runs: counted right, and the same whoever asks and how often."""
+"""What is shown of a watcher's runs: counted right, and the same for everyone who asks and how often."""
 
 import copy
 

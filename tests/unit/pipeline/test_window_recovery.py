@@ -1,4 +1,4 @@
-"""A window in which somebody else took the place of a change: nothing goes on behind the hole, whoever opens again."""
+"""A window in which another message took the place of a change: nothing goes on behind the hole, ever."""
 
 from collections.abc import Sequence
 

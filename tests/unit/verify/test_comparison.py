@@ -113,13 +113,13 @@ def test_a_marker_says_between_which_moments_changes_are_missing() -> None:
         gap = Gap(reason, event_token(1), mark_token(60), 1).marker(WATCHER.source)  # type: ignore[arg-type]
         return StreamMessage(WATCHER, 7, "ORDERS.gap", {"Nats-Msg-Id": gap.id, **dict(gap.headers)}, gap.body)
 
-    lost, anew = marker("history_lost"), marker("stream_recreated")
+    lost, recreated = marker("history_lost"), marker("stream_recreated")
     assert (lost.token, lost.gap, lost.epoch) == (mark_token(60), event_token(1), 1)
     assert str(lost) == (
         "a gap (history_lost): changes after 2023-11-14T22:13:21Z, before 2023-11-14T22:14:20Z are missing"
     )
-    assert anew.gap == ""
-    assert str(anew) == "a gap (stream_recreated): changes before 2023-11-14T22:14:20Z are missing"
+    assert recreated.gap == ""
+    assert str(recreated) == "a gap (stream_recreated): changes before 2023-11-14T22:14:20Z are missing"
 
 
 async def test_a_list_of_writes_says_that_there_is_a_gap() -> None:
