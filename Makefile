@@ -144,9 +144,9 @@ $(PROMTOOL): | $(STAMP)
 			|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get download -qq prometheus 2>/dev/null; } || true; \
 		for package in prometheus_*.deb; do dpkg-deb -x "$$package" . 2>/dev/null; done; rm -f prometheus_*.deb usr/bin/prometheus; \
 	fi
-	@test -x $@ || echo "promtool is not to be had here: the alerts are not checked"
+	@test -x $@ || echo "promtool is unavailable: the alerts are not checked"
 
-screenshots: $(STAMP) ## Take the pictures of the page in docs/images anew
+screenshots: $(STAMP) ## Take the pictures of the page in docs/images again
 	@$(BROWSER)
 	@mkdir -p docs/images
 	@PAGE_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser $(ARGS)

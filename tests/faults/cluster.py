@@ -147,7 +147,7 @@ class Cluster(ABC, Generic[S]):
     async def _form(self) -> None:
         """Make one cluster of the started nodes, and wait for it."""
 
-    async def mend(self) -> None:
+    async def repair(self) -> None:
         """End every fault there may be."""
         self.link.heal()
         for node in self.nodes:
@@ -173,7 +173,7 @@ class MongoCluster(Cluster[MongoMember]):
 
     @property
     def uri(self) -> str:
-        """For everybody but Changewire, whose has an `appName` besides."""
+        """For everyone but Changewire, whose URI has an `appName` as well."""
         return f"mongodb://{','.join(f'{HOST}:{port}' for port in self.ports)}/?replicaSet={SET_NAME}"
 
     async def _form(self) -> None:
@@ -244,9 +244,9 @@ class NatsCluster(Cluster[NatsNode]):
     async def _form(self) -> None:
         await until(self.whole, "the NATS cluster is whole", within=60)
 
-    async def mend(self) -> None:
+    async def repair(self) -> None:
         self.bound_store()
-        await super().mend()
+        await super().repair()
 
     async def whole(self) -> bool:
         return all(await asyncio.gather(*(asyncio.to_thread(node.server.healthy) for node in self.nodes)))

@@ -1,7 +1,7 @@
 """What an operator's hand does while changes flow: to streams, to watched collections, to what the service keeps.
 
 Where the product leaves the next step to a person, by design, the fault takes it: over the HTTP interface, as a person
-would: a stream that was there is not made anew by the service, and where it was, `on_history_lost` decides.
+would: a stream that was there is not recreated by the service, and where it was, `on_history_lost` decides.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ async def store_full(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def stream_anew_with_gap(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
-    """A stream is deleted, and made anew for a watcher that goes on from now behind a gap's marker."""
+    """A stream is deleted, and recreated for a watcher that goes on from now behind a gap's marker."""
     stream, recorder = stream_of(ANEW_WITH_GAP), testbed.recorders[ANEW_WITH_GAP]
     make = await _deleted(testbed, stream, recorder)
     yield stream
@@ -97,7 +97,7 @@ async def stream_anew_with_gap(testbed: Testbed, _: random.Random) -> AsyncItera
 
 @asynccontextmanager
 async def stream_anew_by_hand(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
-    """A stream is deleted and made anew for a watcher that fails then; somebody says where it goes on."""
+    """A stream is deleted and recreated for a watcher that fails then; somebody says where it goes on."""
     name, stream, recorder = ANEW_BY_HAND, stream_of(ANEW_BY_HAND), testbed.recorders[ANEW_BY_HAND]
     make = await _deleted(testbed, stream, recorder)
     yield stream
@@ -120,7 +120,7 @@ async def stream_anew_by_hand(testbed: Testbed, _: random.Random) -> AsyncIterat
 
 
 async def _deleted(testbed: Testbed, stream: str, recorder: Recorder) -> Callable[[], Any]:
-    """Delete a stream once something of it was recorded, and wait until the recorder knows; what makes it anew."""
+    """Delete a stream once something of it was recorded, and wait until the recorder knows; what recreates it."""
     await until(
         lambda: recorder.records and recorder.records[-1].incarnation == recorder.incarnations - 1,
         f"{stream} holds something",

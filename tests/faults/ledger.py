@@ -2,7 +2,7 @@
 
 A recording is laid beside MongoDB's history, change by change. Between two neighbours of the recording there may be
 exactly as many changes as the stream's sequence has jumped: those were published, and destroyed before anybody read
-them. One more is lost, one less was published twice. Where the stream was made anew, either the marker of a gap or the
+them. One more is lost, one less was published twice. Where the stream was recreated, either the marker of a gap or the
 token that somebody has set says where the history goes on.
 """
 

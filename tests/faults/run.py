@@ -149,7 +149,7 @@ async def _schedule(testbed: Testbed, plan: Plan) -> list[Outcome]:
                 outcomes.append(await _strike(testbed, step, began))
             except AssertionError as error:  # the verdict is the greater question
                 testbed.problems.append(f"{step.name}: {error}")
-                await testbed.mend()
+                await testbed.repair()
                 break
             print(outcomes[-1], flush=True)
             struck += len(step.faults)

@@ -24,7 +24,7 @@ DATABASE = "shop"
 KEPT = ("orders", "customers", "payments")
 """Whose streams keep all that they are given: they are compared as they are in the end."""
 ANEW_WITH_GAP, ANEW_BY_HAND = "visits", "audits"
-"""Whose streams are purged, bounded and made anew; for the one a gap's marker tells what is missing then, for the other
+"""Whose streams are purged, bounded and recreated; for the one a gap's marker tells what is missing then, for the other
 somebody has to say where to go on. What was ever delivered of them is compared."""
 RECORDED = (ANEW_WITH_GAP, ANEW_BY_HAND)
 COLLECTIONS = (*KEPT, *RECORDED)
@@ -141,9 +141,9 @@ class Testbed:
             assert service.running, f"{service.name} ended by itself:\n{service.log_tail()}"
         return await self.mongo.whole() and await self.nats.whole()
 
-    async def mend(self) -> None:
+    async def repair(self) -> None:
         """End every fault there may be, after one that did not go as it should."""
-        await asyncio.gather(self.mongo.mend(), self.nats.mend())
+        await asyncio.gather(self.mongo.repair(), self.nats.repair())
         for service in self.services:
             if service.running:
                 service.thaw()

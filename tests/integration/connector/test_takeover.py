@@ -1,6 +1,6 @@
 """Taking over from the Go connector and going back to it: its file, its token collections, its streams, its shapes.
 
-`Predecessor` does what that program does, with pymongo and nats-py: watch, publish with the token as message id, wait
+`Connector` does what that program does, with pymongo and nats-py: watch, publish with the token as message id, wait
 for the acknowledgement, insert the token, next event.
 """
 
@@ -27,7 +27,7 @@ from tests.service import Service
 PUBLISHED = ("insert", "update", "replace", "delete")
 
 
-class Predecessor:
+class Connector:
     """The Go connector, one collection of it."""
 
     def __init__(self, live: Live, *, capped: bool = False) -> None:
@@ -81,7 +81,7 @@ class Predecessor:
                     body.encode(),
                     headers={"Nats-Msg-Id": event["_id"]["_data"]},
                 )
-                assert not ack.duplicate, "the predecessor would have published this twice after two minutes"
+                assert not ack.duplicate, "the connector would have published this twice after two minutes"
                 self.last = event["_id"]["_data"]
                 bodies.append(json.loads(body))
                 self.tokens.insert_one({"_id": ObjectId(), "value": self.last})
@@ -101,7 +101,7 @@ def as_nats_go_asks(stream: str) -> dict[str, Any]:
 
 
 def write_config(path: Path, live: Live, *collections: dict[str, Any], mongo: str = "", nats: str = "") -> Path:
-    """The predecessor's file; JSON is YAML."""
+    """The connector's file; JSON is YAML."""
     connector: dict[str, Any] = {"log": {"level": "info"}, "collections": list(collections)}
     if mongo:
         connector |= {"mongo": {"uri": mongo}, "nats": {"url": nats}, "server": {"addr": "127.0.0.1:0"}}
@@ -121,15 +121,15 @@ async def live(mongo_uri: str, nats_url: str, unique: str) -> AsyncIterator[Live
 
 
 @pytest.mark.parametrize("capped", [False, True])
-async def test_to_and_fro_between_the_predecessor_and_the_service_each_change_comes_once(
+async def test_to_and_fro_between_the_connector_and_the_service_each_change_comes_once(
     live: Live, tmp_path: Path, capped: bool
 ) -> None:
     options = {"tokensCollCapped": True, "tokensCollSizeInBytes": 4096} if capped else {}
     config = write_config(tmp_path / "connector.yaml", live, entry(live, **options))
     watcher = f"{live.database}.{live.collection}"
-    predecessor = Predecessor(live, capped=capped)
+    connector = Connector(live, capped=capped)
     await live.stop()
-    await predecessor.run(lambda: live.insert(1, 2, 3))
+    await connector.run(lambda: live.insert(1, 2, 3))
     expected = ["1", "2", "3"]
     for stay in range(2):
         live.insert(f"away {stay}")  # while neither runs
@@ -141,7 +141,7 @@ async def test_to_and_fro_between_the_predecessor_and_the_service_each_change_co
         await live.seen(*expected)
         await live.stop()
         live.insert(f"gone {stay}")
-        await predecessor.run(lambda: live.insert("back"), lambda: live.orders.delete_one({"_id": "back"}))
+        await connector.run(lambda: live.insert("back"), lambda: live.orders.delete_one({"_id": "back"}))
         expected += [f"insert gone {stay}", "insert back", "delete back"]
         await live.seen(*expected)
     found = await live.seen(*expected)
@@ -149,12 +149,12 @@ async def test_to_and_fro_between_the_predecessor_and_the_service_each_change_co
     assert len({message.id for message in found}) == len(found)
 
 
-async def test_going_on_from_a_predecessor_that_died_between_publish_and_token_doubles_nothing(
+async def test_going_on_from_a_connector_that_died_between_publish_and_token_doubles_nothing(
     live: Live, tmp_path: Path
 ) -> None:
-    predecessor = Predecessor(live)
+    connector = Connector(live)
     await live.stop()
-    await predecessor.run(lambda: live.insert(1, 2, 3), die_before_token=True)
+    await connector.run(lambda: live.insert(1, 2, 3), die_before_token=True)
     await live.start(write_config(tmp_path / "c.yaml", live, entry(live)))
     live.insert(4)
     await live.seen("1", "2", "3", "4")
@@ -167,11 +167,11 @@ async def test_each_of_a_few_changes_has_its_token_stored_at_once(
         monkeypatch.setattr(checkpointer, timer, 3600.0)  # what waits for it never comes
     await live.restart(write_config(tmp_path / "c.yaml", live, entry(live)))
     await live.reaches("RUNNING", f"{live.database}.{live.collection}")
-    predecessor = Predecessor(live)
+    connector = Connector(live)
     for number in range(20):
         live.insert(number)
         published = (await live.seen(*map(str, range(number + 1))))[-1].token
-        await until(lambda: predecessor.newest() == published)  # noqa: B023 - called within the round
+        await until(lambda: connector.newest() == published)  # noqa: B023 - called within the round
 
 
 async def test_killed_once_its_token_is_stored_it_leaves_nothing_to_the_connector_to_double(
@@ -179,18 +179,18 @@ async def test_killed_once_its_token_is_stored_it_leaves_nothing_to_the_connecto
 ) -> None:
     await live.stop()
     write_config(tmp_path / "connector.yaml", live, entry(live))
-    predecessor, service = Predecessor(live), Service("killed", tmp_path, os.environ | live.environ)
+    connector, service = Connector(live), Service("killed", tmp_path, os.environ | live.environ)
     expected: list[str] = []
     try:
         for stay in range(3):
             await service.start()
-            await until(lambda: predecessor.newest() is not None)
+            await until(lambda: connector.newest() is not None)
             live.insert(f"here {stay}")
             expected.append(f"insert here {stay}")
             published = (await live.seen(*expected))[-1].token
-            await until(lambda: predecessor.newest() == published)  # noqa: B023 - called within the round
+            await until(lambda: connector.newest() == published)  # noqa: B023 - called within the round
             service.kill()
-            await predecessor.run(lambda: live.insert(f"there {stay}"))  # noqa: B023
+            await connector.run(lambda: live.insert(f"there {stay}"))  # noqa: B023
             expected.append(f"insert there {stay}")
             await live.seen(*expected)
     finally:
@@ -198,25 +198,25 @@ async def test_killed_once_its_token_is_stored_it_leaves_nothing_to_the_connecto
 
 
 async def test_thousands_of_tokens_are_read_from_the_newest_and_continued_in_place(live: Live, tmp_path: Path) -> None:
-    predecessor = Predecessor(live)
+    connector = Connector(live)
     await live.stop()
-    await predecessor.run(lambda: live.insert(*range(5)))
-    newest = predecessor.newest()
+    await connector.run(lambda: live.insert(*range(5)))
+    newest = connector.newest()
     # Older than all of them by _id, as years of running leave behind.
-    predecessor.tokens.insert_many(
+    connector.tokens.insert_many(
         {"_id": ObjectId(f"{number:024x}"), "value": f"82{number:016X}"} for number in range(1, 5001)
     )
-    assert predecessor.newest() == newest
+    assert connector.newest() == newest
     await live.start(write_config(tmp_path / "c.yaml", live, entry(live)))
     live.insert(5, 6)
     found = await live.seen(*map(str, range(7)))
     await live.stop()
-    assert predecessor.tokens.count_documents({}) == 5005
-    assert predecessor.newest() is not None
-    assert str(predecessor.newest()) >= found[-1].token
+    assert connector.tokens.count_documents({}) == 5005
+    assert connector.newest() is not None
+    assert str(connector.newest()) >= found[-1].token
 
 
-async def test_bodies_equal_what_the_predecessor_publishes(live: Live) -> None:
+async def test_bodies_equal_what_the_connector_publishes(live: Live) -> None:
     oid, moment = ObjectId("0123456789abcdef01234567"), datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
     document = {
         "_id": oid, "text": "größe \u2028 \"q\"", "int": 1, "long": Int64(2**60), "double": 1.5, "whole": 3.0,
@@ -224,10 +224,10 @@ async def test_bodies_equal_what_the_predecessor_publishes(live: Live) -> None:
         "old": datetime(1900, 1, 1, tzinfo=UTC), "binary": Binary(b"\x00\xff", 5), "decimal": Decimal128("1.10"),
         "regex": Regex("^a", "im"), "stamp": Timestamp(5, 6), "list": [1, {"deep": [oid]}], "empty": {},
     }  # fmt: skip
-    predecessor = Predecessor(live)
-    await predecessor.start()
+    connector = Connector(live)
+    await connector.start()
     await live.add("mine", sink={"stream": f"{live.stream}_MINE"}, checkpoint={"collection": f"mine_{live.unique}"})
-    expected = await predecessor.run(
+    expected = await connector.run(
         lambda: live.orders.insert_one(document),
         lambda: live.orders.update_one({"_id": oid}, {"$set": {"text": "b"}, "$unset": {"int": 1}}),
         lambda: live.orders.replace_one({"_id": oid}, {"c": 1}),
@@ -445,10 +445,10 @@ async def test_with_the_stream_purged_and_the_tokens_dropped_it_begins_at_the_pr
     live: Live, tmp_path: Path, removed: str
 ) -> None:
     config = write_config(tmp_path / "c.yaml", live, entry(live))
-    watcher, predecessor = f"{live.database}.{live.collection}", Predecessor(live)
+    watcher, connector = f"{live.database}.{live.collection}", Connector(live)
     await live.stop()
     if removed == "before it comes":
-        await predecessor.run(lambda: live.insert(0, 1))
+        await connector.run(lambda: live.insert(0, 1))
     else:
         await live.start(config)
         await live.reaches("RUNNING", watcher)
@@ -456,14 +456,14 @@ async def test_with_the_stream_purged_and_the_tokens_dropped_it_begins_at_the_pr
         await live.seen("0", "1")
         await live.stop()
     assert "error" not in await live.streams.api(f"STREAM.PURGE.{live.stream}")
-    predecessor.tokens.drop()
+    connector.tokens.drop()
     await live.start(config)
     await live.reaches("RUNNING", watcher)
     live.insert(2, 3)
     found = await live.seen("2", "3")
     assert [message.id for message in found] == [message.token for message in found]
     await live.stop()
-    await predecessor.run(lambda: live.insert(4))
+    await connector.run(lambda: live.insert(4))
     await live.seen("2", "3", "4")
 
 
@@ -526,7 +526,7 @@ async def test_one_collection_on_two_streams_is_published_to_both_from_where_the
     config = write_config(tmp_path / "c.yaml", live, entry(live), entry(live, streamName=other))
     first = f"{live.database}.{live.collection}"
     await live.stop()
-    await Predecessor(live).run(lambda: live.insert(1))  # and to the other stream, of which nothing is left:
+    await Connector(live).run(lambda: live.insert(1))  # and to the other stream, of which nothing is left:
     assert "error" not in await live.streams.api(f"STREAM.CREATE.{other}", as_nats_go_asks(other))
     live.insert(2)
     await live.start(config)
@@ -540,4 +540,4 @@ async def test_one_collection_on_two_streams_is_published_to_both_from_where_the
     await live.seen("1", "2", "3", "4")
     await live.seen("2", "3", "4", stream=other)
     await live.stop()
-    assert (await Predecessor(live).run(lambda: live.insert(5)))[0]["documentKey"] == {"_id": 5}
+    assert (await Connector(live).run(lambda: live.insert(5)))[0]["documentKey"] == {"_id": 5}
