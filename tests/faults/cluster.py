@@ -173,7 +173,7 @@ class MongoCluster(Cluster[MongoMember]):
 
     @property
     def uri(self) -> str:
-        """For everybody but Changewire, whose has an `appName` besides."""
+        """For everyone but Changewire, whose URI has an `appName` as well."""
         return f"mongodb://{','.join(f'{HOST}:{port}' for port in self.ports)}/?replicaSet={SET_NAME}"
 
     async def _form(self) -> None:

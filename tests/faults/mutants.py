@@ -1,7 +1,7 @@
 """Breaks the protocol on purpose, and looks whether the fault runner notices: `make mutants`.
 
 Each mutant is a copy of the project with a few lines of `app/` changed, run under the faults that should give it away.
-It is caught where the streams turn out wrong; a run that merely stops moving does not count. The copy that is not
+It is caught where the streams turn out wrong; a run that merely stops does not count. The copy that is not
 changed goes through all these faults, and has to come out right.
 """
 

@@ -38,8 +38,8 @@ async def test_without_the_right_to_read_a_message_it_says_which_to_grant(
     make_nats: MakeNats, mongo_uri: str, unique: str, tmp_path: Path
 ) -> None:
     stream = f"ORDERS_{unique}".upper()
-    root, connector = await served(make_nats, CONNECTORS.format(stream=stream, more=""))
-    async with Live(mongo_uri, connector, unique, look_at=(mongo_uri, root)) as live:
+    root, account = await served(make_nats, CONNECTORS.format(stream=stream, more=""))
+    async with Live(mongo_uri, account, unique, look_at=(mongo_uri, root)) as live:
         await live.restart(write_config(tmp_path / "c.yaml", live, entry(live)))
         reason = (await live.reaches("FAILED", f"{live.database}.{live.collection}"))["status"]["reason"]
         assert f"$JS.API.STREAM.MSG.GET.{stream}" in reason
@@ -51,19 +51,19 @@ async def test_with_one_right_more_than_the_connector_has_it_takes_over_and_back
 ) -> None:
     stream = f"ORDERS_{unique}".upper()
     more = f', "$JS.API.STREAM.MSG.GET.{stream}"'
-    root, connector = await served(make_nats, CONNECTORS.format(stream=stream, more=more))
-    async with Live(mongo_uri, connector, unique, look_at=(mongo_uri, root)) as live:
+    root, account = await served(make_nats, CONNECTORS.format(stream=stream, more=more))
+    async with Live(mongo_uri, account, unique, look_at=(mongo_uri, root)) as live:
         config = write_config(tmp_path / "c.yaml", live, entry(live))
-        watcher, program = f"{live.database}.{live.collection}", Connector(live)
+        watcher, connector = f"{live.database}.{live.collection}", Connector(live)
         await live.stop()
-        await program.run(lambda: live.insert(1, 2), die_before_token=True)
+        await connector.run(lambda: live.insert(1, 2), die_before_token=True)
         await live.start(config)
         await live.reaches("RUNNING", watcher)
         live.insert(*range(3, 40))
         expected = [str(number) for number in range(1, 40)]
         await live.seen(*expected)
         await live.stop()
-        await program.run(lambda: live.insert(40))
+        await connector.run(lambda: live.insert(40))
         await live.start(config)
         live.insert(41)
         await live.seen(*expected, "40", "41")

@@ -81,7 +81,7 @@ class Connector:
                     body.encode(),
                     headers={"Nats-Msg-Id": event["_id"]["_data"]},
                 )
-                assert not ack.duplicate, "mongodb-nats-connector would have published this twice after two minutes"
+                assert not ack.duplicate, "the connector would have published this twice after two minutes"
                 self.last = event["_id"]["_data"]
                 bodies.append(json.loads(body))
                 self.tokens.insert_one({"_id": ObjectId(), "value": self.last})
@@ -101,7 +101,7 @@ def as_nats_go_asks(stream: str) -> dict[str, Any]:
 
 
 def write_config(path: Path, live: Live, *collections: dict[str, Any], mongo: str = "", nats: str = "") -> Path:
-    """mongodb-nats-connector's file; JSON is YAML."""
+    """The connector's file; JSON is YAML."""
     connector: dict[str, Any] = {"log": {"level": "info"}, "collections": list(collections)}
     if mongo:
         connector |= {"mongo": {"uri": mongo}, "nats": {"url": nats}, "server": {"addr": "127.0.0.1:0"}}

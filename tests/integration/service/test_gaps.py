@@ -1,4 +1,4 @@
-"""The oplog has moved on, or the stream was recreated: what is on the stream then, for each setting.
+"""The oplog has moved on, or the stream was recreated: what is on the stream then, for each wish.
 
 It is exactly: what was there, one marker, and every change from the position that the marker names on, once, in order.
 """
@@ -86,7 +86,7 @@ async def test_an_oplog_that_moved_on_while_nobody_read(
             begins: Any = live.mongo.local["oplog.rs"].find_one({}, sort=[("$natural", 1)])
             assert time.strftime("it begins at %Y-%m-%dT%H:%M", time.gmtime(begins["ts"].time)) in reason
             assert watcher["status"]["last_error"]["type"] == "HistoryLost"
-            # Another reader may choose otherwise.
+            # Anyone who reads that may choose otherwise.
             await live.put(on_history_lost="earliest")
         expected = ["1", "gap None", *(["left"] if wish != "latest" else [])]
         await live.seen(*expected)
@@ -107,7 +107,7 @@ async def test_an_oplog_that_moved_on_while_nobody_read(
 
 @WISHES
 @pytest.mark.parametrize("service", ["restarted", "stays up"])
-async def test_a_stream_that_was_deleted_and_made_anew(
+async def test_a_stream_that_was_deleted_and_recreated(
     mongo_uri: str, nats_url: str, unique: str, wish: str, service: str
 ) -> None:
     async with Live(mongo_uri, nats_url, unique) as live:

@@ -1,4 +1,4 @@
-"""Servers that do not answer or are slow, an oplog that runs out, and stops at bad moments.
+"""Servers that are frozen or slow, an oplog that runs out, and stops at bad moments.
 
 Tests that hold a server up have servers of their own.
 """
@@ -22,7 +22,7 @@ ENDED = (0, 128 + signal.SIGTERM, -signal.SIGTERM)
 """How a start may end by SIGTERM: in good order, with one line, or before there was anything of ours in the process."""
 
 
-# Servers that do not answer
+# Frozen servers
 
 
 @pytest.mark.parametrize("component", ["mongo", "nats"])
@@ -52,7 +52,7 @@ async def test_a_frozen_server_is_noticed_by_the_watcher_and_by_healthz_and_noth
 # Bounded memory
 
 
-async def test_large_events_that_a_slow_link_holds_up_are_read_no_further_than_the_allowance(
+async def test_large_events_that_a_slow_link_holds_up_are_read_no_further_than_the_memory_budget(
     mongo_uri: str, own_nats: NatsServer, tmp_path: Path, unique: str
 ) -> None:
     """60 MB wait while NATS takes 5 MB a second: most of it waits in the oplog."""

@@ -193,7 +193,7 @@ async def test_a_watcher_whose_stream_is_deleted_retries_alone_and_says_why(stag
         await stage.until_length(await stage.length() + 200)
     assert (await service.status(stage.watcher))["restarts"] == 0
     assert await service.state(stage.watcher) == "RUNNING"
-    assert await stage.length(broken["sink"]["stream"]) == 0, "recreated behind the user's back"
+    assert await stage.length(broken["sink"]["stream"]) == 0, "recreated without the user's knowledge"
     await stage.check()
 
 
@@ -238,7 +238,7 @@ async def test_a_watcher_whose_stream_is_full_waits_alone_and_goes_on_where_it_w
 
 
 async def test_a_watcher_whose_stream_is_sealed_stops_alone_says_so_and_skips_nothing(stage: Stage) -> None:
-    """Sealing is final: what comes after it waits in the oplog until the watcher is given another stream."""
+    """Sealing is permanent: what comes after it waits in the oplog until the watcher is given another stream."""
     service = await stage.service().start()
     broken = await beside(stage, service)
     name = broken["sink"]["stream"]
