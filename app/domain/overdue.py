@@ -9,12 +9,12 @@ all the time, and one that has nothing to do cannot be late. `control/health.py`
 from dataclasses import dataclass
 
 PATIENCE_SECONDS = 15.0
-"""So long something may wait without any progress; more than a failover takes."""
+"""How long something may wait without any progress; longer than a failover takes."""
 
 
 @dataclass(slots=True)
 class Overdue:
-    """One watcher's, over all its openings. Times are seconds since 1970."""
+    """What one watcher is late with, over all its openings. Times are seconds since 1970."""
 
     well_at: float = 0.0
     """When the watcher last did what it should."""
@@ -53,7 +53,7 @@ class Overdue:
         if waiting > PATIENCE_SECONDS:
             return f"has read changes and published nothing for {waiting:.0f} seconds"
         failing = 0.0 if self._interrupted_since is None else now - self._interrupted_since
-        # One interruption with a long quiet read after it is none any more.
+        # After one interruption a quiet stream may take long to bring anything: that is no second one.
         if failing > PATIENCE_SECONDS and now - self._interrupted_at <= PATIENCE_SECONDS:
             return f"has been interrupted again and again for {failing:.0f} seconds, without any progress"
         return None

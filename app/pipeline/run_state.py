@@ -7,27 +7,28 @@ Three places tell how far a watcher has come: the stream's last message, the che
 the checkpoint survive the process; this memory survives the end of a capture, which is an error, a lost race or a
 pause. An opening reads all three and decides (`domain/position.py`); then the run moves the position on:
 
-    transition       who tells               the position's token     why
-    ---------------  ----------------------  -----------------------  ---------------------------------------------
-    begin            opening                 anywhere, see below      what the opening has decided
-    published        publisher               forward, or the same     the stream has acknowledged it
-    came_to          publisher, capture      forward                  nothing up to there has to be published
-    passed_over      publisher               forward                  it was published before, and is counted
-    read_back        publisher               forward, or the same     the stream's end, after an unknown outcome
-    gave_up_count    publisher               the same                 the messages counted were not this watcher's
-    took_back        publisher               back                     what was passed over may be missing
-    followed         standby                 forward                  another instance has published it
-    saw_end          standby                 the same                 others publish on a shared stream
-    forget_position  control                 none any more            a person moves the watcher, or its route changes
+    transition       who tells  the position's token  why
+    ---------------  ---------  --------------------  -------------------------------------------------
+    begin            opening    anywhere, see below   what the opening has decided
+    published        writer     forward, or the same  the stream has acknowledged it
+    came_to          writer     forward               nothing up to there has to be published
+    passed_over      writer     forward               it is already published, as the stream counts
+    read_back        writer     forward, or the same  the stream's end, after an unknown outcome
+    gave_up_count    writer     the same              the messages counted are not this watcher's
+    took_back        writer     back                  what was passed over may be missing
+    followed         standby    forward               another instance has published it
+    saw_end          standby    the same              others publish on a shared stream
+    forget_position  control    none                  a person moves the watcher, or its route changes
 
-Two invariants hold, and a transition that breaks one raises AssertionError and changes nothing:
+Two invariants hold. A transition that breaks one raises AssertionError and changes nothing; the run ends by it, and the
+next opening reads the stream again:
 
 1. An epoch never goes back. Messages of an earlier epoch do not count in a later one.
 2. After `begin` the epoch stays, and the token goes back by `took_back` alone. To go back otherwise would publish
    changes again.
 
 `begin` itself may go back within an epoch: where the server has lost the stream's end, what it lost is published again.
-`took_back` ends the run: the next opening finds what this one found, and comes to the same refusal.
+`took_back` ends the run: the next opening finds what this one has found, and is refused for the same reason.
 
 Nothing assigns a field from outside. No method awaits, so no other task sees half a transition. What is only shown is
 in `run_statistics.py`.

@@ -1,7 +1,8 @@
 """What a watcher's runs add up to in this process: counters and moments for status, lag, metrics and history.
 
-Nothing here decides where a watcher goes on; that is `run_state.py`. The watcher's own tasks write it, and reading
-changes nothing, so two readers at once get the same answer. All times are seconds since 1970.
+Nothing here decides where a watcher goes on; that is `run_state.py`. A watcher's own tasks write it, and the one that
+looks at all watchers (`control/health.py`). A read changes nothing, so two reads at once get the same answer. Times are
+seconds since 1970.
 """
 
 from collections import deque
@@ -13,7 +14,7 @@ from app.domain.status import Happening
 
 _SECONDS = 60
 REMEMBERED = 50
-"""Happenings of a watcher; older ones are forgotten."""
+"""How many happenings of a watcher are kept; older ones are forgotten."""
 
 
 @dataclass(slots=True)

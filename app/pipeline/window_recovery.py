@@ -1,9 +1,9 @@
-"""Changes whose place on the stream somebody else may have taken: kept until it is known, whoever asks and when.
+"""Places on the stream that another message may have taken from ours: kept until each is known to hold our change.
 
 Without atomic batches a message of somebody else that lands within a window takes the place of one of ours, and those
-behind it pass. The acknowledgements show where that may be so. Until every such place is seen to hold our change, the
-position must not be trusted: not after an error, not after a death, not by another instance. So the places are stored
-beside the position before anything else is done. Not its business: how a doubt arises (the sink's).
+behind it pass. The acknowledgements show where that may be so, and the sink tells with the error. Such a place is
+*unsettled*. Until every one is seen to hold our change, the position must not be trusted: not after an error, not after
+a death, not by another instance. So the places are stored beside the position before anything else is done.
 """
 
 from app.domain.errors import OutcomeUnknown, PositionUndecidable
@@ -15,7 +15,7 @@ from app.ports import CheckpointStore, EventSink
 
 
 class WindowRecovery:
-    """One capture's doubts. Those that could not be stored yet are remembered over its end."""
+    """One capture's unsettled places. Those that could not be stored yet are remembered over its end."""
 
     def __init__(self, watcher: Watcher, sink: EventSink, checkpoints: CheckpointStore, run_state: RunState) -> None:
         self._watcher = watcher
@@ -29,25 +29,25 @@ class WindowRecovery:
             self._run_state.left_unsettled(checkpoint.doubts)
 
     async def keep(self, error: OutcomeUnknown, epoch: int) -> None:
-        """Store what an unknown outcome leaves in doubt. Raises StoreUnavailable, NotAuthorised."""
+        """Store what an unknown outcome leaves unsettled. Raises StoreUnavailable, NotAuthorised."""
         found = [(sequence, parse_message_id(id_)) for sequence, id_ in error.doubts]
         if found:
             self._run_state.left_unsettled(OwnMessage(sequence, id_) for sequence, id_ in found if id_ is not None)
             await self._checkpoints.doubt(self._run_state.unsettled, epoch)
 
     async def settle(self, epoch: int) -> None:
-        """Look at every place in doubt, and forget it where it holds our change.
+        """Look at every unsettled place, and forget it where it holds our change.
 
-        Raises PositionUndecidable where one does not, and what `EventSink.holds` and `CheckpointStore.doubt` raise."""
+        Raises PositionUndecidable where one does not, and what the sink and the checkpoint store raise."""
         if not self._run_state.unsettled:
             return
-        for doubt in self._run_state.unsettled:
+        for place in self._run_state.unsettled:
             # What an earlier epoch left behind was settled by the move that ended it.
-            if doubt.id.epoch == epoch and not await self._sink.holds(doubt):
+            if place.id.epoch == epoch and not await self._sink.holds(place):
                 space = self._watcher.space
                 raise PositionUndecidable(
                     f"somebody else published to {space} while a window of changes was under way, and took the place "
-                    f"of one of them on the stream (sequence {doubt.sequence}, change {doubt.id.position}): the "
+                    f"of one of them on the stream (sequence {place.sequence}, change {place.id.position}): the "
                     "changes after it are there, it is not. Set the token to the change before it, and keep others "
                     "from these subjects"
                 )

@@ -8,10 +8,9 @@ import pytest
 from app.api.schemas.answers import watcher_health
 from app.control.health import FleetHealth
 from app.control.watcher_task import WatcherTask
-from app.domain.errors import NotAuthorised, SinkUnavailable, SourceRefused, SourceUnavailable
+from app.domain.errors import SinkUnavailable, SourceUnavailable
 from app.domain.lifecycle import State
 from app.domain.overdue import PATIENCE_SECONDS, Overdue
-from app.domain.second_look import SecondLook
 from app.domain.watcher import StoredWatcher
 from tests.fakes import FakeSink, FakeSource
 from tests.unit.deployment import Fakes, outrun, until, watcher
@@ -49,20 +48,6 @@ def test_what_waits_is_forgotten_by_who_is_to_do_nothing() -> None:
     overdue.interrupted(1.0)
     overdue.forget()
     assert overdue.problem(LONG) is None
-
-
-def test_only_the_same_error_that_comes_again_later_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    look, wait = SecondLook(), 4.0
-    monkeypatch.setattr(SourceRefused, "confirm_seconds", wait)
-    assert not look.believes(SourceRefused(), now=100.0, well_at=0.0)
-    assert not look.believes(SourceRefused(), now=100.0 + wait / 2, well_at=0.0)
-    assert look.due(100.0) == wait
-    assert look.believes(SourceRefused(), now=100.0 + wait, well_at=0.0)
-    assert not look.believes(NotAuthorised(), now=200.0, well_at=0.0), "another kind"
-    assert not look.believes(NotAuthorised(), now=300.0, well_at=250.0), "it went well in between"
-    look.forget()
-    assert look.due(300.0) is None
-    assert not look.believes(NotAuthorised(), now=400.0, well_at=250.0), "another error came in between"
 
 
 class Clocked:
