@@ -510,9 +510,13 @@ async def test_with_the_rights_of_the_connector_the_watchers_of_the_file_run_and
         async def well() -> bool:
             return "warnings" not in (await live.get("/healthz"))["components"]["watchers"]
 
+        async def pauses() -> bool:  # refused for as long as the file's watcher is being stored there
+            return (await live.call("PUT", f"/watchers/{watcher}/pause")).status_code == 202
+
         await until(well)
         await live.reaches("RUNNING", watcher)
-        await live.pause(watcher)
+        await until(pauses)
+        await live.reaches("PAUSED", watcher)
         live.insert(3)
         await live.resume(watcher)
         await live.seen("1", "update 1", "2", "3")
