@@ -11,7 +11,9 @@ capture          the straight line, in three tasks
   replays        publishes a dead letter in its turn
 standby          follows another instance while that one publishes
 
-stream_end, window_recovery, proof   looks at single messages, at unsettled places, into MongoDB's history
-run, dependencies, memory_budget     what the parts of a run share, and what all runs of a process share
-run_state, run_statistics            what outlives a run: what is decided by, and what is only shown
+    stream_end, window_recovery, proof   looks at single messages, at unsettled places, into MongoDB's history
+    run, dependencies, memory_budget     what the parts of a run share, and what all runs of a process share
+    run_state, run_statistics            what outlives a run: what is decided by, and what is only shown
+
+All of it works on values and ports: no server and no setting is known here.
 """
