@@ -16,6 +16,9 @@ from app.pipeline.dependencies import Dependencies, servers_needed
 
 log = structlog.get_logger(__name__)
 
+LOOKS = 3
+"""How often a page is asked for again while letters come and go."""
+
 
 class DeadLetterService:
     """The dead letters of all watchers. `task_of` finds a watcher's task by name, or raises NotFound, Unavailable."""
@@ -25,12 +28,19 @@ class DeadLetterService:
         self._task_of = task_of
 
     async def page(self, name: str, *, after: int, limit: int) -> tuple[int, list[DeadLetter]]:
-        """Return how many there are in all, and those after a sequence, oldest first. Raises NotFound, Unavailable."""
+        """Return how many there are in all, and those after a sequence, oldest first. Raises NotFound, Unavailable.
+
+        Both are of one moment: where one was set aside or removed in between, both are asked for again, a few times."""
         task = await self._task_of(name)
         letters = self._dependencies.nats.letters(task.stored.watcher)
         async with servers_needed():
-            found = await letters.page(after, limit)
-            return await letters.count(), found
+            total, found = await letters.count(), await letters.page(after, limit)
+            for _ in range(LOOKS):
+                before, total = total, await letters.count()
+                if total == before:
+                    break
+                found = await letters.page(after, limit)
+        return total, found
 
     async def get(self, name: str, sequence: int, largest: int) -> tuple[DeadLetter, bytes | None]:
         """Return one with its event, and that as JSON where it can be written so and has `largest` bytes at the most as
