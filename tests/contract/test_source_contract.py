@@ -31,14 +31,14 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change_source, "AWAIT_MOST_MS", 100)
 
 
-class Testbed(Protocol):
+class Place(Protocol):
     """A collection that can be written to, and sources that watch it."""
 
     def source(self) -> ChangeSource: ...
     def write(self, *keys: int) -> None: ...
 
 
-class FakeTestbed:
+class FakePlace:
     def __init__(self) -> None:
         self._oplog = FakeOplog()
 
@@ -50,7 +50,7 @@ class FakeTestbed:
             self._oplog.happen(documentKey={"_id": key})
 
 
-class MongoTestbed:
+class MongoPlace:
     def __init__(self, uri: str, database: str) -> None:
         self.client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(uri)
         self.deployment = MongoDeployment(uri, state_database="changewire", batch_size=BATCH)
@@ -65,7 +65,7 @@ class MongoTestbed:
             self._collection.insert_one({"_id": key})
 
 
-class LargeEventsTestbed(MongoTestbed):
+class LargeEventsPlace(MongoPlace):
     """Every event is too large to be sent whole, whether the server splits such events or not."""
 
     def source(self) -> ChangeSource:
@@ -77,35 +77,35 @@ class LargeEventsTestbed(MongoTestbed):
         return AlwaysTooLarge(client)
 
 
-class SplittingTestbed(LargeEventsTestbed):
+class SplittingPlace(LargeEventsPlace):
     """The same on a server that is made to split."""
 
     def around(self, client: Any) -> Any:
         return Splitting(AlwaysTooLarge(client))
 
 
-TESTBEDS: dict[str, tuple[type[MongoTestbed], str]] = {
-    "mongo": (MongoTestbed, "mongo_uri"),
-    "mongo, large events": (LargeEventsTestbed, "mongo_uri"),
-    "mongo, large events split": (SplittingTestbed, "mongo_uri"),
-    "newer mongo": (MongoTestbed, "newer_mongo_uri"),
-    "newer mongo, large events": (LargeEventsTestbed, "newer_mongo_uri"),
+PLACES: dict[str, tuple[type[MongoPlace], str]] = {
+    "mongo": (MongoPlace, "mongo_uri"),
+    "mongo, large events": (LargeEventsPlace, "mongo_uri"),
+    "mongo, large events split": (SplittingPlace, "mongo_uri"),
+    "newer mongo": (MongoPlace, "newer_mongo_uri"),
+    "newer mongo, large events": (LargeEventsPlace, "newer_mongo_uri"),
 }
 """Each with the server that it is on."""
 
 
-@pytest.fixture(params=["fake", *TESTBEDS])
-def made(request: pytest.FixtureRequest, database: str) -> FakeTestbed | MongoTestbed:
+@pytest.fixture(params=["fake", *PLACES])
+def made(request: pytest.FixtureRequest, database: str) -> FakePlace | MongoPlace:
     if request.param == "fake":
-        return FakeTestbed()
-    kind, server = TESTBEDS[request.param]
+        return FakePlace()
+    kind, server = PLACES[request.param]
     return kind(request.getfixturevalue(server), database)
 
 
 @pytest_asyncio.fixture
-async def testbed(made: FakeTestbed | MongoTestbed, database: str) -> AsyncIterator[Testbed]:
+async def place(made: FakePlace | MongoPlace, database: str) -> AsyncIterator[Place]:
     yield made
-    if isinstance(made, FakeTestbed):
+    if isinstance(made, FakePlace):
         return
     real = made
     real.deployment.close()
@@ -114,8 +114,8 @@ async def testbed(made: FakeTestbed | MongoTestbed, database: str) -> AsyncItera
 
 
 @pytest_asyncio.fixture
-async def source(testbed: Testbed) -> AsyncIterator[ChangeSource]:
-    one = testbed.source()
+async def source(place: Place) -> AsyncIterator[ChangeSource]:
+    one = place.source()
     await one.prepare()
     yield one
     await one.close()
@@ -143,23 +143,23 @@ def all_keys(batches: list[SourceBatch]) -> list[int]:
     return [key for batch in batches for key in keys(batch)]
 
 
-async def test_latest_delivers_what_comes_and_nothing_earlier(testbed: Testbed, source: ChangeSource) -> None:
-    testbed.write(1, 2)
+async def test_latest_delivers_what_comes_and_nothing_earlier(place: Place, source: ChangeSource) -> None:
+    place.write(1, 2)
     await source.open(await source.locate(Start("latest")))
-    testbed.write(3, 4)
+    place.write(3, 4)
     assert all_keys(await read_until(source, 2)) == [3, 4]
 
 
-async def test_what_is_written_between_locating_and_opening_is_not_lost(testbed: Testbed, source: ChangeSource) -> None:
+async def test_what_is_written_between_locating_and_opening_is_not_lost(place: Place, source: ChangeSource) -> None:
     position = await source.locate(Start("latest"))
-    testbed.write(1, 2)
+    place.write(1, 2)
     await source.open(position)
     assert all_keys(await read_until(source, 2)) == [1, 2]
 
 
-async def test_a_token_as_start_delivers_what_follows_it(testbed: Testbed, source: ChangeSource) -> None:
+async def test_a_token_as_start_delivers_what_follows_it(place: Place, source: ChangeSource) -> None:
     await source.open(await source.locate(Start("latest")))
-    testbed.write(1, 2, 3)
+    place.write(1, 2, 3)
     batches = await read_until(source, 3)
     second = [token for batch in batches for token in tokens(batch)][1]
     await source.open(await source.locate(Start("token", second)))
@@ -167,11 +167,11 @@ async def test_a_token_as_start_delivers_what_follows_it(testbed: Testbed, sourc
 
 
 async def test_resuming_after_any_event_or_position_neither_loses_nor_doubles(
-    testbed: Testbed, source: ChangeSource
+    place: Place, source: ChangeSource
 ) -> None:
     await source.open(await source.locate(Start("latest")))
     written = list(range(8))
-    testbed.write(*written)
+    place.write(*written)
     batches = await read_until(source, len(written))
     seen: list[int] = []
     resumptions: list[tuple[str, list[int]]] = []
@@ -183,7 +183,7 @@ async def test_resuming_after_any_event_or_position_neither_loses_nor_doubles(
     assert seen == written
 
     async def resumed(position: str, before: list[int]) -> None:
-        again = testbed.source()
+        again = place.source()
         await again.open(position)
         rest = all_keys(await read_until(again, len(written) - len(before)))
         await again.close()
@@ -192,9 +192,9 @@ async def test_resuming_after_any_event_or_position_neither_loses_nor_doubles(
     await asyncio.gather(*(resumed(position, before) for position, before in resumptions))
 
 
-async def test_a_batch_is_bounded_sized_and_covered_by_its_position(testbed: Testbed, source: ChangeSource) -> None:
+async def test_a_batch_is_bounded_sized_and_covered_by_its_position(place: Place, source: ChangeSource) -> None:
     await source.open(await source.locate(Start("latest")))
-    testbed.write(*range(7))
+    place.write(*range(7))
     batches = await read_until(source, 7)
     for batch in batches:
         assert len(batch.events) <= BATCH
@@ -206,26 +206,24 @@ async def test_a_batch_is_bounded_sized_and_covered_by_its_position(testbed: Tes
     assert positions == sorted(positions)
 
 
-async def test_an_idle_position_moves_on_and_loses_nothing_that_comes_after(
-    testbed: Testbed, source: ChangeSource
-) -> None:
+async def test_an_idle_position_moves_on_and_loses_nothing_that_comes_after(place: Place, source: ChangeSource) -> None:
     begin = await source.locate(Start("latest"))
     await source.open(begin)
     batches = [await source.read() for _ in range(3)]
     assert all(batch.events == [] and batch.position >= begin for batch in batches)
     await source.close()
-    testbed.write(1)
+    place.write(1)
     await source.open(batches[-1].position)
     assert all_keys(await read_until(source, 1)) == [1]
 
 
-async def test_a_cancelled_read_loses_nothing_for_the_next_opening(testbed: Testbed, source: ChangeSource) -> None:
+async def test_a_cancelled_read_loses_nothing_for_the_next_opening(place: Place, source: ChangeSource) -> None:
     position = await source.locate(Start("latest"))
     await source.open(position)
     await source.read()
     reading = asyncio.ensure_future(source.read())
     await asyncio.sleep(0)
-    testbed.write(1)
+    place.write(1)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
@@ -243,7 +241,7 @@ async def test_what_is_no_token_is_refused_and_not_read_from_now(source: ChangeS
 
 
 async def test_closing_twice_or_before_opening_is_fine_and_a_closed_source_does_not_read(
-    testbed: Testbed, source: ChangeSource
+    place: Place, source: ChangeSource
 ) -> None:
     await source.close()
     await source.open(await source.locate(Start("latest")))
@@ -253,29 +251,29 @@ async def test_closing_twice_or_before_opening_is_fine_and_a_closed_source_does_
         await source.read()
 
 
-async def test_two_sources_of_one_collection_see_the_same(testbed: Testbed, source: ChangeSource) -> None:
+async def test_two_sources_of_one_collection_see_the_same(place: Place, source: ChangeSource) -> None:
     position = await source.locate(Start("latest"))
-    other = testbed.source()
+    other = place.source()
     assert await other.prepare() > 0
     assert other.scope == source.scope
     await source.open(position)
     await other.open(position)
-    testbed.write(1, 2)
+    place.write(1, 2)
     one, two = await read_until(source, 2), await read_until(other, 2)
     assert [t for batch in one for t in tokens(batch)] == [t for batch in two for t in tokens(batch)]
     await other.close()
 
 
 async def test_an_event_is_found_in_the_history_and_what_never_happened_is_not(
-    testbed: Testbed, source: ChangeSource
+    place: Place, source: ChangeSource
 ) -> None:
     await source.open(await source.locate(Start("latest")))
-    testbed.write(1, 2, 3)
+    place.write(1, 2, 3)
     first, second, third = [token for batch in await read_until(source, 3) for token in tokens(batch)]
     assert [await source.has_event(token) for token in (first, second, third)] == [True, True, True]
     between = second[:-6] + f"{int(second[-6:], 16) ^ 0x100:06X}"
     assert await source.has_event(between) is False
     later = f"{third[:2]}{cluster_time(third).seconds + 3600:08X}{third[10:]}"
     assert await source.has_event(later) is None
-    testbed.write(4)
+    place.write(4)
     assert all_keys(await read_until(source, 1)) == [4], "looking has moved what is open"
