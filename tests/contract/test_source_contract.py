@@ -14,7 +14,7 @@ import pytest_asyncio
 from app.domain.errors import SourceUnavailable, TokenRefused
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Source, Start, Watcher
-from app.mongodb import change_source
+from app.mongodb import watcher_stream
 from app.mongodb.change_source import MongoChangeSource
 from app.mongodb.deployment import MongoDeployment
 from app.ports import ChangeSource, SourceBatch
@@ -27,8 +27,8 @@ BATCH = 3
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that has no events answers soon: almost every test reads once more than there is to read."""
-    monkeypatch.setattr(change_source, "AWAIT_MS", 50)
-    monkeypatch.setattr(change_source, "AWAIT_MOST_MS", 100)
+    monkeypatch.setattr(watcher_stream, "AWAIT_MS", 50)
+    monkeypatch.setattr(watcher_stream, "AWAIT_MOST_MS", 100)
 
 
 class Place(Protocol):
