@@ -16,7 +16,7 @@ The packages, from the outside in. A package imports only from those below it; `
     mongodb, jetstream, metrics  everything that speaks to MongoDB, to NATS, to Prometheus
     config                       settings, connector.yaml, API tokens, logging
     formats                      a change event as the bytes of a message
-    ports                        what control and pipeline need of the servers, as protocols
+    ports                        what control and pipeline need from the servers, as protocols
     domain                       values and decisions: the standard library only, no I/O, no clock
 
 Beside them, with ways of their own to the servers: `verify` compares a stream with MongoDB's history, and `devservers`
