@@ -23,7 +23,7 @@ help: ## This list
 		printf '  make %-13s %s\n' "$$name" "$$text"; done
 	@echo 'Arguments go in ARGS: make test ARGS="-k capture -x", make demo ARGS="--rate 1000 --for 10"'
 
-setup: $(STAMP) ## The virtual environment in .venv, from uv.lock (done once; all targets but demo call it)
+setup: $(STAMP) ## The virtual environment in .venv, from uv.lock (done once; most other targets call it)
 
 # What Python and mongod need of the system; installed where that is possible, else told.
 define SYSTEM
@@ -102,15 +102,15 @@ SERVERS := CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_MONGOD_NEWER=$(N
 # process gets one test at a time, the long ones first (`tests/conftest.py`), so that none works alone at the end.
 PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist load --maxschedchunk 1
 
-test: $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) ## The whole suite, with coverage (at least 90 %): twelve minutes
+test: $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) ## The whole suite, with coverage (at least 90 %): about twelve minutes
 	@$(BROWSER)
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
 	@$(SERVERS) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
-test-fast: $(STAMP) ## Unit tests and properties: no server, a minute
+test-fast: $(STAMP) ## Unit tests and properties: no server, about a minute
 	@$(BIN)/python -m pytest tests/unit tests/properties $(PARALLEL) $(ARGS)
 
-test-contract: $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) ## What the adapters promise, on real servers: three minutes
+test-contract: $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) ## What the adapters promise, on real servers: about three minutes
 	@$(SERVERS) $(BIN)/python -m pytest tests/contract tests/integration/mongodb tests/integration/jetstream $(PARALLEL) $(ARGS)
 
 properties: $(STAMP) ## The properties on thousands of examples each
@@ -168,7 +168,7 @@ soak: $(STAMP) $(MONGOD) ## The same for as long as asked: MINUTES=600
 mutants: $(STAMP) $(MONGOD) ## Break the protocol on purpose in five places, and check that the faults show it
 	@$(BIN)/python -m tests.faults.mutants $(if $(NEWER),--mongod $(NEWER_MONGOD)) $(ARGS)
 
-check: $(STAMP) ## Lint, format, spelling, types, import law; of native/ too where cargo is there
+check: $(STAMP) ## Lint, format, spelling, types, import rules; of native/ too where cargo is there
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell

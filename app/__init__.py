@@ -1,10 +1,11 @@
 """Changewire: every change in MongoDB, once and in order, on NATS JetStream.
 
 A *watcher* follows one collection's change stream and publishes each change to a JetStream stream. Every change takes
-the same straight line, in `pipeline/capture.py`: read, encode, publish, checkpoint. Pure functions in `domain/` decide
-about position and fence; the ports in `ports/` are the only way to the servers.
+the same four steps, in `pipeline/capture.py`: read, encode, publish, checkpoint. Pure functions in `domain/` decide
+about position and fence. `pipeline` and `control` reach the servers only through the ports in `ports/`.
 
-The rooms, from the outside in (an import goes down this list only; `pyproject.toml` has the law):
+The packages, from the outside in. A package imports only from those below it; `pyproject.toml` has the rules, and
+`make check` checks them.
 
     cli                          the commands, one module each
     doctor                       examines both servers and each watcher's place on them
@@ -13,9 +14,9 @@ The rooms, from the outside in (an import goes down this list only; `pyproject.t
     control                      all watchers: registry, reconciler, watcher task, health
     pipeline                     one watcher: capture, publisher, checkpointer, standby
     mongodb, jetstream, metrics  everything that speaks to MongoDB, to NATS, to Prometheus
-    formats                      a change event as the bytes of a message
     config                       settings, connector.yaml, API tokens, logging
-    ports                        what control and pipeline need of the servers, as protocols
+    formats                      a change event as the bytes of a message
+    ports                        what control and pipeline need from the servers, as protocols
     domain                       values and decisions: the standard library only, no I/O, no clock
 
 Beside them, with ways of their own to the servers: `verify` compares a stream with MongoDB's history, and `devservers`
@@ -25,7 +26,8 @@ Five answers to begin with:
 
 - An event becomes bytes in `formats/extended_json.py`, or in `native/src/json.rs` where that was built.
 - The fence is decided in `domain/opening.py` and `domain/read_back.py`, and held by `pipeline/ledger.py`.
-- `control/watcher_task.py` tries a watcher again after an error that passes; a FAILED one waits for a person.
+- `control/watcher_task.py` tries a watcher again after an error that passes. A FAILED one waits for a person, unless
+  it was refused because of another watcher: `control/reconciler.py` starts it when the conflict is gone.
 - A resume token is stored in `mongodb/checkpoint_store.py`, when `pipeline/checkpointer.py` says so.
 - A new metric is declared in `metrics/families.py` and counted in `metrics/observer.py`.
 

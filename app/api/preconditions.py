@@ -1,7 +1,7 @@
 """`ETag` and `If-Match` (RFC 9110): a change that counts only as long as nobody else has changed the watcher.
 
-The tag is the revision of the stored watcher: its definition, whether it is paused, and that it was moved. Its status
-does not count.
+The tag is the revision of the stored watcher: its definition, whether it is paused, and whether it was moved. Its
+status does not count.
 """
 
 import re
@@ -20,7 +20,7 @@ ETAG: dict[str, Any] = {
 }
 _TAG = re.compile(r'(?:W/)?"[^"]*"')
 _OWN = re.compile(r'"([0-9]{1,18})"')
-"""A weak tag is none: `If-Match` compares strongly."""
+"""A weak tag does not match: `If-Match` compares strongly."""
 
 _IfMatch = Annotated[
     str | None,

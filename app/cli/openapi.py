@@ -1,4 +1,4 @@
-"""Print the OpenAPI document of the HTTP interface, as openapi.json at the root of the repository holds it."""
+"""Print the OpenAPI document of the HTTP interface (the content of openapi.json)."""
 
 import argparse
 

@@ -1,6 +1,6 @@
 """Switch a stream's settings, which decide whether mongodb-nats-connector can use it too.
 
-It uses the settings of the service (NATS_URL and the account); the service need not run.
+It uses the settings of the service (NATS_URL and the account); the service does not have to be running.
 
 Exit codes: 0 success, 1 if NATS refuses or cannot be reached, 2 for wrong arguments or settings.
 """

@@ -137,7 +137,7 @@ class Consumer:
         self._passed_over = 0
 
     async def start(self) -> None:
-        """Begin behind the stream's last message."""
+        """Begin after the stream's last message."""
         stream = self._nats.jetstream()
         self._last = (await stream.stream_info(STREAM)).state.last_seq
         config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=self._last + 1)

@@ -1,8 +1,9 @@
 """Compare a watcher's stream with the collection's history, as far as the oplog reaches, or with a list of writes.
 
 Reports which changes are lost, doubled, reordered or altered on the stream, with their tokens, and which messages are
-unknown to MongoDB. It reads both sides by code of its own, so the service need not run. Changes that the watcher has
-not reached yet are `waiting`. Changes that cannot be compared any more are counted with the reason. See docs/verify.md.
+unknown to MongoDB. It reads MongoDB and NATS with its own code, so the service does not have to be running. Changes
+that the watcher has not reached yet are `waiting`. Changes that cannot be compared any more are counted with the
+reason. See docs/verify.md.
 
 Servers and credentials come from the settings of the service (MONGO_URI, NATS_URL, CHANGEWIRE_STATE_DB, ...).
 

@@ -26,7 +26,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="the watcher's name", 
 Url = Annotated[str | None, typer.Option("--url", help="address of the service", show_default=False)]
 Token = Annotated[str | None, typer.Option("--api-token", help="API token of the service", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask for confirmation")]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -80,8 +80,8 @@ def add(
 ) -> int:
     """Add the watchers of a JSON or YAML file.
 
-    The file holds one watcher, a list, several YAML documents, or `watchers: [...]`. Each watcher is added by itself.
-    If one is refused, the others are still added, and the exit code is 1.
+    The file holds one watcher, a list, several YAML documents, or `watchers: [...]`. Each watcher is added
+    separately. If one is refused, the others are still added, and the exit code is 1.
     """
     from app.cli import watcher_files
 
@@ -119,7 +119,7 @@ def resume(name: Name, url: Url = None, api_token: Token = None, as_json: Json =
 
 @app.command()
 def restart(name: Name, url: Url = None, api_token: Token = None, as_json: Json = False) -> int:
-    """Stop and start a watcher's task."""
+    """Restart a watcher; it continues from its position."""
     return _told(connect(url, api_token).call("POST", _path(name, "restart")), as_json=as_json)
 
 
@@ -142,7 +142,7 @@ def rewind(
     api_token: Token = None,
     as_json: Json = False,
 ) -> int:
-    """Move a paused or failed watcher.
+    """Move the position of a paused or failed watcher.
 
     Give exactly one of --timestamp, --token, --at and --start. The changes after that position are published again, in
     a new epoch. The watcher stays paused.

@@ -3,7 +3,7 @@
 One that has expired is loaded like any other; that it is the cause shows on the other side alone, as a refused
 connection. So the service says it at the start and once a day, and so does `changewire doctor`. Python's `ssl` has no
 public way to read the dates of a certificate in a file, so `validity` finds them in its DER form: the fifth field,
-behind four whose contents do not matter (RFC 5280, 4.1). Whether certificate and key fit is checked in `key_files.py`.
+after four whose contents do not matter (RFC 5280, 4.1). Whether certificate and key fit is checked in `key_files.py`.
 """
 
 import re

@@ -106,7 +106,7 @@ CredentialsFile = Annotated[Path | None, AfterValidator(_file(key_files.credenti
 NKeyFile = Annotated[Path | None, AfterValidator(_file(key_files.nkey_problem))]
 CertificatesFile = Annotated[Path | None, AfterValidator(_file(key_files.certificates_problem))]
 PrivateKeyFile = Annotated[Path | None, AfterValidator(_private_key)]
-"""The key of the certificate that the setting with `cert` for `key` in its name has; declared behind that one."""
+"""The key of the certificate that the setting with `cert` for `key` in its name has; declared after that one."""
 
 _PAIRS = (("nats_user", "nats_password"), ("nats_tls_cert", "nats_tls_key"), ("tls_cert", "tls_key"))
 _SIGN_IN = ("nats_creds", "nats_user", "nats_token", "nats_nkey_seed_file")

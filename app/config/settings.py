@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     Kubernetes kills."""
 
     log_format: checks.LogFormat = Field(default=None, examples=["json", "console"])
-    """json: one object a line; console: for people. Default: console on a terminal, json otherwise."""
+    """json: one object per line; console: for people. Default: console on a terminal, json otherwise."""
 
     codec: checks.Codec = Field(default="auto", examples=["auto", "python"])
     """What encodes events: native, the transcoder in Rust; python, the reference encoder, several times slower; auto,

@@ -1,6 +1,6 @@
 """The variables that hold the settings: their names, and what environment, `.env` and `…_FILE` say.
 
-A secret may stand in a file of its own, which the variable with `_FILE` behind its name names.
+A secret may be in a file; the variable `NAME_FILE` holds its path.
 """
 
 from collections.abc import Iterable, Mapping

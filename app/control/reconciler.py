@@ -3,9 +3,9 @@
 What is stored is the truth. A round loads it at the start and every few seconds, so that other instances' changes are
 followed and a watcher that cannot run as it is stored is refused with the reason. The registry, which changes what is
 stored, says of each change "carry this out now" and does not wait for the round. Everything that is done to one watcher
-is done under that watcher's lock.
+is done under that watcher's lock, except at shutdown.
 
-A round goes by what is so, not by what has happened: whether the stored revision runs, and whether a run has ended
+A round compares states, and does not rely on messages: whether the stored revision runs, and whether a run has ended
 because the store said something else for a moment. So a message that is missed costs one round and no more.
 
 Watchers that are all gone without a change that says so were dropped by hand, with their collection: they go on, and

@@ -199,14 +199,16 @@ class WatcherTask:
                 self._log_trouble(error, attempt)
                 stale = isinstance(error, Stale)
                 if not stale or attempt > 1:
-                    await self._pause_before(attempt)
+                    await self._wait_before(attempt)
                 if stale and not await self._wanted():
                     return
                 self._restarted(type(error).__name__)
 
     async def _capture_or_stand_by(self) -> bool:
-        """Capture, and where another writer keeps winning, stand by; True where it has gone silent, so that the watcher
-        is to be opened again, False where the watcher is to stop. Raises what ends either."""
+        """Capture, and where another writer keeps winning, stand by. Raises what ends either.
+
+        Returns True if the other writer has gone silent and the watcher has to be opened again, False if it has to
+        stop."""
         try:
             await self._capture_once()
         except Fenced as fenced:
@@ -256,7 +258,7 @@ class WatcherTask:
                 return await self._wanted()
             except Exception as error:  # noqa: BLE001 - as in a capture
                 if isinstance(error, HistoryLost) and self.stored.watcher.on_history_lost != "fail":
-                    return await self._wanted()  # to go on behind the gap is a publish: a capture's business
+                    return await self._wanted()  # to go on after the gap is a publish: a capture's business
                 if clock() - began > WELL_SECONDS:
                     self._second_look.forget()
                 attempt = 1 if clock() - began >= STABLE_SECONDS else attempt + 1
@@ -286,7 +288,7 @@ class WatcherTask:
             raise error
         self._state.survived(error)
         self._log_trouble(error, attempt)
-        await self._pause_before(attempt)
+        await self._wait_before(attempt)
 
     def _log_trouble(self, error: Exception, attempt: int) -> None:
         if isinstance(error, ChangewireError):
@@ -301,7 +303,7 @@ class WatcherTask:
         if not self._stopping.is_set():
             self._state.restarted(reason)
 
-    async def _pause_before(self, attempt: int) -> None:
+    async def _wait_before(self, attempt: int) -> None:
         seconds, due = backoff.delay(attempt, random.random()), self._second_look.due(self._dependencies.clock())
         if due is not None:  # not later than the look that decides
             seconds = min(seconds, due)

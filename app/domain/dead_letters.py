@@ -1,6 +1,6 @@
 """Dead letters: changes that cannot be published as they are, kept in a stream beside the watcher's own.
 
-`<STREAM>-DLQ` has one subject a change, with at most one message: a letter that is stored again is found there. A
+`<STREAM>-DLQ` has one subject per change, with at most one message: a letter that is stored again is found there. A
 receipt on a subject beside it says where on the watcher's stream its replay was about to be put. After a crash, the
 writer that takes the replay up again looks there first. This module decides from values;
 `jetstream/dead_letter_queue.py` stores.

@@ -15,7 +15,7 @@
     │   ├── NotAuthorised           the account lacks a right that the watcher needs
     │   │   └── StateOutOfReach         the account has no right to the state database
     │   ├── StreamUnsuitable        the stream cannot carry this watcher
-    │   ├── PositionUndecidable     neither stream nor checkpoint tells how far the watcher came
+    │   ├── PositionUndecidable     neither stream nor checkpoint tells how far the watcher got
     │   ├── MessageTooLarge         over NATS's max_payload while `oversize` is `fail`, or the pointer to it
     │   ├── EventNotEncodable       an event has no Extended JSON form (a dead letter), and no token either
     │   └── EventTooLarge           an event exceeds the 16 MiB that MongoDB can send, however reduced
@@ -131,7 +131,7 @@ class StreamUnsuitable(PermanentError):
 
 
 class PositionUndecidable(PermanentError):
-    """Neither the stream nor the checkpoint tells how far the watcher came."""
+    """Neither the stream nor the checkpoint tells how far the watcher got."""
 
 
 class MessageTooLarge(PermanentError):

@@ -37,7 +37,7 @@ def claim_of_position(
 
     `tail` is the end of the stream on which the watcher published in `epoch`; None where there is no stream.
     Raises ScopeMismatch where nothing can prove the position."""
-    if memory is not None and memory.token == token and memory.proven:
+    if memory is not None and memory.token == token and memory.proved:
         return _claim_of_hiding(tail, epoch, token, memory.sequence, stream)
     if checkpoint is not None and checkpoint.token == token:
         claim = _claim_of_checkpoint(checkpoint)
@@ -51,7 +51,7 @@ def claim_of_read_back(
     token: str, *, reached: Reached, tail: Tail, waiting: Iterable[str], stream: str
 ) -> Claim | None:
     """Return what has to be proved before a writer believes the stream's end: a later position `token` that it takes
-    over, or that none of its own changes is hidden behind the last message.
+    over, or that none of its own changes is hidden by the last message.
 
     A position that is one of the changes that wait, by their tokens, is proved by that.
     """
@@ -98,7 +98,7 @@ def judge(claim: Claim, there: bool | None, *, operation_time: int, looks: int) 
 
 
 def _claim_of_hiding(tail: Tail | None, epoch: int, token: str, sequence: int | None, stream: str) -> Claim | None:
-    """Return what has to be proved where the last message, behind all that is known, has an earlier position than that.
+    """Return what has to be proved where the last message, after all that is known, has an earlier position than that.
 
     No message of this watcher would, and it hides earlier ones of the watcher: their acknowledgement was lost."""
     own = None if tail is None else tail.own

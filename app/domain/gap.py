@@ -1,7 +1,7 @@
 """A gap: changes that are missing on the stream for good, and the one message that says so in their place.
 
-The marker's id begins with the position that the watcher goes on from. So any writer that reads the stream back after
-it goes on there, and never marks the gap a second time. Whether there is a gap is found by the opening
+The marker's id begins with the position that the watcher continues from. So any writer that reads the stream back
+after it continues there, and never marks the gap a second time. Whether there is a gap is found by the opening
 (`pipeline/opening.py`).
 """
 

@@ -1,6 +1,7 @@
 """What a watcher's state can be, and the one table of how it changes.
 
-*Desired* is what the user asked for, and is stored. *Observed* is the current state, derived from what happens.
+`Desired` is what the user asked for, and is stored. `State` is what the watcher is doing, and follows from what
+happens.
 """
 
 from enum import StrEnum

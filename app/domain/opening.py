@@ -130,7 +130,7 @@ def decide_beginning(facts: Facts, stored: StoredWatcher, now: float) -> Beginni
 
     A watcher that was added with an explicit start (`new_start`) and knows no position begins there, whatever the
     stream holds. A stream that was recreated begins a new epoch, where `on_history_lost` says that it may. Once there
-    is a message on it, that tells how far the watcher came, though the checkpoint still be that of the stream before.
+    is a message on it, that tells how far the watcher got, even if the checkpoint is still the previous stream's.
     Raises HistoryLost, PositionUndecidable, as `decide_opening`."""
     tail, checkpoint, watcher = facts.tail, facts.checkpoint, stored.watcher
     fence = tail.fence(exclusive=facts.exclusive)
@@ -143,7 +143,7 @@ def decide_beginning(facts: Facts, stored: StoredWatcher, now: float) -> Beginni
     own = tail.own.id.position if tail.own is not None and tail.own.id.epoch == epoch else None
     latest = facts.known
     moved = checkpoint is not None and checkpoint.epoch is not None and checkpoint.sequence is None
-    if not moved:  # where a person has said where to go on, before all that could be found, nothing need be found
+    if not moved:  # if a person has set the position, nothing has to be found first
         check_searched(tail)
     if latest is None:
         return GoOn(own, epoch, fence) if own is not None else FirstStart(first, fence)
@@ -168,7 +168,7 @@ def decide_beginning(facts: Facts, stored: StoredWatcher, now: float) -> Beginni
 
 def _claim(facts: Facts, beginning: Beginning, watcher: Watcher) -> Claim | None:
     """Return what has to be proved. A watcher that begins at its start, on a stream with messages of ours, proves the
-    last one as well: else it would push another deployment's watcher aside."""
+    last one as well: otherwise it would displace another deployment's watcher."""
     tail, stream = facts.tail, watcher.sink.stream
     if isinstance(beginning, FirstStart):
         return None if tail.own is None else claim_of_message(tail.own, stream)

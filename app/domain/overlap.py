@@ -1,6 +1,6 @@
 """Conflicts between two watchers: the same subjects, or the same place for their positions.
 
-A watcher's subjects are its own, since the last message among them says how far it came.
+A watcher's subjects are its own, since the last message among them says how far it got.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""How far a watcher has come: what tells it, and how what is told compares.
+"""How far a watcher has got: what tells it, and how what is told compares.
 
 Three places tell: the last message on the stream (`Tail`), the stored position (`Checkpoint`), and what this process
 remembers (`Reached`). The questions here are asked of them by the two decisions of the protocol: where an opening goes
@@ -30,7 +30,7 @@ class Reached:
     was none yet or it is not known: only where it was shows, on a stream that others publish to, whether the end was
     lost.
 
-    `proven` says that the position is known to be one of this deployment, `counted` that every message on the stream
+    `proved` says that the position is known to be one of this deployment, `counted` that every message on the stream
     after `sequence` is a change of this watcher after `token`, as long as the stream is the watcher's alone.
     """
 
@@ -39,7 +39,7 @@ class Reached:
     sequence: int | None = None
     stream_created: str | None = None
     own: OwnMessage | None = None
-    proven: bool = True
+    proved: bool = True
     counted: bool = True
 
 
@@ -108,7 +108,7 @@ def last_epoch(tail: Tail, checkpoint: Checkpoint | None, memory: Reached | None
         epoch = on_stream if checkpoint.epoch is None else checkpoint.epoch
         stored = Reached(
             checkpoint.token, epoch, checkpoint.sequence, checkpoint.stream_created, checkpoint.own,
-            proven=checkpoint.native is True,
+            proved=checkpoint.native is True,
             # One that was put back from a backup may be from before a message out of turn.
             counted=checkpoint.counted and checkpoint.native is True,
         )  # fmt: skip
@@ -152,7 +152,7 @@ def last_own(tail: Tail, epoch: int, before: OwnMessage | None) -> OwnMessage | 
 
 
 def check_searched(tail: Tail) -> None:
-    """Refuse an end behind which a message of ours may be hidden. Raises PositionUndecidable."""
+    """Refuse an end before which a message of ours may be hidden. Raises PositionUndecidable."""
     if tail.unsearched:
         raise PositionUndecidable(
             f"the watcher's subjects end in more than {tail.foreign - 1:,} messages of other publishers, so its own "
@@ -164,7 +164,7 @@ def check_searched(tail: Tail) -> None:
 def latest(checkpoint: Checkpoint | None, tail: Tail | None, memory: Reached | None = None) -> tuple[str, int] | None:
     """Return token and epoch of a watcher that does not run: the latest of the last epoch; None where it has none.
 
-    The checkpoint is written behind, so that after a crash or a failure the stream knows more.
+    The checkpoint is written after the acknowledgement, so that after a crash or a failure the stream knows more.
     """
     own = tail.own.id if tail is not None and tail.own is not None else MessageId("")
     known = [(own.epoch, own.position)]

@@ -1,9 +1,8 @@
 """Where a writer is after a publish whose outcome is unknown: one decision, from the stream's end as it is now.
 
-What is already published is not published again, even if another instance did it. The rest goes on behind the new
-fence. Where messages are gone before anyone looks (consumed from a work queue, say), the stream's sequence still counts
-them.
-Reading the end and taking the result over is the ledger's part (`pipeline/ledger.py`).
+What is already published is not published again, even if another instance did it. The rest is published after the
+new fence. Where messages are gone before anyone looks (consumed from a work queue, say), the stream's sequence still
+counts them. Reading the end and taking the result over is the ledger's part (`pipeline/ledger.py`).
 """
 
 from collections.abc import Sequence
@@ -82,7 +81,7 @@ def _check_still_ours(reached: Reached, tail: Tail, *, displaced: bool) -> None:
     if tail.created != reached.stream_created:
         raise Stale("the stream was deleted and recreated")
     if lost_end(tail, reached, displaced=displaced):
-        raise Stale("the stream's end is behind what was acknowledged")
+        raise Stale("the stream has lost messages that were acknowledged")
     check_searched(tail)
     if tail.own is not None and tail.own.id.epoch > reached.epoch:
         raise Stale(f"another instance publishes in epoch {tail.own.id.epoch}")

@@ -4,7 +4,7 @@ A user is replaced, a configuration is reloaded, an election is held, and what i
 code that means "never". So the first such answer counts as a passing error. The watcher is FAILED only where the same
 kind of error comes again `confirm_seconds` later, and nothing else came in between: no other error, no progress.
 
-Which codes may mean "never" at all: `mongodb/errors.py` and the errors of `jetstream/`. How long to wait in between:
+Which codes may mean "never" at all: `mongodb/codes.py` and `jetstream/errors.py`. How long to wait in between:
 `backoff.py`.
 """
 

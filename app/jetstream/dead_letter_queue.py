@@ -1,6 +1,6 @@
 """A watcher's dead letters in JetStream: `ports.DeadLetterQueue`.
 
-The stream takes one message a subject and refuses a second (`discard_new_per_subject`), and each message expects its
+The stream takes one message per subject and refuses a second (`discard_new_per_subject`), and each message expects its
 subject to be empty. So storing a letter again is harmless, and after any outcome of a publish its subject tells whether
 it is there. No message ids: the duplicate window would acknowledge a letter that was deleted a moment ago.
 

@@ -1,6 +1,6 @@
 """The stream that holds the dead letters of another one: looked at, found or created.
 
-It takes one message a subject and refuses a second (`discard_new_per_subject`): see `dead_letter_queue.py`.
+It takes one message per subject and refuses a second (`discard_new_per_subject`): see `dead_letter_queue.py`.
 """
 
 from typing import Any

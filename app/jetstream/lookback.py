@@ -1,4 +1,4 @@
-"""The last message of ours on a stream, behind messages that are not."""
+"""Finding this watcher's last message on a stream where foreign messages came after it."""
 
 import asyncio
 
@@ -23,8 +23,8 @@ async def look_back(
     """Find the last message of ours after sequence `since`, `last` being the last one that the watcher's subject filter
     matches.
 
-    Returns it, or one that is not after `since` or None; how many foreign ones behind it were seen; and whether the
-    search was given up while one of ours might still be hidden (after `LOOK_BACK` foreign ones). Raises what
+    Returns it, or one that is not after `since` or None; how many foreign messages after it were seen; and whether
+    the search was given up while one of ours might still be hidden (after `LOOK_BACK` foreign ones). Raises what
     `StreamApi` raises.
     """
     own = _own(last, watcher)
@@ -82,7 +82,7 @@ async def find(api: StreamApi, watcher: Watcher, stream: Stream, wanted: Message
             high = middle
         elif message.id == wanted:
             return True
-        else:  # before it, or a replay at the same position, which is behind it or long after
+        else:  # before it, or a replay at the same position, which comes at any time after it
             if (message.id.epoch, message.id.position) == place:
                 high = middle
             else:

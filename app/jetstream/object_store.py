@@ -1,6 +1,6 @@
 """Bodies that no message can hold, in the NATS Object Store.
 
-One bucket a stream, one object a change, named by the token. Storing is idempotent: an object of the same size and
+One bucket per stream, one object per change, named by the token. Storing is idempotent: an object of the same size and
 digest is left alone, so that a retry does not disturb a consumer that reads it meanwhile.
 """
 

@@ -1,8 +1,8 @@
 """One watcher's place on its stream: the adapter behind `ports.EventSink`.
 
 It finds the stream and reads its end. Batches are published by one of the modes in `publish/`; each look at the stream
-chooses the mode again.
-Whether an unknown outcome is read back, and when to try again, is decided by `pipeline/publisher.py`.
+chooses the mode again. Whether an unknown outcome is read back is decided by `pipeline/publisher.py`; when to try
+again, by `control/watcher_task.py`.
 """
 
 from collections.abc import Sequence
@@ -162,7 +162,7 @@ class JetStreamSink:
 
 
 def what_follows(stream: Stream, message: Message | None, sequence: int, *, exclusive: bool) -> Following:
-    """Return what comes after a sequence, `message` being the first of the watcher's subjects behind it."""
+    """Return what comes after a sequence, `message` being the first of the watcher's subjects after it."""
     first, last = int(stream.state["first_seq"]), int(stream.state["last_seq"])
     whole, moved = first <= sequence + 1 or last <= sequence, message is not None
     if exclusive and last > sequence:  # so there was a message at the very next sequence

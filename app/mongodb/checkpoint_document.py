@@ -44,13 +44,13 @@ def may_follow(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:
 def set_where_it_may_follow(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Build the update that sets `fields` where `may_follow` is true of what is stored, and else changes nothing."""
     epoch = {"$ifNull": ["$epoch", fields["epoch"]]}
-    behind = {
+    earlier = {
         "$or": [
             {"$lt": [epoch, fields["epoch"]]},
             {"$and": [{"$eq": [epoch, fields["epoch"]]}, {"$lt": ["$value", fields["value"]]}]},
         ]
     }
-    return _set_where(behind, fields)
+    return _set_where(earlier, fields)
 
 
 def is_of_earlier_epoch(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:

@@ -1,9 +1,9 @@
 """Each watcher's position, kept in MongoDB.
 
 Writes are acknowledged by a majority, conditional where two instances may meet, and bounded in time. Each is one
-command, hence one thread hop, except in a capped collection. One that has begun ends before its caller does, even where
-that is cancelled (`writes.py`). Every command that may change a document has a filter that only positions match
-(`owned.py`). How a position is written down: `checkpoint_document.py`.
+command, so it costs one thread switch, except in a capped collection. A write that has begun is completed before its
+caller continues, even where that is cancelled (`writes.py`). Every command that may change a document has a filter that
+only positions match (`owned.py`). How a position is written down: `checkpoint_document.py`.
 """
 
 import contextlib

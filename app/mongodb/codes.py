@@ -1,8 +1,10 @@
-"""The meaning of MongoDB's error codes and labels: one table, which everything else asks.
+"""The meaning of MongoDB's error codes and labels: one table.
 
-A code stands in the table only where it is known what it means; one that is not in it is UNKNOWN, and is tried again.
-Where the error has a label that says so (resumable, retryable, overload), it passes, whatever its code. pymongo's
-classes tell network trouble and failover; everything else is told by the server's code, never by its text.
+The table holds only codes whose meaning is known; any other is UNKNOWN and is tried again. Where the error has a label
+that says so (resumable, retryable, overload), it passes, whatever its code. pymongo's classes tell network trouble and
+failover; everything else is told by the server's code, never by its text. A module compares a code by itself only where
+that decides a single step of its own, such as a probe that ran out of time (`start.py`) or a stage that the server does
+not know (`large_events.py`).
 
 Codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml, and what was measured on 6.0.5.
 """
@@ -61,7 +63,7 @@ _CODES: Final[Mapping[Meaning, frozenset[int]]] = {
         {6, 7, 24, 43, 46, MAX_TIME_EXPIRED, 63, 89, 91, 112, 133, 134, 150, 175, 189, 202, 211, 216, 234, 237, 246}
         | {262, 365, 462, 9001, 10107, 11600, 11601, 11602, 13388, 13435, 13436}
     ),
-    Meaning.ACCOUNT_REFUSED: frozenset({11, 18, ATLAS}),  # UserNotFound, AuthenticationFailed, Atlas's word for them
+    Meaning.ACCOUNT_REFUSED: frozenset({11, 18, ATLAS}),  # UserNotFound, AuthenticationFailed, AtlasError
     Meaning.PRIVILEGE_MISSING: frozenset({13}),
     Meaning.HISTORY_LOST: frozenset({286, 136}),  # CappedPositionLost: what a live cursor gets, without a label
     Meaning.TOKEN_NOT_FOUND: frozenset({TOKEN_NOT_FOUND}),

@@ -1,6 +1,6 @@
 """The translation of MongoDB's errors into the project's: every one goes through here.
 
-What an error means stands in one table (`codes.py`). This module says it in the project's terms, by what was being
+What an error means is in one table (`codes.py`). This module says it in the project's terms, by what was being
 done: an ordinary command (`translated`, `where_allowed`), or a change stream (`of_stream`). What is "permanent" by its
 code is still looked at twice (`domain/second_look.py`): in a bad moment servers answer with these codes as well. Two
 kinds of a stream's errors cannot be told by their code and are looked into (`diagnosis.py`).

@@ -4,7 +4,7 @@ How it works. MongoDB answers a batch that holds such an event with an error, an
 the error does not tell. So the stream is opened again where it was, and read one event at a time: what comes before the
 large event is delivered as ever. When a single event cannot be sent, it is the next one. Then it is read without its
 large fields, which gives its token; and where the server can split it, once more in fragments, which are put together.
-What has to be left out otherwise is said in `SourceBatch.reduced`. A stage behind the watcher's own pipeline takes the
+What has to be left out otherwise is said in `SourceBatch.reduced`. A stage after the watcher's own pipeline takes the
 fields out, so the same events are seen.
 """
 

@@ -95,7 +95,7 @@ class StreamRequest:
     def stages(
         self, start: Mapping[str, Any], *last: Mapping[str, Any], options: bool = True, pipeline: bool = True
     ) -> list[Mapping[str, Any]]:
-        """Return the stages: the change stream from `start`, the watcher's own pipeline, and `last` behind it.
+        """Return the stages: the change stream from `start`, the watcher's own pipeline, and `last` after it.
 
         `options` and `pipeline` leave those of the watcher out where they are False. Raises SourceRefused for a
         pipeline that is not Extended JSON."""

@@ -101,7 +101,7 @@ class WatcherStream:
         return batch
 
     async def open(self, start: Mapping[str, Any], *last: Mapping[str, Any], size: int) -> SourceBatch:
-        """Open the stream with the stages `last` behind the watcher's own."""
+        """Open the stream with the stages `last` after the watcher's own."""
         return self._take(await self.cursor.open(self.request.stages(start, *last), size=size))
 
     async def more(self, size: int) -> SourceBatch:

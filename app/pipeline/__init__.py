@@ -7,7 +7,7 @@
       batch_queue    what is encoded and waits
       publisher      puts a batch on the stream for certain
       ledger         where the writer is on its stream: position, fence, count (read back: `domain/read_back.py`)
-      checkpointer   stores the position, behind the acknowledgement
+      checkpointer   stores the position, after the acknowledgement
       replays        publishes a dead letter in its turn
     standby          follows another instance while that one publishes
 

@@ -26,7 +26,7 @@ class Encoded:
 
     changes: list[Change]
     position: str
-    """Where the change stream is behind it."""
+    """Where the change stream is after it."""
     read_at: float
     """The perf_counter() at which the first of it was read."""
     size: int
@@ -75,7 +75,7 @@ class BatchQueue:
             self._first = None
 
     def ask(self, sequence: int) -> asyncio.Future[Replay]:
-        """Add a turn, behind what waits already."""
+        """Add a turn, after what waits already."""
         turn = Turn(sequence, asyncio.get_running_loop().create_future())
         self._add(turn)
         return turn.done
@@ -85,7 +85,7 @@ class BatchQueue:
         self._add(None)
 
     async def take(self) -> Encoded | Turn | None:
-        """Return what comes next, small batches that follow one another as one; None behind the last."""
+        """Return what comes next, small batches that follow one another as one; None after the last."""
         while not self._items:
             self._came.clear()
             await self._came.wait()

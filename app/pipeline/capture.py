@@ -2,8 +2,8 @@
 
 One `Capture` is one run of one watcher. It is opened (`opening.py` finds where to go on), and then two tasks pass
 batches along, so that reading and encoding the next one overlap with waiting for the last one's acknowledgement. A
-third task writes checkpoints behind. An error ends all of it, and the watcher's task in `control/` opens the next one.
-How a batch gets onto the stream for certain is in `publisher.py`.
+third task writes checkpoints in the background. An error ends all of it, and the watcher's task in `control/` opens the
+next one. How a batch gets onto the stream for certain is in `publisher.py`.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Checkpoints written behind: the latest wins, and publishing never waits for one.
+"""Checkpoints written in the background: the latest wins, and publishing never waits for one.
 
 The stream is the ledger, so a checkpoint may lag; it must never lead. The capture notes a position only once everything
 up to it is acknowledged, and this task writes the newest noted one, at most twice a second (a quiet collection's at

@@ -3,18 +3,18 @@
 Theory of operation
 ===================
 
-Three places tell how far a watcher has come. None of them is right always, and each is lost in another way:
+Three places tell how far a watcher has got. None of them is right always, and each is lost in another way:
 
     place          written                      knows                            does not know
     -------------  ---------------------------  -------------------------------  -----------------------------------
     stream's end   by each publish, atomically  the last change that is really   changes that were not published
                    with the message             there, and its epoch             (skipped, dead letters, quiet time);
                                                                                  what was purged, expired, consumed
-    checkpoint     behind the acknowledgement,  a position that was true some    what was published since; whether it
+    checkpoint     after the acknowledgement,   a position that was true some    what was published since; whether it
                    at most twice a second       time ago, with the stream's      is a copy from another deployment
                                                 sequence and creation time       (its `home` tells)
     memory         with each acknowledgement    exactly how far this process     anything after a restart; what other
-                   (`run_state.py`)             came                             instances did since
+                   (`run_state.py`)             got                              instances did since
 
 The rule is: **go on at the latest position of the latest epoch that any of the three tells.** Each of them is true of
 its time, and tokens of one deployment compare in stream order, so the latest is the one to trust. The epoch comes
@@ -29,8 +29,8 @@ The order of reading
    messages would be missing silently.
 3. The stream's end, *after* the checkpoint. The other way round, an instance that publishes and stores between the two
    reads would leave us with an old end and a new checkpoint, which looks as if the stream had lost messages. This way
-   the end can only be later than what the checkpoint knows. The search for our last message, behind messages of
-   others, goes back to what the earlier of checkpoint and memory has seen; nothing before that can be news.
+   the end can only be later than what the checkpoint knows. Where messages of others came after our last one, the
+   search for it goes back to what the earlier of checkpoint and memory has seen; nothing before that can be news.
 4. Where the stream's creation time is another one, our last known message is looked up in its place. It is there: the
    stream was restored or moved, and is the same. It is not: the stream was recreated, and is read again from its end
    without what was known of the old one's sequences.
@@ -49,7 +49,7 @@ Then everything is known, and `domain/opening.py` decides without awaiting, by t
     for
     no position, a message of ours           after that message
     no position at all                       at the watcher's start
-    the stream was recreated                 behind a gap that is marked, in a new epoch; FAILED if the user wants that
+    the stream was recreated                 after a gap that is marked, in a new epoch; FAILED if the user wants that
     the stream lost its end                  after our last message that is left, so what was lost is published again;
                                              FAILED if none is left
     anything else                            at the latest position
@@ -69,7 +69,7 @@ The plan is carried out in an order that any crash may interrupt:
 9. Where the count of messages is no longer certain, *withdraw* it from the stored position. The next checkpoint may be
    far off, and until then a crash would count messages of others as changes.
 10. *Open* the change stream. If MongoDB no longer has the position (or the stream was recreated) and the user wants to
-   go on, *mark the gap* on the stream, as a fenced publish, and store the position behind it at once: where the marker
+   go on, *mark the gap* on the stream, as a fenced publish, and store the position after it at once: where the marker
    is consumed, only the checkpoint tells that the gap is marked.
 11. *Begin*: the ledger takes over position, fence and count.
 
@@ -86,7 +86,7 @@ What each crash leaves behind
     checkpoint                             then (a work queue), the stream's sequence counts them: as many changes
                                            after the checkpoint are passed over
     between marker and its checkpoint      finds the marker on the stream; its id holds the position to go on from
-    after a race was lost                  finds what the winner has published, and the fence behind it
+    after a race was lost                  finds what the winner has published, and the fence after it
 
 Two instances may do all this at once. Nothing here excludes that, and nothing needs to: the fence does. Whichever
 publishes second expects a sequence that is no longer the last one.
@@ -159,7 +159,7 @@ class Opening:
         if gap is None:
             self._ledger.begin(reached, plan.beginning.fence, gone=plan.count.gone, until=until)  # 11
         else:
-            await self._leave_behind(gap, reached, plan.beginning.fence)
+            await self._mark_gap(gap, reached, plan.beginning.fence)
         await self._tell(plan, facts.checkpoint)
         return self._ledger.reached
 
@@ -227,17 +227,17 @@ class Opening:
             return Gap("stream_recreated", token, resumed, beginning.epoch)
         return history_gap(token, resumed, beginning.epoch)
 
-    async def _leave_behind(self, gap: Gap, reached: Reached, fence: int) -> None:
-        """Mark a gap on the stream, take over the position behind it, and store that at once."""
+    async def _mark_gap(self, gap: Gap, reached: Reached, fence: int) -> None:
+        """Mark a gap on the stream, take over the position after it, and store that at once."""
         name = self._watcher.name
         await self._publisher.mark(gap.marker(self._watcher.source), reached, fence)
-        behind = self._ledger.reached
+        after = self._ledger.reached
         self._run.statistics.note("gap", f"{gap}; a message on {self._watcher.subject(GAP)} marks it")
         log.warning(
             "gap_marked", watcher=name, reason=gap.reason, after=moment(gap.reached), until=moment(gap.resumed),
-            reached=gap.reached, resumed=gap.resumed, epoch=gap.epoch, sequence=behind.sequence,
+            reached=gap.reached, resumed=gap.resumed, epoch=gap.epoch, sequence=after.sequence,
         )  # fmt: skip
-        self._checkpointer.note(self._run.checkpoint(behind))
+        self._checkpointer.note(self._run.checkpoint(after))
         await self._checkpointer.flush()
 
     async def _tell(self, plan: Plan, checkpoint: Checkpoint | None) -> None:

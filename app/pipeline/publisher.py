@@ -121,7 +121,7 @@ class Publisher:
     async def _set_aside(self, waiting: Sequence[Change], letter: Unpublishable) -> Sequence[Change]:
         """Store the first change among the dead letters, and then move past it; return what is left.
 
-        Until the position behind it is stored, or a later change published, every opening comes here again, and finds
+        Until the position after it is stored, or a later change published, every opening comes here again, and finds
         the letter there. A writer that was frozen looks first whether others are ahead of it."""
         name, ledger = self._watcher.name, self._ledger
         waiting = await ledger.read_back(waiting, None)

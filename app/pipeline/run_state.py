@@ -3,7 +3,7 @@
 Theory of operation
 ===================
 
-Three places tell how far a watcher has come: the stream's last message, the checkpoint, and this memory. The stream and
+Three places tell how far a watcher has got: the stream's last message, the checkpoint, and this memory. The stream and
 the checkpoint survive the process; this memory survives the end of a capture, which is an error, a lost race or a
 pause. An opening reads all three and decides (`domain/opening.py`); then the run moves the position on:
 
@@ -114,7 +114,7 @@ class RunState:
         self._move(reached)
 
     def read_back(self, reached: Reached) -> None:
-        """The stream's end was read, and says how far this epoch has come, whichever instance published it."""
+        """The stream's end was read, and says how far this epoch has got, whichever instance published it."""
         self._move(reached)
 
     def gave_up_count(self, reached: Reached) -> None:

@@ -85,14 +85,14 @@ class Standby:
             elif went_on:  # what came is gone already; its writer stores how far it is
                 return await self._catch_up()
             return False
-        proven = self._run.now() >= self._prove_at
-        if proven:
+        proved = self._run.now() >= self._prove_at
+        if proved:
             await self._proof.of(claim_of_message(tail.own, self._run.watcher.sink.stream))
             self._prove_at = self._run.now() + PROVE_SECONDS
         own, later = tail.own, tail.own.sequence > (reached.sequence or 0)
         self._run_state.followed(Reached(
             own.id.position, reached.epoch, own.sequence if tail.counts else tail.end, tail.created, own,
-            proven=proven, counted=tail.counts and not tail.foreign and (reached.counted or later),
+            proved=proved, counted=tail.counts and not tail.foreign and (reached.counted or later),
         ))  # fmt: skip
         return True
 
@@ -109,7 +109,7 @@ class Standby:
             own = stored.own if stored.own is not None else reached.own
             self._run_state.followed(Reached(
                 stored.token, reached.epoch, stored.sequence, stored.stream_created, own,
-                proven=stored.native is True, counted=stored.counted,
+                proved=stored.native is True, counted=stored.counted,
             ))  # fmt: skip
         return True
 

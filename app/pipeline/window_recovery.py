@@ -1,9 +1,9 @@
 """Places on the stream that another message may have taken from ours: kept until each is known to hold our change.
 
-Without atomic batches a foreign message that lands within a window takes the place of one of ours, and those behind it
-pass. The acknowledgements show where that may be so, and the sink tells with the error. Such a place is
-*unsettled*. Until every one is seen to hold our change, the position must not be trusted: not after an error, not after
-a death, not by another instance. So the places are stored beside the position before anything else is done.
+Without atomic batches a foreign message that lands within a window takes the place of one of ours, and those after it
+pass. The acknowledgements show where that may be so, and the sink tells with the error. Such a place is *unsettled*.
+Until every one is seen to hold our change, the position must not be trusted: not after an error, not after a crash, not
+by another instance. So the places are stored beside the position before anything else is done.
 """
 
 from app.domain.errors import OutcomeUnknown, PositionUndecidable
@@ -15,7 +15,7 @@ from app.ports import CheckpointStore, EventSink
 
 
 class WindowRecovery:
-    """One capture's unsettled places. Those that could not be stored yet are remembered over its end."""
+    """One capture's unsettled places. Those that could not be stored yet are kept after the capture has ended."""
 
     def __init__(self, watcher: Watcher, sink: EventSink, checkpoints: CheckpointStore, run_state: RunState) -> None:
         self._watcher = watcher

@@ -1,4 +1,4 @@
-"""The seams: what the pipeline and the fleet need of the outside, as protocols in the project's own terms.
+"""The ports: what `pipeline/` and `control/` need from outside, as protocols in the project's own terms.
 
     source.py               ChangeSource: one watcher's change stream      -> mongodb/
     checkpoint_store.py     CheckpointStore: its stored position           -> mongodb/

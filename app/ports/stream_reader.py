@@ -23,4 +23,4 @@ class StreamReader(Protocol):
         """Return the newest messages; fewer than `count` too where others' messages lie far between them."""
 
     async def after(self, sequence: int, limit: int) -> "list[StoredMessage]":
-        """Return the first messages behind a sequence."""
+        """Return the first messages after a sequence."""

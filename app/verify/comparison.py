@@ -37,9 +37,9 @@ class Event:
 class Message(Protocol):
     """A message in the watcher's subjects; `token` is None where it is not the watcher's.
 
-    `gap` is None but for a marker, behind which the watcher went on at `token`: what is after the position `gap` is
+    `gap` is None but for a marker, after which the watcher went on at `token`: what is after the position `gap` is
     missing, and all of it where that is empty. `replayed` is set on a dead letter's replay, out of turn: `token` is its
-    change's then, and `position` how far the watcher had come.
+    change's then, and `position` how far the watcher had got.
     """
 
     sequence: int
@@ -67,7 +67,7 @@ class History(Protocol):
         """The change to come; None at the end."""
 
     def take(self) -> None:
-        """Go on behind it."""
+        """Go on after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Bounds:
     covered: bool = False
     """Whether the stream has to hold everything from `floor` on, and not only from its first message on."""
     position: str | None = None
-    """How far the watcher had come, where that is known."""
+    """How far the watcher had got, where that is known."""
     position_epoch: int | None = None
     """The epoch of that position; None where it is the stream's last."""
     last_epoch: int | None = None
@@ -180,9 +180,9 @@ class Comparison:
         run.sequence = message.sequence
 
     async def _take_replayed(self, message: Message, token: str) -> None:
-        """A change behind its place, on purpose: once in an epoch, and not beside one in its place.
+        """A change after its place, on purpose: once in an epoch, and not beside one in its place.
 
-        Its id says how far the watcher had come, like those of all others: up to there nothing else may be missing."""
+        Its id says how far the watcher had got, like those of all others: up to there nothing else may be missing."""
         position = message.position
         run = self._run_of(message, position)
         if run is None:
@@ -303,7 +303,7 @@ class Comparison:
             self._fault("doubled", message, "was there before")
 
     async def _finish(self) -> None:
-        """Go on to the watcher's position, before which nothing may be missing, and count what waits behind it."""
+        """Go on to the watcher's position, before which nothing may be missing, and count what waits after it."""
         bounds, position = self._bounds, self._bounds.position
         if not self._runs and bounds.covered and position is not None:
             self._begin(bounds.position_epoch or 0, "")
@@ -315,8 +315,8 @@ class Comparison:
             return
         if bounds.position_epoch is not None and bounds.position_epoch > run.epoch and position is not None:
             # It was moved, and has published nothing since: where that epoch began is not known.
-            behind = f"{position}!"  # ! is below 0: just after that token
-            self._runs.append(_Run(bounds.position_epoch, behind, behind))
+            after = f"{position}!"  # ! is below 0: just after that token
+            self._runs.append(_Run(bounds.position_epoch, after, after))
             await self._make_ready(self._runs[-1])
             await self._count_waiting(position)
             return

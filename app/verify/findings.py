@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KINDS = ("lost", "doubled", "reordered", "altered", "unknown")
-"""The faults: not on the stream, there twice, behind a later one, changed, and not known to MongoDB at all."""
+"""The faults: not on the stream, there twice, after a later one, changed, and not known to MongoDB at all."""
 REMEMBERED = 1_000
 """How many findings of a kind are told one by one; of the others only the number is kept."""
 

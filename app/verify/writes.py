@@ -79,7 +79,7 @@ def _write(number: int, line: str) -> Write:
 
 
 class _Document:
-    """The writes of one document, and how far its messages have come among them in this epoch."""
+    """The writes of one document, and how far its messages have got among them in this epoch."""
 
     def __init__(self) -> None:
         self.writes: list[Write] = []

@@ -47,7 +47,7 @@ export function Messages({ name }) {
       ended.abort();
       if (document.hidden) return;
       waiting.current = [];
-      setShown([]); // there may be a gap behind what was shown
+      setShown([]); // there may be a gap after what was shown
       begin(KEPT);
     };
     begin(FIRST);

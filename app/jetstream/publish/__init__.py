@@ -6,8 +6,8 @@ Which mode a stream and its server allow is decided by `streams.assess`:
   few changes go one by one here too, as in `single`.
 - `window`: single messages, each expecting the sequence that the one before leaves, on a stream of the watcher's own.
   The first goes alone, since under a stale fence the others would pass; the rest go at once, and one that is lost stops
-  all behind it. One gap stays: a message of *somebody else* that lands among them takes the place of one of ours, and
-  those behind it pass. The acknowledgements show where that may be so, and the error names the places
+  all after it. One gap stays: a message of *somebody else* that lands among them takes the place of one of ours, and
+  those after it pass. The acknowledgements show where that may be so, and the error names the places
   (`pipeline/window_recovery.py` looks at them). Once a foreign message was seen on the stream, changes go out one by
   one.
 - `single`: one by one, each fenced and awaited. Needs server 2.11 on a stream that others use too.

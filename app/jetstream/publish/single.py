@@ -29,7 +29,7 @@ def cut_short(error: ChangewireError, *, stored: int, sequence: int, count: int)
     """Return what an error means for a batch of `count`, of which the first `stored` are acknowledged.
 
     Where the error speaks of the batch's end, it says how much of it is stored. A plain refusal promises that nothing
-    is stored: behind a first acknowledgement it becomes an unknown outcome."""
+    is stored: after a first acknowledgement it becomes an unknown outcome."""
     if isinstance(error, OutcomeUnknown | StreamFull):
         error.stored, error.sequence = stored, sequence
         return error

@@ -1,7 +1,7 @@
 """Changes as a window of single messages that are sent at once, each expecting the sequence of the one before.
 
-A message that is lost stops all behind it, since their fence is wrong then. But where a message of *somebody else*
-lands in the place of a lost one, the fence of those behind it is right, and they pass: on the stream, one of ours is
+A message that is lost stops all after it, since their fence is wrong then. But where a message of *somebody else*
+lands in the place of a lost one, the fence of those after it is right, and they pass: on the stream, one of ours is
 missing in the middle. An acknowledgement that is missing before one that is there shows such a place. Whose message
 holds it has to be looked up (`pipeline/window_recovery.py`), so the error names the place.
 """
@@ -76,7 +76,7 @@ def what_is_unknown(
 ) -> OutcomeUnknown | None:
     """Return what the replies to a window leave open; None where all of it is stored.
 
-    `changes` were sent after sequence `fence`, behind one change that is acknowledged; `failure` is what ended the
+    `changes` were sent after sequence `fence`, and after one change that is acknowledged; `failure` is what ended the
     wait, if anything did. Raises MessageTooLarge."""
     good = [_is_good(reply) for reply in replies]
     if all(good):

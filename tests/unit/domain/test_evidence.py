@@ -34,7 +34,7 @@ def test_what_this_process_has_published_or_stored_is_believed() -> None:
 
 
 def test_what_was_heard_of_another_writer_is_looked_up() -> None:
-    assert looked_up(9, tail(8), None, Reached(event_token(9), 0, proven=False)) == event_token(9)
+    assert looked_up(9, tail(8), None, Reached(event_token(9), 0, proved=False)) == event_token(9)
 
 
 @pytest.mark.parametrize("native", [False, None])

@@ -40,7 +40,7 @@ def test_the_fence_is_that_of_the_subjects_where_the_stream_is_shared() -> None:
     [
         (tail(6, epoch=2), "epoch 2"),
         (tail(6, epoch=1, created=LATER), "recreated"),
-        (tail(4, epoch=1, last=6), "behind"),
+        (tail(4, epoch=1, last=6), "has lost messages"),
     ],
 )
 def test_reading_back_opens_again_where_the_stream_is_another_one(end: Tail, why: str) -> None:
@@ -51,7 +51,7 @@ def test_reading_back_opens_again_where_the_stream_is_another_one(end: Tail, why
 def test_reading_back_opens_again_where_another_message_has_the_place_of_our_last_one() -> None:
     writer = Writer(Reached(event_token(9), 0, 12, CREATED, own(8, 10)))
     assert read_back(tail(6, last=20), writer).reached.token == event_token(9)
-    with pytest.raises(Stale, match="behind"):
+    with pytest.raises(Stale, match="has lost messages"):
         read_back(tail(6, last=20), writer, displaced=True)
 
 

@@ -120,9 +120,9 @@ def test_what_was_passed_over_and_may_be_missing_is_gone_back_to() -> None:
 
 
 def test_an_acknowledgement_moves_token_sequence_and_own_message_and_nothing_else() -> None:
-    state, own = begun(replace(HERE, counted=False, proven=False)), OwnMessage(51, MessageId(AFTER, 3))
+    state, own = begun(replace(HERE, counted=False, proved=False)), OwnMessage(51, MessageId(AFTER, 3))
     state.published(AFTER, 51, own)
-    assert state.reached == Reached(AFTER, 3, 51, "2026", own, proven=False, counted=False)
+    assert state.reached == Reached(AFTER, 3, 51, "2026", own, proved=False, counted=False)
 
 
 def test_a_change_that_is_not_published_moves_the_token_alone() -> None:

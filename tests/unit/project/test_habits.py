@@ -41,6 +41,12 @@ def test_each_tool_is_locked(tool: str) -> None:
     assert f'\nname = "{tool}"\n' in (ROOT / "uv.lock").read_text()
 
 
+def test_no_module_has_more_than_400_lines() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / "app").rglob("*.py")}
+    assert len(lengths) > 100
+    assert {str(path.relative_to(ROOT)): lines for path, lines in lengths.items() if lines > 400} == {}
+
+
 def test_the_workflow_runs_what_every_clone_can_run() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     (job,) = workflow["jobs"].values()
