@@ -95,8 +95,8 @@ class Reconciler:
         if self._lost(stored, revision):
             stored = await self._restore()
             revision = await self._store.revision()
-        await self._reconcile(stored)
-        await self._instance.followed(revision)
+        complete = await self._reconcile(stored)
+        await self._instance.followed(revision if complete else self._instance.applied)
         self._load_problem, self._loaded = None, True
 
     def _note_trouble(self, error: Exception, attempt: int) -> None:
@@ -118,8 +118,11 @@ class Reconciler:
             log.error("registry_restored", watchers=[one.name for one in known], hint="its collections were dropped")
         return await self._store.load()
 
-    async def _reconcile(self, stored: Sequence[StoredWatcher]) -> None:
-        """Carry out what differs between what is stored and what runs."""
+    async def _reconcile(self, stored: Sequence[StoredWatcher]) -> bool:
+        """Carry out what differs between what is stored and what runs.
+
+        False where a change of this process is still being carried out. That may take as long as a drain, so the round
+        does not wait for it: the other watchers have to be followed, and this instance has to say that it is alive."""
         waiting = self._from_file.pending
         revisions = {one.name: one.revision for one in stored if one.name not in waiting}
         for name in revisions:
@@ -128,11 +131,13 @@ class Reconciler:
         different = [
             name for name, task in self._fleet.items() if task.over or revisions.get(name) != task.stored.revision
         ]
-        await asyncio.gather(*(self._look(name) for name in different))
+        free = [name for name in different if not self._lock(name).locked()]
+        await asyncio.gather(*(self._look(name) for name in free))
         await self._judge_all(stored)
         for one in stored:
             if one.begin is not None and self._runs(one.name):
                 await self._take_back_start(one.name)
+        return len(free) == len(different)
 
     async def _look(self, name: str) -> None:
         async with self._lock(name):

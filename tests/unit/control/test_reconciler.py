@@ -10,7 +10,7 @@ import pytest
 from app.control.registry import Registry
 from app.domain.errors import Unavailable
 from app.domain.lifecycle import Desired, State
-from app.domain.watcher import StoredWatcher
+from app.domain.watcher import Sink, StoredWatcher
 from tests.fakes import FakeSink
 from tests.unit.deployment import Fakes, kill, until, until_state, watcher
 
@@ -81,6 +81,31 @@ async def test_a_request_that_is_cancelled_during_the_drain_leaves_no_half_of_a_
         await registry.resume("orders")
     second = fakes.oplog.happen("insert")
     await until(lambda: fakes.stream().published() == [first, second])
+
+
+async def test_a_drain_holds_up_no_other_watcher_and_is_not_said_to_be_over(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others go by what an instance says it has carried out: they may move the watcher then."""
+    await registry.add(ORDERS)
+    await registry.add(replace(watcher("items"), sink=Sink("ITEMS", operations=("delete",))))  # publishes nothing here
+    for name in ("orders", "items"):
+        await until_state(registry, name, State.RUNNING)
+    drain = Drain(monkeypatch)
+    fakes.oplog.happen("insert")
+    await drain.held.wait()
+    pause = asyncio.ensure_future(registry.pause("orders"))
+    await until(lambda: fakes.watchers.stored["orders"].desired is Desired.PAUSED)
+    for desired in (Desired.PAUSED, Desired.RUNNING):  # through another instance
+        items = fakes.watchers.stored["items"]
+        await fakes.watchers.replace(replace(items, desired=desired), expected_revision=items.revision)
+        await until_state(registry, "items", State.PAUSED if desired is Desired.PAUSED else State.RUNNING)
+    assert not pause.done()
+    paused = fakes.watchers.stored["orders"].revision
+    assert max(fakes.watchers.instances.values()) < paused
+    drain.released.set()
+    await pause
+    await until(lambda: min(fakes.watchers.instances.values()) == fakes.watchers.last)
 
 
 async def test_a_service_that_stops_ends_the_changes_that_are_under_way(
