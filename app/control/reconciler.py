@@ -63,6 +63,7 @@ class Reconciler:
         self._judged: tuple[tuple[str, int], ...] = ()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loaded = False
+        self._ending = False
         self._tried_to_load = asyncio.Event()
         """Set once the store was read, or could not be."""
 
@@ -198,6 +199,8 @@ class Reconciler:
 
     def _launch(self, stored: StoredWatcher) -> None:
         """Start a watcher as it is stored, let it be paused, or refuse it with the reason."""
+        if self._ending:
+            return
         task = self._fleet.adopt(stored)
         fault = self._fault(stored)
         if fault is not None:
@@ -225,6 +228,8 @@ class Reconciler:
             yield
 
     def _refuse_changes(self, name: str) -> None:
+        if self._ending:
+            raise Unavailable("the service is stopping; nothing was changed")
         if not self._server_probe.mongo.up:  # known, so that nobody waits for a time-out to hear it
             raise Unavailable(f"{self._server_probe.mongo.reason}; nothing was changed")
         if self._load_problem is not None:
@@ -302,9 +307,14 @@ class Reconciler:
         for task in list(self._fleet.values()):
             await task.settled.wait()
 
-    async def close(self) -> bool:
-        """Drain every watcher, and say that this instance is gone; False where a drain did not finish in time."""
-        drained = await self._fleet.stop_all()
+    # The end of the service
+
+    async def drain(self) -> bool:
+        """Stop every watcher, and start none from now on; False where a drain did not finish in time."""
+        self._ending = True
+        return await self._fleet.stop_all()
+
+    async def leave(self) -> None:
+        """Say that this instance is gone. The task that runs the rounds has ended: a round would say the opposite."""
         if self._server_probe.mongo.up:
             await self._instance.leave()
-        return drained

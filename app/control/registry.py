@@ -116,9 +116,11 @@ class Registry:
         tasks = [*self._tasks, *self._in_flight]
         for task in tasks:
             task.cancel()
+        drained = await self._reconciler.drain()  # meanwhile: a server that is frozen holds a change for seconds
         if tasks:
             await asyncio.wait(tasks)
-        return await self._reconciler.close()
+        await self._reconciler.leave()
+        return drained
 
     # Reading
 

@@ -130,6 +130,42 @@ async def test_a_service_that_stops_ends_the_changes_that_are_under_way(
     assert fakes.watchers.stored["orders"].watcher == ORDERS
 
 
+def alive(prefix: str) -> list[str]:
+    return [name for task in asyncio.all_tasks() if (name := task.get_name()).startswith(prefix)]
+
+
+async def test_a_service_that_stops_drains_while_a_change_is_slow_to_end(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen MongoDB holds a change for five seconds after it is cancelled. What is stopped then stays so."""
+    await registry.add(ORDERS)
+    await registry.add(watcher("items"))
+    for name in ("orders", "items"):
+        await until_state(registry, name, State.RUNNING)
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def frozen(*_: object, **__: object) -> StoredWatcher:
+        asked.set()
+        try:
+            return await asyncio.Future()
+        finally:
+            await ended.wait()
+
+    monkeypatch.setattr(fakes.watchers, "replace", frozen)
+    request = asyncio.ensure_future(registry.put(FEWER))
+    await asked.wait()
+    closing = asyncio.ensure_future(registry.close())
+    await until(lambda: not alive("watcher:"))
+    assert fakes.watchers.instances
+    assert not closing.done()
+    ended.set()
+    assert await closing
+    with pytest.raises(Unavailable, match="stopping"):
+        await request
+    assert not alive("watcher:")
+    assert not fakes.watchers.instances
+
+
 async def test_a_task_that_was_cancelled_without_an_order_runs_again(fakes: Fakes, registry: Registry) -> None:
     await registry.add(ORDERS)
     await until_state(registry, "orders", State.RUNNING)
