@@ -63,6 +63,8 @@ class Reconciler:
         self._judged: tuple[tuple[str, int], ...] = ()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loaded = False
+        self._looked_at = 0
+        """The store's revision in the last round that came to its end."""
         self._ending = False
         self._tried_to_load = asyncio.Event()
         """Set once the store was read, or could not be."""
@@ -90,6 +92,7 @@ class Reconciler:
         # Said before loading, so that nobody changes something meanwhile without waiting for this instance.
         if (not self._loaded or self._store.out_of_reach) and await self._instance.arrive():
             self._from_file.start_over()
+            self._looked_at = -1
         await self._from_file.settle()
         revision = await self._store.revision()
         stored = await self._store.load()
@@ -97,6 +100,7 @@ class Reconciler:
             stored = await self._restore()
             revision = await self._store.revision()
         complete = await self._reconcile(stored)
+        self._looked_at = revision
         await self._instance.followed(revision if complete else self._instance.applied)
         self._load_problem, self._loaded = None, True
 
@@ -110,12 +114,15 @@ class Reconciler:
 
     def _lost(self, stored: Sequence[StoredWatcher], revision: int) -> bool:
         """Whether the store has lost all watchers: every removal counts itself, and none was counted."""
-        return self._loaded and not stored and revision <= self._instance.applied and bool(self._fleet)
+        return self._loaded and not stored and revision <= self._counted() and bool(self._fleet)
+
+    def _counted(self) -> int:
+        return max(self._looked_at, self._instance.applied)
 
     async def _restore(self) -> list[StoredWatcher]:
         """Store the watchers of this process again, unless another instance was faster; what is stored then."""
         known = [task.stored for task in self._fleet.values()]
-        if await self._store.restore(known, self._instance.applied):
+        if await self._store.restore(known, self._counted()):
             log.error("registry_restored", watchers=[one.name for one in known], hint="its collections were dropped")
         return await self._store.load()
 

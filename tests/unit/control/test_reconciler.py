@@ -108,6 +108,27 @@ async def test_a_drain_holds_up_no_other_watcher_and_is_not_said_to_be_over(
     await until(lambda: min(fakes.watchers.instances.values()) == fakes.watchers.last)
 
 
+async def test_watchers_that_are_dropped_during_a_drain_are_stored_again(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    drain = Drain(monkeypatch)
+    fakes.oplog.happen("insert")
+    await drain.held.wait()
+    pause = asyncio.ensure_future(registry.pause("orders"))
+    await until(lambda: fakes.watchers.stored["orders"].desired is Desired.PAUSED)
+    items = replace(watcher("items"), sink=Sink("ITEMS", operations=("delete",)))
+    await fakes.watchers.insert(StoredWatcher(items))  # a round that sees this has seen the pause
+    await until_state(registry, "items", State.RUNNING)
+    fakes.watchers.stored.clear()  # the collection alone: the counter stays
+    await until(lambda: fakes.watchers.stored)
+    assert sorted(fakes.watchers.stored) == ["items", "orders"]
+    drain.released.set()
+    await pause
+    assert [view.stored.name for view in await registry.watchers()] == ["items", "orders"]
+
+
 async def test_a_service_that_stops_ends_the_changes_that_are_under_way(
     fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
