@@ -54,6 +54,7 @@ class Instance:
         while await self._store.behind(self._name, revision):
             waited = True
             await asyncio.sleep(LOOK_SECONDS)
+            revision = min(revision, await self._store.revision())  # restored after a drop, it may count from less
         return waited
 
     async def leave(self) -> None:

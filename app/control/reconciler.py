@@ -63,6 +63,9 @@ class Reconciler:
         self._judged: tuple[tuple[str, int], ...] = ()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loaded = False
+        self._looked_at = 0
+        """The store's revision in the last round that came to its end."""
+        self._ending = False
         self._tried_to_load = asyncio.Event()
         """Set once the store was read, or could not be."""
 
@@ -89,14 +92,16 @@ class Reconciler:
         # Said before loading, so that nobody changes something meanwhile without waiting for this instance.
         if (not self._loaded or self._store.out_of_reach) and await self._instance.arrive():
             self._from_file.start_over()
+            self._looked_at = -1
         await self._from_file.settle()
         revision = await self._store.revision()
         stored = await self._store.load()
         if self._lost(stored, revision):
             stored = await self._restore()
             revision = await self._store.revision()
-        await self._reconcile(stored)
-        await self._instance.followed(revision)
+        complete = await self._reconcile(stored)
+        self._looked_at = revision
+        await self._instance.followed(revision if complete else self._instance.applied)
         self._load_problem, self._loaded = None, True
 
     def _note_trouble(self, error: Exception, attempt: int) -> None:
@@ -109,17 +114,23 @@ class Reconciler:
 
     def _lost(self, stored: Sequence[StoredWatcher], revision: int) -> bool:
         """Whether the store has lost all watchers: every removal counts itself, and none was counted."""
-        return self._loaded and not stored and revision <= self._instance.applied and bool(self._fleet)
+        return self._loaded and not stored and revision <= self._counted() and bool(self._fleet)
+
+    def _counted(self) -> int:
+        return max(self._looked_at, self._instance.applied)
 
     async def _restore(self) -> list[StoredWatcher]:
         """Store the watchers of this process again, unless another instance was faster; what is stored then."""
         known = [task.stored for task in self._fleet.values()]
-        if await self._store.restore(known, self._instance.applied):
+        if await self._store.restore(known, self._counted()):
             log.error("registry_restored", watchers=[one.name for one in known], hint="its collections were dropped")
         return await self._store.load()
 
-    async def _reconcile(self, stored: Sequence[StoredWatcher]) -> None:
-        """Carry out what differs between what is stored and what runs."""
+    async def _reconcile(self, stored: Sequence[StoredWatcher]) -> bool:
+        """Carry out what differs between what is stored and what runs.
+
+        False where a change of this process is still being carried out. That may take as long as a drain, so the round
+        does not wait for it: the other watchers have to be followed, and this instance has to say that it is alive."""
         waiting = self._from_file.pending
         revisions = {one.name: one.revision for one in stored if one.name not in waiting}
         for name in revisions:
@@ -128,11 +139,13 @@ class Reconciler:
         different = [
             name for name, task in self._fleet.items() if task.over or revisions.get(name) != task.stored.revision
         ]
-        await asyncio.gather(*(self._look(name) for name in different))
+        free = [name for name in different if not self._lock(name).locked()]
+        await asyncio.gather(*(self._look(name) for name in free))
         await self._judge_all(stored)
         for one in stored:
             if one.begin is not None and self._runs(one.name):
                 await self._take_back_start(one.name)
+        return len(free) == len(different)
 
     async def _look(self, name: str) -> None:
         async with self._lock(name):
@@ -193,6 +206,8 @@ class Reconciler:
 
     def _launch(self, stored: StoredWatcher) -> None:
         """Start a watcher as it is stored, let it be paused, or refuse it with the reason."""
+        if self._ending:
+            return
         task = self._fleet.adopt(stored)
         fault = self._fault(stored)
         if fault is not None:
@@ -220,6 +235,8 @@ class Reconciler:
             yield
 
     def _refuse_changes(self, name: str) -> None:
+        if self._ending:
+            raise Unavailable("the service is stopping; nothing was changed")
         if not self._server_probe.mongo.up:  # known, so that nobody waits for a time-out to hear it
             raise Unavailable(f"{self._server_probe.mongo.reason}; nothing was changed")
         if self._load_problem is not None:
@@ -297,9 +314,14 @@ class Reconciler:
         for task in list(self._fleet.values()):
             await task.settled.wait()
 
-    async def close(self) -> bool:
-        """Drain every watcher, and say that this instance is gone; False where a drain did not finish in time."""
-        drained = await self._fleet.stop_all()
+    # The end of the service
+
+    async def drain(self) -> bool:
+        """Stop every watcher, and start none from now on; False where a drain did not finish in time."""
+        self._ending = True
+        return await self._fleet.stop_all()
+
+    async def leave(self) -> None:
+        """Say that this instance is gone. The task that runs the rounds has ended: a round would say the opposite."""
         if self._server_probe.mongo.up:
             await self._instance.leave()
-        return drained

@@ -116,9 +116,11 @@ class Registry:
         tasks = [*self._tasks, *self._in_flight]
         for task in tasks:
             task.cancel()
+        drained = await self._reconciler.drain()  # meanwhile: a server that is frozen holds a change for seconds
         if tasks:
             await asyncio.wait(tasks)
-        return await self._reconciler.close()
+        await self._reconciler.leave()
+        return drained
 
     # Reading
 
@@ -160,7 +162,8 @@ class Registry:
         """Return every watcher's lag, by name. Raises Unavailable."""
         await self._reconciler.loaded()
         async with servers_needed():
-            return {name: await self._fleet_health.lag(name) for name in self._watchers}
+            # Each is looked up again: another one may have been removed while the store was asked for one's position.
+            return {name: await self._fleet_health.lag(name) for name in self._watchers if name in self._watchers}
 
     async def health(self) -> Health:
         """Return how the service does, from facts not older than a few seconds."""

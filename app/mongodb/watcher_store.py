@@ -121,12 +121,13 @@ class MongoWatcherStore:
 
     async def restore(self, lost: Sequence[StoredWatcher], applied: int) -> bool:
         documents = [as_stored(one) | {"revision": one.revision, "added": one.added} for one in lost]
+        counted = max([applied, *(one.revision for one in lost)])  # a change may be stored and not yet followed
 
         async def body(session: "AsyncIOMotorClientSession", revision: int) -> None:
             if revision > applied + 1 or await self._watchers.find_one({}, {"_id": 1}, session=session) is not None:
                 raise Conflict("the watchers are there")
             await self._watchers.insert_many(documents, session=session)
-            at_least = {"$max": {"value": applied + 1}}
+            at_least = {"$max": {"value": counted + 1}}
             await self._registry.update_one({"_id": _COUNTER}, at_least, session=session)
 
         self._ready = False  # the counter may be gone as well

@@ -50,7 +50,8 @@ class WatcherStore(Protocol):
         Raises NotFound, and Conflict where a revision is expected and it has another one."""
 
     async def restore(self, lost: Sequence[StoredWatcher], applied: int) -> bool:
-        """Put these back, as they were, into a store that has lost all watchers, and count that.
+        """Put these back, as they were, into a store that has lost all watchers, and count that: higher than any
+        revision of theirs.
 
         Returns False, and changes nothing, where it has one, or where it counted a change after revision `applied`."""
 

@@ -303,6 +303,13 @@ async def test_restored_watchers_are_as_they_were_and_counted_once(watchers: Wat
     assert (await watchers.insert(stored("shop.new"))).revision == 9
 
 
+async def test_what_is_restored_is_counted_higher_than_any_change_of_it(watchers: WatcherStore) -> None:
+    """An instance may hold a change that it has not yet counted as carried out."""
+    restored = stored(revision=9, added=3)
+    assert await watchers.restore([restored], 7)
+    assert await watchers.revision() > restored.revision
+
+
 async def test_nothing_is_restored_where_the_last_watcher_was_removed(watchers: WatcherStore) -> None:
     one = await watchers.insert(stored())
     await watchers.delete(one.name)

@@ -97,7 +97,7 @@ class FakeWatchers:
         if self.stored or self.last > applied:
             return False
         self.stored = {one.name: one for one in lost}
-        self.last = applied + 1
+        self.last = max([applied, *(one.revision for one in lost)]) + 1
         return True
 
     async def attend(self, instance: str, applied: int) -> None:

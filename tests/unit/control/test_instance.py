@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from app.control.fallback_store import FallbackStore
+from app.control.instance import Instance
 from app.control.registry import Registry
 from app.domain.errors import Conflict, Unavailable
 from app.domain.lifecycle import State
@@ -298,6 +300,17 @@ async def test_watchers_go_on_and_are_stored_again_where_the_registry_was_droppe
     await pair[1].remove("orders")
     await until(lambda: set(fakes.watchers.instances.values()) == {fakes.watchers.last})
     assert not fakes.watchers.stored  # what is removed as it should be stays so
+
+
+async def test_a_wait_for_the_others_ends_where_the_restored_registry_counts_from_less(fakes: Fakes) -> None:
+    fakes.watchers.last = 9
+    fakes.watchers.instances["other"] = 5
+    waiting = asyncio.ensure_future(Instance(FallbackStore(fakes.watchers, possible=False)).others_followed())
+    done, _ = await asyncio.wait([waiting], timeout=0.05)
+    assert not done
+    fakes.watchers.last = fakes.watchers.instances["other"] = 6
+    async with asyncio.timeout(5):
+        assert await waiting
 
 
 async def test_a_call_while_the_registry_is_gone_ends_no_watcher(fakes: Fakes) -> None:

@@ -10,7 +10,7 @@ import pytest
 from app.control.registry import Registry
 from app.domain.errors import Unavailable
 from app.domain.lifecycle import Desired, State
-from app.domain.watcher import StoredWatcher
+from app.domain.watcher import Sink, StoredWatcher
 from tests.fakes import FakeSink
 from tests.unit.deployment import Fakes, kill, until, until_state, watcher
 
@@ -83,6 +83,52 @@ async def test_a_request_that_is_cancelled_during_the_drain_leaves_no_half_of_a_
     await until(lambda: fakes.stream().published() == [first, second])
 
 
+async def test_a_drain_holds_up_no_other_watcher_and_is_not_said_to_be_over(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others go by what an instance says it has carried out: they may move the watcher then."""
+    await registry.add(ORDERS)
+    await registry.add(replace(watcher("items"), sink=Sink("ITEMS", operations=("delete",))))  # publishes nothing here
+    for name in ("orders", "items"):
+        await until_state(registry, name, State.RUNNING)
+    drain = Drain(monkeypatch)
+    fakes.oplog.happen("insert")
+    await drain.held.wait()
+    pause = asyncio.ensure_future(registry.pause("orders"))
+    await until(lambda: fakes.watchers.stored["orders"].desired is Desired.PAUSED)
+    for desired in (Desired.PAUSED, Desired.RUNNING):  # through another instance
+        items = fakes.watchers.stored["items"]
+        await fakes.watchers.replace(replace(items, desired=desired), expected_revision=items.revision)
+        await until_state(registry, "items", State.PAUSED if desired is Desired.PAUSED else State.RUNNING)
+    assert not pause.done()
+    paused = fakes.watchers.stored["orders"].revision
+    assert max(fakes.watchers.instances.values()) < paused
+    drain.released.set()
+    await pause
+    await until(lambda: min(fakes.watchers.instances.values()) == fakes.watchers.last)
+
+
+async def test_watchers_that_are_dropped_during_a_drain_are_stored_again(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    drain = Drain(monkeypatch)
+    fakes.oplog.happen("insert")
+    await drain.held.wait()
+    pause = asyncio.ensure_future(registry.pause("orders"))
+    await until(lambda: fakes.watchers.stored["orders"].desired is Desired.PAUSED)
+    items = replace(watcher("items"), sink=Sink("ITEMS", operations=("delete",)))
+    await fakes.watchers.insert(StoredWatcher(items))  # a round that sees this has seen the pause
+    await until_state(registry, "items", State.RUNNING)
+    fakes.watchers.stored.clear()  # the collection alone: the counter stays
+    await until(lambda: fakes.watchers.stored)
+    assert sorted(fakes.watchers.stored) == ["items", "orders"]
+    drain.released.set()
+    await pause
+    assert [view.stored.name for view in await registry.watchers()] == ["items", "orders"]
+
+
 async def test_a_service_that_stops_ends_the_changes_that_are_under_way(
     fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +149,42 @@ async def test_a_service_that_stops_ends_the_changes_that_are_under_way(
         await request
     assert not [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(("change:", "watcher:"))]
     assert fakes.watchers.stored["orders"].watcher == ORDERS
+
+
+def alive(prefix: str) -> list[str]:
+    return [name for task in asyncio.all_tasks() if (name := task.get_name()).startswith(prefix)]
+
+
+async def test_a_service_that_stops_drains_while_a_change_is_slow_to_end(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen MongoDB holds a change for five seconds after it is cancelled. What is stopped then stays so."""
+    await registry.add(ORDERS)
+    await registry.add(watcher("items"))
+    for name in ("orders", "items"):
+        await until_state(registry, name, State.RUNNING)
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def frozen(*_: object, **__: object) -> StoredWatcher:
+        asked.set()
+        try:
+            return await asyncio.Future()
+        finally:
+            await ended.wait()
+
+    monkeypatch.setattr(fakes.watchers, "replace", frozen)
+    request = asyncio.ensure_future(registry.put(FEWER))
+    await asked.wait()
+    closing = asyncio.ensure_future(registry.close())
+    await until(lambda: not alive("watcher:"))
+    assert fakes.watchers.instances
+    assert not closing.done()
+    ended.set()
+    assert await closing
+    with pytest.raises(Unavailable, match="stopping"):
+        await request
+    assert not alive("watcher:")
+    assert not fakes.watchers.instances
 
 
 async def test_a_task_that_was_cancelled_without_an_order_runs_again(fakes: Fakes, registry: Registry) -> None:

@@ -20,8 +20,9 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.lifecycle import Desired, State
+from app.domain.position import Checkpoint
 from app.domain.watcher import CheckpointPlace, Source, Start, Watcher
-from tests.fakes import BEGIN
+from tests.fakes import BEGIN, FakeCheckpoints
 from tests.unit.deployment import Fakes, until, until_state, watcher
 
 ORDERS = watcher("orders")
@@ -56,6 +57,22 @@ async def test_what_happens_between_adding_and_the_first_opening_is_not_lost(fak
     assert fakes.stream().published() == tokens
     await until(lambda: fakes.watchers.stored["orders"].begin is None)
     await again.close()
+
+
+async def test_a_watcher_that_is_removed_while_all_lags_are_asked_for_is_left_out(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("items", "orders"):
+        await registry.add(watcher(name), paused=True)
+    read = FakeCheckpoints.read
+
+    async def slow(checkpoints: FakeCheckpoints) -> Checkpoint | None:
+        if "orders" in fakes.watchers.stored:
+            await registry.remove("orders")
+        return await read(checkpoints)
+
+    monkeypatch.setattr(FakeCheckpoints, "read", slow)
+    assert list(await registry.lags()) == ["items"]
 
 
 async def test_a_pause_is_stored_and_nothing_is_missing_after_it(fakes: Fakes, registry: Registry) -> None:
