@@ -36,7 +36,8 @@ The order of reading
    without what was known of the old one's sequences.
 5. Where the end is earlier than our last known message, its place is looked at. Nothing there: it expired or was
    consumed, which is no loss. Another message there, or an end before that place: the server lost its end (it syncs
-   lazily). What is left of ours lies before what was searched, so the end is read once more, from further back.
+   lazily). What is left of ours lies before what was searched, so the end is read once more, from further back, and
+   the place is looked at again: others may have published up to it meanwhile.
 
 The decision
 ------------
@@ -180,6 +181,8 @@ class Opening:
         displaced = await is_displaced(sink, tail, last_known(tail, checkpoint, memory))
         if Facts(tail, checkpoint, memory, sink.exclusive, displaced).lost_end:
             tail = await sink.tail()
+            # Other messages may have come between the two looks, and filled the place: the end is lost all the same.
+            displaced = displaced or await is_displaced(sink, tail, last_known(tail, checkpoint, memory))
         if tail.foreign:
             name, space = self._watcher.name, self._watcher.space
             log.warning("foreign_messages", watcher=name, space=space, count=tail.foreign)

@@ -192,6 +192,26 @@ async def test_that_messages_can_no_longer_be_counted_is_stored_before_the_chang
     assert not deployment.place["newest"].counted
 
 
+@pytest.mark.parametrize("memory", [True, False])
+async def test_what_a_shared_stream_lost_is_published_again_though_others_fill_its_place_while_the_end_is_read(
+    deployment: Deployment, memory: bool
+) -> None:
+    deployment.stream.subjects = ["ORDERS.*", "OTHERS"]
+    await deployment.open_and_publish()
+    changes = [deployment.oplog.happen() for _ in range(3)]
+    await deployment.open_and_publish(3)
+    deployment.stream.lose_end(2)
+    if not memory:
+        deployment.state = RunState()
+
+    def others_come_before_the_second_look() -> None:
+        deployment.before["end"] = lambda: deployment.stream.neighbour("OTHERS", 2)
+
+    deployment.before["end"] = others_come_before_the_second_look
+    await deployment.open_and_publish(5)
+    assert [token for token in deployment.stream.published() if token] == changes
+
+
 async def test_a_start_of_when_the_watcher_was_added_is_not_resolved_again() -> None:
     oplog = FakeOplog()
     begin = oplog.happen()
