@@ -98,9 +98,9 @@ endef
 
 # The servers of some tests: each test that needs one is skipped without it.
 SERVERS := CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_MONGOD_NEWER=$(NEWER_MONGOD) CHANGEWIRE_TEST_PROMTOOL=$(PROMTOOL)
-# Most tests wait for servers: one process more than there are processors, four at most; each has servers of its own. A
+# Most tests wait for servers: two processes more than there are processors, four at most; each has servers of its own. A
 # process gets one test at a time, the long ones first (`tests/conftest.py`), so that none works alone at the end.
-PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist load --maxschedchunk 1
+PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2) --maxprocesses 4 --dist load --maxschedchunk 1
 
 test: $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) ## The whole suite, with coverage (at least 90 %): about twelve minutes
 	@$(BROWSER)
