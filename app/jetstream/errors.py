@@ -56,6 +56,10 @@ class Forbidden(Exception):
     """The server refused a subject to the account."""
 
 
+NoAnswer = TimeoutError | ConnectionLost | Forbidden
+"""Why something that was sent has no answer."""
+
+
 def without_secrets(url: str) -> str:
     """Return the URL without user, password or token."""
     return _USERINFO.sub("//", url)
@@ -143,13 +147,16 @@ def no_jetstream(error: ApiError) -> SinkUnavailable:
     return SinkUnavailable(f"JetStream is not enabled for the NATS account ({error})")
 
 
-def unanswered(error: TimeoutError | ConnectionLost | Forbidden, subject: str, seconds: float) -> ChangewireError:
+def unanswered(error: NoAnswer, subject: str, seconds: float) -> ChangewireError:
     """Return what it means that a request got no answer within some seconds."""
+    return _silence(error, SinkUnavailable, f"NATS did not answer within {seconds:g} s ({subject})")
+
+
+def _silence(error: NoAnswer, meaning: type[ChangewireError], words: str) -> ChangewireError:
+    """Return `meaning`, with `words` where nothing was heard at all. What is forbidden is never answered either."""
     if isinstance(error, Forbidden):
         return NotAuthorised(str(error))
-    if isinstance(error, ConnectionLost):
-        return SinkUnavailable(str(error))
-    return SinkUnavailable(f"NATS did not answer within {seconds:g} s ({subject})")
+    return meaning(str(error) if isinstance(error, ConnectionLost) else words)
 
 
 _FIELDS: Final = {
@@ -224,13 +231,9 @@ def unstored(error: Mapping[str, Any]) -> ChangewireError:
     return OutcomeUnknown(f"the stream answered: {words} ({code})")
 
 
-def unacknowledged(error: TimeoutError | ConnectionLost | Forbidden, stream: str, seconds: float) -> ChangewireError:
+def unacknowledged(error: NoAnswer, stream: str, seconds: float) -> ChangewireError:
     """Return what it means that a publish got no acknowledgement within some seconds."""
-    if isinstance(error, Forbidden):
-        return NotAuthorised(str(error))
-    if isinstance(error, ConnectionLost):
-        return OutcomeUnknown(str(error))
-    return OutcomeUnknown(f"the stream {stream} did not acknowledge within {seconds:.1f} s")
+    return _silence(error, OutcomeUnknown, f"the stream {stream} did not acknowledge within {seconds:.1f} s")
 
 
 # nats-py's object store.

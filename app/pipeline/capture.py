@@ -68,7 +68,7 @@ class Capture:
         return await self._batch_queue.ask(sequence)
 
     async def run(self, opened: Callable[[], None]) -> None:
-        """Open, tell `begun` and `opened`, and relay until stopped; returns only after a drain.
+        """Open, tell `begun` and `opened`, and publish until stopped; returns only after a drain.
 
         Raises what ended it: TransientError, PermanentError, Fenced, Stale."""
         try:

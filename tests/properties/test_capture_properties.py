@@ -74,6 +74,15 @@ class Writer:
             if not task.cancelled():
                 _only_passing_trouble(task)
 
+    async def until_drained(self) -> None:
+        """Publish everything by one capture, and stop it in good order. Raises what ended it instead."""
+        capture = self.capture()
+        task = asyncio.create_task(capture.run(lambda: None))
+        while not task.done() and not self.done():
+            await asyncio.sleep(0)
+        capture.stop()
+        await task
+
     def ours(self) -> list[str]:
         """The tokens on the stream, without what neighbours published."""
         return [token for token in self.stream.published() if token]
@@ -203,12 +212,7 @@ def test_nothing_comes_again_after_the_stream_was_purged(before: int, after: int
         await _first_start(writer)
         for _ in range(before):
             oplog.happen()
-        capture = writer.capture()
-        task = asyncio.create_task(capture.run(lambda: None))
-        while not writer.done():
-            await asyncio.sleep(0)
-        capture.stop()
-        await task
+        await writer.until_drained()
         stream.purge()
         if not window:
             stream.forget_ids()
@@ -244,12 +248,7 @@ def test_nothing_is_doubled_behind_messages_of_others_though_the_checkpoint_lags
             lag = writer.place["newest"]
             for _ in range(count):
                 oplog.happen()
-            capture = writer.capture()
-            task = asyncio.create_task(capture.run(lambda: None))
-            while not writer.done():
-                await asyncio.sleep(0)
-            capture.stop()
-            await task
+            await writer.until_drained()
         writer.place["newest"] = lag
         stream.neighbour("ORDERS.insert", foreign)
         stream.forget_ids()
@@ -277,12 +276,7 @@ def test_what_the_stream_lost_at_its_end_is_published_again(before: int, lost: i
         await _first_start(writer)
         for _ in range(before):
             oplog.happen()
-        capture = writer.capture()
-        task = asyncio.create_task(capture.run(lambda: None))
-        while not writer.done():
-            await asyncio.sleep(0)
-        capture.stop()
-        await task
+        await writer.until_drained()
         stream.lose_end(min(lost, before - 1))
         if not memory:
             writer.die()
@@ -309,12 +303,7 @@ def test_what_a_shared_stream_lost_is_published_again_though_a_neighbour_went_on
         await _first_start(writer)
         for _ in range(before):
             oplog.happen()
-        capture = writer.capture()
-        task = asyncio.create_task(capture.run(lambda: None))
-        while not writer.done():
-            await asyncio.sleep(0)
-        capture.stop()
-        await task
+        await writer.until_drained()
         stream.lose_end(min(lost, before - 1))
         for _ in range(after):
             oplog.happen()

@@ -9,29 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.devservers.servers import MongoServer, NatsServer
 from tests.live import Live, until
+from tests.unit.metrics.test_observer import CONTRACT
 
-LABELS = {
-    "connector_change_event_processing_duration_seconds": {"collection", "subject"},
-    "mongodb_commands_started_total": {"database", "command"},
-    "mongodb_commands_succeeded_total": {"database", "command"},
-    "mongodb_commands_failed_total": {"database", "command"},
-    "mongodb_command_duration_seconds": {"database", "command"},
-    "nats_messages_published_total": {"subject"},
-    "nats_messages_failed_total": {"subject"},
-    "nats_message_duration_seconds": {"subject"},
-    "changewire_watcher_state": {"watcher", "state"},
-    "changewire_watcher_lag_seconds": {"watcher"},
-    "changewire_watcher_oplog_headroom_seconds": {"watcher"},
-    "changewire_watcher_checkpoint_age_seconds": {"watcher"},
-    "changewire_watcher_restarts_total": {"watcher", "reason"},
-    "changewire_events_total": {"watcher", "operation"},
-    "changewire_events_skipped_total": {"watcher", "reason"},
-    "changewire_batch_events": {"watcher"},
-    "changewire_event_delay_seconds": {"watcher"},
-    "changewire_build_info": {"version"},
-}
-"""The contract's metrics. Those of troubles have no series while there was none."""
 OF_TROUBLE = {"nats_messages_failed_total", "changewire_watcher_restarts_total"}
+"""Have no series while there was no trouble."""
 
 Series = dict[str, list[tuple[dict[str, str], float]]]
 
@@ -199,8 +180,8 @@ async def test_metrics_have_every_name_and_label_of_the_contract_and_count_what_
     service.mongo[service.database].create_collection("seen", viewOn="x", pipeline=[])
     await service.refused(422, "POST", "/watchers", json=service.definition("v", source={"collection": "seen"}))
     series = await metrics(service)
-    assert set(LABELS) - set(series) == set()
-    for name, labels in LABELS.items():
+    assert set(CONTRACT) - set(series) == set()
+    for name, labels in CONTRACT.items():
         assert series[name] or name in OF_TROUBLE, name
         assert all(set(found) == labels for found, _ in series[name]), name
 
