@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 from app.domain.events import Change
 
-def transcode(events: list[bytes], id_suffix: str, make: type[Change]) -> list[Change | None]: ...
+def transcode(events: Sequence[bytes], id_suffix: str, make: type[Change]) -> list[Change | None]: ...

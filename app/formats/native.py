@@ -4,13 +4,13 @@ It is optional. `extended_json.py` is the reference: a body made here equals the
 out here, as None, is encoded there, or refused with the reason. So the same events cannot be encoded with either.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from app.domain.events import Change
 
 Wish = Literal["auto", "native", "python"]
-Transcode = Callable[[list[bytes], str], list[Change | None]]
+Transcode = Callable[[Sequence[bytes], str], list[Change | None]]
 
 
 def absence() -> str | None:
@@ -33,7 +33,7 @@ def transcoder(wish: Wish) -> Transcode | None:
         return None
     from app import _native
 
-    def transcode(events: list[bytes], id_suffix: str) -> list[Change | None]:
+    def transcode(events: Sequence[bytes], id_suffix: str) -> list[Change | None]:
         return _native.transcode(events, id_suffix, Change)
 
     return transcode

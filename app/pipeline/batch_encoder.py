@@ -4,7 +4,7 @@ The bytes of a body come from the codec (`formats/`), which is handed in. Order 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 
@@ -34,7 +34,7 @@ class Codec:
     encode: Callable[[bytes, str], Change]
     reduce: Callable[[bytes, int], bytes]
     identify: Callable[[bytes], tuple[str, str, str | None]]
-    transcode: Callable[[list[bytes], str], list[Change | None]] | None = None
+    transcode: Callable[[Sequence[bytes], str], list[Change | None]] | None = None
 
     async def transcoded(self, batch: SourceBatch, suffix: str) -> Iterable[Change | None]:
         """What can be made of the batch at once: for each event its change, or None where that is left to `encode`."""

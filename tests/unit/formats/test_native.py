@@ -8,6 +8,7 @@ import base64
 import json
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import bson
@@ -126,7 +127,7 @@ async def test_what_is_transcoded_is_published_in_its_order(size: int) -> None:
     transcoder = native.transcoder("auto")
     assert transcoder is not None
 
-    def observed(events: list[bytes], id_suffix: str) -> list[Change | None]:
+    def observed(events: Sequence[bytes], id_suffix: str) -> list[Change | None]:
         threads.add(threading.current_thread() is threading.main_thread())
         return transcoder(events, id_suffix)
 
@@ -149,7 +150,7 @@ async def test_what_is_transcoded_is_published_in_its_order(size: int) -> None:
 
 
 async def test_what_is_left_is_asked_of_the_reference_in_its_place() -> None:
-    def half(events: list[bytes], id_suffix: str) -> list[Change | None]:
+    def half(events: Sequence[bytes], id_suffix: str) -> list[Change | None]:
         return [extended_json.encode(raw, id_suffix) if index % 2 else None for index, raw in enumerate(events)]
 
     oplog, stream = FakeOplog(), FakeStream()
