@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from app.domain.errors import SeenBefore
 from app.domain.events import Change
+from app.domain.packed import operations_of, size_of
 from app.domain.watcher import Watcher
 from app.jetstream import frames
 from app.jetstream.connection import NatsConnection
@@ -40,7 +41,7 @@ class Sender:
         return frames.fence(self.stream, sequence, None if self.exclusive else self._filter)
 
     def subjects_of(self, changes: Sequence[Change]) -> set[str]:
-        return {self.subjects[operation] for operation in {change.operation for change in changes}}
+        return {self.subjects[operation] for operation in operations_of(changes)}
 
     async def send(
         self, exchange: Exchange[T], build: Callable[[str], Iterable[bytes]], changes: Sequence[Change]
@@ -49,8 +50,7 @@ class Sender:
 
         Raises SinkUnavailable (nothing was sent), NotAuthorised, StreamUnsuitable, OutcomeUnknown."""
         self._sizes.check_subject()
-        size = sum(len(change.body) + len(change.id) for change in changes)
-        seconds = ACK_SECONDS + size / SLOWEST_BYTES_PER_SECOND
+        seconds = ACK_SECONDS + size_of(changes) / SLOWEST_BYTES_PER_SECOND
         return await self._connection.publish(exchange, build, stream=self.stream, seconds=seconds)
 
     async def send_one(self, change: Change, fence: int) -> Ack:
