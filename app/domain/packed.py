@@ -26,7 +26,7 @@ class Numbered(NamedTuple):
 
 
 class PackedChanges(Sequence[Change]):
-    """Plain changes, none with headers of its own, a pointer or a letter. A slice copies nothing."""
+    """Plain changes: none has headers of its own, a pointer or a letter. A slice copies nothing."""
 
     @property
     @abstractmethod
@@ -78,3 +78,28 @@ def wall_times_of(changes: Sequence[Change]) -> Sequence[float]:
     if isinstance(changes, PackedChanges):
         return changes.wall_times()
     return sorted([change.wall_time for change in changes])  # nearly sorted as they come, so nearly free
+
+
+def are_plain(changes: Sequence[Change]) -> bool:
+    """Whether each of them is a message as it is: no dead letter, and none whose body goes to the object store."""
+    if isinstance(changes, PackedChanges):
+        return True
+    return all(change.letter is None and change.pointer is None for change in changes)
+
+
+def front(changes: Sequence[Change], count: int, size: int, beside: int) -> Sequence[Change]:
+    """Return as many from the front as go out together: one at least, up to the next dead letter.
+
+    At most `count`, and about `size` bytes, with `beside` added for each."""
+    changes = changes[:count]
+    if isinstance(changes, PackedChanges):
+        return changes[: changes.fitting(size, beside)]
+    together = taken = 0
+    for change in changes:
+        if change.letter is not None:
+            break
+        together += len(change.body if change.pointer is None else change.pointer) + len(change.id) + beside
+        if taken and together > size:
+            break
+        taken += 1
+    return changes[:taken]

@@ -102,6 +102,45 @@ def numbered(
         yield b"".join(frames)
 
 
+START, APPEND, COMMIT, COMMIT_ONLY = 0, 1, 2, 3
+"""Operations of a fast-ingest batch; the last one ends the batch and stores nothing."""
+
+
+def fast_ingest(
+    changes: Sequence[Change],
+    subjects: Mapping[str, str],
+    reply: str,
+    first: int,
+    stream: str,
+    fence: int,
+    *,
+    commit: bool,
+) -> Iterator[bytes]:
+    """Yield the frames of a part of a fast-ingest batch: numbers `first` on, each expecting the sequence of the one
+    before, the first of them `fence`. With `commit` the last one ends the batch.
+
+    `reply` is the batch's reply subject with flow and gap mode, to which number and operation are appended.
+    """
+    prefix = f"Nats-Expected-Stream: {stream}\r\nNats-Expected-Last-Sequence: "
+
+    def alone(index: int, operation: int) -> bytes:
+        change, lines = changes[index], f"{prefix}{fence + index}\r\n"
+        return single(change, subjects[change.operation], f"{reply}.{first + index}.{operation}.$FI", lines)
+
+    begin, end = (1 if first == 1 else 0), len(changes) - (1 if commit else 0)
+    if begin <= end and first == 1:
+        yield alone(0, START)
+    append = Numbered(f"{reply}.", first + begin, f".{APPEND}.$FI")
+    yield from numbered(changes[begin:end], subjects, append, Numbered(prefix, fence + begin, "\r\n"))
+    if commit:
+        yield alone(len(changes) - 1, COMMIT)
+
+
+def end_of_batch(subject: str, reply: str, number: int) -> bytes:
+    """Return the frame that ends a fast-ingest batch without storing anything; `number` follows the last message's."""
+    return f"PUB {subject} {reply}.{number}.{COMMIT_ONLY}.$FI 0\r\n\r\n".encode()
+
+
 def _frame(change: Change, subject: str, reply: str, lines: str) -> tuple[bytes, bytes, bytes, bytes]:
     own = "".join(
         f"{name}: {value.translate(_LINE_BREAKS).strip()}\r\n" for name, value in change.headers

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.events import Change
-from app.domain.packed import PackedChanges, operations_of, size_of, wall_times_of
+from app.domain.packed import PackedChanges, front, operations_of, size_of, wall_times_of
 from app.formats.extended_json import encode
 from tests.encoders import needs_native, packed
 
@@ -72,6 +72,8 @@ def test_as_many_fit_as_the_bytes_allow_and_one_at_least(raw: list[bytes], size:
     assert count >= min(1, len(made))
     assert count <= 1 or made[:count].size + beside * count <= size
     assert count == len(made) or made[: count + 1].size + beside * (count + 1) > size
+    for most in (7, 100):
+        assert list(front(made, most, size, beside)) == front(list(made), most, size, beside)
 
 
 def test_an_index_beyond_it_is_refused_and_a_slice_with_a_step_too() -> None:

@@ -65,6 +65,25 @@ def test_each_message_of_a_window_expects_the_one_before_and_has_a_reply_of_its_
     assert {headers["Nats-Expected-Stream"] for _, _, headers, _ in messages} == {"ORDERS"}
 
 
+@pytest.mark.parametrize("commit", [False, True])
+@pytest.mark.parametrize("first", [1, 8])
+@pytest.mark.parametrize("count", [1, 2, 3, 30])
+def test_a_fast_ingest_batch_begins_goes_on_and_ends_with_every_message_fenced(
+    count: int, first: int, commit: bool
+) -> None:
+    sent = changes(*range(1, count + 1))
+    built = frames.fast_ingest(sent, SUBJECTS, "_INBOX.1.500.fail", first, "ORDERS", 98, commit=commit)
+    messages = parsed(b"".join(built))
+    assert [body for *_, body in messages] == [change.body for change in sent]
+    operations = [frames.START if first == 1 else frames.APPEND, *[frames.APPEND] * (count - 1)]
+    if commit:
+        operations[-1] = frames.COMMIT
+    expected = [f"_INBOX.1.500.fail.{first + index}.{each}.$FI" for index, each in enumerate(operations)]
+    assert [reply for _, reply, *_ in messages] == expected
+    fences = [headers["Nats-Expected-Last-Sequence"] for _, _, headers, _ in messages]
+    assert fences == [str(98 + index) for index in range(count)]
+
+
 def test_headers_of_a_change_come_between_its_id_and_its_fence_without_line_breaks() -> None:
     (change,) = changes(1)
     change.headers = (("Changewire-Reduced", "a\r\nb"),)
@@ -108,13 +127,15 @@ def test_the_frames_of_a_block_are_those_of_its_changes(
 
 
 @needs_native
-@pytest.mark.parametrize("count", [2, 3, 700])
+@pytest.mark.parametrize("count", [1, 2, 3, 700])
 def test_every_mode_sends_of_a_block_what_it_sends_of_its_changes(count: int) -> None:
     block = packed([raw(number, "update" if number % 3 else "insert", "text" * number) for number in range(count)])
     assert block is not None
     listed, fence = list(block), frames.fence("ORDERS", 99, "ORDERS.>")
     for build in (
-        lambda sent: frames.atomic(sent, SUBJECTS, "_INBOX.1.", "b7", fence),
+        lambda sent: frames.atomic(sent, SUBJECTS, "_INBOX.1.", "b7", fence) if count > 1 else (),
         lambda sent: frames.window(sent, SUBJECTS, "_INBOX.1.", "ORDERS", 99),
+        lambda sent: frames.fast_ingest(sent, SUBJECTS, "_INBOX.1.9.fail", 1, "ORDERS", 99, commit=True),
+        lambda sent: frames.fast_ingest(sent, SUBJECTS, "_INBOX.1.9.fail", 7, "ORDERS", 99, commit=False),
     ):
         assert b"".join(build(block)) == b"".join(build(listed))
