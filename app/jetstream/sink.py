@@ -185,6 +185,10 @@ class JetStreamSink:
 
     # Changes that are too large.
 
+    @property
+    def surely_fits(self) -> tuple[int, int]:
+        return self._sizes.surely
+
     def too_large(self, change: Change) -> bool:
         return self._sizes.too_large(change)
 
