@@ -103,7 +103,7 @@ async def test_a_good_set_up_is_ok_and_the_table_says_so(
     assert doctor.wrong() == {}
     checked = {check for _, check in doctor.rows}
     assert checked >= {
-        "reachable", "version", "replica set", "account", "registry", "oplog window", "JetStream", "atomic publish",
+        "reachable", "version", "replica set", "account", "registry", "oplog window", "JetStream", "publish modes",
         "max_payload", "change stream", "pre-images", "history", "stream",
     }  # fmt: skip
     assert (await nats.api("STREAM.NAMES")).get("total") == streams, "the trial left a stream behind"
@@ -260,8 +260,9 @@ async def test_nats_2_11_works_and_the_slower_way_is_a_warning(
 ) -> None:
     old = await make_nats(launch=Launch(binary=Path(str(NATS_211))))
     assert await doctor.look(MONGO_URI=mongo_uri, NATS_URL=old.url) == 0
-    assert doctor.wrong() == {("NATS", "version"): "warning", ("NATS", "atomic publish"): "warning"}
-    assert "2.12" in doctor.rows["NATS", "atomic publish"]["advice"]
+    assert doctor.wrong() == {("NATS", "version"): "warning", ("NATS", "publish modes"): "warning"}
+    assert "neither" in doctor.rows["NATS", "publish modes"]["found"]
+    assert "2.14" in doctor.rows["NATS", "publish modes"]["advice"]
 
 
 async def test_servers_that_are_not_there_are_said_each_and_nothing_else_is_asked(doctor: Doctor) -> None:

@@ -220,6 +220,7 @@ class TestFallbacks:
             status = await live.get("/watchers/orders/status")
             assert (status["publish_mode"], status["fence"]) == ("window", "stream")
             assert "window" in status["notes"][0]
+            assert f"$JS.API.STREAM.UPDATE.{live.stream}" in status["notes"][0]
             config = await live.streams.config(live.stream)
             assert config is not None
             assert not config.get("allow_atomic")
@@ -252,6 +253,7 @@ class TestFallbacks:
                 assert own == [f"insert {name}{number}.{each}" for number in range(20) for each in range(10)]
                 status = await live.get(f"/watchers/{name}/status")
                 assert (status["publish_mode"], status["fence"]) == ("atomic", "subject")
+                assert "a stream of its own" in status["notes"][0]
             assert len(found) == 400
 
     async def test_a_shared_stream_that_may_not_be_updated_gets_single_messages(
