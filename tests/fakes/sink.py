@@ -34,6 +34,7 @@ class FakeSink:
         self._watcher = watcher
         self._max_payload = max_payload
         self.mode: Literal["fast_ingest", "atomic", "window", "single"] = "atomic"
+        self.slower: str | None = None
         self._under_way: list[asyncio.Future[int]] = []
 
     @property
