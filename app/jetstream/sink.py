@@ -183,7 +183,7 @@ class JetStreamSink:
         """Give up what is under way. The connection belongs to the account."""
         for mode in self._modes.values():
             if isinstance(mode, Pipelined):
-                mode.close()
+                await mode.close()
 
     # Changes that are too large.
 
