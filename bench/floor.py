@@ -11,6 +11,7 @@ import asyncio
 import gc
 import json
 import sys
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -114,11 +115,24 @@ async def encode(
 
 
 async def publish(sink: EventSink, batches: Sequence[Sequence[Change]], watch: Watch) -> None:
-    """Publish encoded batches, one after another, as a capture does that never waits for the next."""
+    """Publish encoded batches as a capture does for which the next one always waits: several at once where it can."""
     fence = (await sink.tail()).last_sequence
-    for changes in batches:
-        fence = await sink.publish(changes, fence)
-        watch.passed(len(changes))
+    under_way: deque[tuple[int, asyncio.Future[int]]] = deque()
+    for number, changes in enumerate(batches, 1):
+        if not sink.pipelined:
+            fence = await sink.publish(changes, fence)
+            watch.passed(len(changes))
+            continue
+        await sink.ready(changes)
+        while under_way and under_way[0][1].done():
+            count, stored = under_way.popleft()
+            stored.result()
+            watch.passed(count)
+        under_way.append((len(changes), sink.send(changes, fence, more=number < len(batches))))
+        fence += len(changes)
+    for count, stored in under_way:
+        await stored
+        watch.passed(count)
 
 
 def head(batches: Sequence[SourceBatch], events: int) -> list[SourceBatch]:

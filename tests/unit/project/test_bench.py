@@ -176,6 +176,9 @@ class TestThePage:
         rounds = [
             {"workload": "inserts", "contender": name, "events_per_second": 1e4} for name in ("changewire", "mine")
         ]
+        cpu = {"service": 1.0, "mongod": 2.0, "nats": 3.0}
+        steps = ("reading", "encoding, native", "encoding, python", "publishing")
+        alone = {name: {"events_per_second": 1e4, "cpu_us": cpu} for name in steps}
         run = {"contender": "changewire", "rate": 100, "service_cpu": 0.1, "distribution": [[50.0, 1.2], [99.0, 3.4]]}
         results = [
             Result(
@@ -186,6 +189,8 @@ class TestThePage:
                 [target],
                 {"rounds": rounds},
             ),
+            Result("floors", "Floors", [["step"], ["reading"]], data={"floors": {HEADLINE.name: {"floors": alone}}}),
+            Result("costs", "Costs", [["step"], ["reading"]], data={HEADLINE.name: {"rate": 1e4}}),
             Result("workloads", "Other workloads", [["workload"], ["updates"]], data={"rounds": []}),
             Result("latency", "Latency", [["ms"], ["1.2"]], data={"runs": [run], "section_seconds": 120}),
         ]
@@ -202,11 +207,12 @@ class TestThePage:
         content = report.read_json(tmp_path / "run.json")
         drawn = plots.draw(content, tmp_path / "images")
         text = write_docs.generated(content, {path.name for path in drawn})
-        assert {path.name for path in drawn} == {plots.THROUGHPUT, plots.LATENCY}
+        assert {path.name for path in drawn} == {plots.THROUGHPUT, plots.FLOORS, plots.LATENCY}
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
         assert "| changewire | 10,000   |" in text
         assert "| drain, changewire against mq-bridge | ≥ 1.8 × | 1.90 ×   | met |" in text
         assert f"](images/{plots.THROUGHPUT})" in text
+        assert f"](images/{plots.FLOORS})" in text
         assert f"](images/{plots.LATENCY})" in text
         assert "One run of `make bench`, 2 minutes" in text
 
