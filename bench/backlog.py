@@ -1,9 +1,10 @@
 """One backlog, drained once: so many changes wait, then the process starts. How fast is it, and what does it cost?
 
 Rate and processor time are those from the first fifth of the messages on, by the times at which the server stored them;
-where the process is younger than 1.2 seconds then, from that age on, but from the second half on at the latest. By then
-every contender is up to speed; Changewire imports its HTTP interface beside the first messages. What it takes from the
-start of the process to the last message stands beside it. Nobody reads so far ahead that it would count.
+where a program has not started by then, from that moment on, but from the second half on at the latest. Started is a
+process that is 1.2 seconds old and, if it serves HTTP, answers: Changewire imports its HTTP interface beside the first
+messages. What it takes from the start of the process to the last message stands beside it. Nobody reads so far ahead that
+it would count.
 """
 
 import asyncio
@@ -15,14 +16,15 @@ from bench import check, workload
 from bench.contenders import Contender
 from bench.procfs import peak_mb, thread_seconds
 from bench.report import median_of, spread
-from bench.stage import POLL_SECONDS, Stage
+from bench.program import Program
+from bench.stage import POLL_SECONDS, Place, Stage
 from bench.workload import Workload
 
 SILENT_SECONDS = 30
 RUN_UP, AT_MOST = 0.2, 0.5
 """The share of the messages that is not counted, and the largest."""
 START_SECONDS = 1.2
-"""For so long a program may still be starting."""
+"""For so long a program may still be starting, in any case."""
 COLUMNS = ["", "events/s", "service", "mongod", "nats-server", "peak MB", "bytes/message"]
 """What `cells` shows of a contender."""
 
@@ -55,9 +57,7 @@ async def drain(stage: Stage, contender: Contender, load: Workload, events: int)
     await asyncio.to_thread(workload.write, load, collections, range(events))
     await stage.settle()
     async with contender.start(stage, places) as program:
-        while not up_to_speed(counted := await stage.count(places), events, time.perf_counter() - program.began):
-            program.check()
-            await asyncio.sleep(POLL_SECONDS / 5)
+        counted = await _until_up_to_speed(stage, contender, places, program, events)
         before, threads = stage.moment(program.pid), thread_seconds(program.pid)
         await stage.until(places, events, SILENT_SECONDS)
         span, threads_then = stage.moment(program.pid).since(before), thread_seconds(program.pid)
@@ -86,9 +86,29 @@ async def drain(stage: Stage, contender: Contender, load: Workload, events: int)
     return done
 
 
-def up_to_speed(count: int, events: int, seconds: float) -> bool:
-    """Whether counting may begin: after so many messages of `events`, so many seconds after the process has started."""
-    return count >= max(1, events * (RUN_UP if seconds >= START_SECONDS else AT_MOST))
+async def _until_up_to_speed(
+    stage: Stage, contender: Contender, places: Sequence[Place], program: Program, events: int
+) -> int:
+    """Wait until counting may begin; return how many messages there are by then."""
+    up = asyncio.create_task(contender.up(program), name="up")
+    try:
+        while True:
+            counted = await stage.count(places)
+            started = up.done() and time.perf_counter() - program.began >= START_SECONDS
+            if up_to_speed(counted, events, started=started):
+                return counted
+            if up.done():
+                up.result()
+            program.check()
+            await asyncio.sleep(POLL_SECONDS / 5)
+    finally:
+        up.cancel()
+        await asyncio.wait([up])
+
+
+def up_to_speed(count: int, events: int, *, started: bool) -> bool:
+    """Whether counting may begin: after so many messages of `events`, by a program that has `started` or has not."""
+    return count >= max(1, events * (RUN_UP if started else AT_MOST))
 
 
 def interleaved(contenders: Sequence[Contender], rounds: int) -> list[Contender]:

@@ -49,6 +49,10 @@ class Contender(ABC):
     async def running(self, stage: Stage, places: Sequence[Place], program: Program) -> None:
         """Wait until a started process watches all its places."""
 
+    async def up(self, program: Program) -> None:
+        """Wait until a process has started in every part, where it can be asked."""
+        del program
+
     async def way(self, places: Sequence[Place], program: Program) -> str:
         """How a running one publishes, where it can be asked; else nothing."""
         del places, program
@@ -101,6 +105,9 @@ class Changewire(Contender):
     async def running(self, stage: Stage, places: Sequence[Place], program: Program) -> None:
         del stage
         await self._until(program, "/watchers?state=RUNNING", lambda answer: len(answer) == len(places))
+
+    async def up(self, program: Program) -> None:
+        await self._until(program, "/readyz", lambda answer: True)
 
     async def way(self, places: Sequence[Place], program: Program) -> str:
         """What the service says of the first of its watchers: the server and the stream decide it."""

@@ -57,8 +57,8 @@ def _result(
         how = ways([each for each in done if each.contender == name])
         result.remarks.append(f"{name} publishes {contender.what}{f' (publish mode: {how})' if how else ''}.")
     result.remarks.append(
-        "Each stream held each event once. Rates are by the server's times, from the first fifth on; where the "
-        f"process is younger than {START_SECONDS:g} s then, from that age on."
+        "Each stream held each event once. Rates are by the server's times, from the first fifth on, once the "
+        f"program has started: it is {START_SECONDS:g} s old and, if it serves HTTP, answers."
     )
     for load in loads:
         for contender in contenders[load.name]:

@@ -219,11 +219,11 @@ class TestThePage:
 
 class TestTheDrain:
     def test_counting_begins_when_every_program_is_up_to_speed(self) -> None:
-        assert not backlog.up_to_speed(19, 100, 60)
-        assert backlog.up_to_speed(20, 100, 60)
-        assert not backlog.up_to_speed(49, 100, 0.5), "the process may still be starting"
-        assert backlog.up_to_speed(50, 100, 0.5), "else nothing would be left to count"
-        assert not backlog.up_to_speed(0, 1, 60)
+        assert not backlog.up_to_speed(19, 100, started=True)
+        assert backlog.up_to_speed(20, 100, started=True)
+        assert not backlog.up_to_speed(49, 100, started=False)
+        assert backlog.up_to_speed(50, 100, started=False), "else nothing would be left to count"
+        assert not backlog.up_to_speed(0, 1, started=True)
 
     def test_each_size_has_its_own_target(self) -> None:
         ours, other = peer("changewire"), peer("mq-bridge")
