@@ -3,8 +3,8 @@
 Rate and processor time are those from the first fifth of the messages on, by the times at which the server stored them;
 where a program has not started by then, from that moment on, but from the second half on at the latest. Started is a
 process that is 1.2 seconds old and, if it serves HTTP, answers: Changewire imports its HTTP interface beside the first
-messages. What it takes from the start of the process to the last message stands beside it. Nobody reads so far ahead that
-it would count.
+messages. What it takes from the start of the process to the last message stands beside it. Nobody reads so far ahead
+that it would count.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from bench import check, workload
 from bench.contenders import Contender
 from bench.procfs import peak_mb, thread_seconds
-from bench.report import median_of, spread
 from bench.program import Program
+from bench.report import median_of, spread
 from bench.stage import POLL_SECONDS, Place, Stage
 from bench.workload import Workload
 
