@@ -13,7 +13,7 @@ from typing import Any, Literal
 from tests.faults import hands
 from tests.faults.cluster import Node
 from tests.faults.proxy import Direction, Link
-from tests.faults.testbed import COLLECTIONS, Testbed, stream_of
+from tests.faults.testbed import COLLECTIONS, ONE_REPLICA, REPLICATED, Testbed, stream_of
 from tests.service import Service, until
 
 AWAY_SECONDS = 1.5
@@ -62,11 +62,15 @@ def _harm(action: Action, pick: Pick) -> Strike:
     @asynccontextmanager
     async def strike(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
         victims = await pick(testbed, draw)
+        # Streams whose only server is struck are away; what all others do is judged without them.
+        away = await testbed.nats.only_on(victims, [stream_of(name) for name in COLLECTIONS])
         if action == "term":
             await asyncio.gather(*(victim.terminate() for victim in victims))
         for victim in victims if action != "term" else ():
             (victim.kill if action == "kill" else victim.freeze)()
+        testbed.lag.away = away
         yield ", ".join(victim.name for victim in victims)
+        testbed.lag.away = set()
         if action == "freeze":
             for victim in victims:
                 victim.thaw()
@@ -103,11 +107,15 @@ async def _mongods(testbed: Testbed, _: random.Random) -> Sequence[Victim]:
 
 
 async def _leader(testbed: Testbed, draw: random.Random) -> Sequence[Victim]:
-    return [await testbed.nats.leader(stream_of(draw.choice(COLLECTIONS)))]
+    return [await testbed.nats.leader(stream_of(draw.choice(REPLICATED)))]
+
+
+async def _only(testbed: Testbed, draw: random.Random) -> Sequence[Victim]:
+    return [await testbed.nats.leader(stream_of(draw.choice(ONE_REPLICA)))]
 
 
 async def _follower(testbed: Testbed, draw: random.Random) -> Sequence[Victim]:
-    leader = await testbed.nats.leader(stream_of(COLLECTIONS[0]))
+    leader = await testbed.nats.leader(stream_of(REPLICATED[0]))
     return [draw.choice([node for node in testbed.nats.nodes if node is not leader])]
 
 
@@ -122,7 +130,7 @@ async def _mongo_stepdown(testbed: Testbed, _: random.Random) -> AsyncIterator[s
 
 @asynccontextmanager
 async def _nats_stepdown(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
-    stream = stream_of(draw.choice(COLLECTIONS))
+    stream = stream_of(draw.choice(REPLICATED))
     yield f"{await testbed.nats.step_down(stream)} of {stream}"
 
 
@@ -211,6 +219,7 @@ FAULTS = {
         *_nodes("mongo", ("primary", _primary), ("secondary", _secondary), _mongods),
         Fault("mongo-stepdown", _mongo_stepdown, 0),
         *_nodes("nats", ("leader", _leader), ("follower", _follower), _nats_servers),
+        Fault("nats-kill-only", _harm("kill", _only), AWAY_SECONDS),
         Fault("nats-stepdown", _nats_stepdown, 0),
         *_links("mongo"),
         Fault("link-mongo-reset", _torn("mongo", "down", 0.5), 0),
