@@ -10,10 +10,20 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tests.faults import hands
+from tests.faults import hands, middle
 from tests.faults.cluster import Node
 from tests.faults.proxy import Direction, Link
-from tests.faults.testbed import COLLECTIONS, ONE_REPLICA, REPLICATED, Testbed, stream_of
+from tests.faults.testbed import (
+    ANEW_BY_HAND,
+    ANEW_WITH_GAP,
+    BATCHES,
+    COLLECTIONS,
+    FAST,
+    ONE_REPLICA,
+    REPLICATED,
+    Testbed,
+    stream_of,
+)
 from tests.service import Service, until
 
 AWAY_SECONDS = 1.5
@@ -205,6 +215,24 @@ def _links(side: Literal["mongo", "nats"]) -> list[Fault]:
     ]
 
 
+def _batches() -> list[Fault]:
+    """In the middle of a batch: of a stream with one replica (`r1`) and of one with three (`r3`)."""
+    kinds = (
+        ("reset", middle.reset, 0.0),
+        ("frozen", middle.frozen, FROZEN_SECONDS),
+        ("zombie", middle.zombie, 0.0),
+        ("foreign", middle.foreign, 0.0),
+        ("full", middle.full, 0.0),
+    )
+    kept, recorded = (("r1", FAST), ("r3", BATCHES)), (("r1", ANEW_WITH_GAP), ("r3", ANEW_BY_HAND))
+    return [
+        *(Fault(f"batch-{kind}-{which}", strike(name), hold) for kind, strike, hold in kinds for which, name in kept),
+        *(Fault(f"batch-purged-{which}", middle.purged(name), 0) for which, name in recorded),
+        Fault("batch-switched-off", middle.switched_off, AWAY_SECONDS),
+        Fault("batch-replicas", middle.replicated, AWAY_SECONDS),
+    ]
+
+
 FAULTS = {
     fault.name: fault
     for fault in [
@@ -227,6 +255,7 @@ FAULTS = {
         Fault("link-nats-reset", _torn("nats", "up", 0.5), 0),
         Fault("link-nats-no-ack", _torn("nats", "up", 1), 0),
         Fault("zombie", _zombie, 0),
+        *_batches(),
         Fault("stream-full", hands.stream_full, REFUSED_SECONDS),
         Fault("stream-short", hands.stream_short, REFUSED_SECONDS),
         Fault("stream-purged", hands.stream_purged, 0),

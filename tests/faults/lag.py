@@ -63,6 +63,10 @@ class Lag:
         """The age of this stream's newest message."""
         return time.time() - self._newest[stream]
 
+    def newest(self, stream: str) -> float:
+        """When the newest message's change of this stream was made, in seconds since 1970."""
+        return self._newest[stream]
+
     @property
     def ended(self) -> bool:
         """Whether every collection's last document has come."""

@@ -34,13 +34,13 @@ class Hold:
     """Waits for bytes towards a server that match a pattern, and holds their connection between two halves of them."""
 
     def __init__(self, pattern: re.Pattern[bytes], after: int = 0) -> None:
-        """`after`: so many chunks that match go through before."""
         self.held = asyncio.Event()
         """Set once a connection is held: the server has what came before, and half of a chunk that matches."""
         self.reset = False
         """Whether the connection is reset instead of going on."""
         self._pattern = pattern
-        self._after = after
+        self.after = after
+        """So many chunks that match go through before."""
         self._free = asyncio.Event()
 
     def let_go(self) -> None:
@@ -51,8 +51,8 @@ class Hold:
         """Whether this chunk is the one to hold; counts it."""
         if self.held.is_set() or self._free.is_set() or not self._pattern.search(data):
             return False
-        self._after -= 1
-        if self._after >= 0:
+        self.after -= 1
+        if self.after >= 0:
             return False
         self.held.set()
         return True

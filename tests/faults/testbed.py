@@ -180,11 +180,11 @@ class Testbed:
 
     async def note_modes(self) -> None:
         """Look by which mode each watcher publishes now, as far as a service says."""
-        service = await self.active()
-        for name in COLLECTIONS:
-            status = await service.status(name)
-            if status.get("state") == "RUNNING" and status.get("publish_mode"):
-                self.modes[name][status["publish_mode"]] += 1
+        for service in self.services:
+            for name in COLLECTIONS:
+                status = await service.status(name)
+                if status.get("state") == "RUNNING" and status.get("publish_mode"):
+                    self.modes[name][status["publish_mode"]] += 1
 
     def keep(self) -> None:
         """Leave the services' logs and the writers' lists behind, and say where."""
@@ -198,6 +198,18 @@ class Testbed:
             for name in COLLECTIONS:
                 running[service.name] += await service.state(name) == "RUNNING"
         return max(self.services, key=lambda service: running[service.name])
+
+    async def publisher(self, name: str) -> Service:
+        """The service that publishes for this watcher; waits for one."""
+
+        async def runs() -> Service | None:
+            for service in self.services:
+                if await service.state(name) == "RUNNING":
+                    return service
+            return None
+
+        found: Service = await until(runs, f"a service publishes for {name}", within=60)
+        return found
 
     async def whole(self) -> bool:
         """Whether everything is there again."""
