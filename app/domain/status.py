@@ -44,7 +44,7 @@ class Status:
     rate_10s: float = 0.0
     rate_60s: float = 0.0
     publish_mode: str | None = None
-    """`atomic`, `window` or `single`; None until the stream was reached."""
+    """`fast_ingest`, `atomic`, `window` or `single`; None until the stream was reached."""
     fence: str | None = None
     """`stream` if the stream is the watcher's alone, else `subject`; None until the stream was reached."""
     dead_letters: int | None = None

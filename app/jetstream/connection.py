@@ -8,6 +8,7 @@ here is a new client that may not reconnect, and `NatsConnection` replaces it as
 import asyncio
 import random
 import re
+import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -55,6 +56,8 @@ class NatsConnection:
         self._discovered: dict[str, str | None] = {}
         self._exchanges: dict[bytes, Exchange[Any]] = {}
         self._count = 0
+        self._name = f"{secrets.token_hex(5)}-"
+        """Before the number of a conversation: a server knows batches of other clients by such names too."""
         self._limits = Limits()
         self._told = ""
 
@@ -105,17 +108,23 @@ class NatsConnection:
         written without giving way to another task, all of them to one connection.
         Raises SinkUnavailable (nothing was written), ConnectionLost, Forbidden, TimeoutError.
         """
-        client = self._require()
-        self._count += 1
-        key = b"%d" % self._count
-        self._exchanges[key] = exchange
+        conversation = self.begin(exchange)
         try:
-            for chunk in frames(f"{client.inbox}{self._count}."):
-                client.send(chunk)
+            conversation.write(frames(f"{conversation.reply}."))
             async with asyncio.timeout(seconds):
                 return await exchange.outcome
         finally:
-            del self._exchanges[key]
+            conversation.end()
+
+    def begin(self, exchange: Exchange[Any]) -> "Conversation":
+        """Have an exchange get what is sent to its reply subject, until the conversation is ended.
+
+        Raises SinkUnavailable while not connected."""
+        client = self._require()
+        self._count += 1
+        conversation = Conversation(self._exchanges, client, f"{self._name}{self._count}")
+        self._exchanges[conversation.key] = exchange
+        return conversation
 
     async def publish(
         self, exchange: Exchange[T], frames: Callable[[str], Iterable[bytes]], *, stream: str, seconds: float
@@ -257,20 +266,20 @@ class NatsConnection:
             await probe.dispose()
 
     def _fail_all(self, error: Exception) -> None:
-        for exchange in self._exchanges.values():
+        for exchange in list(self._exchanges.values()):  # a failed one may end its conversation
             exchange.fail(error)
 
     def _dispatch(self, token: bytes, data: bytes, headers: bytes | None) -> None:
-        key, _, index = token.partition(b".")
+        key, _, rest = token.partition(b".")
         exchange = self._exchanges.get(key)
         if exchange is not None and not exchange.outcome.done():
-            exchange.received(int(index), data, headers)
+            exchange.heard(rest, data, headers)
 
     def _forbidden(self, text: str) -> None:
         """Fail what needed the subject. The server names it in an error, which nats-py puts in lower case."""
         found = _FORBIDDEN.search(text)
         subject = found.group(2) if found else ""
-        for exchange in self._exchanges.values():
+        for exchange in list(self._exchanges.values()):
             if exchange.outcome.done():
                 continue
             for wanted in exchange.subjects:
@@ -282,6 +291,29 @@ class NatsConnection:
                         )
                     )
                     break
+
+
+class Conversation:
+    """What is written over one connection, and answered to one exchange."""
+
+    def __init__(self, exchanges: dict[bytes, Exchange[Any]], client: OneConnection, name: str) -> None:
+        self._exchanges = exchanges
+        self._client = client
+        self.name = name
+        """No other conversation has it, of this client or another."""
+        self.key = name.encode()
+        self.reply = client.inbox + name
+        """The subject whose sub-subjects the exchange hears."""
+
+    def write(self, frames: Iterable[bytes]) -> None:
+        """Write to the connection, without giving way to another task. Where it is lost, the exchange is told."""
+        for chunk in frames:
+            if not self._client.lost.done():
+                self._client.send(chunk)
+
+    def end(self) -> None:
+        """Hear nothing more. May be called twice."""
+        self._exchanges.pop(self.key, None)
 
 
 def _heed_cancellation() -> None:

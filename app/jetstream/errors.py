@@ -196,6 +196,7 @@ _REFUSED = {
     10060: "the watcher's subjects belong to another stream",
     10109: "the stream is sealed",
     10174: "atomic publishing was switched off on the stream",
+    10205: "batch publishing (allow_batched) was switched off on the stream",
 }
 """Errors after which nothing was stored, and what they mean."""
 _FULL = {
@@ -206,6 +207,7 @@ _FULL = {
     10077: "the stream is full or cannot be written; let a consumer empty it, or raise its limits",
     10199: "the server takes no batch that large",
     10210: "the server has too many batches under way",
+    10211: "the server has too many fast-ingest batches under way",
 }
 """The same, where the server may take fewer messages."""
 _HEADERS_TOO_LARGE = 10097

@@ -18,6 +18,10 @@ class Exchange(Generic[T]):
         self.subjects = subjects
         self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
+    def heard(self, rest: bytes, data: bytes, headers: bytes | None) -> None:
+        """Take a reply that came to the reply subject, a dot and `rest`: mostly an index."""
+        self.received(int(rest), data, headers)
+
     def received(self, index: int, data: bytes, headers: bytes | None) -> None:
         """Take a reply that came to `reply prefix` + `index`."""
         raise NotImplementedError

@@ -100,6 +100,44 @@ def window(
         yield b"".join(frames)
 
 
+START, APPEND, COMMIT, COMMIT_ONLY = 0, 1, 2, 3
+"""Operations of a fast-ingest batch; the last one ends the batch and stores nothing."""
+
+
+def fast_ingest(
+    changes: Sequence[Change],
+    subjects: Mapping[str, str],
+    reply: str,
+    first: int,
+    stream: str,
+    fence: int,
+    *,
+    commit: bool,
+) -> Iterator[bytes]:
+    """Yield the frames of a part of a fast-ingest batch: numbers `first` on, each expecting the sequence of the one
+    before, the first of them `fence`. With `commit` the last one ends the batch.
+
+    `reply` is the batch's reply subject with flow and gap mode, to which number and operation are appended.
+    """
+    frames: list[bytes] = []
+    prefix = f"Nats-Expected-Stream: {stream}\r\nNats-Expected-Last-Sequence: "
+    last = first + len(changes) - 1
+    for number, change in enumerate(changes, first):
+        operation = COMMIT if commit and number == last else APPEND if number > 1 else START
+        expected = f"{prefix}{fence + number - first}\r\n"
+        frames += _frame(change, subjects[change.operation], f"{reply}.{number}.{operation}.$FI", expected)
+        if (number - first) % CHUNK_MESSAGES == CHUNK_MESSAGES - 1:
+            yield b"".join(frames)
+            frames.clear()
+    if frames:
+        yield b"".join(frames)
+
+
+def end_of_batch(subject: str, reply: str, number: int) -> bytes:
+    """Return the frame that ends a fast-ingest batch without storing anything; `number` follows the last message's."""
+    return f"PUB {subject} {reply}.{number}.{COMMIT_ONLY}.$FI 0\r\n\r\n".encode()
+
+
 def _frame(change: Change, subject: str, reply: str, lines: str) -> tuple[bytes, bytes, bytes, bytes]:
     own = "".join(
         f"{name}: {value.translate(_LINE_BREAKS).strip()}\r\n" for name, value in change.headers

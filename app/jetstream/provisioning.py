@@ -31,7 +31,7 @@ async def provide(api: StreamApi, watcher: Watcher, *, may_create: bool) -> Stre
     if stream.config.get("sealed"):
         raise StreamRefused(SEALED.format(stream.name))
     assess(as_switched(stream, watcher), watcher)
-    if any(not stream.config.get(name) for name in switches(watcher)):
+    if any(not stream.config.get(name) for name in switches(watcher, stream)):
         stream = await _switch_on(api, watcher, stream)
     return stream
 
@@ -54,8 +54,8 @@ async def _create(api: StreamApi, watcher: Watcher, *, may_create: bool) -> Stre
 
 
 async def _switch_on(api: StreamApi, watcher: Watcher, stream: Stream) -> Stream:
-    """Switch atomic batches and direct reads on, as far as account and server allow."""
-    for wanted in ({"allow_atomic": True, "allow_direct": True}, {"allow_atomic": True}):
+    """Switch on what the stream lacks, as far as account and server allow: all of it, or else atomic batches alone."""
+    for wanted in (switches(watcher, stream), {"allow_atomic": True}):
         if all(stream.config.get(name) for name in wanted):
             break
         try:

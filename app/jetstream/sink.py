@@ -5,6 +5,7 @@ chooses the mode again. Whether an unknown outcome is read back is decided by `p
 again, by `control/watcher_task.py`.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -23,8 +24,8 @@ from app.jetstream.errors import refusals
 from app.jetstream.lookback import find, look_back
 from app.jetstream.object_store import ObjectStore
 from app.jetstream.provisioning import provide
-from app.jetstream.publish.modes import publish_modes
-from app.jetstream.publish.sender import Sender
+from app.jetstream.publish.modes import Pipelined, publish_modes
+from app.jetstream.publish.sender import Sender, failed
 from app.jetstream.sizes import Sizes
 from app.jetstream.stream_api import StreamApi
 from app.jetstream.streams import Message, Mode, Stream, assess, is_exclusive, makes_messages
@@ -47,6 +48,10 @@ class JetStreamSink:
         self._sender = Sender(connection, watcher, self._sizes)
         self._modes = publish_modes(self._sender)
         self._mode: Mode = "single"
+        self._alone = True
+        """Whether no message of somebody else was seen since the stream was prepared."""
+        self._keeps = False
+        """Whether messages stay when they are consumed, so that the place of one can be looked at."""
         self._replicas = watcher.sink.replicas
 
     @property
@@ -57,12 +62,25 @@ class JetStreamSink:
     def mode(self) -> Mode:
         return self._mode
 
+    @property
+    def pipelined(self) -> bool:
+        return self._pipeline is not None
+
+    @property
+    def _pipeline(self) -> Pipelined | None:
+        """The mode, where several sends may be under way."""
+        mode = self._modes[self._mode]
+        if self._mode == "atomic" and not (self.exclusive and self._alone and self._keeps):
+            return None
+        return mode if isinstance(mode, Pipelined) else None
+
     # The stream.
 
     async def prepare(self, *, may_create: bool) -> None:
         self._sizes.check_subject()
         with refusals(self._name):
             stream = await provide(self._api, self._watcher, may_create=may_create)
+        self._alone = True
         self._adopt(stream, assess(stream, self._watcher))
         self._asked = self._sizes.limit
         log.info(
@@ -73,6 +91,7 @@ class JetStreamSink:
         self._mode = mode
         self._sender.exclusive = is_exclusive(stream, self._filter)
         self._sizes.adopt(stream)
+        self._keeps = stream.config.get("retention", "limits") == "limits"
         self._replicas = int(stream.config.get("num_replicas", 1))
 
     async def tail(self, since: int = 0) -> Tail:
@@ -88,6 +107,7 @@ class JetStreamSink:
             )
         if mode == "window" and (foreign or self._mode == "single"):
             mode = "single"  # somebody else publishes here: a window is not safe any more
+        self._alone = self._alone and not foreign
         self._adopt(stream, mode)
         return Tail(
             created=stream.created,
@@ -120,10 +140,31 @@ class JetStreamSink:
     # Publishing.
 
     async def publish(self, changes: Sequence[Change], fence: int) -> int:
+        self._check_sizes(changes)
+        return await self._modes[self._mode].publish(changes, fence) if changes else fence
+
+    def send(self, changes: Sequence[Change], fence: int, *, more: bool) -> asyncio.Future[int]:
+        pipeline = self._pipeline
+        assert pipeline is not None, "only where `pipelined` says so"
+        try:
+            self._check_sizes(changes)
+        except SinkUnavailable as error:
+            return failed(error)
+        return pipeline.send(changes, fence, more=more)
+
+    async def ready(self, changes: Sequence[Change]) -> None:
+        if self._pipeline is not None:
+            await self._pipeline.ready(changes)
+
+    def settle(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.settle()
+
+    def _check_sizes(self, changes: Sequence[Change]) -> None:
+        """Raise SinkUnavailable where the server takes less than it did when the changes were encoded."""
         self._sizes.refresh()
         if self._asked is not None and self._sizes.limit < self._asked and any(map(self.too_large, changes)):
             raise SinkUnavailable("the NATS server takes smaller messages than before; the changes are read again")
-        return await self._modes[self._mode].publish(changes, fence) if changes else fence
 
     async def publish_singly(self, change: Change, fence: int) -> int:
         ack = await self._sender.send_one(change, fence)
@@ -139,7 +180,10 @@ class JetStreamSink:
         return fence
 
     async def close(self) -> None:
-        """Nothing is held: the connection belongs to the account."""
+        """Give up what is under way. The connection belongs to the account."""
+        for mode in self._modes.values():
+            if isinstance(mode, Pipelined):
+                mode.close()
 
     # Changes that are too large.
 

@@ -11,8 +11,12 @@ from app.domain.errors import StreamUnsuitable
 from app.domain.subjects import covers, overlap
 from app.domain.watcher import Watcher
 
-Mode = Literal["atomic", "window", "single"]
+Mode = Literal["fast_ingest", "atomic", "window", "single"]
 """How changes are published: `publish/` has a module for each."""
+
+
+FAST_INGEST_FROM = (2, 14)
+"""The server's version that knows `allow_batched`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,12 @@ class Stream:
     def atomic(self) -> bool:
         """Whether the server echoes `allow_atomic`; servers older than 2.12 drop the setting silently."""
         return bool(self.config.get("allow_atomic"))
+
+    @property
+    def takes_fast_ingest(self) -> bool:
+        """Whether the server echoes `allow_batched` (2.14 and later), and the stream has one replica: with several, two
+        atomic batches at once are faster."""
+        return bool(self.config.get("allow_batched")) and int(self.config.get("num_replicas", 1)) == 1
 
     @property
     def server_version(self) -> tuple[int, int]:
@@ -108,6 +118,8 @@ def assess(stream: Stream, watcher: Watcher) -> Mode:
         raise StreamUnsuitable(
             f"the stream {name} stores {space} under other subjects (subject_transform), so that it cannot be read back"
         )
+    if stream.takes_fast_ingest and is_exclusive(stream, space):  # each message is fenced by the stream's sequence
+        return "fast_ingest"
     if stream.atomic:
         return "atomic"
     if is_exclusive(stream, space):
@@ -121,14 +133,20 @@ def assess(stream: Stream, watcher: Watcher) -> Mode:
     )
 
 
-def switches(watcher: Watcher) -> dict[str, bool]:
-    """Return what is switched on in the stream of a watcher, beyond what mongodb-nats-connector sets."""
-    return {"allow_atomic": True, "allow_direct": True} if watcher.sink.stream_settings == "changewire" else {}
+def switches(watcher: Watcher, stream: Stream | None = None) -> dict[str, bool]:
+    """Return what is switched on in the stream of a watcher, beyond what mongodb-nats-connector sets. Of an existing
+    `stream`, what its server knows: an older one drops the others silently."""
+    if watcher.sink.stream_settings != "changewire":
+        return {}
+    wanted = {"allow_atomic": True, "allow_batched": True, "allow_direct": True}
+    if stream is not None and stream.server_version < FAST_INGEST_FROM:
+        del wanted["allow_batched"]
+    return wanted
 
 
 def as_switched(stream: Stream, watcher: Watcher) -> Stream:
     """Return the stream as it is once all is switched on that may be."""
-    return replace(stream, config={**stream.config, **switches(watcher)})
+    return replace(stream, config={**stream.config, **switches(watcher, stream)})
 
 
 def new_config(watcher: Watcher) -> dict[str, Any]:

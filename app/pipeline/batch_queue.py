@@ -56,6 +56,16 @@ class BatchQueue:
         self._first: asyncio.Future[None] | None = None
         """Done when no batch is ahead of the one that the encoder holds."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether `take` returns at once."""
+        return bool(self._items)
+
+    @property
+    def more(self) -> bool:
+        """Whether changes come next."""
+        return bool(self._items) and isinstance(first := self._items[0], Encoded) and bool(first.changes)
+
     async def put(self, encoded: Encoded) -> None:
         """Add a batch, and return when it is the only one that waits, or is taken.
 

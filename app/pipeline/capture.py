@@ -20,6 +20,7 @@ from app.domain.tokens import id_suffix
 from app.pipeline.batch_encoder import BatchEncoder
 from app.pipeline.batch_queue import BatchQueue, Encoded, Turn
 from app.pipeline.checkpointer import Checkpointer
+from app.pipeline.in_flight import InFlight
 from app.pipeline.ledger import Ledger
 from app.pipeline.opening import Opening
 from app.pipeline.publisher import Publisher
@@ -48,6 +49,7 @@ class Capture:
         self._batch_queue = BatchQueue()
         self._ledger = Ledger(run)
         self._publisher = Publisher(run, self._ledger)
+        self._in_flight = InFlight(run, self._ledger, self._publisher, self._published)
         self._replays = Replays(run, self._ledger, self._publisher)
         self._checkpointer = Checkpointer(
             ports.checkpoints, shared.observer, watcher=watcher.name, clock=shared.clock,
@@ -130,21 +132,29 @@ class Capture:
         self._batch_queue.close()
 
     async def _publish_and_checkpoint(self) -> None:
-        while (encoded := await self._batch_queue.take()) is not None:
-            if isinstance(encoded, Turn):
-                await self._take_turn(encoded)
+        while True:
+            if not self._batch_queue.waits:
+                await self._in_flight.settle()
+            encoded = await self._batch_queue.take()
+            if isinstance(encoded, Encoded):
+                await self._in_flight.put(encoded, more=self._batch_queue.more)
                 continue
-            if encoded.changes:
-                await self._publisher.publish(encoded.changes, encoded.read_at)
-            self._ledger.come_to(encoded.position)
-            if not self._ledger.behind:  # else a wrong count may still show, and what was passed over is needed
-                checkpoint = self._run.checkpoint(self._ledger.reached)
-                self._checkpointer.note(checkpoint, quiet=not encoded.changes, changes=len(encoded.changes))
-            self._share.give_back(encoded.size)
-            if encoded.changes and not self._share.held:
-                self._overdue.nothing_waits(self._run.now())
-            if self._checkpointer.written_at is not None:
-                self._run.statistics.checkpointed_at = self._checkpointer.written_at
+            await self._in_flight.settle()
+            if encoded is None:
+                return
+            await self._take_turn(encoded)
+
+    def _published(self, encoded: Encoded) -> None:
+        """All of a batch is on the stream, or was not to be."""
+        self._ledger.come_to(encoded.position)
+        if not self._ledger.behind:  # else a wrong count may still show, and what was passed over is needed
+            checkpoint = self._run.checkpoint(self._ledger.reached)
+            self._checkpointer.note(checkpoint, quiet=not encoded.changes, changes=len(encoded.changes))
+        self._share.give_back(encoded.size)
+        if encoded.changes and not self._share.held:
+            self._overdue.nothing_waits(self._run.now())
+        if self._checkpointer.written_at is not None:
+            self._run.statistics.checkpointed_at = self._checkpointer.written_at
 
     async def _take_turn(self, turn: Turn) -> None:
         try:

@@ -248,7 +248,7 @@ class Opening:
         statistics, sink = self._run.statistics, self._sink
         with suppress(ChangewireError):
             statistics.dead_letters = await self._run.ports.letters.count()
-        slower = sink.mode != "atomic"
+        slower = sink.mode in _FALLBACKS
         note = _CAUSES[self._watcher.sink.stream_settings] + _FALLBACKS[sink.mode] if slower else None
         statistics.opened(sink.mode, "stream" if sink.exclusive else "subject", note)
         if checkpoint is not None:

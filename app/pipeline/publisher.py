@@ -8,7 +8,7 @@ try again.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -34,6 +34,29 @@ PATIENCE_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
 consumer may be just about to remove some."""
 
 
+@dataclass(slots=True)
+class Attempts:
+    """What has happened since the last progress: outcomes that stayed unknown, and pauses for a stream without room."""
+
+    unknown: int = 0
+    pauses: int = 0
+
+    def progressed(self) -> None:
+        self.unknown = self.pauses = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What did not pass as a whole: of the changes `waiting`, the first `tried` were sent, the first of them as `unit`,
+    at `began` (by perf_counter), of which `error` tells what is stored."""
+
+    error: StreamFull | OutcomeUnknown
+    waiting: Sequence[Change]
+    unit: Sequence[Change]
+    tried: int
+    began: float
+
+
 class Publisher:
     """One capture's way onto its stream. One publish at a time."""
 
@@ -54,11 +77,20 @@ class Publisher:
         One that cannot be published is stored among the dead letters, when all before it is acknowledged.
         `read_at` is the perf_counter() at which they were read. Raises SinkUnavailable, StreamRefused, NotAuthorised,
         StoreUnavailable, PositionUndecidable, Stale, Fenced."""
-        ledger, waiting = self._ledger, changes
-        if changes[0].token <= ledger.reached.token:
+        waiting = changes
+        if changes[0].token <= self._ledger.reached.token:
             # Reading back may have moved the position past what was still on its way here.
-            waiting = ledger.not_there_yet(changes)
-        unknown = pauses = 0
+            waiting = self._ledger.not_there_yet(changes)
+        await self._publish(waiting, read_at, Attempts())
+
+    async def publish_after(self, failure: Failure, read_at: float) -> None:
+        """Find out what became of changes that were sent, and put the rest of them on the stream. Raises as
+        `publish`."""
+        attempts = Attempts()
+        await self._publish(await self._failed(failure, read_at, attempts), read_at, attempts)
+
+    async def _publish(self, waiting: Sequence[Change], read_at: float, attempts: Attempts) -> None:
+        ledger = self._ledger
         while waiting:
             if waiting[0].letter is not None:
                 waiting = await self._set_aside(waiting, waiting[0].letter)
@@ -70,26 +102,34 @@ class Publisher:
             began = time.perf_counter()
             try:
                 sequence = await self._sink.publish(unit, ledger.fence)
-            except StreamFull as error:
-                if error.stored:
-                    waiting = self._begun(waiting, unit, error, began, read_at)
-                    pauses = 0
-                pauses = await self._make_do(error, pauses)
+            except (StreamFull, OutcomeUnknown) as error:
+                waiting = await self._failed(Failure(error, waiting, unit, len(unit), began), read_at, attempts)
                 continue
-            except OutcomeUnknown as error:
-                before = len(waiting)
-                if error.stored:
-                    waiting = self._begun(waiting, unit, error, began, read_at)
-                rest = await self._resolve(waiting, len(unit) - error.stored, error)
-                unknown, pauses = (0, 0) if len(rest) < before else (unknown + 1, pauses)
-                if unknown >= MAX_UNKNOWN:
-                    raise SinkUnavailable(f"{unknown} publishes in a row had no certain outcome: {error}") from error
-                waiting = self._fitting(rest)
-                continue
-            self._acknowledged(unit, sequence, began, read_at)
-            self._batch.stored(len(unit))
+            self.acknowledged(unit, sequence, began, read_at)
             waiting = waiting[len(unit) :]
-            unknown = pauses = 0
+            attempts.progressed()
+
+    async def _failed(self, failure: Failure, read_at: float, attempts: Attempts) -> Sequence[Change]:
+        """Take over what is stored of changes that did not pass as a whole; return what has still to be published.
+
+        Raises `failure.error` or SinkUnavailable where patience is over, and as `publish`."""
+        error, waiting = failure.error, failure.waiting
+        if error.stored:
+            self._acknowledged(failure.unit[: error.stored], error.sequence, failure.began, read_at)
+            waiting = waiting[error.stored :]
+        if isinstance(error, StreamFull):
+            if error.stored:
+                attempts.pauses = 0
+            attempts.pauses = await self._make_do(error, attempts.pauses)
+            return waiting
+        rest = await self._resolve(waiting, failure.tried - error.stored, error)
+        if len(rest) < len(failure.waiting):
+            attempts.progressed()
+        else:
+            attempts.unknown += 1
+        if attempts.unknown >= MAX_UNKNOWN:
+            raise SinkUnavailable(f"{attempts.unknown} publishes in a row had no certain outcome: {error}") from error
+        return self._fitting(rest)
 
     async def mark(self, marker: Change, before: Reached, fence: int) -> None:
         """Put a gap's marker on the stream after `fence`, and begin at the position that it stands for.
@@ -139,18 +179,6 @@ class Publisher:
         )  # fmt: skip
         return waiting[1:]
 
-    def _begun(
-        self,
-        waiting: Sequence[Change],
-        unit: Sequence[Change],
-        error: OutcomeUnknown | StreamFull,
-        began: float,
-        read_at: float,
-    ) -> Sequence[Change]:
-        """Take over what is stored of a unit that did not pass as a whole; return what is left."""
-        self._acknowledged(unit[: error.stored], error.sequence, began, read_at)
-        return waiting[error.stored :]
-
     async def _make_do(self, error: StreamFull, pauses: int) -> int:
         """Prepare for another attempt after a definite refusal: a smaller batch, or a pause; return the pauses by now.
 
@@ -175,18 +203,27 @@ class Publisher:
             raise SinkUnavailable("the NATS server takes smaller messages than before; the changes are read again")
         return rest
 
-    async def _cut(self, waiting: Sequence[Change]) -> Sequence[Change]:
-        """Take as many changes from the front as one publish carries; bodies too large go to the object store."""
-        unit: list[Change] = []
-        size = 0
+    def cut(self, waiting: Sequence[Change]) -> Sequence[Change]:
+        """Return as many changes from the front as go out together: one at least, up to the next dead letter."""
+        size = count = 0
         for change in waiting[: self._batch.count]:
             if change.letter is not None:
                 break
             size += len(change.body if change.pointer is None else change.pointer) + len(change.id) + HEADER_BYTES
-            if unit and size > MAX_BYTES:
+            if count and size > MAX_BYTES:
                 break
-            unit.append(change if change.pointer is None else await self._sink.claim_check(change, change.pointer))
-        return unit
+            count += 1
+        return waiting[:count]
+
+    async def _cut(self, waiting: Sequence[Change]) -> Sequence[Change]:
+        """The same; bodies too large go to the object store."""
+        unit = self.cut(waiting)
+        if all(change.pointer is None for change in unit):
+            return unit
+        return [
+            change if change.pointer is None else await self._sink.claim_check(change, change.pointer)
+            for change in unit
+        ]
 
     async def _resolve(self, waiting: Sequence[Change], tried: int, error: OutcomeUnknown) -> Sequence[Change]:
         """Find out what a publish of `tried` changes came to, and return what still has to be published."""
@@ -224,6 +261,11 @@ class Publisher:
         if self._run.state.lost_race() >= losses:
             self._run.state.gave_way()
             raise Fenced(f"another writer was faster {losses} times in a row")
+
+    def acknowledged(self, unit: Sequence[Change], sequence: int, began: float, read_at: float) -> None:
+        """Take over that the stream has all of what was sent together."""
+        self._acknowledged(unit, sequence, began, read_at)
+        self._batch.stored(len(unit))
 
     def _acknowledged(self, unit: Sequence[Change], sequence: int, began: float, read_at: float) -> None:
         now, wall = time.perf_counter(), self._run.now()

@@ -1,5 +1,6 @@
 """Where changes go: one watcher's subjects on its stream, and the fence that keeps them in order."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -17,8 +18,13 @@ class EventSink(Protocol):
         """Whether the stream carries this watcher's subjects alone, so that its last sequence is the fence."""
 
     @property
-    def mode(self) -> Literal["atomic", "window", "single"]:
-        """How a batch is published: one atomic batch, a chained window of single messages, or one by one."""
+    def mode(self) -> Literal["fast_ingest", "atomic", "window", "single"]:
+        """How changes are published: in a batch that stays open, in atomic batches, in a chained window of single
+        messages, or one by one."""
+
+    @property
+    def pipelined(self) -> bool:
+        """Whether `send` may be used, which lets several batches be under way at once."""
 
     async def prepare(self, *, may_create: bool) -> None:
         """Find the stream, or create it; switch atomic batches and direct reads on where that is allowed.
@@ -48,6 +54,20 @@ class EventSink(Protocol):
         Raises StreamFull: after its `stored`, nothing of them is stored; fewer may be taken, or the same ones later.
         Raises StreamRefused, SinkUnavailable, NotAuthorised: nothing of them is stored, or in the modes without atomic
         batches the first of them; the next opening finds them on the stream."""
+
+    def send(self, changes: Sequence[Change], fence: int, *, more: bool) -> asyncio.Future[int]:
+        """Send the changes behind those that are under way, after sequence `fence`, which those will leave.
+
+        `ready` comes first, and a `settle` or another `send` follows where `more` says so. The future gives what
+        `publish` returns or raises. The sends end in their order. Once one has failed, those after it end as well. They
+        have failed too; or the one that failed may be stored, or another writer's messages have its place.
+        Nothing else is published meanwhile. Never raises."""
+
+    async def ready(self, changes: Sequence[Change]) -> None:
+        """Wait until these changes may be sent behind those under way, or one of those has failed."""
+
+    def settle(self) -> None:
+        """Nothing follows after all: have what is under way acknowledged."""
 
     async def publish_singly(self, change: Change, fence: int) -> int:
         """Publish one change; where the duplicate window knows its id it counts as published.

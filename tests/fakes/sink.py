@@ -33,11 +33,16 @@ class FakeSink:
         self._stream = stream
         self._watcher = watcher
         self._max_payload = max_payload
-        self.mode: Literal["atomic", "window", "single"] = "atomic"
+        self.mode: Literal["fast_ingest", "atomic", "window", "single"] = "atomic"
+        self._under_way: list[asyncio.Future[int]] = []
 
     @property
     def exclusive(self) -> bool:
         return all(covers(self._watcher.space, subject) for subject in self._stream.subjects)
+
+    @property
+    def pipelined(self) -> bool:
+        return self.exclusive and self._stream.keeps
 
     async def prepare(self, *, may_create: bool) -> None:
         await asyncio.sleep(0)
@@ -108,6 +113,24 @@ class FakeSink:
                 return sequence
         raise OutcomeUnknown("no answer in time")
 
+    def send(self, changes: Sequence[Change], fence: int, *, more: bool) -> asyncio.Future[int]:
+        """Two at once, like atomic batches: whatever befalls one, the next one arrives, with its own fence."""
+        task = asyncio.ensure_future(self.publish(changes, fence))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._under_way.append(task)
+        return task
+
+    async def ready(self, changes: Sequence[Change]) -> None:
+        while True:
+            ended = [each for each in self._under_way if each.done()]
+            self._under_way = [each for each in self._under_way if not each.done()]
+            if len(self._under_way) < 2 or any(each.cancelled() or each.exception() for each in ended):
+                return
+            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+
+    def settle(self) -> None:
+        return
+
     def _tear(self, batch: list[tuple[str, Change]], fence: int) -> None:
         for index, one in enumerate(batch[: (len(batch) + 1) // 2]):
             try:
@@ -156,4 +179,5 @@ class FakeSink:
         )
 
     async def close(self) -> None:
-        return
+        for each in self._under_way:
+            each.cancel()

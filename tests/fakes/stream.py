@@ -47,6 +47,8 @@ class FakeStream:
     lateness: Callable[[], bool] = lambda: True
     objects: dict[str, bytes] = field(default_factory=dict)
     before_publish: Callable[[], None] | None = None
+    keeps: bool = True
+    """Whether messages stay when they are consumed."""
     misfortune: Exception | None = None
     """What every look at the stream raises, for as long as it is set."""
     max_messages: int | None = None

@@ -78,12 +78,11 @@ MUTANTS = (
         (
             Edit(
                 "app/pipeline/capture.py",
-                "            if encoded.changes:\n                await self._publisher.publish(",
-                "            if encoded.changes:\n"
+                "                await self._in_flight.put(",
                 "                from dataclasses import replace\n"
                 "                early = replace(self._ledger.reached, token=encoded.position)\n"
                 "                self._checkpointer.note(self._run.checkpoint(early))\n"
-                "                await self._publisher.publish(",
+                "                await self._in_flight.put(",
             ),
         ),
     ),

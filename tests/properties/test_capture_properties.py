@@ -409,7 +409,7 @@ def test_each_change_once_and_in_order_though_messages_are_consumed_and_the_proc
         oplog, stream = FakeOplog(), FakeStream()
         writer = Writer(oplog, stream, {}, batch)
         await _first_start(writer)
-        stream.faults = deque(deeds)
+        stream.keeps, stream.faults = False, deque(deeds)
         if eager:
             stream.before_publish = lambda: stream.consume(len(stream.messages))
         for _ in range(count):

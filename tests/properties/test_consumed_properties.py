@@ -92,7 +92,7 @@ def test_two_instances_publish_each_change_once_though_messages_are_consumed_at_
         one.other, two.other = two, one
         await _first_start(one)
         stream.before_publish = lambda: stream.consume(max(0, len(stream.messages) - keeps))
-        stream.faults = deque(deeds)
+        stream.keeps, stream.faults = False, deque(deeds)
         for _ in range(count):
             oplog.happen()
 

@@ -51,7 +51,7 @@ class StatusAnswer(Answer):
     restarts: int
     events: EventsAnswer
     rates: RatesAnswer
-    publish_mode: Literal["atomic", "window", "single"] | None
+    publish_mode: Literal["fast_ingest", "atomic", "window", "single"] | None
     """How batches are published. Null until the stream was reached."""
     fence: Literal["stream", "subject"] | None
     """`stream` when the stream is the watcher's alone, else `subject`. Null until the stream was reached."""

@@ -3,14 +3,15 @@
 Every mode publishes through a `Sender`; how many messages go out together, and what their replies mean, is the mode's.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from app.domain.errors import SeenBefore
 from app.domain.events import Change
 from app.domain.watcher import Watcher
 from app.jetstream import frames
-from app.jetstream.connection import NatsConnection
+from app.jetstream.connection import Conversation, NatsConnection
 from app.jetstream.exchange import Answer, Exchange
 from app.jetstream.publish.acks import Ack, read_ack
 from app.jetstream.sizes import Sizes
@@ -42,6 +43,15 @@ class Sender:
     def subjects_of(self, changes: Sequence[Change]) -> set[str]:
         return {self.subjects[operation] for operation in {change.operation for change in changes}}
 
+    def bytes_of(self, changes: Sequence[Change]) -> int:
+        """Return the bytes of their bodies and ids."""
+        return sum(len(change.body) + len(change.id) for change in changes)
+
+    def begin(self, exchange: Exchange[Any]) -> Conversation:
+        """Begin to speak to the stream. Raises SinkUnavailable (nothing was sent), StreamUnsuitable."""
+        self._sizes.check_subject()
+        return self._connection.begin(exchange)
+
     async def send(
         self, exchange: Exchange[T], build: Callable[[str], Iterable[bytes]], changes: Sequence[Change]
     ) -> T:
@@ -49,8 +59,7 @@ class Sender:
 
         Raises SinkUnavailable (nothing was sent), NotAuthorised, StreamUnsuitable, OutcomeUnknown."""
         self._sizes.check_subject()
-        size = sum(len(change.body) + len(change.id) for change in changes)
-        seconds = ACK_SECONDS + size / SLOWEST_BYTES_PER_SECOND
+        seconds = ACK_SECONDS + self.bytes_of(changes) / SLOWEST_BYTES_PER_SECOND
         return await self._connection.publish(exchange, build, stream=self.stream, seconds=seconds)
 
     async def send_one(self, change: Change, fence: int) -> Ack:
@@ -68,6 +77,14 @@ class Sender:
         if ack.duplicate:
             raise SeenBefore(f"the stream has seen the id before, at sequence {ack.sequence}")
         return ack.sequence
+
+
+def failed(error: Exception) -> asyncio.Future[int]:
+    """Return a future that has failed, and does not complain where nobody looks."""
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    future.exception()
+    return future
 
 
 class _Subjects(dict[str, str]):

@@ -15,7 +15,7 @@ from tests.fakes import event_token
 
 
 def test_modes_are_those_that_the_place_is_for(place: Place, sink: EventSink, request: pytest.FixtureRequest) -> None:
-    wanted = {"created": "atomic", "few": "atomic", "fake": "atomic", "shared-atomic": "atomic"}
+    wanted = {"created": "fast_ingest", "few": "atomic", "fake": "atomic", "shared-atomic": "atomic"}
     name = request.node.callspec.params["unbegun"]
     assert sink.mode == wanted.get(name, name)
     assert sink.exclusive is (name not in ("shared-atomic", "single"))

@@ -32,6 +32,9 @@ def stream(version: str = "", **config: Any) -> Stream:
     ("found", "mode", "exclusive"),
     [
         (stream(allow_atomic=True), "atomic", True),
+        (stream(allow_atomic=True, allow_batched=True), "fast_ingest", True),
+        (stream(allow_atomic=True, allow_batched=True, num_replicas=3), "atomic", True),
+        (stream(subjects=["ORDERS.*", "more.x"], allow_atomic=True, allow_batched=True), "atomic", False),
         (stream(), "window", True),
         (stream(subjects=["ORDERS.*", "more.x"], allow_atomic=True), "atomic", False),
         (stream("2.11.4", subjects=["ORDERS.*", "more.x"]), "single", False),
@@ -66,10 +69,12 @@ def test_a_stream_that_cannot_carry_the_watcher_says_why(found: Stream, words: s
 
 def test_what_is_switched_on_leaves_the_connectors_streams_alone() -> None:
     ours, connectors = watcher(), watcher(stream_settings="connector")
-    assert as_switched(stream(max_msgs=5), ours).config == {**stream(max_msgs=5).config, **switches(ours)}
-    assert assess(as_switched(stream(), ours), ours) == "atomic"
+    found = stream("2.14.0", max_msgs=5)
+    assert as_switched(found, ours).config == {**found.config, **switches(ours)}
+    assert assess(as_switched(found, ours), ours) == "fast_ingest"
+    assert assess(as_switched(stream("2.13.2"), ours), ours) == "atomic"  # it would drop the setting
     assert as_switched(stream(), connectors) == stream()
-    assert not {"allow_atomic", "allow_direct"} & new_config(connectors).keys()
+    assert not {"allow_atomic", "allow_batched", "allow_direct"} & new_config(connectors).keys()
 
 
 def test_a_duplicate_window_is_no_longer_than_the_age() -> None:

@@ -1,0 +1,76 @@
+"""What a server says about a fast-ingest batch, as values (ADR-50 of NATS, its second half).
+
+A reply comes to the subject of the message that caused it, which ends in `<flow>.fail.<number>.<operation>.$FI`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from app.domain.errors import ChangewireError, OutcomeUnknown
+from app.jetstream.errors import unstored
+from app.jetstream.exchange import NO_RESPONDERS
+
+NOBODY = "no stream takes the watcher's subjects at present: it was deleted, or has no leader"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowAck:
+    """All messages up to `number` are stored, or were known as duplicates; the next one comes `flow` messages later."""
+
+    number: int
+    flow: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The batch has ended: the stream's last sequence of it, and how many messages the server counts as taken."""
+
+    sequence: int
+    count: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A message was not stored, and none after it will be. What is stored before it is said by `Ended`, which follows
+    unless the trouble is `final`: then nothing of the batch is stored where `number` is 1, and else it is not known."""
+
+    error: ChangewireError
+    number: int
+    final: bool
+
+
+Reply = FlowAck | Ended | Trouble
+
+
+def read_reply(rest: bytes, data: bytes, headers: bytes | None) -> Reply:
+    """Read a reply; `rest` is what follows the batch's id in its subject."""
+    number = _number(rest)
+    if (headers is not None and headers.startswith(NO_RESPONDERS)) or not data:
+        return Trouble(OutcomeUnknown(NOBODY), number, final=True)
+    try:
+        answer: dict[str, Any] = orjson.loads(data)
+        kind = answer.get("type")
+        if kind == "ack":
+            return FlowAck(int(answer["seq"]), int(answer["msgs"]))
+        if kind == "gap":
+            return Trouble(OutcomeUnknown("a message of the batch was lost on its way"), number, final=False)
+        if kind == "err":
+            return Trouble(unstored(answer["error"]), int(answer["seq"]), final=False)
+        if "error" in answer:
+            code = int(answer["error"].get("err_code", 0))
+            return Trouble(unstored(answer["error"]), number, final=number == 1 or code == _UNKNOWN_BATCH)
+        return Ended(int(answer["seq"]), int(answer.get("count", 1)), bool(answer.get("duplicate")))
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
+        return Trouble(OutcomeUnknown("the stream's acknowledgement cannot be read"), number, final=True)
+
+
+_UNKNOWN_BATCH = 10208
+
+
+def _number(rest: bytes) -> int:
+    """The number of the message that was replied to; 0 where the subject does not tell."""
+    parts = rest.split(b".")
+    return int(parts[2]) if len(parts) == 5 and parts[2].isdigit() else 0
