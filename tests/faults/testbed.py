@@ -40,10 +40,10 @@ ONE_REPLICA = (FAST, ANEW_WITH_GAP)
 REPLICATED = tuple(name for name in COLLECTIONS if name not in ONE_REPLICA)
 MODES = {
     BATCHES: "atomic",
-    FAST: "atomic",
+    FAST: "fast_ingest",
     SHARED: "atomic",
     WINDOW: "window",
-    ANEW_WITH_GAP: "atomic",
+    ANEW_WITH_GAP: "fast_ingest",
     ANEW_BY_HAND: "atomic",
 }
 """The publish mode that each watcher has to have had in a run."""
