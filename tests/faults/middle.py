@@ -17,14 +17,16 @@ from typing import Any
 
 from tests.faults.hands import bounded, stuck
 from tests.faults.proxy import Hold
-from tests.faults.testbed import FAST, Testbed, stream_of
+from tests.faults.testbed import FAST, WINDOW_SECONDS, Testbed, stream_of
 from tests.service import until
 
 POURED = 1_500
 """Documents that are inserted at once: several atomic batches, and more than two windows of a fast-ingest flow."""
 LATEST_CHUNK = 12
 """The chunk that is held is one of so many first ones."""
-RESETS = 3
+RESETS = 2
+FORGOTTEN_SECONDS = 1.2 * WINDOW_SECONDS
+"""The stream does not know the ids of what the other service has published any more."""
 FOREIGN = (1, 1, 2, 3, 40)
 """How many messages of somebody else come in between."""
 ROOM = 100
@@ -99,6 +101,7 @@ def zombie(name: str) -> Strike:
             before = testbed.lag.newest(stream_of(name))
             await other.until_state(name, "RUNNING", within=60)
             await until(lambda: testbed.lag.newest(stream_of(name)) > before, f"{name} goes on", within=60)
+            await asyncio.sleep(FORGOTTEN_SECONDS)
         active.thaw()
         yield f"{active.name} in {stream_of(name)}"
 
@@ -161,12 +164,16 @@ async def switched_off(testbed: Testbed, draw: random.Random) -> AsyncIterator[s
 
 @asynccontextmanager
 async def replicated(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
-    """A stream gets three replicas in the middle of a batch, and one again in the middle of another."""
+    """A stream gets three replicas in the middle of a batch, another leader in that of the next, and one replica again
+    in that of a third."""
     stream = stream_of(FAST)
     async with in_the_middle(testbed, FAST, draw):
         await bounded(testbed, stream, num_replicas=3)
     await until(lambda: _is_whole(testbed, stream), f"{stream} has three replicas", within=60)
+    async with in_the_middle(testbed, FAST, draw):
+        await testbed.nats.step_down(stream)
     yield stream
+    await testbed.note_modes()
     async with in_the_middle(testbed, FAST, draw):
         await bounded(testbed, stream, num_replicas=1)
 

@@ -77,6 +77,8 @@ class Run:
     problems: Sequence[str]
     modes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """How often each watcher was seen in which publish mode."""
+    taken_back: int = 0
+    """How often changes were taken for stored that the stream does not have."""
 
     def as_json(self) -> dict[str, Any]:
         """The run as `read` takes it."""

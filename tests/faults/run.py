@@ -126,7 +126,8 @@ async def run(plan: Plan) -> int:
         certain=testbed.writers.total,
         uncertain=testbed.writers.uncertain,
         problems=problems,
-        modes=testbed.modes,
+        modes={name: dict(seen) for name, seen in testbed.modes.items()},
+        taken_back=testbed.taken_back,
     )
     print(found.text())
     if plan.json is not None:

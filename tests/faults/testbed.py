@@ -54,6 +54,9 @@ NEIGHBOURS = "neighbours"
 NEIGHBOUR_SECONDS = 0.1
 WINDOW_SECONDS = 1
 """JetStream's duplicate window: almost every fault lasts longer, so that nothing but the fence can help."""
+TAKEN_BACK = '"stream_lost_its_end"'
+"""What the log says where a stream ends before what a service took for acknowledged. The service goes on from there, so
+that the stream does not show it; but no fault here takes the end of a stream away."""
 RECOVERY_SECONDS = 90.0
 SILENCE_SECONDS = 10.0
 """The standby's patience, as it is by default."""
@@ -101,6 +104,8 @@ class Testbed:
         """Messages of somebody else on each watcher's subjects, as far as they are acknowledged."""
         self.foreign_uncertain: Counter[str] = Counter()
         """Those that were not acknowledged, and may be there."""
+        self.taken_back = 0
+        """How often a service had taken changes for stored that its stream does not have."""
         self.modes: dict[str, Counter[str]] = {name: Counter() for name in COLLECTIONS}
         """How often each watcher was seen in which publish mode."""
         self.patience = patience
@@ -271,6 +276,9 @@ class Testbed:
             code = await service.terminate()
             if code != 0:
                 self.problems.append(f"{service.name} ended with {code}:\n{service.log_tail()}")
+            self.taken_back += service.log.read_text(errors="replace").count(TAKEN_BACK)
+        if self.taken_back:
+            self.problems.append(f"{self.taken_back} times an acknowledged end of a stream was not there")
         for name, mode in MODES.items():
             if not self.modes[name][mode]:
                 self.problems.append(f"{name} never published by {mode}: {dict(self.modes[name]) or 'never looked'}")
