@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -98,9 +99,9 @@ def zombie(name: str) -> Strike:
         (other,) = [service for service in testbed.services if service is not active]
         async with in_the_middle(testbed, name, draw):
             active.freeze()
-            before = testbed.lag.newest(stream_of(name))
+            frozen = time.time()
             await other.until_state(name, "RUNNING", within=60)
-            await until(lambda: testbed.lag.newest(stream_of(name)) > before, f"{name} goes on", within=60)
+            await until(lambda: testbed.lag.newest(stream_of(name)) > frozen, f"{name} goes on", within=60)
             await asyncio.sleep(FORGOTTEN_SECONDS)
         active.thaw()
         yield f"{active.name} in {stream_of(name)}"
