@@ -21,9 +21,9 @@ from tests.faults.proxy import Hold
 from tests.faults.testbed import FAST, WINDOW_SECONDS, Testbed, stream_of
 from tests.service import until
 
-POURED = 1_500
+POURED = 3_000
 """Documents that are inserted at once: several atomic batches, and more than two windows of a fast-ingest flow."""
-LATEST_CHUNK = 12
+LATEST_CHUNK = 60
 """The chunk that is held is one of so many first ones."""
 RESETS = 2
 FORGOTTEN_SECONDS = 1.2 * WINDOW_SECONDS
