@@ -144,4 +144,4 @@ def codec_of(settings: Settings) -> Codec:
         log.info("encoder", encoder="native")
     else:
         log.info("encoder", encoder="python", reason=native.absence() or "CHANGEWIRE_CODEC says so")
-    return Codec(encode, reduced, identify, transcode)
+    return Codec(encode, reduced, identify, transcode, native.packer(settings.codec))

@@ -126,6 +126,7 @@ class _SplittingDatabase(_Around):
         return _reply(cursor, "firstBatch", fragments[:1])
 
 
-def _reply(cursor: int, name: str, batch: list[RawBSONDocument]) -> dict[str, Any]:
+def _reply(cursor: int, name: str, batch: list[RawBSONDocument]) -> RawBSONDocument:
     token = batch[-1]["_id"] if batch else {"_data": ""}
-    return {"cursor": {"id": cursor, name: batch, "postBatchResumeToken": token}, "operationTime": Timestamp(1, 1)}
+    inner = {"id": cursor, name: batch, "postBatchResumeToken": token}
+    return RawBSONDocument(bson.encode({"cursor": inner, "operationTime": Timestamp(1, 1)}))

@@ -2,15 +2,23 @@
 
 It is optional. `extended_json.py` is the reference: a body made here equals the one made there. An event that is left
 out here, as None, is encoded there, or refused with the reason. So the same events cannot be encoded with either.
+
+A regular batch becomes one block (`pack`): no object is made for an event, and its frames are written natively too.
 """
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, overload
 
 from app.domain.events import Change
+from app.domain.packed import Numbered, PackedChanges
+from app.domain.raw_events import RawEvents
+
+if TYPE_CHECKING:
+    from app._native import Block
 
 Wish = Literal["auto", "native", "python"]
-Transcode = Callable[[list[bytes], str], list[Change | None]]
+Transcode = Callable[[Sequence[bytes], str], list[Change | None]]
+Pack = Callable[[RawEvents, str, str, Collection[str], tuple[int, int]], PackedChanges | None]
 
 
 def absence() -> str | None:
@@ -22,6 +30,10 @@ def absence() -> str | None:
     return None
 
 
+def _is_used(wish: Wish) -> bool:
+    return wish == "native" or (wish == "auto" and absence() is None)
+
+
 def transcoder(wish: Wish) -> Transcode | None:
     """The native transcoder, if the settings ask for it or, with `auto`, if it is available.
 
@@ -29,11 +41,89 @@ def transcoder(wish: Wish) -> Transcode | None:
     in its place, the change, or None if it is left to `extended_json.encode`. It may be called in any thread, and
     raises at most MemoryError. Raises ImportError if the native one is required and unavailable.
     """
-    if wish == "python" or (wish == "auto" and absence() is not None):
+    if not _is_used(wish):
         return None
     from app import _native
 
-    def transcode(events: list[bytes], id_suffix: str) -> list[Change | None]:
+    def transcode(events: Sequence[bytes], id_suffix: str) -> list[Change | None]:
         return _native.transcode(events, id_suffix, Change)
 
     return transcode
+
+
+def packer(wish: Wish) -> Pack | None:
+    """What makes a block of a regular batch; available as `transcoder`.
+
+    The function takes the raw events, the suffix of their ids, the token that all of them have to be later than, the
+    operations that are published, and the bytes of a body and of an id below which a message surely fits. It returns
+    the changes with these operations, or None if the batch is not regular: an event is left to the reference, a token
+    does not grow, or a message might not fit. It may be called in any thread, and raises at most MemoryError."""
+    if not _is_used(wish):
+        return None
+    from app import _native
+
+    def pack(
+        events: RawEvents, id_suffix: str, last: str, operations: Collection[str], fits: tuple[int, int]
+    ) -> PackedChanges | None:
+        bounds = (events.starts, events.ends)
+        block = _native.pack(events.buffer, bounds, id_suffix, last, list(operations), fits)
+        return None if block is None else NativeChanges(block, 0, len(block))
+
+    return pack
+
+
+class NativeChanges(PackedChanges):
+    """The changes of a block from one index to another."""
+
+    __slots__ = ("_block", "_start", "_stop")
+
+    def __init__(self, block: "Block", start: int, stop: int) -> None:
+        self._block = block
+        self._start = start
+        self._stop = stop
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    @overload
+    def __getitem__(self, index: int) -> Change: ...
+    @overload
+    def __getitem__(self, index: slice) -> PackedChanges: ...
+    def __getitem__(self, index: int | slice) -> Change | PackedChanges:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                raise ValueError("changes are taken in their order: a slice has no step")
+            return NativeChanges(self._block, self._start + start, self._start + max(start, stop))
+        place = index + (len(self) if index < 0 else 0)
+        if not 0 <= place < len(self):
+            raise IndexError("there is no such change")
+        return Change(*self._block.change(self._start + place))
+
+    def __repr__(self) -> str:
+        return f"NativeChanges({len(self)} changes, {self.size} bytes)"
+
+    @property
+    def size(self) -> int:
+        return self._block.size(self._start, self._stop)
+
+    def fitting(self, size: int, beside: int) -> int:
+        return self._block.fitting(self._start, self._stop, size, beside)
+
+    def operations(self) -> Mapping[str, int]:
+        counts = self._block.counts(self._start, self._stop)
+        return {name: count for name, count in zip(self._block.operations, counts, strict=True) if count}
+
+    def wall_times(self) -> Sequence[float]:
+        return self._block.wall_times(self._start, self._stop)
+
+    def frames(
+        self, subjects: Mapping[str, str], reply: Numbered | None, lines: Numbered, size: int
+    ) -> Iterator[bytes]:
+        by_operation = [subjects[name] for name in self._block.operations]
+        index = self._start
+        while index < self._stop:
+            places = (self._start, index, self._stop)
+            chunk, count = self._block.frames(places, size, by_operation, reply, lines)
+            yield chunk
+            index += count

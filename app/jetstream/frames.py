@@ -1,8 +1,8 @@
 """The bytes of a publish, a whole batch at a time.
 
 nats-py builds one message per call from a dictionary of headers, which costs three times as much as everything else the
-hot path does. Here a batch becomes a few large chunks of the client protocol's HPUB frames, by concatenation alone. The
-chunks are handed out while the batch is being built, so that the server parses the beginning meanwhile.
+hot path does. Here a batch becomes a few large chunks of the client protocol's HPUB frames, by concatenation alone or
+natively. The chunks are handed out while the batch is being built, so that the server parses the beginning meanwhile.
 
 Headers as in the NATS documentation (JetStream headers, ADR-50 for the batch). Pure: no I/O, no vendor.
 """
@@ -10,9 +10,12 @@ Headers as in the NATS documentation (JetStream headers, ADR-50 for the batch). 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from app.domain.events import Change
+from app.domain.packed import Numbered, PackedChanges
 
-CHUNK_MESSAGES = 64
-"""How many messages go into one write."""
+CHUNK_BYTES = 192 * 1024
+"""About how many bytes go into one write."""
+CHUNK_PARTS = 4 * 256
+"""And how many parts at most, where they are put together here: a message has four."""
 
 _LINE_BREAKS = str.maketrans({"\r": " ", "\n": " "})
 
@@ -56,30 +59,12 @@ def atomic(
     The first carries the fence and asks for early errors on `reply` + `0`, the last commits and asks for the
     acknowledgement on `reply` + its index.
     """
-    frames: list[bytes] = []
-    last = len(changes)
-    middle = f"Nats-Batch-Id: {batch_id}\r\nNats-Batch-Sequence: "
-    for number, change in enumerate(changes, 1):
-        if number == 1:
-            frames += _frame(change, subjects[change.operation], f"{reply}0", f"{fence_lines}{middle}1\r\n")
-            continue
-        if number == last:
-            lines = f"{middle}{number}\r\nNats-Batch-Commit: 1\r\n"
-            frames += _frame(change, subjects[change.operation], f"{reply}{last - 1}", lines)
-            break
-        if change.headers:
-            frames += _frame(change, subjects[change.operation], "", f"{middle}{number}\r\n")
-        else:
-            head = f"NATS/1.0\r\nNats-Msg-Id: {change.id}\r\n{middle}{number}\r\n\r\n".encode()
-            body, length = change.body, len(head)
-            frames.append(f"HPUB {subjects[change.operation]} {length} {length + len(body)}\r\n".encode())
-            frames.append(head)
-            frames.append(body)
-            frames.append(b"\r\n")
-        if number % CHUNK_MESSAGES == 0:
-            yield b"".join(frames)
-            frames.clear()
-    yield b"".join(frames)
+    first, middle, last = changes[0], changes[1:-1], changes[-1]
+    prefix = f"Nats-Batch-Id: {batch_id}\r\nNats-Batch-Sequence: "
+    yield single(first, subjects[first.operation], f"{reply}0", f"{fence_lines}{prefix}1\r\n")
+    yield from numbered(middle, subjects, None, Numbered(prefix, 2, "\r\n"))
+    commit = f"{prefix}{len(changes)}\r\nNats-Batch-Commit: 1\r\n"
+    yield single(last, subjects[last.operation], f"{reply}{len(changes) - 1}", commit)
 
 
 def window(
@@ -89,13 +74,30 @@ def window(
 
     Each asks for its acknowledgement on `reply` + k.
     """
+    lines = Numbered(f"Nats-Expected-Stream: {stream}\r\nNats-Expected-Last-Sequence: ", base, "\r\n")
+    return numbered(changes, subjects, Numbered(reply, 0, ""), lines)
+
+
+def numbered(
+    changes: Sequence[Change], subjects: Mapping[str, str], reply: Numbered | None, lines: Numbered
+) -> Iterator[bytes]:
+    """Yield the frames of messages whose reply subjects and header lines differ by a number only, in chunks.
+
+    This is the hot path of every mode. The first message has the first numbers. The frames of packed changes are
+    written natively; what is here is the reference for them.
+    """
+    if isinstance(changes, PackedChanges):
+        yield from changes.frames(subjects, reply, lines, CHUNK_BYTES)
+        return
     frames: list[bytes] = []
-    prefix = f"Nats-Expected-Stream: {stream}\r\nNats-Expected-Last-Sequence: "
+    size = 0
     for index, change in enumerate(changes):
-        frames += _frame(change, subjects[change.operation], f"{reply}{index}", f"{prefix}{base + index}\r\n")
-        if index % CHUNK_MESSAGES == CHUNK_MESSAGES - 1:
+        frames += _frame(change, subjects[change.operation], "" if reply is None else reply.at(index), lines.at(index))
+        size += len(change.body)
+        if size >= CHUNK_BYTES or len(frames) >= CHUNK_PARTS:
             yield b"".join(frames)
             frames.clear()
+            size = 0
     if frames:
         yield b"".join(frames)
 
@@ -119,18 +121,19 @@ def fast_ingest(
 
     `reply` is the batch's reply subject with flow and gap mode, to which number and operation are appended.
     """
-    frames: list[bytes] = []
     prefix = f"Nats-Expected-Stream: {stream}\r\nNats-Expected-Last-Sequence: "
-    last = first + len(changes) - 1
-    for number, change in enumerate(changes, first):
-        operation = COMMIT if commit and number == last else APPEND if number > 1 else START
-        expected = f"{prefix}{fence + number - first}\r\n"
-        frames += _frame(change, subjects[change.operation], f"{reply}.{number}.{operation}.$FI", expected)
-        if (number - first) % CHUNK_MESSAGES == CHUNK_MESSAGES - 1:
-            yield b"".join(frames)
-            frames.clear()
-    if frames:
-        yield b"".join(frames)
+
+    def alone(index: int, operation: int) -> bytes:
+        change, lines = changes[index], f"{prefix}{fence + index}\r\n"
+        return single(change, subjects[change.operation], f"{reply}.{first + index}.{operation}.$FI", lines)
+
+    begin, end = (1 if first == 1 else 0), len(changes) - (1 if commit else 0)
+    if begin <= end and first == 1:
+        yield alone(0, START)
+    append = Numbered(f"{reply}.", first + begin, f".{APPEND}.$FI")
+    yield from numbered(changes[begin:end], subjects, append, Numbered(prefix, fence + begin, "\r\n"))
+    if commit:
+        yield alone(len(changes) - 1, COMMIT)
 
 
 def end_of_batch(subject: str, reply: str, number: int) -> bytes:

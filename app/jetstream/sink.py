@@ -69,10 +69,9 @@ class JetStreamSink:
     @property
     def _pipeline(self) -> Pipelined | None:
         """The mode, where several sends may be under way."""
-        mode = self._modes[self._mode]
         if self._mode == "atomic" and not (self.exclusive and self._alone and self._keeps):
             return None
-        return mode if isinstance(mode, Pipelined) else None
+        return self._modes.pipelined.get(self._mode)
 
     # The stream.
 
@@ -141,7 +140,7 @@ class JetStreamSink:
 
     async def publish(self, changes: Sequence[Change], fence: int) -> int:
         self._check_sizes(changes)
-        return await self._modes[self._mode].publish(changes, fence) if changes else fence
+        return await self._modes.all[self._mode].publish(changes, fence) if changes else fence
 
     def send(self, changes: Sequence[Change], fence: int, *, more: bool) -> asyncio.Future[int]:
         pipeline = self._pipeline
@@ -181,11 +180,14 @@ class JetStreamSink:
 
     async def close(self) -> None:
         """Give up what is under way. The connection belongs to the account."""
-        for mode in self._modes.values():
-            if isinstance(mode, Pipelined):
-                mode.close()
+        for mode in self._modes.pipelined.values():
+            mode.close()
 
     # Changes that are too large.
+
+    @property
+    def surely_fits(self) -> tuple[int, int]:
+        return self._sizes.surely
 
     def too_large(self, change: Change) -> bool:
         return self._sizes.too_large(change)

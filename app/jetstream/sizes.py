@@ -51,6 +51,11 @@ class Sizes:
             self._stream = most if self._stream is None else min(self._stream, most)
         self.refresh()
 
+    @property
+    def surely(self) -> tuple[int, int]:
+        """The bytes of a body, and of an id, below which a message without headers of its own surely fits."""
+        return self._surely, _SHORT
+
     def too_large(self, change: Change) -> bool:
         """Whether server or stream would refuse the message."""
         if len(change.body) < self._surely and len(change.id) < _SHORT and not change.headers:

@@ -9,10 +9,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
 from app.domain.lifecycle import State
+from app.domain.packed import operations_of, wall_times_of
 from app.metrics.families import Families
 from app.metrics.kinds import Family
 from app.ports import Published
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from app.metrics.exposition import Exposition
 
 T = TypeVar("T")
-
-_operation_of = attrgetter("operation")
-_wall_time_of = attrgetter("wall_time")
 
 
 class PrometheusObserver:
@@ -44,13 +41,11 @@ class PrometheusObserver:
     def published(self, batch: Published) -> None:
         """Count an acknowledged batch."""
         watcher, changes, acked_at = batch.watcher, batch.changes, batch.acked_at
-        operations = list(map(_operation_of, changes))
-        wall_times = sorted(map(_wall_time_of, changes))  # nearly sorted as they come, so nearly free
+        operations, wall_times = operations_of(changes), wall_times_of(changes)
         with self._lock:
             self._families.batch_events.series[(watcher,)].observe(len(changes))
             self._families.event_delay.series[(watcher,)].observe_since(wall_times, acked_at)
-            for operation in set(operations):
-                count = operations.count(operation)
+            for operation, count in operations.items():
                 self._families.events.series[watcher, operation] += count
                 subject = batch.subjects.get(operation)
                 if subject is None:

@@ -27,6 +27,7 @@ from pymongo.errors import PyMongoError
 
 from app.mongodb.bounded import end_session_on_server
 from app.mongodb.pinning import Pin, pinned
+from app.mongodb.raw_reply import read_reply
 from app.mongodb.stream import Target
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class CursorBatch:
     `events` are raw BSON in stream order, `token` covers all of them and what was passed over (MongoDB's
     postBatchResumeToken), `operation_time` is the server's own in seconds since 1970."""
 
-    events: list[bytes]
+    events: Sequence[bytes]
     token: str
     operation_time: int
 
@@ -120,7 +121,7 @@ class ChangeStreamCursor:
             self._id = under_way.result()["cursor"]["id"]
         return bool(done)
 
-    async def _run(self, command: dict[str, Any]) -> Mapping[str, Any]:
+    async def _run(self, command: dict[str, Any]) -> RawBSONDocument:
         """Run a command that may wait. It stays `_under_way` where its caller is cancelled."""
         with pinned(self._pin):
             under_way: asyncio.Future[RawBSONDocument] = asyncio.ensure_future(
@@ -135,16 +136,10 @@ class ChangeStreamCursor:
         self._under_way = None
         return reply
 
-    def _take(self, reply: Mapping[str, Any], batch: str) -> CursorBatch:
-        cursor = reply["cursor"]
-        self._id = cursor["id"]
-        return CursorBatch(
-            events=[
-                bytes(event.raw) for event in cursor[batch]
-            ],  # a copy only from 4 KiB on, where raw is a memoryview
-            token=cursor["postBatchResumeToken"]["_data"],
-            operation_time=reply["operationTime"].time,
-        )
+    def _take(self, reply: RawBSONDocument, batch: str) -> CursorBatch:
+        came = read_reply(bytes(reply.raw), batch)  # no copy: a whole reply is bytes
+        self._id = came.cursor
+        return CursorBatch(events=came.events, token=came.token, operation_time=came.operation_time)
 
 
 def _look_at(ended: "asyncio.Future[RawBSONDocument]") -> None:

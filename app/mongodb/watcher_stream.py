@@ -11,6 +11,7 @@ from typing import Any, Final
 from bson.raw_bson import RawBSONDocument
 
 from app.domain.errors import SourceRefused, SourceUnavailable
+from app.domain.raw_events import size_of
 from app.mongodb import pipeline as mongo_pipeline
 from app.mongodb.cursor import ChangeStreamCursor, CursorBatch
 from app.mongodb.stream import StreamRequest, after_token, at_time_of
@@ -119,7 +120,7 @@ class WatcherStream:
         if self._reshaped:
             self._refuse_damage(events)
         self.position = max(self.position, batch.token)
-        size = sum(map(len, events))
+        size = size_of(events)
         self.pace.came(len(events), size)
         return SourceBatch(events, self.position, batch.operation_time, size)
 

@@ -4,16 +4,22 @@ The bytes of a body come from the codec (`formats/`), which is handed in. Order 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import repeat
+from typing import TypeVar
 
 from app.domain.dead_letters import NOT_ENCODABLE, OVERSIZE, Unpublishable, name_of
 from app.domain.errors import EventNotEncodable, MessageTooLarge, PermanentError
 from app.domain.events import Change
+from app.domain.packed import PackedChanges
+from app.domain.raw_events import RawEvents
 from app.domain.watcher import Watcher
 from app.pipeline.run_statistics import RunStatistics
 from app.ports import EventSink, Observer, SourceBatch
+
+T = TypeVar("T")
 
 YIELD_BYTES = 256 * 1024
 """How much is encoded before other tasks get their turn."""
@@ -27,22 +33,27 @@ LEAST_POINTER = 2
 class Codec:
     """How a raw event becomes a message: `encode(raw, id_suffix)`, and `reduce(raw, limit)` for one that is too large.
 
-    `identify(raw)` reads token, operation and the document's key of one that cannot be encoded. `transcode`, an option,
-    does a whole batch without the GIL; where it leaves None, `encode` is asked (`formats/native.py`).
+    `identify(raw)` reads token, operation and the document's key of one that cannot be encoded. Two options do a whole
+    batch without the GIL (`formats/native.py`): `pack` makes one block of a regular batch, and leaves any other one;
+    `transcode` makes its changes, and where it leaves None, `encode` is asked.
     """
 
     encode: Callable[[bytes, str], Change]
     reduce: Callable[[bytes, int], bytes]
     identify: Callable[[bytes], tuple[str, str, str | None]]
-    transcode: Callable[[list[bytes], str], list[Change | None]] | None = None
+    transcode: Callable[[Sequence[bytes], str], list[Change | None]] | None = None
+    pack: Callable[[RawEvents, str, str, Collection[str], tuple[int, int]], PackedChanges | None] | None = None
 
     async def transcoded(self, batch: SourceBatch, suffix: str) -> Iterable[Change | None]:
         """What can be made of the batch at once: for each event its change, or None where that is left to `encode`."""
         if self.transcode is None or not batch.events:
             return repeat(None, len(batch.events))
-        if batch.size < THREAD_BYTES:
-            return self.transcode(batch.events, suffix)
-        return await asyncio.get_running_loop().run_in_executor(None, self.transcode, batch.events, suffix)
+        return await _aside(batch.size, partial(self.transcode, batch.events, suffix))
+
+
+async def _aside(size: int, work: Callable[[], T]) -> T:
+    """Do what lets go of the GIL on a thread, where so many bytes are worth one."""
+    return work() if size < THREAD_BYTES else await asyncio.get_running_loop().run_in_executor(None, work)
 
 
 class BatchEncoder:
@@ -58,10 +69,28 @@ class BatchEncoder:
         self._observer = observer
         self._operations = frozenset(watcher.sink.operations)
 
-    async def encode(self, batch: SourceBatch, suffix: str, last: str) -> list[Change]:
+    async def encode(self, batch: SourceBatch, suffix: str, last: str) -> Sequence[Change]:
         """Return the changes of a batch that are to be published, in their order, all later than the token `last`.
 
         `suffix` follows the token in their ids. Raises PermanentError, MessageTooLarge, EventNotEncodable."""
+        changes = await self._packed(batch, suffix, last)
+        if changes is None:
+            changes = await self._one_by_one(batch, suffix, last)
+        if skipped := len(batch.events) - len(changes):
+            self._statistics.skipped += skipped
+            self._observer.skipped(self._watcher.name, "operation", skipped)
+        return changes
+
+    async def _packed(self, batch: SourceBatch, suffix: str, last: str) -> Sequence[Change] | None:
+        """Return the changes of a regular batch in one piece; None where it has to be looked at event by event."""
+        events, pack = batch.events, self._codec.pack
+        if pack is None or not isinstance(events, RawEvents) or not events or batch.reduced:
+            return None
+        work = partial(pack, events, suffix, last, self._operations, self._sink.surely_fits)
+        return await _aside(batch.size, work)
+
+    async def _one_by_one(self, batch: SourceBatch, suffix: str, last: str) -> Sequence[Change]:
+        """Make a change of each event: the reference, for every batch. Raises as `encode`."""
         encode, operations, too_large = self._codec.encode, self._operations, self._sink.too_large
         changes: list[Change] = []
         unyielded = 0
@@ -85,9 +114,6 @@ class BatchEncoder:
             if unyielded > YIELD_BYTES:
                 unyielded = 0
                 await asyncio.sleep(0)
-        if skipped := len(batch.events) - len(changes):
-            self._statistics.skipped += skipped
-            self._observer.skipped(self._watcher.name, "operation", skipped)
         return changes
 
     def _not_encodable(self, raw: bytes, error: EventNotEncodable, reduced: tuple[str, ...]) -> Change:

@@ -10,6 +10,7 @@ that in which `put` and `ask` were called. How many bytes may be held is decided
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.domain.dead_letters import Replay
@@ -24,7 +25,7 @@ TOGETHER_BYTES = 64 * 1024
 class Encoded:
     """A batch, or several that follow one another."""
 
-    changes: list[Change]
+    changes: Sequence[Change]
     position: str
     """Where the change stream is after it."""
     read_at: float

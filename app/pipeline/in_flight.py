@@ -20,6 +20,7 @@ from itertools import chain
 
 from app.domain.errors import FenceLost, OutcomeUnknown, SeenBefore, StreamFull
 from app.domain.events import Change
+from app.domain.packed import are_plain
 from app.pipeline.batch_queue import Encoded
 from app.pipeline.ledger import Ledger
 from app.pipeline.publisher import Failure, Publisher
@@ -85,8 +86,7 @@ class InFlight:
         changes = encoded.changes
         if not changes or not self._sink.pipelined or self._ledger.behind:
             return False
-        plain = all(change.letter is None and change.pointer is None for change in changes)
-        return plain and changes[0].token > self._ledger.reached.token
+        return are_plain(changes) and changes[0].token > self._ledger.reached.token
 
     def _collect(self) -> bool:
         """Take over what is acknowledged by now; False where the first of what is left has failed."""

@@ -16,6 +16,7 @@ from app.domain.dead_letters import Unpublishable, name_of
 from app.domain.errors import Fenced, FenceLost, OutcomeUnknown, SeenBefore, SinkUnavailable, Stale, StreamFull
 from app.domain.events import Change
 from app.domain.gap import OPERATION as GAP
+from app.domain.packed import are_plain, front
 from app.domain.position import Reached
 from app.pipeline.ledger import Ledger
 from app.pipeline.run import Run
@@ -205,20 +206,12 @@ class Publisher:
 
     def cut(self, waiting: Sequence[Change]) -> Sequence[Change]:
         """Return as many changes from the front as go out together: one at least, up to the next dead letter."""
-        size = count = 0
-        for change in waiting[: self._batch.count]:
-            if change.letter is not None:
-                break
-            size += len(change.body if change.pointer is None else change.pointer) + len(change.id) + HEADER_BYTES
-            if count and size > MAX_BYTES:
-                break
-            count += 1
-        return waiting[:count]
+        return front(waiting, self._batch.count, MAX_BYTES, HEADER_BYTES)
 
     async def _cut(self, waiting: Sequence[Change]) -> Sequence[Change]:
         """The same; bodies too large go to the object store."""
         unit = self.cut(waiting)
-        if all(change.pointer is None for change in unit):
+        if are_plain(unit):
             return unit
         return [
             change if change.pointer is None else await self._sink.claim_check(change, change.pointer)

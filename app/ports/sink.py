@@ -75,6 +75,12 @@ class EventSink(Protocol):
         Returns the stream's last sequence as far as known: the new message's, or `fence` for a known one.
         Errors as `publish`."""
 
+    @property
+    def surely_fits(self) -> tuple[int, int]:
+        """The bytes of a body, and of an id, below which no change without headers of its own is `too_large`.
+
+        The quick answer for a whole batch."""
+
     def too_large(self, change: Change) -> bool:
         """Whether server or stream would refuse the message: body and headers together, or the headers alone, which
         hold the id."""

@@ -1,5 +1,6 @@
 """Where changes come from: one watcher's change stream."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,10 +12,11 @@ class SourceBatch:
     """What one read brought, possibly nothing but a newer position.
 
     `events` are raw BSON change events in stream order, `position` the token that covers all of them (MongoDB's
-    postBatchResumeToken), `operation_time` the server's own in seconds since 1970, `size` the events' bytes.
+    postBatchResumeToken), `operation_time` the server's own in seconds since 1970, `size` the events' bytes. Events
+    that came in one piece stay in it (`domain/raw_events.py`).
     """
 
-    events: list[bytes]
+    events: Sequence[bytes]
     position: str
     operation_time: int
     size: int

@@ -1,12 +1,16 @@
-//! Change events from raw BSON to relaxed Extended JSON, a batch at a time.
+//! Change events from raw BSON to relaxed Extended JSON, and to frames of the NATS protocol, a batch at a time.
 //!
 //! The encoder in `app/formats/extended_json.py` is the reference: the output here equals its output byte for byte, with the
 //! exceptions that it lists. Rare, damaged or doubtful events are not encoded here but left to the reference, which either
-//! encodes them or says what is wrong. So nothing here decides whether an event is valid.
+//! encodes them or says what is wrong. So nothing here decides whether an event is valid. The reference of the frames is
+//! `app/jetstream/frames.py`.
 //!
-//! `json` writes one event, `python` is the module that Python sees.
+//! `json` writes one event, `block` holds the changes of a batch, `frames` writes its messages, `python` is the module that
+//! Python sees.
 #![forbid(unsafe_code)]
 
+pub mod block;
+pub mod frames;
 pub mod json;
 #[cfg(feature = "python")]
 mod python;

@@ -1,12 +1,14 @@
-//! The module that Python sees: `transcode`, a batch in, its changes out.
+//! The module that Python sees: `transcode` makes the changes of a batch one by one, `pack` a block of a regular one.
 
 use std::ops::Range;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use pyo3::exceptions::PyMemoryError;
+use pyo3::exceptions::{PyIndexError, PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 
+use crate::block::{self, Rules};
+use crate::frames::{Frames, Numbered};
 use crate::json::{encode, Event, Left};
 
 /// How many bytes of events are encoded before their changes are created, so that no more than these exist twice.
@@ -81,7 +83,135 @@ fn encode_all<'a>(events: &[&'a [u8]], out: &mut Vec<u8>) -> Result<Vec<Encoded<
     Ok(encoded)
 }
 
+/// A text with a number in it: prefix, the first number, suffix.
+type Text = (String, u64, String);
+
+fn numbered(text: &Text) -> Numbered<'_> {
+    Numbered {
+        prefix: &text.0,
+        first: text.1,
+        suffix: &text.2,
+    }
+}
+
+/// The changes of a regular batch. Never changes, so any thread may read it, also without the GIL.
+#[pyclass(frozen)]
+struct Block(block::Block);
+
+/// A block of the events between these bounds of the buffer, or None where the batch is not regular.
+#[pyfunction]
+fn pack(
+    py: Python<'_>,
+    buffer: &Bound<'_, PyBytes>,
+    bounds: (Vec<usize>, Vec<usize>),
+    id_suffix: &str,
+    last: &str,
+    operations: Vec<String>,
+    fits: (usize, usize),
+) -> PyResult<Option<Block>> {
+    let buffer = buffer.as_bytes();
+    let rules = Rules {
+        suffix: id_suffix,
+        last,
+        operations: &operations,
+        fits,
+    };
+    match py.detach(|| block::pack(buffer, &bounds.0, &bounds.1, &rules)) {
+        Ok(block) => Ok(Some(Block(block))),
+        Err(block::Refused::Irregular) => Ok(None),
+        Err(block::Refused::OutOfMemory) => Err(PyMemoryError::new_err(())),
+    }
+}
+
+impl Block {
+    fn range(&self, start: usize, stop: usize) -> PyResult<Range<usize>> {
+        if start <= stop && stop <= self.0.len() {
+            Ok(start..stop)
+        } else {
+            Err(PyIndexError::new_err("a block has no such changes"))
+        }
+    }
+}
+
+#[pymethods]
+impl Block {
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The names of the operations that are in it.
+    #[getter]
+    fn operations(&self) -> Vec<String> {
+        self.0.operations().to_vec()
+    }
+
+    /// Token, operation, body, wall time and id of a change.
+    fn change<'py>(&self, py: Python<'py>, index: usize) -> PyResult<(String, &str, Bound<'py, PyBytes>, f64, String)> {
+        let change = self
+            .0
+            .get(index)
+            .ok_or_else(|| PyIndexError::new_err("a block has no such change"))?;
+        let token = String::from_utf8_lossy(change.token).into_owned();
+        let id = format!("{token}{}", self.0.suffix());
+        let operation = &self.0.operations()[change.operation];
+        Ok((token, operation, PyBytes::new(py, change.body), change.wall_time, id))
+    }
+
+    fn size(&self, start: usize, stop: usize) -> PyResult<usize> {
+        Ok(self.0.size(self.range(start, stop)?))
+    }
+
+    fn fitting(&self, start: usize, stop: usize, most: usize, beside: usize) -> PyResult<usize> {
+        Ok(self.0.fitting(self.range(start, stop)?, most, beside))
+    }
+
+    fn counts(&self, start: usize, stop: usize) -> PyResult<Vec<usize>> {
+        Ok(self.0.counts(self.range(start, stop)?))
+    }
+
+    fn wall_times(&self, start: usize, stop: usize) -> PyResult<Vec<f64>> {
+        Ok(self.0.wall_times(self.range(start, stop)?))
+    }
+
+    /// The frames of the changes from `index` on, up to `stop`, until they come to `about` so many bytes; and how many they are.
+    ///
+    /// The change at `origin` has the first number. The bytes are written without the GIL.
+    #[allow(clippy::too_many_arguments)]
+    fn frames<'py>(
+        &self,
+        py: Python<'py>,
+        places: (usize, usize, usize),
+        about: usize,
+        subjects: Vec<String>,
+        reply: Option<Text>,
+        lines: Text,
+    ) -> PyResult<(Bound<'py, PyBytes>, usize)> {
+        let (origin, index, stop) = places;
+        let range = self.range(index, stop)?;
+        if origin > index || subjects.len() != self.0.operations().len() {
+            return Err(PyValueError::new_err(
+                "a block's frames begin at their origin and have a subject for each operation",
+            ));
+        }
+        let frames = Frames {
+            block: &self.0,
+            subjects: &subjects,
+            reply: reply.as_ref().map(numbered),
+            lines: numbered(&lines),
+            origin,
+        };
+        let (count, size) = frames.chunk(range, about);
+        let written = PyBytes::new_with(py, size, |out| {
+            py.detach(|| frames.write(index..index + count, out));
+            Ok(())
+        })?;
+        Ok((written, count))
+    }
+}
+
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Block>()?;
+    module.add_function(wrap_pyfunction!(pack, module)?)?;
     module.add_function(wrap_pyfunction!(transcode, module)?)
 }

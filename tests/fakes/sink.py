@@ -144,6 +144,10 @@ class FakeSink:
             return fence
         return await self.publish([change], fence)
 
+    @property
+    def surely_fits(self) -> tuple[int, int]:
+        return self._max_payload // 2, 1000
+
     def too_large(self, change: Change) -> bool:
         return len(change.body) > self._max_payload or len(change.id) > MAX_ID
 

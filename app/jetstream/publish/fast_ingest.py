@@ -200,7 +200,9 @@ class Batch(Exchange[None]):
 
     def _ended(self, end: Ended) -> None:
         stored = end.sequence - self._fence if end.sequence else 0  # nothing is stored where all are duplicates
-        if end.duplicate:
+        if end.batch != self._conversation.name:
+            self._give_up(OutcomeUnknown("the server did not take the changes as a batch; is it older than 2.14?"))
+        elif end.duplicate:
             self._finish(0, SeenBefore(f"the stream has seen an id before, at sequence {end.sequence}"))
         elif not 0 <= stored <= end.count <= self._sent:
             self._give_up(OutcomeUnknown("the stream's acknowledgement does not fit the batch"))

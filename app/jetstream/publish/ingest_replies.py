@@ -25,8 +25,10 @@ class FlowAck:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The batch has ended: the stream's last sequence of it, and how many messages the server counts as taken."""
+    """The batch has ended: the stream's last sequence of it, and how many messages the server counts as taken. A server
+    that takes the messages one by one says nothing of a `batch`."""
 
+    batch: str | None
     sequence: int
     count: int
     duplicate: bool
@@ -62,7 +64,8 @@ def read_reply(rest: bytes, data: bytes, headers: bytes | None) -> Reply:
         if "error" in answer:
             code = int(answer["error"].get("err_code", 0))
             return Trouble(unstored(answer["error"]), number, final=number == 1 or code == _UNKNOWN_BATCH)
-        return Ended(int(answer["seq"]), int(answer.get("count", 1)), bool(answer.get("duplicate")))
+        count, duplicate = int(answer.get("count", 1)), bool(answer.get("duplicate"))
+        return Ended(answer.get("batch"), int(answer["seq"]), count, duplicate)
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
         return Trouble(OutcomeUnknown("the stream's acknowledgement cannot be read"), number, final=True)
 

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol
 
 from app.domain.events import Change
 from app.jetstream.publish.atomic import Atomic
@@ -22,7 +23,6 @@ class PublishMode(Protocol):
         Raises as `ports.EventSink.publish`."""
 
 
-@runtime_checkable
 class Pipelined(PublishMode, Protocol):
     """One that may have several sends under way, as `ports.EventSink` says."""
 
@@ -33,11 +33,15 @@ class Pipelined(PublishMode, Protocol):
         """Give up what is under way. May be called twice."""
 
 
-def publish_modes(sender: Sender) -> Mapping[Mode, PublishMode]:
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """Every mode of one sender, and those that may have several sends under way."""
+
+    all: Mapping[Mode, PublishMode]
+    pipelined: Mapping[Mode, Pipelined]
+
+
+def publish_modes(sender: Sender) -> Modes:
     """Return every mode, over one sender."""
-    return {
-        "fast_ingest": FastIngest(sender),
-        "atomic": Atomic(sender),
-        "window": Window(sender),
-        "single": Single(sender),
-    }
+    pipelined: dict[Mode, Pipelined] = {"fast_ingest": FastIngest(sender), "atomic": Atomic(sender)}
+    return Modes({**pipelined, "window": Window(sender), "single": Single(sender)}, pipelined)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from app.domain.errors import SeenBefore
 from app.domain.events import Change
+from app.domain.packed import operations_of, size_of
 from app.domain.watcher import Watcher
 from app.jetstream import frames
 from app.jetstream.connection import Conversation, NatsConnection
@@ -41,11 +42,11 @@ class Sender:
         return frames.fence(self.stream, sequence, None if self.exclusive else self._filter)
 
     def subjects_of(self, changes: Sequence[Change]) -> set[str]:
-        return {self.subjects[operation] for operation in {change.operation for change in changes}}
+        return {self.subjects[operation] for operation in operations_of(changes)}
 
     def bytes_of(self, changes: Sequence[Change]) -> int:
         """Return the bytes of their bodies and ids."""
-        return sum(len(change.body) + len(change.id) for change in changes)
+        return size_of(changes)
 
     def begin(self, exchange: Exchange[Any]) -> Conversation:
         """Begin to speak to the stream. Raises SinkUnavailable (nothing was sent), StreamUnsuitable."""

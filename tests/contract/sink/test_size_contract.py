@@ -53,3 +53,11 @@ async def test_a_pointer_has_the_room_that_is_said(place: Place, sink: EventSink
     assert not sink.too_large(pointer)
     assert [name for name, _ in pointer.headers] == ["Changewire-Reduced", "Changewire-Object"]
     assert await sink.publish([pointer], await fence(sink)) == 1
+
+
+async def test_what_surely_fits_is_not_too_large_and_is_most_of_what_there_is(place: Place, sink: EventSink) -> None:
+    body, id_ = sink.surely_fits
+    assert body > 500_000
+    assert id_ > 500
+    token = f"82{'A' * (id_ - 3)}"
+    assert not sink.too_large(replace(change(1), body=b"x" * (body - 1), token=token, id=token))

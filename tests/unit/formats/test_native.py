@@ -8,6 +8,8 @@ import base64
 import json
 import sys
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import bson
@@ -19,7 +21,8 @@ from app.domain.errors import EventNotEncodable
 from app.domain.events import Change
 from app.formats import extended_json, native
 from app.pipeline.batch_encoder import THREAD_BYTES, Codec
-from tests.encoders import needs_native, transcode
+from app.ports import SourceBatch
+from tests.encoders import needs_native, raw_events, transcode
 from tests.fakes import FakeOplog, FakeSource, FakeStream
 from tests.unit.deployment import capture, until
 
@@ -126,7 +129,7 @@ async def test_what_is_transcoded_is_published_in_its_order(size: int) -> None:
     transcoder = native.transcoder("auto")
     assert transcoder is not None
 
-    def observed(events: list[bytes], id_suffix: str) -> list[Change | None]:
+    def observed(events: Sequence[bytes], id_suffix: str) -> list[Change | None]:
         threads.add(threading.current_thread() is threading.main_thread())
         return transcoder(events, id_suffix)
 
@@ -148,8 +151,39 @@ async def test_what_is_transcoded_is_published_in_its_order(size: int) -> None:
     assert threads == {size * 100 < THREAD_BYTES}  # small batches are not worth a thread
 
 
+class InOnePiece(FakeSource):
+    """A source whose batches come as replies do."""
+
+    async def read(self) -> SourceBatch:
+        batch = await super().read()
+        return replace(batch, events=raw_events(batch.events))
+
+
+@needs_native
+@pytest.mark.parametrize("size", [10, 2_000])
+async def test_what_is_packed_is_published_in_its_order(size: int) -> None:
+    def must_not_be_asked_either(events: Sequence[bytes], id_suffix: str) -> list[Change | None]:
+        raise AssertionError("changes were made one by one of what had been packed")
+
+    oplog, stream = FakeOplog(), FakeStream()
+    codec = Codec(
+        must_not_be_asked, extended_json.reduced, extended_json.identify, must_not_be_asked_either,
+        native.packer("native"),
+    )  # fmt: skip
+    one = capture(stream, InOnePiece(oplog, 500, 0.01), codec=codec)
+    opened = asyncio.Event()
+    running = asyncio.create_task(one.run(opened.set))
+    await opened.wait()
+    for _ in range(100):
+        oplog.happen(text="x" * size)
+    await until(lambda: len(stream.published()) == 100)
+    one.stop()
+    await running
+    assert stream.published() == oplog.tokens
+
+
 async def test_what_is_left_is_asked_of_the_reference_in_its_place() -> None:
-    def half(events: list[bytes], id_suffix: str) -> list[Change | None]:
+    def half(events: Sequence[bytes], id_suffix: str) -> list[Change | None]:
         return [extended_json.encode(raw, id_suffix) if index % 2 else None for index, raw in enumerate(events)]
 
     oplog, stream = FakeOplog(), FakeStream()

@@ -1,0 +1,95 @@
+"""A batch made into changes: in one piece or event by event, what comes out is the same."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.domain.errors import MessageTooLarge, PermanentError
+from app.domain.events import Change
+from app.domain.packed import PackedChanges
+from app.formats import native
+from app.formats.extended_json import encode, identify, reduced
+from app.pipeline.batch_encoder import BatchEncoder, Codec
+from app.pipeline.run_statistics import RunStatistics
+from app.ports import SourceBatch
+from tests.encoders import needs_native, raw_events
+from tests.fakes import FakeSink, FakeStream, NullObserver, event_token, raw_event
+from tests.unit.deployment import ORDERS
+
+LIMIT = 20_000
+
+pytestmark = needs_native
+
+
+def batch(*events: bytes, **more: Any) -> SourceBatch:
+    return SourceBatch(raw_events(events), event_token(99), 1_000, sum(map(len, events)), **more)
+
+
+def encoder(*, packs: bool, oversize: str = "claim_check") -> tuple[BatchEncoder, RunStatistics]:
+    watcher = replace(ORDERS, sink=replace(ORDERS.sink, oversize=oversize))  # type: ignore[arg-type]
+    pack = native.packer("native") if packs else None
+    codec = Codec(encode, reduced, identify, native.transcoder("native") if packs else None, pack)
+    statistics = RunStatistics()
+    return BatchEncoder(watcher, codec, FakeSink(FakeStream(), watcher, LIMIT), statistics, NullObserver()), statistics
+
+
+async def both(given: SourceBatch, last: str = event_token(0)) -> list[Change]:
+    """What becomes of a batch, which is the same where it is packed and where Python alone encodes."""
+    (packing, packed_statistics), (listing, listed_statistics) = encoder(packs=True), encoder(packs=False)
+    listed = await listing.encode(given, ":2", last)
+    assert isinstance(listed, list)
+    assert list(await packing.encode(given, ":2", last)) == listed
+    assert packed_statistics.skipped == listed_statistics.skipped
+    return listed
+
+
+async def test_a_regular_batch_is_one_piece_and_large_or_small_the_same() -> None:
+    for size in (1, 3_000):
+        given = batch(*(raw_event(moment, text="x" * size) for moment in range(1, 101)))
+        packed = await encoder(packs=True)[0].encode(given, ":2", event_token(0))
+        assert isinstance(packed, PackedChanges)
+        assert [change.id for change in packed] == [f"{event_token(moment)}:2" for moment in range(1, 101)]
+        assert len(await both(given)) == 100
+
+
+async def test_operations_that_are_not_selected_are_left_out_and_counted() -> None:
+    given = batch(raw_event(1), raw_event(2, "drop"), raw_event(3, "update"), raw_event(4, "rename"))
+    assert [change.operation for change in await both(given)] == ["insert", "update"]
+    one, statistics = encoder(packs=True)
+    assert isinstance(await one.encode(given, "", event_token(0)), PackedChanges)
+    assert statistics.skipped == 2
+    assert await both(batch(raw_event(1, "drop"))) == []
+
+
+async def test_a_batch_with_a_large_change_or_a_damaged_event_is_looked_at_event_by_event() -> None:
+    large, small, damaged = raw_event(2, text="x" * (LIMIT + 1)), raw_event(1), raw_event(3, "update")
+    changes = await both(batch(small, large, damaged))
+    assert [change.pointer is not None for change in changes] == [False, True, False]
+    strange = raw_event(4).replace(b"shop\x00", b"sh\xffp\x00")
+    assert "sh\ufffdp" in (await both(batch(small, strange)))[1].body.decode()
+
+
+async def test_between_surely_and_too_large_it_is_published_as_it_is() -> None:
+    (change,) = await both(batch(raw_event(1, text="x" * (LIMIT - 1000))))
+    assert change.pointer is None
+    assert len(change.body) < LIMIT
+
+
+async def test_an_order_that_cannot_be_kept_ends_the_run_either_way() -> None:
+    for packs in (True, False):
+        for given, last in ((batch(raw_event(2), raw_event(1)), 0), (batch(raw_event(2)), 2)):
+            with pytest.raises(PermanentError, match="the order cannot be kept"):
+                await encoder(packs=packs)[0].encode(given, "", event_token(last))
+
+
+async def test_a_large_change_that_is_to_fail_does_so_either_way() -> None:
+    given = batch(raw_event(1, text="x" * (LIMIT + 1)))
+    for packs in (True, False):
+        with pytest.raises(MessageTooLarge):
+            await encoder(packs=packs, oversize="fail")[0].encode(given, "", event_token(0))
+
+
+async def test_a_reduced_event_says_so_in_its_headers() -> None:
+    (change,) = await both(batch(raw_event(1), reduced=("fullDocument",)))
+    assert change.headers == (("Changewire-Reduced", "fullDocument"),)
