@@ -23,9 +23,8 @@ from tests.service import until
 
 POURED = 3_000
 """Documents that are inserted at once: several atomic batches, and more than two windows of a fast-ingest flow."""
-LATEST_CHUNK = 60
-"""The chunk that is held is one of so many first ones."""
-RESETS = 2
+EARLY, LATE, ANY = range(8), range(35, 60), range(60)
+"""How many chunks of 16 kB go through before one is held. With the late ones a flow window is acknowledged already."""
 FORGOTTEN_SECONDS = 1.2 * WINDOW_SECONDS
 """The stream does not know the ids of what the other service has published any more."""
 FOREIGN = (1, 1, 2, 3, 40)
@@ -45,9 +44,11 @@ def open_batch(stream: str) -> re.Pattern[bytes]:
 
 
 @asynccontextmanager
-async def in_the_middle(testbed: Testbed, name: str, draw: random.Random) -> AsyncIterator[Hold]:
-    """For as long as the block lasts, the rest of a batch to a watcher's stream is held back."""
-    hold = testbed.nats.link.hold = Hold(open_batch(stream_of(name)), after=draw.randrange(LATEST_CHUNK))
+async def in_the_middle(testbed: Testbed, name: str, draw: random.Random, chunks: range = ANY) -> AsyncIterator[Hold]:
+    """For as long as the block lasts, the rest of a batch to a watcher's stream is held back. The other service stands
+    by: it would publish what is held back."""
+    await testbed.publisher(name)
+    hold = testbed.nats.link.hold = Hold(open_batch(stream_of(name)), after=draw.choice(chunks))
     while not hold.held.is_set():
         pouring = asyncio.create_task(testbed.writers.pour(name, POURED), name="pouring")
         try:
@@ -63,14 +64,14 @@ async def in_the_middle(testbed: Testbed, name: str, draw: random.Random) -> Asy
 
 
 def reset(name: str) -> Strike:
-    """The connection is reset in the middle of a batch, several times."""
+    """The connection is reset in the middle of a batch, early and late."""
 
     @asynccontextmanager
     async def strike(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
-        for _ in range(RESETS):
-            async with in_the_middle(testbed, name, draw) as hold:
+        for chunks in (EARLY, LATE):
+            async with in_the_middle(testbed, name, draw, chunks) as hold:
                 hold.reset = True
-        yield f"{RESETS} batches of {stream_of(name)}"
+        yield f"two batches of {stream_of(name)}"
 
     return strike
 
@@ -95,10 +96,10 @@ def zombie(name: str) -> Strike:
 
     @asynccontextmanager
     async def strike(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
-        active = await testbed.publisher(name)
-        (other,) = [service for service in testbed.services if service is not active]
         async with in_the_middle(testbed, name, draw):
+            active = await testbed.publisher(name)
             active.freeze()
+            (other,) = [service for service in testbed.services if service is not active]
             frozen = time.time()
             await other.until_state(name, "RUNNING", within=60)
             await until(lambda: testbed.lag.newest(stream_of(name)) > frozen, f"{name} goes on", within=60)

@@ -132,7 +132,7 @@ MUTANTS = (
     ),
     Mutant(
         "believe a flow acknowledgement beyond its number",
-        ("batch-reset-r1", "batch-zombie-r1"),
+        ("batch-reset-r1",),
         (
             Edit(
                 "app/jetstream/publish/fast_ingest.py",
@@ -143,7 +143,7 @@ MUTANTS = (
     ),
     Mutant(
         "send on after an error",
-        ("batch-reset-r1", "batch-zombie-r1"),
+        ("batch-foreign-r1",),
         (
             Edit(
                 "app/pipeline/in_flight.py",
@@ -164,8 +164,8 @@ MUTANTS = (
         (
             Edit(
                 "app/jetstream/frames.py",
-                '        expected = f"{prefix}{fence + number - first}\\r\\n"\n',
-                '        expected = f"{prefix}{fence}\\r\\n" if number == 1 else ""\n',
+                'Numbered(prefix, fence + begin, "\\r\\n")',
+                'Numbered("Changewire-Number: ", begin, "\\r\\n")',
             ),
         ),
     ),

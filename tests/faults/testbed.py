@@ -49,6 +49,7 @@ MODES = {
 """The publish mode that each watcher has to have had in a run."""
 BATCH_SIZES = (500, 120)
 """Of the two services: where one follows on the other, their batches do not begin at the same changes."""
+STANDBY_SECONDS = 0.1
 RACE = 50
 """Documents that make two services race for their messages."""
 NEIGHBOURS = "neighbours"
@@ -213,6 +214,7 @@ class Testbed:
             running = [service for service in self.services if await service.state(name) == "RUNNING"]
             if len(running) == 1:
                 return running[0]
+            await asyncio.sleep(STANDBY_SECONDS)
             await self.writers.pour(name, RACE)  # of two that race, one gives way
             return None
 
