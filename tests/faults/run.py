@@ -126,6 +126,8 @@ async def run(plan: Plan) -> int:
         certain=testbed.writers.total,
         uncertain=testbed.writers.uncertain,
         problems=problems,
+        modes={name: dict(seen) for name, seen in testbed.modes.items()},
+        taken_back=testbed.taken_back,
     )
     print(found.text())
     if plan.json is not None:
@@ -142,6 +144,7 @@ async def _schedule(testbed: Testbed, plan: Plan) -> list[Outcome]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_ended, testbed.writers, writing)
         await testbed.recovered("at the beginning")
+        await testbed.note_modes()
         began = time.monotonic()
         struck = 0
         for step in plan.steps():
@@ -175,7 +178,9 @@ async def _strike(testbed: Testbed, step: Step, began: float) -> Outcome:
     await asyncio.sleep(max(0.0, lifted + STRUCK_SECONDS - time.monotonic()))
     await testbed.recovered(f"after {step.name}")
     late, idle = (max(0.0, moment - struck) for moment in (testbed.lag.late_at, testbed.lag.idle_at))
-    return Outcome(step.name, "; ".join(victims), struck - began, lifted - struck, whole - struck, idle, late)
+    took = time.monotonic() - struck
+    await testbed.note_modes()
+    return Outcome(step.name, "; ".join(victims), struck - began, lifted - struck, whole - struck, idle, late, took)
 
 
 async def _ended(writers: Writers, writing: asyncio.Task[None]) -> None:

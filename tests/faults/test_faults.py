@@ -22,7 +22,7 @@ async def test_half_a_minute_of_faults_on_a_newer_mongod(
     newer_mongod: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = tmp_path / "run.json"
-    load = Load(writers=3, pause=0.05)
+    load = Load(writers=3, pause=0.05, bulk=100)
     plan = Plan(seed=1, names=NEWER, load=load, good=5.0, silence=SILENCE_SECONDS, mongod=newer_mongod, json=found)
     assert await run(plan) == 0, capsys.readouterr().out
     assert "mongod 6.0.5," not in json.loads(found.read_text())["versions"]
@@ -32,7 +32,7 @@ async def test_half_a_minute_of_faults_on_a_newer_mongod(
 @pytest.mark.timeout(600)
 async def test_a_minute_of_faults_loses_doubles_reorders_and_alters_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     # Whatever else the machine does: few writers, and a lag that is judged generously.
-    plan = Plan(seed=1, names=SHORT, load=Load(writers=3, pause=0.05), good=5.0, silence=SILENCE_SECONDS)
+    plan = Plan(seed=1, names=SHORT, load=Load(writers=3, pause=0.05, bulk=100), good=5.0, silence=SILENCE_SECONDS)
     assert await run(plan) == 0, capsys.readouterr().out
 
 

@@ -7,9 +7,12 @@ first message on that is refused, lost or not in its turn, nothing of the batch 
 among ours makes the next of ours the refused one. Here lies the difference to a window of single messages, where one
 refused message may leave a hole.
 
-What an acknowledgement proves. A flow acknowledgement counts a duplicate as stored, though it takes no sequence. Then
-the message after it is refused. So a send counts as stored when the stream has taken a message beyond it, or when the
-batch has ended at the sequence that all of it together comes to.
+What an acknowledgement proves. A flow acknowledgement counts a duplicate as stored, and the server looks for duplicates
+before it looks at the fence: a whole run of known ids passes, though nothing is stored. So flow acknowledgements only
+say that more may be sent. A send counts as stored when its last message has the sequence that it should have. The
+duplicate window tells that: the message's id is sent once more, with a fence that no stream can meet. It cannot be
+stored, and the answer names the sequence that the id has. Where it has another one, or none any more, the batch is
+ended; its end says how much is stored.
 
 How a batch ends. With the last change, where none follows at once (a lone change begins and ends it: one round trip);
 by a message that is not stored, where none follows after all; or by the server, with the first message that it does
@@ -31,7 +34,7 @@ from app.jetstream import frames
 from app.jetstream.connection import Conversation
 from app.jetstream.errors import ConnectionLost, Forbidden, unacknowledged
 from app.jetstream.exchange import Exchange
-from app.jetstream.publish.ingest_replies import Ended, FlowAck, Trouble, read_reply
+from app.jetstream.publish.ingest_replies import Ended, FlowAck, Place, Trouble, read_reply
 from app.jetstream.publish.sender import ACK_SECONDS, SLOWEST_BYTES_PER_SECOND, Sender, failed
 
 FLOW = 500
@@ -52,11 +55,13 @@ class FastIngest:
         self._batch: Batch | None = None
 
     async def publish(self, changes: Sequence[Change], fence: int) -> int:
-        """Store the changes as a batch of their own. No `send` may be under way."""
+        """Store the changes as a batch of their own. No `send` may be under way; its batch may still have to end."""
+        self.settle()
+        await self.ready(changes)
         try:
             return await self.send(changes, fence, more=False)
         finally:
-            self.close()
+            self._drop()
 
     def send(self, changes: Sequence[Change], fence: int, *, more: bool) -> asyncio.Future[int]:
         """Write the changes behind those under way; the result is the last one's sequence. Never raises itself."""
@@ -78,8 +83,11 @@ class FastIngest:
         if self._batch is not None:
             self._batch.commit()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Give up what is open; its outcome is of no interest any more."""
+        self._drop()
+
+    def _drop(self) -> None:
         batch, self._batch = self._batch, None
         if batch is not None:
             batch.drop()
@@ -114,7 +122,11 @@ class Batch(Exchange[None]):
         self._conversation: Conversation = sender.begin(self)
         self._units: deque[_Unit] = deque()
         self._sent = self._acked = 0
+        self._asked = self._answered = self._proved = 0
+        """The number of the last message whose place was asked for, was answered, and is as it should be."""
         self._committed = False
+        self._ends_by: float | None = None
+        """When the end has to be acknowledged, where all that was sent may be stored before that."""
         self._trouble: ChangewireError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._moved: asyncio.Future[None] | None = None
@@ -144,12 +156,23 @@ class Batch(Exchange[None]):
                 changes, self._sender.subjects, self._reply, first, self._sender.stream, fence, commit=commit
             )
         )
+        if not commit and (self._answered == self._asked or self._sent - self._asked >= self._flow):
+            self._ask_for(changes[-1])
         return stored
+
+    def _ask_for(self, change: Change) -> None:
+        """Ask which sequence the last message sent has."""
+        number = self._asked = self._sent
+        reply = f"{self._conversation.reply}.{self._conversation.name}-{number}"
+        subject = self._sender.subjects[change.operation]
+        self._conversation.write((frames.where_is(change, subject, reply, self._sender.stream),))
 
     def commit(self) -> None:
         """End the batch behind what is sent."""
         if not self._closing and not self.outcome.done():
             self._committed = True
+            self._ends_by = self._now + ACK_SECONDS
+            self._watch()
             self._conversation.write((frames.end_of_batch(next(iter(self.subjects)), self._reply, self._sent + 1),))
 
     async def moved(self) -> None:
@@ -181,7 +204,9 @@ class Batch(Exchange[None]):
             self._acknowledged(reply)
         elif isinstance(reply, Ended):
             self._ended(reply)
-        else:
+        elif isinstance(reply, Place):
+            self._placed(reply)
+        elif reply is not None:
             self._troubled(reply)
 
     def fail(self, error: Exception) -> None:
@@ -193,10 +218,17 @@ class Batch(Exchange[None]):
         if not self._acked <= ack.number <= self._sent:
             return  # late, or of no batch of ours
         self._acked, self._granted = ack.number, max(1, ack.flow)
-        while self._units and self._units[0].last < self._acked:
+        self._tell()
+
+    def _placed(self, place: Place) -> None:
+        self._answered = max(self._answered, place.number)
+        if place.sequence != self._fence + place.number:
+            self.commit()
+            return
+        self._proved = max(self._proved, place.number)
+        while self._units and self._units[0].last <= self._proved:
             self._store(self._units.popleft())
         self._watch()
-        self._tell()
 
     def _ended(self, end: Ended) -> None:
         stored = end.sequence - self._fence if end.sequence else 0  # nothing is stored where all are duplicates
@@ -226,13 +258,13 @@ class Batch(Exchange[None]):
     # Ending.
 
     def _give_up(self, error: ChangewireError) -> None:
-        """End with what is certain: that all before the last acknowledged message is stored.
+        """End with what is certain: that all up to the last message with a proved place is stored.
 
         What is behind it may be stored, so a refusal is none of all of it. One of the account is passed on: the next
         opening looks at the stream."""
         if not isinstance(error, OutcomeUnknown | NotAuthorised):
             error = unknown_because(error)
-        self._finish(max(0, self._acked - 1), error, OutcomeUnknown)
+        self._finish(self._proved, error, OutcomeUnknown)
 
     def _finish(
         self, stored: int = 0, error: ChangewireError | None = None, behind: type[OutcomeUnknown] = FenceLost
@@ -274,11 +306,14 @@ class Batch(Exchange[None]):
         behind = self._units[-1].deadline if self._units else 0.0
         return max(self._now + ACK_SECONDS, behind) + self._sender.bytes_of(changes) / SLOWEST_BYTES_PER_SECOND
 
+    @property
+    def _due(self) -> float | None:
+        """When the first send has to be acknowledged, or the end of the batch; None where nothing is waited for."""
+        return self._units[0].deadline if self._units else self._ends_by
+
     def _watch(self) -> None:
-        """Wake up when the first send is overdue, or a batch in trouble has not ended in time."""
-        due = self._now + GRACE_SECONDS if self._trouble is not None else None
-        if due is None and self._units:
-            due = self._units[0].deadline
+        """Wake up when something is overdue, or a batch in trouble has not ended in time."""
+        due = self._due if self._trouble is None else self._now + GRACE_SECONDS
         if self._timer is not None and (due is None or self._timer.when() > due or self._trouble is not None):
             self._timer.cancel()
             self._timer = None
@@ -289,10 +324,10 @@ class Batch(Exchange[None]):
         self._timer = None
         if self._trouble is not None:
             self._give_up(self._trouble)
-        elif self._units and self._units[0].deadline > self._now:
-            self._watch()
-        elif self._units:
+        elif self._due is not None and self._due <= self._now:
             self._give_up(OutcomeUnknown(f"the stream {self._sender.stream} did not acknowledge in time"))
+        else:
+            self._watch()
 
 
 def _part(error: ChangewireError | None, stored: int, sequence: int) -> ChangewireError:
