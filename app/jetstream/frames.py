@@ -141,6 +141,21 @@ def end_of_batch(subject: str, reply: str, number: int) -> bytes:
     return f"PUB {subject} {reply}.{number}.{COMMIT_ONLY}.$FI 0\r\n\r\n".encode()
 
 
+NEVER = 2**53 - 1
+"""A sequence that no stream comes to."""
+
+
+def where_is(change: Change, subject: str, reply: str, stream: str) -> bytes:
+    """Return the frame that asks which sequence the change's message has: a fast-ingest batch of one message with its
+    id and no body. The server looks for the id first, and answers where it is. The fence lets no stream store it.
+
+    `reply` ends in the batch's name, which no other batch under way has."""
+    headers = (
+        ("Nats-Msg-Id", change.id), ("Nats-Expected-Stream", stream), ("Nats-Expected-Last-Sequence", str(NEVER)),
+    )  # fmt: skip
+    return message(subject, f"{reply}.1.fail.1.{COMMIT}.$FI", headers, b"")
+
+
 def _frame(change: Change, subject: str, reply: str, lines: str) -> tuple[bytes, bytes, bytes, bytes]:
     own = "".join(
         f"{name}: {value.translate(_LINE_BREAKS).strip()}\r\n" for name, value in change.headers

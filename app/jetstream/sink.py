@@ -189,7 +189,7 @@ class JetStreamSink:
     async def close(self) -> None:
         """Give up what is under way. The connection belongs to the account."""
         for mode in self._modes.pipelined.values():
-            mode.close()
+            await mode.close()
 
     # Changes that are too large.
 

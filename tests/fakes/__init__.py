@@ -10,12 +10,12 @@ from tests.fakes.observer import NullObserver
 from tests.fakes.servers import FakeMongo, FakeNats
 from tests.fakes.sink import MAX_ID, FakeSink
 from tests.fakes.source import BEGIN, UUID, FakeOplog, FakeSource, event_token, mark_token, raw_event
-from tests.fakes.stream import Deed, FakeMessage, FakeStream
+from tests.fakes.stream import Deed, FakeMessage, FakeStream, PipelinedMode
 from tests.fakes.stream_reader import FakeReader
 from tests.fakes.watcher_store import FakeWatchers
 
 __all__ = [
     "BEGIN", "MAX_ID", "UUID", "Deed", "FakeBox", "FakeCheckpoints", "FakeLetters", "FakeMessage", "FakeMongo",
     "FakeNats", "FakeOplog", "FakeReader", "FakeSink", "FakeSource", "FakeStream", "FakeWatchers", "NullObserver",
-    "event_token", "mark_token", "raw_event",
+    "PipelinedMode", "event_token", "mark_token", "raw_event",
 ]  # fmt: skip

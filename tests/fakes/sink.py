@@ -7,7 +7,9 @@ from typing import Literal
 
 from app.domain.dead_letters import Following
 from app.domain.errors import (
+    FenceLost,
     OutcomeUnknown,
+    SeenBefore,
     SinkUnavailable,
     StreamFull,
     StreamRefused,
@@ -33,17 +35,23 @@ class FakeSink:
         self._stream = stream
         self._watcher = watcher
         self._max_payload = max_payload
-        self.mode: Literal["fast_ingest", "atomic", "window", "single"] = "atomic"
         self.slower: str | None = None
-        self._under_way: list[asyncio.Future[int]] = []
+        self._under_way: list[asyncio.Task[int]] = []
+        self._followed: asyncio.Future[None] | None = None
+        """Done when something follows the last change sent, or nothing ever will."""
+        self._late = False
 
     @property
     def exclusive(self) -> bool:
         return all(covers(self._watcher.space, subject) for subject in self._stream.subjects)
 
     @property
+    def mode(self) -> Literal["fast_ingest", "atomic", "window", "single"]:
+        return self._stream.mode if self.exclusive else "atomic"
+
+    @property
     def pipelined(self) -> bool:
-        return self.exclusive and self._stream.keeps
+        return self.exclusive and (self.mode == "fast_ingest" or self._stream.keeps)
 
     async def prepare(self, *, may_create: bool) -> None:
         await asyncio.sleep(0)
@@ -103,34 +111,75 @@ class FakeSink:
         if deed == "refused":
             raise StreamRefused("maximum bytes exceeded")
         if deed == "late":
-            stream.late.append((batch, fence, self._watcher.space))
+            self._come_late(batch, fence)
         elif deed == "torn":
             self._tear(batch, fence)
         elif deed != "timeout":
             stream.arrive_late()
-            sequence = stream.store(batch, fence, self._watcher.space, exclusive=self.exclusive)
+            if self.mode == "fast_ingest":
+                sequence = stream.store_front(batch, fence, self._watcher.space)
+            else:
+                sequence = stream.store(batch, fence, self._watcher.space, exclusive=self.exclusive)
             await asyncio.sleep(0)
             if deed == "ok":
                 return sequence
         raise OutcomeUnknown("no answer in time")
 
     def send(self, changes: Sequence[Change], fence: int, *, more: bool) -> asyncio.Future[int]:
-        """Two at once, like atomic batches: whatever befalls one, the next one arrives, with its own fence."""
-        task = asyncio.ensure_future(self.publish(changes, fence))
+        """Atomic batches arrive whatever befell the one before, with their own fence. Of a fast-ingest batch nothing
+        arrives behind a change that was refused, or lost; where it came late, the rest comes late too."""
+        before = self._under_way[-1] if self._under_way else None
+        self.settle()
+        if self.mode == "fast_ingest":
+            self._followed = asyncio.get_running_loop().create_future() if more else None
+            task = asyncio.ensure_future(self._ingest(changes, fence, before, self._followed))
+        else:
+            task = asyncio.ensure_future(self.publish(changes, fence))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._under_way.append(task)
         return task
 
+    async def _ingest(
+        self,
+        changes: Sequence[Change],
+        fence: int,
+        before: asyncio.Task[int] | None,
+        followed: asyncio.Future[None] | None,
+    ) -> int:
+        if before is not None:
+            await asyncio.wait([before])
+            error = before.exception()
+            if error is not None:
+                if self._late:
+                    self._come_late([(self._watcher.subject(one.operation), replace(one)) for one in changes], fence)
+                refused = isinstance(error, FenceLost | SeenBefore | StreamFull | StreamRefused | SinkUnavailable)
+                raise FenceLost("the batch has ended") if refused else OutcomeUnknown("the batch has ended")
+        self._late = False
+        sequence = await self.publish(changes, fence)
+        if followed is not None:
+            await asyncio.wait([followed])
+        return sequence
+
+    def _come_late(self, batch: list[tuple[str, Change]], fence: int) -> None:
+        space = self._watcher.space
+        if self.mode == "fast_ingest":
+            self._late = True
+            self._stream.late += [([one], fence + index, space) for index, one in enumerate(batch)]
+        else:
+            self._stream.late.append((batch, fence, space))
+
     async def ready(self, changes: Sequence[Change]) -> None:
+        at_once = 3 if self.mode == "fast_ingest" else 2
         while True:
             ended = [each for each in self._under_way if each.done()]
             self._under_way = [each for each in self._under_way if not each.done()]
-            if len(self._under_way) < 2 or any(each.cancelled() or each.exception() for each in ended):
+            if len(self._under_way) < at_once or any(each.cancelled() or each.exception() for each in ended):
                 return
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
 
     def settle(self) -> None:
-        return
+        if self._followed is not None and not self._followed.done():
+            self._followed.set_result(None)
 
     def _tear(self, batch: list[tuple[str, Change]], fence: int) -> None:
         for index, one in enumerate(batch[: (len(batch) + 1) // 2]):
@@ -186,3 +235,5 @@ class FakeSink:
     async def close(self) -> None:
         for each in self._under_way:
             each.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way)

@@ -23,6 +23,7 @@ class FakeMessage:
     change: Change
 
 
+PipelinedMode = Literal["fast_ingest", "atomic"]
 Deed = Literal["ok", "timeout", "ack_lost", "late", "torn", "unavailable", "refused"]
 
 
@@ -32,11 +33,15 @@ class FakeStream:
 
     Deeds: `timeout` stores nothing and does not answer, `ack_lost` stores and does not answer, `late` stores (fence
     permitting) some calls later, `torn` stores the front half one by one and does not answer.
+
+    `mode` is how a stream of the watcher's own is published to: `fast_ingest` stores one change after the other up to
+    the first one that is refused, `atomic` all of a batch or nothing.
     """
 
     name: str = "ORDERS"
     subjects: list[str] = field(default_factory=lambda: ["ORDERS.*"])
     exists: bool = True
+    mode: PipelinedMode = "atomic"
     created: str = "2026-01-01T00:00:00Z"
     messages: list[FakeMessage] = field(default_factory=list)
     consumed: list[FakeMessage] = field(default_factory=list)
@@ -78,6 +83,16 @@ class FakeStream:
             self.messages.append(FakeMessage(self.last_sequence, subject, change))
             self.ids.add(change.id)
         return self.last_sequence
+
+    def store_front(self, batch: Sequence[tuple[str, Change]], fence: int, space: str) -> int:
+        """Store one after the other, as a fast-ingest batch; what is refused ends it, and tells what is stored."""
+        for count, one in enumerate(batch):
+            try:
+                self.store([one], fence + count, space)
+            except (OutcomeUnknown, StreamFull) as error:
+                error.stored, error.sequence = count, fence + count
+                raise
+        return fence + len(batch)
 
     def arrive_late(self) -> None:
         """Let what was on its way arrive now, where the script says so."""

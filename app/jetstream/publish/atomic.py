@@ -75,11 +75,13 @@ class Atomic:
     def settle(self) -> None:
         """Each batch ends by itself."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Give up what is under way."""
         under_way, self._under_way = self._under_way, []
         for each in under_way:
             each.cancel()
+        if under_way:
+            await asyncio.wait(under_way)
 
 
 def _look_at(task: "asyncio.Task[int]") -> None:

@@ -7,9 +7,12 @@ first message on that is refused, lost or not in its turn, nothing of the batch 
 among ours makes the next of ours the refused one. Here lies the difference to a window of single messages, where one
 refused message may leave a hole.
 
-What an acknowledgement proves. A flow acknowledgement counts a duplicate as stored, though it takes no sequence. Then
-the message after it is refused. So a send counts as stored when the stream has taken a message beyond it, or when the
-batch has ended at the sequence that all of it together comes to.
+What an acknowledgement proves. A flow acknowledgement counts a duplicate as stored, and the server looks for duplicates
+before it looks at the fence: a whole run of known ids passes, though nothing is stored. So flow acknowledgements only
+say that more may be sent. A send counts as stored when its last message has the sequence that it should have. The
+duplicate window tells that: the message's id is sent once more, with a fence that no stream can meet. It cannot be
+stored, and the answer names the sequence that the id has. Where it has another one, or none any more, the batch is
+ended; its end says how much is stored.
 
 How a batch ends. With the last change, where none follows at once (a lone change begins and ends it: one round trip);
 by a message that is not stored, where none follows after all; or by the server, with the first message that it does
@@ -31,7 +34,7 @@ from app.jetstream import frames
 from app.jetstream.connection import Conversation
 from app.jetstream.errors import ConnectionLost, Forbidden, unacknowledged
 from app.jetstream.exchange import Exchange
-from app.jetstream.publish.ingest_replies import Ended, FlowAck, Trouble, read_reply
+from app.jetstream.publish.ingest_replies import Ended, FlowAck, Place, Trouble, read_reply
 from app.jetstream.publish.sender import ACK_SECONDS, SLOWEST_BYTES_PER_SECOND, Sender, failed
 
 FLOW = 500
@@ -56,7 +59,7 @@ class FastIngest:
         try:
             return await self.send(changes, fence, more=False)
         finally:
-            self.close()
+            self._drop()
 
     def send(self, changes: Sequence[Change], fence: int, *, more: bool) -> asyncio.Future[int]:
         """Write the changes behind those under way; the result is the last one's sequence. Never raises itself."""
@@ -78,8 +81,11 @@ class FastIngest:
         if self._batch is not None:
             self._batch.commit()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Give up what is open; its outcome is of no interest any more."""
+        self._drop()
+
+    def _drop(self) -> None:
         batch, self._batch = self._batch, None
         if batch is not None:
             batch.drop()
@@ -114,6 +120,8 @@ class Batch(Exchange[None]):
         self._conversation: Conversation = sender.begin(self)
         self._units: deque[_Unit] = deque()
         self._sent = self._acked = 0
+        self._asked = self._answered = self._proved = 0
+        """The number of the last message whose place was asked for, was answered, and is as it should be."""
         self._committed = False
         self._trouble: ChangewireError | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -144,7 +152,16 @@ class Batch(Exchange[None]):
                 changes, self._sender.subjects, self._reply, first, self._sender.stream, fence, commit=commit
             )
         )
+        if not commit and (self._answered == self._asked or self._sent - self._asked >= self._flow):
+            self._ask_for(changes[-1])
         return stored
+
+    def _ask_for(self, change: Change) -> None:
+        """Ask which sequence the last message sent has."""
+        number = self._asked = self._sent
+        reply = f"{self._conversation.reply}.{self._conversation.name}-{number}"
+        subject = self._sender.subjects[change.operation]
+        self._conversation.write((frames.where_is(change, subject, reply, self._sender.stream),))
 
     def commit(self) -> None:
         """End the batch behind what is sent."""
@@ -181,7 +198,9 @@ class Batch(Exchange[None]):
             self._acknowledged(reply)
         elif isinstance(reply, Ended):
             self._ended(reply)
-        else:
+        elif isinstance(reply, Place):
+            self._placed(reply)
+        elif reply is not None:
             self._troubled(reply)
 
     def fail(self, error: Exception) -> None:
@@ -193,10 +212,17 @@ class Batch(Exchange[None]):
         if not self._acked <= ack.number <= self._sent:
             return  # late, or of no batch of ours
         self._acked, self._granted = ack.number, max(1, ack.flow)
-        while self._units and self._units[0].last < self._acked:
+        self._tell()
+
+    def _placed(self, place: Place) -> None:
+        self._answered = max(self._answered, place.number)
+        if place.sequence != self._fence + place.number:
+            self.commit()
+            return
+        self._proved = max(self._proved, place.number)
+        while self._units and self._units[0].last <= self._proved:
             self._store(self._units.popleft())
         self._watch()
-        self._tell()
 
     def _ended(self, end: Ended) -> None:
         stored = end.sequence - self._fence if end.sequence else 0  # nothing is stored where all are duplicates
@@ -226,13 +252,13 @@ class Batch(Exchange[None]):
     # Ending.
 
     def _give_up(self, error: ChangewireError) -> None:
-        """End with what is certain: that all before the last acknowledged message is stored.
+        """End with what is certain: that all up to the last message with a proved place is stored.
 
         What is behind it may be stored, so a refusal is none of all of it. One of the account is passed on: the next
         opening looks at the stream."""
         if not isinstance(error, OutcomeUnknown | NotAuthorised):
             error = unknown_because(error)
-        self._finish(max(0, self._acked - 1), error, OutcomeUnknown)
+        self._finish(self._proved, error, OutcomeUnknown)
 
     def _finish(
         self, stored: int = 0, error: ChangewireError | None = None, behind: type[OutcomeUnknown] = FenceLost

@@ -44,12 +44,23 @@ class Trouble:
     final: bool
 
 
-Reply = FlowAck | Ended | Trouble
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The stream has the message of this number at this sequence; 0 where the duplicate window does not know it."""
+
+    number: int
+    sequence: int
 
 
-def read_reply(rest: bytes, data: bytes, headers: bytes | None) -> Reply:
-    """Read a reply; `rest` is what follows the batch's id in its subject."""
-    number = _number(rest)
+Reply = FlowAck | Ended | Trouble | Place
+
+
+def read_reply(rest: bytes, data: bytes, headers: bytes | None) -> Reply | None:
+    """Read a reply; `rest` is what follows the batch's id in its subject. None for one that says nothing."""
+    parts = rest.split(b".")
+    if len(parts) == _PARTS + 1:
+        return _read_place(parts[0], data)
+    number = int(parts[2]) if len(parts) == _PARTS and parts[2].isdigit() else 0
     if (headers is not None and headers.startswith(NO_RESPONDERS)) or not data:
         return Trouble(OutcomeUnknown(NOBODY), number, final=True)
     try:
@@ -71,9 +82,18 @@ def read_reply(rest: bytes, data: bytes, headers: bytes | None) -> Reply:
 
 
 _UNKNOWN_BATCH = 10208
+_PARTS = 5
+"""Flow, gap mode, number, operation, `$FI`."""
 
 
-def _number(rest: bytes) -> int:
-    """The number of the message that was replied to; 0 where the subject does not tell."""
-    parts = rest.split(b".")
-    return int(parts[2]) if len(parts) == 5 and parts[2].isdigit() else 0
+def _read_place(name: bytes, data: bytes) -> Place | None:
+    """Read the answer to `frames.where_is`; `name` ends in a dash and the number. A flow acknowledgement comes as well,
+    as for every batch."""
+    if data.startswith(b'{"type"'):
+        return None
+    number = int(name.rpartition(b"-")[2])
+    try:
+        answer = orjson.loads(data)
+        return Place(number, int(answer["seq"]) if answer.get("duplicate") else 0)
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
+        return Place(number, 0)

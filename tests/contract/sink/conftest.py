@@ -8,7 +8,7 @@ import pytest_asyncio
 from app.devservers.servers import NatsServer
 from app.domain.watcher import Watcher, from_document
 from app.ports import EventSink
-from tests.contract.sink.places import USERS, FakePlace, Place, RealPlace
+from tests.contract.sink.places import USERS, FakePlace, Place, RealPlace, ScriptedPlace
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -18,15 +18,18 @@ async def restricted_nats() -> AsyncIterator[NatsServer]:
         yield server
 
 
-PLACES = ["created", "atomic", "shared-atomic", "few", "window", "single", "fake"]
+PIPELINED = ["created", "fast_ingest", "atomic", "few", "scripted", "fake", "fake-atomic"]
+PLACES = [*PIPELINED, "shared-atomic", "window", "single"]
 
 
 @pytest.fixture(params=PLACES)
 def unbegun(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """One of the implementations; the fake needs no server. `few` is `atomic` with batches so small that they go one by
-    one; elsewhere each batch of two is an atomic one."""
-    if request.param == "fake":
-        return FakePlace()
+    """One of the implementations; the fakes and `scripted` need no server. `few` is `atomic` with batches so small that
+    they go one by one; elsewhere each batch of two is an atomic one."""
+    if request.param.startswith("fake"):
+        return FakePlace("fast_ingest" if request.param == "fake" else "atomic")
+    if request.param == "scripted":
+        return ScriptedPlace()
     if request.param != "few":
         monkeypatch.setattr("app.jetstream.publish.atomic.FEW", 1)
     return RealPlace(request.getfixturevalue("restricted_nats"), request.param.replace("few", "atomic"))

@@ -15,7 +15,8 @@ from app.jetstream.client import NatsOptions
 from app.jetstream.connection import NatsConnection
 from app.jetstream.stream_api import StreamApi, headers_of
 from app.ports import EventSink
-from tests.fakes import FakeSink, FakeStream, event_token
+from tests.fakes import FakeSink, FakeStream, PipelinedMode, event_token
+from tests.fakes.nats_server import MemoryNats
 
 Stored = tuple[str, str, bytes]
 """Subject, message id and body."""
@@ -66,10 +67,9 @@ class RealPlace:
             subjects = [f"{stream}.*"] + (
                 [f"other.{stream}"] if self._mode.startswith("shared") or self._mode == "single" else []
             )
-            atomic = self._mode in ("atomic", "shared-atomic")
-            await self._api.create(
-                {"name": stream, "subjects": subjects, "storage": "file", "num_replicas": 1, "allow_atomic": atomic}
-            )
+            config = {"name": stream, "subjects": subjects, "storage": "file", "num_replicas": 1}
+            atomic, batched = self._mode in ("atomic", "shared-atomic"), self._mode == "fast_ingest"
+            await self._api.create({**config, "allow_atomic": atomic, "allow_batched": batched})
 
     def sink(self, watcher: Watcher) -> EventSink:
         return JetStream(self._service).sink(watcher)
@@ -109,14 +109,51 @@ class RealPlace:
         await self._admin.close()
 
 
+class ScriptedPlace:
+    """The real adapter, on a server in memory."""
+
+    def __init__(self) -> None:
+        self.server = MemoryNats()
+        self._name = ""
+
+    async def begin(self, stream: str) -> None:
+        self._name = stream
+        self.server.connect()
+
+    def sink(self, watcher: Watcher) -> EventSink:
+        return JetStream(self.server.connection).sink(watcher)
+
+    async def messages(self) -> list[Stored]:
+        return [(one.subject, one.id, one.body) for one in self.server.streams[self._name].messages]
+
+    async def foreign(self, subject: str) -> None:
+        self.server.streams[self._name].store(subject, b"", b"foreign")
+
+    async def purge(self) -> None:
+        self.server.streams[self._name].messages.clear()
+
+    async def delete(self) -> None:
+        del self.server.streams[self._name]
+
+    async def limit(self, messages: int) -> None:
+        self.server.streams[self._name].config |= {"discard": "new", "max_msgs": messages}
+
+    async def objects(self) -> int:
+        return 0
+
+    async def close(self) -> None:
+        return
+
+
 class FakePlace:
     """The fake of `tests/fakes/`."""
 
-    def __init__(self) -> None:
+    def __init__(self, mode: PipelinedMode) -> None:
+        self._mode: PipelinedMode = mode
         self._stream = FakeStream()
 
     async def begin(self, stream: str) -> None:
-        self._stream = FakeStream(name=stream, subjects=[f"{stream}.*"], exists=False)
+        self._stream = FakeStream(name=stream, subjects=[f"{stream}.*"], exists=False, mode=self._mode)
 
     def sink(self, watcher: Watcher) -> EventSink:
         return FakeSink(self._stream, watcher)
@@ -133,7 +170,9 @@ class FakePlace:
         self._stream.purge()
 
     async def delete(self) -> None:
-        self._stream.exists = False
+        self._stream.exists, self._stream.last_sequence = False, 0
+        self._stream.messages.clear()
+        self._stream.ids.clear()
 
     async def limit(self, messages: int) -> None:
         self._stream.max_messages = messages

@@ -10,15 +10,19 @@ from app.domain.position import OwnMessage
 from app.domain.tokens import MessageId
 from app.domain.watcher import Watcher
 from app.ports import EventSink
+from tests.contract.sink.conftest import PIPELINED
 from tests.contract.sink.places import FakePlace, Place, change, fence, stored
 from tests.fakes import event_token
 
 
 def test_modes_are_those_that_the_place_is_for(place: Place, sink: EventSink, request: pytest.FixtureRequest) -> None:
-    wanted = {"created": "fast_ingest", "few": "atomic", "fake": "atomic", "shared-atomic": "atomic"}
+    wanted = {"few": "atomic", "fake-atomic": "atomic", "shared-atomic": "atomic"} | dict.fromkeys(
+        ("created", "scripted", "fake"), "fast_ingest"
+    )
     name = request.node.callspec.params["unbegun"]
     assert sink.mode == wanted.get(name, name)
     assert sink.exclusive is (name not in ("shared-atomic", "single"))
+    assert sink.pipelined is (name in PIPELINED)
 
 
 async def test_an_empty_stream_has_an_empty_end(place: Place, sink: EventSink) -> None:

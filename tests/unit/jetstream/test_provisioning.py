@@ -1,4 +1,4 @@
-"""What is switched on in a stream, by a scripted server that refuses, drops or does not answer; how often it is asked."""
+"""What is switched on in a stream: a scripted server that refuses, drops or does not answer is not asked too often."""
 
 from typing import Any, cast
 
