@@ -24,6 +24,7 @@ from nats.aio.client import Client
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import AutoReconnect, PyMongoError
 
+from app.devservers.nats_cluster import membership
 from app.devservers.servers import HOST, Launch, MongoServer, NatsServer, Server, free_port
 from tests.faults.proxy import Link, Proxy
 from tests.service import until
@@ -226,14 +227,10 @@ class NatsCluster(Cluster[NatsNode]):
     def __init__(self) -> None:
         super().__init__()
         ports = [free_port() for _ in range(MEMBERS)]
-        routes = ", ".join(f'"nats://{HOST}:{port}"' for port in ports)
-        for index, port in enumerate(ports):
+        for index in range(MEMBERS):
             node = NatsNode()
             proxy = Proxy(self.link, partial(getattr, node, "port"))
-            node.plain = (
-                f'server_name: "n{index}"\nclient_advertise: "{HOST}:{proxy.port}"\n'
-                f'cluster {{ name: "{SET_NAME}", listen: "{HOST}:{port}", routes: [{routes}] }}'
-            )
+            node.plain = membership(index, ports, cluster=SET_NAME, advertise=f"{HOST}:{proxy.port}")
             node.bound_store(ENOUGH_BYTES)
             self.nodes.append(Node(f"n{index}", node, proxy))
 

@@ -136,8 +136,10 @@ MUTANTS = (
         (
             Edit(
                 "app/jetstream/publish/fast_ingest.py",
-                "        while self._units and self._units[0].last < self._acked:\n",
-                "        while self._units and self._units[0].last < self._acked + self._granted:\n",
+                "        self._acked, self._granted = ack.number, max(1, ack.flow)\n",
+                "        self._acked, self._granted = ack.number, max(1, ack.flow)\n"
+                "        while self._units and self._units[0].last <= self._acked + self._granted:\n"
+                "            self._store(self._units.popleft())\n",
             ),
         ),
     ),
