@@ -58,7 +58,7 @@ def _result(
         result.remarks.append(f"{name} publishes {contender.what}{f' (publish mode: {how})' if how else ''}.")
     result.remarks.append(
         "Each stream held each event once. Rates are by the server's times, from the first fifth on, once the "
-        f"program has started: it is {START_SECONDS:g} s old and, if it serves HTTP, answers."
+        f"program has started ({START_SECONDS:g} s old, HTTP answers); from the half on at the latest."
     )
     for load in loads:
         for contender in contenders[load.name]:

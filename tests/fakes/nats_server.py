@@ -55,6 +55,8 @@ class Kept:
     subject: str
     headers: bytes
     body: bytes
+    rival: bool = False
+    """Whether another writer stored it."""
 
     @property
     def id(self) -> str:
@@ -66,14 +68,17 @@ class MemoryStream:
     config: dict[str, Any]
     created: str
     messages: list[Kept] = field(default_factory=list)
+    history: list[Kept] = field(default_factory=list)
+    """All that was ever stored."""
     last: int = 0
     ids: dict[str, int] = field(default_factory=dict)
     batches: dict[str, Batch] = field(default_factory=dict)
 
-    def store(self, subject: str, headers: bytes, body: bytes) -> int:
+    def store(self, subject: str, headers: bytes, body: bytes, *, rival: bool = False) -> int:
         self.last += 1
-        kept = Kept(self.last, subject, headers, body)
+        kept = Kept(self.last, subject, headers, body, rival)
         self.messages.append(kept)
+        self.history.append(kept)
         if kept.id:
             self.ids[kept.id] = self.last
         return self.last
@@ -142,7 +147,8 @@ class MemoryNats:
             if deed == "foreign":
                 stream.store(subject.decode(), b"", b"foreign")
             elif deed == "rival" and body and (id_ := read_headers(headers).get("Nats-Msg-Id")) not in stream.ids:
-                stream.store(subject.decode(), f"NATS/1.0\r\nNats-Msg-Id: {id_}\r\n\r\n".encode(), body)
+                id_headers = f"NATS/1.0\r\nNats-Msg-Id: {id_}\r\n\r\n".encode()
+                stream.store(subject.decode(), id_headers, body, rival=True)
             elif deed == "purge":
                 stream.messages.clear()
             elif deed == "forget":

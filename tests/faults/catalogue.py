@@ -31,7 +31,7 @@ AWAY_SECONDS = 1.5
 FROZEN_SECONDS = 12.0
 """Longer than every time-out of the service, and than its standby's patience (10 s)."""
 LONG_FROZEN_SECONDS = 30.0
-"""How long a process is frozen the first time in a run."""
+"""How long a process is frozen the first time in a run that is not short."""
 DEGRADED_SECONDS = 6.0
 """How long a link is slow, which no time-out ends."""
 REFUSED_SECONDS = 5.0
@@ -51,13 +51,18 @@ class Fault:
     """`strike` harms on entering, gives the victim's name, and heals on leaving; what is broken off heals nothing.
 
     `hold` is how long it lasts, in seconds; None: until changes flow all the same, past the victim. `first`, where it
-    is given, is how long the first time in a run.
+    is given, is how long the first time in a run that is not short.
     """
 
     name: str
     strike: Strike
     hold: float | None
     first: float | None = None
+
+    @property
+    def always(self) -> bool:
+        """Whether it is for every run, however short: what strikes batches under way, and the two kinds of leaders."""
+        return self.name.startswith("batch-") or self.name in ("nats-kill-leader", "nats-kill-only")
 
     @property
     def side(self) -> str | None:

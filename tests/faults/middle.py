@@ -13,7 +13,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from tests.faults.hands import bounded, stuck
@@ -25,6 +25,9 @@ POURED = 3_000
 """Documents that are inserted at once: several atomic batches, and more than two windows of a fast-ingest flow."""
 EARLY, LATE, ANY = range(8), range(35, 60), range(60)
 """How many chunks of 16 kB go through before one is held. With the late ones a flow window is acknowledged already."""
+READ_SECONDS = 0.5
+"""While a first chunk is held so long, the service reads the other changes: their batch stays open without a pause."""
+PATIENCE_SECONDS = 3.0
 FORGOTTEN_SECONDS = 1.2 * WINDOW_SECONDS
 """The stream does not know the ids of what the other service has published any more."""
 FOREIGN = (1, 1, 2, 3, 40)
@@ -48,19 +51,29 @@ async def in_the_middle(testbed: Testbed, name: str, draw: random.Random, chunks
     """For as long as the block lasts, the rest of a batch to a watcher's stream is held back. The other service stands
     by: it would publish what is held back."""
     await testbed.publisher(name)
-    hold = testbed.nats.link.hold = Hold(open_batch(stream_of(name)), after=draw.choice(chunks))
-    while not hold.held.is_set():
-        pouring = asyncio.create_task(testbed.writers.pour(name, POURED), name="pouring")
-        try:
-            async with asyncio.timeout(10):
-                await hold.held.wait()
-        except TimeoutError:
-            hold.after = 0  # the load may have been too small for so many chunks; the next one does
-        await pouring
+    link, pattern = testbed.nats.link, open_batch(stream_of(name))
+    gate = link.hold = Hold(pattern)
+    await _caught(testbed, name, gate, pour=True)
+    await asyncio.sleep(READ_SECONDS)
+    hold = link.hold = Hold(pattern, after=draw.choice(chunks))
+    gate.let_go()
+    await _caught(testbed, name, hold, pour=False)
     try:
         yield hold
     finally:
         hold.let_go()
+
+
+async def _caught(testbed: Testbed, name: str, hold: Hold, *, pour: bool) -> None:
+    """Wait until a connection is held; `pour` has documents inserted first, as it happens where none is held soon."""
+    while not hold.held.is_set():
+        if pour:
+            await testbed.writers.pour(name, POURED)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await hold.held.wait()
+        if not hold.held.is_set():
+            hold.after, pour = 0, True
 
 
 def reset(name: str) -> Strike:
@@ -111,14 +124,16 @@ def zombie(name: str) -> Strike:
 
 
 def foreign(name: str) -> Strike:
-    """Messages of somebody else come to the watcher's subjects in the middle of a batch."""
+    """Messages of somebody else come to the watcher's subjects in the middle of a batch, early and late."""
 
     @asynccontextmanager
     async def strike(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
-        count = draw.choice(FOREIGN)
-        async with in_the_middle(testbed, name, draw):
-            await testbed.disturb(name, count)
-        yield f"{count} in {stream_of(name)}"
+        counts = []
+        for chunks in (EARLY, LATE):
+            counts.append(draw.choice(FOREIGN))
+            async with in_the_middle(testbed, name, draw, chunks):
+                await testbed.disturb(name, counts[-1])
+        yield f"{counts[0]} and {counts[1]} in {stream_of(name)}"
 
     return strike
 

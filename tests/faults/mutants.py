@@ -149,14 +149,9 @@ MUTANTS = (
         (
             Edit(
                 "app/pipeline/in_flight.py",
-                "            if not self._collect():\n"
-                "                await self._recover(waiting, encoded)\n"
-                "                return\n",
-                "            if not self._collect():\n"
-                "                for each in self._sent:\n"
-                "                    if each.ends is not None:\n"
-                "                        self._published(each.ends)\n"
-                "                self._sent.clear()\n",
+                "        await self._publisher.publish_after(failure, first.read_at)\n",
+                "        if rest := await self._ledger.read_back(unsent, failure.error):\n"
+                "            await self._publisher.publish(rest, first.read_at)\n",
             ),
         ),
     ),

@@ -175,6 +175,26 @@ async def test_fast_ingest_switched_off_meanwhile_is_left_at_the_next_look(
     assert await admin.ids(name) == ids(1, 16)
 
 
+async def test_messages_that_go_when_they_are_consumed_leave_one_atomic_batch_under_way(
+    admin_and_limited: tuple[Account, Account], watcher: Watcher
+) -> None:
+    """The place of a message cannot be looked at any more; fast ingest needs no such look."""
+    admin, limited = admin_and_limited
+    name = watcher.sink.stream
+    for settings, remains in ({"allow_atomic": True}, False), ({"allow_batched": True}, True):
+        await admin.create(name, **settings)
+        sink, fence = await opened(limited, watcher)
+        pipelined = [sink.pipelined]
+        fence = await sink.publish(changes(1, 4), fence)
+        await set_up(admin, name, retention="interest")
+        await sink.tail()
+        pipelined.append(sink.pipelined)
+        assert pipelined == [True, remains]
+        await sink.publish(changes(4, 8), fence)
+        assert (await sink.tail()).last_sequence == 7
+        await admin.api.delete(name)
+
+
 async def test_a_stream_that_takes_other_subjects_meanwhile_is_fenced_by_the_watchers(
     nats: Account, watcher: Watcher
 ) -> None:
