@@ -3,8 +3,8 @@
 A benchmark, never a test: it says what it measured, and what the targets are, and judges nothing but whether the
 streams hold each change once. It starts a mongod and a nats-server of its own, and runs all programs as users do.
 
-Read `__main__.py` (what can be asked for), `stage.py` (servers and clients), `contenders.py`, `limit.py` and
-`others.py` (who is measured), `workload.py` (what is written), then one section: `drain.py` and `workloads.py` (on
-`backlog.py`), `latency.py` and `api/routes/watchers.py` (on `ends.py`), `memory.py`, `startup.py`. `write_docs.py` and
-`plots.py` make of a run's file the measured part of `docs/performance.md`.
+Read `__main__.py` (what can be asked for), `stage.py` (servers and clients), `contenders.py` and `others.py` (who is
+measured), `workload.py` (what is written), then one section: `drain.py`, `workloads.py` and `replicas.py` (on
+`backlog.py`), `floors.py` (on `floor.py`) and `costs.py`, `latency.py` and `watchers.py` (on `ends.py`), `memory.py`,
+`startup.py`. `write_docs.py` and `plots.py` make of a run's file the measured part of `docs/performance.md`.
 """

@@ -1,5 +1,4 @@
-"""Measure on this machine, with a mongod and a nats-server of its own; Linux, a quarter of an hour (--quick: three
-minutes).
+"""Measure on this machine, with a mongod and nats-servers of its own; Linux, less than twenty minutes (--quick: four).
 
 Prints Markdown tables and writes everything measured to a JSON file. Exit code 1 where a stream did not hold what it
 had to, or something could not run; never for being slow.
@@ -17,19 +16,19 @@ from pathlib import Path
 
 from app.devservers.servers import NotAvailable, StartError
 from app.formats import native
-from bench import drain, latency, memory, procfs, report, startup, watchers, workloads
-from bench.contenders import Changewire, Contender, InPython, Limit
+from bench import costs, drain, floors, latency, memory, procfs, replicas, report, startup, watchers, workloads
+from bench.contenders import Changewire, Contender, InPython, Version
 from bench.others import MqBridge, Peer, baseline
 from bench.report import Result
 from bench.stage import Incomplete, Stage
-from bench.workload import WORKLOADS, Workload
+from bench.workload import HEADLINE, SIZES, WORKLOADS
 
-SECTIONS = ("drain", "workloads", "latency", "memory", "watchers", "startup")
-OWN: tuple[type[Contender], ...] = (Changewire, InPython, Limit, MqBridge)
+SECTIONS = ("drain", "floors", "workloads", "replicas", "latency", "memory", "watchers", "startup")
+OWN: tuple[type[Contender], ...] = (Changewire, InPython, MqBridge)
 BASELINE = "one-by-one"
 NAMES = (*(each.name for each in OWN), BASELINE)
 QUICK_WORKLOADS = ("updates", "collections-10")
-SLOWER = 5
+SLOWER = 15
 """Of this part of the events, peers and the baseline drain a backlog: some take a millisecond for each."""
 
 
@@ -41,25 +40,42 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--contenders", type=_of(NAMES), default=NAMES, metavar="A,B", help=f"of {', '.join(NAMES)}; peers come besides"
     )
-    loads = tuple(each.name for each in WORKLOADS)
+    loads, documents = tuple(each.name for each in WORKLOADS), tuple(each.name for each in SIZES)
+    parser.add_argument(
+        "--documents",
+        type=_of(documents),
+        default=documents,
+        metavar="A,B",
+        help="of "
+        + ", ".join(f"{each.name} ({each.size:,} bytes)" for each in SIZES)
+        + ": what drain and floors insert",
+    )
     parser.add_argument(
         "--workloads",
         type=_of(loads),
         metavar="A,B",
-        help=f"of {', '.join(loads)}, beside the headline (all; quick {','.join(QUICK_WORKLOADS)})",
+        help=f"of {', '.join(loads)} (all; quick {','.join(QUICK_WORKLOADS)})",
     )
     parser.add_argument(
-        "--peer", type=_peer, action="append", default=[], metavar="NAME=COMMAND",
+        "--tree", type=_named(Version), action="append", default=[], metavar="NAME=DIRECTORY",
+        help="measure another version of Changewire as well, out of its own tree; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--peer", type=_named(Peer), action="append", default=[], metavar="NAME=COMMAND",
         help="measure one more program: it reads MONGO_URI, NATS_URL and CONFIG_FILE (a connector.yaml), fills the "
         "stream named there, and goes on where it stopped; may be given several times",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, default=Path("bench/results/latest.json"), help="default: %(default)s")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="draw the figures there as well")
     sizes = {
-        "events": ("waiting in the drain", 50_000, 5_000),
+        "events": ("waiting in the drain, of the usual documents", 150_000, 5_000),
         "rounds": ("of the drain", 3, 1),
+        "floor-events": ("of the usual documents for the floors", 50_000, 5_000),
+        "floor-rounds": ("of the floors", 3, 1),
+        "replica-events": ("waiting in the drain with three replicas", 80_000, 4_000),
+        "replica-rounds": ("of that drain", 3, 1),
         "peer-events": ("waiting for peers and the baseline", None, None),
-        "workload-events": ("waiting in each of the other workloads", 20_000, 4_000),
+        "workload-events": ("waiting in each of the other workloads", 50_000, 4_000),
         "workload-rounds": ("of them", 2, 1),
         "seconds": ("of each rate of the latency section", 20, 2),
         "waiting": ("events written while NATS is stopped", 200_000, 10_000),
@@ -109,15 +125,18 @@ def _of(names: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     return choose
 
 
-def _peer(text: str) -> Peer:
-    try:
-        return Peer.named(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _named(kind: type[Peer] | type[Version]) -> Callable[[str], Contender]:
+    def read(text: str) -> Contender:
+        try:
+            return kind.named(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
 
 
 def contenders(arguments: argparse.Namespace) -> list[Contender]:
-    """Those that are asked for and available, and the peers."""
+    """Those that are asked for and available, the other versions, and the peers."""
     chosen: list[Contender] = []
     for each in OWN:
         if each.name not in arguments.contenders:
@@ -130,39 +149,49 @@ def contenders(arguments: argparse.Namespace) -> list[Contender]:
             chosen.append(each())
     if BASELINE in arguments.contenders:
         chosen.append(baseline())
-    return [*chosen, *arguments.peer]
+    return [*chosen, *arguments.tree, *arguments.peer]
 
 
 async def run(arguments: argparse.Namespace) -> list[Result]:
     """Run the sections, print each as it ends, and write the file after each: an abandoned run keeps what it has."""
     results: list[Result] = []
     everyone = contenders(arguments)
-    # Beside the headline: the contenders that add something. The others' latency differs only by the encoding.
-    pipelines = [each for each in everyone if type(each) in (Changewire, Limit, MqBridge)]
-    programs = [each for each in everyone if type(each) not in (InPython, Limit)]
+    # Beside the usual documents: the contenders that add something. The others' latency differs only by the encoding.
+    pipelines = [each for each in everyone if type(each) in (Changewire, Version, MqBridge)]
+    programs = [each for each in everyone if type(each) is not InPython]
+    replicated = [each for each in everyone if type(each) is not InPython and each.name != BASELINE]
     if arguments.quick:
         programs = [each for each in programs if each.name != BASELINE]
-    loads: list[Workload] = [each for each in WORKLOADS if each.name in arguments.workloads]
+    documents = [each for each in SIZES if each.name in arguments.documents]
+    loads = [each for each in WORKLOADS if each.name in arguments.workloads]
     events = {each.name: arguments.peer_events if isinstance(each, Peer) else arguments.events for each in everyone}
+    drained = {each.name: everyone if each is HEADLINE else pipelines for each in documents}
     async with Stage() as stage:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _cancel, asyncio.current_task())
         machine = procfs.machine(_versions(stage))
         print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
         sections: dict[str, Callable[[], Awaitable[Result]]] = {
-            "drain": lambda: drain.measure(stage, everyone, events=events, rounds=arguments.rounds),
+            "drain": lambda: drain.measure(stage, drained, documents, events=events, rounds=arguments.rounds),
+            "floors": lambda: floors.measure(
+                stage, documents, events=arguments.floor_events, rounds=arguments.floor_rounds
+            ),
             "workloads": lambda: workloads.measure(
                 stage, pipelines, loads, events=arguments.workload_events, rounds=arguments.workload_rounds
+            ),
+            "replicas": lambda: replicas.measure(
+                stage, replicated, events=arguments.replica_events, rounds=arguments.replica_rounds
             ),
             "latency": lambda: latency.measure(
                 stage, programs, rates=arguments.rates, seconds=arguments.seconds, peer_rates=arguments.peer_rates
             ),
-            "memory": lambda: memory.measure(stage, events=arguments.events, waiting=arguments.waiting),
+            "memory": lambda: memory.measure(stage, events=arguments.events // 3, waiting=arguments.waiting),
             "watchers": lambda: watchers.measure(
                 stage, numbers=arguments.watchers, events=arguments.spread, seconds=arguments.idle
             ),
             "startup": lambda: startup.measure(stage, programs, rounds=arguments.starts),
         }
-        given = {name: value for name, value in vars(arguments).items() if name not in ("json", "plots", "peer")}
+        unwritten = ("json", "plots", "peer", "tree")
+        given = {name: value for name, value in vars(arguments).items() if name not in unwritten}
         for name in arguments.only:
             print(f"\n… {name}", flush=True)
             began = time.monotonic()
@@ -170,6 +199,10 @@ async def run(arguments: argparse.Namespace) -> list[Result]:
             result.data["section_seconds"] = round(time.monotonic() - began, 1)
             results.append(result)
             print(report.show(result), flush=True)
+            measured = {each.name: each for each in results}
+            if name == "floors" and "drain" in measured:
+                results.append(compared := costs.compare(measured["drain"], result))
+                print(report.show(compared), flush=True)
             machine["load_after"] = [round(each, 2) for each in os.getloadavg()]
             report.write_json(arguments.json, machine, given, results)
     return results

@@ -1,4 +1,4 @@
-"""What is measured: a program that brings changes to a stream, and Changewire, whole or with parts exchanged.
+"""What is measured: a program that brings changes to a stream, and Changewire, this one or another version of it.
 
 All run as processes of their own. `prepare` brings one to the point where changes written from now on wait for it, and
 leaves it stopped; `start` starts it again. The others are in `others.py`.
@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,33 +49,45 @@ class Contender(ABC):
     async def running(self, stage: Stage, places: Sequence[Place], program: Program) -> None:
         """Wait until a started process watches all its places."""
 
+    async def up(self, program: Program) -> None:
+        """Wait until a process has started in every part, where it can be asked."""
+        del program
+
+    async def way(self, places: Sequence[Place], program: Program) -> str:
+        """How a running one publishes, where it can be asked; else nothing."""
+        del places, program
+        return ""
+
 
 class Changewire(Contender):
     """The service of this repository, with its defaults: `changewire serve`, watchers added over HTTP."""
 
     name = "changewire"
-    what = "whole change event as relaxed Extended JSON; once, in order (atomic batches of up to 500)"
+    what = "the whole change event as relaxed Extended JSON; once, in order"
 
-    module = "app"
     codec: native.Wish = "auto"
 
-    def __init__(self) -> None:
+    def __init__(self, tree: Path = ROOT) -> None:
+        self._tree = tree
         self._port = 0
+
+    def environment(self, stage: Stage, database: str) -> dict[str, str]:
+        """The settings that it runs with, its state beside a database; no .env and no variable can be in the way."""
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("CHANGEWIRE_")}
+        return {
+            **{name: value for name, value in ours.items() if name not in ("CONFIG_FILE", "LOG_LEVEL")},
+            "PYTHONPATH": str(self._tree),
+            "MONGO_URI": stage.mongo.uri,
+            "NATS_URL": stage.nats.url,
+            "CHANGEWIRE_STATE_DB": f"{database}_state",
+            "CHANGEWIRE_CODEC": self.codec,
+        }
 
     def start(self, stage: Stage, places: Sequence[Place]) -> Program:
         self._port = self._port or free_port()
-        # Started where no .env and no connector.yaml can be in the way.
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("CHANGEWIRE_")}
-        environment = {
-            **{name: value for name, value in ours.items() if name not in ("CONFIG_FILE", "LOG_LEVEL")},
-            "PYTHONPATH": str(ROOT),
-            "MONGO_URI": stage.mongo.uri,
-            "NATS_URL": stage.nats.url,
-            "SERVER_ADDR": f"127.0.0.1:{self._port}",
-            "CHANGEWIRE_STATE_DB": f"{places[0].database}_state",
-            "CHANGEWIRE_CODEC": self.codec,
-        }
-        return Program([SERVICE_PYTHON, "-m", self.module, "serve"], environment, stage.directory, self.name)
+        environment = self.environment(stage, places[0].database) | {"SERVER_ADDR": f"127.0.0.1:{self._port}"}
+        # Started where no connector.yaml can be in the way.
+        return Program([SERVICE_PYTHON, "-P", "-m", "app", "serve"], environment, stage.directory, self.name)
 
     async def prepare(self, stage: Stage, places: Sequence[Place]) -> None:
         async with self.start(stage, places) as program:
@@ -84,7 +96,7 @@ class Changewire(Contender):
                 watcher = {
                     "name": place.stream,
                     "source": {"database": place.database, "collection": place.collection},
-                    "sink": {"stream": place.stream},
+                    "sink": {"stream": place.stream, "replicas": stage.replicas},
                     "checkpoint": {"database": places[0].database, "collection": f"token_{place.stream}"},
                 }
                 await asyncio.to_thread(self._call, "POST", "/watchers", watcher)
@@ -94,13 +106,22 @@ class Changewire(Contender):
         del stage
         await self._until(program, "/watchers?state=RUNNING", lambda answer: len(answer) == len(places))
 
-    async def _until(self, program: Program, path: str, good: Any) -> None:
+    async def up(self, program: Program) -> None:
+        await self._until(program, "/readyz", lambda answer: True)
+
+    async def way(self, places: Sequence[Place], program: Program) -> str:
+        """What the service says of the first of its watchers: the server and the stream decide it."""
+        status = await self._until(program, f"/watchers/{places[0].stream}", _mode)
+        return str(_mode(status))
+
+    async def _until(self, program: Program, path: str, good: Callable[[Any], Any]) -> Any:
         deadline = time.monotonic() + START_SECONDS
         while True:
             program.check()
             try:
-                if good(await asyncio.to_thread(self._call, "GET", path)):
-                    return
+                answer = await asyncio.to_thread(self._call, "GET", path)
+                if good(answer):
+                    return answer
             except urllib.error.HTTPError as error:
                 if error.code != 503:
                     raise Incomplete(f"{path}: {error.code} {error.read().decode(errors='replace')}") from error
@@ -129,9 +150,29 @@ class InPython(Changewire):
     codec: native.Wish = "python"
 
 
-class Limit(Changewire):
-    """Changewire without any encoding (`limit.py`): what its reader and its publisher can do."""
+class Version(Changewire):
+    """Changewire out of another tree: an older version, or one that is being tried."""
 
-    name = "limit"
-    what = "the event's BSON as it came; otherwise as changewire"
-    module = "bench.limit"
+    what = "the same; the version in its own tree"
+
+    def __init__(self, name: str, tree: Path) -> None:
+        super().__init__(tree)
+        self.name = name
+
+    @classmethod
+    def named(cls, text: str) -> "Version":
+        """Of `NAME=DIRECTORY`. Raises ValueError."""
+        name, _, directory = text.partition("=")
+        tree = Path(directory).resolve()
+        if not is_name(name) or not (tree / "app" / "__main__.py").exists():
+            raise ValueError(f"{text!r} is not NAME=DIRECTORY, with a name of letters, digits, - and _, and app/ in it")
+        return cls(name, tree)
+
+
+def is_name(text: str) -> bool:
+    """Whether a contender may be called so."""
+    return text.replace("-", "").replace("_", "").isalnum()
+
+
+def _mode(watcher: Any) -> Any:
+    return watcher["status"]["publish_mode"]

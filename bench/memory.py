@@ -14,7 +14,7 @@ from bench.workload import HEADLINE
 
 SAMPLE_SECONDS = 0.2
 SILENT_SECONDS = 60
-LIMIT_MB = 60
+LIMIT_MB = 70
 FLAT_MB = 5
 """What a process that holds nothing back may grow by all the same."""
 WAIT_SECONDS = 3

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from app.devservers.servers import free_port
 from bench import workload
-from bench.contenders import ROOT, SERVICE_PYTHON, START_SECONDS, Contender
+from bench.contenders import ROOT, SERVICE_PYTHON, START_SECONDS, Contender, is_name
 from bench.program import Program
 from bench.stage import Incomplete, Place, Stage
 
@@ -97,7 +97,8 @@ class Peer(Contender):
     """Any program that reads MONGO_URI, NATS_URL and, for its collections, a CONFIG_FILE like connector.yaml.
 
     It is prepared like mq-bridge: started, shown a document until one arrives, and stopped; then it has to go on where
-    it stopped. The stream it makes itself. SERVER_ADDR names a free port, for those that serve HTTP.
+    it stopped. The stream it makes itself; one of several replicas is there already. SERVER_ADDR names a free port, for
+    those that serve HTTP.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Peer(Contender):
         """Of `NAME=COMMAND`; the command is split as a shell does, and no shell runs it. Raises ValueError."""
         name, _, command = text.partition("=")
         words = shlex.split(command)
-        if not name.replace("-", "").replace("_", "").isalnum() or not words:
+        if not is_name(name) or not words:
             raise ValueError(f"{text!r} is not NAME=COMMAND, with a name of letters, digits, - and _")
         return cls(name, words, f"what `{words[0]}` makes")
 
@@ -131,6 +132,9 @@ class Peer(Contender):
         return Program(self._command, environment, stage.directory, self.name)
 
     async def prepare(self, stage: Stage, places: Sequence[Place]) -> None:
+        if stage.replicas > 1:
+            for place in places:
+                await stage.create_stream(place, allow_direct=True, allow_atomic=True)
         async with self.start(stage, places) as program:
             await self.running(stage, places, program)
             await asyncio.sleep(STORE_SECONDS)

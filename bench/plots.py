@@ -1,7 +1,7 @@
 """The figures drawn: `python -m bench.plots bench/results/latest.json docs/images`.
 
-Two images: how many events a second each contender drains, by workload, and how long an insert takes to arrive, as a
-curve over the percentiles. Matplotlib is a dependency of development alone.
+Three images: how many events a second each contender drains, by workload; the floors below a drain; and how long an
+insert takes to arrive, as a curve over the percentiles. Matplotlib is a dependency of development alone.
 """
 
 import sys
@@ -14,16 +14,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
+from bench.floors import ALL_BUSY, in_use, processors_limit
 from bench.report import median_of, read_json
-from bench.workload import HEADLINE, WORKLOADS
+from bench.workload import HEADLINE, SIZES, WORKLOADS
 
-THROUGHPUT, LATENCY = "throughput.png", "latency.png"
+THROUGHPUT, FLOORS, LATENCY = "throughput.png", "floors.png", "latency.png"
 COLOURS = {
     "changewire": "#1f6f8b",
     "changewire-python": "#7fb3c4",
-    "limit": "#b9b9b9",
     "mq-bridge": "#c8743c",
     "one-by-one": "#8a5a83",
+}
+_BARS = {
+    "reading alone": "#6f8f5a",
+    "encoding alone": "#b59b45",
+    "publishing alone": "#c8743c",
+    ALL_BUSY: "#b9b9b9",
+    "the drain": "#1f6f8b",
 }
 _OTHERS = ("#5b8c5a", "#a89c3a", "#444444")
 _PERCENTS = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99)
@@ -41,12 +48,20 @@ def draw(content: Mapping[str, Any], directory: Path) -> list[Path]:
         ]
         if rounds:
             drawn.append(_save(_throughput, rounds, directory / THROUGHPUT, (9.0, 3.6)))
+        if compared := sections.get("costs", {}).get("data", {}):
+            found = sections["floors"]["data"]["floors"]
+            sizes = [
+                (load.size, found[load.name]["floors"], compared[load.name]["rate"])
+                for load in SIZES
+                if load.name in compared
+            ]
+            drawn.append(_save(_floors, sizes, directory / FLOORS, (9.0, 3.2)))
         if runs := sections.get("latency", {}).get("data", {}).get("runs", []):
             drawn.append(_save(_latency, runs, directory / LATENCY, (9.0, 4.2)))
     return drawn
 
 
-def _save(paint: Any, data: Sequence[Mapping[str, Any]], path: Path, size: tuple[float, float]) -> Path:
+def _save(paint: Any, data: Sequence[Any], path: Path, size: tuple[float, float]) -> Path:
     figure = Figure(figsize=size, layout="constrained")
     paint(figure.subplots(), data)
     # Without the version of what drew it: the same figures give the same file.
@@ -81,6 +96,27 @@ def _throughput(axes: Axes, rounds: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(axis="y", linewidth=0.4)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, ncols=len(names), loc="lower left", bbox_to_anchor=(0, 1))
+
+
+def _floors(axes: Axes, sizes: Sequence[tuple[int, Mapping[str, Any], float]]) -> None:
+    """Logarithmic, since a large document takes twenty times as long as a small one."""
+    width = 0.85 / len(_BARS)
+    for at, (_, floors, drained) in enumerate(sizes):
+        rates = [floor["events_per_second"] for floor in in_use(floors).values()]
+        for index, rate in enumerate([*rates, processors_limit(floors), drained]):
+            place = at + (index - (len(_BARS) - 1) / 2) * width
+            axes.bar(place, rate, width * 0.92, color=[*_BARS.values()][index])
+            axes.annotate(f"{rate / 1000:,.0f}k", (place, rate), ha="center", va="bottom", fontsize=7)
+    for name, colour in _BARS.items():
+        axes.bar(0, 0, 0, color=colour, label=name)
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(sizes)), [f"{size:,} bytes" for size, _, _ in sizes])
+    axes.set_ylabel("events/s")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="y", linewidth=0.4)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, ncols=len(_BARS), loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def _latency(axes: Axes, runs: Sequence[Mapping[str, Any]]) -> None:

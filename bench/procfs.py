@@ -4,13 +4,14 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _MIB = 1024 * 1024
+EVENT_LOOP, OTHER_THREADS = "event loop", "other threads"
 
 
 def cpu_seconds(pid: int) -> float:
@@ -21,6 +22,22 @@ def cpu_seconds(pid: int) -> float:
             fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
     return ticks / _TICKS
+
+
+def thread_seconds(pid: int) -> dict[str, float]:
+    """Processor time of a process's threads, in seconds: its first one, which runs the event loop, and the others.
+
+    Others are summed up by the names that the system knows, where these are not simply the process's. A thread that
+    has ended is not counted."""
+    used: dict[str, float] = {}
+    own = Path(f"/proc/{pid}/comm").read_text().strip()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            name = (task / "comm").read_text().strip()
+            nanoseconds = int((task / "schedstat").read_text().split()[0])
+            name = EVENT_LOOP if int(task.name) == pid else OTHER_THREADS if name == own else name
+            used[name] = used.get(name, 0.0) + nanoseconds / 1e9
+    return used
 
 
 def tree(pid: int) -> list[int]:
@@ -73,9 +90,9 @@ class Moment:
     used: Mapping[str, float]
 
     @classmethod
-    def now(cls, pids: Mapping[str, int]) -> "Moment":
-        """Read the clocks of the named processes; this one is added as `bench`."""
-        used = {name: cpu_seconds(pid) for name, pid in pids.items()}
+    def now(cls, pids: Mapping[str, Sequence[int]]) -> "Moment":
+        """Read the clocks of the named processes, several together where so named; this one is added as `bench`."""
+        used = {name: sum(map(cpu_seconds, each)) for name, each in pids.items()}
         return cls(time.perf_counter(), busy_seconds(), {**used, "bench": time.process_time()})
 
     def since(self, before: "Moment") -> "Span":

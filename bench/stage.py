@@ -1,5 +1,7 @@
 """The servers that a section runs on, the harness's own clients to them, and what it asks a stream.
 
+A stage has one nats-server, or a cluster of three, on which each stream has three replicas (`clustered`).
+
 A stream is asked directly, never the service: how many messages it holds, and when the server stored each.
 """
 
@@ -20,6 +22,8 @@ from nats.aio.msg import Msg
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
+from app.devservers.nats_cluster import MEMBERS as CLUSTER
+from app.devservers.nats_cluster import NatsCluster
 from app.devservers.servers import MongoServer, NatsServer
 from bench.procfs import Moment
 
@@ -42,9 +46,13 @@ class Place:
 class Stage:
     """A mongod, a nats-server, and a client to each. Use it as an async context manager, in the main thread."""
 
-    def __init__(self) -> None:
-        self.mongo = MongoServer()
-        self.nats = NatsServer()
+    def __init__(self, *, replicas: int = 1, beside: "Stage | None" = None) -> None:
+        """`replicas` (1 or 3) is the number of nats-servers, and the replicas of each stream. Where it is `beside`
+        another stage, it shares that one's mongod."""
+        self.mongo: MongoServer = MongoServer() if beside is None else beside.mongo
+        self.nats: NatsServer | NatsCluster = NatsServer() if replicas == 1 else NatsCluster("bench")
+        self.replicas = replicas
+        self._beside = beside
         self.client: MongoClient[dict[str, Any]]
         self.bus: Client
         self.directory: Path
@@ -54,13 +62,13 @@ class Stage:
     async def __aenter__(self) -> Self:
         try:
             self.directory = Path(self._exits.enter_context(tempfile.TemporaryDirectory(prefix="changewire-bench-")))
-            for server in (self.mongo, self.nats):
+            for server in (self.nats,) if self._beside is not None else (self.mongo, self.nats):
                 self._exits.push_async_callback(server.close)
                 await server.start()
             self.client = MongoClient(self.mongo.uri)
             self._exits.callback(self.client.close)
             self.bus = await nats.connect(
-                self.nats.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_quiet
+                self.nats.url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_quiet
             )
             self._exits.push_async_callback(self.bus.close)
         except BaseException:
@@ -71,10 +79,15 @@ class Stage:
     async def __aexit__(self, *_: object) -> None:
         await self._exits.aclose()
 
+    def clustered(self) -> "Stage":
+        """Another stage on the same mongod, with three nats-servers and three replicas of each stream."""
+        return Stage(replicas=CLUSTER, beside=self)
+
     def place(self, name: str) -> Place:
         """A collection and a stream that nobody has used yet."""
         self._count += 1
-        return Place(f"bench_{name}_{self._count}".replace("-", "_"), "orders", f"BENCH_{self._count}")
+        kind = "bench" if self.replicas == 1 else "cluster"
+        return Place(f"{kind}_{name}_{self._count}".replace("-", "_"), "orders", f"{kind.upper()}_{self._count}")
 
     def spread(self, name: str, count: int) -> list[Place]:
         """So many of them, in one database."""
@@ -106,7 +119,13 @@ class Stage:
 
     def moment(self, service: int) -> Moment:
         """The processor time used so far by service, mongod and nats-server."""
-        return Moment.now({"service": service, "mongod": self.mongo.pid, "nats": self.nats.pid})
+        return Moment.now({"service": [service], **self.pids})
+
+    @property
+    def pids(self) -> dict[str, list[int]]:
+        """The servers' process ids, by what they are called in the figures."""
+        cluster = self.nats
+        return {"mongod": [self.mongo.pid], "nats": cluster.pids if isinstance(cluster, NatsCluster) else [cluster.pid]}
 
     # The stream.
 
@@ -116,22 +135,25 @@ class Stage:
         result: dict[str, Any] = json.loads(answer.data)
         return result
 
-    async def create_stream(self, place: Place) -> None:
-        """Make the stream as a service would."""
-        config = {"name": place.stream, "subjects": [f"{place.stream}.*"], "storage": "file", "num_replicas": 1}
+    async def create_stream(self, place: Place, **settings: Any) -> None:
+        """Make the stream as a service would, with these settings besides."""
+        config = {
+            "name": place.stream, "subjects": [f"{place.stream}.*"], "storage": "file", "num_replicas": self.replicas,
+            **settings,
+        }  # fmt: skip
         answer = await self.ask(f"STREAM.CREATE.{place.stream}", config)
         if "error" in answer:
             raise Incomplete(f"the stream cannot be created: {answer['error']}")
 
     async def count(self, places: Sequence[Place]) -> int:
         """How many messages the streams hold together; 0 for those that there are not yet."""
-        if len(places) == 1:
-            state = (await self.ask(f"STREAM.INFO.{places[0].stream}")).get("state", {})
-            return int(state.get("messages", 0))
         return sum([state["messages"] for state in (await self._states(places)).values()])
 
     async def _states(self, places: Sequence[Place]) -> dict[str, dict[str, Any]]:
         """The state of each of these streams that exist, by name, with few questions."""
+        if len(places) == 1:
+            answer = await self.ask(f"STREAM.INFO.{places[0].stream}")
+            return {places[0].stream: answer["state"]} if "state" in answer else {}
         names, offset = {place.stream for place in places}, 0
         states: dict[str, dict[str, Any]] = {}
         while True:
@@ -149,7 +171,7 @@ class Stage:
         for stream, state in (await self._states(places)).items():
             if not state["messages"]:
                 continue
-            passed = int(state["messages"] * share)
+            passed = min(int(state["messages"] * share), state["messages"] - 1)
             answer = await self.ask(f"STREAM.MSG.GET.{stream}", {"seq": state["first_seq"] + passed})
             count += state["messages"] - passed - 1
             begun.append(_seconds(answer["message"]["time"]))

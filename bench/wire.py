@@ -21,8 +21,8 @@ class Wire:
     """One connection to a nats-server without credentials. Use it as a context manager."""
 
     def __init__(self, url: str, seconds: float = 20) -> None:
-        """`seconds`: for how long a read may bring nothing at all. Raises OSError."""
-        parts = urlsplit(url)
+        """`seconds`: for how long a read may bring nothing at all. Of several addresses the first. Raises OSError."""
+        parts = urlsplit(url.partition(",")[0])
         self._socket = socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 4222), timeout=seconds)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray()

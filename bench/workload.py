@@ -22,6 +22,8 @@ Orders = Collection[dict[str, Any]]
 BYTES = 1400
 """The size of a document as BSON; its change event is some 250 bytes larger."""
 CHUNK = 1000
+LEAST_EVENTS = 1000
+MANY = 50
 UPDATED = 1000
 """How many documents the updates go round."""
 ALTERNATELY, IN_TRANSACTIONS, TRANSACTION = 100, 60, 10
@@ -45,17 +47,28 @@ class Workload:
     collections: int = 1
     kind: Literal["insert", "update", "mix"] = "insert"
 
+    def share(self, events: int) -> int:
+        """How many events are enough, of `events` that the headline has: more of small documents, fewer of large ones,
+        and fewer over many collections, since mongod reads the whole oplog for each of them."""
+        if self.collections >= MANY:
+            return max(LEAST_EVENTS, events // 8)
+        if self.size < BYTES:
+            return events * 3 // 2
+        return events if self.size == BYTES else min(events, max(LEAST_EVENTS, events // 4))
+
 
 HEADLINE = Workload("inserts", f"inserts of {BYTES:,} bytes")
+SMALL = Workload("small", "inserts of 300 bytes", size=300)
+LARGE = Workload("large", "inserts of 16,000 bytes", size=16_000)
+SIZES = (SMALL, HEADLINE, LARGE)
+"""What is drained in comparison, and what the floors are measured with."""
 WORKLOADS = (
-    Workload("small", "inserts of 300 bytes", size=300),
-    Workload("large", "inserts of 16,000 bytes", size=16_000),
     Workload("updates", f"updates, the document of {BYTES:,} bytes looked up", kind="update"),
     Workload("transactions", f"inserts, {IN_TRANSACTIONS} % in transactions of {TRANSACTION}", kind="mix"),
     Workload("collections-10", "inserts over 10 collections and streams", collections=10),
     Workload("collections-100", "inserts over 100 collections and streams", collections=100),
 )
-"""What is measured beside the headline."""
+"""What is measured beside the sizes."""
 
 
 def order(number: int, size: int = BYTES) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Other backlogs than the headline's: small and large documents, updates, transactions, many collections."""
+"""Other backlogs than plain inserts into one collection: updates, transactions, many collections."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,10 +7,7 @@ from bench.backlog import COLUMNS, Round, cells, drain, interleaved, ratios, sha
 from bench.contenders import Contender
 from bench.report import Result, spread
 from bench.stage import Stage
-from bench.workload import BYTES, Workload
-
-LEAST_EVENTS = 1000
-MANY = 50
+from bench.workload import Workload
 
 
 async def measure(
@@ -26,7 +23,7 @@ async def measure(
     result.table[0].insert(2, "contender")
     for load in loads:
         able = [each for each in contenders if each.only is None or (load.collections == 1 and load.kind != "update")]
-        count = _fewer(events, load)
+        count = load.share(events)
         done += [await drain(stage, contender, load, count) for contender in interleaved(able, rounds)]
         for contender in able:
             own = [each for each in done if (each.workload, each.contender) == (load.name, contender.name)]
@@ -41,10 +38,3 @@ async def measure(
     result.remarks += ["Each stream held each event exactly once.", shares(done)]
     result.data |= {"rounds": [asdict(each) for each in done], "titles": {each.name: each.title for each in loads}}
     return result
-
-
-def _fewer(events: int, load: Workload) -> int:
-    """Large documents are fewer, and those over many collections: for each of these mongod reads all of the oplog."""
-    if load.collections >= MANY:
-        return max(LEAST_EVENTS, events // 4)
-    return events if load.size <= BYTES else max(LEAST_EVENTS, events * 4 * BYTES // load.size)

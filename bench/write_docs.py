@@ -16,6 +16,7 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 IMAGES = "images"
 _CAPTIONS = {
     "workloads": (plots.THROUGHPUT, "Events a second by workload and program"),
+    "costs": (plots.FLOORS, "Events a second of each step alone, and of the drain"),
     "latency": (plots.LATENCY, "Latency over the percentiles, by program and rate"),
 }
 _VERSIONS = {"nats_server": "nats-server"}

@@ -34,8 +34,9 @@ def switch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="the stream's name", show_default=False)],
     to: Annotated[StreamSettings, typer.Option("--to", help="whose settings the stream gets", show_default=False)],
 ) -> int:
-    """Switch a stream's settings. changewire: atomic batches and direct reads on. connector: both off, so that
-    mongodb-nats-connector can start again. Messages and all other settings stay as they are."""
+    """Switch a stream's settings. changewire: fast ingest (allow_batched), atomic batches (allow_atomic) and direct
+    reads (allow_direct) on, as far as the server knows them. connector: all of them off, so that mongodb-nats-connector
+    can start again. Messages and all other settings stay as they are."""
     from app.config import logging
     from app.domain.subjects import stream_name_problem
     from app.jetstream.stream_switch import switch as switch_over
@@ -46,11 +47,13 @@ def switch(
     settings = load_settings()
     logging.configure("critical", "console", secrets=settings.secrets, stream=sys.stderr)
     try:
-        changed = asyncio.run(switch_over(settings, name, to))
+        switched = asyncio.run(switch_over(settings, name, to))
     except ChangewireError as error:
         raise CommandError(logging.redact(str(error), settings.secrets)) from None
-    done = ", ".join(f"{setting} {'on' if value else 'off'}" for setting, value in changed.items())
+    done = ", ".join(f"{setting} {'on' if value else 'off'}" for setting, value in switched.changed.items())
     say(f"{name}: {done or f'already has the settings of {to}'}")
+    for setting in switched.unknown:
+        say(f"{setting} stays off: nats-server {switched.version or 'below 2.11'} does not know it.")
     if to == "connector":
         say(
             "A watcher with stream_settings changewire switches them on again when it starts: stop the service, or "

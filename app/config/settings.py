@@ -98,8 +98,9 @@ class Settings(BaseSettings):
     Default: changewire."""
 
     batch_size: int = Field(default=500, ge=1, le=1000, examples=["500"])
-    """The most events in one batch, 1 to 1000 (JetStream's limit for an atomic batch). Default: 500; with more, memory
-    and the work repeated after an error grow, and throughput hardly does."""
+    """The most events that are read, encoded and sent together, 1 to 1000 (JetStream's limit for an atomic batch; a
+    fast-ingest batch goes on over many of them). Default: 500; with more, memory and the work repeated after an error
+    grow, and throughput hardly does."""
 
     drain_seconds: float = Field(default=10, ge=0, le=3600, allow_inf_nan=False, examples=["10"])
     """How many seconds a stop may take to finish the batches in flight. Default: 10, less than the 30 after which
@@ -115,9 +116,9 @@ class Settings(BaseSettings):
 
     connector_streams: checks.ConnectorStreams = Field(default="connector", examples=["connector", "changewire"])
     """Which settings the streams of connector.yaml's watchers have. connector: they are created as
-    mongodb-nats-connector creates them and never changed, so that it can start again. changewire: atomic batches and
-    direct reads are switched on, which is faster on a stream with replicas; mongodb-nats-connector refuses such a
-    stream until `changewire streams switch` has switched it back. Default: connector."""
+    mongodb-nats-connector creates them and never changed, so that it can start again. changewire: fast ingest, atomic
+    batches and direct reads are switched on, as far as the server has them, which is faster; mongodb-nats-connector
+    refuses such a stream until `changewire streams switch` has switched it back. Default: connector."""
 
     nats_creds: checks.CredentialsFile = Field(default=None, examples=["/run/secrets/nats.creds"])
     """A NATS credentials file (JWT and seed). Use at most one way to sign in: this, user and password, token, or NKey.

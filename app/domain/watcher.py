@@ -29,8 +29,8 @@ OPERATIONS = (
 )  # fmt: skip
 OnHistoryLost = Literal["fail", "latest", "earliest"]
 StreamSettings = Literal["changewire", "connector"]
-"""Whose settings the stream has. `changewire`: atomic batches and direct reads are switched on. `connector`: it is made
-as mongodb-nats-connector makes it, and never changed; that program refuses to start on a stream with other settings."""
+"""Whose settings the stream has. `changewire`: fast ingest, atomic batches and direct reads are switched on.
+`connector`: as mongodb-nats-connector makes it, and never changed; that program refuses any other settings."""
 JAVASCRIPT = frozenset({"$function", "$accumulator", "$where"})
 """The operators that run JavaScript in the MongoDB server."""
 SYSTEM_DATABASES = ("admin", "config", "local")

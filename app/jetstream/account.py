@@ -21,7 +21,7 @@ from app.domain.watcher import Watcher
 from app.jetstream.connection import NatsConnection
 from app.jetstream.dead_letter_queue import JetStreamDeadLetterQueue
 from app.jetstream.errors import ApiError, no_jetstream, refusals
-from app.jetstream.provisioning import SEALED, SUBJECTS_TAKEN
+from app.jetstream.provisioning import SEALED, SUBJECTS_TAKEN, Refusals
 from app.jetstream.sink import JetStreamSink
 from app.jetstream.sizes import Sizes
 from app.jetstream.stream_api import StreamApi, unless_missing
@@ -36,6 +36,7 @@ class JetStream:
     def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
         self._may_ask = True
+        self._switching = Refusals()
         self._trying = asyncio.Lock()
         """Two trials at once would count against each other's limits."""
 
@@ -83,7 +84,7 @@ class JetStream:
             await try_stream(api, watcher)
 
     def sink(self, watcher: Watcher) -> JetStreamSink:
-        return JetStreamSink(self._connection, watcher)
+        return JetStreamSink(self._connection, watcher, self._switching)
 
     def letters(self, watcher: Watcher) -> JetStreamDeadLetterQueue:
         return JetStreamDeadLetterQueue(self._connection, watcher)
@@ -97,7 +98,7 @@ class JetStream:
 def _check_existing(stream: Stream, watcher: Watcher) -> None:
     """Raise StreamUnsuitable where the stream cannot carry the watcher.
 
-    Whether the switch to atomic batches would work is not known without trying it."""
+    Whether what makes it faster can be switched on is not known without trying it."""
     if stream.config.get("sealed"):
         raise StreamUnsuitable(SEALED.format(stream.name))
     assess(as_switched(stream, watcher), watcher)

@@ -92,6 +92,8 @@ NAME_IN_USE: Final = 10058
 SUBJECTS_OVERLAP: Final = 10065
 NEEDS_SIZE: Final = 10113
 
+_INVALID_JSON = 10025
+_UNKNOWN_SETTING = re.compile(r'unknown field "(\w+)"')
 _NO_JETSTREAM = (10035, 10039, 10076)
 """Not enabled for the account, or not at all."""
 _WRONG_CONFIGURATION = (10027, 10052, 10065, 10074, 10113, 10122)
@@ -105,6 +107,12 @@ class ApiError(Exception):
         super().__init__(str(error.get("description", "no description")))
         self.status = int(error.get("code", 0))
         self.code = int(error.get("err_code", 0))
+
+
+def unknown_setting(error: ApiError) -> str | None:
+    """Return the setting that a server refuses because it does not know it: 2.12 and later do that."""
+    found = _UNKNOWN_SETTING.search(str(error)) if error.code == _INVALID_JSON else None
+    return found.group(1) if found else None
 
 
 def refusal(error: ApiError, stream: str) -> ChangewireError:

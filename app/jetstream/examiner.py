@@ -1,8 +1,9 @@
 """What `changewire doctor` asks of NATS beside the checks that a watcher has to pass anyway: the server, JetStream and
-its limits, atomic publishing, and how the stream of one watcher is set up.
+its limits, the publish modes, and how the stream of one watcher is set up.
 
-Each answer is a Finding. Nothing is left changed: atomic batches are tried on a stream that is made for the trial and
-removed (`trial.py`). Whether a stream can carry a watcher at all says `streams.assess`.
+Each answer is a Finding. Nothing is left changed: the publish modes are tried on a stream that is made for the trial
+and removed (`trial.py`). Whether a stream can carry a watcher at all says `streams.assess`, and why it is not faster
+`advice.py`.
 """
 
 from collections.abc import Mapping
@@ -11,24 +12,25 @@ from typing import Any, Final
 from app.domain.errors import ChangewireError, NotAuthorised, SinkUnavailable
 from app.domain.findings import Finding, Level
 from app.domain.watcher import Watcher
+from app.jetstream.advice import WAYS, why_slower
 from app.jetstream.client import CONNECT_SECONDS
 from app.jetstream.connection import NatsConnection
 from app.jetstream.errors import ApiError, refusal
 from app.jetstream.stream_api import StreamApi, unless_missing
-from app.jetstream.streams import Stream, assess, new_config, version_numbers
-from app.jetstream.trial import try_atomic
+from app.jetstream.streams import SWITCHES, Stream, assess, new_config, version_numbers
+from app.jetstream.trial import try_modes
 
 ABOUT: Final = "NATS"
-ATOMIC: Final = (2, 12)
 USUAL_PAYLOAD: Final = 1024 * 1024
 """nats-server's default."""
 LEAST_PAYLOAD: Final = 8 * 1024
 """A claim check, and the headers of a message with the longest subject, need about as much."""
 NEARLY: Final = 0.9
 _OLD: Final = (
-    "update nats-server to 2.12 or later for batches that are stored wholly or not at all; until then the slower way "
-    "is used, and nothing is lost by it"
+    "update nats-server to 2.14 or later for fast ingest (2.12: atomic batches); until then a slower way is used, and "
+    "nothing is lost by it"
 )
+_FASTER: Final = "nothing, if it is fast enough; fast ingest, which is faster on streams with one replica, needs 2.14"
 _ENABLE: Final = "start nats-server with -js (or jetstream {} in its configuration), and enable it for this account"
 
 
@@ -47,13 +49,13 @@ class NatsExaminer:
         except SinkUnavailable as error:
             return [_unreachable(str(error))]
         version = self._connection.server_version
-        old = version_numbers(version) < ATOMIC
+        old = version_numbers(version) < SWITCHES["allow_atomic"]
         reached = Finding(ABOUT, "reachable", Level.OK, "answers")
         told = Finding(ABOUT, "version", Level.WARNING if old else Level.OK, version, _OLD if old else "")
         return [reached, told, _payload(self._connection.max_payload)]
 
     async def look_at_jetstream(self) -> list[Finding]:
-        """JetStream for this account, its limits, and atomic publishing."""
+        """JetStream for this account, its limits, and the publish modes."""
         try:
             account = await self._api.call("INFO")
         except NotAuthorised as error:
@@ -63,7 +65,7 @@ class NatsExaminer:
             return [Finding(ABOUT, "JetStream", Level.PROBLEM, f"is not enabled for the account ({error})", _ENABLE)]
         except SinkUnavailable as error:
             return [Finding(ABOUT, "JetStream", Level.PROBLEM, str(error), _ENABLE)]
-        return [_limits(account), await self._atomic()]
+        return [_limits(account), await self._modes()]
 
     async def look_at_stream(self, watcher: Watcher, *, published: bool) -> list[Finding]:
         """How the watcher's stream is set up. `published` says that the watcher has come to a position on it."""
@@ -79,23 +81,26 @@ class NatsExaminer:
             return [_absent(watcher, published=published)]
         return [_publishing(stream, watcher), _window(stream, watcher), *_stores(stream, watcher)]
 
-    async def _atomic(self) -> Finding:
-        check = "atomic publish"
+    async def _modes(self) -> Finding:
+        check = "publish modes"
         try:
-            atomic = await try_atomic(self._api)
+            found = await try_modes(self._api)
         except (ApiError, ChangewireError) as error:
             return Finding(
                 ABOUT, check, Level.WARNING, f"could not be tried: NATS refuses a stream for the trial: {error}",
                 "make room for another stream in the account",
             )  # fmt: skip
-        if atomic is None:
-            version = self._connection.server_version
-            if version_numbers(version) >= ATOMIC:
-                return Finding(ABOUT, check, Level.OK, "not tried: the account may not create streams; by its version")
-            return Finding(ABOUT, check, Level.WARNING, f"not before 2.12, and this is {version}", _OLD)
-        if atomic:
-            return Finding(ABOUT, check, Level.OK, "tried; batches are stored wholly or not at all")
-        return Finding(ABOUT, check, Level.WARNING, "the server does not know it", _OLD)
+        how = "tried"
+        if found is None:
+            how = "by its version, since the account may not create a stream for the trial"
+            version = version_numbers(self._connection.server_version)
+            found = frozenset(name for name, since in SWITCHES.items() if version >= since)
+        if "allow_batched" in found:
+            return Finding(ABOUT, check, Level.OK, f"fast ingest and atomic batches ({how})")
+        if "allow_atomic" in found:
+            return Finding(ABOUT, check, Level.OK, f"atomic batches, no fast ingest ({how})", _FASTER)
+        said = f"neither fast ingest nor atomic batches ({how})"
+        return Finding(ABOUT, check, Level.WARNING, said, _OLD)
 
 
 def _unreachable(reason: str) -> Finding:
@@ -150,16 +155,15 @@ def _absent(watcher: Watcher, *, published: bool) -> Finding:
 
 def _publishing(stream: Stream, watcher: Watcher) -> Finding:
     mode = assess(stream, watcher)  # `check_sink` has refused what it would refuse
-    if mode == "atomic":
-        return Finding(watcher.name, "stream", Level.OK, f"{stream.name}, published to in atomic batches")
-    way = "message by message" if mode == "single" else "in windows of single messages"
-    if watcher.sink.stream_settings == "connector":
-        said = f"{stream.name}, with the settings of mongodb-nats-connector; published to {way}"
+    slower = why_slower(stream, watcher, mode)
+    said = f"{stream.name}, published to {WAYS[mode]}"
+    if slower is None:
         return Finding(watcher.name, "stream", Level.OK, said)
-    advice = (
-        f"nothing, if it is fast enough; else NATS 2.12 and allow_atomic: nats stream edit {stream.name} --allow-batch"
+    usual = mode == "atomic" or watcher.sink.stream_settings == "connector"
+    advice = f"nothing, if it is fast enough. {slower.advice}"
+    return Finding(
+        watcher.name, "stream", Level.OK if usual else Level.WARNING, f"{said}, because {slower.why}", advice
     )
-    return Finding(watcher.name, "stream", Level.WARNING, f"{stream.name}, published to {way}", advice)
 
 
 def _window(stream: Stream, watcher: Watcher) -> Finding:

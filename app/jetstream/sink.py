@@ -19,11 +19,12 @@ from app.domain.position import OwnMessage, Tail
 from app.domain.subjects import covers
 from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import Watcher
+from app.jetstream.advice import Slower, why_slower
 from app.jetstream.connection import NatsConnection
 from app.jetstream.errors import refusals
 from app.jetstream.lookback import find, look_back
 from app.jetstream.object_store import ObjectStore
-from app.jetstream.provisioning import provide
+from app.jetstream.provisioning import Refusals, provide
 from app.jetstream.publish.modes import Pipelined, publish_modes
 from app.jetstream.publish.sender import Sender, failed
 from app.jetstream.sizes import Sizes
@@ -36,7 +37,7 @@ log = structlog.get_logger(__name__)
 class JetStreamSink:
     """One watcher's place on its stream."""
 
-    def __init__(self, connection: NatsConnection, watcher: Watcher) -> None:
+    def __init__(self, connection: NatsConnection, watcher: Watcher, switching: Refusals) -> None:
         self._api = StreamApi(connection)
         self._objects = ObjectStore(connection)
         self._watcher = watcher
@@ -47,7 +48,9 @@ class JetStreamSink:
         """The limit in bytes by which changes may have been made messages already."""
         self._sender = Sender(connection, watcher, self._sizes)
         self._modes = publish_modes(self._sender)
+        self._switching = switching
         self._mode: Mode = "single"
+        self._slower: Slower | None = None
         self._alone = True
         """Whether no message of somebody else was seen since the stream was prepared."""
         self._keeps = False
@@ -61,6 +64,10 @@ class JetStreamSink:
     @property
     def mode(self) -> Mode:
         return self._mode
+
+    @property
+    def slower(self) -> str | None:
+        return None if self._slower is None else str(self._slower)
 
     @property
     def pipelined(self) -> bool:
@@ -78,7 +85,7 @@ class JetStreamSink:
     async def prepare(self, *, may_create: bool) -> None:
         self._sizes.check_subject()
         with refusals(self._name):
-            stream = await provide(self._api, self._watcher, may_create=may_create)
+            stream = await provide(self._api, self._watcher, self._switching, may_create=may_create)
         self._alone = True
         self._adopt(stream, assess(stream, self._watcher))
         self._asked = self._sizes.limit
@@ -88,10 +95,11 @@ class JetStreamSink:
 
     def _adopt(self, stream: Stream, mode: Mode) -> None:
         self._mode = mode
+        self._slower = why_slower(stream, self._watcher, mode, refused=self._switching.reason(stream))
         self._sender.exclusive = is_exclusive(stream, self._filter)
         self._sizes.adopt(stream)
         self._keeps = stream.config.get("retention", "limits") == "limits"
-        self._replicas = int(stream.config.get("num_replicas", 1))
+        self._replicas = stream.replicas
 
     async def tail(self, since: int = 0) -> Tail:
         with refusals(self._name):

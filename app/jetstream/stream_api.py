@@ -15,9 +15,9 @@ from app.domain.errors import NotAuthorised, SinkUnavailable
 from app.domain.events import namespace_of
 from app.domain.watcher import Watcher
 from app.jetstream.connection import NatsConnection
-from app.jetstream.errors import NAME_IN_USE, NO_MESSAGE, NOT_FOUND, ApiError
+from app.jetstream.errors import NAME_IN_USE, NO_MESSAGE, NOT_FOUND, ApiError, unknown_setting
 from app.jetstream.frames import read_headers
-from app.jetstream.streams import Message, Stream, new_config
+from app.jetstream.streams import SWITCHES, Message, Stream, new_config
 
 READ_SECONDS = 2.5
 """How long a read may take; a stream without a leader does not answer at all, and asking again is harmless."""
@@ -65,7 +65,7 @@ class StreamApi:
         """Return the watcher's stream as `info` does, and without the right to that in another way.
 
         To ask for a stream with the settings that it has is to be told of it: that much mongodb-nats-connector may. It
-        is looked for first, since to ask for one that is missing is to make it.
+        is looked for first, since to ask for one that is missing is to make it. A stream may be older than fast ingest.
         Raises NotAuthorised where its settings are others."""
         name = watcher.sink.stream
         if name not in self._refused:
@@ -74,18 +74,28 @@ class StreamApi:
             except NotAuthorised as error:
                 self._refused[name] = error
         await self.message(name, {"last_by_subj": watcher.space})
-        try:
-            return await self.create(new_config(watcher))
-        except ApiError as error:
-            if error.code != NAME_IN_USE:
-                raise
-            raise NotAuthorised(
-                f"{self._refused[name]}. Without it only a stream with the settings that Changewire would create it "
-                f"with can be used, and {name} has others"
-            ) from error
+        config = new_config(watcher)
+        for wanted in (config, {key: value for key, value in config.items() if key != "allow_batched"}):
+            try:
+                return await self.create(wanted)
+            except ApiError as error:
+                if error.code != NAME_IN_USE:
+                    raise
+        raise NotAuthorised(
+            f"{self._refused[name]}. Without it only a stream with the settings that Changewire would create it "
+            f"with can be used, and {name} has others"
+        ) from self._refused[name]
 
     async def create(self, config: dict[str, Any]) -> Stream:
-        return _stream(await self.call(f"STREAM.CREATE.{config['name']}", config))
+        """Create a stream, without those of `SWITCHES` that the server refuses because it does not know them."""
+        while True:
+            try:
+                return _stream(await self.call(f"STREAM.CREATE.{config['name']}", config))
+            except ApiError as error:
+                unknown = unknown_setting(error)
+                if unknown not in SWITCHES or unknown not in config:
+                    raise
+                config = {key: value for key, value in config.items() if key != unknown}
 
     async def update(self, config: dict[str, Any]) -> Stream:
         return _stream(await self.call(f"STREAM.UPDATE.{config['name']}", config))

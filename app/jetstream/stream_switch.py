@@ -4,6 +4,7 @@ Only the settings that Changewire itself switches on are changed. The stream of 
 `provisioning.py`.
 """
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from app.config.settings import Settings
@@ -13,13 +14,22 @@ from app.jetstream.connection import NatsConnection
 from app.jetstream.errors import NAME_IN_USE, ApiError, refusals
 from app.jetstream.options import nats_options
 from app.jetstream.stream_api import StreamApi
-from app.jetstream.streams import new_config, switches
+from app.jetstream.streams import SWITCHES, new_config
 
 CONNECT_SECONDS: Final = 10.0
 
 
-async def switch(settings: Settings, name: str, to: StreamSettings) -> dict[str, bool]:
-    """Switch a stream over, and return the settings that were changed.
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """The settings that were changed, and those that stay off because the stream's server is too old for them."""
+
+    changed: dict[str, bool]
+    unknown: list[str]
+    version: str
+
+
+async def switch(settings: Settings, name: str, to: StreamSettings) -> Switched:
+    """Switch a stream over, and return what was changed.
 
     Raises Conflict where the stream does not have these settings afterwards, or mongodb-nats-connector would still
     refuse it; StreamRefused for a stream that does not exist; SinkUnavailable, NotAuthorised.
@@ -34,18 +44,24 @@ async def switch(settings: Settings, name: str, to: StreamSettings) -> dict[str,
         await connection.close()
 
 
-async def _switch(api: StreamApi, name: str, to: StreamSettings) -> dict[str, bool]:
+async def _switch(api: StreamApi, name: str, to: StreamSettings) -> Switched:
     stream = await api.info(name)
-    wanted = dict.fromkeys(switches(_watcher(name, "changewire")), to == "changewire")
+    unknown = [setting for setting, since in SWITCHES.items() if stream.server_version < since]
+    if to == "connector":
+        wanted = dict.fromkeys(SWITCHES, False)
+    else:
+        wanted = {setting: True for setting in SWITCHES if setting not in unknown}
+        if stream.replicas > 1:
+            wanted.pop("allow_batched", None)  # it is not used there
     changed = {setting: value for setting, value in wanted.items() if bool(stream.config.get(setting)) is not value}
     if changed:
         stream = await api.update({**stream.config, **changed})
         left = [setting for setting, value in changed.items() if bool(stream.config.get(setting)) is not value]
         if left:
-            raise Conflict(f"the NATS server does not know {', '.join(left)}; it needs version 2.12 or later")
+            raise Conflict(f"the NATS server did not switch {', '.join(left)} in the stream {name}")
     if to == "connector":
         await _try_as_connector(api, name, stream.config)
-    return changed
+    return Switched(changed, [] if to == "connector" else unknown, stream.version)
 
 
 async def _try_as_connector(api: StreamApi, name: str, config: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 `assess` chooses the publish mode, and refuses a stream that cannot be published to safely. Asking is `stream_api.py`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -15,8 +16,9 @@ Mode = Literal["fast_ingest", "atomic", "window", "single"]
 """How changes are published: `publish/` has a module for each."""
 
 
-FAST_INGEST_FROM = (2, 14)
-"""The server's version that knows `allow_batched`."""
+SWITCHES: Mapping[str, tuple[int, int]] = {"allow_atomic": (2, 12), "allow_batched": (2, 14), "allow_direct": (0, 0)}
+"""What Changewire switches on in a stream, and the server's version that knows it: atomic batches, fast ingest, and
+direct reads. A server that does not know a setting refuses it (2.12), or drops it silently (older ones)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +41,28 @@ class Stream:
 
     @property
     def atomic(self) -> bool:
-        """Whether the server echoes `allow_atomic`; servers older than 2.12 drop the setting silently."""
+        """Whether the server echoes `allow_atomic`."""
         return bool(self.config.get("allow_atomic"))
 
     @property
     def takes_fast_ingest(self) -> bool:
-        """Whether the server echoes `allow_batched` (2.14 and later), and the stream has one replica: with several, two
-        atomic batches at once are faster."""
-        return bool(self.config.get("allow_batched")) and int(self.config.get("num_replicas", 1)) == 1
+        """Whether the server echoes `allow_batched`, and the stream has one replica: with several, two atomic batches
+        at once are faster."""
+        return bool(self.config.get("allow_batched")) and self.replicas == 1
+
+    @property
+    def replicas(self) -> int:
+        return int(self.config.get("num_replicas", 1))
 
     @property
     def server_version(self) -> tuple[int, int]:
-        """The leader's version; (0, 0) below 2.11, where it is not told."""
-        return version_numbers(str((self.config.get("metadata") or {}).get("_nats.ver", "")))
+        """The first two numbers of the leader's version; (0, 0) below 2.11, where it is not told."""
+        return version_numbers(self.version)
+
+    @property
+    def version(self) -> str:
+        """The leader's version as it tells it; empty below 2.11."""
+        return str((self.config.get("metadata") or {}).get("_nats.ver", ""))
 
     @property
     def quiet(self) -> float:
@@ -135,12 +146,18 @@ def assess(stream: Stream, watcher: Watcher) -> Mode:
 
 def switches(watcher: Watcher, stream: Stream | None = None) -> dict[str, bool]:
     """Return what is switched on in the stream of a watcher, beyond what mongodb-nats-connector sets. Of an existing
-    `stream`, what its server knows: an older one drops the others silently."""
+    `stream`, only what its server knows.
+
+    Fast ingest only where it is used: an older server, to which somebody goes back, does not load such a stream."""
     if watcher.sink.stream_settings != "changewire":
         return {}
-    wanted = {"allow_atomic": True, "allow_batched": True, "allow_direct": True}
-    if stream is not None and stream.server_version < FAST_INGEST_FROM:
-        del wanted["allow_batched"]
+    if stream is None:
+        alone, replicas = True, watcher.sink.replicas
+    else:
+        alone, replicas = is_exclusive(stream, watcher.space), stream.replicas
+    wanted = {name: True for name, since in SWITCHES.items() if stream is None or stream.server_version >= since}
+    if not (alone and replicas == 1):
+        wanted.pop("allow_batched", None)
     return wanted
 
 

@@ -18,7 +18,7 @@ from app.domain.errors import FieldProblem, Invalid, NotAuthorised, SinkUnavaila
 from app.domain.watcher import Sink, Watcher
 from app.jetstream.errors import ApiError, field_of
 from app.jetstream.stream_api import StreamApi
-from app.jetstream.streams import Stream, new_config
+from app.jetstream.streams import SWITCHES, Stream, new_config
 
 _TRIAL_BYTES: Final = 1024
 """Some accounts demand a limit, and some have little room."""
@@ -41,17 +41,18 @@ async def try_stream(api: StreamApi, watcher: Watcher) -> None:
             raise _refusal(error, watcher) from error
 
 
-async def try_atomic(api: StreamApi) -> bool | None:
-    """Tell whether this server stores batches wholly or not at all, by what it echoes of a stream's settings: a server
-    that does not know `allow_atomic` drops it. None where the account may not try.
+async def try_modes(api: StreamApi) -> frozenset[str] | None:
+    """Return which of `SWITCHES` this server has, by what it echoes of a stream's settings. None where the account may
+    not try.
 
     Raises SinkUnavailable and ApiError.
     """
-    config = {"storage": "file", "num_replicas": 1, "max_bytes": _TRIAL_BYTES, "allow_atomic": True}
+    config = {"storage": "file", "num_replicas": 1, "max_bytes": _TRIAL_BYTES, **dict.fromkeys(SWITCHES, True)}
     try:
-        return (await _try(api, config)).atomic
+        stream = await _try(api, config)
     except NotAuthorised:
         return None
+    return frozenset(name for name in SWITCHES if stream.config.get(name))
 
 
 async def _try(api: StreamApi, config: dict[str, Any]) -> Stream:

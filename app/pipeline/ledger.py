@@ -95,6 +95,7 @@ class Ledger:
         if error is not None:  # first of all, since nothing that follows is certain to be reached
             await self._window_recovery.keep(error, reached.epoch)
         tail = await self._sink.tail(since=reached.sequence or 0)
+        self._statistics.publishes(self._sink.mode, exclusive=self._sink.exclusive, slower=self._sink.slower)
         await self._window_recovery.settle(reached.epoch, tail.end)
         writer = Writer(reached, [change.token for change in waiting], self._sent, self._gone.left, out_of_turn)
         found = decide_read_back(

@@ -115,17 +115,6 @@ from app.pipeline.window_recovery import WindowRecovery
 
 log = structlog.get_logger(__name__)
 
-_CAUSES = {
-    "changewire": "atomic publish is unavailable here (server older than 2.12, or a stream that may not be changed)",
-    "connector": "the stream keeps mongodb-nats-connector's settings (sink.stream_settings), without atomic publish",
-}
-_FALLBACKS = {
-    "window": ": messages are published one by one in a window, each fenced by the stream's sequence; the guarantee is "
-    "the same",
-    "single": ", and the stream is shared: messages are published and acknowledged one at a time; the guarantee is the "
-    "same, the rate is not",
-}
-
 
 class Opening:
     """One opening of one watcher. The numbers are those of the theory of operation."""
@@ -248,9 +237,7 @@ class Opening:
         statistics, sink = self._run.statistics, self._sink
         with suppress(ChangewireError):
             statistics.dead_letters = await self._run.ports.letters.count()
-        slower = sink.mode in _FALLBACKS
-        note = _CAUSES[self._watcher.sink.stream_settings] + _FALLBACKS[sink.mode] if slower else None
-        statistics.opened(sink.mode, "stream" if sink.exclusive else "subject", note)
+        statistics.publishes(sink.mode, exclusive=sink.exclusive, slower=sink.slower)
         if checkpoint is not None:
             statistics.checkpointed_at = checkpoint.updated_at
         log.info(

@@ -75,10 +75,10 @@ class RunStatistics:
         """One more change was set aside."""
         self.dead_letters = (self.dead_letters or 0) + 1
 
-    def opened(self, mode: str, fence: str, note: str | None) -> None:
-        """A stream was reached; `note` says why it is not published to in the fastest mode."""
-        self.publish_mode, self.fence = mode, fence
-        self.note("mode", note)
+    def publishes(self, mode: str, *, exclusive: bool, slower: str | None) -> None:
+        """The stream was looked at; `slower` says why it is not published to in the fastest mode."""
+        self.publish_mode, self.fence = mode, "stream" if exclusive else "subject"
+        self.note("mode", slower)
 
     def note(self, topic: str, text: str | None) -> None:
         """Keep a note on a topic, in place of the one before; None takes it back."""

@@ -23,11 +23,15 @@ class EventSink(Protocol):
         messages, or one by one."""
 
     @property
+    def slower(self) -> str | None:
+        """Why changes are not published in the fastest mode, and what to do about it; None where they are."""
+
+    @property
     def pipelined(self) -> bool:
         """Whether `send` may be used, which lets several batches be under way at once."""
 
     async def prepare(self, *, may_create: bool) -> None:
-        """Find the stream, or create it; switch atomic batches and direct reads on where that is allowed.
+        """Find the stream, or create it; switch on what makes it faster where that is allowed.
 
         Raises SinkUnavailable, StreamRefused (absent while `may_create` is false), StreamUnsuitable (its subjects do
         not cover the watcher's; neither atomic batches nor a safe fallback), NotAuthorised."""

@@ -2,8 +2,8 @@
 
 use base64::engine::general_purpose::STANDARD;
 use base64::Engine;
-use bson::raw::{RawBsonRef, RawDocument, RawElement, RawIter};
-use bson::spec::{BinarySubtype, ElementType};
+
+use crate::raw::{are_plain, kind, Damaged, Elements, Name};
 
 /// How deep documents may lie within each other: more than MongoDB stores (180), and little of any thread's stack.
 pub const MAX_DEPTH: usize = 200;
@@ -33,8 +33,14 @@ pub enum Left {
     OutOfMemory,
 }
 
-impl From<bson::error::Error> for Left {
-    fn from(_: bson::error::Error) -> Self {
+impl From<Damaged> for Left {
+    fn from(_: Damaged) -> Self {
+        Left::ToReference
+    }
+}
+
+impl From<std::str::Utf8Error> for Left {
+    fn from(_: std::str::Utf8Error) -> Self {
         Left::ToReference
     }
 }
@@ -49,22 +55,22 @@ type Written = Result<(), Left>;
 
 /// Appends the event's JSON to `out`. After an error, `out` may end in a part of it.
 pub fn encode<'a>(raw: &'a [u8], out: &mut Vec<u8>) -> Result<Event<'a>, Left> {
-    let event = RawDocument::from_bytes(raw)?;
+    let mut elements = Elements::of(raw)?;
     let (mut token, mut operation, mut wall_time) = (None, None, 0.0);
     put(out, b"{")?;
-    for (index, element) in event.iter_elements().enumerate() {
-        let element = element?;
-        let name = element.key().as_str();
-        let value = value_of(&element)?;
-        key(out, index, name)?;
+    let mut first = true;
+    while let Some((kind, name)) = elements.next_element()? {
+        let value = elements; // to be read a second time
+        key(out, first, name)?;
+        first = false;
+        write(out, kind, &mut elements, 1)?;
         // Of a name that comes twice the last one counts, as in Python.
-        match name {
-            "_id" => token = token_of(value)?,
-            "operationType" => operation = value.as_str(),
-            "wallTime" => wall_time = seconds(value)?,
+        match name.bytes {
+            b"_id" => token = token_of(kind, value)?,
+            b"operationType" => operation = text_of(kind, value)?,
+            b"wallTime" => wall_time = seconds(kind, value)?,
             _ => {}
         }
-        write(out, value, 1)?;
     }
     put(out, b"}")?;
     match (token, operation) {
@@ -77,103 +83,131 @@ pub fn encode<'a>(raw: &'a [u8], out: &mut Vec<u8>) -> Result<Event<'a>, Left> {
     }
 }
 
-/// The element's value, unless it is of a kind that no current driver writes; and these make `bson` panic when damaged.
-fn value_of<'a>(element: &RawElement<'a>) -> Result<RawBsonRef<'a>, Left> {
-    match element.element_type() {
-        ElementType::JavaScriptCodeWithScope | ElementType::DbPointer => Err(Left::ToReference),
-        _ => Ok(element.value()?),
-    }
-}
-
-fn token_of(id: RawBsonRef<'_>) -> Result<Option<&str>, Left> {
-    let RawBsonRef::Document(id) = id else {
+fn token_of(kind: u8, mut value: Elements<'_>) -> Result<Option<&str>, Left> {
+    if kind != kind::DOCUMENT {
         return Ok(None);
-    };
+    }
+    let mut id = value.document()?;
     let mut token = None;
-    for element in id.iter_elements() {
-        let element = element?;
-        if element.key().as_str() == "_data" {
-            token = value_of(&element)?.as_str();
+    while let Some((kind, name)) = id.next_element()? {
+        if name.bytes == b"_data" {
+            token = text_of(kind, id)?;
         }
+        pass(kind, &mut id)?;
     }
     Ok(token)
 }
 
-fn seconds(wall: RawBsonRef<'_>) -> Result<f64, Left> {
-    match wall {
-        RawBsonRef::DateTime(date) => {
-            let millis = date.timestamp_millis();
-            if (-EXACT..=EXACT).contains(&millis) {
-                Ok(millis as f64 / 1000.0)
-            } else {
-                Err(Left::ToReference)
-            }
-        }
-        _ => Ok(0.0),
+fn text_of(kind: u8, mut value: Elements<'_>) -> Result<Option<&str>, Left> {
+    match kind {
+        kind::STRING => Ok(Some(std::str::from_utf8(value.string()?)?)),
+        _ => Ok(None),
     }
 }
 
-fn document(out: &mut Vec<u8>, elements: RawIter<'_>, depth: usize) -> Written {
+fn seconds(kind: u8, mut value: Elements<'_>) -> Result<f64, Left> {
+    if kind != kind::DATE {
+        return Ok(0.0);
+    }
+    let millis = i64::from_le_bytes(value.fixed()?);
+    if (-EXACT..=EXACT).contains(&millis) {
+        Ok(millis as f64 / 1000.0)
+    } else {
+        Err(Left::ToReference)
+    }
+}
+
+/// Passes over a value in a resume token; there is nothing but texts and bytes in one.
+fn pass(kind: u8, value: &mut Elements<'_>) -> Written {
+    match kind {
+        kind::STRING => value.string().map(drop)?,
+        kind::BINARY => value.binary().map(drop)?,
+        _ => return Err(Left::ToReference),
+    }
+    Ok(())
+}
+
+fn document(out: &mut Vec<u8>, mut elements: Elements<'_>, depth: usize) -> Written {
     put(out, b"{")?;
-    for (index, element) in elements.enumerate() {
-        let element = element?;
-        key(out, index, element.key().as_str())?;
-        write(out, value_of(&element)?, depth)?;
+    let mut first = true;
+    while let Some((kind, name)) = elements.next_element()? {
+        key(out, first, name)?;
+        first = false;
+        write(out, kind, &mut elements, depth)?;
     }
     put(out, b"}")
 }
 
-fn array(out: &mut Vec<u8>, elements: RawIter<'_>, depth: usize) -> Written {
+fn array(out: &mut Vec<u8>, mut elements: Elements<'_>, depth: usize) -> Written {
     put(out, b"[")?;
-    for (index, element) in elements.enumerate() {
-        if index > 0 {
+    let mut first = true;
+    while let Some((kind, name)) = elements.next_element()? {
+        if !name.plain {
+            return Err(Left::ToReference); // no index
+        }
+        if !first {
             put(out, b",")?;
         }
-        write(out, value_of(&element?)?, depth)?;
+        first = false;
+        write(out, kind, &mut elements, depth)?;
     }
     put(out, b"]")
 }
 
-fn key(out: &mut Vec<u8>, index: usize, name: &str) -> Written {
-    if index > 0 {
+#[inline(always)]
+fn key(out: &mut Vec<u8>, first: bool, name: Name<'_>) -> Written {
+    if !first {
         put(out, b",")?;
     }
-    text(out, name)?;
+    if name.plain {
+        put(out, b"\"")?;
+        put(out, name.bytes)?;
+        return put(out, b"\":");
+    }
+    text(out, name.bytes)?;
     put(out, b":")
 }
 
-fn write(out: &mut Vec<u8>, value: RawBsonRef<'_>, depth: usize) -> Written {
-    match value {
-        RawBsonRef::Document(_) | RawBsonRef::Array(_) if depth >= MAX_DEPTH => Err(Left::ToReference),
-        RawBsonRef::Document(value) => document(out, value.iter_elements(), depth + 1),
-        RawBsonRef::Array(value) => array(out, value.iter_elements(), depth + 1),
-        RawBsonRef::String(value) | RawBsonRef::Symbol(value) => text(out, value),
-        RawBsonRef::Int32(value) => integer(out, value),
-        RawBsonRef::Int64(value) => integer(out, value),
-        RawBsonRef::Double(value) => double(out, value),
-        RawBsonRef::Boolean(true) => put(out, b"true"),
-        RawBsonRef::Boolean(false) => put(out, b"false"),
-        RawBsonRef::Null | RawBsonRef::Undefined => put(out, b"null"),
-        RawBsonRef::ObjectId(value) => object_id(out, value.bytes()),
-        RawBsonRef::DateTime(value) => date(out, value.timestamp_millis()),
-        RawBsonRef::Timestamp(value) => {
+/// Writes the value of this type that comes next. Left to the reference is what no current driver writes.
+fn write(out: &mut Vec<u8>, kind: u8, value: &mut Elements<'_>, depth: usize) -> Written {
+    match kind {
+        kind::DOCUMENT | kind::ARRAY if depth >= MAX_DEPTH => Err(Left::ToReference),
+        kind::DOCUMENT => document(out, value.document()?, depth + 1),
+        kind::ARRAY => array(out, value.document()?, depth + 1),
+        kind::STRING | kind::SYMBOL => text(out, value.string()?),
+        kind::INT32 => integer(out, i32::from_le_bytes(value.fixed()?)),
+        kind::INT64 => integer(out, i64::from_le_bytes(value.fixed()?)),
+        kind::DOUBLE => double(out, f64::from_le_bytes(value.fixed()?)),
+        kind::BOOLEAN => match value.fixed()? {
+            [0] => put(out, b"false"),
+            [1] => put(out, b"true"),
+            _ => Err(Left::ToReference),
+        },
+        kind::NULL | kind::UNDEFINED => put(out, b"null"),
+        kind::OBJECT_ID => object_id(out, value.fixed()?),
+        kind::DATE => date(out, i64::from_le_bytes(value.fixed()?)),
+        kind::TIMESTAMP => {
+            let increment = u32::from_le_bytes(value.fixed()?);
             put(out, b"{\"$timestamp\":{\"t\":")?;
-            integer(out, value.time)?;
+            integer(out, u32::from_le_bytes(value.fixed()?))?;
             put(out, b",\"i\":")?;
-            integer(out, value.increment)?;
+            integer(out, increment)?;
             put(out, b"}}")
         }
-        RawBsonRef::Decimal128(value) => {
+        kind::DECIMAL128 => {
             put(out, b"{\"$numberDecimal\":\"")?;
-            put(out, value.to_string().as_bytes())?;
+            put(out, bson::Decimal128::from_bytes(value.fixed()?).to_string().as_bytes())?;
             put(out, b"\"}")
         }
-        RawBsonRef::Binary(value) => binary(out, value.bytes, value.subtype),
-        RawBsonRef::RegularExpression(value) => {
+        kind::BINARY => {
+            let (bytes, subtype) = value.binary()?;
+            binary(out, bytes, subtype)
+        }
+        kind::REGEX => {
             put(out, b"{\"$regularExpression\":{\"pattern\":")?;
-            text(out, value.pattern.as_str())?;
+            text(out, value.c_string()?)?;
             put(out, b",\"options\":\"")?;
-            let options = value.options.as_str();
+            let options = std::str::from_utf8(value.c_string()?)?;
             for letter in ["i", "l", "m", "s", "u", "x"] {
                 if options.contains(letter) {
                     put(out, letter.as_bytes())?;
@@ -181,14 +215,13 @@ fn write(out: &mut Vec<u8>, value: RawBsonRef<'_>, depth: usize) -> Written {
             }
             put(out, b"\"}}")
         }
-        RawBsonRef::JavaScriptCode(value) => {
+        kind::CODE => {
             put(out, b"{\"$code\":")?;
-            text(out, value)?;
+            text(out, value.string()?)?;
             put(out, b"}")
         }
-        RawBsonRef::MinKey => put(out, b"{\"$minKey\":1}"),
-        RawBsonRef::MaxKey => put(out, b"{\"$maxKey\":1}"),
-        // See value_of; and what may be added to BSON one day.
+        kind::MIN_KEY => put(out, b"{\"$minKey\":1}"),
+        kind::MAX_KEY => put(out, b"{\"$maxKey\":1}"),
         _ => Err(Left::ToReference),
     }
 }
@@ -224,6 +257,15 @@ fn double(out: &mut Vec<u8>, value: f64) -> Written {
 
 /// The shortest digits that read back as the same double; a positive exponent with its sign, as the reference has it.
 fn finite(out: &mut Vec<u8>, value: f64) -> Written {
+    if let Some(hundredths) = hundredths(value) {
+        if value < 0.0 {
+            put(out, b"-")?;
+        }
+        integer(out, hundredths / 100)?;
+        let (tenth, rest) = (hundredths / 10 % 10, hundredths % 10);
+        let digits = [b'.', b'0' + tenth as u8, b'0' + rest as u8];
+        return put(out, if rest == 0 { &digits[..2] } else { &digits });
+    }
     let mut buffer = ryu::Buffer::new();
     let form = buffer.format_finite(value);
     match form.split_once('e') {
@@ -234,6 +276,16 @@ fn finite(out: &mut Vec<u8>, value: f64) -> Written {
         }
         _ => put(out, form.as_bytes()),
     }
+}
+
+/// The value times a hundred where it is a number of hundredths, as most amounts are: its digits are known then.
+///
+/// A quotient is the double that is nearest to it, so the value is what these digits are read as. And two texts of up to
+/// fifteen digits are never read as the same double, so no shorter one is.
+fn hundredths(value: f64) -> Option<u64> {
+    let size = value.abs();
+    let hundredths = (size * 100.0 + 0.5) as u64;
+    (size > 0.0 && size < 1e13 && hundredths as f64 / 100.0 == size).then_some(hundredths)
 }
 
 fn object_id(out: &mut Vec<u8>, id: [u8; 12]) -> Written {
@@ -249,7 +301,7 @@ fn hexadecimal(byte: u8) -> [u8; 2] {
     [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
 }
 
-fn binary(out: &mut Vec<u8>, bytes: &[u8], subtype: BinarySubtype) -> Written {
+fn binary(out: &mut Vec<u8>, bytes: &[u8], subtype: u8) -> Written {
     put(out, b"{\"$binary\":{\"base64\":\"")?;
     let (from, length) = (out.len(), bytes.len().div_ceil(3) * 4);
     out.try_reserve(length)?;
@@ -258,7 +310,7 @@ fn binary(out: &mut Vec<u8>, bytes: &[u8], subtype: BinarySubtype) -> Written {
         .encode_slice(bytes, &mut out[from..])
         .map_err(|_| Left::ToReference)?;
     put(out, b"\",\"subType\":\"")?;
-    put(out, &hexadecimal(u8::from(subtype)))?;
+    put(out, &hexadecimal(subtype))?;
     put(out, b"\"}}")
 }
 
@@ -313,14 +365,32 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
-fn text(out: &mut Vec<u8>, value: &str) -> Written {
-    let mut bytes = value.as_bytes();
+/// A text. Only one that is not ASCII has to be looked at a second time, for whether it is UTF-8.
+fn text(out: &mut Vec<u8>, value: &[u8]) -> Written {
     put(out, b"\"")?;
+    if !are_plain(value) {
+        escaped(out, utf8(value)?)?;
+    } else {
+        put(out, value)?;
+    }
+    put(out, b"\"")
+}
+
+fn utf8(bytes: &[u8]) -> Result<&[u8], Left> {
+    let valid = if bytes.len() < 64 {
+        std::str::from_utf8(bytes).is_ok()
+    } else {
+        simdutf8::basic::from_utf8(bytes).is_ok()
+    };
+    valid.then_some(bytes).ok_or(Left::ToReference)
+}
+
+fn escaped(out: &mut Vec<u8>, mut bytes: &[u8]) -> Written {
     loop {
-        let (plain, rest) = bytes.split_at(plain_prefix(bytes));
+        let (plain, rest) = bytes.split_at(unescaped(bytes));
         put(out, plain)?;
         let Some((&byte, rest)) = rest.split_first() else {
-            return put(out, b"\"");
+            return Ok(());
         };
         escape(out, byte)?;
         bytes = rest;
@@ -328,9 +398,8 @@ fn text(out: &mut Vec<u8>, value: &str) -> Written {
 }
 
 /// How many bytes from the front need no escape.
-fn plain_prefix(bytes: &[u8]) -> usize {
+fn unescaped(bytes: &[u8]) -> usize {
     let mut from = 0;
-    // Without an exit in its middle, the inner loop becomes a few vector instructions.
     for chunk in bytes.chunks_exact(32) {
         if chunk.iter().fold(false, |found, byte| found | special(*byte)) {
             break;
@@ -402,13 +471,56 @@ mod tests {
     fn texts_are_escaped_wherever_the_byte_is() {
         for length in 0..100 {
             let mut out = Vec::new();
-            text(
-                &mut out,
-                &format!("{}\"\u{1}\n{}", "a".repeat(length), "b".repeat(length)),
-            )
-            .expect("memory");
+            let value = format!("{}\"\u{1}\n{}", "a".repeat(length), "b".repeat(length));
+            text(&mut out, value.as_bytes()).expect("memory");
             let expected = format!("\"{}\\\"\\u0001\\n{}\"", "a".repeat(length), "b".repeat(length));
             assert_eq!(String::from_utf8(out).expect("UTF-8"), expected);
+        }
+    }
+
+    #[test]
+    fn amounts_are_written_as_every_other_double() {
+        let written = |value: f64| {
+            let mut out = Vec::new();
+            finite(&mut out, value).expect("there is memory");
+            String::from_utf8(out).expect("ASCII")
+        };
+        for (value, expected) in [
+            (0.01, "0.01"),
+            (-0.1, "-0.1"),
+            (34.5, "34.5"),
+            (345.0, "345.0"),
+            (-7.25, "-7.25"),
+        ] {
+            assert_eq!(written(value), expected);
+        }
+        for value in [
+            0.0,
+            -0.0,
+            0.001,
+            0.005,
+            1e-7,
+            1.005,
+            0.1 + 0.2,
+            1e13,
+            9_999_999_999_999.99,
+            1e15,
+            0.07,
+            1.15,
+        ] {
+            assert_eq!(written(value), ryu::Buffer::new().format_finite(value).to_owned());
+        }
+        let mut state = 1_u64;
+        for _ in 0..200_000 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let value = (state >> 20) as f64 / [1.0, 10.0, 100.0, 1000.0, 1e7][(state % 5) as usize];
+            assert_eq!(
+                written(value),
+                ryu::Buffer::new().format_finite(value).replace("e1", "e+1"),
+                "{value:?}"
+            );
         }
     }
 

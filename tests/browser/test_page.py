@@ -58,6 +58,7 @@ async def test_a_watcher_shows_position_history_stream_and_consumers(site: Site,
     await site.stage.until_length(1, stream="ORDERS")
     await jetstream.add_consumer("ORDERS", ConsumerConfig(durable_name="mails", ack_policy=AckPolicy.EXPLICIT))
     page = await tab.open(f"#/watchers/{name}")
+    await expect(page.locator("dd", has_text="fast ingest: one batch stays open")).to_be_visible()
     await expect(page.get_by_role("region", name="Position")).to_contain_text("Token 82")
     stream = page.get_by_role("region", name="Stream")
     await expect(stream).to_contain_text("ORDERS.*")

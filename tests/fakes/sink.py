@@ -35,6 +35,7 @@ class FakeSink:
         self._stream = stream
         self._watcher = watcher
         self._max_payload = max_payload
+        self.slower: str | None = None
         self._under_way: list[asyncio.Task[int]] = []
         self._followed: asyncio.Future[None] | None = None
         """Done when something follows the last change sent, or nothing ever will."""

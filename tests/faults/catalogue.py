@@ -10,10 +10,20 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tests.faults import hands
+from tests.faults import hands, middle
 from tests.faults.cluster import Node
 from tests.faults.proxy import Direction, Link
-from tests.faults.testbed import COLLECTIONS, Testbed, stream_of
+from tests.faults.testbed import (
+    ANEW_BY_HAND,
+    ANEW_WITH_GAP,
+    BATCHES,
+    COLLECTIONS,
+    FAST,
+    ONE_REPLICA,
+    REPLICATED,
+    Testbed,
+    stream_of,
+)
 from tests.service import Service, until
 
 AWAY_SECONDS = 1.5
@@ -21,7 +31,7 @@ AWAY_SECONDS = 1.5
 FROZEN_SECONDS = 12.0
 """Longer than every time-out of the service, and than its standby's patience (10 s)."""
 LONG_FROZEN_SECONDS = 30.0
-"""How long a process is frozen the first time in a run."""
+"""How long a process is frozen the first time in a run that is not short."""
 DEGRADED_SECONDS = 6.0
 """How long a link is slow, which no time-out ends."""
 REFUSED_SECONDS = 5.0
@@ -41,13 +51,18 @@ class Fault:
     """`strike` harms on entering, gives the victim's name, and heals on leaving; what is broken off heals nothing.
 
     `hold` is how long it lasts, in seconds; None: until changes flow all the same, past the victim. `first`, where it
-    is given, is how long the first time in a run.
+    is given, is how long the first time in a run that is not short.
     """
 
     name: str
     strike: Strike
     hold: float | None
     first: float | None = None
+
+    @property
+    def always(self) -> bool:
+        """Whether it is for every run, however short: what strikes batches under way, and the two kinds of leaders."""
+        return self.name.startswith("batch-") or self.name in ("nats-kill-leader", "nats-kill-only")
 
     @property
     def side(self) -> str | None:
@@ -62,11 +77,15 @@ def _harm(action: Action, pick: Pick) -> Strike:
     @asynccontextmanager
     async def strike(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
         victims = await pick(testbed, draw)
+        # Streams whose only server is struck are away; what all others do is judged without them.
+        away = await testbed.nats.only_on(victims, [stream_of(name) for name in COLLECTIONS])
         if action == "term":
             await asyncio.gather(*(victim.terminate() for victim in victims))
         for victim in victims if action != "term" else ():
             (victim.kill if action == "kill" else victim.freeze)()
+        testbed.lag.away = away
         yield ", ".join(victim.name for victim in victims)
+        testbed.lag.away = set()
         if action == "freeze":
             for victim in victims:
                 victim.thaw()
@@ -103,11 +122,15 @@ async def _mongods(testbed: Testbed, _: random.Random) -> Sequence[Victim]:
 
 
 async def _leader(testbed: Testbed, draw: random.Random) -> Sequence[Victim]:
-    return [await testbed.nats.leader(stream_of(draw.choice(COLLECTIONS)))]
+    return [await testbed.nats.leader(stream_of(draw.choice(REPLICATED)))]
+
+
+async def _only(testbed: Testbed, draw: random.Random) -> Sequence[Victim]:
+    return [await testbed.nats.leader(stream_of(draw.choice(ONE_REPLICA)))]
 
 
 async def _follower(testbed: Testbed, draw: random.Random) -> Sequence[Victim]:
-    leader = await testbed.nats.leader(stream_of(COLLECTIONS[0]))
+    leader = await testbed.nats.leader(stream_of(REPLICATED[0]))
     return [draw.choice([node for node in testbed.nats.nodes if node is not leader])]
 
 
@@ -122,7 +145,7 @@ async def _mongo_stepdown(testbed: Testbed, _: random.Random) -> AsyncIterator[s
 
 @asynccontextmanager
 async def _nats_stepdown(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
-    stream = stream_of(draw.choice(COLLECTIONS))
+    stream = stream_of(draw.choice(REPLICATED))
     yield f"{await testbed.nats.step_down(stream)} of {stream}"
 
 
@@ -197,6 +220,24 @@ def _links(side: Literal["mongo", "nats"]) -> list[Fault]:
     ]
 
 
+def _batches() -> list[Fault]:
+    """In the middle of a batch: of a stream with one replica (`r1`) and of one with three (`r3`)."""
+    kinds = (
+        ("reset", middle.reset, 0.0),
+        ("frozen", middle.frozen, FROZEN_SECONDS),
+        ("zombie", middle.zombie, 0.0),
+        ("foreign", middle.foreign, 0.0),
+        ("full", middle.full, 0.0),
+    )
+    kept, recorded = (("r1", FAST), ("r3", BATCHES)), (("r1", ANEW_WITH_GAP), ("r3", ANEW_BY_HAND))
+    return [
+        *(Fault(f"batch-{kind}-{which}", strike(name), hold) for kind, strike, hold in kinds for which, name in kept),
+        *(Fault(f"batch-purged-{which}", middle.purged(name), 0) for which, name in recorded),
+        Fault("batch-switched-off", middle.switched_off, AWAY_SECONDS),
+        Fault("batch-replicas", middle.replicated, AWAY_SECONDS),
+    ]
+
+
 FAULTS = {
     fault.name: fault
     for fault in [
@@ -211,6 +252,7 @@ FAULTS = {
         *_nodes("mongo", ("primary", _primary), ("secondary", _secondary), _mongods),
         Fault("mongo-stepdown", _mongo_stepdown, 0),
         *_nodes("nats", ("leader", _leader), ("follower", _follower), _nats_servers),
+        Fault("nats-kill-only", _harm("kill", _only), AWAY_SECONDS),
         Fault("nats-stepdown", _nats_stepdown, 0),
         *_links("mongo"),
         Fault("link-mongo-reset", _torn("mongo", "down", 0.5), 0),
@@ -218,6 +260,7 @@ FAULTS = {
         Fault("link-nats-reset", _torn("nats", "up", 0.5), 0),
         Fault("link-nats-no-ack", _torn("nats", "up", 1), 0),
         Fault("zombie", _zombie, 0),
+        *_batches(),
         Fault("stream-full", hands.stream_full, REFUSED_SECONDS),
         Fault("stream-short", hands.stream_short, REFUSED_SECONDS),
         Fault("stream-purged", hands.stream_purged, 0),

@@ -24,6 +24,7 @@ from nats.aio.client import Client
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import AutoReconnect, PyMongoError
 
+from app.devservers.nats_cluster import membership
 from app.devservers.servers import HOST, Launch, MongoServer, NatsServer, Server, free_port
 from tests.faults.proxy import Link, Proxy
 from tests.service import until
@@ -226,14 +227,10 @@ class NatsCluster(Cluster[NatsNode]):
     def __init__(self) -> None:
         super().__init__()
         ports = [free_port() for _ in range(MEMBERS)]
-        routes = ", ".join(f'"nats://{HOST}:{port}"' for port in ports)
-        for index, port in enumerate(ports):
+        for index in range(MEMBERS):
             node = NatsNode()
             proxy = Proxy(self.link, partial(getattr, node, "port"))
-            node.plain = (
-                f'server_name: "n{index}"\nclient_advertise: "{HOST}:{proxy.port}"\n'
-                f'cluster {{ name: "{SET_NAME}", listen: "{HOST}:{port}", routes: [{routes}] }}'
-            )
+            node.plain = membership(index, ports, cluster=SET_NAME, advertise=f"{HOST}:{proxy.port}")
             node.bound_store(ENOUGH_BYTES)
             self.nodes.append(Node(f"n{index}", node, proxy))
 
@@ -261,6 +258,15 @@ class NatsCluster(Cluster[NatsNode]):
         name = await until(led, f"{stream} has a leader", within=60)
         return next(node for node in self.nodes if node.name == name)
 
+    async def only_on(self, nodes: Sequence[object], streams: Sequence[str]) -> set[str]:
+        """Those of the streams that have one replica, on one of these nodes."""
+        found = set()
+        for stream in streams:
+            info = await self.ask(f"STREAM.INFO.{stream}")
+            if info.get("config", {}).get("num_replicas") == 1:
+                found |= {stream for node in self.nodes if node in nodes and node.name == info["cluster"]["leader"]}
+        return found
+
     async def step_down(self, stream: str) -> str:
         """Have the stream's leader give up; its name."""
         leader = await self.leader(stream)
@@ -271,6 +277,18 @@ class NatsCluster(Cluster[NatsNode]):
         """Bound what may be stored."""
         for node in self.nodes:
             node.server.bound_store(limit)
+
+    async def publish(self, subject: str, body: bytes) -> bool:
+        """Publish a message once, past the proxies and without any header; whether its stream has acknowledged it."""
+        for node in self.nodes:
+            with suppress(OSError, nats.errors.Error, TimeoutError):
+                async with connected(node.server) as client:
+                    try:
+                        answer = json.loads((await client.request(subject, body, timeout=2)).data)
+                    except (nats.errors.Error, TimeoutError):
+                        return False
+                    return "error" not in answer
+        return False
 
     async def ask(self, endpoint: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Ask the JetStream API by any node that answers; `{}` where none does."""

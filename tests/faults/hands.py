@@ -29,14 +29,14 @@ KEPT = 20
 """The limit that makes a stream throw away its oldest messages."""
 
 
-async def _bounded(testbed: Testbed, stream: str, **limits: Any) -> dict[str, Any]:
+async def bounded(testbed: Testbed, stream: str, **limits: Any) -> dict[str, Any]:
     """Change a stream's limits; what they were."""
     config = (await testbed.nats.change(f"STREAM.INFO.{stream}"))["config"]
     await testbed.nats.change(f"STREAM.UPDATE.{stream}", {**config, **limits})
     return {name: config.get(name, -1) for name in limits}
 
 
-async def _stuck(testbed: Testbed, stream: str) -> None:
+async def stuck(testbed: Testbed, stream: str) -> None:
     await until(lambda: testbed.lag.of(stream) > FULL_SECONDS, f"{stream} takes nothing any more", within=60)
 
 
@@ -46,19 +46,19 @@ async def stream_full(testbed: Testbed, draw: random.Random) -> AsyncIterator[st
     stream = stream_of(draw.choice(COLLECTIONS))
     state = (await testbed.nats.change(f"STREAM.INFO.{stream}"))["state"]
     limit = draw.choice((("max_msgs", state["messages"] + ROOM_MESSAGES), ("max_bytes", state["bytes"] + ROOM_BYTES)))
-    before = await _bounded(testbed, stream, discard="new", **dict([limit]))
-    await _stuck(testbed, stream)
+    before = await bounded(testbed, stream, discard="new", **dict([limit]))
+    await stuck(testbed, stream)
     yield f"{stream}, {limit[0]}"
-    await _bounded(testbed, stream, **before)
+    await bounded(testbed, stream, **before)
 
 
 @asynccontextmanager
 async def stream_short(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
     """A stream that keeps a few messages alone, and throws away the rest."""
     stream = stream_of(draw.choice(RECORDED))
-    before = await _bounded(testbed, stream, discard="old", max_msgs=KEPT)
+    before = await bounded(testbed, stream, discard="old", max_msgs=KEPT)
     yield stream
-    await _bounded(testbed, stream, **before)
+    await bounded(testbed, stream, **before)
 
 
 @asynccontextmanager
@@ -75,7 +75,7 @@ async def stream_purged(testbed: Testbed, draw: random.Random) -> AsyncIterator[
 async def store_full(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     """The account may not store anything more."""
     testbed.nats.bound_store(1)
-    await _stuck(testbed, stream_of(COLLECTIONS[0]))
+    await stuck(testbed, stream_of(COLLECTIONS[0]))
     yield "all streams"
     testbed.nats.bound_store()
 

@@ -42,6 +42,8 @@ class Lag:
         self._good = good
         self._newest = dict.fromkeys(streams, 0.0)
         self._ended: set[str] = set()
+        self.away: set[str] = set()
+        """Streams that nothing can come to, since the only server that has them is away: they are not judged."""
         self.late_at = 0.0
         """The monotonic time at which it was last too long."""
         self.idle_at = 0.0
@@ -55,11 +57,15 @@ class Lag:
     @property
     def reached(self) -> float:
         """When that message's change was made, in seconds since 1970."""
-        return min(self._newest.values())
+        return min(newest for stream, newest in self._newest.items() if stream not in self.away)
 
     def of(self, stream: str) -> float:
         """The age of this stream's newest message."""
         return time.time() - self._newest[stream]
+
+    def newest(self, stream: str) -> float:
+        """When the newest message's change of this stream was made, in seconds since 1970."""
+        return self._newest[stream]
 
     @property
     def ended(self) -> bool:
@@ -88,17 +94,21 @@ class Lag:
             with contextlib.suppress(OSError, nats.errors.Error, TimeoutError):
                 async with connected(node) as client:
                     while client.is_connected:
-                        for stream in self._newest:
-                            await self._ask(client, stream)
+                        await asyncio.gather(
+                            *(self._ask(client, stream) for stream in self._newest if stream not in self.away)
+                        )
                         await asyncio.sleep(LOOK_SECONDS)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _ask(self, client: Client, stream: str) -> None:
         wanted = json.dumps({"last_by_subj": f"{stream}.>"}).encode()
-        answer = json.loads((await client.request(f"$JS.API.STREAM.MSG.GET.{stream}", wanted, timeout=1)).data)
+        try:
+            answer = json.loads((await client.request(f"$JS.API.STREAM.MSG.GET.{stream}", wanted, timeout=1)).data)
+        except (TimeoutError, nats.errors.NoRespondersError):
+            return  # the stream is away, or all of this server is
         if "message" in answer:
             event: dict[str, Any] = json.loads(b64decode(answer["message"]["data"]))
-            if "wallTime" not in event:  # a gap's marker
+            if "wallTime" not in event:  # a gap's marker, or somebody else's message
                 return
             written = datetime.fromisoformat(event["wallTime"]["$date"]).timestamp()
             self._newest[stream] = max(self._newest[stream], written)

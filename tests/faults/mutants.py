@@ -62,7 +62,7 @@ MUTANTS = (
     ),
     Mutant(
         "skip the fence",
-        ("zombie",),
+        ("batch-zombie-r3",),
         (
             Edit(
                 "app/jetstream/publish/sender.py",
@@ -70,7 +70,6 @@ MUTANTS = (
                 'return ""',
             ),
         ),
-        minutes=1.5,  # not every zombie wakes up with a batch in hand
     ),
     Mutant(
         "checkpoint before the acknowledgement",
@@ -131,6 +130,54 @@ MUTANTS = (
             ),
         ),
     ),
+    Mutant(
+        "believe a flow acknowledgement beyond its number",
+        ("batch-reset-r1",),
+        (
+            Edit(
+                "app/jetstream/publish/fast_ingest.py",
+                "        self._acked, self._granted = ack.number, max(1, ack.flow)\n",
+                "        self._acked, self._granted = ack.number, max(1, ack.flow)\n"
+                "        while self._units and self._units[0].last <= self._acked + self._granted:\n"
+                "            self._store(self._units.popleft())\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "send on after an error",
+        ("batch-foreign-r1",),
+        (
+            Edit(
+                "app/pipeline/in_flight.py",
+                "        await self._publisher.publish_after(failure, first.read_at)\n",
+                "        if rest := await self._ledger.read_back(unsent, failure.error):\n"
+                "            await self._publisher.publish(rest, first.read_at)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "fence the first message of a batch alone",
+        ("batch-zombie-r1",),
+        (
+            Edit(
+                "app/jetstream/frames.py",
+                'Numbered(prefix, fence + begin, "\\r\\n")',
+                'Numbered("Changewire-Number: ", begin, "\\r\\n")',
+            ),
+        ),
+    ),
+    Mutant(
+        "do not fence the second batch under way",
+        ("batch-zombie-r3",),
+        (
+            Edit(
+                "app/jetstream/publish/atomic.py",
+                ", batch, self._sender.fence(fence))\n",
+                ",\n                batch, '' if sum(not each.done() for each in self._under_way) > 1 "
+                "else self._sender.fence(fence))\n",
+            ),
+        ),
+    ),
 )
 UNCHANGED = Mutant("none", tuple(dict.fromkeys(fault for mutant in MUTANTS for fault in mutant.faults)), ())
 
@@ -179,6 +226,8 @@ def judge(mutant: Mutant, seed: int, mongod: Path | None = None) -> tuple[bool, 
         if not found.exists():
             return False, False, f"ended with {code} and no result:\n{said.read_text()[-2000:]}"
         document = json.loads(found.read_text())
+    if document["taken_back"]:
+        return False, True, f"{document['taken_back']:,} acknowledgements taken back"
     totals = {kind: sum(verdict["wrong"][kind] for verdict in document["verdicts"]) for kind in KINDS}
     wrong = ", ".join(f"{total:,} {kind}" for kind, total in totals.items() if total)
     return code == 0, bool(wrong), wrong or "; ".join(document["problems"])[:500] or "nothing"

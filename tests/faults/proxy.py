@@ -3,12 +3,16 @@
 Bytes are never dropped or changed: a network that loses packets shows to TCP as one that stalls, or as a reset. What is
 stalled flows on once the fault is over. Only what comes from Changewire is harmed: `mark` is what its first bytes hold,
 where others (replication, the writers) come by the same way.
+
+A `Hold` stops one connection in the middle of something that is told by its bytes: a batch, of which the server has the
+first part by then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 from collections.abc import Callable
@@ -26,6 +30,38 @@ RESET = struct.pack("ii", 1, 0)
 Direction = Literal["up", "down"]
 
 
+class Hold:
+    """Waits for bytes towards a server that match a pattern, and holds their connection between two halves of them."""
+
+    def __init__(self, pattern: re.Pattern[bytes], after: int = 0) -> None:
+        self.held = asyncio.Event()
+        """Set once a connection is held: the server has what came before, and half of a chunk that matches."""
+        self.reset = False
+        """Whether the connection is reset instead of going on."""
+        self._pattern = pattern
+        self.after = after
+        """So many chunks that match go through before."""
+        self._free = asyncio.Event()
+
+    def let_go(self) -> None:
+        """Let the connection go on, and take no other."""
+        self._free.set()
+
+    def takes(self, data: bytes) -> bool:
+        """Whether this chunk is the one to hold; counts it."""
+        if self.held.is_set() or self._free.is_set() or not self._pattern.search(data):
+            return False
+        self.after -= 1
+        if self.after >= 0:
+            return False
+        self.held.set()
+        return True
+
+    async def freed(self) -> None:
+        """Wait until the connection may go on."""
+        await self._free.wait()
+
+
 class Link:
     """What is wrong with the ways to the servers of one cluster; shared by its proxies. `up` is towards the server."""
 
@@ -38,12 +74,16 @@ class Link:
         """How many batches are still to be cut short by a reset."""
         self.tear: tuple[Direction, float] = ("up", 0.5)
         """Where: the direction of the batch, and the part of it that still arrives (1: all of it, but no answer)."""
+        self.hold: Hold | None = None
         self._open = {"up": asyncio.Event(), "down": asyncio.Event()}
         self.heal()
 
     def heal(self) -> None:
         """End every fault."""
         self.delay, self.rate, self.tears = 0.0, None, 0
+        if self.hold is not None:
+            self.hold.let_go()
+            self.hold = None
         for direction in self._open.values():
             direction.set()
 
@@ -61,6 +101,10 @@ class Link:
         due = self.tears > 0 and direction == self.tear[0] and size >= BATCH_BYTES
         self.tears -= due
         return due
+
+    def held_now(self, direction: Direction, data: bytes) -> Hold | None:
+        """What holds this chunk, if anything does."""
+        return self.hold if self.hold is not None and direction == "up" and self.hold.takes(data) else None
 
 
 class Proxy:
@@ -154,6 +198,16 @@ class Proxy:
                     reset(writer)
                     reset(back)
                     return
+                if (hold := link.held_now(direction, data)) is not None:
+                    half = len(data) // 2
+                    writer.write(data[:half])
+                    data = data[half:]
+                    await writer.drain()
+                    await hold.freed()
+                    if hold.reset:
+                        reset(writer)
+                        reset(back)
+                        return
                 if link.rate is not None:
                     await asyncio.sleep(len(data) / link.rate)
                 writer.write(data)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,6 +35,8 @@ class Outcome:
     whole: float
     idle: float
     late: float
+    took: float = 0.0
+    """All of it: until changes were seen to flow again for a while."""
 
     @property
     def kind(self) -> str:
@@ -73,6 +75,10 @@ class Run:
     uncertain: int
     """Changes that ended in an error, made or not."""
     problems: Sequence[str]
+    modes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """How often each watcher was seen in which publish mode."""
+    taken_back: int = 0
+    """How often changes were taken for stored that the stream does not have."""
 
     def as_json(self) -> dict[str, Any]:
         """The run as `read` takes it."""
@@ -104,15 +110,22 @@ class Run:
         """The report at the end of a run."""
         lines = [
             "",
-            f"{'seconds':<30} {'times':>5}  {'until over it: p50':>18}   max  {'its own share: p50':>18}   max",
+            f"{'seconds':<30} {'times':>5}  {'until over it: p50':>18}   max  {'its own share: p50':>18}   max   took",
         ]
         for name, (times, p50, most, own_p50, own_most) in recoveries([self]).items():
-            lines.append(f"{name:<30} {times:>5}  {p50:>18.1f} {most:>5.1f}  {own_p50:>18.1f} {own_most:>5.1f}")
-        titles = ("messages", "compared", "listed", "destroyed", "in gaps", *KINDS)
+            took = median(outcome.took for outcome in self.outcomes if outcome.kind == name)
+            lines.append(
+                f"{name:<30} {times:>5}  {p50:>18.1f} {most:>5.1f}  {own_p50:>18.1f} {own_most:>5.1f}  {took:>5.1f}"
+            )
+        titles = ("messages", "compared", "listed", "destroyed", "in gaps", "foreign", *KINDS)
         lines += ["", f"{'watcher':<12} " + " ".join(f"{title:>9}" for title in titles)]
         for one in self.verdicts:
-            numbers = [one.messages, one.compared, one.listed, one.destroyed, one.in_gaps, *one.wrong.values()]
+            numbers = [one.messages, one.compared, one.listed, one.destroyed, one.in_gaps, one.foreign]
+            numbers += one.wrong.values()
             lines.append(f"{one.watcher:<12} " + " ".join(f"{number:>9,}" for number in numbers))
+        lines += ["", "publish modes, and how often each was seen:"]
+        for watcher, seen in self.modes.items():
+            lines.append(f"{watcher:<12} " + ", ".join(f"{mode} {times:,}" for mode, times in sorted(seen.items())))
         lines += ["", f"{self.faults} faults in {self.minutes:.1f} minutes"]
         lines += [f"changes made for certain: {self.certain:,}, uncertain: {self.uncertain:,}"]
         return "\n".join(lines)

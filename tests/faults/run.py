@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 from app.devservers.servers import MongoServer, NatsServer, find_program
@@ -27,6 +28,8 @@ STRUCK_SECONDS = 1.5
 """A fault shows in the lag by then, or not at all."""
 STOP_SECONDS = 60
 """The writers end with the calls that are under way."""
+LONG_MINUTES = 10
+"""A run of fewer minutes has no time to freeze processes for long."""
 PAIRED = 0.6
 """How likely a fault comes together with another, where both can."""
 
@@ -72,12 +75,16 @@ class Plan:
         return not (self.minutes is None and self.changes is None and self.faults is None)
 
     def steps(self) -> Iterator[Step]:
-        """Round after round of all faults, each in an order of its own: in the first one by one, then some in pairs."""
+        """Round after round of all faults, each in an order of its own: in the first one by one, then some in pairs.
+
+        The first round begins with those that no run should be without, each followed by another one."""
         number = 0
         while number == 0 or self.bounded:
             left = [FAULTS[name] for name in self.names]
             draw = random.Random(f"{self.seed}/{number}")
             draw.shuffle(left)
+            if number == 0:
+                left = _in_turn(left)
             while left:
                 faults = [left.pop(0)]
                 if number and faults[0].side and draw.random() < PAIRED:
@@ -85,7 +92,8 @@ class Plan:
                     if partner is not None:
                         left.remove(partner)
                         faults.append(partner)
-                yield _step(faults, number, random.Random(f"{self.seed}/{number}/{faults[0].name}"))
+                long = number == 0 and (self.minutes is None or self.minutes >= LONG_MINUTES)
+                yield _step(faults, random.Random(f"{self.seed}/{number}/{faults[0].name}"), long=long)
             number += 1
 
     def over(self, *, minutes: float, changes: int, faults: int) -> bool:
@@ -95,11 +103,19 @@ class Plan:
         return self.bounded and changes >= (self.changes or 0) and faults >= (self.faults or 0)
 
 
-def _step(faults: Sequence[Fault], number: int, draw: random.Random) -> Step:
+def _in_turn(faults: Sequence[Fault]) -> list[Fault]:
+    """The faults in their order, but one for every run and another one in turn, as long as there are any."""
+    first = [fault for fault in faults if fault.always]
+    others = [fault for fault in faults if not fault.always]
+    pairs = zip_longest(first, others)
+    return [fault for pair in pairs for fault in pair if fault is not None]
+
+
+def _step(faults: Sequence[Fault], draw: random.Random, *, long: bool) -> Step:
     if len(faults) > 1:  # nothing can be said of when changes flow past both
         return Step(faults, max(fault.hold if fault.hold is not None else AWAY_SECONDS for fault in faults), draw)
     (fault,) = faults
-    return Step(faults, fault.hold if number or fault.first is None else fault.first, draw)
+    return Step(faults, fault.first if long and fault.first is not None else fault.hold, draw)
 
 
 async def run(plan: Plan) -> int:
@@ -126,6 +142,8 @@ async def run(plan: Plan) -> int:
         certain=testbed.writers.total,
         uncertain=testbed.writers.uncertain,
         problems=problems,
+        modes={name: dict(seen) for name, seen in testbed.modes.items()},
+        taken_back=testbed.taken_back,
     )
     print(found.text())
     if plan.json is not None:
@@ -142,6 +160,7 @@ async def _schedule(testbed: Testbed, plan: Plan) -> list[Outcome]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_ended, testbed.writers, writing)
         await testbed.recovered("at the beginning")
+        await testbed.note_modes()
         began = time.monotonic()
         struck = 0
         for step in plan.steps():
@@ -175,7 +194,9 @@ async def _strike(testbed: Testbed, step: Step, began: float) -> Outcome:
     await asyncio.sleep(max(0.0, lifted + STRUCK_SECONDS - time.monotonic()))
     await testbed.recovered(f"after {step.name}")
     late, idle = (max(0.0, moment - struck) for moment in (testbed.lag.late_at, testbed.lag.idle_at))
-    return Outcome(step.name, "; ".join(victims), struck - began, lifted - struck, whole - struck, idle, late)
+    took = time.monotonic() - struck
+    await testbed.note_modes()
+    return Outcome(step.name, "; ".join(victims), struck - began, lifted - struck, whole - struck, idle, late, took)
 
 
 async def _ended(writers: Writers, writing: asyncio.Task[None]) -> None:

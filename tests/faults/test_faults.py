@@ -10,7 +10,16 @@ from tests.faults.catalogue import FAULTS, LONG_FROZEN_SECONDS
 from tests.faults.run import Plan, run
 from tests.faults.testbed import Load
 
-SHORT = ("nats-kill-leader", "mongo-stepdown", "link-nats-no-ack", "zombie", "stream-purged", "stream-anew-with-gap")
+SHORT = (
+    "nats-kill-leader",
+    "mongo-stepdown",
+    "link-nats-no-ack",
+    "zombie",
+    "batch-reset-r1",
+    "batch-foreign-r3",
+    "batch-purged-r1",
+    "stream-anew-with-gap",
+)
 NEWER = ("mongo-kill-primary", "service-kill")
 SILENCE_SECONDS = 2.0
 """The standby's patience: a fifth of its default, so that a takeover is soon."""
@@ -22,7 +31,7 @@ async def test_half_a_minute_of_faults_on_a_newer_mongod(
     newer_mongod: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = tmp_path / "run.json"
-    load = Load(writers=3, pause=0.05)
+    load = Load(writers=3, pause=0.05, bulk=100)
     plan = Plan(seed=1, names=NEWER, load=load, good=5.0, silence=SILENCE_SECONDS, mongod=newer_mongod, json=found)
     assert await run(plan) == 0, capsys.readouterr().out
     assert "mongod 6.0.5," not in json.loads(found.read_text())["versions"]
@@ -32,7 +41,7 @@ async def test_half_a_minute_of_faults_on_a_newer_mongod(
 @pytest.mark.timeout(600)
 async def test_a_minute_of_faults_loses_doubles_reorders_and_alters_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     # Whatever else the machine does: few writers, and a lag that is judged generously.
-    plan = Plan(seed=1, names=SHORT, load=Load(writers=3, pause=0.05), good=5.0, silence=SILENCE_SECONDS)
+    plan = Plan(seed=1, names=SHORT, load=Load(writers=3, pause=0.05, bulk=100), good=5.0, silence=SILENCE_SECONDS)
     assert await run(plan) == 0, capsys.readouterr().out
 
 
@@ -61,6 +70,13 @@ def test_each_fault_comes_alone_first_and_pairs_strike_different_sides() -> None
     pairs = [step.faults for step in steps if len(step.faults) > 1]
     assert len(pairs) > 10
     assert all(one.side and other.side and one.side != other.side for one, other in pairs)
+
+
+def test_a_short_run_begins_with_what_strikes_batches_and_freezes_nothing_for_long() -> None:
+    steps = list(islice(Plan(5, minutes=5).steps(), len(FAULTS)))
+    first = sum(fault.always for fault in FAULTS.values())
+    assert all(step.faults[0].always for step in steps[: 2 * first : 2])
+    assert all(step.hold != LONG_FROZEN_SECONDS for step in steps)
 
 
 def test_without_a_bound_each_fault_comes_once_and_a_process_is_frozen_for_long() -> None:

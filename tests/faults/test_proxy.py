@@ -1,13 +1,14 @@
 """The proxy harms what it is told to harm, in the way it is told, and nothing else."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from app.devservers.servers import HOST
-from tests.faults.proxy import BATCH_BYTES, Link, Proxy
+from tests.faults.proxy import BATCH_BYTES, Hold, Link, Proxy
 
 MARK = b"harm me"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -97,6 +98,34 @@ async def test_a_batch_is_torn_by_a_reset_and_a_small_write_is_not(echo: Echo, p
         await reader.readexactly(BATCH_BYTES + 1)
     assert echo.link.tears == 0
     assert len(echo.got) == len(MARK) + 5 + arrives
+
+
+async def test_a_connection_is_held_between_two_halves_and_goes_on(echo: Echo) -> None:
+    reader, writer = await echo.connect()
+    hold = echo.link.hold = Hold(re.compile(b"batch"), after=1)
+    await say(writer, b"batch 1!")
+    assert await reader.readexactly(8) == b"batch 1!"
+    await say(writer, b"batch 2!")
+    await hold.held.wait()
+    assert await reader.readexactly(4) == b"batc"
+    reading = asyncio.create_task(reader.readexactly(4))
+    await still(reading)
+    hold.let_go()
+    assert await reading == b"h 2!"
+    await say(writer, b"batch 3!")  # it holds once
+    assert await reader.readexactly(8) == b"batch 3!"
+
+
+async def test_a_held_connection_is_reset_in_the_middle(echo: Echo) -> None:
+    reader, writer = await echo.connect()
+    hold = echo.link.hold = Hold(re.compile(b"batch"))
+    await say(writer, b"batch!")
+    await hold.held.wait()
+    hold.reset = True
+    hold.let_go()
+    with pytest.raises(ConnectionResetError):
+        await reader.readexactly(6)
+    assert echo.got == MARK + b"bat"
 
 
 async def test_a_delay_takes_its_time_and_keeps_the_order(echo: Echo) -> None:

@@ -1,4 +1,7 @@
-"""What is broken: two clusters, two services with one registry, a watcher and a stream for each collection, writers."""
+"""What is broken: two clusters, two services with one registry, a watcher and a stream for each collection, writers.
+
+Each way to publish has a collection of its own, so that every run covers them all.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,57 @@ import asyncio
 import shutil
 import tempfile
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import nats.errors
 from pymongo import AsyncMongoClient
 
-from tests.faults.cluster import APP_NAME, MEMBERS, MongoCluster, NatsCluster
+from tests.faults.cluster import APP_NAME, MEMBERS, MongoCluster, NatsCluster, accompanied, connected
 from tests.faults.lag import GOOD_SECONDS, Lag
 from tests.faults.recorder import Recorder
 from tests.faults.writers import KINDS, Writers
 from tests.service import Service, Stage, until
 
 DATABASE = "shop"
-KEPT = ("orders", "customers", "payments")
+BATCHES, FAST, SHARED, WINDOW = "orders", "customers", "payments", "invoices"
+"""One for each way to publish: two atomic batches under way (three replicas), fast ingest (one replica), one atomic
+batch (a stream that others use too), and a window of single messages (the settings of mongodb-nats-connector)."""
+KEPT = (BATCHES, FAST, SHARED, WINDOW)
 """Whose streams keep all that they are given: they are compared as they are in the end."""
 ANEW_WITH_GAP, ANEW_BY_HAND = "visits", "audits"
 """Whose streams are purged, bounded and recreated; for the one a gap's marker tells what is missing then, for the other
 somebody has to say where to go on. What was ever delivered of them is compared."""
 RECORDED = (ANEW_WITH_GAP, ANEW_BY_HAND)
 COLLECTIONS = (*KEPT, *RECORDED)
+ONE_REPLICA = (FAST, ANEW_WITH_GAP)
+"""Whose streams are away with their only server. The others have three replicas."""
+REPLICATED = tuple(name for name in COLLECTIONS if name not in ONE_REPLICA)
+MODES = {
+    BATCHES: "atomic",
+    FAST: "fast_ingest",
+    SHARED: "atomic",
+    WINDOW: "window",
+    ANEW_WITH_GAP: "fast_ingest",
+    ANEW_BY_HAND: "atomic",
+}
+"""The publish mode that each watcher has to have had in a run."""
+BATCH_SIZES = (500, 120)
+"""Of the two services: where one follows on the other, their batches do not begin at the same changes."""
+STANDBY_SECONDS = 0.1
+RACE = 50
+"""Documents that make two services race for their messages."""
+NEIGHBOURS = "neighbours"
+"""Whose messages come to the shared stream all the time."""
+NEIGHBOUR_SECONDS = 0.1
 WINDOW_SECONDS = 1
 """JetStream's duplicate window: almost every fault lasts longer, so that nothing but the fence can help."""
+TAKEN_BACK = '"stream_lost_its_end"'
+"""What the log says where a stream ends before what a service took for acknowledged. The service goes on from there, so
+that the stream does not show it; but no fault here takes the end of a stream away."""
 RECOVERY_SECONDS = 90.0
 SILENCE_SECONDS = 10.0
 """The standby's patience, as it is by default."""
@@ -44,6 +74,10 @@ class Load:
     writers: int = 6
     pause: float = 0.025
     kinds: tuple[str, ...] = KINDS
+    bulk: int = 600
+    """The most documents that are inserted at once; half of it on average."""
+    bulk_pause: float = 0.8
+    """Seconds between two such inserts."""
 
 
 class Testbed:
@@ -69,6 +103,14 @@ class Testbed:
         """The database of the registry."""
         self.watchers = [_watcher(name) for name in COLLECTIONS]
         """As they are added."""
+        self.foreign: Counter[str] = Counter()
+        """Messages of somebody else on each watcher's subjects, as far as they are acknowledged."""
+        self.foreign_uncertain: Counter[str] = Counter()
+        """Those that were not acknowledged, and may be there."""
+        self.taken_back = 0
+        """How often a service had taken changes for stored that its stream does not have."""
+        self.modes: dict[str, Counter[str]] = {name: Counter() for name in COLLECTIONS}
+        """How often each watcher was seen in which publish mode."""
         self.patience = patience
         """A lag that is too long for so many seconds after a fault is a finding."""
         self._load = load or Load()
@@ -96,7 +138,9 @@ class Testbed:
             self.writers = Writers(
                 self.mongo.uri, DATABASE, COLLECTIONS, count=load.writers, pause=load.pause, kinds=load.kinds
             )
+            self.writers.bulk, self.writers.bulk_pause = load.bulk, load.bulk_pause
             stack.push_async_callback(self.writers.close)
+            await stack.enter_async_context(accompanied(self._neighbours()))
             self.lag = Lag(servers, streams, self.writers, good=self._good)
             await stack.enter_async_context(self.lag.watched())
             self._stack = stack.pop_all()
@@ -108,8 +152,8 @@ class Testbed:
     async def _serve(self, stack: AsyncExitStack) -> None:
         stage = Stage(f"{self.mongo.uri}&appName={APP_NAME}", self.nats.url, self.folder, "faults")
         stack.push_async_callback(stage.mongo.close)
-        for name in ("one", "two"):
-            service = stage.service(f"service {name}", standby_silence_seconds=self._silence)
+        for name, size in zip(("one", "two"), BATCH_SIZES, strict=True):
+            service = stage.service(f"service {name}", standby_silence_seconds=self._silence, batch_size=size)
             stack.push_async_callback(service.close)
             self.services.append(service)
         self.environment = stage.environment()
@@ -117,10 +161,38 @@ class Testbed:
         await asyncio.gather(*(service.start() for service in self.services))
         first = self.services[0]
         await until(lambda: stage.takes(first), "a service takes watchers")
+        shared = {"name": stream_of(SHARED), "subjects": [f"{stream_of(SHARED)}.>", f"{NEIGHBOURS}.>"]}
+        limits = {"num_replicas": MEMBERS, "duplicate_window": WINDOW_SECONDS * 10**9}
+        await self.nats.change(f"STREAM.CREATE.{stream_of(SHARED)}", {**shared, **limits})
         for watcher in self.watchers:
             await first.call("POST", "/watchers", watcher, status=201)
         for name in COLLECTIONS:
             await first.until_state(name, "RUNNING")
+
+    async def _neighbours(self) -> None:
+        """Publish to the shared stream beside its watcher, whatever is away."""
+        while True:
+            for node in self.nats.nodes:
+                with suppress(OSError, nats.errors.Error, TimeoutError):
+                    async with connected(node.server) as client:
+                        while client.is_connected:
+                            await client.publish(f"{NEIGHBOURS}.news", b"{}")
+                            await asyncio.sleep(NEIGHBOUR_SECONDS)
+            await asyncio.sleep(NEIGHBOUR_SECONDS)
+
+    async def disturb(self, name: str, count: int = 1) -> None:
+        """Publish messages of somebody else to a watcher's subjects."""
+        for _ in range(count):
+            stored = await self.nats.publish(f"{stream_of(name)}.foreign", b'{"operationType": "foreign"}')
+            (self.foreign if stored else self.foreign_uncertain)[name] += 1
+
+    async def note_modes(self) -> None:
+        """Look by which mode each watcher publishes now, as far as a service says."""
+        for service in self.services:
+            for name in COLLECTIONS:
+                status = await service.status(name)
+                if status.get("state") == "RUNNING" and status.get("publish_mode"):
+                    self.modes[name][status["publish_mode"]] += 1
 
     def keep(self) -> None:
         """Leave the services' logs and the writers' lists behind, and say where."""
@@ -134,6 +206,20 @@ class Testbed:
             for name in COLLECTIONS:
                 running[service.name] += await service.state(name) == "RUNNING"
         return max(self.services, key=lambda service: running[service.name])
+
+    async def publisher(self, name: str) -> Service:
+        """The only service that publishes for this watcher; waits until the other one stands by."""
+
+        async def alone() -> Service | None:
+            running = [service for service in self.services if await service.state(name) == "RUNNING"]
+            if len(running) == 1:
+                return running[0]
+            await asyncio.sleep(STANDBY_SECONDS)
+            await self.writers.pour(name, RACE)  # of two that race, one gives way
+            return None
+
+        found: Service = await until(alone, f"one service publishes for {name}", within=60)
+        return found
 
     async def whole(self) -> bool:
         """Whether everything is there again."""
@@ -195,6 +281,12 @@ class Testbed:
             code = await service.terminate()
             if code != 0:
                 self.problems.append(f"{service.name} ended with {code}:\n{service.log_tail()}")
+            self.taken_back += service.log.read_text(errors="replace").count(TAKEN_BACK)
+        if self.taken_back:
+            self.problems.append(f"{self.taken_back} times an acknowledged end of a stream was not there")
+        for name, mode in MODES.items():
+            if not self.modes[name][mode]:
+                self.problems.append(f"{name} never published by {mode}: {dict(self.modes[name]) or 'never looked'}")
 
 
 def stream_of(collection: str) -> str:
@@ -203,7 +295,12 @@ def stream_of(collection: str) -> str:
 
 
 def _watcher(collection: str) -> dict[str, Any]:
-    sink = {"stream": stream_of(collection), "replicas": MEMBERS, "duplicate_window_seconds": WINDOW_SECONDS}
+    sink = {
+        "stream": stream_of(collection),
+        "replicas": 1 if collection in ONE_REPLICA else MEMBERS,
+        "duplicate_window_seconds": WINDOW_SECONDS,
+        "stream_settings": "connector" if collection == WINDOW else "changewire",
+    }
     source = {"database": DATABASE, "collection": collection}
     on_history_lost = "latest" if collection == ANEW_WITH_GAP else "fail"
     return {"name": collection, "source": source, "sink": sink, "on_history_lost": on_history_lost}

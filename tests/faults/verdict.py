@@ -33,6 +33,8 @@ class Verdict:
     """Messages that were purged, or deleted with their stream, before the recorder came to them."""
     in_gaps: int = 0
     """Changes that a gap's marker says are missing."""
+    foreign: int = 0
+    """Messages that somebody else has published to the watcher's subjects, as the runner has done."""
     wrong: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     problems: list[str] = field(default_factory=list)
 
@@ -57,7 +59,11 @@ async def _verify(testbed: Testbed, name: str) -> Verdict:
         if report.get("not_compared"):
             verdict.problems.append(f"not compared: {report['not_compared']}")
         _adopt(verdict, report)
-    if verdict.compared != verdict.messages:
+    verdict.foreign = history.get("foreign", 0)
+    most = testbed.foreign[name] + testbed.foreign_uncertain[name]
+    if not testbed.foreign[name] <= verdict.foreign <= most:
+        verdict.problems.append(f"{verdict.foreign} foreign, where {testbed.foreign[name]} to {most} were published")
+    if verdict.compared + verdict.foreign != verdict.messages:
         verdict.problems.append(f"{verdict.messages} messages, {verdict.compared} compared with MongoDB's history")
     return verdict
 
@@ -65,7 +71,10 @@ async def _verify(testbed: Testbed, name: str) -> Verdict:
 async def _audit(testbed: Testbed, name: str) -> Verdict:
     """Compare what was recorded of a stream, and by `changewire verify` what is left on it."""
     verdict, recorder = Verdict(name), testbed.recorders[name]
-    _adopt(verdict, await _report(testbed, verdict, name))
+    report = await _report(testbed, verdict, name)
+    _adopt(verdict, report)
+    if report.get("foreign"):
+        verdict.problems.append(f"{report['foreign']} foreign")
     async with asyncio.timeout(VERIFY_SECONDS):
         history = await ledger.read_history(testbed.mongo.uri, DATABASE, name, testbed.since)
     account = await asyncio.to_thread(ledger.audit, recorder.records, history, recorder.resets)
@@ -82,9 +91,8 @@ async def _audit(testbed: Testbed, name: str) -> Verdict:
 
 def _adopt(verdict: Verdict, report: dict[str, Any]) -> None:
     """Take over what `changewire verify` found."""
-    for what in ("waiting", "foreign"):
-        if report.get(what):
-            verdict.problems.append(f"{report[what]} {what}")
+    if report.get("waiting"):
+        verdict.problems.append(f"{report['waiting']} waiting")
     for kind in KINDS:
         found = report.get(kind, {"total": 0, "findings": []})
         verdict.wrong[kind] = max(verdict.wrong[kind], found["total"])

@@ -54,6 +54,10 @@ class Writers:
         """When the last one was taken by a majority of the replica set."""
         self._listed: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.collections = collections
+        self.bulk = 0
+        """The most documents that are inserted at once now and then, of which none is touched again."""
+        self.bulk_pause = 1.0
+        self._poured = 0
         self._count = count
         self._pause = pause
         self.kinds = kinds
@@ -74,6 +78,19 @@ class Writers:
             for index in range(self._count):
                 writer = _Writer(self, f"w{index}", random.Random(f"{seed}/{index}"))
                 tasks.create_task(writer.run(self._pause), name=f"writer {index}")
+            if self.bulk:
+                tasks.create_task(self._pour(random.Random(f"{seed}/bulk")), name="bulk writer")
+
+    async def _pour(self, draw: random.Random) -> None:
+        while not self.stopped:
+            await self.pour(draw.choice(self.collections), draw.randint(1, self.bulk))
+            await asyncio.sleep(self.bulk_pause)
+
+    async def pour(self, collection: str, count: int) -> None:
+        """Insert so many documents at once."""
+        first, self._poured = self._poured, self._poured + count
+        ids = [f"bulk-{number}" for number in range(first, first + count)]
+        await self.apply([(collection, "insert", id_, id_) for id_ in ids])
 
     async def finish(self) -> None:
         """Write each collection's last document, once the tasks are over."""

@@ -7,6 +7,13 @@ import { bytes, duration, exact, html, link, number, State, Time, Trouble, useEf
 import { Messages } from "./messages.js";
 
 const INTERVAL = 4000;
+const MODES = {
+  fast_ingest: "fast ingest: one batch stays open while there is work",
+  atomic: "atomic batches",
+  window: "a window of single messages",
+  single: "one message at a time",
+};
+const FENCES = { stream: ", fenced by the stream's last sequence", subject: ", fenced by the last sequence of its subjects" };
 
 export function WatcherView({ name, watchers, lags, tick }) {
   const [dialog, setDialog] = useState(null);
@@ -68,7 +75,7 @@ function Facts({ watcher: { source, sink, status }, lag }) {
       <${Fact} what="Published">${number(status.events.published)}, skipped ${number(status.events.skipped)}<//>
       <${Fact} what="Last event"><${Time} at=${lag?.last_event_at} /><//>
       <${Fact} what="Restarts">${number(status.restarts)}<//>
-      <${Fact} what="Publish mode">${status.publish_mode ?? "–"}, fenced by ${status.fence ?? "–"}<//>
+      <${Fact} what="Publish mode">${MODES[status.publish_mode] ?? "–"}${FENCES[status.fence] ?? ""}<//>
     </dl>
     ${error && html`<p class="quiet">Last error, <${Time} at=${error.time} />${error.count > 1 ? `, ${error.count} times` : ""}: ${error.type}: ${error.message}</p>`}`;
 }

@@ -52,13 +52,15 @@ class StatusAnswer(Answer):
     events: EventsAnswer
     rates: RatesAnswer
     publish_mode: Literal["fast_ingest", "atomic", "window", "single"] | None
-    """How batches are published. Null until the stream was reached."""
+    """How changes are published: `fast_ingest`: one batch stays open while there is work; `atomic`: in batches that are
+    stored wholly or not at all; `window`: single messages, sent together and each fenced by the one before; `single`:
+    each message acknowledged before the next. Null until the stream was reached."""
     fence: Literal["stream", "subject"] | None
     """`stream` when the stream is the watcher's alone, else `subject`. Null until the stream was reached."""
     dead_letters: int | None
     """How many changes are set aside, as far as this instance knows. Null until they were counted."""
     notes: list[str]
-    """Information that is no error, such as the reason for a slower publish mode."""
+    """Information that is no error, such as the reason for a slower publish mode and what to do about it."""
 
     @staticmethod
     def of(value: Status) -> "StatusAnswer":

@@ -83,8 +83,9 @@ class SinkShape(Shape):
     duplicate_window_seconds: Seconds = 120
     """The stream's duplicate window. Changewire does not rely on it."""
     stream_settings: StreamSettings = "changewire"
-    """`changewire` switches atomic batches and direct reads on, also for an existing stream. `connector` creates the
-    stream as mongodb-nats-connector does and never changes an existing one, so that the connector can start again."""
+    """`changewire` switches fast ingest, atomic batches and direct reads on, as far as the server has them, also for an
+    existing stream. `connector` creates the stream as mongodb-nats-connector does and never changes an existing one, so
+    that the connector can start again."""
 
     @staticmethod
     def of(sink: Sink) -> "SinkShape":

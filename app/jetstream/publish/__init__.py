@@ -2,8 +2,10 @@
 
 Which mode a stream and its server allow is decided by `streams.assess`:
 
-- `atomic`: one batch, stored wholly or not at all, fenced on its first message. Needs `allow_atomic` (server 2.12). A
-  few changes go one by one here too, as in `single`.
+- `fast_ingest`: one batch that stays open while there is work, fenced on each message, on a stream of the watcher's own
+  with one replica. The stream takes a prefix of it, so no gap has to be looked for. Needs `allow_batched` (2.14).
+- `atomic`: a batch, stored wholly or not at all, fenced on its first message. Needs `allow_atomic` (server 2.12). A few
+  changes go one by one here too, as in `single`. Two are under way at once on a stream of the watcher's own.
 - `window`: single messages, each expecting the sequence that the one before leaves, on a stream of the watcher's own.
   The first goes alone, since under a stale fence the others would pass; the rest go at once, and one that is lost stops
   all after it. One gap stays: a message of *somebody else* that lands among them takes the place of one of ours, and

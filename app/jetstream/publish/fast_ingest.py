@@ -55,7 +55,9 @@ class FastIngest:
         self._batch: Batch | None = None
 
     async def publish(self, changes: Sequence[Change], fence: int) -> int:
-        """Store the changes as a batch of their own. No `send` may be under way."""
+        """Store the changes as a batch of their own. No `send` may be under way; its batch may still have to end."""
+        self.settle()
+        await self.ready(changes)
         try:
             return await self.send(changes, fence, more=False)
         finally:
@@ -123,6 +125,8 @@ class Batch(Exchange[None]):
         self._asked = self._answered = self._proved = 0
         """The number of the last message whose place was asked for, was answered, and is as it should be."""
         self._committed = False
+        self._ends_by: float | None = None
+        """When the end has to be acknowledged, where all that was sent may be stored before that."""
         self._trouble: ChangewireError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._moved: asyncio.Future[None] | None = None
@@ -167,6 +171,8 @@ class Batch(Exchange[None]):
         """End the batch behind what is sent."""
         if not self._closing and not self.outcome.done():
             self._committed = True
+            self._ends_by = self._now + ACK_SECONDS
+            self._watch()
             self._conversation.write((frames.end_of_batch(next(iter(self.subjects)), self._reply, self._sent + 1),))
 
     async def moved(self) -> None:
@@ -300,11 +306,14 @@ class Batch(Exchange[None]):
         behind = self._units[-1].deadline if self._units else 0.0
         return max(self._now + ACK_SECONDS, behind) + self._sender.bytes_of(changes) / SLOWEST_BYTES_PER_SECOND
 
+    @property
+    def _due(self) -> float | None:
+        """When the first send has to be acknowledged, or the end of the batch; None where nothing is waited for."""
+        return self._units[0].deadline if self._units else self._ends_by
+
     def _watch(self) -> None:
-        """Wake up when the first send is overdue, or a batch in trouble has not ended in time."""
-        due = self._now + GRACE_SECONDS if self._trouble is not None else None
-        if due is None and self._units:
-            due = self._units[0].deadline
+        """Wake up when something is overdue, or a batch in trouble has not ended in time."""
+        due = self._due if self._trouble is None else self._now + GRACE_SECONDS
         if self._timer is not None and (due is None or self._timer.when() > due or self._trouble is not None):
             self._timer.cancel()
             self._timer = None
@@ -315,10 +324,10 @@ class Batch(Exchange[None]):
         self._timer = None
         if self._trouble is not None:
             self._give_up(self._trouble)
-        elif self._units and self._units[0].deadline > self._now:
-            self._watch()
-        elif self._units:
+        elif self._due is not None and self._due <= self._now:
             self._give_up(OutcomeUnknown(f"the stream {self._sender.stream} did not acknowledge in time"))
+        else:
+            self._watch()
 
 
 def _part(error: ChangewireError | None, stored: int, sequence: int) -> ChangewireError:

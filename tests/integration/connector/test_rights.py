@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.docs_reference import DOCS
 from tests.integration.connector.test_takeover import Connector, as_nats_go_asks, entry, write_config
 from tests.letters import spoilt, stored
 from tests.live import Live
+from tests.nats_account import Account, changes, ids, make_watcher, opened
 
 CONNECTORS = (
     'publish: {{ allow: ["{stream}.*", "$JS.API.STREAM.CREATE.*"{more}] }}, subscribe: {{ allow: ["_INBOX.>"] }}'
@@ -81,6 +83,31 @@ async def test_with_one_right_more_than_the_connector_has_it_takes_over_and_back
         assert f"$JS.API.STREAM.INFO.{stream}" in failed["status"]["reason"]
 
 
+async def test_the_rights_of_the_migration_page_are_enough_for_fast_ingest(make_nats: MakeNats, stream: str) -> None:
+    """And without the right to change a stream, one that exists keeps its mode and says which right is missing."""
+    root, account = await served(make_nats, rights(stream))
+    watcher = make_watcher(stream)
+    async with AsyncExitStack() as stack:
+        theirs, ours = Account(root), Account(account)
+        for each in (theirs, ours):
+            stack.push_async_callback(each.close)
+            await each.connection.ready(5)
+        sink, fence = await opened(ours, watcher)
+        assert (sink.mode, sink.slower) == ("fast_ingest", None)
+        assert await sink.publish(changes(1, 40), fence) == 39
+        assert await ours.ids(stream) == ids(1, 40)
+        await theirs.api.update({**(await theirs.api.info(stream)).config, "allow_batched": False})
+        sink, _ = await opened(ours, watcher)
+        assert sink.slower is not None
+        assert f"$JS.API.STREAM.UPDATE.{stream}" in sink.slower
+
+
+def rights(stream: str) -> str:
+    """The permissions of the migration page, for another stream."""
+    permissions = block("", "For a stream `ORDERS`, in nats-server's").replace("ORDERS", stream)
+    return permissions.partition("{")[2].rpartition("}")[0]
+
+
 def block(language: str, after: str) -> str:
     """The first block of code behind some words of the page on migration."""
     text = (DOCS / "migration.md").read_text()
@@ -108,8 +135,7 @@ async def test_the_rights_of_the_migration_page_are_enough_for_all(
     with MongoClient(mongo.uri) as client:
         for command in commands(script):
             client.admin.command(command)
-    permissions = block("", "For a stream `ORDERS`, in nats-server's").replace("ORDERS", stream)
-    root, nats = await served(make_nats, permissions.partition("{")[2].rpartition("}")[0])
+    root, nats = await served(make_nats, rights(stream))
     uri = mongo.uri.replace("root:toor@", "changewire:secret@")
     async with Live(uri, nats, unique, look_at=(mongo.uri, root)) as live:
         live.orders.insert_one({"_id": "first"})

@@ -410,21 +410,21 @@ async def test_a_stream_keeps_the_settings_of_the_connector_unless_a_setting_ask
     await live.seen(*map(str, range(40)))
     assert await connector_starts()
     await live.restart(config, CHANGEWIRE_CONNECTOR_STREAMS="changewire")
-    assert (await live.reaches("RUNNING", watcher))["status"]["publish_mode"] == "atomic"
+    assert (await live.reaches("RUNNING", watcher))["status"]["publish_mode"] == "fast_ingest"
     assert not await connector_starts()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NATS_URL", live.environ["NATS_URL"])
     await live.stop()
-    assert "allow_atomic off, allow_direct off" in await switch("connector")
+    assert "allow_atomic off, allow_batched off, allow_direct off" in await switch("connector")
     assert await connector_starts()
     assert "already" in await switch("connector")
     await live.start(config, CHANGEWIRE_CONNECTOR_STREAMS="connector")
     live.insert(*range(40, 80))
     await live.seen(*map(str, range(80)))
     # Switched there and back while it runs: it goes on by what the stream offers.
-    assert "allow_atomic on" in await switch("changewire")
+    assert "allow_atomic on, allow_batched on" in await switch("changewire")
     await live.call("POST", f"/watchers/{watcher}/restart", 202)
-    assert (await live.reaches("RUNNING", watcher))["status"]["publish_mode"] == "atomic"
+    assert (await live.reaches("RUNNING", watcher))["status"]["publish_mode"] == "fast_ingest"
     await switch("connector")
     live.insert(*range(80, 120))
     await live.seen(*map(str, range(120)))

@@ -103,7 +103,7 @@ async def test_a_good_set_up_is_ok_and_the_table_says_so(
     assert doctor.wrong() == {}
     checked = {check for _, check in doctor.rows}
     assert checked >= {
-        "reachable", "version", "replica set", "account", "registry", "oplog window", "JetStream", "atomic publish",
+        "reachable", "version", "replica set", "account", "registry", "oplog window", "JetStream", "publish modes",
         "max_payload", "change stream", "pre-images", "history", "stream",
     }  # fmt: skip
     assert (await nats.api("STREAM.NAMES")).get("total") == streams, "the trial left a stream behind"
@@ -260,8 +260,34 @@ async def test_nats_2_11_works_and_the_slower_way_is_a_warning(
 ) -> None:
     old = await make_nats(launch=Launch(binary=Path(str(NATS_211))))
     assert await doctor.look(MONGO_URI=mongo_uri, NATS_URL=old.url) == 0
-    assert doctor.wrong() == {("NATS", "version"): "warning", ("NATS", "atomic publish"): "warning"}
-    assert "2.12" in doctor.rows["NATS", "atomic publish"]["advice"]
+    assert doctor.wrong() == {("NATS", "version"): "warning", ("NATS", "publish modes"): "warning"}
+    assert "neither" in doctor.rows["NATS", "publish modes"]["found"]
+    assert "2.14" in doctor.rows["NATS", "publish modes"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("config", "level", "found", "advice"),
+    [
+        ({"allow_atomic": True, "allow_batched": True}, "ok", "fast ingest", ""),
+        ({"allow_atomic": True}, "ok", "allow_batched is off", "--allow-fast"),
+        ({}, "warning", "in a window", "Changewire switches it on when it opens the watcher"),
+        ({"allow_atomic": True, "subjects": ["{}.>"]}, "ok", "takes other messages too", "a stream of its own"),
+    ],
+)
+async def test_how_a_watchers_stream_is_published_to_is_said_with_what_would_make_it_faster(
+    doctor: Doctor, mongo_uri: str, nats_url: str, nats: Streams, unique: str,
+    config: dict[str, Any], level: str, found: str, advice: str,
+) -> None:  # fmt: skip
+    await register(mongo_uri, unique)
+    name = f"S_{unique}".upper()
+    subjects = [each.format(name) for each in config.pop("subjects", ["{}.*"])]
+    await nats.create(name, subjects=subjects, duplicate_window=120 * 10**9, **config)
+    assert await doctor.look(MONGO_URI=mongo_uri, NATS_URL=nats_url) == 0
+    assert doctor.rows["NATS", "publish modes"]["found"] == "fast ingest and atomic batches (tried)"
+    row = doctor.rows["orders", "stream"]
+    assert row["level"] == level
+    assert found in row["found"]
+    assert advice in row["advice"]
 
 
 async def test_servers_that_are_not_there_are_said_each_and_nothing_else_is_asked(doctor: Doctor) -> None:

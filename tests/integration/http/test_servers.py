@@ -220,6 +220,7 @@ class TestFallbacks:
             status = await live.get("/watchers/orders/status")
             assert (status["publish_mode"], status["fence"]) == ("window", "stream")
             assert "window" in status["notes"][0]
+            assert f"$JS.API.STREAM.UPDATE.{live.stream}" in status["notes"][0]
             config = await live.streams.config(live.stream)
             assert config is not None
             assert not config.get("allow_atomic")
@@ -252,7 +253,36 @@ class TestFallbacks:
                 assert own == [f"insert {name}{number}.{each}" for number in range(20) for each in range(10)]
                 status = await live.get(f"/watchers/{name}/status")
                 assert (status["publish_mode"], status["fence"]) == ("atomic", "subject")
+                assert "a stream of its own" in status["notes"][0]
             assert len(found) == 400
+
+    async def test_a_stream_that_becomes_a_shared_one_is_published_to_by_another_mode_while_the_watcher_runs(
+        self, mongo_uri: str, nats_url: str, unique: str
+    ) -> None:
+        async with Live(mongo_uri, nats_url, unique) as live:
+            await live.add()
+            live.insert(1)
+            await live.seen("1")
+            status = await live.get("/watchers/orders/status")
+            assert (status["publish_mode"], status["fence"], status["notes"]) == ("fast_ingest", "stream", [])
+            config = await live.streams.config(live.stream)
+            assert config is not None
+            other = f"others.{live.stream}"
+            await live.streams.api(f"STREAM.UPDATE.{live.stream}", config | {"subjects": [f"{live.stream}.*", other]})
+            await live.streams.client.jetstream().publish(other, b"{}")
+            live.insert(*range(2, 40))
+
+            async def own() -> list[str]:
+                return [one.short for one in await live.messages() if one.subject != other]
+
+            async def all_there() -> bool:
+                return len(await own()) >= 39
+
+            await until(all_there)
+            assert await own() == [f"insert {key}" for key in range(1, 40)]
+            status = await live.get("/watchers/orders/status")
+            assert (status["publish_mode"], status["fence"]) == ("atomic", "subject")
+            assert other in status["notes"][0]
 
     async def test_a_shared_stream_that_may_not_be_updated_gets_single_messages(
         self, mongo_uri: str, make_nats: MakeNats, unique: str

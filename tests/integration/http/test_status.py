@@ -49,7 +49,7 @@ async def test_status_tells_state_events_and_how_it_publishes(service: Live) -> 
         "dead_letters", "notes",
     }  # fmt: skip
     assert (status["state"], status["reason"], status["last_error"], status["restarts"]) == ("RUNNING", None, None, 0)
-    assert (status["publish_mode"], status["fence"], status["notes"]) == ("atomic", "stream", [])
+    assert (status["publish_mode"], status["fence"], status["notes"]) == ("fast_ingest", "stream", [])
     assert status["events"]["published"] == 2
     assert status["rates"]["last_10s"] > 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", status["since"])

@@ -15,14 +15,16 @@ from tests.nats_account import changes, ids, make_watcher, opened, relay, until_
 pytestmark = pytest.mark.usefixtures("small_batches")
 
 
-@pytest.mark.parametrize("atomic", [True, False])
+@pytest.mark.parametrize("setting", ["allow_batched", "allow_atomic", "allow_direct"])
 async def test_killed_while_publishing_each_change_is_there_once_in_order(
-    make_nats: MakeNats, connect_account: ConnectAccount, stream: str, atomic: bool
+    make_nats: MakeNats, connect_account: ConnectAccount, stream: str, setting: str
 ) -> None:
     server = await make_nats(config=USERS)
     admin, limited = [await connect_account(server.url, user=user, password="secret") for user in ("admin", "limited")]
-    await admin.create(stream, allow_atomic=atomic, duplicate_window=100_000_000)
+    await admin.create(stream, duplicate_window=100_000_000, **{setting: True})
     sink, _ = await opened(limited, make_watcher(stream))
+    modes = {"allow_batched": "fast_ingest", "allow_atomic": "atomic", "allow_direct": "window"}
+    assert sink.mode == modes[setting]
     batch = changes(1, 8001, size=1000)
     left = [len(batch)]
     work = asyncio.create_task(relay(sink, batch, size=200, left=left), name="relay")

@@ -20,13 +20,17 @@ async def test_a_created_stream_is_as_the_watcher_wants_it(nats: Account, stream
     await opened(nats, watcher)
     config = (await nats.api.info(stream)).config
     wanted = {
-        "subjects": [f"{stream}.*"], "storage": "file", "allow_atomic": True, "allow_direct": True, "num_replicas": 1,
+        "subjects": [f"{stream}.*"], "storage": "file", "num_replicas": 1,
+        "allow_atomic": True, "allow_batched": True, "allow_direct": True,
         "max_age": 60 * 10**9, "max_bytes": 5_000_000, "duplicate_window": 60 * 10**9, "retention": "limits",
     }  # fmt: skip
     assert {name: config[name] for name in wanted} == wanted
 
 
-async def test_of_an_existing_stream_only_the_two_switches_are_changed(nats: Account, watcher: Watcher) -> None:
+async def test_of_an_existing_stream_only_the_switches_that_are_used_are_changed(
+    nats: Account, watcher: Watcher
+) -> None:
+    """Fast ingest is not: the stream takes messages of others too."""
     before = await nats.create(
         watcher.sink.stream, subjects=[f"{watcher.sink.stream}.>", "more.x"], max_msgs=12345, max_age=3600 * 10**9,
         max_bytes=10**8, max_msgs_per_subject=7777, description="ours", metadata={"team": "a"}, compression="s2",
@@ -136,7 +140,7 @@ async def test_instances_that_create_the_stream_at_once_all_have_it_and_one_of_t
 ) -> None:
     sinks = [nats.account.sink(watcher) for _ in range(8)]
     await asyncio.gather(*(sink.prepare(may_create=True) for sink in sinks))
-    assert {(sink.mode, sink.exclusive) for sink in sinks} == {("atomic", True)}
+    assert {(sink.mode, sink.exclusive) for sink in sinks} == {("fast_ingest", True)}
     outcomes = await asyncio.gather(*(sink.publish(changes(1, 4), 0) for sink in sinks), return_exceptions=True)
     assert sum(outcome == 3 for outcome in outcomes) == 1
     assert all(isinstance(outcome, OutcomeUnknown) for outcome in outcomes if outcome != 3)

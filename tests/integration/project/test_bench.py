@@ -4,26 +4,26 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import nats
+import nats.errors
 import pytest
 
+from app.devservers.nats_cluster import MEMBERS, NatsCluster
 from bench import check
 from bench.stage import Incomplete, Stage
+from tests.service import until
 
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.timeout(180)
-def test_an_external_program_is_measured_beside_changewire_and_its_limit(tmp_path: Path) -> None:
-    """One of them is the one-by-one baseline, named on the command line as anybody's program would be."""
-    results = tmp_path / "run.json"
+def bench(results: Path, *arguments: str) -> dict[str, Any]:
+    """Run it as a person does; the sections of what it wrote down."""
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "bench", "--only", "drain", "--rounds", "1", "--events", "300"),
-            *("--contenders", "changewire,limit", "--peer", f"mine={sys.executable} -m bench.single"),
-            *("--json", str(results)),
-        ],
+        [sys.executable, "-m", "bench", "--json", str(results), *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -31,14 +31,64 @@ def test_an_external_program_is_measured_beside_changewire_and_its_limit(tmp_pat
         timeout=170,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    rounds = json.loads(results.read_text())["sections"]["drain"]["data"]["rounds"]
-    assert [(each["contender"], each["events"]) for each in rounds] == [
-        ("changewire", 300),
-        ("limit", 300),
-        ("mine", 60),
-    ]
+    sections: dict[str, Any] = json.loads(results.read_text())["sections"]
+    return sections
+
+
+@pytest.mark.timeout(180)
+def test_an_external_program_is_measured_beside_changewire_and_the_floors_below_it(tmp_path: Path) -> None:
+    """One of them is the one-by-one baseline, named on the command line as anybody's program would be."""
+    sections = bench(
+        tmp_path / "run.json",
+        *("--only", "drain,floors", "--documents", "inserts", "--rounds", "1", "--events", "300"),
+        *("--floor-events", "300", "--floor-rounds", "1", "--contenders", "changewire"),
+        *("--peer", f"mine={sys.executable} -m bench.single", "--peer-events", "60"),
+    )
+    rounds = sections["drain"]["data"]["rounds"]
+    assert [(each["contender"], each["events"]) for each in rounds] == [("changewire", 300), ("mine", 60)]
     assert all(each["events_per_second"] > 0 and each["peak_mb"] > 0 for each in rounds)
-    assert rounds[0]["bytes_per_message"] > rounds[1]["bytes_per_message"] > 1400
+    assert rounds[0]["way"] == sections["floors"]["data"]["floors"]["inserts"]["mode"]
+    assert rounds[0]["bytes_per_message"] > 1400
+    floors = sections["floors"]["data"]["floors"]["inserts"]["floors"]
+    assert [each for each in floors if each != "encoding, native"] == ["reading", "encoding, python", "publishing"]
+    assert all(each["events_per_second"] > 0 for each in floors.values())
+    assert "inserts" in sections["costs"]["data"]
+
+
+@pytest.mark.timeout(180)
+def test_streams_with_three_replicas_are_drained_by_this_version_and_another(tmp_path: Path) -> None:
+    sections = bench(
+        tmp_path / "run.json",
+        *("--only", "replicas", "--contenders", "changewire,mq-bridge", "--tree", f"before={ROOT}"),
+        *("--replica-rounds", "1", "--replica-events", "300"),
+    )
+    rounds = sections["replicas"]["data"]["rounds"]
+    assert [each["contender"] for each in rounds] == ["changewire", "mq-bridge", "before"]
+    assert sections["replicas"]["data"]["ratios"].keys() == {"mq-bridge", "before"}
+
+
+async def test_a_cluster_keeps_what_it_stores_over_a_stop() -> None:
+    cluster = NatsCluster("kept")
+    try:
+        await cluster.start()
+        assert len(set(cluster.pids)) == MEMBERS
+        client = await nats.connect(cluster.url.split(","))
+        await client.jetstream().add_stream(name="KEPT", subjects=["KEPT.*"], num_replicas=MEMBERS)
+        await client.jetstream().publish("KEPT.insert", b"1")
+        await client.close()
+        await cluster.stop()
+        await cluster.start()
+        client = await nats.connect(cluster.url.split(","))
+
+        async def held() -> int:
+            with suppress(nats.errors.Error, TimeoutError):  # the stream has no leader yet
+                return (await client.jetstream().stream_info("KEPT")).state.messages
+            return 0
+
+        assert await until(held, "the stream is there again") == 1
+        await client.close()
+    finally:
+        await cluster.close()
 
 
 async def test_streams_that_lack_or_repeat_a_change_are_refused() -> None:

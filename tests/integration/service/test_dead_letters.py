@@ -447,7 +447,7 @@ async def test_a_change_with_a_long_key_has_a_subject_all_the_same(live: Live) -
 # A server that takes less than before
 
 
-@pytest.mark.parametrize("window", [False, True], ids=["atomic", "window"])
+@pytest.mark.parametrize("window", [False, True], ids=["fast ingest", "window"])
 async def test_a_batch_that_the_server_no_longer_takes_is_read_again_and_published(
     mongo_uri: str, make_nats: MakeNats, unique: str, window: bool
 ) -> None:

@@ -21,7 +21,13 @@ authorization { users: [
   {user: limited, password: secret, permissions: {publish: {deny: ["$JS.API.STREAM.UPDATE.>"]}}}
 ] }
 """
-"""The second may not switch atomic batches on: its watchers publish in a window, or singly on a shared stream."""
+"""The second may not switch anything on: its watchers publish as the stream allows."""
+MODES: dict[str, dict[str, Any]] = {
+    "fast_ingest": {"allow_batched": True, "allow_direct": True},
+    "atomic": {"allow_atomic": True},
+    "window": {},
+    "single": {"subjects": ["{0}.*", "else.{0}"]},
+}
 
 
 @asynccontextmanager
@@ -63,16 +69,16 @@ def backlog(live: Live, count: int, text: str = "") -> None:
     live.orders.insert_many([{"_id": number, "text": text} for number in range(count)])
 
 
-@pytest.mark.parametrize("mode", ["atomic", "window", "single"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("limit", [{"max_msgs": 100}, {"max_bytes": 300_000}], ids=["messages", "bytes"])
 async def test_a_work_queue_that_is_full_takes_what_its_consumer_makes_room_for(
     mongo_uri: str, make_nats: MakeNats, unique: str, mode: str, limit: dict[str, int]
 ) -> None:
     server = await make_nats(config=USERS)
     urls = {user: server.url.replace("//", f"//{user}:secret@") for user in ("admin", "limited")}
-    service = urls["admin" if mode == "atomic" else "limited"]
-    async with Live(mongo_uri, service, unique, look_at=(mongo_uri, urls["admin"])) as live:
-        more = {"subjects": [f"{live.stream}.*", f"else.{live.stream}"]} if mode == "single" else {}
+    async with Live(mongo_uri, urls["limited"], unique, look_at=(mongo_uri, urls["admin"])) as live:
+        more = dict(MODES[mode])
+        more["subjects"] = [each.format(live.stream) for each in more.get("subjects", ["{0}.*"])]
         await live.streams.create(live.stream, retention="workqueue", discard="new", **limit, **more)
         await live.add(paused=True)
         backlog(live, 1500, "x" * 400)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import httpx
 import pytest
 
 from app.api.routes.page import FOLDER
+from app.jetstream.streams import Mode
 
 
 async def test_page_and_all_that_it_names_are_there_and_allow_only_their_own_origin(client: httpx.AsyncClient) -> None:
@@ -35,6 +37,12 @@ async def test_page_and_all_that_it_names_are_there_and_allow_only_their_own_ori
 def test_page_has_neither_inline_scripts_nor_inline_styles_nor_foreign_addresses() -> None:
     text = (FOLDER / "index.html").read_text()
     assert re.findall(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=|https?://", text) == []
+
+
+def test_page_has_words_for_each_publish_mode() -> None:
+    text = (FOLDER / "watcher.js").read_text()
+    block = text.partition("const MODES = {")[2].partition("};")[0]
+    assert set(re.findall(r"^  (\w+):", block, re.MULTILINE)) == set(get_args(Mode))
 
 
 async def test_file_that_has_not_changed_is_not_sent_again(client: httpx.AsyncClient) -> None:

@@ -71,10 +71,20 @@ def test_what_is_switched_on_leaves_the_connectors_streams_alone() -> None:
     ours, connectors = watcher(), watcher(stream_settings="connector")
     found = stream("2.14.0", max_msgs=5)
     assert as_switched(found, ours).config == {**found.config, **switches(ours)}
+    assert switches(ours) == dict.fromkeys(("allow_atomic", "allow_batched", "allow_direct"), True)
     assert assess(as_switched(found, ours), ours) == "fast_ingest"
-    assert assess(as_switched(stream("2.13.2"), ours), ours) == "atomic"  # it would drop the setting
+    assert assess(as_switched(stream("2.12.8"), ours), ours) == "atomic"  # it would refuse the setting
+    assert assess(as_switched(stream("2.11.9"), ours), ours) == "window"
     assert as_switched(stream(), connectors) == stream()
     assert not {"allow_atomic", "allow_batched", "allow_direct"} & new_config(connectors).keys()
+
+
+@pytest.mark.parametrize(
+    "found", [stream("2.15.1", num_replicas=3), stream("2.15.1", subjects=["ORDERS.>"]), stream("2.12.8")]
+)
+def test_fast_ingest_is_switched_on_only_where_it_is_used(found: Stream) -> None:
+    assert switches(watcher(), found) == {"allow_atomic": True, "allow_direct": True}
+    assert "allow_batched" not in new_config(watcher(replicas=3))
 
 
 def test_a_duplicate_window_is_no_longer_than_the_age() -> None:

@@ -65,10 +65,10 @@ def test_dead_letters_are_unknown_until_one_is_counted() -> None:
 def test_a_stream_that_takes_the_fast_mode_again_loses_its_note() -> None:
     statistics = RunStatistics()
     statistics.note("gap", "a gap")
-    statistics.opened("window", "stream", "slower")
+    statistics.publishes("window", exclusive=True, slower="slower")
     assert (statistics.publish_mode, statistics.fence) == ("window", "stream")
     assert statistics.notes == {"gap": "a gap", "mode": "slower"}
-    statistics.opened("atomic", "stream", None)
+    statistics.publishes("atomic", exclusive=True, slower=None)
     assert statistics.notes == {"gap": "a gap"}
 
 

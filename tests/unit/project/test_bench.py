@@ -1,5 +1,6 @@
 """What the benchmark's figures rest on: what it writes and finds again, how it counts, and what it writes down."""
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,12 +14,13 @@ from bson.timestamp import Timestamp
 
 from app.config import connector_yaml
 from app.formats import extended_json
-from bench import __main__, backlog, ends, limit, plots, report, workload, write_docs
+from bench import __main__, backlog, costs, drain, ends, floor, floors, plots, procfs, report, workload, write_docs
 from bench.others import Peer
 from bench.others import connector_yaml as config_for
 from bench.report import Result, Target
 from bench.stage import Place
 from bench.wire import Wire
+from bench.workload import HEADLINE, LARGE, SMALL
 
 TOKEN = "826B048202000000042B022C0100296E5A10041A53461369E741D49200A115AD94758F461E5F6964002B020004"
 
@@ -42,27 +44,6 @@ def event(operation: str = "insert", *, transaction: bool = False, **fields: Any
 def encoded(document: dict[str, Any]) -> bytes:
     """BSON with the fields in their order; by itself `encode` puts `_id` first."""
     return bson.encode({"e": document})[7:-1]
-
-
-class TestTheLimit:
-    @pytest.mark.parametrize("transaction", [False, True])
-    @pytest.mark.parametrize("operation", ["insert", "update", "delete", "replace"])
-    def test_it_names_an_event_as_the_codec_does_and_leaves_the_body_alone(
-        self, operation: str, transaction: bool
-    ) -> None:
-        raw = event(operation, transaction=transaction, fullDocument=workload.order(7))
-        change, reference = limit.encode(raw, ":1"), extended_json.encode(raw, ":1")
-        assert change.body is raw
-        assert [change.token, change.operation, change.wall_time, change.id] == [
-            reference.token,
-            reference.operation,
-            reference.wall_time,
-            reference.id,
-        ]
-
-    def test_what_is_laid_out_otherwise_is_refused_and_not_misread(self) -> None:
-        with pytest.raises(ValueError, match="not a change event"):
-            limit.encode(encoded({"operationType": "insert", "_id": {"_data": TOKEN}, "more": "x" * 400}))
 
 
 class TestTheWorkload:
@@ -104,15 +85,15 @@ class TestFigures:
     def test_rounds_alternate_and_are_compared_one_by_one(self) -> None:
         order = [each.name for each in backlog.interleaved([peer("a"), peer("b")], 3)]
         assert order == ["a", "b", "b", "a", "a", "b"]
-        rounds = [one_round("changewire", 200.0), one_round("limit", 400.0), one_round("changewire", 300.0)]
-        assert backlog.ratios([*rounds, one_round("limit", 300.0)], "inserts", "limit") == [0.5, 1.0]
+        rounds = [one_round("changewire", 200.0), one_round("other", 400.0), one_round("changewire", 300.0)]
+        assert backlog.ratios([*rounds, one_round("other", 300.0)], "inserts", "other") == [0.5, 1.0]
         assert backlog.ratios(rounds, "inserts", "mq-bridge") == []
 
 
 class TestArguments:
     def test_quick_makes_smaller_only_what_was_not_given(self) -> None:
         arguments = __main__.parse(["--quick", "--events", "70"])
-        assert (arguments.events, arguments.peer_events, arguments.rounds) == (70, 14, 1)
+        assert (arguments.events, arguments.peer_events, arguments.rounds) == (70, 4, 1)
 
     def test_a_peer_is_a_name_and_a_command_line(self) -> None:
         arguments = __main__.parse(["--contenders", "changewire", "--peer", "mine=prog --flag 'two words'"])
@@ -124,6 +105,14 @@ class TestArguments:
         with pytest.raises(SystemExit):
             __main__.parse(["--peer", text])
         assert "--peer" in capsys.readouterr().err
+
+    def test_another_version_is_a_name_and_a_tree(self, capsys: pytest.CaptureFixture[str]) -> None:
+        root = Path(__file__).parents[3]
+        arguments = __main__.parse(["--contenders", "changewire", "--tree", f"before={root}"])
+        assert [each.name for each in __main__.contenders(arguments)] == ["changewire", "before"]
+        with pytest.raises(SystemExit):
+            __main__.parse(["--tree", f"before={root / 'docs'}"])
+        assert "and app/ in it" in capsys.readouterr().err
 
     def test_what_a_peer_is_given_is_the_connectors_file(self) -> None:
         read = connector_yaml.parse(config_for([Place("shop", "orders", "BENCH_1"), Place("shop", "more", "BENCH_2")]))
@@ -183,10 +172,13 @@ class TestThePage:
         write_docs.put((Path(__file__).parents[3] / "docs" / "performance.md").read_text(), "new")
 
     def test_a_run_becomes_tables_targets_and_images(self, tmp_path: Path) -> None:
-        target = Target("drain, changewire against limit", "0.90 ×", "≥ 0.85 ×", met=True)
+        target = Target("drain, changewire against mq-bridge", "1.90 ×", "≥ 1.8 ×", met=True)
         rounds = [
             {"workload": "inserts", "contender": name, "events_per_second": 1e4} for name in ("changewire", "mine")
         ]
+        cpu = {"service": 1.0, "mongod": 2.0, "nats": 3.0}
+        steps = ("reading", "encoding, native", "encoding, python", "publishing")
+        alone = {name: {"events_per_second": 1e4, "cpu_us": cpu} for name in steps}
         run = {"contender": "changewire", "rate": 100, "service_cpu": 0.1, "distribution": [[50.0, 1.2], [99.0, 3.4]]}
         results = [
             Result(
@@ -197,6 +189,8 @@ class TestThePage:
                 [target],
                 {"rounds": rounds},
             ),
+            Result("floors", "Floors", [["step"], ["reading"]], data={"floors": {HEADLINE.name: {"floors": alone}}}),
+            Result("costs", "Costs", [["step"], ["reading"]], data={HEADLINE.name: {"rate": 1e4}}),
             Result("workloads", "Other workloads", [["workload"], ["updates"]], data={"rounds": []}),
             Result("latency", "Latency", [["ms"], ["1.2"]], data={"runs": [run], "section_seconds": 120}),
         ]
@@ -213,18 +207,96 @@ class TestThePage:
         content = report.read_json(tmp_path / "run.json")
         drawn = plots.draw(content, tmp_path / "images")
         text = write_docs.generated(content, {path.name for path in drawn})
-        assert {path.name for path in drawn} == {plots.THROUGHPUT, plots.LATENCY}
+        assert {path.name for path in drawn} == {plots.THROUGHPUT, plots.FLOORS, plots.LATENCY}
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
         assert "| changewire | 10,000   |" in text
-        assert "| drain, changewire against limit | ≥ 0.85 × | 0.90 ×   | met |" in text
+        assert "| drain, changewire against mq-bridge | ≥ 1.8 × | 1.90 ×   | met |" in text
         assert f"](images/{plots.THROUGHPUT})" in text
+        assert f"](images/{plots.FLOORS})" in text
         assert f"](images/{plots.LATENCY})" in text
         assert "One run of `make bench`, 2 minutes" in text
+
+
+class TestTheDrain:
+    def test_counting_begins_when_every_program_is_up_to_speed(self) -> None:
+        assert not backlog.up_to_speed(19, 100, started=True)
+        assert backlog.up_to_speed(20, 100, started=True)
+        assert not backlog.up_to_speed(49, 100, started=False)
+        assert backlog.up_to_speed(50, 100, started=False), "else nothing would be left to count"
+        assert not backlog.up_to_speed(0, 1, started=True)
+
+    def test_each_size_has_its_own_target(self) -> None:
+        ours, other = peer("changewire"), peer("mq-bridge")
+        rounds = [
+            one_round(name, rate, load.name)
+            for load, rates in ((SMALL, (150.0, 100.0)), (HEADLINE, (170.0, 100.0)))
+            for name, rate in zip(("changewire", "mq-bridge"), rates, strict=True)
+        ]
+        everyone = {SMALL.name: [ours, other], HEADLINE.name: [ours, other]}
+        result = drain._result(everyone, [SMALL, HEADLINE], rounds, 1)
+        assert [(each.what, each.figure, each.met) for each in result.targets] == [
+            ("drain at 300 bytes, changewire against mq-bridge", "1.50 ×", True),
+            ("drain at 1,400 bytes, changewire against mq-bridge", "1.70 ×", False),
+            ("processor time at 1,400 bytes, service", "8.0 µs", True),
+            ("processor time at 1,400 bytes, mongod", "9.0 µs", True),
+            ("processor time at 1,400 bytes, nats-server", "12.0 µs", False),
+        ]
+        assert any("(publish mode: window)" in remark for remark in result.remarks)
+
+    def test_a_workload_has_as_many_events_as_give_a_rate(self) -> None:
+        assert [each.share(100_000) for each in (SMALL, HEADLINE, LARGE)] == [150_000, 100_000, 25_000]
+        assert LARGE.share(500) == 500
+
+    def test_threads_are_told_apart(self) -> None:
+        used = procfs.thread_seconds(os.getpid())
+        assert used[procfs.EVENT_LOOP] > 0
+
+
+class TestTheFloors:
+    def floors(self, **rates: float) -> dict[str, Any]:
+        """Each step with 1 µs of the service, 2 of mongod, and 3 of nats-server."""
+        cpu = {"service": 1.0, "mongod": 2.0, "nats": 3.0}
+        return {name: {"events_per_second": rate, "cpu_us": cpu} for name, rate in rates.items()}
+
+    def test_the_lowest_one_binds(self) -> None:
+        some = self.floors(reading=5000.0, encoding=2000.0, encoding_python=10.0, publishing=3000.0)
+        assert costs.binds(some) == ("encoding alone", 2000.0)
+        many = self.floors(reading=1e9, encoding=1e9, publishing=1e9)
+        binding, limit = costs.binds(many)
+        assert (binding, round(limit)) == (floors.ALL_BUSY, round(procfs.cores() * 1e6 / 18))
+
+    def test_what_a_drain_takes_beyond_its_steps_is_shown(self) -> None:
+        measured = {"cpu_us": {"service": 8.0, "mongod": 9.0, "nats": 12.0}, "threads_us": {procfs.EVENT_LOOP: 7.5}}
+        one = {"workload": HEADLINE.name, "contender": "changewire", "events_per_second": 1000.0, **measured}
+        alone = self.floors(reading=5000.0, encoding=2000.0, publishing=3000.0)
+        result = costs.compare(
+            Result("drain", "", [], data={"rounds": [one]}),
+            Result("floors", "", [], data={"floors": {HEADLINE.name: {"floors": alone}}}),
+        )
+        rows = {row[1]: row[2:] for row in result.table[1:]}
+        assert rows["encoding alone"] == ["1.0", "2.0", "3.0", "6.0"]
+        assert rows["the drain"] == ["8.0", "9.0", "12.0", "29.0"]
+        assert rows["the drain beyond its steps"] == ["5.0", "3.0", "3.0", "11.0"]
+        assert rows["of the drain, the service's event loop"] == ["7.5", "", "", "7.5"]
+        assert "are 50% of the lowest floor, encoding alone (2,000)" in result.remarks[0]
+
+    def test_a_step_is_measured_from_its_first_fifth_on(self) -> None:
+        asked = floor.Asked("shop", "orders", "BENCH_1", 1, 0, 10, {})
+        watch = floor.Watch(asked, asked.events)
+        watch.passed(1)
+        assert watch._began is None
+        watch.passed(2)
+        assert watch._began is not None
+        assert watch._began[0] == 3
+        watch.passed(7)
+        assert watch.floor().events_per_second > 0
+        assert watch.floor().cpu_us.keys() == {"service"}
 
 
 def peer(name: str) -> Peer:
     return Peer.named(f"{name}=program")
 
 
-def one_round(contender: str, rate: float) -> backlog.Round:
-    return backlog.Round("inserts", contender, 10, rate, 1.0, {}, 1.0, 1, 0.0)
+def one_round(contender: str, rate: float, load: str = "inserts") -> backlog.Round:
+    cpu = {"service": 8.0, "mongod": 9.0, "nats": 12.0}
+    return backlog.Round(load, contender, 10, rate, 1.0, cpu, 1.0, 1, 0.0, way="window")
