@@ -77,7 +77,7 @@ class Plan:
     def steps(self) -> Iterator[Step]:
         """Round after round of all faults, each in an order of its own: in the first one by one, then some in pairs.
 
-        The first round begins with those that no run should be without, each followed by another one."""
+        The first round begins with those that no run should be without, and has another one after every two."""
         number = 0
         while number == 0 or self.bounded:
             left = [FAULTS[name] for name in self.names]
@@ -104,11 +104,11 @@ class Plan:
 
 
 def _in_turn(faults: Sequence[Fault]) -> list[Fault]:
-    """The faults in their order, but one for every run and another one in turn, as long as there are any."""
+    """The faults in their order, but two for every run and another one in turn, as long as there are any."""
     first = [fault for fault in faults if fault.always]
     others = [fault for fault in faults if not fault.always]
-    pairs = zip_longest(first, others)
-    return [fault for pair in pairs for fault in pair if fault is not None]
+    turns = zip_longest(first[::2], first[1::2], others)
+    return [fault for turn in turns for fault in turn if fault is not None]
 
 
 def _step(faults: Sequence[Fault], draw: random.Random, *, long: bool) -> Step:
