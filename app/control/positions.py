@@ -149,7 +149,7 @@ class Positions:
             window_recovery = WindowRecovery(watcher, sink, checkpoints, run_state)
             window_recovery.recall(stored)
             reached = stored or run_state.reached
-            await window_recovery.settle((reached.epoch if reached is not None else 0) or 0)
+            await window_recovery.settle((reached.epoch if reached is not None else 0) or 0, tail.end)
         finally:
             await sink.close()
         return tail

@@ -72,13 +72,15 @@ class BatchEncoder:
     async def encode(self, batch: SourceBatch, suffix: str, last: str) -> Sequence[Change]:
         """Return the changes of a batch that are to be published, in their order, all later than the token `last`.
 
-        `suffix` follows the token in their ids. Raises PermanentError, MessageTooLarge, EventNotEncodable."""
+        `suffix` follows the token in their ids. The batch has no events afterwards, which frees their memory. Raises
+        PermanentError, MessageTooLarge, EventNotEncodable."""
         changes = await self._packed(batch, suffix, last)
         if changes is None:
             changes = await self._one_by_one(batch, suffix, last)
         if skipped := len(batch.events) - len(changes):
             self._statistics.skipped += skipped
             self._observer.skipped(self._watcher.name, "operation", skipped)
+        batch.events = ()  # all is in the changes now, and the batch may be held until they are published
         return changes
 
     async def _packed(self, batch: SourceBatch, suffix: str, last: str) -> Sequence[Change] | None:

@@ -16,9 +16,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 
-from app.domain.errors import FenceLost, OutcomeUnknown, SeenBefore, StreamFull
+from app.domain.errors import FenceLost, OutcomeUnknown, SeenBefore, StreamFull, StreamRefused
 from app.domain.events import Change
 from app.domain.packed import are_plain
 from app.pipeline.batch_queue import Encoded
@@ -122,21 +122,25 @@ def what_failed(sent: Sequence[Sent]) -> StreamFull | OutcomeUnknown:
     """Return what it means that the first of these has failed, for all of them together.
 
     A definite refusal of the first stays one only where all others were refused too. Where one of them was stored, its
-    fence was right, so the place before it holds a message: ours, or another one's. Raises what is neither a full
-    stream nor an unknown outcome."""
+    fence was right, so the place before it holds a message: ours, or another one's. The same is possible where the
+    first was refused and one behind it was not heard of. Raises what is neither a full stream nor an unknown outcome,
+    where nothing behind it is stored."""
     error = sent[0].stored.exception()
     assert error is not None, "the first has failed"
-    if not isinstance(error, StreamFull | OutcomeUnknown):
-        raise error
-    behind = [each.stored.exception() for each in sent[1:]]
-    refused = all(isinstance(each, FenceLost | SeenBefore | StreamFull) for each in behind)
-    if not refused and isinstance(error, StreamFull | FenceLost | SeenBefore):
+    refused = isinstance(error, FenceLost | SeenBefore | StreamRefused)
+    unsettled = [
+        (after.fence, before.changes[-1].id)
+        for before, after in pairwise(sent)
+        if (failed := after.stored.exception()) is None or (refused and type(failed) is OutcomeUnknown)
+    ]
+    if not unsettled:
+        if not isinstance(error, StreamFull | OutcomeUnknown):
+            raise error
+        return error
+    if refused or not isinstance(error, OutcomeUnknown):
         unknown = OutcomeUnknown(f"what was sent behind it may be stored: {error}")
-        unknown.stored, unknown.sequence = error.stored, error.sequence
+        if isinstance(error, OutcomeUnknown | StreamFull):
+            unknown.stored, unknown.sequence = error.stored, error.sequence
         unknown.__cause__, error = error, unknown
-    if isinstance(error, OutcomeUnknown):
-        places = zip(sent, sent[1:], behind, strict=False)
-        error.unsettled += tuple(
-            (after.fence, before.changes[-1].id) for before, after, failed in places if failed is None
-        )
+    error.unsettled += tuple(unsettled)
     return error

@@ -96,7 +96,7 @@ class Ledger:
             await self._window_recovery.keep(error, reached.epoch)
         tail = await self._sink.tail(since=reached.sequence or 0)
         self._statistics.publishes(self._sink.mode, exclusive=self._sink.exclusive, slower=self._sink.slower)
-        await self._window_recovery.settle(reached.epoch)
+        await self._window_recovery.settle(reached.epoch, tail.end)
         writer = Writer(reached, [change.token for change in waiting], self._sent, self._gone.left, out_of_turn)
         found = decide_read_back(
             writer, tail, exclusive=self._sink.exclusive, displaced=await is_displaced(self._sink, tail, reached),

@@ -137,7 +137,7 @@ class Opening:
         plan = decide_opening(facts, self._run.stored, self._run.now())
         await self._proof.of_opening(plan.claim)  # 6
         self._window_recovery.recall(facts.checkpoint)
-        await self._window_recovery.settle(plan.beginning.epoch)  # 7
+        await self._window_recovery.settle(plan.beginning.epoch, facts.tail.end)  # 7
         reached = plan.reached(await self._position(plan), facts.tail)
         if plan.lost_end:
             last = facts.tail.last_sequence

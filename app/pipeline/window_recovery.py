@@ -35,15 +35,16 @@ class WindowRecovery:
             self._run_state.left_unsettled(OwnMessage(sequence, id_) for sequence, id_ in found if id_ is not None)
             await self._checkpoints.keep_unsettled(self._run_state.unsettled, epoch)
 
-    async def settle(self, epoch: int) -> None:
-        """Look at every unsettled place, and forget it where it holds our change.
+    async def settle(self, epoch: int, end: int) -> None:
+        """Look at every unsettled place, and forget it where it holds our change, or lies behind the stream's `end`:
+        nothing is stored behind it then.
 
         Raises PositionUndecidable where one does not, and what the sink and the checkpoint store raise."""
         if not self._run_state.unsettled:
             return
         for place in self._run_state.unsettled:
             # What an earlier epoch left behind was settled by the move that ended it.
-            if place.id.epoch == epoch and not await self._sink.holds(place):
+            if place.id.epoch == epoch and place.sequence <= end and not await self._sink.holds(place):
                 space = self._watcher.space
                 raise PositionUndecidable(
                     f"another program published to {space} while a window of changes was under way, and its message "

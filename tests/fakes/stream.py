@@ -4,7 +4,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from app.domain.errors import (
     FenceLost,
@@ -41,7 +41,7 @@ class FakeStream:
     name: str = "ORDERS"
     subjects: list[str] = field(default_factory=lambda: ["ORDERS.*"])
     exists: bool = True
-    mode: PipelinedMode = "atomic"
+    mode: PipelinedMode = field(default_factory=lambda: FakeStream.usual)
     created: str = "2026-01-01T00:00:00Z"
     messages: list[FakeMessage] = field(default_factory=list)
     consumed: list[FakeMessage] = field(default_factory=list)
@@ -57,6 +57,8 @@ class FakeStream:
     misfortune: Exception | None = None
     """What every look at the stream raises, for as long as it is set."""
     max_messages: int | None = None
+    usual: ClassVar[PipelinedMode] = "atomic"
+    """The mode where a test says nothing."""
     quiet: float = 0.0
     """For how many seconds nothing has come, as far as it tells."""
 

@@ -1,6 +1,8 @@
-//! Whatever the bytes: no panic, no overflow, and where there is a body it is JSON.
+//! Whatever the bytes: no panic, no overflow, and where there is a body it is JSON, also in a block and its frames.
 #![no_main]
 
+use changewire_native::block::{pack, Rules};
+use changewire_native::frames::{Frames, Numbered};
 use changewire_native::json::encode;
 use libfuzzer_sys::fuzz_target;
 use serde::de::{Deserialize, IgnoredAny};
@@ -20,6 +22,41 @@ fuzz_target!(|raw: &[u8]| {
             IgnoredAny::deserialize(&mut json)
                 .and_then(|_| json.end())
                 .expect("the body is JSON");
+            packed(raw, &out);
         }
     }
 });
+
+/// An event that has a body is a block of one with the same body, and its frame ends with it.
+fn packed(raw: &[u8], body: &[u8]) {
+    let operations: Vec<String> = encode(raw, &mut Vec::new())
+        .iter()
+        .map(|event| event.operation.to_owned())
+        .collect();
+    let rules = Rules {
+        suffix: ":2",
+        last: "",
+        operations: &operations,
+        fits: (usize::MAX, usize::MAX),
+    };
+    let Ok(block) = pack(raw, &[0], &[raw.len()], &rules) else {
+        return; // an empty token is not later than nothing
+    };
+    assert_eq!(block.get(0).map(|change| change.body), Some(body));
+    let lines = Numbered {
+        prefix: "",
+        first: 9,
+        suffix: "\r\n",
+    };
+    let frames = Frames {
+        block: &block,
+        subjects: &operations,
+        reply: Some(lines),
+        lines,
+        origin: 0,
+    };
+    let (count, size) = frames.chunk(0..1, 1);
+    let mut frame = vec![0; size];
+    frames.write(0..count, &mut frame);
+    assert!(frame.strip_suffix(b"\r\n").is_some_and(|frame| frame.ends_with(body)));
+}

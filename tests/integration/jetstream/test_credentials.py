@@ -34,15 +34,25 @@ def file(tmp_path: Path) -> Callable[[str, str], str]:
 
 
 async def publishes(connection: NatsConnection) -> None:
-    """Publish one change to a stream that is created for it."""
+    """Publish to a stream that is created for it: some batches at once, over this one connection."""
     watcher = from_document({"name": "w", "source": {"database": "shop", "collection": "orders"}})
     await connection.ready(5)
     await JetStream(connection).ping()
     sink = JetStream(connection).sink(watcher)
     await sink.prepare(may_create=True)
-    fence = (await sink.tail()).last_sequence
-    token = event_token(fence + 1)
-    assert await sink.publish([Change(token, "insert", b"{}", 0.0, token)], fence) == fence + 1
+    begin = fence = (await sink.tail()).last_sequence
+    assert (sink.mode, sink.pipelined) == ("fast_ingest", True)
+    sends = []
+    for size in (1, 200, 300, 1):
+        tokens = [event_token(fence + number) for number in range(1, 1 + size)]
+        unit = [Change(token, "insert", b"x" * 2_000, 0.0, token) for token in tokens]
+        await sink.ready(unit)
+        sends.append(sink.send(unit, fence, more=True))
+        fence += size
+    sink.settle()
+    assert [await one - begin for one in sends] == [1, 201, 501, 502]
+    assert (await sink.tail()).last_sequence == fence
+    await sink.close()
 
 
 async def refused(connection: NatsConnection) -> str:

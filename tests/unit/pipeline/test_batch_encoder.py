@@ -37,9 +37,9 @@ def encoder(*, packs: bool, oversize: str = "claim_check") -> tuple[BatchEncoder
 async def both(given: SourceBatch, last: str = event_token(0)) -> list[Change]:
     """What becomes of a batch, which is the same where it is packed and where Python alone encodes."""
     (packing, packed_statistics), (listing, listed_statistics) = encoder(packs=True), encoder(packs=False)
-    listed = await listing.encode(given, ":2", last)
+    listed = await listing.encode(replace(given), ":2", last)
     assert isinstance(listed, list)
-    assert list(await packing.encode(given, ":2", last)) == listed
+    assert list(await packing.encode(replace(given), ":2", last)) == listed
     assert packed_statistics.skipped == listed_statistics.skipped
     return listed
 
@@ -47,17 +47,24 @@ async def both(given: SourceBatch, last: str = event_token(0)) -> list[Change]:
 async def test_a_regular_batch_is_one_piece_and_large_or_small_the_same() -> None:
     for size in (1, 3_000):
         given = batch(*(raw_event(moment, text="x" * size) for moment in range(1, 101)))
-        packed = await encoder(packs=True)[0].encode(given, ":2", event_token(0))
+        packed = await encoder(packs=True)[0].encode(replace(given), ":2", event_token(0))
         assert isinstance(packed, PackedChanges)
         assert [change.id for change in packed] == [f"{event_token(moment)}:2" for moment in range(1, 101)]
         assert len(await both(given)) == 100
+
+
+async def test_the_raw_events_are_freed_as_soon_as_they_are_encoded() -> None:
+    for packs in (True, False):
+        given = batch(raw_event(1), raw_event(2))
+        changes = await encoder(packs=packs)[0].encode(given, "", event_token(0))
+        assert (len(given.events), len(changes), given.size > 0) == (0, 2, True)
 
 
 async def test_operations_that_are_not_selected_are_left_out_and_counted() -> None:
     given = batch(raw_event(1), raw_event(2, "drop"), raw_event(3, "update"), raw_event(4, "rename"))
     assert [change.operation for change in await both(given)] == ["insert", "update"]
     one, statistics = encoder(packs=True)
-    assert isinstance(await one.encode(given, "", event_token(0)), PackedChanges)
+    assert isinstance(await one.encode(replace(given), "", event_token(0)), PackedChanges)
     assert statistics.skipped == 2
     assert await both(batch(raw_event(1, "drop"))) == []
 
