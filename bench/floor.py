@@ -13,7 +13,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import uvloop
@@ -108,7 +108,7 @@ async def encode(
 ) -> None:
     """Encode batches as a capture does; `keep` takes the changes."""
     for batch in batches:
-        changes = await encoder.encode(batch, "", "")
+        changes = await encoder.encode(replace(batch), "", "")  # of the copy, since it takes the events away
         watch.passed(len(changes))
         if keep is not None:
             keep.append(changes)

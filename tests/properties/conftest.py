@@ -16,8 +16,8 @@ def _quiet() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.fixture(autouse=True, scope="module", params=["fast_ingest", "atomic"])
-def _mode(request: pytest.FixtureRequest) -> Iterator[None]:
+@pytest.fixture(scope="module", params=["fast_ingest", "atomic"])
+def both_modes(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each property of publishing holds in both modes that have several sends under way."""
     before, FakeStream.usual = FakeStream.usual, request.param
     yield

@@ -33,6 +33,8 @@ from tests.fakes import (
     NullObserver,
 )
 
+pytestmark = pytest.mark.usefixtures("both_modes")
+
 WATCHER = Watcher("orders", Source("shop", "orders")).with_defaults()
 DEEDS = st.lists(st.sampled_from(get_args(Deed)), max_size=30)
 

@@ -17,6 +17,8 @@ from app.pipeline.standby import Standby
 from tests.fakes import Deed, FakeOplog, FakeStream
 from tests.properties.test_capture_properties import Writer, _first_start, _only_passing_trouble, run
 
+pytestmark = pytest.mark.usefixtures("both_modes")
+
 DEEDS = st.lists(st.sampled_from(get_args(Deed)), max_size=20)
 
 

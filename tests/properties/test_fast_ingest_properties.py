@@ -81,11 +81,6 @@ def small_windows_and_little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.jetstream.publish.fast_ingest.GRACE_SECONDS", 0.05)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _mode() -> None:
-    """The server in memory knows one mode."""
-
-
 many = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -25,10 +25,10 @@ async def test_killed_while_publishing_each_change_is_there_once_in_order(
     sink, _ = await opened(limited, make_watcher(stream))
     modes = {"allow_batched": "fast_ingest", "allow_atomic": "atomic", "allow_direct": "window"}
     assert sink.mode == modes[setting]
-    batch = changes(1, 8001, size=1000)
+    batch = changes(1, 4001, size=1000)
     left = [len(batch)]
     work = asyncio.create_task(relay(sink, batch, size=200, left=left), name="relay")
-    for mark in (6500, 5000, 2500, 1000):
+    for mark in (3000, 1500):
         await until_left(mark, left, work)
         server.kill()
         await server.start()
@@ -63,12 +63,12 @@ async def test_a_server_without_atomic_batches_is_written_in_windows_and_survive
     account = await connect_account(server.url)
     sink, _ = await opened(account, watcher)
     assert (sink.mode, sink.exclusive) == ("window", True)
-    batch = changes(1, 10_001, size=500)
+    batch = changes(1, 5001, size=500)
     left = [len(batch)]
     writers = [asyncio.create_task(relay(sink, batch, size=200, left=left), name="relay")]
     other, _ = await opened(account, watcher)
     writers.append(asyncio.create_task(relay(other, batch, size=130), name="zombie"))
-    for mark in (7000, 3000):
+    for mark in (3500, 1500):
         await until_left(mark, left, *writers)
         server.kill()
         await server.start()
