@@ -178,7 +178,9 @@ class Batch(Exchange[None]):
             self._committed = True
             self._ends_by = self._now + ACK_SECONDS
             self._watch()
-            self._conversation.write((frames.end_of_batch(next(iter(self.subjects)), self._reply, self._sent + 1),))
+            subject = next(iter(self.subjects))
+            end = frames.end_of_batch(subject, self._reply, self._sent + 1, self._sender.stream)
+            self._conversation.write((end,))
 
     async def moved(self) -> None:
         """Wait until something was acknowledged, or the batch has ended."""
