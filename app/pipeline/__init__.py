@@ -5,6 +5,7 @@
       reader         reads batches, within the memory budget
       batch_encoder  makes changes of raw events
       batch_queue    what is encoded and waits
+      in_flight      sends plain batches, several at once where the sink can do that
       publisher      puts a batch on the stream for certain
       ledger         where the writer is on its stream: position, fence, count (read back: `domain/read_back.py`)
       checkpointer   stores the position, after the acknowledgement

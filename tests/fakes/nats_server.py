@@ -55,12 +55,9 @@ class Kept:
     subject: str
     headers: bytes
     body: bytes
+    id: str
     rival: bool = False
     """Whether another writer stored it."""
-
-    @property
-    def id(self) -> str:
-        return read_headers(self.headers).get("Nats-Msg-Id", "") if self.headers else ""
 
 
 @dataclass
@@ -76,7 +73,8 @@ class MemoryStream:
 
     def store(self, subject: str, headers: bytes, body: bytes, *, rival: bool = False) -> int:
         self.last += 1
-        kept = Kept(self.last, subject, headers, body, rival)
+        id_ = read_headers(headers).get("Nats-Msg-Id", "") if headers else ""
+        kept = Kept(self.last, subject, headers, body, id_, rival)
         self.messages.append(kept)
         self.history.append(kept)
         if kept.id:
@@ -146,9 +144,12 @@ class MemoryNats:
         if stream is not None:
             if deed == "foreign":
                 stream.store(subject.decode(), b"", b"foreign")
-            elif deed == "rival" and body and (id_ := read_headers(headers).get("Nats-Msg-Id")) not in stream.ids:
-                id_headers = f"NATS/1.0\r\nNats-Msg-Id: {id_}\r\n\r\n".encode()
-                stream.store(subject.decode(), id_headers, body, rival=True)
+            elif deed == "rival":
+                told = read_headers(headers) if body else {}
+                id_, turn = told.get("Nats-Msg-Id"), told.get("Nats-Expected-Last-Sequence") == str(stream.last)
+                behind = not stream.history or stream.history[-1].id  # a rival publishes in order, too
+                if turn and behind and id_ not in stream.ids:
+                    stream.store(subject.decode(), f"NATS/1.0\r\nNats-Msg-Id: {id_}\r\n\r\n".encode(), body, rival=True)
             elif deed == "purge":
                 stream.messages.clear()
             elif deed == "forget":

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
-from tests.faults.hands import bounded, stuck
+from tests.faults.hands import asked, bounded, stuck
 from tests.faults.proxy import Hold
-from tests.faults.testbed import FAST, WINDOW_SECONDS, Testbed, stream_of
+from tests.faults.testbed import FAST, MODES, WINDOW_SECONDS, Testbed, stream_of
 from tests.service import until
 
 POURED = 3_000
@@ -74,6 +74,18 @@ async def _caught(testbed: Testbed, name: str, hold: Hold, *, pour: bool) -> Non
                 await hold.held.wait()
         if not hold.held.is_set():
             hold.after, pour = 0, True
+
+
+async def _reopened(testbed: Testbed, name: str) -> None:
+    """Have the watcher look at its stream again, which chooses the mode: later faults are to meet the best one."""
+    service = await testbed.publisher(name)
+    await asked(service, "POST", f"/watchers/{name}/restart", None, 202)
+
+    async def best() -> bool:
+        states = [await each.status(name) for each in testbed.services]
+        return any((one.get("state"), one.get("publish_mode")) == ("RUNNING", MODES[name]) for one in states)
+
+    await until(best, f"{name} publishes by {MODES[name]} again", within=60)
 
 
 def reset(name: str) -> Strike:
@@ -134,6 +146,7 @@ def foreign(name: str) -> Strike:
             async with in_the_middle(testbed, name, draw, chunks):
                 await testbed.disturb(name, counts[-1])
         yield f"{counts[0]} and {counts[1]} in {stream_of(name)}"
+        await _reopened(testbed, name)
 
     return strike
 
@@ -177,6 +190,7 @@ async def switched_off(testbed: Testbed, draw: random.Random) -> AsyncIterator[s
         before = await bounded(testbed, stream, allow_batched=False)
     yield stream
     await bounded(testbed, stream, **before)
+    await _reopened(testbed, FAST)
 
 
 @asynccontextmanager
@@ -193,6 +207,7 @@ async def replicated(testbed: Testbed, draw: random.Random) -> AsyncIterator[str
     await testbed.note_modes()
     async with in_the_middle(testbed, FAST, draw):
         await bounded(testbed, stream, num_replicas=1)
+    await _reopened(testbed, FAST)
 
 
 async def _is_whole(testbed: Testbed, stream: str) -> bool:

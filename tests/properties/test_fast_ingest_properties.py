@@ -33,6 +33,8 @@ from tests.fakes.nats_server import IngestDeed, Kept, MemoryNats, MemoryStream
 from tests.properties.test_capture_properties import WATCHER, Writer, _first_start
 
 ALL = get_args(IngestDeed)
+STUCK = 20_000
+"""Turns of the loop after which a capture that has not published everything never will."""
 FLOWS = st.lists(st.integers(1, 12), max_size=12)
 
 
@@ -77,6 +79,11 @@ def small_windows_and_little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.jetstream.publish.fast_ingest.ACK_SECONDS", 0.2)
     monkeypatch.setattr("app.jetstream.publish.sender.ACK_SECONDS", 0.2)
     monkeypatch.setattr("app.jetstream.publish.fast_ingest.GRACE_SECONDS", 0.05)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _mode() -> None:
+    """The server in memory knows one mode."""
 
 
 many = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -187,8 +194,9 @@ class Relay(Writer):
     def ours(self) -> list[str]:
         return [one.id for one in self.there()]
 
-    async def live(self, steps: int = 1_000_000) -> None:
-        """Run one capture until all is published, it ends by itself, or dies."""
+    async def live(self, steps: int | None = None) -> None:
+        """Run one capture until all is published, it ends by itself, or dies after some steps."""
+        mortal, steps = steps is not None, steps or STUCK
         self.opened += 1
         task = asyncio.create_task(self.capture().run(lambda: None))
         while not task.done() and not self.done() and steps > 0:
@@ -197,6 +205,7 @@ class Relay(Writer):
         task.cancel()
         await asyncio.wait([task])
         if steps <= 0:
+            assert mortal, "it is stuck: what is missing never comes"
             self.die()
         if not task.cancelled() and (error := task.exception()) is not None:
             assert isinstance(error, ChangewireError), repr(error)
@@ -228,7 +237,7 @@ def test_each_change_once_and_in_order_whatever_befalls_its_message(
             for _ in range(burst):
                 oplog.happen()
             while not writer.done():
-                await writer.live(mortal.popleft() if mortal else 1_000_000)
+                await writer.live(mortal.popleft() if mortal else None)
         writer.server.lateness = lambda: True
         await JetStream(writer.server.connection).sink(WATCHER).tail()
         assert writer.ours() == oplog.tokens

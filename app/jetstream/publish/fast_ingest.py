@@ -9,10 +9,10 @@ refused message may leave a hole.
 
 What an acknowledgement proves. A flow acknowledgement counts a duplicate as stored, and the server looks for duplicates
 before it looks at the fence: a whole run of known ids passes, though nothing is stored. So flow acknowledgements only
-say that more may be sent. A send counts as stored when its last message has the sequence that it should have. The
-duplicate window tells that: the message's id is sent once more, with a fence that no stream can meet. It cannot be
-stored, and the answer names the sequence that the id has. Where it has another one, or none any more, the batch is
-ended; its end says how much is stored.
+say that more may be sent. A unit (the changes of one `send`) counts as stored when its last message has the sequence
+that it should have. The duplicate window tells that: the message's id is sent once more, with a fence that no stream
+can meet. It cannot be stored, and the answer names the sequence that the id has. Where it has another one, or none any
+more, the batch is ended; its end says how much is stored.
 
 How a batch ends. With the last change, where none follows at once (a lone change begins and ends it: one round trip);
 by a message that is not stored, where none follows after all; or by the server, with the first message that it does

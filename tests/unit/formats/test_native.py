@@ -23,6 +23,7 @@ from app.domain.errors import EventNotEncodable
 from app.domain.events import Change
 from app.formats import extended_json, native
 from app.pipeline.batch_encoder import THREAD_BYTES, Codec
+from app.pipeline.capture import Capture
 from app.ports import SourceBatch
 from tests.encoders import needs_native, raw_events, transcode
 from tests.fakes import FakeOplog, FakeSource, FakeStream
@@ -138,6 +139,19 @@ def must_not_be_asked(raw: bytes, id_suffix: str) -> Change:
     raise AssertionError("the reference was asked for what had been transcoded")
 
 
+async def publish_a_hundred(one: Capture, oplog: FakeOplog, stream: FakeStream, size: int) -> None:
+    """Let a hundred changes happen at once, each with so many bytes of text, and see them on the stream in order."""
+    opened = asyncio.Event()
+    running = asyncio.create_task(one.run(opened.set))
+    await until(lambda: opened.is_set() or running.done())
+    for _ in range(100):
+        oplog.happen(text="x" * size)
+    await until(lambda: len(stream.published()) == 100 or running.done())
+    one.stop()
+    await running
+    assert stream.published() == oplog.tokens
+
+
 @needs_native
 @pytest.mark.parametrize("size", [10, 2_000])
 async def test_what_is_transcoded_is_published_in_its_order(size: int) -> None:
@@ -155,15 +169,7 @@ async def test_what_is_transcoded_is_published_in_its_order(size: int) -> None:
         FakeSource(oplog, 500, 0.01),
         codec=Codec(must_not_be_asked, extended_json.reduced, extended_json.identify, observed),
     )
-    opened = asyncio.Event()
-    running = asyncio.create_task(one.run(opened.set))
-    await opened.wait()
-    for _ in range(100):
-        oplog.happen(text="x" * size)
-    await until(lambda: len(stream.published()) == 100)
-    one.stop()
-    await running
-    assert stream.published() == oplog.tokens
+    await publish_a_hundred(one, oplog, stream, size)
     assert threads == {size * 100 < THREAD_BYTES}  # small batches are not worth a thread
 
 
@@ -187,15 +193,7 @@ async def test_what_is_packed_is_published_in_its_order(size: int) -> None:
         native.packer("native"),
     )  # fmt: skip
     one = capture(stream, InOnePiece(oplog, 500, 0.01), codec=codec)
-    opened = asyncio.Event()
-    running = asyncio.create_task(one.run(opened.set))
-    await opened.wait()
-    for _ in range(100):
-        oplog.happen(text="x" * size)
-    await until(lambda: len(stream.published()) == 100)
-    one.stop()
-    await running
-    assert stream.published() == oplog.tokens
+    await publish_a_hundred(one, oplog, stream, size)
 
 
 async def test_what_is_left_is_asked_of_the_reference_in_its_place() -> None:

@@ -151,8 +151,9 @@ async def test_what_is_gone_behind_a_message_that_is_left_is_counted_after_a_los
 
 
 async def test_whoever_finds_that_somebody_else_published_what_is_gone_stands_by(writer: Writer) -> None:
-    task = asyncio.create_task(writer.capture().run(lambda: None))
-    await until(lambda: Watched.looks == 1)
+    opened = asyncio.Event()
+    task = asyncio.create_task(writer.capture().run(opened.set))
+    await until(lambda: opened.is_set() or task.done())
     token = writer.oplog.happen()
     publish(writer, token)
     writer.stream.consume(1)
@@ -200,8 +201,9 @@ async def test_a_count_that_no_change_answers_to_is_given_up_when_its_time_is_ov
     await publish_all(writer)
     writer.stream.last_sequence += 1
     capture = writer.capture()
-    task = asyncio.create_task(capture.run(lambda: None))
-    await until(lambda: Watched.looks >= 2 or task.done())
+    opened = asyncio.Event()
+    task = asyncio.create_task(capture.run(opened.set))
+    await until(lambda: opened.is_set() or task.done())
     writer.oplog.moment += 2 * SLACK_SECONDS
     await until(lambda: (writer.run_state.reached is not None and not writer.run_state.reached.counted) or task.done())
     writer.oplog.happen()
