@@ -21,17 +21,29 @@ Transcode = Callable[[Sequence[bytes], str], list[Change | None]]
 Pack = Callable[[RawEvents, str, str, Collection[str], tuple[int, int]], PackedChanges | None]
 
 
+_NEEDED = ("transcode", "pack")
+"""What the module has to have. Sources may be updated in place, and the module left as it was built before."""
+
+
 def absence() -> str | None:
     """Why the native transcoder is unavailable; None if it is available."""
     try:
-        import app._native  # noqa: F401 - whether it can be
+        from app import _native
     except ImportError as error:
         return f"it was not built, or not for this Python ({error})"
+    lacking = [name for name in _NEEDED if not hasattr(_native, name)]
+    if lacking:
+        return f"it was built from an older version (it has no {' and no '.join(lacking)}); build it again: make setup"
     return None
 
 
 def _is_used(wish: Wish) -> bool:
-    return wish == "native" or (wish == "auto" and absence() is None)
+    if wish == "python":
+        return False
+    missing = absence()
+    if missing is not None and wish == "native":
+        raise ImportError(missing)
+    return missing is None
 
 
 def transcoder(wish: Wish) -> Transcode | None:

@@ -136,13 +136,16 @@ def fast_ingest(
         yield alone(len(changes) - 1, COMMIT)
 
 
-def end_of_batch(subject: str, reply: str, number: int) -> bytes:
-    """Return the frame that ends a fast-ingest batch without storing anything; `number` follows the last message's."""
-    return f"PUB {subject} {reply}.{number}.{COMMIT_ONLY}.$FI 0\r\n\r\n".encode()
-
-
 NEVER = 2**53 - 1
 """A sequence that no stream comes to."""
+
+
+def end_of_batch(subject: str, reply: str, number: int, stream: str) -> bytes:
+    """Return the frame that ends a fast-ingest batch without storing anything; `number` follows the last message's.
+
+    A server that does not know such batches takes it for a message. The fence lets no stream store that."""
+    headers = (("Nats-Expected-Stream", stream), ("Nats-Expected-Last-Sequence", str(NEVER)))
+    return message(subject, f"{reply}.{number}.{COMMIT_ONLY}.$FI", headers, b"")
 
 
 def where_is(change: Change, subject: str, reply: str, stream: str) -> bytes:

@@ -107,6 +107,7 @@ class _Unit:
     first: int
     last: int
     stored: asyncio.Future[int]
+    size: int
     deadline: float
 
 
@@ -121,6 +122,8 @@ class Batch(Exchange[None]):
         self._granted = flow
         self._conversation: Conversation = sender.begin(self)
         self._units: deque[_Unit] = deque()
+        self._bytes = 0
+        """The bytes of all units."""
         self._sent = self._acked = 0
         self._asked = self._answered = self._proved = 0
         """The number of the last message whose place was asked for, was answered, and is as it should be."""
@@ -149,7 +152,9 @@ class Batch(Exchange[None]):
         self._committed = commit
         self.subjects = self._sender.subjects_of(changes).union(self.subjects)
         stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._units.append(_Unit(first, self._sent, stored, self._deadline(changes)))
+        size = self._sender.bytes_of(changes)
+        self._bytes += size
+        self._units.append(_Unit(first, self._sent, stored, size, self._deadline()))
         self._watch()
         self._conversation.write(
             frames.fast_ingest(
@@ -173,7 +178,9 @@ class Batch(Exchange[None]):
             self._committed = True
             self._ends_by = self._now + ACK_SECONDS
             self._watch()
-            self._conversation.write((frames.end_of_batch(next(iter(self.subjects)), self._reply, self._sent + 1),))
+            subject = next(iter(self.subjects))
+            end = frames.end_of_batch(subject, self._reply, self._sent + 1, self._sender.stream)
+            self._conversation.write((end,))
 
     async def moved(self) -> None:
         """Wait until something was acknowledged, or the batch has ended."""
@@ -226,9 +233,11 @@ class Batch(Exchange[None]):
             self.commit()
             return
         self._proved = max(self._proved, place.number)
+        self._acked = max(self._acked, self._proved)  # where its flow acknowledgement was lost
         while self._units and self._units[0].last <= self._proved:
             self._store(self._units.popleft())
         self._watch()
+        self._tell()
 
     def _ended(self, end: Ended) -> None:
         stored = end.sequence - self._fence if end.sequence else 0  # nothing is stored where all are duplicates
@@ -288,6 +297,7 @@ class Batch(Exchange[None]):
         self._tell()
 
     def _store(self, unit: _Unit) -> None:
+        self._bytes -= unit.size
         if not unit.stored.done():
             unit.stored.set_result(self._fence + unit.last)
 
@@ -301,10 +311,9 @@ class Batch(Exchange[None]):
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _deadline(self, changes: Sequence[Change]) -> float:
-        """When these changes have to be acknowledged: what is under way before them has to go first."""
-        behind = self._units[-1].deadline if self._units else 0.0
-        return max(self._now + ACK_SECONDS, behind) + self._sender.bytes_of(changes) / SLOWEST_BYTES_PER_SECOND
+    def _deadline(self) -> float:
+        """When all that is under way now has to be acknowledged: it goes one after the other."""
+        return self._now + ACK_SECONDS + self._bytes / SLOWEST_BYTES_PER_SECOND
 
     @property
     def _due(self) -> float | None:

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from app.devservers.servers import NatsServer
+from app.devservers.servers import Launch, NatsServer
 from app.domain.errors import NotAuthorised, OutcomeUnknown, SinkUnavailable, StreamRefused
 from app.domain.events import Change
 from app.domain.watcher import Watcher
@@ -154,3 +155,19 @@ async def test_a_subject_that_may_not_be_published_to_ends_an_open_batch_before_
     assert await admin.ids(watcher.sink.stream) == ids(1, 60)
     with pytest.raises(NotAuthorised, match=r"\.delete"):
         await sink.publish(changes(60, 61, "delete"), (await sink.tail()).last_sequence)
+
+
+async def test_a_server_that_does_not_know_such_batches_stores_nothing_but_changes(
+    make_nats: MakeNats, older_server: Path, connect_account: ConnectAccount, watcher: Watcher
+) -> None:
+    account = await connect_account((await make_nats(launch=Launch(binary=older_server))).url)
+    sink, fence = await opened(account, watcher)
+    sink._mode = "fast_ingest"  # as of a stream whose server went back to an older version a moment ago
+    batch = changes(1, 21)
+    sent = sink.send(batch, fence, more=True)
+    sink.settle()
+    with pytest.raises(OutcomeUnknown, match="as a batch"):
+        await sent
+    tail = await sink.tail()
+    assert (tail.last_sequence, tail.foreign, sink.mode) == (20, 0, "window")
+    assert await account.ids(watcher.sink.stream) == [change.id for change in batch]

@@ -8,6 +8,7 @@ import base64
 import json
 import sys
 import threading
+import types
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import bson
 import pytest
 
+import app
 from app import main
 from app.config.settings import SettingsError, load
 from app.domain.errors import EventNotEncodable
@@ -117,6 +119,20 @@ def test_either_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert main.codec_of(load(environ={})).transcode is None
     with pytest.raises(SettingsError, match=r"CHANGEWIRE_CODEC=native: it was not built\. Example: auto"):
         load(environ={"CHANGEWIRE_CODEC": "native"})
+
+
+def test_a_module_that_is_older_than_these_sources_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    older = types.ModuleType("app._native")
+    older.transcode = must_not_be_asked  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "app._native", older)
+    monkeypatch.setattr(app, "_native", older, raising=False)
+    codec = main.codec_of(load(environ={}))
+    assert (codec.transcode, codec.pack) == (None, None)
+    with pytest.raises(SettingsError, match=r"it was built from an older version \(it has no pack\)"):
+        load(environ={"CHANGEWIRE_CODEC": "native"})
+    with pytest.raises(ImportError, match="has no pack"):
+        native.packer("native")
 
 
 def must_not_be_asked(raw: bytes, id_suffix: str) -> Change:

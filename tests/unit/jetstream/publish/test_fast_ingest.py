@@ -68,6 +68,32 @@ async def test_two_windows_are_sent_ahead_and_a_third_waits(server: MemoryNats, 
     assert [await future for future in futures] == [4, 8, 9]
 
 
+async def test_a_place_gives_room_where_the_flow_acknowledgements_are_lost(server: MemoryNats, sink: EventSink) -> None:
+    server.deeds.extend(["ok", "ok", "ok", "mute", "ok"] * 2)
+    first, second = sink.send(part(1, 5), 0, more=True), sink.send(part(5, 9), 4, more=True)
+    assert (await first, await second) == (4, 8)
+    await sink.ready(part(9, 10))
+    assert await sink.send(part(9, 10), 8, more=False) == 9
+
+
+async def test_a_batch_with_always_something_under_way_is_given_up_as_soon_as_another(
+    server: MemoryNats, sink: EventSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jetstream.publish.fast_ingest.FLOW", 500)
+    monkeypatch.setattr("app.jetstream.publish.fast_ingest.ACK_SECONDS", 0.1)
+    monkeypatch.setattr("app.jetstream.publish.fast_ingest.SLOWEST_BYTES_PER_SECOND", 10_000)
+    server.deeds.extend(["mute"] * 1_000)
+    stored = [sink.send(part(1, 3), 0, more=True)]
+    for fence in range(2, 200, 2):
+        stored.append(sink.send(part(fence + 1, fence + 3), fence, more=True))
+        (batch,) = server.connection._exchanges.values()
+        batch.heard(b"x-%d.1.fail.1.2.$FI" % fence, b'{"seq":%d,"duplicate":true}' % fence, None)
+        assert stored[-2].done()
+    async with asyncio.timeout(1):
+        with pytest.raises(OutcomeUnknown, match="in time"):
+            await stored[-1]
+
+
 async def test_an_open_batch_moves_on_without_its_end(server: MemoryNats, sink: EventSink) -> None:
     future = sink.send(part(1, 3), 0, more=True)
     assert await future == 2
