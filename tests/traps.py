@@ -5,6 +5,7 @@ Run as a program (`python -m tests.traps serve`), which imports no more than the
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import signal
@@ -54,6 +55,7 @@ def spring(trap: Trap) -> None:
     """Patch the adapters of this process so that the trap springs."""
     from app.domain.errors import OutcomeUnknown, SinkUnavailable
     from app.jetstream.dead_letter_queue import JetStreamDeadLetterQueue
+    from app.jetstream.publish.sender import failed
     from app.jetstream.sink import JetStreamSink
     from app.mongodb.checkpoint_store import MongoCheckpointStore
 
@@ -108,6 +110,29 @@ def spring(trap: Trap) -> None:
             fire()
         return await original(self)
 
+    sends = JetStreamSink.send
+
+    def send(self: Any, *arguments: Any, **named: Any) -> asyncio.Future[int]:
+        """The moments of `publish`, where several batches are under way: it is written before it returns."""
+        if trap.moment == "before-publish" and came():
+            fire()
+        if trap.moment == "publish-fails":
+            if came():
+                fire()
+            elif times < trap.nth:
+                return failed(SinkUnavailable("the trap says that there is no connection"))
+        stored = sends(self, *arguments, **named)
+        if trap.moment == "after-publish":
+            return asyncio.ensure_future(around(answer, stored))
+        if trap.moment == "before-read-back":
+            return asyncio.ensure_future(unacknowledged(answer, stored))
+        return stored
+
+    async def answer(stored: asyncio.Future[int]) -> int:
+        return await stored
+
+    if trap.moment in ("before-publish", "publish-fails", "before-read-back", "after-publish"):
+        JetStreamSink.send = send  # type: ignore[method-assign]
     patch(MongoCheckpointStore, "create", ("before-first-position", "after-first-position"), around)
     patch(MongoCheckpointStore, "advance", ("before-checkpoint", "after-checkpoint"), around)
     patch(JetStreamDeadLetterQueue, "store", ("before-letter", "after-letter"), around)

@@ -54,7 +54,7 @@ class Sizes:
     @property
     def surely(self) -> tuple[int, int]:
         """The bytes of a body, and of an id, below which a message without headers of its own surely fits."""
-        return self._surely, _SHORT
+        return max(0, self._surely), _SHORT
 
     def too_large(self, change: Change) -> bool:
         """Whether server or stream would refuse the message."""
