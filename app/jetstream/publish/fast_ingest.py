@@ -104,6 +104,7 @@ _ENDED = "the batch has ended before these changes"
 class _Unit:
     """The changes of one send: numbers `first` to `last` of the batch."""
 
+    changes: Sequence[Change]
     first: int
     last: int
     stored: asyncio.Future[int]
@@ -154,7 +155,7 @@ class Batch(Exchange[None]):
         stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         size = self._sender.bytes_of(changes)
         self._bytes += size
-        self._units.append(_Unit(first, self._sent, stored, size, self._deadline()))
+        self._units.append(_Unit(changes, first, self._sent, stored, size, self._deadline()))
         self._watch()
         self._conversation.write(
             frames.fast_ingest(
@@ -242,7 +243,7 @@ class Batch(Exchange[None]):
     def _ended(self, end: Ended) -> None:
         stored = end.sequence - self._fence if end.sequence else 0  # nothing is stored where all are duplicates
         if end.batch != self._conversation.name:
-            self._give_up(OutcomeUnknown("the server did not take the changes as a batch; is it older than 2.14?"))
+            self._one_by_one()
         elif end.duplicate:
             self._finish(0, SeenBefore(f"the stream has seen an id before, at sequence {end.sequence}"))
         elif not 0 <= stored <= end.count <= self._sent:
@@ -274,6 +275,19 @@ class Batch(Exchange[None]):
         if not isinstance(error, OutcomeUnknown | NotAuthorised):
             error = unknown_because(error)
         self._finish(self._proved, error, OutcomeUnknown)
+
+    def _one_by_one(self) -> None:
+        """The server takes the messages singly. There may be a hole, as in a window; the rest is awaited a moment."""
+        self._conversation.end()  # the place of one message proves nothing for those before it
+        unknown = OutcomeUnknown("the server did not take the changes as a batch; is it older than 2.14?")
+        places = [(self._fence + unit.first, unit.changes) for unit in self._units]
+        unknown.unsettled = tuple(
+            (place + index, change.id) for place, changes in places for index, change in enumerate(changes)
+        )
+        self._trouble = unknown
+        self._watch()
+        if self._sent == 1:
+            self._give_up(unknown)
 
     def _finish(
         self, stored: int = 0, error: ChangewireError | None = None, behind: type[OutcomeUnknown] = FenceLost

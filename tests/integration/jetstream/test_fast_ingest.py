@@ -157,17 +157,25 @@ async def test_a_subject_that_may_not_be_published_to_ends_an_open_batch_before_
         await sink.publish(changes(60, 61, "delete"), (await sink.tail()).last_sequence)
 
 
-async def test_a_server_that_does_not_know_such_batches_stores_nothing_but_changes(
-    make_nats: MakeNats, older_server: Path, connect_account: ConnectAccount, watcher: Watcher
+@pytest.mark.parametrize("disturbed", [False, True])
+async def test_a_server_that_does_not_know_such_batches_stores_nothing_but_changes_and_each_place_is_looked_at(
+    make_nats: MakeNats, older_server: Path, connect_account: ConnectAccount, watcher: Watcher, disturbed: bool
 ) -> None:
     account = await connect_account((await make_nats(launch=Launch(binary=older_server))).url)
     sink, fence = await opened(account, watcher)
     sink._mode = "fast_ingest"  # as of a stream whose server went back to an older version a moment ago
-    batch = changes(1, 21)
-    sent = sink.send(batch, fence, more=True)
+    batch = changes(1, 7)
+    first = sink.send(batch[:3], fence, more=True)
+    if disturbed:
+        account.connection._require().send(f"PUB {watcher.subject('insert')} 7\r\nforeign\r\n".encode())
+    second = sink.send(batch[3:], fence + 3, more=True)
     sink.settle()
-    with pytest.raises(OutcomeUnknown, match="as a batch"):
-        await sent
+    await asyncio.wait((first, second))
+    error = first.exception()
+    assert isinstance(error, OutcomeUnknown)
+    assert dict(error.unsettled) == {place: change.id for place, change in enumerate(batch, 1)}
+    assert isinstance(second.exception(), OutcomeUnknown)
     tail = await sink.tail()
-    assert (tail.last_sequence, tail.foreign, sink.mode) == (20, 0, "window")
-    assert await account.ids(watcher.sink.stream) == [change.id for change in batch]
+    assert (tail.last_sequence, tail.foreign) == (6, 0)
+    stored = [change.id for change in batch]
+    assert await account.ids(watcher.sink.stream) == (stored if not disturbed else [*stored[:3], None, *stored[4:]])
