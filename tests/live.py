@@ -346,7 +346,10 @@ class Live:
         found: list[Message] = []
 
         async def enough() -> bool:
-            found[:] = await self.messages(stream)
+            try:
+                found[:] = await self.messages(stream)
+            except nats.errors.NoRespondersError:  # JetStream begins again after a reload
+                return False
             return len(found) >= len(wanted)
 
         try:
