@@ -57,6 +57,12 @@ def why_slower(stream: Stream, watcher: Watcher, mode: Mode, *, refused: str | N
             f"another client has published to the watcher's subjects on {stream.name}, and a window is not safe then",
             "Let nobody else publish there, and restart the watcher.",
         )
+    if exclusive and stream.takes_fast_ingest:
+        return Slower(
+            mode,
+            "the watcher's subjects leave no room for fast ingest's longer commands (the server's max_control_line)",
+            "Choose a shorter sink.subject, if that is too slow.",
+        )
     setting = "allow_batched" if exclusive and stream.replicas == 1 else "allow_atomic"
     why, advice = _lacks(stream, watcher, setting, refused)
     if mode == "single":

@@ -21,8 +21,10 @@ Fits = Callable[[Kind, int], Awaitable[bool]]
 
 CONTROL_LINE: Final = 4096
 """A server's max_control_line where it is not configured: the most bytes of a command, its subjects included."""
-LINE_BYTES: Final = 128
+LINE_BYTES: Final = 96
 """What a command takes beside its subject: verb, reply subject, and two sizes."""
+BATCH_LINE_BYTES: Final = 140
+"""The same in a fast-ingest batch, whose reply subjects are longer."""
 MAX_HEADERS: Final = 65_535
 """JetStream stores no more bytes of headers in a message (error 10097)."""
 _VIOLATIONS: Final[dict[str, Kind]] = {

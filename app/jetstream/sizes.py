@@ -13,7 +13,7 @@ from app.domain.events import Change
 from app.domain.watcher import Watcher
 from app.jetstream import frames
 from app.jetstream.connection import NatsConnection
-from app.jetstream.limits import MAX_HEADERS
+from app.jetstream.limits import BATCH_LINE_BYTES, LINE_BYTES, MAX_HEADERS
 from app.jetstream.streams import Stream
 
 _ROOM = 8192
@@ -68,6 +68,12 @@ class Sizes:
         self.refresh()
         headers = self._overhead + frames.size(replace(change, body=b"")) + len(pointer.encode())
         return self.limit - headers if headers <= MAX_HEADERS else -1
+
+    @property
+    def subject_fits_batch(self) -> bool:
+        """Whether a command of a fast-ingest batch, whose reply subject is longer, has room for the watcher's
+        subjects."""
+        return self._longest + BATCH_LINE_BYTES - LINE_BYTES <= self._connection.max_subject
 
     def subject_problem(self) -> str | None:
         """Say in a sentence why the watcher's subjects cannot be published to, or return None."""

@@ -184,6 +184,17 @@ async def test_the_longest_subject_works(live: Live) -> None:
     live.insert(1)
     (message,) = await live.seen("1")
     assert len(message.subject) == 3_999
+    status = (await live.get("/watchers/orders"))["status"]
+    assert status["publish_mode"] == "atomic"  # a fast-ingest batch needs longer commands
+    assert "shorter sink.subject" in str(status)
+
+
+async def test_a_subject_that_a_fast_ingest_batch_just_has_room_for(live: Live) -> None:
+    literal = "s" * (4_096 - 140 - len(f"{live.stream}..replace"))
+    await live.add(sink={"subject": f"{live.stream}.{literal}.{{operation}}"})
+    assert (await live.reaches("RUNNING"))["status"]["publish_mode"] == "fast_ingest"
+    live.insert(*range(1, 1_500))
+    await live.seen(*range(1, 1_500))
 
 
 # Limits that the server does not tell
