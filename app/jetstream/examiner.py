@@ -79,7 +79,8 @@ class NatsExaminer:
             return [Finding(watcher.name, "stream", Level.PROBLEM, str(error), advice)]
         if stream is None:
             return [_absent(watcher, published=published)]
-        return [_publishing(stream, watcher), _window(stream, watcher), *_stores(stream, watcher)]
+        publishing = _publishing(stream, watcher, self._connection.max_subject)
+        return [publishing, _window(stream, watcher), *_stores(stream, watcher)]
 
     async def _modes(self) -> Finding:
         check = "publish modes"
@@ -153,8 +154,8 @@ def _absent(watcher: Watcher, *, published: bool) -> Finding:
     return Finding(watcher.name, "stream", Level.OK, f"{name} does not exist yet; it is created at the start")
 
 
-def _publishing(stream: Stream, watcher: Watcher) -> Finding:
-    mode = assess(stream, watcher)  # `check_sink` has refused what it would refuse
+def _publishing(stream: Stream, watcher: Watcher, max_subject: int) -> Finding:
+    mode = assess(stream, watcher, max_subject)  # `check_sink` has refused what it would refuse
     slower = why_slower(stream, watcher, mode)
     said = f"{stream.name}, published to {WAYS[mode]}"
     if slower is None:

@@ -87,18 +87,11 @@ class JetStreamSink:
         with refusals(self._name):
             stream = await provide(self._api, self._watcher, self._switching, may_create=may_create)
         self._alone = True
-        self._adopt(stream, self._mode_on(stream))
+        self._adopt(stream, assess(stream, self._watcher, self._sizes.max_subject))
         self._asked = self._sizes.limit
         log.info(
             "stream_ready", watcher=self._watcher.name, stream=self._name, mode=self._mode, exclusive=self.exclusive
         )
-
-    def _mode_on(self, stream: Stream) -> Mode:
-        """Return the mode, which has to fit the server's longest command too. Raises StreamUnsuitable."""
-        mode = assess(stream, self._watcher)
-        if mode != "fast_ingest" or self._sizes.subject_fits_batch:
-            return mode
-        return assess(replace(stream, config={**stream.config, "allow_batched": False}), self._watcher)
 
     def _adopt(self, stream: Stream, mode: Mode) -> None:
         self._mode = mode
@@ -112,7 +105,7 @@ class JetStreamSink:
         with refusals(self._name):
             stream = await self._api.look(self._watcher)
             try:
-                mode = self._mode_on(stream)
+                mode = assess(stream, self._watcher, self._sizes.max_subject)
             except StreamUnsuitable as error:
                 raise StreamRefused(str(error)) from error  # it was suitable; the next opening says what is wrong
             last = await self._api.last(self._name, self._filter)

@@ -13,7 +13,7 @@ from app.domain.events import Change
 from app.domain.watcher import Watcher
 from app.jetstream import frames
 from app.jetstream.connection import NatsConnection
-from app.jetstream.limits import BATCH_LINE_BYTES, LINE_BYTES, MAX_HEADERS
+from app.jetstream.limits import MAX_HEADERS
 from app.jetstream.streams import Stream
 
 _ROOM = 8192
@@ -70,14 +70,13 @@ class Sizes:
         return self.limit - headers if headers <= MAX_HEADERS else -1
 
     @property
-    def subject_fits_batch(self) -> bool:
-        """Whether a command of a fast-ingest batch, whose reply subject is longer, has room for the watcher's
-        subjects."""
-        return self._longest + BATCH_LINE_BYTES - LINE_BYTES <= self._connection.max_subject
+    def max_subject(self) -> int:
+        """The most bytes of a subject that the server takes."""
+        return self._connection.max_subject
 
     def subject_problem(self) -> str | None:
         """Say in a sentence why the watcher's subjects cannot be published to, or return None."""
-        most = self._connection.max_subject
+        most = self.max_subject
         if self._longest <= most:
             return None
         return f"makes subjects of up to {self._longest:,} bytes; the NATS server takes {most:,} (its max_control_line)"

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from app.domain.errors import StreamUnsuitable
 from app.domain.subjects import covers, overlap
 from app.domain.watcher import Watcher
+from app.jetstream.limits import BATCH_LINE_BYTES, LINE_BYTES
 
 Mode = Literal["fast_ingest", "atomic", "window", "single"]
 """How changes are published: `publish/` has a module for each."""
@@ -109,8 +110,11 @@ def _feeds(stream: Stream) -> bool:
     return bool(stream.config.get("sources") or stream.config.get("mirror") or stream.config.get("subject_transform"))
 
 
-def assess(stream: Stream, watcher: Watcher) -> Mode:
-    """Return how the watcher's batches can be published safely. Raises StreamUnsuitable, with what to do."""
+def assess(stream: Stream, watcher: Watcher, max_subject: int | None = None) -> Mode:
+    """Return how the watcher's batches can be published safely. Raises StreamUnsuitable, with what to do.
+
+    `max_subject` is the most bytes of a subject that the server takes, where that is known: a fast-ingest batch leaves
+    less room for it."""
     name, space, config = stream.name, watcher.space, stream.config
     if config.get("mirror"):
         raise StreamUnsuitable(f"the stream {name} is a mirror, which cannot be published to; name another sink.stream")
@@ -129,7 +133,8 @@ def assess(stream: Stream, watcher: Watcher) -> Mode:
         raise StreamUnsuitable(
             f"the stream {name} stores {space} under other subjects (subject_transform), so that it cannot be read back"
         )
-    if stream.takes_fast_ingest and is_exclusive(stream, space):  # each message is fenced by the stream's sequence
+    fits = max_subject is None or watcher.longest_subject + BATCH_LINE_BYTES - LINE_BYTES <= max_subject
+    if stream.takes_fast_ingest and fits and is_exclusive(stream, space):  # each message is fenced by its sequence
         return "fast_ingest"
     if stream.atomic:
         return "atomic"

@@ -48,6 +48,13 @@ def test_the_mode_is_the_fastest_that_is_safe(found: Stream, mode: str, exclusiv
     assert is_exclusive(found, "ORDERS.*") is exclusive
 
 
+@pytest.mark.parametrize(("config", "mode"), [({"allow_atomic": True}, "atomic"), ({}, "window")])
+def test_fast_ingest_needs_room_for_its_longer_commands(config: dict[str, Any], mode: str) -> None:
+    found, length = stream(allow_batched=True, **config), watcher().longest_subject
+    assert assess(found, watcher(), length + 44) == "fast_ingest"
+    assert assess(found, watcher(), length + 43) == mode
+
+
 @pytest.mark.parametrize(
     ("found", "words"),
     [
