@@ -81,7 +81,7 @@ async def store_full(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def stream_anew_with_gap(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
+async def stream_recreated_with_gap(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     """A stream is deleted, and recreated for a watcher that goes on from now behind a gap's marker."""
     stream, recorder = stream_of(ANEW_WITH_GAP), testbed.recorders[ANEW_WITH_GAP]
     make = await _deleted(testbed, stream, recorder)
@@ -96,7 +96,7 @@ async def stream_anew_with_gap(testbed: Testbed, _: random.Random) -> AsyncItera
 
 
 @asynccontextmanager
-async def stream_anew_by_hand(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
+async def stream_recreated_by_hand(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     """A stream is deleted and recreated for a watcher that fails then; somebody says where it goes on."""
     name, stream, recorder = ANEW_BY_HAND, stream_of(ANEW_BY_HAND), testbed.recorders[ANEW_BY_HAND]
     make = await _deleted(testbed, stream, recorder)

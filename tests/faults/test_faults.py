@@ -18,7 +18,7 @@ SHORT = (
     "batch-reset-r1",
     "batch-foreign-r3",
     "batch-purged-r1",
-    "stream-anew-with-gap",
+    "stream-recreated-with-gap",
 )
 NEWER = ("mongo-kill-primary", "service-kill")
 SILENCE_SECONDS = 2.0

@@ -15,6 +15,7 @@ from tests.conftest import MakeNats
 from tests.faults.proxy import Direction, Link, Proxy
 from tests.integration.jetstream.conftest import USERS, ConnectAccount
 from tests.nats_account import Account, changes, ids, opened, until_left, up
+from tests.service import until
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -72,9 +73,7 @@ async def test_the_server_freezes_in_an_open_batch_for_longer_than_the_connectio
     await until_left(5_000, left, work)
     own_nats.freeze()
     try:
-        async with asyncio.timeout(20):
-            while account.connection._client is not None:
-                await asyncio.sleep(0.01)
+        await until(lambda: not account.connection.server_version, "the connection is given up", within=20)
     finally:
         own_nats.thaw()
     await asyncio.wait_for(work, 60)
