@@ -1,8 +1,8 @@
 """Check MongoDB, NATS and each watcher, and say what is wrong and what to do.
 
 It uses the settings of the service (environment, .env, connector.yaml) and changes nothing; the service does not have
-to be running. It checks reachability, versions, replica set, account and privileges, oplog window, JetStream, atomic
-publish and max_payload, and for each watcher its change stream, pre-images, position and stream. Checks that depend on
+to be running. It checks reachability, versions, replica set, account and privileges, oplog window, JetStream, publish
+modes and max_payload, and for each watcher its change stream, pre-images, position and stream. Checks that depend on
 a failed check are skipped.
 
 Exit codes: 0 if there is no problem (there may be warnings), 1 if there is one, 2 for wrong arguments or settings.

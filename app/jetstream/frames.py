@@ -27,11 +27,16 @@ def fence(stream: str, sequence: int, space: str | None) -> str:
     The stream's name goes with it: were the stream gone, another one could have taken its subjects over.
     """
     if space is None:
-        return f"Nats-Expected-Stream: {stream}\r\nNats-Expected-Last-Sequence: {sequence}\r\n"
+        return f"{_expected(stream)}{sequence}\r\n"
     return (
         f"Nats-Expected-Stream: {stream}\r\nNats-Expected-Last-Subject-Sequence: {sequence}\r\n"
         f"Nats-Expected-Last-Subject-Sequence-Subject: {space}\r\n"
     )
+
+
+def _expected(stream: str) -> str:
+    """The header lines of a fence by the stream's own sequence, up to the number."""
+    return f"Nats-Expected-Stream: {stream}\r\nNats-Expected-Last-Sequence: "
 
 
 def overhead(stream: str, space: str) -> int:
@@ -74,7 +79,7 @@ def window(
 
     Each asks for its acknowledgement on `reply` + k.
     """
-    lines = Numbered(f"Nats-Expected-Stream: {stream}\r\nNats-Expected-Last-Sequence: ", base, "\r\n")
+    lines = Numbered(_expected(stream), base, "\r\n")
     return numbered(changes, subjects, Numbered(reply, 0, ""), lines)
 
 
@@ -121,7 +126,7 @@ def fast_ingest(
 
     `reply` is the batch's reply subject with flow and gap mode, to which number and operation are appended.
     """
-    prefix = f"Nats-Expected-Stream: {stream}\r\nNats-Expected-Last-Sequence: "
+    prefix = _expected(stream)
 
     def alone(index: int, operation: int) -> bytes:
         change, lines = changes[index], f"{prefix}{fence + index}\r\n"
@@ -144,8 +149,7 @@ def end_of_batch(subject: str, reply: str, number: int, stream: str) -> bytes:
     """Return the frame that ends a fast-ingest batch without storing anything; `number` follows the last message's.
 
     A server that does not know such batches takes it for a message. The fence lets no stream store that."""
-    headers = (("Nats-Expected-Stream", stream), ("Nats-Expected-Last-Sequence", str(NEVER)))
-    return message(subject, f"{reply}.{number}.{COMMIT_ONLY}.$FI", headers, b"")
+    return message(subject, f"{reply}.{number}.{COMMIT_ONLY}.$FI", _never(stream), b"")
 
 
 def where_is(change: Change, subject: str, reply: str, stream: str) -> bytes:
@@ -153,10 +157,13 @@ def where_is(change: Change, subject: str, reply: str, stream: str) -> bytes:
     id and no body. The server looks for the id first, and answers where it is. The fence lets no stream store it.
 
     `reply` ends in the batch's name, which no other batch under way has."""
-    headers = (
-        ("Nats-Msg-Id", change.id), ("Nats-Expected-Stream", stream), ("Nats-Expected-Last-Sequence", str(NEVER)),
-    )  # fmt: skip
+    headers = (("Nats-Msg-Id", change.id), *_never(stream))
     return message(subject, f"{reply}.1.fail.1.{COMMIT}.$FI", headers, b"")
+
+
+def _never(stream: str) -> tuple[tuple[str, str], ...]:
+    """A fence that no stream can meet."""
+    return ("Nats-Expected-Stream", stream), ("Nats-Expected-Last-Sequence", str(NEVER))
 
 
 def _frame(change: Change, subject: str, reply: str, lines: str) -> tuple[bytes, bytes, bytes, bytes]:

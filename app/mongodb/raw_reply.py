@@ -118,7 +118,7 @@ def _length(buffer: bytes, type_: int, begin: int, last: int) -> int:
     fixed = _FIXED.get(type_)
     if fixed is not None:
         return fixed
-    if type_ == 0x0B:  # a regular expression: two texts, each with a NUL behind it
+    if type_ == 0x0B:  # a regular expression: two texts, each with a NUL after it
         return _after_nul(buffer, _after_nul(buffer, begin, last), last) - begin
     if type_ not in _AFTER_LENGTH or begin + 4 > last:
         raise _damaged("a value of unknown type", begin)
@@ -130,7 +130,7 @@ def _length(buffer: bytes, type_: int, begin: int, last: int) -> int:
 
 
 def _after_nul(buffer: bytes, start: int, last: int) -> int:
-    """Return the offset behind the next NUL."""
+    """Return the offset after the next NUL."""
     found = buffer.find(b"\0", start, last)
     if found < 0:
         raise _damaged("a text without an end", start)

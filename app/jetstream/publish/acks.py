@@ -8,7 +8,7 @@ import orjson
 from app.domain.errors import OutcomeUnknown
 from app.jetstream.errors import unstored
 
-_NOBODY = "no stream takes the watcher's subjects at present: it was deleted, or has no leader"
+NOBODY = "no stream takes the watcher's subjects at present: it was deleted, or has no leader"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ def read_ack(data: bytes | None) -> Ack:
     Raises FenceLost, SeenBefore, OutcomeUnknown, StreamFull, StreamRefused, MessageTooLarge.
     """
     if not data:
-        raise OutcomeUnknown(_NOBODY)
+        raise OutcomeUnknown(NOBODY)
     try:
         answer: dict[str, Any] = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -37,3 +37,10 @@ def read_ack(data: bytes | None) -> Ack:
     return Ack(
         int(answer.get("seq", 0)), bool(answer.get("duplicate")), answer.get("batch"), int(answer.get("count", 1))
     )
+
+
+def partly_stored(reason: Exception | str) -> OutcomeUnknown:
+    """Return what it means that something went wrong after a part of the changes may have been stored."""
+    unknown = OutcomeUnknown(f"only a part of the changes is stored: {reason}")
+    unknown.__cause__ = reason if isinstance(reason, Exception) else None
+    return unknown

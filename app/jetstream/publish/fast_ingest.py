@@ -28,14 +28,17 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.domain.errors import ChangewireError, FenceLost, NotAuthorised, OutcomeUnknown, SeenBefore, StreamFull
+from app.domain.errors import ChangewireError, FenceLost, NotAuthorised, OutcomeUnknown, SeenBefore
 from app.domain.events import Change
+from app.domain.packed import size_of
 from app.jetstream import frames
 from app.jetstream.connection import Conversation
 from app.jetstream.errors import ConnectionLost, Forbidden, unacknowledged
 from app.jetstream.exchange import Exchange
+from app.jetstream.publish.acks import partly_stored
 from app.jetstream.publish.ingest_replies import Ended, FlowAck, Place, Trouble, read_reply
 from app.jetstream.publish.sender import ACK_SECONDS, SLOWEST_BYTES_PER_SECOND, Sender, failed
+from app.jetstream.publish.single import cut_short
 
 FLOW = 500
 """The most messages of a flow window; the server grants no more, and 100 cost a third of the rate."""
@@ -93,7 +96,7 @@ class FastIngest:
             batch.drop()
 
     def _begin(self, changes: Sequence[Change], fence: int) -> "Batch":
-        mean = self._sender.bytes_of(changes) // len(changes)
+        mean = size_of(changes) // len(changes)
         return Batch(self._sender, fence, max(1, min(FLOW, FLOW_BYTES // mean)))
 
 
@@ -153,7 +156,7 @@ class Batch(Exchange[None]):
         self._committed = commit
         self.subjects = self._sender.subjects_of(changes).union(self.subjects)
         stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        size = self._sender.bytes_of(changes)
+        size = size_of(changes)
         self._bytes += size
         self._units.append(_Unit(changes, first, self._sent, stored, size, self._deadline()))
         self._watch()
@@ -273,7 +276,7 @@ class Batch(Exchange[None]):
         What is behind it may be stored, so a refusal is none of all of it. One of the account is passed on: the next
         opening looks at the stream."""
         if not isinstance(error, OutcomeUnknown | NotAuthorised):
-            error = unknown_because(error)
+            error = partly_stored(error)
         self._finish(self._proved, error, OutcomeUnknown)
 
     def _one_by_one(self) -> None:
@@ -303,12 +306,18 @@ class Batch(Exchange[None]):
             self._store(self._units.popleft())
         for unit in self._units:
             if not unit.stored.done():
-                unit.stored.set_exception(_part(error, stored - unit.first + 1, self._fence + stored))
+                unit.stored.set_exception(self._part(unit, error, stored))
                 unit.stored.exception()
             error = behind(_ENDED)
         self._units.clear()
         self.resolve(None)
         self._tell()
+
+    def _part(self, unit: _Unit, error: ChangewireError | None, stored: int) -> ChangewireError:
+        """Return the error of a unit, of which the front part is among the first `stored` messages, if any is."""
+        assert error is not None, "what is not stored has a reason"
+        front, count = max(0, stored - unit.first + 1), unit.last - unit.first + 1
+        return cut_short(error, stored=front, sequence=self._fence + stored, count=count)
 
     def _store(self, unit: _Unit) -> None:
         self._bytes -= unit.size
@@ -351,20 +360,3 @@ class Batch(Exchange[None]):
             self._give_up(OutcomeUnknown(f"the stream {self._sender.stream} did not acknowledge in time"))
         else:
             self._watch()
-
-
-def _part(error: ChangewireError | None, stored: int, sequence: int) -> ChangewireError:
-    """Return the error of a send of which the first `stored` changes are on the stream."""
-    assert error is not None, "what is not stored has a reason"
-    if stored > 0 and not isinstance(error, OutcomeUnknown | StreamFull):
-        error = unknown_because(error)
-    if isinstance(error, OutcomeUnknown | StreamFull):
-        error.stored, error.sequence = max(0, stored), sequence
-    return error
-
-
-def unknown_because(error: ChangewireError) -> OutcomeUnknown:
-    """Return what a refusal means of which it is not certain that nothing is stored."""
-    unknown = OutcomeUnknown(f"only a part of the changes is stored: {error}")
-    unknown.__cause__ = error
-    return unknown

@@ -11,8 +11,7 @@ import orjson
 from app.domain.errors import ChangewireError, OutcomeUnknown
 from app.jetstream.errors import unstored
 from app.jetstream.exchange import NO_RESPONDERS
-
-NOBODY = "no stream takes the watcher's subjects at present: it was deleted, or has no leader"
+from app.jetstream.publish.acks import NOBODY
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,10 +44,6 @@ class Sender:
     def subjects_of(self, changes: Sequence[Change]) -> set[str]:
         return {self.subjects[operation] for operation in operations_of(changes)}
 
-    def bytes_of(self, changes: Sequence[Change]) -> int:
-        """Return the bytes of their bodies and ids."""
-        return size_of(changes)
-
     def begin(self, exchange: Exchange[Any]) -> Conversation:
         """Begin to speak to the stream. Raises SinkUnavailable (nothing was sent), StreamUnsuitable."""
         self._sizes.check_subject()
@@ -60,7 +56,7 @@ class Sender:
 
         Raises SinkUnavailable (nothing was sent), NotAuthorised, StreamUnsuitable, OutcomeUnknown."""
         self._sizes.check_subject()
-        seconds = ACK_SECONDS + self.bytes_of(changes) / SLOWEST_BYTES_PER_SECOND
+        seconds = ACK_SECONDS + size_of(changes) / SLOWEST_BYTES_PER_SECOND
         return await self._connection.publish(exchange, build, stream=self.stream, seconds=seconds)
 
     async def send_one(self, change: Change, fence: int) -> Ack:

@@ -37,4 +37,5 @@ def cut_short(error: ChangewireError, *, stored: int, sequence: int, count: int)
         return error
     unknown = OutcomeUnknown(f"only the first {stored} of {count} changes are stored: {error}")
     unknown.stored, unknown.sequence = stored, sequence
+    unknown.__cause__ = error
     return unknown

@@ -13,7 +13,7 @@ from app.domain.errors import OutcomeUnknown, SeenBefore, SinkUnavailable, Strea
 from app.domain.events import Change
 from app.jetstream import frames
 from app.jetstream.exchange import Exchange
-from app.jetstream.publish.acks import read_ack
+from app.jetstream.publish.acks import partly_stored, read_ack
 from app.jetstream.publish.sender import Sender
 
 GRACE_SECONDS = 1.0
@@ -106,9 +106,7 @@ def _first_fault(reply: bytes | None, failure: Exception | None) -> OutcomeUnkno
         return error
     except StreamRefused as error:
         failure = error
-    unknown = OutcomeUnknown(f"only a part of the changes is stored: {failure or 'some are not acknowledged'}")
-    unknown.__cause__ = failure
-    return unknown
+    return partly_stored(failure or "some are not acknowledged")
 
 
 def _is_good(reply: bytes | None) -> bool:
