@@ -58,6 +58,7 @@ class WatcherStream:
         self._reshaped = mongo_pipeline.reshapes(request.source.pipeline)
         self._skip_to: str | None = None
         self._singly = 0
+        self._refusal: SourceRefused | None = None
 
     @property
     def skips(self) -> bool:
@@ -93,6 +94,8 @@ class WatcherStream:
 
     async def next(self) -> SourceBatch:
         """Read on; an invalidate has ended the cursor, but the collection may have been created again."""
+        if self._refusal is not None:
+            raise self._refusal
         if self.cursor.is_open:
             batch = await self.more(self._at_once)
         else:
@@ -117,9 +120,10 @@ class WatcherStream:
         events = batch.events
         if self._skip_to is not None:
             events = self._later(events, self._skip_to)
+        token = batch.token
         if self._reshaped:
-            self._refuse_damage(events)
-        self.position = max(self.position, batch.token)
+            events, token = self._undamaged(events, token)
+        self.position = max(self.position, token)
         size = size_of(events)
         self.pace.came(len(events), size)
         return SourceBatch(events, self.position, batch.operation_time, size)
@@ -130,10 +134,19 @@ class WatcherStream:
             self._skip_to = None
         return later
 
-    def _refuse_damage(self, events: Sequence[bytes]) -> None:
-        """Stop at an event that the pipeline made useless; what the check before could not tell shows here."""
-        source = self.request.source
-        for event in events:
-            problem = mongo_pipeline.damage(RawBSONDocument(event), source)
+    def _undamaged(self, events: Sequence[bytes], token: str) -> tuple[Sequence[bytes], str]:
+        """Stop at an event that the pipeline made useless; what the check before could not tell shows here.
+
+        Return the events before it, and the token up to which these are all; the next read raises SourceRefused. So
+        does this one where none comes before it."""
+        source, before = self.request.source, ""
+        for index, raw in enumerate(events):
+            event = RawBSONDocument(raw)
+            problem = mongo_pipeline.damage(event, source)
             if problem is not None:
-                raise SourceRefused(f"the pipeline of {source.namespace} {problem}")
+                self._refusal = SourceRefused(f"the pipeline of {source.namespace} {problem}")
+                if not index:
+                    raise self._refusal
+                return events[:index], before
+            before = str(event["_id"]["_data"])
+        return events, token

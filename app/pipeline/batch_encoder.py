@@ -68,12 +68,15 @@ class BatchEncoder:
         self._statistics = statistics
         self._observer = observer
         self._operations = frozenset(watcher.sink.operations)
+        self.failure: PermanentError | None = None
+        """Why nothing after the last batch can be published. It ends the run once what comes before is published."""
 
     async def encode(self, batch: SourceBatch, suffix: str, last: str) -> Sequence[Change]:
         """Return the changes of a batch that are to be published, in their order, all later than the token `last`.
 
-        `suffix` follows the token in their ids. The batch has no events afterwards, which frees their memory. Raises
-        PermanentError, MessageTooLarge, EventNotEncodable."""
+        `suffix` follows the token in their ids. The batch has no events afterwards, which frees their memory. Where an
+        event cannot be published, the batch ends before it, and the error is the `failure`; where none of its changes
+        comes before it, raises PermanentError (MessageTooLarge, EventNotEncodable)."""
         changes = await self._packed(batch, suffix, last)
         if changes is None:
             changes = await self._one_by_one(batch, suffix, last)
@@ -93,30 +96,44 @@ class BatchEncoder:
 
     async def _one_by_one(self, batch: SourceBatch, suffix: str, last: str) -> Sequence[Change]:
         """Make a change of each event: the reference, for every batch. Raises as `encode`."""
-        encode, operations, too_large = self._codec.encode, self._operations, self._sink.too_large
+        operations = self._operations
         changes: list[Change] = []
         unyielded = 0
-        for raw, ready in zip(batch.events, await self._codec.transcoded(batch, suffix), strict=True):
+        transcoded = await self._codec.transcoded(batch, suffix)
+        for index, (raw, ready) in enumerate(zip(batch.events, transcoded, strict=True)):
             try:
-                change = encode(raw, suffix) if ready is None else ready
-            except EventNotEncodable as error:
-                change = self._not_encodable(raw, error, batch.reduced)
-            if batch.reduced:
-                change = replace(change, headers=(("Changewire-Reduced", ", ".join(batch.reduced)),))
-            if change.token <= last:
-                # The protocol rests on tokens that only grow; where they do not, stopping is the only right answer.
-                raise PermanentError(
-                    f"MongoDB delivered token {name_of(change.token)} after {name_of(last)}: the order cannot be kept"
-                )
+                change = self._change(raw, ready, suffix, batch.reduced, last)
+            except PermanentError as error:
+                if not changes:
+                    raise
+                self.failure = error
+                batch.events, batch.position = batch.events[:index], last
+                break
             last = change.token
             if change.operation in operations:
-                large = change.letter is None and too_large(change)
-                changes.append(self._pointing(change, raw, batch.reduced) if large else change)
+                changes.append(change)
             unyielded += len(raw) if ready is None else 0
             if unyielded > YIELD_BYTES:
                 unyielded = 0
                 await asyncio.sleep(0)
         return changes
+
+    def _change(self, raw: bytes, ready: Change | None, suffix: str, reduced: tuple[str, ...], last: str) -> Change:
+        """Make one change; `ready` is what could be made of it already. Raises as `encode`."""
+        try:
+            change = self._codec.encode(raw, suffix) if ready is None else ready
+        except EventNotEncodable as error:
+            change = self._not_encodable(raw, error, reduced)
+        if reduced:
+            change = replace(change, headers=(("Changewire-Reduced", ", ".join(reduced)),))
+        if change.token <= last:
+            # The protocol rests on tokens that only grow; where they do not, stopping is the only right answer.
+            raise PermanentError(
+                f"MongoDB delivered token {name_of(change.token)} after {name_of(last)}: the order cannot be kept"
+            )
+        if change.operation in self._operations and change.letter is None and self._sink.too_large(change):
+            return self._pointing(change, raw, reduced)
+        return change
 
     def _not_encodable(self, raw: bytes, error: EventNotEncodable, reduced: tuple[str, ...]) -> Change:
         """Stand in for a change that has no message. Raises EventNotEncodable where not even its token can be read."""

@@ -110,6 +110,8 @@ class Capture:
             await self._checkpointer.flush()
         except StoreUnavailable as error:
             log.warning("last_checkpoint_not_written", watcher=name, error=str(error))
+        if self._encoder.failure is not None:
+            raise self._encoder.failure
         if (overtaken := self._reader.overtaken) is not None:
             if self._run.watcher.on_history_lost == "fail":
                 raise overtaken
@@ -126,6 +128,8 @@ class Capture:
                 elif not first and self._share.held == batch.size:  # the first comes with the opening, mostly empty
                     self._overdue.nothing_waits(self._run.now())
                 await self._batch_queue.put(Encoded(changes, batch.position, read_at, batch.size))
+                if self._encoder.failure is not None:
+                    break
                 last, first = batch.position, False
         finally:
             await self._reader.close()

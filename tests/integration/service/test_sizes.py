@@ -101,7 +101,9 @@ async def test_an_id_that_no_header_holds_fails_the_watcher_where_dead_letters_a
 ) -> None:
     await add_neighbour(live)
     await live.add(sink={"oversize": oversize})
-    live.insert(1, "y" * size, 2)
+    await live.pause()
+    live.insert(1, "y" * size, 2)  # which one reply brings
+    await live.call("PUT", "/watchers/orders/resume", 202)
     watcher = await live.reaches("FAILED")
     reason = watcher["status"]["reason"]
     assert "resume token" in reason

@@ -140,7 +140,13 @@ async def test_what_the_server_ends_as_soon_as_it_is_opened_is_an_outage_and_no_
 
 async def test_an_event_that_the_pipeline_made_useless_is_refused() -> None:
     source = Source("shop", "orders", pipeline=({"$set": {"a": 1}},))
-    reading = stream(ScriptedCursor(event(1), event(2) | {"operationType": "mine"}), source=source)
+    damaged = event(2) | {"operationType": "mine"}
+    reading = stream(ScriptedCursor(event(1), damaged), source=source)
+    before = await reading.begin(reading.start)
+    assert (keys(before), before.position, reading.position) == ([1], event_token(1), event_token(1))
+    with pytest.raises(SourceRefused, match="operationType"):
+        await reading.next()
+    reading = stream(ScriptedCursor(event(1), damaged), after=1, source=source)
     with pytest.raises(SourceRefused, match="operationType"):
         await reading.begin(reading.start)
 

@@ -85,9 +85,11 @@ async def test_between_surely_and_too_large_it_is_published_as_it_is() -> None:
 
 async def test_an_order_that_cannot_be_kept_ends_the_run_either_way() -> None:
     for packs in (True, False):
-        for given, last in ((batch(raw_event(2), raw_event(1)), 0), (batch(raw_event(2)), 2)):
-            with pytest.raises(PermanentError, match="the order cannot be kept"):
-                await encoder(packs=packs)[0].encode(given, "", event_token(last))
+        with pytest.raises(PermanentError, match="the order cannot be kept"):
+            await encoder(packs=packs)[0].encode(batch(raw_event(2)), "", event_token(2))
+        one = encoder(packs=packs)[0]
+        assert len(await one.encode(batch(raw_event(2), raw_event(1)), "", event_token(0))) == 1
+        assert "the order cannot be kept" in str(one.failure)
 
 
 async def test_a_large_change_that_is_to_fail_does_so_either_way() -> None:
@@ -100,3 +102,14 @@ async def test_a_large_change_that_is_to_fail_does_so_either_way() -> None:
 async def test_a_reduced_event_says_so_in_its_headers() -> None:
     (change,) = await both(batch(raw_event(1), reduced=("fullDocument",)))
     assert change.headers == (("Changewire-Reduced", "fullDocument"),)
+
+
+async def test_what_comes_before_a_change_that_cannot_be_published_is_kept_either_way() -> None:
+    given = batch(raw_event(1), raw_event(2, "drop"), raw_event(3, text="x" * (LIMIT + 1)), raw_event(4))
+    for packs in (True, False):
+        one, statistics = encoder(packs=packs, oversize="fail")
+        cut = replace(given)
+        assert [change.token for change in await one.encode(cut, "", event_token(0))] == [event_token(1)]
+        assert isinstance(one.failure, MessageTooLarge)
+        assert cut.position == event_token(2)
+        assert statistics.skipped == 1
