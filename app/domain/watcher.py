@@ -45,10 +45,10 @@ MAX_NAMESPACE = 255
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where changes are read."""
+    """Where changes are read: one collection, every collection of a database, or with neither the whole deployment."""
 
-    database: str
-    collection: str
+    database: str = ""
+    collection: str = ""
     pipeline: tuple[Mapping[str, Any], ...] = ()
     full_document: str | None = "updateLookup"
     full_document_before_change: str | None = "whenAvailable"
@@ -57,7 +57,12 @@ class Source:
 
     @property
     def namespace(self) -> str:
-        return f"{self.database}.{self.collection}"
+        """What is watched, in one word: `shop.orders`, `shop` for a database, `*` for the deployment."""
+        return f"{self.database}.{self.collection}" if self.collection else self.database or "*"
+
+    def has(self, database: str, collection: str) -> bool:
+        """Whether changes of this collection are among those that are read."""
+        return self.database in ("", database) and self.collection in ("", collection)
 
 
 @dataclass(frozen=True, slots=True)

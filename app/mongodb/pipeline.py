@@ -62,7 +62,9 @@ def damage(event: Mapping[str, Any], source: Source) -> str | None:
         return _removed("clusterTime")
     if operation in PUBLISHED:  # of the others not every one has a namespace and a key
         namespace = event.get("ns")
-        if not isinstance(namespace, Mapping) or dict(namespace) != {"db": source.database, "coll": source.collection}:
+        if not isinstance(namespace, Mapping) or set(namespace) != {"db", "coll"}:
+            return _removed("ns")
+        if not source.has(namespace["db"], namespace["coll"]):
             return _removed("ns")
         if not isinstance(event.get("documentKey"), Mapping):
             return _removed("documentKey")

@@ -28,11 +28,11 @@ MONGODB_6_0: Final = 17
 class Target:
     """What a change stream is over: a collection, a whole database, or with neither the whole deployment."""
 
-    database: str | None = None
-    collection: str | None = None
+    database: str = ""
+    collection: str = ""
 
     def __post_init__(self) -> None:
-        if self.collection is not None and self.database is None:
+        if self.collection and not self.database:
             raise ValueError(f"collection {self.collection} has no database")
 
     @property
@@ -42,7 +42,7 @@ class Target:
 
     def change_stream(self, start: Mapping[str, Any], **options: Any) -> dict[str, Any]:
         """Build the $changeStream stage. `start` is empty for now, or what a function below returns."""
-        everywhere = {"allChangesForCluster": True} if self.database is None else {}
+        everywhere = {} if self.database else {"allChangesForCluster": True}
         return {"$changeStream": {**start, **options, **everywhere}}
 
     def aggregate(self, stages: Sequence[Mapping[str, Any]], *, size: int) -> dict[str, Any]:

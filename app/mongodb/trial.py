@@ -34,7 +34,7 @@ class StreamTrial:
         self.reach = reach
         self._source = watcher.source
         self._deployment = ""
-        self._database = reach.client[watcher.source.database]
+        self._database = reach.client[self.request.target.sent_to]
 
     @property
     def scope(self) -> str:
@@ -49,7 +49,7 @@ class StreamTrial:
                 raise SourceRefused(STANDALONE)
             self._deployment = hello.get("setName") or "sharded"
             self.request.wire_version = hello["maxWireVersion"]
-            if self._source.pre_and_post_images and may_create:
+            if self._source.pre_and_post_images and self._source.collection and may_create:
                 if self.request.wire_version < MONGODB_6_0:
                     raise SourceRefused("pre_and_post_images needs MongoDB 6.0 or later")
                 await images.switch_on(self._database, self._source.collection)
