@@ -22,7 +22,7 @@ from app.domain.errors import ChangewireError, SourceUnavailable, TransientError
 from app.domain.parts import Part, Split
 from app.domain.raw_events import RawEvents
 from app.mongodb.feeds import parts
-from app.mongodb.feeds.filter import Filter, Waste
+from app.mongodb.feeds.filters import Filter, Waste
 from app.mongodb.feeds.member import Member
 from app.ports import ChangeSource, SourceBatch
 

@@ -12,10 +12,9 @@ from app.domain.errors import SourceUnavailable
 from app.domain.status import Reads
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Start
-from app.mongodb.change_source import MongoChangeSource
 from app.mongodb.feeds.group import ALONE, Group
 from app.mongodb.feeds.member import Member
-from app.ports import SourceBatch
+from app.ports import ChangeSource, SourceBatch
 
 FIRST_SECONDS: Final = 0.5
 """How long the first read from a feed waits for events before it tells the position alone."""
@@ -30,7 +29,7 @@ SHARED: Final = Reads(shared=True)
 class SharingSource:
     """`ChangeSource` over one collection."""
 
-    def __init__(self, own: MongoChangeSource, group: Group, collection: str, *, batch_size: int) -> None:
+    def __init__(self, own: ChangeSource, group: Group, collection: str, *, batch_size: int) -> None:
         self._own = own
         self._group = group
         self._collection = collection
