@@ -7,7 +7,7 @@ server.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from app.domain import subjects
 from app.domain.buckets import behind_problem, bucket_of, bucket_problem
 from app.domain.dead_letters import SUFFIX, letters_of, letters_space, meets_letters
 from app.domain.errors import FieldProblem
+from app.domain.javascript import javascript_problem
 from app.domain.lifecycle import Desired
 from app.domain.namespaces import Namespaces
 from app.domain.text import HALF, is_text
@@ -31,8 +32,6 @@ OnHistoryLost = Literal["fail", "latest", "earliest"]
 StreamSettings = Literal["changewire", "connector"]
 """Whose settings the stream has. `changewire`: fast ingest, atomic batches and direct reads are switched on.
 `connector`: as mongodb-nats-connector makes it, and never changed; that program refuses any other settings."""
-JAVASCRIPT = frozenset({"$function", "$accumulator", "$where"})
-"""The operators that run JavaScript in the MongoDB server."""
 SYSTEM_DATABASES = ("admin", "config", "local")
 TOKENS_DATABASE = "resume-tokens"
 """Where mongodb-nats-connector keeps its tokens, and Changewire its positions, unless another database is named."""
@@ -62,6 +61,15 @@ class Source:
 
     def has(self, database: str, collection: str) -> bool:
         """Whether changes of this collection are among those that are read."""
+        return self.database in ("", database) and self.collection in ("", collection)
+
+    def may_have_had(self, namespace: str | None) -> bool:
+        """Whether a stored message may be of this source, now or before its patterns were changed.
+
+        `namespace` is the collection that the message names, such as `shop.orders`; None where it names none."""
+        if namespace is None:
+            return True
+        database, _, collection = namespace.partition(".")
         return self.database in ("", database) and self.collection in ("", collection)
 
 
@@ -125,27 +133,27 @@ class Watcher:
     @property
     def space(self) -> str:
         """The filter that covers every subject this watcher publishes to."""
-        return subjects.space(
-            self.sink.subject,
-            stream=self.sink.stream,
-            database=self.source.database,
-            collection=self.source.collection,
-        )
+        return self.subjects.filter()
+
+    @property
+    def subjects(self) -> subjects.Template:
+        """What the subject of a change is made from."""
+        source, sink = self.source, self.sink
+        return subjects.begin(sink.subject, stream=sink.stream, database=source.database, collection=source.collection)
 
     def subject(self, operation: str) -> str:
-        """The subject of a change with this operation."""
-        return subjects.render(
-            self.sink.subject,
-            stream=self.sink.stream,
-            database=self.source.database,
-            collection=self.source.collection,
-            operation=operation,
-        )
+        """The subject of a change with this operation; a filter, where that depends on the change's names as well."""
+        return self.subjects.filter(operation)
 
     @property
     def longest_subject(self) -> int:
-        """The bytes of the longest subject it may publish to."""
+        """The bytes of the longest subject it may publish to. A name that a change brings counts one here."""
         return max(len(self.subject(operation).encode()) for operation in (*self.sink.operations, "gap"))
+
+    @property
+    def most_subject_bytes(self) -> int:
+        """The same, where names are as long as they can be."""
+        return max(self.subjects.most_bytes(operation) for operation in (*self.sink.operations, "gap"))
 
     @property
     def route(self) -> "Route":
@@ -223,7 +231,7 @@ def problems(
     wrong("source.collection", _collection_problem(source.database, source.collection))
     wrong("checkpoint.collection", _collection_problem(checkpoint.database, checkpoint.collection))
     found += outside(watcher, allowed)
-    wrong("source.pipeline", None if javascript else javascript_problem(source))
+    wrong("source.pipeline", None if javascript else javascript_problem(source.pipeline))
     if source.namespace == checkpoint.namespace:
         wrong("checkpoint.collection", "is the watched collection; each checkpoint would be a change")
     wrong(
@@ -232,7 +240,7 @@ def problems(
     template = subjects.template_problem(sink.subject)
     wrong("sink.subject", template)
     if template is None:
-        wrong("sink.subject", subjects.subject_problem(watcher.subject("insert")))
+        wrong("sink.subject", subjects.subject_problem(watcher.subjects.subject("x", "x", "insert")))
         if watcher.longest_subject > subjects.MAX_SUBJECT:
             wrong(
                 "sink.subject",
@@ -254,32 +262,6 @@ def problems(
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
         wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
     return found
-
-
-def javascript_in(pipeline: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the first operator of a pipeline, wherever it stands, that runs JavaScript in the server."""
-    left: list[Any] = list(pipeline)
-    while left:
-        value = left.pop()
-        if isinstance(value, Mapping):
-            found = JAVASCRIPT.intersection(value)
-            if found:
-                return min(found)
-            left.extend(value.values())
-        elif isinstance(value, list | tuple):
-            left.extend(value)
-    return None
-
-
-def javascript_problem(source: Source) -> str | None:
-    """Say in a sentence why a pipeline may not be run where JavaScript is not allowed, or return None."""
-    operator = javascript_in(source.pipeline)
-    if operator is None:
-        return None
-    return (
-        f"uses {operator}, which runs JavaScript in the MongoDB server: write it with other operators, or set "
-        "CHANGEWIRE_ALLOW_SERVER_SIDE_JAVASCRIPT to true if everyone who may change watchers may run it"
-    )
 
 
 def problems_when_added(watcher: Watcher) -> list[FieldProblem]:

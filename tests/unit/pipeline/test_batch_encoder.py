@@ -9,7 +9,7 @@ from app.domain.errors import MessageTooLarge, PermanentError
 from app.domain.events import Change
 from app.domain.packed import PackedChanges
 from app.formats import native
-from app.formats.extended_json import encode, identify, reduced
+from app.formats.extended_json import encode, identify, names_of, reduced
 from app.pipeline.batch_encoder import BatchEncoder, Codec
 from app.pipeline.run_statistics import RunStatistics
 from app.ports import SourceBatch
@@ -29,7 +29,7 @@ def batch(*events: bytes, **more: Any) -> SourceBatch:
 def encoder(*, packs: bool, oversize: str = "claim_check") -> tuple[BatchEncoder, RunStatistics]:
     watcher = replace(ORDERS, sink=replace(ORDERS.sink, oversize=oversize))  # type: ignore[arg-type]
     pack = native.packer("native") if packs else None
-    codec = Codec(encode, reduced, identify, native.transcoder("native") if packs else None, pack)
+    codec = Codec(encode, reduced, identify, names_of, native.transcoder("native") if packs else None, pack)
     statistics = RunStatistics()
     return BatchEncoder(watcher, codec, FakeSink(FakeStream(), watcher, LIMIT), statistics, NullObserver()), statistics
 

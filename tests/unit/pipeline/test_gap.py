@@ -17,7 +17,7 @@ from app.domain.lifecycle import State
 from app.domain.opening import Facts, GoOn, Refill, decide_opening
 from app.domain.position import Checkpoint, OwnMessage, Reached, Tail
 from app.domain.tokens import MessageId, parse_message_id
-from app.domain.watcher import OnHistoryLost, Source, StoredWatcher
+from app.domain.watcher import OnHistoryLost, Source, StoredWatcher, Watcher
 from tests.fakes import BEGIN, Deed, FakeMessage, FakeSource, NullObserver, event_token, mark_token
 from tests.unit.deployment import Fakes, kill, outrun, until, watcher
 
@@ -31,7 +31,7 @@ PLACE = "resume-tokens.orders"
 
 
 def test_the_marker_says_what_is_missing_and_its_id_says_where_the_watcher_is() -> None:
-    marker = Gap("history_lost", event_token(3), mark_token(9), 2).marker(Source("shop", "orders"))
+    marker = Gap("history_lost", event_token(3), mark_token(9), 2).marker(Watcher("orders", Source("shop", "orders")))
     assert json.loads(marker.body) == {
         "operationType": "gap",
         "ns": {"db": "shop", "coll": "orders"},
