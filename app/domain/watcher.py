@@ -59,6 +59,11 @@ class Source:
         """What is watched, in one word: `shop.orders`, `shop` for a database, `*` for the deployment."""
         return f"{self.database}.{self.collection}" if self.collection else self.database or "*"
 
+    @property
+    def is_scope(self) -> bool:
+        """Whether more than one collection is watched."""
+        return not self.collection
+
     def has(self, database: str, collection: str) -> bool:
         """Whether changes of this collection are among those that are read."""
         return self.database in ("", database) and self.collection in ("", collection)
