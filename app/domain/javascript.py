@@ -1,4 +1,4 @@
-"""Pipelines that run JavaScript in the MongoDB server: found, and refused where that is not allowed."""
+"""Which pipelines run JavaScript in the MongoDB server. Values only."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -136,8 +136,12 @@ class WatchedHistory:
         """Whether the watcher publishes the event. Which collections a scope has is asked here once more."""
         if raw["operationType"] not in self._operations:
             return False
-        namespace = raw.get("ns") if self._source.is_scope else None
-        return namespace is None or "coll" not in namespace or self._source.has(namespace["db"], namespace["coll"])
+        source, namespace = self._source, raw.get("ns")
+        if not source.is_scope or namespace is None:
+            return True
+        if "coll" not in namespace:
+            return source.has_database(namespace["db"])
+        return source.has(namespace["db"], namespace["coll"])
 
     async def _go_on_after_invalidate(self) -> None:
         """A drop or a rename ended the stream; the collection may have come back."""
