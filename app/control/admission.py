@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from app.control.fleet import Watched
 from app.domain.errors import Conflict, Invalid
 from app.domain.errors import FieldProblem as Problem
+from app.domain.javascript import javascript_problem
 from app.domain.namespaces import Namespaces
 from app.domain.overlap import refuse_overlap
-from app.domain.watcher import StoredWatcher, Watcher, javascript_problem, outside, problems, problems_when_added
+from app.domain.watcher import StoredWatcher, Watcher, outside, problems, problems_when_added
 from app.pipeline.dependencies import Dependencies
 from app.ports import Check, WatcherStore
 
@@ -52,7 +53,7 @@ class Rules:
 
     def refuse_javascript(self, stored: StoredWatcher, what: str) -> None:
         """Raise Conflict where a watcher's pipeline runs JavaScript that is not allowed; `what` as above."""
-        found = None if self.javascript else javascript_problem(stored.watcher.source)
+        found = None if self.javascript else javascript_problem(stored.watcher.source.pipeline)
         if found is not None:
             raise Conflict(f"{stored.name} cannot {what}: source.pipeline {found}")
 

@@ -11,9 +11,10 @@ from typing import Final
 from pymongo.errors import ConnectionFailure, NetworkTimeout, PyMongoError
 
 from app.domain.errors import SourceUnavailable
+from app.domain.javascript import javascript_in
 from app.domain.status import Reads
 from app.domain.tokens import cluster_time
-from app.domain.watcher import Start, Watcher, javascript_in
+from app.domain.watcher import Start, Watcher
 from app.mongodb import history
 from app.mongodb.codes import Meaning, is_too_large, meaning_of
 from app.mongodb.cursor import ChangeStreamCursor

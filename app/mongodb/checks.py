@@ -12,8 +12,10 @@ import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
 from app.domain.errors import FieldProblem, Invalid, PermanentError, TransientError, Unavailable
+from app.domain.javascript import javascript_in
+from app.domain.names import SYSTEM_DATABASES
 from app.domain.tokens import cluster_time
-from app.domain.watcher import SYSTEM_DATABASES, Watcher, javascript_in
+from app.domain.watcher import Watcher
 from app.mongodb import images
 from app.mongodb import pipeline as mongo_pipeline
 from app.mongodb.bounded import run_bounded

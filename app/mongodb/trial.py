@@ -11,7 +11,8 @@ from typing import Any, Final
 from pymongo.errors import OperationFailure, PyMongoError
 
 from app.domain.errors import SourceRefused
-from app.domain.watcher import Watcher, javascript_in
+from app.domain.javascript import javascript_in
+from app.domain.watcher import Watcher
 from app.mongodb import images
 from app.mongodb.bounded import run_bounded
 from app.mongodb.cursor import RAW

@@ -13,7 +13,7 @@ from app.api.preconditions import Expected, tagged
 from app.api.problems import documented, invalid
 from app.api.schemas.watchers import Listing, NewWatcher, Removal, Trial, WatcherAnswer, WatcherShape
 from app.domain.errors import FieldProblem
-from app.domain.watcher import name_problem
+from app.domain.names import name_problem
 
 router = APIRouter(tags=["watchers"], route_class=Call)
 
