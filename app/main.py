@@ -60,6 +60,7 @@ class Service:
         """Drain every watcher and stop; False where a drain had to be cut short."""
         drained = await self.registry.close()
         await self._connection.close()
+        await self._mongo.end_feeds()
         self._mongo.close()
         return drained
 
@@ -77,6 +78,8 @@ def compose(settings: Settings) -> Service:
         state_database=settings.state_db,
         observer=observer,
         batch_size=settings.batch_size,
+        split=native.splitter(settings.codec),
+        share=settings.shared_streams,
     )
     connection = NatsConnection(nats_options(settings))
     dependencies = Dependencies(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from app.domain.events import Change
 from app.domain.packed import Numbered, PackedChanges
+from app.domain.parts import Part, Split
 from app.domain.raw_events import RawEvents
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Transcode = Callable[[Sequence[bytes], str], list[Change | None]]
 Pack = Callable[[RawEvents, str, str, Collection[str], tuple[int, int]], PackedChanges | None]
 
 
-_NEEDED = ("transcode", "pack")
+_NEEDED = ("transcode", "pack", "split")
 """What the module has to have. Sources may be updated in place, and the module left as it was built before."""
 
 
@@ -82,6 +83,27 @@ def packer(wish: Wish) -> Pack | None:
         return None if block is None else NativeChanges(block, 0, len(block))
 
     return pack
+
+
+def splitter(wish: Wish) -> Split | None:
+    """What takes a batch of events apart by collection; available as `transcoder`.
+
+    It may be called in any thread. It returns None for a batch with anything unusual, which is left to the reference.
+    """
+    if not _is_used(wish):
+        return None
+    from app import _native
+
+    def split(events: RawEvents) -> list[Part] | None:
+        taken = _native.split(events.buffer, (events.starts, events.ends))
+        if taken is None:
+            return None
+        return [
+            Part(database, collection, RawEvents(buffer, starts, ends), first, last)
+            for database, collection, buffer, starts, ends, first, last in taken
+        ]
+
+    return split
 
 
 class NativeChanges(PackedChanges):

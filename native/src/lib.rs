@@ -5,7 +5,7 @@
 //! encodes them or says what is wrong. So nothing here decides whether an event is valid. The reference of the frames is
 //! `app/jetstream/frames.py`.
 //!
-//! `raw` reads BSON, `json` writes one event, `block` holds the changes of a batch, `frames` writes its messages, `python` is the module that
+//! `raw` reads BSON, `split` takes a reply apart by collection, `json` writes one event, `block` holds the changes of a batch, `frames` writes its messages, `python` is the module that
 //! Python sees.
 #![forbid(unsafe_code)]
 
@@ -15,3 +15,4 @@ pub mod json;
 #[cfg(feature = "python")]
 mod python;
 pub mod raw;
+pub mod split;

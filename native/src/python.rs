@@ -10,6 +10,7 @@ use pyo3::types::{PyBytes, PyList, PyString};
 use crate::block::{self, Rules};
 use crate::frames::{Frames, Numbered};
 use crate::json::{encode, Event, Left};
+use crate::split::split as take_apart;
 
 /// How many bytes of events are encoded before their changes are created, so that no more than these exist twice.
 const PORTION: usize = 1024 * 1024;
@@ -123,6 +124,39 @@ fn pack(
     }
 }
 
+type Taken<'py> = (
+    String,
+    String,
+    Bound<'py, PyBytes>,
+    Vec<usize>,
+    Vec<usize>,
+    String,
+    String,
+);
+
+/// The events between these bounds of the buffer by collection, or None where that is left to the reference.
+#[pyfunction]
+fn split<'py>(
+    py: Python<'py>,
+    buffer: &Bound<'py, PyBytes>,
+    bounds: (Vec<usize>, Vec<usize>),
+) -> Option<Vec<Taken<'py>>> {
+    let buffer = buffer.as_bytes();
+    let parts = py.detach(|| take_apart(buffer, &bounds.0, &bounds.1)).ok()?;
+    let taken = parts.into_iter().map(|part| {
+        (
+            part.database.to_owned(),
+            part.collection.to_owned(),
+            PyBytes::new(py, &part.events),
+            part.starts,
+            part.ends,
+            part.first.to_owned(),
+            part.last.to_owned(),
+        )
+    });
+    Some(taken.collect())
+}
+
 impl Block {
     fn range(&self, start: usize, stop: usize) -> PyResult<Range<usize>> {
         if start <= stop && stop <= self.0.len() {
@@ -213,5 +247,6 @@ impl Block {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Block>()?;
     module.add_function(wrap_pyfunction!(pack, module)?)?;
+    module.add_function(wrap_pyfunction!(split, module)?)?;
     module.add_function(wrap_pyfunction!(transcode, module)?)
 }

@@ -114,6 +114,34 @@ impl<'a> Elements<'a> {
         Ok(text.bytes)
     }
 
+    /// Passes over the value of an element.
+    #[inline(always)]
+    pub fn skip(&mut self, kind: u8) -> Read<()> {
+        match kind {
+            kind::DOCUMENT | kind::ARRAY => {
+                let length = i32::from_le_bytes(*self.0.first_chunk().ok_or(Damaged)?);
+                self.take(usize::try_from(length).map_err(|_| Damaged)?)?;
+            }
+            kind::STRING | kind::CODE | kind::SYMBOL => drop(self.string()?),
+            kind::BINARY => {
+                let length = self.length()?;
+                self.take(length.checked_add(1).ok_or(Damaged)?)?;
+            }
+            kind::REGEX => {
+                self.c_string()?;
+                self.c_string()?;
+            }
+            kind::OBJECT_ID => drop(self.take(12)?),
+            kind::DOUBLE | kind::DATE | kind::TIMESTAMP | kind::INT64 => drop(self.take(8)?),
+            kind::DECIMAL128 => drop(self.take(16)?),
+            kind::INT32 => drop(self.take(4)?),
+            kind::BOOLEAN => drop(self.take(1)?),
+            kind::NULL | kind::UNDEFINED | kind::MIN_KEY | kind::MAX_KEY => {}
+            _ => return Err(Damaged),
+        }
+        Ok(())
+    }
+
     #[inline(always)]
     fn length(&mut self) -> Read<usize> {
         usize::try_from(i32::from_le_bytes(self.fixed()?)).map_err(|_| Damaged)
