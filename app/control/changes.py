@@ -14,7 +14,7 @@ from app.control import audit
 from app.control.admission import Admission
 from app.control.fleet import Watched
 from app.control.positions import Positions
-from app.control.reconciler import Reconciler
+from app.control.reconciler import AT_ONCE, Reconciler
 from app.domain.errors import (
     ChangewireError,
     Conflict,
@@ -92,9 +92,11 @@ class Changes:
         for stored in added:
             audit.changed(stored.name, None, stored)
         await self._reconciler.carry_out(*added)
-        for stored in added:
+        for number, stored in enumerate(added, 1):
             watcher = stored.watcher
             log.info("watcher_added", watcher=stored.name, source=watcher.source.namespace, stream=watcher.sink.stream)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
         return [self._view(stored.name) for stored in added]
 
     async def replace(self, wanted: StoredWatcher, dry_run: bool) -> WatcherView:
