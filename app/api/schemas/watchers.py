@@ -6,8 +6,9 @@ registry.
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
+from app.api.problems import MANY, ONE
 from app.api.schemas.base import Query, Shape
 from app.api.schemas.status import StatusAnswer
 from app.api.schemas.values import INT64, Pipeline, Seconds, StartAt
@@ -181,6 +182,20 @@ class NewWatcher(WatcherShape):
     model_config = ConfigDict(json_schema_extra={"example": WATCHER_EXAMPLE})
 
     name: Annotated[str, Field(examples=["orders"])]
+
+
+MAX_ADDED = 1000
+"""Watchers of one request."""
+
+
+def _form(given: Any) -> str:
+    return MANY if isinstance(given, list) else ONE
+
+
+Additions = Annotated[
+    Annotated[NewWatcher, Tag(ONE)] | Annotated[list[NewWatcher], Field(min_length=1, max_length=MAX_ADDED), Tag(MANY)],
+    Discriminator(_form),
+]
 
 
 class WatcherAnswer(WatcherShape):
