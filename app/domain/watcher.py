@@ -88,6 +88,15 @@ class Source:
         """Which collections are chosen by name, where this is a scope."""
         return choice(self.database, self.include, self.exclude)
 
+    def may_have_had(self, namespace: str | None) -> bool:
+        """Whether a stored message may be of this source, now or before its patterns were changed.
+
+        `namespace` is the collection that the message names, such as `shop.orders`; None where it names none."""
+        if namespace is None:
+            return True
+        database, _, collection = namespace.partition(".")
+        return self.database in ("", database) and self.collection in ("", collection)
+
 
 @dataclass(frozen=True, slots=True)
 class Sink:
@@ -149,27 +158,27 @@ class Watcher:
     @property
     def space(self) -> str:
         """The filter that covers every subject this watcher publishes to."""
-        return subjects.space(
-            self.sink.subject,
-            stream=self.sink.stream,
-            database=self.source.database,
-            collection=self.source.collection,
-        )
+        return self.subjects.filter()
+
+    @property
+    def subjects(self) -> subjects.Template:
+        """What the subject of a change is made from."""
+        source, sink = self.source, self.sink
+        return subjects.begin(sink.subject, stream=sink.stream, database=source.database, collection=source.collection)
 
     def subject(self, operation: str) -> str:
-        """The subject of a change with this operation."""
-        return subjects.render(
-            self.sink.subject,
-            stream=self.sink.stream,
-            database=self.source.database,
-            collection=self.source.collection,
-            operation=operation,
-        )
+        """The subject of a change with this operation; a filter, where that depends on the change's names as well."""
+        return self.subjects.filter(operation)
 
     @property
     def longest_subject(self) -> int:
-        """The bytes of the longest subject it may publish to."""
+        """The bytes of the longest subject it may publish to. A name that a change brings counts one here."""
         return max(len(self.subject(operation).encode()) for operation in (*self.sink.operations, "gap"))
+
+    @property
+    def most_subject_bytes(self) -> int:
+        """The same, where names are as long as they can be."""
+        return max(self.subjects.most_bytes(operation) for operation in (*self.sink.operations, "gap"))
 
     @property
     def route(self) -> "Route":
@@ -265,7 +274,7 @@ def problems(
     template = subjects.template_problem(sink.subject)
     wrong("sink.subject", template)
     if template is None:
-        wrong("sink.subject", subjects.subject_problem(watcher.subject("insert")))
+        wrong("sink.subject", subjects.subject_problem(watcher.subjects.subject("x", "x", "insert")))
         if watcher.longest_subject > subjects.MAX_SUBJECT:
             wrong(
                 "sink.subject",
