@@ -14,7 +14,7 @@ from app.domain.javascript import javascript_problem
 from app.domain.namespaces import Namespaces
 from app.domain.overlap import refuse_overlap
 from app.domain.overlap_index import OverlapIndex, order
-from app.domain.watcher import StoredWatcher, Watcher, javascript_problem, outside, problems, problems_when_added
+from app.domain.watcher import StoredWatcher, Watcher, outside, problems, problems_when_added
 from app.pipeline.dependencies import Dependencies
 from app.ports import Check, WatcherStore
 

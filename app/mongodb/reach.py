@@ -22,6 +22,8 @@ class Reach:
     collection answers nothing meanwhile, whatever maxTimeMS says. Given up early, it would start over each time."""
     oplog_first: Callable[[float], Awaitable[Timestamp | None]]
     """Takes the age in seconds that the answer may have."""
+    state_database: str = ""
+    """Where Changewire keeps its own state: no watcher of the deployment reads it."""
     slow: set[str] = field(default_factory=set)
     hello: OneAnswer[Mapping[str, Any]] = field(init=False)
     """Asks a server what it is, and for its operationTime."""
