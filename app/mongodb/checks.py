@@ -5,8 +5,9 @@ Each check ends in an answer to the request: Invalid, on the field that the user
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
@@ -29,6 +30,9 @@ from app.mongodb.token_owner import owner_of
 from app.mongodb.trial import StreamTrial
 from app.mongodb.words import iso
 
+DATABASES_SECONDS: Final = 10.0
+"""For how long a database that was seen is taken to be there: unless it is dropped, no twin of it can come."""
+
 
 class WatcherChecks:
     """The checks of one deployment."""
@@ -36,8 +40,10 @@ class WatcherChecks:
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
         self._client = reach.client
+        self._databases: tuple[float, frozenset[str]] = float("-inf"), frozenset()
+        """The databases that were seen to exist, and when."""
 
-    async def check_source(self, watcher: Watcher) -> None:
+    async def check_source(self, watcher: Watcher) -> str:
         """See `ports.Mongo`."""
         if watcher.source.database in SYSTEM_DATABASES:
             problem = f"is {watcher.source.database}, a system database, which has no change streams for users"
@@ -58,6 +64,7 @@ class WatcherChecks:
             lost = await self._lost_on_samples(watcher, pipeline)  # $documents, which this takes, came with 5.1
         if lost is not None:
             raise _invalid("source.pipeline", lost)
+        return trial.position
 
     async def check_token(self, watcher: Watcher, token: str) -> None:
         """See `ports.Mongo`."""
@@ -80,12 +87,16 @@ class WatcherChecks:
         """Refuse a database that MongoDB would refuse to create: no two may differ in case alone."""
         wanted = {"source.database": watcher.source.database, "checkpoint.database": watcher.checkpoint.database}
         wanted = {field: name for field, name in wanted.items() if name}
+        seen, known = self._databases
+        if time.monotonic() - seen < DATABASES_SECONDS and known.issuperset(wanted.values()):
+            return  # where a name exists there is no twin of it
         lower = [name.lower() for name in wanted.values()]
         listed = await self._ask_or_none(
             "admin",
             {"listDatabases": 1, "nameOnly": True, "filter": {"$expr": {"$in": [{"$toLower": "$name"}, lower]}}},
         )
         existing = [str(entry["name"]) for entry in (listed or {}).get("databases", ())]
+        self._databases = time.monotonic(), frozenset(existing)
         for field, name in wanted.items():
             twin = next((other for other in existing if other.lower() == name.lower()), name)
             if name not in existing and twin != name:

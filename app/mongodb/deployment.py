@@ -97,8 +97,8 @@ class MongoDeployment:
     async def read_oplog(self) -> Oplog | None:
         return await self._probe.read_oplog()
 
-    async def check_source(self, watcher: Watcher) -> None:
-        await self._checks.check_source(watcher)
+    async def check_source(self, watcher: Watcher) -> str:
+        return await self._checks.check_source(watcher)
 
     async def check_token(self, watcher: Watcher, token: str) -> None:
         await self._checks.check_token(watcher, token)

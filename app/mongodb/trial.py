@@ -34,6 +34,8 @@ class StreamTrial:
         self.request = StreamRequest(watcher.source, reach.state_database)
         self.reach = reach
         self._source = watcher.source
+        self.position = ""
+        """Where the stream began that was opened last to look what the server refuses."""
         self._deployment = ""
         self._database = reach.client[self.request.target.sent_to]
 
@@ -45,7 +47,7 @@ class StreamTrial:
     async def prepare(self, *, may_create: bool = True) -> int:
         """See `ports.ChangeSource`."""
         with self.translated("connecting"):
-            hello = await self.reach.client.admin.command("hello")
+            hello = await self.reach.hello.ask()
             if "setName" not in hello and hello.get("msg") != "isdbgrid":
                 raise SourceRefused(STANDALONE)
             self._deployment = hello.get("setName") or "sharded"
@@ -100,7 +102,7 @@ class StreamTrial:
     async def refused(self, start: Mapping[str, Any], *, pipeline: bool = True) -> OperationFailure | None:
         """Try to open the stream, and return the error that may be about what was asked. Raises all others."""
         try:
-            await self.probe(start, pipeline=pipeline)
+            self.position = await self.probe(start, pipeline=pipeline)
         except OperationFailure as error:
             if of_stream(error, self._source) is not None:
                 raise

@@ -6,8 +6,18 @@ registry.
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
+from app.api.problems import MANY, ONE
 from app.api.schemas.base import Query, Shape
 from app.api.schemas.status import StatusAnswer
 from app.api.schemas.values import INT64, Pipeline, Seconds, StartAt, not_empty
@@ -29,12 +39,17 @@ from app.domain.watcher import (
 )
 
 
+def shown_first(example: str) -> Any:
+    """Describe a field that is not required, and that a form shows at once all the same."""
+    return Field(examples=[example], json_schema_extra={"x-first": True})
+
+
 class SourceShape(Shape):
     """Where changes are read: one collection, a whole database, or the whole deployment."""
 
-    database: Annotated[str | None, AfterValidator(not_empty), Field(examples=["shop"])] = None
+    database: Annotated[str | None, AfterValidator(not_empty), shown_first("shop")] = None
     """The database; not a system database, and not the service's own. Left out: the whole deployment."""
-    collection: Annotated[str | None, AfterValidator(not_empty), Field(examples=["orders"])] = None
+    collection: Annotated[str | None, AfterValidator(not_empty), shown_first("orders")] = None
     """The collection. It need not exist yet. Left out: every collection of the database, also those created later."""
     include: Annotated[list[str], Field(max_length=MAX_ENTRIES, examples=[["orders_*"]])] = Field(default=[])
     """Where no collection is named: only those that fit one of these patterns. `*` stands for any characters, `?` for
@@ -192,6 +207,20 @@ class NewWatcher(WatcherShape):
     model_config = ConfigDict(json_schema_extra={"example": WATCHER_EXAMPLE})
 
     name: Annotated[str, Field(examples=["orders"])]
+
+
+MAX_ADDED = 1000
+"""Watchers of one request."""
+
+
+def _form(given: Any) -> str:
+    return MANY if isinstance(given, list) else ONE
+
+
+Additions = Annotated[
+    Annotated[NewWatcher, Tag(ONE)] | Annotated[list[NewWatcher], Field(min_length=1, max_length=MAX_ADDED), Tag(MANY)],
+    Discriminator(_form),
+]
 
 
 class WatcherAnswer(WatcherShape):
