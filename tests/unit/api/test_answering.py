@@ -38,7 +38,8 @@ errors = st.builds(ErrorSeen, type=text, message=text, time=seconds, count=numbe
 statuses = st.builds(
     Status, st.sampled_from(State), seconds, st.none() | text, st.none() | errors, number, number, number, seconds,
     seconds, st.sampled_from([None, "atomic", "window", "single"]), st.sampled_from([None, "stream", "subject"]),
-    st.none() | st.builds(Reads, st.booleans(), st.none() | text), st.none() | number, st.lists(text, max_size=3).map(tuple), st.none() | text,
+    st.none() | st.builds(Reads, st.booleans(), st.none() | text), st.none() | number,
+    st.lists(text, max_size=3).map(tuple), st.none() | text,
 )  # fmt: skip
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(-1e9, 1e9) | text,
