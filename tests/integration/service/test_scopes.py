@@ -115,13 +115,13 @@ def arrived(event: dict[str, Any]) -> Written:
     return Written(event["ns"]["coll"], operation, event["documentKey"]["_id"], number)
 
 
-async def add(stage: Stage, subject: str) -> None:
+async def add(stage: Stage, subject: str, **sink: Any) -> None:
     """Store a watcher of the stage's database, as the service finds it when it starts."""
     watcher = from_document(
         {
             "name": stage.watcher,
             "source": {"database": stage.database},
-            "sink": {"stream": stage.stream, "subject": subject},
+            "sink": {"stream": stage.stream, "subject": subject, **sink},
             "checkpoint": {"database": f"tokens_{stage.database}", "collection": "shop"},
         }
     )
@@ -220,3 +220,61 @@ async def test_a_list_of_writes_may_name_the_collections(stage: Stage, tmp_path:
     assert (await verified(stage, tmp_path, "--writes", str(listed))).report["compared"] == 2
     listed.write_text(json.dumps(lines[0] | {"collection": "c"}))
     assert (await verified(stage, tmp_path, "--writes", str(listed))).report["lost"]["total"] == 1
+
+
+async def test_a_large_change_is_a_letter_with_its_collection_and_is_replayed_onto_its_subject(stage: Stage) -> None:
+    jetstream = (await stage.nats()).jetstream()
+    config = {"name": stage.stream, "subjects": [f"{stage.stream}.*.*"]}
+    await jetstream.add_stream(**config, max_msg_size=3000)
+    await add(stage, "{stream}.{collection}.{operation}", oversize="dead_letter")
+    service = await stage.service().start()
+    await service.until_state(stage.watcher, "RUNNING")
+    database = stage.mongo[stage.database]
+    await database["a.b"].insert_one({"_id": 1, "text": "x" * 4000})
+    await database["c"].insert_one({"_id": 2})
+    await stage.until_length(1)
+    page = (await service.call("GET", f"/watchers/{stage.watcher}/dead-letters")).json()
+    (letter,) = page["dead_letters"]
+    assert letter["namespace"] == f"{stage.database}.a.b"
+    await jetstream.update_stream(**config, max_msg_size=-1)
+    service.kill()
+    await service.start()
+    await service.until_state(stage.watcher, "RUNNING")
+    path = f"/watchers/{stage.watcher}/dead-letters/{letter['sequence']}/replay"
+    await service.call("POST", path, status=200)
+    messages = await stage.messages()
+    assert [message.subject.removeprefix(stage.stream) for message in messages] == [".c.insert", ".a%2Eb.insert"]
+    assert messages[1].event["documentKey"] == {"_id": 1}
+
+
+async def test_a_body_in_the_object_store_has_its_pointer_on_the_collections_subject(stage: Stage) -> None:
+    jetstream = (await stage.nats()).jetstream()
+    await jetstream.add_stream(name=stage.stream, subjects=[f"{stage.stream}.*.*"], max_msg_size=3000)
+    await add(stage, "{stream}.{collection}.{operation}")
+    service = await stage.service().start()
+    await service.until_state(stage.watcher, "RUNNING")
+    for name in ("a", "b"):  # the same document, in two collections: two objects
+        await stage.mongo[stage.database][name].insert_one({"_id": 1, "text": name * 4000})
+    await stage.until_length(2)
+    messages = await stage.messages()
+    assert [message.subject.removeprefix(stage.stream) for message in messages] == [".a.insert", ".b.insert"]
+    bodies = []
+    for message in messages:
+        bucket, _, name = message.headers["Changewire-Object"].partition("/")
+        found = await (await jetstream.object_store(bucket)).get(name)
+        bodies.append(json.loads(found.data or b"")["fullDocument"]["text"][0])
+    assert bodies == ["a", "b"]
+
+
+async def test_what_is_done_to_a_database_as_a_whole_has_a_subject_without_a_collection(stage: Stage) -> None:
+    await add(stage, "{stream}.{collection}.{operation}", operations=["insert", "drop", "rename", "dropDatabase"])
+    service = await stage.service().start()
+    await service.until_state(stage.watcher, "RUNNING")
+    database = stage.mongo[stage.database]
+    await database["a"].insert_one({"_id": 1})
+    await database["a"].rename("b")
+    await stage.mongo.drop_database(stage.database)
+    await database["c"].insert_one({"_id": 2})
+    await stage.until_length(5)
+    subjects = [message.subject.removeprefix(f"{stage.stream}.") for message in await stage.messages()]
+    assert subjects == ["a.insert", "a.rename", "b.drop", "_.dropDatabase", "c.insert"]
