@@ -27,7 +27,7 @@ def refuse_overlap(watcher: Watcher, others: Sequence[Watcher], *, in_file: bool
             _subjects(watcher, other, others, in_file),
             _letters(watcher, other),
             _objects(watcher, other),
-            _place(watcher, other, in_file),
+            *(_place(one, each, in_file) for one in _alone(watcher) for each in _alone(other)),
         )
         faults = [fault for fault in found if fault is not None]
         if faults:
@@ -91,6 +91,11 @@ def _place(watcher: Watcher, other: Watcher, in_file: bool) -> str | None:
     if mine == theirs:
         return f"keep its position in {mine}, where watcher {other.name} keeps its own. {elsewhere}"
     return None
+
+
+def _alone(watcher: Watcher) -> tuple[Watcher, ...]:
+    """Return the watchers with a place each: the entries of one that has several."""
+    return watcher.entries or (watcher,)
 
 
 def _free_place(watcher: Watcher, others: Iterable[Watcher]) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Finding this watcher's last message on a stream where foreign messages came after it."""
 
 import asyncio
+from collections.abc import Collection
 
 from app.domain.position import OwnMessage
 from app.domain.subjects import covers
@@ -68,6 +69,30 @@ async def _last_of_each_subject(api: StreamApi, watcher: Watcher, name: str) -> 
     return own, hidden
 
 
+async def last_of_each(
+    api: StreamApi, watcher: Watcher, stream: Stream, namespaces: Collection[str], since: int
+) -> dict[str, OwnMessage]:
+    """Find each collection's last message of ours after sequence `since`, in one search back from the stream's end.
+
+    A collection is left out that has none there, or none among the last `LOOK_BACK` messages. Raises what `StreamApi`
+    raises."""
+    found: dict[str, OwnMessage] = {}
+    wanted, left, block = set(namespaces), LOOK_BACK, _BLOCK
+    top, floor = int(stream.state["last_seq"]), max(int(stream.state["first_seq"]) - 1, since)
+    while top > floor and left > 0 and wanted:
+        begin = max(floor, top - min(block, left))
+        for message in await _between(api, stream.name, watcher.space, begin, top):
+            own = _own(message, watcher)
+            if own is not None and message.namespace in wanted:
+                before = found.get(message.namespace)
+                if before is None or before.sequence < own.sequence:
+                    found[message.namespace] = own
+        wanted -= found.keys()
+        left -= top - begin
+        top, block = begin, block * 2
+    return found
+
+
 async def find(api: StreamApi, watcher: Watcher, stream: Stream, wanted: MessageId) -> bool:
     """Look whether a message of ours is there, by halving: epochs and positions grow along the stream.
 
@@ -129,6 +154,6 @@ def _own(message: Message, watcher: Watcher) -> OwnMessage | None:
     """The message as one of ours; None where it has no id of ours, or where it is of another collection. Another
     watcher may have had these subjects before, or take them now: its tokens are no positions of this one."""
     id_ = parse_message_id(message.id)
-    if id_ is None or message.namespace not in (None, watcher.source.namespace):
+    if id_ is None or not watcher.source.may_have_had(message.namespace):
         return None
     return OwnMessage(message.sequence, id_)

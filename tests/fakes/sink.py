@@ -1,7 +1,7 @@
 """A watcher's place on a stream in memory."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -80,7 +80,7 @@ class FakeSink:
                 break
             parsed = parse_message_id(message.change.id)
             told = namespace_of(message.change.body)
-            if parsed is not None and told in (None, self._watcher.source.namespace):
+            if parsed is not None and self._watcher.source.may_have_had(told):
                 own = OwnMessage(message.sequence, parsed)
                 break
             foreign += 1
@@ -200,6 +200,15 @@ class FakeSink:
 
     def too_large(self, change: Change) -> bool:
         return len(change.body) > self._max_payload or len(change.id) > MAX_ID
+
+    async def last_of_each(self, namespaces: Collection[str], since: int = 0) -> Mapping[str, OwnMessage]:
+        await asyncio.sleep(0)
+        found: dict[str, OwnMessage] = {}
+        for message in self._stream.messages:
+            parsed, told = parse_message_id(message.change.id), namespace_of(message.change.body)
+            if parsed is not None and told is not None and told in namespaces and message.sequence > since:
+                found[told] = OwnMessage(message.sequence, parsed)
+        return found
 
     async def published(self, id_: MessageId) -> bool:
         await asyncio.sleep(0)
