@@ -15,6 +15,7 @@ nothing. Which messages are looked at, and in what order: `pipeline/entry_positi
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from app.domain.errors import HistoryLost, PositionUndecidable
 from app.domain.position import Checkpoint, OwnMessage, Reached, Tail
@@ -25,11 +26,11 @@ Ahead = tuple[tuple[str, str], ...]
 """Collections, such as `shop.orders`, and the token up to which the changes of each are published."""
 
 
-def combined(parts: Sequence[Checkpoint | None], name: str) -> Checkpoint | None:
-    """Return the position of a watcher called `name` whose entries' places hold these; None where none holds any.
+def combined(parts: Sequence[Checkpoint | None], watcher: Watcher) -> Checkpoint | None:
+    """Return the position of a watcher whose entries' places hold these; None where none holds any.
 
     It is the earliest of them, and has them as its `parts`."""
-    told = _with_move(parts, name)
+    told = [_of_stream(part, watcher.sink.stream) for part in _with_move(parts, watcher.name)]
     known = [part for part in told if part is not None]
     if not known:
         return None
@@ -61,6 +62,13 @@ def _with_move(parts: Sequence[Checkpoint | None], name: str) -> list[Checkpoint
         there if part is None or part in moved or (part.epoch is not None and part.epoch < latest) else part
         for part in parts
     ]
+
+
+def _of_stream(part: Checkpoint | None, stream: str) -> Checkpoint | None:
+    """An entry that was on another stream has its position from there, and no place on this one."""
+    if part is None or part.route is None or part.route.stream == stream:
+        return part
+    return replace(part, token=_token(part), sequence=None, stream_created=None, own=None)
 
 
 def _token(part: Checkpoint) -> str:
@@ -97,12 +105,11 @@ def searched_until(parts: Sequence[Checkpoint | None], memory: Reached | None, t
     return min(max(known or 0, place or 0) for place in places)
 
 
-def check_stream(parts: Sequence[Checkpoint | None], memory: Reached | None, watcher: Watcher, tail: Tail) -> bool:
+def check_stream(parts: Sequence[Checkpoint | None], memory: Reached | None, tail: Tail) -> bool:
     """Return whether the stream has lost its end, as far as the entries' positions tell.
 
     Raises HistoryLost where the stream was deleted and recreated."""
-    here = [part for part in parts if part is not None and part.route in (None, *(e.route for e in watcher.entries))]
-    known = [(part.stream_created, part.sequence) for part in here]
+    known = [(part.stream_created, part.sequence) for part in parts if part is not None]
     if memory is not None:
         known.append((memory.stream_created, memory.sequence))
     before = next((created for created, _ in known if created not in (None, tail.created)), None)

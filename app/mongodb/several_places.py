@@ -52,7 +52,7 @@ class SeveralPlaces:
     async def read(self) -> Checkpoint | None:
         places = list(self._stores)
         read = dict(zip(places, await _all([self._stores[place].read() for place in places]), strict=True))
-        return combined([read[entry.checkpoint.namespace] for entry in self._watcher.entries], self._watcher.name)
+        return combined([read[entry.checkpoint.namespace] for entry in self._watcher.entries], self._watcher)
 
     async def create(self, checkpoint: Checkpoint) -> bool:
         first, *others = self._stores

@@ -36,7 +36,7 @@ class EntryPositions:
         parts = checkpoint.parts if checkpoint is not None else (None,) * len(entries)
         epoch, _ = last_epoch(tail, checkpoint, facts.memory)
         memory = facts.memory if facts.memory is not None and facts.memory.epoch == epoch else None
-        lost = check_stream(parts, memory, self._watcher, tail) or facts.lost_end
+        lost = check_stream(parts, memory, tail) or facts.lost_end
         since = 0 if lost else searched_until(parts, memory, tail)
         messages = await self._run.ports.sink.last_of_each([entry.source.namespace for entry in entries], since)
         places = [entry.checkpoint.namespace for entry in entries]
@@ -66,7 +66,7 @@ class EntryPositions:
         told = Checkpoint(
             token=token, epoch=epoch, sequence=tail.end, stream_created=tail.created, counted=False,
             ahead=ahead, unsettled=checkpoint.unsettled if checkpoint is not None else (),
-            updated_at=checkpoint.updated_at if checkpoint is not None else None,
+            updated_at=checkpoint.updated_at if checkpoint is not None else None, parts=tuple(parts),
         )  # fmt: skip
         return Facts(replace(tail, own=None), told, None, facts.exclusive)
 

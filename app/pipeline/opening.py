@@ -150,6 +150,7 @@ class Opening:
         # Asked for again, since another instance may have published until the stream's end was read.
         until = published_until(await self._source.prepare(), facts.tail) if plan.count.gone else 0
         await self._store(plan, reached)  # 8, 9
+        await self._complete(facts, reached)
         gap = await self._open_source(plan, reached.token)  # 10
         if gap is None:
             self._ledger.begin(reached, plan.beginning.fence, gone=plan.count.gone, until=until)  # 11
@@ -212,6 +213,11 @@ class Opening:
             raise Stale("another instance has just stored the first position")
         if plan.count.withdrawn:
             await self._checkpoints.uncount(reached.epoch)
+
+    async def _complete(self, facts: Facts, reached: Reached) -> None:
+        """Store where entries begin that have no position yet, before the first event is read, as on a first start."""
+        if facts.checkpoint is not None and None in facts.checkpoint.parts:
+            await self._checkpoints.advance(self._run.checkpoint(reached))
 
     async def _open_source(self, plan: Plan, token: str) -> Gap | None:
         """Begin to read after the position, or where that cannot be, from where the user wants; return the gap."""

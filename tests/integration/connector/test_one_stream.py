@@ -297,6 +297,23 @@ async def test_entries_come_and_go_in_the_file_and_positions_follow(live: Live, 
     await live.seen("alone", stream=f"A_{live.unique}")
 
 
+async def test_an_entry_comes_from_a_stream_of_its_own_and_goes_on_from_where_it_was(
+    live: Live, tmp_path: Path
+) -> None:
+    a, b = entries = [Entry(live, f"{each}_{live.unique}") for each in "ab"]
+    alone = [each.in_file | {"streamName": each.name.upper()} for each in entries]
+    await live.restart(write_config(tmp_path / "c.yaml", live, *alone))
+    for each in entries:
+        await live.reaches("RUNNING", name(each))
+        each.insert(1)
+        await live.seen("1", stream=each.name.upper())
+    await live.stop()
+    a.insert(2)
+    b.insert(2)
+    await live.start(write_config(tmp_path / "c.yaml", live, *(each.in_file for each in entries)))
+    await seen(entries, {name(a): [2], name(b): [2]})
+
+
 async def test_the_position_of_several_entries_is_moved_for_all_of_them(live: Live, tmp_path: Path) -> None:
     a, b = entries = [Entry(live, f"{each}_{live.unique}") for each in "ab"]
     config = write_config(tmp_path / "c.yaml", live, *(each.in_file for each in entries))
