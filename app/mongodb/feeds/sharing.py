@@ -6,6 +6,7 @@ from the collection's own stream after that position, or from a feed that skips 
 
 import asyncio
 import random
+from collections.abc import Collection
 from typing import Final
 
 from app.domain.errors import SourceUnavailable
@@ -59,6 +60,9 @@ class SharingSource:
 
     async def has_event(self, token: str) -> bool | None:
         return await self._own.has_event(token)
+
+    def pass_over(self, ahead: Collection[tuple[str, str]]) -> None:
+        self._own.pass_over(ahead)
 
     async def open(self, after: str) -> None:
         cluster_time(after)  # refuses what is not a token
