@@ -21,7 +21,7 @@ from app.domain.lifecycle import Desired
 from app.domain.names import SYSTEM_COLLECTIONS, TOKENS_DATABASE, collection_problem, database_problem, name_problem
 from app.domain.namespaces import Namespaces
 from app.domain.patterns import Choice, choice, is_name
-from app.domain.scopes import NEVER_WATCHED, source_problems
+from app.domain.scopes import NEVER_WATCHED, image_problems, source_problems
 from app.domain.text import HALF, is_text
 from app.domain.tokens import is_token
 
@@ -154,6 +154,8 @@ class Watcher:
     checkpoint: CheckpointPlace = field(default_factory=CheckpointPlace)
     start: Start = field(default_factory=Start)
     on_history_lost: OnHistoryLost = "fail"
+    entries: tuple["Watcher", ...] = ()
+    """Several entries of `connector.yaml` with one stream, each as a watcher of its own would be (`entries.py`)."""
 
     @property
     def space(self) -> str:
@@ -264,7 +266,7 @@ def problems(
     found += outside(watcher, allowed)
     wrong("source.pipeline", None if javascript else javascript_problem(source.pipeline))
     if source.is_scope and len(source.named) < max(1, len(source.include)):
-        found += _image_problems(source)
+        found += image_problems(source.full_document, source.full_document_before_change, source.pre_and_post_images)
     if source.has(checkpoint.database, checkpoint.collection):
         which = "among the watched collections" if source.is_scope else "the watched collection"
         wrong("checkpoint.collection", f"is {which}; each checkpoint would be a change")
@@ -295,22 +297,6 @@ def problems(
         wrong("checkpoint.size_in_bytes", f"is more than {MAX_CAPPED} bytes, the most that MongoDB allows")
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
         wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
-    return found
-
-
-def _image_problems(source: Source) -> list[FieldProblem]:
-    """List what a source may not ask of collections that are not named one by one: some of them may not exist yet."""
-    found = []
-    if source.pre_and_post_images:
-        problem = "switches images on for collections that are named: list their names in source.include"
-        found.append(FieldProblem("source.pre_and_post_images", problem))
-    for option in ("full_document", "full_document_before_change"):
-        if getattr(source, option) == "required":
-            problem = (
-                "is `required`: the first collection without pre- and post-images would stop the watcher; list the "
-                "names of the collections in source.include, or ask for `whenAvailable`"
-            )
-            found.append(FieldProblem(f"source.{option}", problem))
     return found
 
 
@@ -346,7 +332,7 @@ def apart(name: str, stream: str) -> str:
 def to_document(watcher: Watcher) -> dict[str, Any]:
     """Return the watcher in the shape of the HTTP interface, without `paused` (that is desired state)."""
     # Without the pipeline, of which `asdict` would copy every value.
-    document = asdict(replace(watcher, source=replace(watcher.source, pipeline=())))
+    document = asdict(replace(watcher, source=replace(watcher.source, pipeline=()), entries=()))
     document["source"]["pipeline"] = [dict(stage) for stage in watcher.source.pipeline]
     for patterns in ("include", "exclude"):  # left out where empty: an earlier version does not know them
         entries = document["source"].pop(patterns)
@@ -354,6 +340,9 @@ def to_document(watcher: Watcher) -> dict[str, Any]:
             document["source"][patterns] = list(entries)
     document["sink"]["operations"] = list(watcher.sink.operations)
     document["start"] = start_to_document(watcher.start)
+    del document["entries"]
+    if watcher.entries:
+        document["entries"] = [to_document(entry) for entry in watcher.entries]
     return document
 
 
@@ -383,6 +372,7 @@ def from_document(document: Mapping[str, Any]) -> Watcher:
         sink=Sink(**sink),
         checkpoint=CheckpointPlace(**(document.get("checkpoint") or {})),
         start=start_from_document(document.get("start") or {"at": "latest"}),
+        entries=tuple(map(from_document, document.get("entries") or ())),
         **rest,
     ).with_defaults()
 
