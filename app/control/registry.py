@@ -194,7 +194,8 @@ class Registry:
         `explicit_start`: the user wrote a start, so that one that continues a stream begins a new epoch.
         With `dry_run` everything is resolved and checked and nothing is changed."""
         wanted = _wanted(watcher, paused, explicit_start)
-        return await self._change(watcher.name, lambda: self._changes.add(wanted, dry_run))
+        change = self._in_turns([watcher.name], lambda: self._changes.add(wanted, dry_run))
+        return await self._go_on(change, watcher.name)
 
     async def add_all(self, additions: Sequence[Addition], *, dry_run: bool = False) -> list[WatcherView]:
         """Add several watchers in one change, all or none. Errors as `add`, which name the place in the list:
