@@ -109,6 +109,23 @@ async def test_patterns_choose_collections_and_renames_by_either_name(live: Live
     assert await compared(live, "all", tmp_path) == len(messages)
 
 
+async def test_other_patterns_hold_for_what_comes_after_the_position(live: Live) -> None:
+    await add(live, source(live, source={"include": ["a_*"]}, sink={"stream": live.stream}))
+    shop = live.mongo[live.database]
+    shop["a_1"].insert_one({"_id": 1})
+    await arrived(live, live.stream, 1)
+    await live.pause("all")
+    shop["a_2"].insert_one({"_id": 2})
+    shop["b_1"].insert_one({"_id": 3})
+    changed = source(live, source={"include": ["b_*"]}, sink={"stream": live.stream}, paused=False)
+    await live.call("PUT", "/watchers/all", 200, json=changed)
+    await live.reaches("RUNNING", "all")
+    shop["a_1"].insert_one({"_id": 4})
+    shop["b_2"].insert_one({"_id": 5})
+    wanted = [("insert", "a_1"), ("insert", "b_1"), ("insert", "b_2")]
+    assert names(await arrived(live, live.stream, 3)) == wanted
+
+
 async def test_a_deployments_watcher_reads_the_databases_it_names_and_never_the_services_own(
     live: Live, tmp_path: Path
 ) -> None:
