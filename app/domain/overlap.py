@@ -30,7 +30,7 @@ def refuse_overlap(watcher: Watcher, others: Others | Iterable[Watcher], *, in_f
             _subjects(watcher, other, others, in_file),
             _letters(watcher, other),
             _objects(watcher, other),
-            _place(watcher, other, in_file),
+            *(_place(one, each, in_file) for one in _alone(watcher) for each in _alone(other)),
         )
         faults = [fault for fault in found if fault is not None]
         if faults:
@@ -132,6 +132,11 @@ def _place(watcher: Watcher, other: Watcher, in_file: bool) -> str | None:
 def _free_collection(watcher: Watcher) -> str:
     """A collection for positions that no watcher uses by itself."""
     return watcher.name.replace("$", "_") if watcher.source.is_scope else watcher.source.namespace
+
+
+def _alone(watcher: Watcher) -> tuple[Watcher, ...]:
+    """Return the watchers with a place each: the entries of one that has several."""
+    return watcher.entries or (watcher,)
 
 
 def _free_place(watcher: Watcher, others: Others | Iterable[Watcher]) -> tuple[str, str]:

@@ -154,6 +154,8 @@ class Watcher:
     checkpoint: CheckpointPlace = field(default_factory=CheckpointPlace)
     start: Start = field(default_factory=Start)
     on_history_lost: OnHistoryLost = "fail"
+    entries: tuple["Watcher", ...] = ()
+    """Several entries of `connector.yaml` with one stream, each as a watcher of its own would be (`entries.py`)."""
 
     @property
     def space(self) -> str:
@@ -330,7 +332,7 @@ def apart(name: str, stream: str) -> str:
 def to_document(watcher: Watcher) -> dict[str, Any]:
     """Return the watcher in the shape of the HTTP interface, without `paused` (that is desired state)."""
     # Without the pipeline, of which `asdict` would copy every value.
-    document = asdict(replace(watcher, source=replace(watcher.source, pipeline=())))
+    document = asdict(replace(watcher, source=replace(watcher.source, pipeline=()), entries=()))
     document["source"]["pipeline"] = [dict(stage) for stage in watcher.source.pipeline]
     for patterns in ("include", "exclude"):  # left out where empty: an earlier version does not know them
         entries = document["source"].pop(patterns)
@@ -338,6 +340,9 @@ def to_document(watcher: Watcher) -> dict[str, Any]:
             document["source"][patterns] = list(entries)
     document["sink"]["operations"] = list(watcher.sink.operations)
     document["start"] = start_to_document(watcher.start)
+    del document["entries"]
+    if watcher.entries:
+        document["entries"] = [to_document(entry) for entry in watcher.entries]
     return document
 
 
@@ -367,6 +372,7 @@ def from_document(document: Mapping[str, Any]) -> Watcher:
         sink=Sink(**sink),
         checkpoint=CheckpointPlace(**(document.get("checkpoint") or {})),
         start=start_from_document(document.get("start") or {"at": "latest"}),
+        entries=tuple(map(from_document, document.get("entries") or ())),
         **rest,
     ).with_defaults()
 

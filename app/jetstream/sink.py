@@ -6,7 +6,7 @@ again, by `control/watcher_task.py`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -22,7 +22,7 @@ from app.domain.watcher import Watcher
 from app.jetstream.advice import Slower, why_slower
 from app.jetstream.connection import NatsConnection
 from app.jetstream.errors import refusals
-from app.jetstream.lookback import find, look_back
+from app.jetstream.lookback import find, last_of_each, look_back
 from app.jetstream.object_store import ObjectStore
 from app.jetstream.provisioning import Refusals, provide
 from app.jetstream.publish.modes import Pipelined, publish_modes
@@ -144,6 +144,11 @@ class JetStreamSink:
             stream = await self._api.look(self._watcher)
             message = await self._api.next(self._name, self._filter, sequence + 1)
         return what_follows(stream, message, sequence, exclusive=is_exclusive(stream, self._filter))
+
+    async def last_of_each(self, namespaces: Collection[str], since: int = 0) -> Mapping[str, OwnMessage]:
+        with refusals(self._name):
+            stream = await self._api.look(self._watcher)
+            return await last_of_each(self._api, self._watcher, stream, namespaces, since)
 
     async def published(self, id_: MessageId) -> bool:
         with refusals(self._name):

@@ -8,6 +8,7 @@ the errors that it gets over by itself from those that it raises. When to open a
 
 import asyncio
 import contextlib
+from collections.abc import Collection
 from typing import Final
 
 from pymongo.errors import ConnectionFailure, NetworkTimeout, PyMongoError
@@ -68,6 +69,9 @@ class MongoChangeSource:
             return await history.has_event(self._reach, self._source, token, wire_version=wire_version)
         except PyMongoError as error:
             raise await explained(self._trial, error, at_time_of(token)) from error
+
+    def pass_over(self, ahead: Collection[tuple[str, str]]) -> None:
+        assert not ahead, "only a watcher of several entries has any"
 
     async def open(self, after: str) -> None:
         cluster_time(after)  # refuses what is not a token

@@ -1,6 +1,6 @@
 """The MongoDB deployment as a whole: what the rest of the service knows of MongoDB, and who gets which part of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from app.domain.lag import Oplog
@@ -10,11 +10,13 @@ from app.mongodb.change_source import BATCH_SIZE, MongoChangeSource
 from app.mongodb.checkpoint_store import MongoCheckpointStore
 from app.mongodb.checks import WatcherChecks
 from app.mongodb.connection import PATIENT, CommandListener, connect
+from app.mongodb.entries_source import EntriesSource
 from app.mongodb.feeds.hub import FeedHub
 from app.mongodb.probe import DeploymentProbe
 from app.mongodb.reach import Reach
+from app.mongodb.several_places import SeveralPlaces
 from app.mongodb.watcher_store import MongoWatcherStore
-from app.ports import ChangeSource, Observer
+from app.ports import ChangeSource, CheckpointStore, Observer
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
@@ -65,17 +67,26 @@ class MongoDeployment:
         if self._patient_client is not None:
             self._patient_client.close()
 
+    def expect(self, watchers: Iterable[Watcher]) -> None:
+        if self._feeds is not None:
+            self._feeds.expect(watchers)
+
     async def end_feeds(self) -> None:
         """End the change streams that watchers share, before `close`: their cursors end on the server too."""
         if self._feeds is not None:
             await self._feeds.close()
 
     def source(self, watcher: Watcher) -> ChangeSource:
+        if watcher.entries:
+            return EntriesSource(watcher, self.reach, batch_size=self._batch_size)
         if self._feeds is not None:
             return self._feeds.source(watcher)
         return MongoChangeSource(watcher, self.reach, batch_size=self._batch_size, why_own=SWITCHED_OFF)
 
-    def checkpoints(self, watcher: Watcher) -> MongoCheckpointStore:
+    def checkpoints(self, watcher: Watcher) -> CheckpointStore:
+        return SeveralPlaces(watcher, self._client, self._place_of) if watcher.entries else self._place_of(watcher)
+
+    def _place_of(self, watcher: Watcher) -> MongoCheckpointStore:
         place = watcher.checkpoint
         return MongoCheckpointStore(
             self._client[place.database], place, namespace=watcher.source.namespace, registry=self._state_database

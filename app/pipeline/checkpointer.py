@@ -25,6 +25,8 @@ QUIET_SECONDS = 10.0
 """The same while nothing but the position moves; it keeps a quiet collection's token inside the oplog."""
 PROMPT_SECONDS = 0.1
 """The least time between two prompt ones while changes are many: a hundredth of the processor time at most."""
+PROMPT_MOST_SECONDS = 1.0
+"""And the most, where a watcher of many entries has as many places to write."""
 FEW_A_SECOND = 250
 """With no more changes than that a prompt checkpoint is written with each."""
 _REMEMBERED = 280
@@ -34,12 +36,14 @@ _REMEMBERED = 280
 class Pace:
     """Whether changes are few: a bucket that leaks `FEW_A_SECOND`, and holds as many before it counts as full."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = 1) -> None:
+        """`places` is how many have to be written for one change."""
+        self._places = places
         self._level = 0.0
         self._at = 0.0
 
     def add(self, changes: int, now: float) -> None:
-        self._level = min(_REMEMBERED, self._left(now) + changes)
+        self._level = min(_REMEMBERED, self._left(now) + changes * self._places)
         self._at = now
 
     def few(self, now: float) -> bool:
@@ -60,13 +64,16 @@ class Checkpointer:
         watcher: str,
         clock: Callable[[], float],
         prompt: bool = False,
+        places: int = 1,
     ) -> None:
+        """`places` is how many are written each time: of many, prompt ones are written less often."""
         self._store = store
         self._observer = observer
         self._watcher = watcher
         self._clock = clock
         self._prompt = prompt
-        self._pace = Pace()
+        self._pace = Pace(places)
+        self._prompt_seconds = min(PROMPT_MOST_SECONDS, PROMPT_SECONDS * places)
         self._latest: Checkpoint | None = None
         self._written: Checkpoint | None = None
         self._wake = asyncio.Event()
@@ -104,7 +111,7 @@ class Checkpointer:
                 if not self._prompt:
                     await asyncio.sleep(BUSY_SECONDS)
                 elif not self._pace.few(self._clock()):
-                    await asyncio.sleep(PROMPT_SECONDS)
+                    await asyncio.sleep(self._prompt_seconds)
 
     async def flush(self) -> None:
         """Write the newest noted position now, if it is not written yet. Raises as `run`, and StoreUnavailable."""

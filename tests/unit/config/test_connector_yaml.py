@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.config.connector_yaml import ConnectorFileError, parse, read
+from app.domain.watcher import from_document, to_document
 
 REFERENCE = """\
 connector:
@@ -119,6 +120,62 @@ def test_one_collection_on_two_streams_is_two_watchers_with_a_position_each() ->
     assert "connector.collections[2] publishes a.b to B, as an entry above it does; it has no effect" in warning
     own = parse(f"connector: {{collections: [{entries[0]}, {entries[1][:-1]}, tokensCollName: t}}]}}").watchers[1]
     assert (own.name, own.checkpoint.namespace) == ("a.b@C", "resume-tokens.t")
+
+
+def entries(*flow: str) -> str:
+    return f"connector: {{collections: [{', '.join(flow)}]}}"
+
+
+def test_entries_with_one_stream_are_one_watcher_with_a_place_for_each() -> None:
+    text = entries(
+        "{dbName: a, collName: b, streamName: ALL}",
+        "{dbName: a, collName: alone}",
+        "{dbName: a, collName: c.d, streamName: ALL, tokensCollName: t, tokensCollCapped: true, "
+        "tokensCollSizeInBytes: 8192, changeStreamPreAndPostImages: true}",
+    )
+    watcher, alone = parse(text).watchers
+    assert (watcher.name, alone.name) == ("ALL", "a.alone")
+    assert (watcher.source.database, watcher.source.collection, watcher.source.include) == ("a", "", ("b", "c.d"))
+    assert watcher.subject("insert") == "ALL.insert"
+    assert [one.name for one in watcher.entries] == ["a.b", "a.c.d"]
+    assert [one.checkpoint.namespace for one in watcher.entries] == ["resume-tokens.b", "resume-tokens.t"]
+    assert [one.checkpoint.size_in_bytes for one in watcher.entries] == [0, 8192]
+    assert [one.source.pre_and_post_images for one in watcher.entries] == [False, True]
+    assert from_document(to_document(watcher)) == watcher
+    switched = parse(text).with_stream_settings("changewire").watchers[0]
+    assert {one.sink.stream_settings for one in (switched, *switched.entries)} == {"changewire"}
+
+
+def test_entries_of_several_databases_with_one_stream_are_one_watcher_of_the_deployment() -> None:
+    (watcher,) = parse(entries("{dbName: a, collName: x}", "{dbName: b, collName: x}")).watchers
+    assert (watcher.name, watcher.source.database, watcher.source.include) == ("X", "", ("a.x", "b.x"))
+
+
+def test_one_collection_on_two_streams_is_in_two_watchers_of_which_one_has_several() -> None:
+    one, other = parse(
+        entries(
+            "{dbName: a, collName: x, streamName: ALL}",
+            "{dbName: a, collName: y, streamName: ALL}",
+            "{dbName: a, collName: x, streamName: X2}",
+        )
+    ).watchers
+    assert (one.name, one.source.include) == ("ALL", ("x", "y"))
+    assert (other.name, other.checkpoint.namespace) == ("a.x@X2", "resume-tokens.x@X2")
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("{dbName: a, collName: 'c*', streamName: ALL}", "a.c* holds * or ?"),
+        ("{dbName: resume-tokens, collName: c, tokensDbName: t, streamName: ALL}", "where positions are kept"),
+    ],
+)
+def test_entries_that_cannot_be_one_watcher_are_told_with_their_stream(second: str, said: str) -> None:
+    with pytest.raises(ConnectorFileError) as error:
+        parse(entries("{dbName: a, collName: b, streamName: ALL}", second))
+    assert "the entries of stream ALL (a.b, " in str(error.value)
+    assert said in str(error.value)
+    assert "Give one of them a streamName of its own" in str(error.value)
 
 
 @pytest.mark.parametrize(
