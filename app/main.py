@@ -17,7 +17,7 @@ from app.config.settings import Settings
 from app.control.admission import Rules
 from app.control.registry import Registry, Times
 from app.formats import native
-from app.formats.extended_json import encode, identify, reduced
+from app.formats.extended_json import encode, identify, names_of, reduced
 from app.jetstream.account import JetStream
 from app.jetstream.connection import NatsConnection
 from app.jetstream.options import nats_options
@@ -147,4 +147,4 @@ def codec_of(settings: Settings) -> Codec:
         log.info("encoder", encoder="native")
     else:
         log.info("encoder", encoder="python", reason=native.absence() or "CHANGEWIRE_CODEC says so")
-    return Codec(encode, reduced, identify, transcode, native.packer(settings.codec))
+    return Codec(encode, reduced, identify, names_of, transcode, native.packer(settings.codec))

@@ -20,8 +20,8 @@ from app.domain.javascript import javascript_problem
 from app.domain.lifecycle import Desired
 from app.domain.names import SYSTEM_COLLECTIONS, TOKENS_DATABASE, collection_problem, database_problem, name_problem
 from app.domain.namespaces import Namespaces
-from app.domain.patterns import Choice, choice
-from app.domain.scopes import NEVER_WATCHED, source_problems
+from app.domain.patterns import Choice, choice, is_name
+from app.domain.scopes import NEVER_WATCHED, image_problems, source_problems
 from app.domain.text import HALF, is_text
 from app.domain.tokens import is_token
 
@@ -74,6 +74,14 @@ class Source:
     def is_scope(self) -> bool:
         """Whether this is a whole database or the deployment."""
         return not self.collection
+
+    @property
+    def named(self) -> list[tuple[str, str]]:
+        """The collections that are named one by one, each with its database; a pattern with a wildcard names none."""
+        if self.collection:
+            return [(self.database, self.collection)]
+        chosen = self.choice.include if self.include else ()
+        return [(each.database, each.collection) for each in chosen if is_name(".".join(each))]
 
     @property
     def choice(self) -> Choice:
@@ -147,32 +155,32 @@ class Watcher:
     start: Start = field(default_factory=Start)
     on_history_lost: OnHistoryLost = "fail"
     entries: tuple["Watcher", ...] = ()
-    """Several entries of `connector.yaml` with one stream, each as a watcher of its own would be (`entries.py`)."""
+    """Several of `connector.yaml` with one stream, each as if it were alone (`entries.py`)."""
 
     @property
     def space(self) -> str:
         """The filter that covers every subject this watcher publishes to."""
-        return subjects.space(
-            self.sink.subject,
-            stream=self.sink.stream,
-            database=self.source.database,
-            collection=self.source.collection,
-        )
+        return self.subjects.filter()
+
+    @property
+    def subjects(self) -> subjects.Template:
+        """What the subject of a change is made from."""
+        source, sink = self.source, self.sink
+        return subjects.begin(sink.subject, stream=sink.stream, database=source.database, collection=source.collection)
 
     def subject(self, operation: str) -> str:
-        """The subject of a change with this operation."""
-        return subjects.render(
-            self.sink.subject,
-            stream=self.sink.stream,
-            database=self.source.database,
-            collection=self.source.collection,
-            operation=operation,
-        )
+        """The subject of a change with this operation; a filter, where that depends on the change's names as well."""
+        return self.subjects.filter(operation)
 
     @property
     def longest_subject(self) -> int:
-        """The bytes of the longest subject it may publish to."""
+        """The bytes of the longest subject it may publish to. A name that a change brings counts one here."""
         return max(len(self.subject(operation).encode()) for operation in (*self.sink.operations, "gap"))
+
+    @property
+    def most_subject_bytes(self) -> int:
+        """The same, where names are as long as they can be."""
+        return max(self.subjects.most_bytes(operation) for operation in (*self.sink.operations, "gap"))
 
     @property
     def route(self) -> "Route":
@@ -257,6 +265,8 @@ def problems(
     wrong("checkpoint.collection", collection_problem(checkpoint.database, checkpoint.collection))
     found += outside(watcher, allowed)
     wrong("source.pipeline", None if javascript else javascript_problem(source.pipeline))
+    if source.is_scope and len(source.named) < max(1, len(source.include)):
+        found += image_problems(source.full_document, source.full_document_before_change, source.pre_and_post_images)
     if source.has(checkpoint.database, checkpoint.collection):
         which = "among the watched collections" if source.is_scope else "the watched collection"
         wrong("checkpoint.collection", f"is {which}; each checkpoint would be a change")
@@ -266,7 +276,7 @@ def problems(
     template = subjects.template_problem(sink.subject)
     wrong("sink.subject", template)
     if template is None:
-        wrong("sink.subject", subjects.subject_problem(watcher.subject("insert")))
+        wrong("sink.subject", subjects.subject_problem(watcher.subjects.subject("x", "x", "insert")))
         if watcher.longest_subject > subjects.MAX_SUBJECT:
             wrong(
                 "sink.subject",
@@ -312,11 +322,6 @@ def outside(watcher: Watcher, allowed: Namespaces | None) -> list[FieldProblem]:
     if place.database != TOKENS_DATABASE:
         found += allowed.problems(place.database, place.collection, "checkpoint")
     return found
-
-
-def apart(name: str, stream: str) -> str:
-    """Return what a watcher, or its position's collection, is called beside another of its collection."""
-    return f"{name}@{stream.replace('%', '_')}"
 
 
 def to_document(watcher: Watcher) -> dict[str, Any]:

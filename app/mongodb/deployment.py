@@ -51,7 +51,7 @@ class MongoDeployment:
         self._client = connect(uri, self._listeners)
         self._patient_client: AsyncIOMotorClient[Mapping[str, Any]] | None = None
         self._probe = DeploymentProbe(self._client)
-        self.reach = Reach(self._client, self._patient, self._probe.oplog_first)
+        self.reach = Reach(self._client, self._patient, self._probe.oplog_first, state_database)
         """What the change streams of this deployment share."""
         self._checks = WatcherChecks(self.reach)
         self._feeds = FeedHub(self.reach, split, batch_size=batch_size) if share else None
@@ -104,8 +104,8 @@ class MongoDeployment:
     async def read_oplog(self) -> Oplog | None:
         return await self._probe.read_oplog()
 
-    async def check_source(self, watcher: Watcher) -> None:
-        await self._checks.check_source(watcher)
+    async def check_source(self, watcher: Watcher) -> str:
+        return await self._checks.check_source(watcher)
 
     async def check_token(self, watcher: Watcher, token: str) -> None:
         await self._checks.check_token(watcher, token)

@@ -73,7 +73,7 @@ def damage(event: Mapping[str, Any], source: Source) -> str | None:
 
 def sample(watcher: Watcher, operation: str) -> dict[str, Any]:
     """Make up a change event, for a pipeline to be tried on."""
-    namespace = {"db": watcher.source.database, "coll": watcher.source.collection}
+    namespace = {"db": watcher.source.database or "sample", "coll": watcher.source.collection or "sample"}
     document = {"_id": "sample"}
     return {
         "_id": {"_data": "82" + "0" * 16 + operation.encode().hex().upper()},

@@ -18,6 +18,7 @@ from bson.timestamp import Timestamp
 from app.domain.errors import FieldProblem, Invalid, SourceRefused
 from app.domain.tokens import ClusterTime, cluster_time
 from app.domain.watcher import Source
+from app.mongodb.scope_filter import scope_filter
 
 MONGODB_5_1: Final = 14
 MONGODB_6_0: Final = 17
@@ -86,8 +87,10 @@ def moment_of(start: Mapping[str, Any]) -> ClusterTime | None:
 class StreamRequest:
     """One watcher's change stream, as MongoDB is asked for it."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, state_database: str = "") -> None:
+        """`state_database` is left out where the deployment is watched."""
         self.source = source
+        self._filter = scope_filter(source, state_database)
         self.target = Target(source.database, source.collection)
         self.wire_version = MONGODB_6_0
         """The server's maxWireVersion, once it is known."""
@@ -97,12 +100,13 @@ class StreamRequest:
     def stages(
         self, start: Mapping[str, Any], *last: Mapping[str, Any], options: bool = True, pipeline: bool = True
     ) -> list[Mapping[str, Any]]:
-        """Return the stages: the change stream from `start`, the watcher's own pipeline, and `last` after it.
+        """Return the stages: the change stream from `start`, the scope's filter, the watcher's own pipeline, and `last`
+        after it.
 
         `options` and `pipeline` leave those of the watcher out where they are False. Raises SourceRefused for a
         pipeline that is not Extended JSON."""
         first = self.target.change_stream(start, **(self._options() if options else {}))
-        return [first, *self.first, *(self._pipeline() if pipeline else ()), *last]
+        return [first, *self._filter, *self.first, *(self._pipeline() if pipeline else ()), *last]
 
     def _options(self) -> dict[str, Any]:
         """What is None is left to the server's default."""

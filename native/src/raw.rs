@@ -41,7 +41,7 @@ pub struct Name<'a> {
 }
 
 /// The rest of a document's elements. A copy of it reads the same ones again.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Elements<'a>(&'a [u8]);
 
 impl<'a> Elements<'a> {
@@ -54,6 +54,11 @@ impl<'a> Elements<'a> {
             }
             _ => Err(Damaged),
         }
+    }
+
+    /// The bytes of these elements.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.0
     }
 
     /// Type and name of the next element, whose value has to be read next.

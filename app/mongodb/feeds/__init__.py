@@ -5,7 +5,7 @@
     └── group           the watchers that could share a change stream, and the feeds that they share
         └── feed        one change stream over a database, read by one task, its events handed to the members
             ├── member      what was handed to one watcher and not taken yet
-            ├── filter      which collections a feed asks the server for
+            ├── filters     which collections a feed asks the server for
             └── parts       a batch taken apart by collection
     eligible            which watchers may share, and which may share with which
 

@@ -13,7 +13,7 @@ waits, it lets go of those that have taken nothing for a while, and of one that 
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Final, Protocol
 
 import structlog
@@ -22,7 +22,7 @@ from app.domain.errors import ChangewireError, SourceUnavailable, TransientError
 from app.domain.parts import Part, Split
 from app.domain.raw_events import RawEvents
 from app.mongodb.feeds import parts
-from app.mongodb.feeds.filter import Filter, Waste
+from app.mongodb.feeds.filters import Filter, Waste
 from app.mongodb.feeds.member import Member
 from app.ports import ChangeSource, SourceBatch
 
@@ -50,13 +50,17 @@ class Opens(Protocol):
 class Feed:
     """One shared change stream. `begin`, then `run` in a task, which ends when nobody is a member any more."""
 
-    def __init__(self, name: str, opens: Opens, split: Split | None, start: str) -> None:
+    def __init__(
+        self, name: str, opens: Opens, split: Split | None, start: str, wanted: Callable[[], Set[str]]
+    ) -> None:
+        """`start` is the token to read on after, `wanted` tells the collections that somebody wants, or soon will."""
         self.name = name
         self.position = start
         self.held = 0
         self.ended = False
         self._opens = opens
         self._split = split
+        self._wanted = wanted
         self._mark = start
         self._filter = Filter()
         self._waste = Waste()
@@ -243,7 +247,7 @@ class Feed:
 
     def _needs_other_filter(self) -> bool:
         """Choose another filter where that is worth opening the stream again; True where it is another one."""
-        wanted = {collection for _, collection in self._members} | self._asked
+        wanted = self._wanted() | {collection for _, collection in self._members} | self._asked
         asked, self._asked = self._asked, set()
         if not all(self._filter.covers(name) for name in asked):
             only = None if self._filter.only is None else frozenset(wanted)

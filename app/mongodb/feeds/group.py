@@ -39,10 +39,10 @@ FEW: Final = 2
 """So many watchers have to be there for a shared stream to be worth it."""
 LINGER_SECONDS: Final = 5.0
 """How long the last watcher but one may be away before the other goes back to a stream of its own."""
-GATHER_SECONDS: Final = 3.0
-"""How long those who come are gathered, as long as others are still on their way."""
-PAUSE_SECONDS: Final = 0.3
-"""So long nobody has come: those who are still on their way are not waited for."""
+GATHER_SECONDS: Final = 15.0
+"""How long those who come are gathered at most, as long as others are still on their way."""
+PAUSE_SECONDS: Final = 1.0
+"""Where nobody has come for so long, those who are still on their way are not waited for."""
 NEAR_SECONDS: Final = 300
 """Positions so far apart, in the deployment's time, are near: reading from the earliest is cheaper than two streams."""
 BLOCKED_SECONDS: Final = 60.0
@@ -73,7 +73,10 @@ class Group:
         self.database = database
         self._opens = opens
         self._split = split
-        self._here: set[object] = set()
+        self._here: dict[object, str] = {}
+        """Who reads, or is on the way to, and which collection."""
+        self._apart: set[object] = set()
+        """Those of them who do not want anything from a feed for the time being."""
         self._on_their_way: set[object] = set()
         self._live: Feed | None = None
         self._behind: list[Feed] = []
@@ -87,14 +90,22 @@ class Group:
 
     # Who is there
 
-    def arrive(self, who: object) -> None:
+    def arrive(self, who: object, collection: str) -> None:
         """Somebody is on the way to read."""
-        self._here.add(who)
+        self._here[who] = collection
         self._on_their_way.add(who)
+
+    def stand_apart(self, who: object, *, on: bool) -> None:
+        """Somebody reads by a stream of their own for a while, and would only drop what comes here; or no longer."""
+        if on:
+            self._apart.add(who)
+        else:
+            self._apart.discard(who)
 
     def depart(self, who: object) -> None:
         """Somebody does not read any more."""
-        self._here.discard(who)
+        self._here.pop(who, None)
+        self._apart.discard(who)
         self._on_their_way.discard(who)
         self._came.set()
 
@@ -212,7 +223,7 @@ class Group:
             self._run(feed)
 
     async def _begin(self, start: str) -> Feed | None:
-        feed = Feed(self.database, self._opens, self._split, start)
+        feed = Feed(self.database, self._opens, self._split, start, self._wanted)
         try:
             await feed.begin()
         except ChangewireError as error:  # each gets it from its own stream, or does not
@@ -222,6 +233,10 @@ class Group:
             log.info("feed_not_opened", feed=self.database, error=str(error))
             return None
         return feed
+
+    def _wanted(self) -> set[str]:
+        """The collections that somebody wants from a feed, or soon will."""
+        return {collection for who, collection in self._here.items() if who not in self._apart}
 
     def _run(self, feed: Feed) -> None:
         live = self._live is None

@@ -6,7 +6,7 @@ from app.domain.parts import Split
 from app.domain.watcher import Watcher
 from app.mongodb.change_source import MongoChangeSource
 from app.mongodb.feeds.eligible import Kind, kind_of, why_own
-from app.mongodb.feeds.filter import Filter
+from app.mongodb.feeds.filters import Filter
 from app.mongodb.feeds.group import Group
 from app.mongodb.feeds.sharing import SharingSource
 from app.mongodb.reach import Reach

@@ -13,10 +13,9 @@ from app.domain.errors import SourceUnavailable
 from app.domain.status import Reads
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Start
-from app.mongodb.change_source import MongoChangeSource
 from app.mongodb.feeds.group import ALONE, Group
 from app.mongodb.feeds.member import Member
-from app.ports import SourceBatch
+from app.ports import ChangeSource, SourceBatch
 
 FIRST_SECONDS: Final = 0.5
 """How long the first read from a feed waits for events before it tells the position alone."""
@@ -31,7 +30,7 @@ SHARED: Final = Reads(shared=True)
 class SharingSource:
     """`ChangeSource` over one collection."""
 
-    def __init__(self, own: MongoChangeSource, group: Group, collection: str, *, batch_size: int) -> None:
+    def __init__(self, own: ChangeSource, group: Group, collection: str, *, batch_size: int) -> None:
         self._own = own
         self._group = group
         self._collection = collection
@@ -53,7 +52,7 @@ class SharingSource:
         return SHARED if self._member is not None else Reads(shared=False, why=self._group.blocked or self._why)
 
     async def prepare(self, *, may_create: bool = True) -> int:
-        self._group.arrive(self)
+        self._group.arrive(self, self._collection)
         return await self._own.prepare(may_create=may_create)
 
     async def locate(self, start: Start) -> str:
@@ -68,7 +67,7 @@ class SharingSource:
     async def open(self, after: str) -> None:
         cluster_time(after)  # refuses what is not a token
         await self._stop_reading()
-        self._group.arrive(self)
+        self._group.arrive(self, self._collection)
         self._position = after
         self._take_place(await self._group.join(self, self._collection, after))
         if self._member is None:
@@ -89,6 +88,7 @@ class SharingSource:
                 self._position = batch.position
                 return batch
             self._member, self._why = None, member.let_go
+            self._group.stand_apart(self, on=True)
             self._join_from = asyncio.get_running_loop().time() + AGAIN_SECONDS
             await self._open_own()
         if not self._owns:
@@ -97,6 +97,7 @@ class SharingSource:
         self._position = batch.position
         if asyncio.get_running_loop().time() >= self._join_from:
             self._why = CATCHES_UP if self._group.shares else ALONE
+            self._group.stand_apart(self, on=False)
             self._take_place(self._group.join_now(self._collection, self._position))
         return batch
 

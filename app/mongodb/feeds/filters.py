@@ -58,7 +58,8 @@ class Waste:
         """Return the filter that is worth opening the stream again, or None. Counts afresh now and then."""
         if self._came < LEAST:
             return None
-        dropped, came = self._dropped, self._came
+        came = self._came
+        dropped = Counter({name: count for name, count in self._dropped.items() if name not in wanted})
         self._came, self._dropped = 0, Counter()
         if sum(dropped.values()) < WASTE * came:
             return None
