@@ -81,13 +81,11 @@ def add(
     collection: Annotated[str | None, typer.Option(help="only this collection of it", show_default=False)] = None,
     include: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="PATTERN", help="only collections such as 'orders_*'; may be repeated", show_default=False
-        ),
+        typer.Option(metavar="PATTERN", help="only such as 'orders_*'; may be repeated", show_default=False),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="no collections such as '*_tmp'; may be repeated", show_default=False),
+        typer.Option(metavar="PATTERN", help="none such as '*_tmp'; may be repeated", show_default=False),
     ] = None,
     deployment: Annotated[bool, typer.Option("--deployment", help="NAME watches every database")] = False,
     stream: Annotated[str | None, typer.Option(help="the stream it publishes to", show_default=False)] = None,

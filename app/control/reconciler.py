@@ -137,6 +137,7 @@ class Reconciler:
         does not wait for it: the other watchers have to be followed, and this instance has to say that it is alive."""
         waiting = self._from_file.pending
         found = {one.name: one for one in stored if one.name not in waiting}
+        self._fleet.expect(one for name, one in found.items() if name not in self._fleet)
         for number, name in enumerate(found):
             if name not in self._fleet:  # in order, so that of two that overlap the same one is refused every time
                 await self._follow(name, found[name])

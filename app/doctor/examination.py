@@ -143,6 +143,9 @@ class _Patient:
             yield Finding(name, "definition", Level.PROBLEM, said, f"replace it with PUT /watchers/{name}")
             return
         yield await self._source(watcher)
+        scope = await self._asked_mongo.look_at_scope(watcher, self._settings.state_db)
+        if scope is not None:
+            yield scope
         images = await self._asked_mongo.look_at_images(watcher)
         if images is not None:
             yield images
@@ -186,6 +189,8 @@ class _Patient:
 
     async def _source(self, watcher: Watcher) -> Finding:
         namespace = watcher.source.namespace
+        if watcher.source.is_scope:
+            namespace = f"every collection of {'the deployment' if namespace == '*' else namespace}"
         try:
             await self._mongo.check_source(watcher)
         except ChangewireError as error:

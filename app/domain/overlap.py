@@ -129,14 +129,14 @@ def _place(watcher: Watcher, other: Watcher, in_file: bool) -> str | None:
     return None
 
 
-def _alone(watcher: Watcher) -> tuple[Watcher, ...]:
-    """Return the watchers with a place each: the entries of one that has several."""
-    return watcher.entries or (watcher,)
-
-
 def _free_collection(watcher: Watcher) -> str:
     """A collection for positions that no watcher uses by itself."""
     return watcher.name.replace("$", "_") if watcher.source.is_scope else watcher.source.namespace
+
+
+def _alone(watcher: Watcher) -> tuple[Watcher, ...]:
+    """Return the watchers with a place each: the entries of one that has several."""
+    return watcher.entries or (watcher,)
 
 
 def _free_place(watcher: Watcher, others: Others | Iterable[Watcher]) -> tuple[str, str]:

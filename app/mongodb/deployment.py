@@ -1,6 +1,6 @@
 """The MongoDB deployment as a whole: what the rest of the service knows of MongoDB, and who gets which part of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from app.domain.lag import Oplog
@@ -66,6 +66,10 @@ class MongoDeployment:
         self._client.close()
         if self._patient_client is not None:
             self._patient_client.close()
+
+    def expect(self, watchers: Iterable[Watcher]) -> None:
+        if self._feeds is not None:
+            self._feeds.expect(watchers)
 
     async def end_feeds(self) -> None:
         """End the change streams that watchers share, before `close`: their cursors end on the server too."""

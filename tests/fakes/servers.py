@@ -1,5 +1,7 @@
 """A deployment of MongoDB and an account of NATS, which hand out the other fakes."""
 
+from collections.abc import Iterable
+
 from app.domain.errors import SinkUnavailable
 from app.domain.lag import Oplog
 from app.domain.position import Checkpoint
@@ -23,6 +25,9 @@ class FakeMongo:
         self.undeletable: Exception | None = None
         self.full = False
         """Whether the oplog drops its oldest entries for new ones."""
+
+    def expect(self, watchers: Iterable[Watcher]) -> None:
+        list(watchers)
 
     async def ping(self) -> int:
         self.oplog.misbehave()

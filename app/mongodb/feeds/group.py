@@ -78,6 +78,8 @@ class Group:
         self._apart: set[object] = set()
         """Those of them who do not want anything from a feed for the time being."""
         self._on_their_way: set[object] = set()
+        self._expected: set[str] = set()
+        """The names of watchers that will be on their way soon."""
         self._live: Feed | None = None
         self._behind: list[Feed] = []
         self._waiting: list[Waiting] = []
@@ -90,8 +92,13 @@ class Group:
 
     # Who is there
 
-    def arrive(self, who: object, collection: str) -> None:
+    def expect(self, name: str) -> None:
+        """A watcher will arrive soon: those who come before it wait for it, within reason."""
+        self._expected.add(name)
+
+    def arrive(self, who: object, name: str, collection: str) -> None:
         """Somebody is on the way to read."""
+        self._expected.discard(name)
         self._here[who] = collection
         self._on_their_way.add(who)
 
@@ -174,10 +181,11 @@ class Group:
     async def _gather(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GATHER_SECONDS):
-                while self._on_their_way:
+                while self._on_their_way or self._expected:
                     self._came.clear()
                     async with asyncio.timeout(PAUSE_SECONDS):
                         await self._came.wait()
+        self._expected.clear()
         waiting, self._waiting = self._waiting, []
         try:
             await self._place(waiting)

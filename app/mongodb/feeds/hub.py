@@ -1,5 +1,6 @@
 """The groups of a deployment: which watcher shares change streams with which others."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from app.domain.parts import Split
@@ -31,7 +32,13 @@ class FeedHub:
         if why is not None:
             return own
         group = self._group(kind_of(watcher))
-        return SharingSource(own, group, watcher.source.collection, batch_size=self._batch_size)
+        return SharingSource(own, group, watcher, batch_size=self._batch_size)
+
+    def expect(self, watchers: Iterable[Watcher]) -> None:
+        """These will be read soon."""
+        for watcher in watchers:
+            if why_own(watcher) is None:
+                self._group(kind_of(watcher)).expect(watcher.name)
 
     async def close(self) -> None:
         """End every shared change stream. Those who read from one get an error, or read by their own."""

@@ -77,10 +77,10 @@ class Stream:
     async def locate(self, start: Start) -> str:
         return self.deployment.now
 
-    async def has_event(self, token: str) -> bool | None:
-        raise NotImplementedError
-
     def pass_over(self, ahead: Collection[tuple[str, str]]) -> None:
+        assert not ahead
+
+    async def has_event(self, token: str) -> bool | None:
         raise NotImplementedError
 
     async def open(self, after: str) -> None:
