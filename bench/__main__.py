@@ -1,4 +1,4 @@
-"""Measure on this machine, with a mongod and nats-servers of its own; Linux, less than twenty minutes (--quick: four).
+"""Measure on this machine, with a mongod and nats-servers of its own; Linux, half an hour (--quick: five minutes).
 
 Prints Markdown tables and writes everything measured to a JSON file. Exit code 1 where a stream did not hold what it
 had to, or something could not run; never for being slow.
@@ -16,14 +16,14 @@ from pathlib import Path
 
 from app.devservers.servers import NotAvailable, StartError
 from app.formats import native
-from bench import costs, drain, floors, latency, memory, procfs, replicas, report, startup, watchers, workloads
+from bench import costs, drain, fan_out, floors, latency, memory, procfs, replicas, report, startup, watchers, workloads
 from bench.contenders import Changewire, Contender, InPython, Version
 from bench.others import MqBridge, Peer, baseline
 from bench.report import Result
 from bench.stage import Incomplete, Stage
 from bench.workload import HEADLINE, SIZES, WORKLOADS
 
-SECTIONS = ("drain", "floors", "workloads", "replicas", "latency", "memory", "watchers", "startup")
+SECTIONS = ("drain", "floors", "workloads", "replicas", "latency", "memory", "watchers", "fan-out", "startup")
 OWN: tuple[type[Contender], ...] = (Changewire, InPython, MqBridge)
 BASELINE = "one-by-one"
 NAMES = (*(each.name for each in OWN), BASELINE)
@@ -81,6 +81,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "waiting": ("events written while NATS is stopped", 200_000, 10_000),
         "spread": ("events over the watchers", 300, 40),
         "idle": ("seconds that watchers idle", 10, 2),
+        "fan-out-events": ("waiting in each drain of the fan-out", 30_000, 3_000),
+        "fan-out-rounds": ("of these drains; with the most watchers always one", 3, 1),
+        "fan-out-seconds": ("of each rate and of idling there", 15, 2),
+        "patience": ("seconds that a step of the fan-out may take", 120, 60),
         "starts": ("of each program", 5, 1),
     }
     for name, (what, full, quick) in sizes.items():
@@ -89,6 +93,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rates", type=_numbers, metavar="R,R", help="inserts/s for latency (10,100,1000,5000)")
     parser.add_argument("--peer-rates", type=_numbers, default=[100], metavar="R,R", help="the same of others (100)")
     parser.add_argument("--watchers", type=_numbers, metavar="N,N", help="running at once (1,50,200; quick 1,50)")
+    parser.add_argument("--fan-out", type=_numbers, metavar="N,N", help="watchers there (1,200,1000; quick 1,40)")
+    parser.add_argument("--fan-out-rates", type=_numbers, metavar="R,R", help="inserts/s there (100,1000; quick 100)")
     arguments = parser.parse_args(argv)
     quick = arguments.quick
     for name, (_, full, small) in sizes.items():
@@ -99,6 +105,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     arguments.workloads = arguments.workloads or (QUICK_WORKLOADS if quick else loads)
     arguments.rates = arguments.rates or ([100, 1000, 5000] if quick else [10, 100, 1000, 5000])
     arguments.watchers = arguments.watchers or ([1, 50] if quick else [1, 50, 200])
+    arguments.fan_out = arguments.fan_out or ([1, 40] if quick else [1, 200, 1000])
+    arguments.fan_out_rates = arguments.fan_out_rates or ([100] if quick else [100, 1000])
     if min(arguments.events, arguments.peer_events) < 2:
         parser.error("--events has to be 2 or more")
     return arguments
@@ -187,6 +195,18 @@ async def run(arguments: argparse.Namespace) -> list[Result]:
             "memory": lambda: memory.measure(stage, events=arguments.events // 3, waiting=arguments.waiting),
             "watchers": lambda: watchers.measure(
                 stage, numbers=arguments.watchers, events=arguments.spread, seconds=arguments.idle
+            ),
+            "fan-out": lambda: fan_out.measure(
+                stage,
+                [each for each in everyone if isinstance(each, Changewire) and not isinstance(each, InPython)],
+                fan_out.Sizes(
+                    numbers=arguments.fan_out,
+                    events=arguments.fan_out_events,
+                    rounds=arguments.fan_out_rounds,
+                    rates=arguments.fan_out_rates,
+                    seconds=arguments.fan_out_seconds,
+                    patience=arguments.patience,
+                ),
             ),
             "startup": lambda: startup.measure(stage, programs, rounds=arguments.starts),
         }
