@@ -17,7 +17,7 @@ from app.config.settings import Settings
 from app.control.admission import Rules
 from app.control.registry import Registry, Times
 from app.formats import native
-from app.formats.extended_json import encode, identify, reduced
+from app.formats.extended_json import encode, identify, names_of, reduced
 from app.jetstream.account import JetStream
 from app.jetstream.connection import NatsConnection
 from app.jetstream.options import nats_options
@@ -60,6 +60,7 @@ class Service:
         """Drain every watcher and stop; False where a drain had to be cut short."""
         drained = await self.registry.close()
         await self._connection.close()
+        await self._mongo.end_feeds()
         self._mongo.close()
         return drained
 
@@ -77,6 +78,8 @@ def compose(settings: Settings) -> Service:
         state_database=settings.state_db,
         observer=observer,
         batch_size=settings.batch_size,
+        split=native.splitter(settings.codec),
+        share=settings.shared_streams,
     )
     connection = NatsConnection(nats_options(settings))
     dependencies = Dependencies(
@@ -144,4 +147,4 @@ def codec_of(settings: Settings) -> Codec:
         log.info("encoder", encoder="native")
     else:
         log.info("encoder", encoder="python", reason=native.absence() or "CHANGEWIRE_CODEC says so")
-    return Codec(encode, reduced, identify, transcode, native.packer(settings.codec))
+    return Codec(encode, reduced, identify, names_of, transcode, native.packer(settings.codec))

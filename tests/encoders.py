@@ -50,8 +50,9 @@ def packed(
     last: str = "",
     operations: Collection[str] = OPERATIONS,
     fits: tuple[int, int] = (1 << 20, 4096),
+    pieces: Sequence[str] | None = None,
 ) -> PackedChanges | None:
     """What the native transcoder makes of a batch as a whole."""
     pack = native.packer("native")
     assert pack is not None
-    return pack(raw_events(events), suffix, last, operations, fits)
+    return pack(raw_events(events), suffix, last, operations, fits, pieces)

@@ -7,7 +7,7 @@ which the log has the traceback.
 import uuid
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, TypeGuard, get_type_hints
+from typing import Any, TypeGuard, get_args, get_type_hints
 
 import structlog
 from fastapi import FastAPI, Request
@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app.api.problems import INTERNAL, RETRY_AFTER, Problem, invalid, kind_of
+from app.api.problems import INTERNAL, MANY, ONE, RETRY_AFTER, Problem, invalid, kind_of
 from app.domain.errors import ChangewireError, FieldProblem, Invalid
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,10 @@ async def _from_changewire(request: Request, error: Exception) -> Response:
 
 async def _from_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    shape = get_type_hints(request.scope["endpoint"]).get("body")
     found = error.errors()
+    if get_args(shape):
+        found = [each | {"loc": _without_form(each["loc"])} for each in found]
     for each in found:
         if each["type"] == "json_invalid":
             place = each["loc"][-1]
@@ -60,8 +63,18 @@ async def _from_validation(request: Request, error: Exception) -> Response:
         if tuple(each["loc"]) == ("body",) and each["type"] != "missing" and not is_json(request.headers):
             detail = "send the body as JSON, with the header 'Content-Type: application/json'"
             return Problem(415, "Unsupported Media Type", detail).response()
-    shape = get_type_hints(request.scope["endpoint"]).get("body")
-    return invalid(_field_problem(each, shape) for each in found).response()
+    return invalid(_field_problem(each, _model_in(shape)) for each in found).response()
+
+
+def _without_form(place: Sequence[int | str]) -> tuple[int | str, ...]:
+    """The place of an error in a body of several forms, without the name of the form, which nobody has sent."""
+    named = place[0] == "body" and len(place) > 1 and place[1] in (ONE, MANY)
+    return (place[0], *place[2:]) if named else tuple(place)
+
+
+def _model_in(shape: Any) -> type[BaseModel] | None:
+    """The model that a body is, or of which it may be a list as well."""
+    return next((each for each in (shape, *get_args(shape)) if _has_fields(each)), None)
 
 
 def is_json(headers: Headers) -> bool:
@@ -73,7 +86,7 @@ def is_json(headers: Headers) -> bool:
 def _field_problem(error: Mapping[str, Any], shape: type[BaseModel] | None) -> FieldProblem:
     """One finding of pydantic, without the value: it may be a secret in the wrong place. `shape` is the body's."""
     place, *path = error["loc"]
-    field = ".".join(str(part)[:100] for part in path) or ("body" if place == "body" else str(place))
+    field = _dotted(path) or ("body" if place == "body" else str(place))
     kind, cause = error["type"], (error.get("ctx") or {}).get("error")
     if kind == "extra_forbidden":
         beside = _fields_at(shape, path[:-1]) if place == "body" else []
@@ -89,9 +102,17 @@ def _field_problem(error: Mapping[str, Any], shape: type[BaseModel] | None) -> F
     return FieldProblem(field, problem)
 
 
+def _dotted(path: Sequence[int | str]) -> str:
+    """`sink.operations.0`; the place in a list of watchers comes first: `[3].sink.stream`."""
+    parts = [str(part)[:100] for part in path]
+    return ".".join([f"[{parts[0]}]", *parts[1:]] if path and isinstance(path[0], int) else parts)
+
+
 def _fields_at(shape: Any, path: Sequence[int | str]) -> list[str]:
     """The fields that the body's shape has where `path` leads."""
     for step in path:
+        if isinstance(step, int):
+            continue
         field = shape.model_fields.get(str(step)) if _has_fields(shape) else None
         shape = field.annotation if field is not None else None
     return sorted(shape.model_fields) if _has_fields(shape) else []

@@ -7,7 +7,7 @@ from fastapi.security import HTTPBearer
 
 from app.control.registry import Registry
 from app.domain.errors import NotFound
-from app.domain.watcher import name_problem
+from app.domain.names import name_problem
 
 # For the documentation and its Authorize button; `auth.Authority` has decided before a call gets here.
 _bearer = HTTPBearer(auto_error=False, description="An API token, if any are configured.")

@@ -37,6 +37,9 @@ MAX_ERRORS = 50
 MAX_FIELD, MAX_PROBLEM, MAX_DETAIL = 200, 500, 4000
 """Characters of a field's path, of what is wrong with it, and of a `detail`: parts of the request may be in them."""
 
+ONE, MANY = "one", "many"
+"""How pydantic names the forms of a body that is one object or a list of them, in the place of an error."""
+
 RETRY_AFTER = {"Retry-After": "5"}
 """With each 503: seconds after which a client may ask again."""
 

@@ -1,4 +1,4 @@
-"""Compare a watcher's stream with the collection's history, as far as the oplog reaches, or with a list of writes.
+"""Compare a watcher's stream with the history of what it watches, as far as the oplog reaches, or with a list.
 
 Reports which changes are lost, doubled, reordered or altered on the stream, with their tokens, and which messages are
 unknown to MongoDB. It reads MongoDB and NATS with its own code, so the service does not have to be running. Changes
@@ -122,7 +122,7 @@ async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Repor
             if writes is None:
                 return await _History(client, streams, watcher, info, arguments.since).compare(before, after)
             messages = streams.messages(watcher, info.last)
-            findings = await compare_writes(messages, writes, frozenset(watcher.sink.operations))
+            findings = await compare_writes(messages, writes, watcher)
             if info.first > 1:
                 findings.notes.append(f"the stream begins at #{info.first}: writes published before count as lost")
             return Report(watcher.name, watcher.source.namespace, watcher.sink.stream, str(arguments.writes), findings)
@@ -190,6 +190,7 @@ class _History:
             last_epoch=last_epoch,
             undecidable=undecidable,
             removes=self.info.removes,
+            collections=self.watcher.source.is_scope,
         )
 
     def _counts(self, position: "Position", notes: list[str]) -> bool:
@@ -209,7 +210,8 @@ class _History:
     async def _difference(self, event: "Event", message: "StreamMessage", differ: Any) -> str | None:
         from app.verify.bodies import from_json
 
-        subject = self.watcher.subject(event.operation)
+        names = event.body.get("ns") or {}
+        subject = self.watcher.subjects.subject(names.get("db", ""), names.get("coll", ""), event.operation)
         if message.subject != subject:
             return f"is on the subject {message.subject}, not {subject}"
         body = message.event

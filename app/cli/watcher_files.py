@@ -5,7 +5,9 @@ one: `app/config/connector_yaml.py`.
 """
 
 import json
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,16 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not found:
         raise CommandError(f"{name} holds no watcher", MISUSE)
     return found
+
+
+def with_name(line: str, names: Sequence[str]) -> str:
+    """Say what the service says of a list's watcher with the watcher's name instead of its place, where it has one."""
+    if len(names) == 1:
+        return f"{names[0]}: {line}"
+    found = re.match(r"\[([0-9]+)\][. ]?", line)
+    if found is None or int(found[1]) >= len(names):
+        return line
+    return f"{names[int(found[1])]}: {line[found.end() :]}"
 
 
 def _documents(text: str) -> list[Any]:

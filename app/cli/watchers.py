@@ -80,29 +80,27 @@ def add(
 ) -> int:
     """Add the watchers of a JSON or YAML file.
 
-    The file holds one watcher, a list, several YAML documents, or `watchers: [...]`. Each watcher is added
-    separately. If one is refused, the others are still added, and the exit code is 1.
+    The file holds one watcher, a list, several YAML documents, or `watchers: [...]`, at most 1000. All of them are
+    added, or if one is refused, none; the exit code is 1 then.
     """
     from app.cli import watcher_files
 
     service, definitions = connect(url, api_token), watcher_files.read(file)
-    added, refused = [], 0
-    for number, definition in enumerate(definitions, 1):
-        name = str(definition.get("name") or f"watcher {number} of {file}")
-        try:
-            watcher = service.call("POST", "/watchers" + ("?dry_run=true" if dry_run else ""), definition)
-        except Refused as error:
-            refused += 1
-            for line in error.lines:
-                say(f"changewire: {name}: {line}", error=True)
-            continue
-        added.append(watcher)
-        if not as_json:
-            what = "could be added" if dry_run else f"added, {watcher['status']['state']}"
-            say(f"{name}: {what}")
+    path = "/watchers" + ("?dry_run=true" if dry_run else "")
+    try:
+        added = service.call("POST", path, definitions if len(definitions) > 1 else definitions[0])
+    except Refused as error:
+        names = [str(each.get("name") or f"watcher {number} of {file}") for number, each in enumerate(definitions, 1)]
+        for line in error.lines:
+            say(f"changewire: {watcher_files.with_name(line, names)}", error=True)
+        return FAILED
+    listed = added if isinstance(added, list) else [added]
     if as_json:
-        _print_json(added)
-    return FAILED if refused else OK
+        return _print_json(listed)
+    for watcher in listed:
+        what = "could be added" if dry_run else f"added, {watcher['status']['state']}"
+        say(f"{watcher['name']}: {what}")
+    return OK
 
 
 @app.command()

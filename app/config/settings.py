@@ -102,6 +102,10 @@ class Settings(BaseSettings):
     fast-ingest batch goes on over many of them). Default: 500; with more, memory and the work repeated after an error
     grow, and throughput hardly does."""
 
+    shared_streams: bool = Field(default=True, examples=["false"])
+    """Whether watchers of one database share its change stream (`reads` in their status says which do). Without it,
+    each has a change stream of its own, and MongoDB reads its oplog once for each. Default: true."""
+
     drain_seconds: float = Field(default=10, ge=0, le=3600, allow_inf_nan=False, examples=["10"])
     """How many seconds a stop may take to finish the batches in flight. Default: 10, less than the 30 after which
     Kubernetes kills."""

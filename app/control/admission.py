@@ -4,15 +4,17 @@
 before a change that somebody asks for is stored.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.control.fleet import Watched
+from app.control.fleet import Fleet
 from app.domain.errors import Conflict, Invalid
 from app.domain.errors import FieldProblem as Problem
+from app.domain.javascript import javascript_problem
 from app.domain.namespaces import Namespaces
 from app.domain.overlap import refuse_overlap
-from app.domain.watcher import StoredWatcher, Watcher, javascript_problem, outside, problems, problems_when_added
+from app.domain.overlap_index import OverlapIndex, order
+from app.domain.watcher import StoredWatcher, Watcher, outside, problems, problems_when_added
 from app.pipeline.dependencies import Dependencies
 from app.ports import Check, WatcherStore
 
@@ -32,14 +34,17 @@ class Rules:
         """List what is wrong with a watcher as far as it can be told without a server."""
         return problems(watcher, state_database=self.state_database, allowed=self.allowed, javascript=self.javascript)
 
-    def fault(self, stored: StoredWatcher, others: Iterable[StoredWatcher]) -> str | None:
-        """Why a stored watcher cannot run; None where it can. `others` are those that are not refused themselves.
+    def fault(self, stored: StoredWatcher, fleet: Fleet) -> str | None:
+        """Why a stored watcher cannot run; None where it can. Those that are refused themselves do not count.
 
         Of two that overlap the one that was added later is refused: all instances have to come to the same answer."""
         faults = [f"{each.field} {each.problem}" for each in self.problems(stored.watcher)]
-        earlier = [one.watcher for one in others if _order(one) < _order(stored)]
+
+        def earlier(other: StoredWatcher) -> bool:
+            return order(other) < order(stored) and not fleet[other.name].refused
+
         try:
-            refuse_overlap(stored.watcher, earlier, in_file=stored.origin == "file")
+            refuse_overlap(stored.watcher, _Beside(fleet.index, earlier), in_file=stored.origin == "file")
         except Conflict as conflict:
             faults.append(str(conflict))
         return "; ".join(faults) or None
@@ -52,7 +57,7 @@ class Rules:
 
     def refuse_javascript(self, stored: StoredWatcher, what: str) -> None:
         """Raise Conflict where a watcher's pipeline runs JavaScript that is not allowed; `what` as above."""
-        found = None if self.javascript else javascript_problem(stored.watcher.source)
+        found = None if self.javascript else javascript_problem(stored.watcher.source.pipeline)
         if found is not None:
             raise Conflict(f"{stored.name} cannot {what}: source.pipeline {found}")
 
@@ -60,36 +65,68 @@ class Rules:
 class Admission:
     """What is looked at before a watcher is stored."""
 
-    def __init__(
-        self, rules: Rules, dependencies: Dependencies, store: WatcherStore, watchers: Mapping[str, Watched]
-    ) -> None:
+    def __init__(self, rules: Rules, dependencies: Dependencies, store: WatcherStore, fleet: Fleet) -> None:
         self.rules = rules
         self._dependencies = dependencies
         self._store = store
-        self._watchers = watchers
+        self._fleet = fleet
 
-    async def check(self, watcher: Watcher, before: Watcher | None = None) -> None:
-        """Refuse what cannot work; `before` is the watcher as it is stored. Raises Invalid, Conflict, Unavailable."""
+    async def check(self, watcher: Watcher, before: Watcher | None = None) -> str:
+        """Refuse what cannot work; `before` is the watcher as it is stored. Return the token of the present.
+
+        Raises Invalid, Conflict, Unavailable. Other watchers are compared as this process knows them: the store looks
+        again when the change is made (`beside`)."""
         found = self.rules.problems(watcher)
         if before is None or before.sink.stream != watcher.sink.stream:
             found += [each for each in problems_when_added(watcher) if each.field not in {one.field for one in found}]
         if found:
             raise Invalid(problems=tuple(found))
-        self.beside(watcher)(await self._store.load())
-        await self._dependencies.mongo.check_source(watcher)
+        self.beside(watcher)(self._fleet.index)
+        now = await self._dependencies.mongo.check_source(watcher)
         if before is None or watcher.checkpoint != before.checkpoint:
             await self._dependencies.mongo.checkpoints(watcher).check()
         await self._dependencies.nats.check_sink(watcher)
+        return now
 
-    def beside(self, watcher: Watcher) -> Check:
+    def check_together(self, watchers: Sequence[Watcher]) -> None:
+        """Refuse those of a list that cannot be together, before any server is asked. Raises Invalid, Conflict."""
+        index, first, found = OverlapIndex(), dict[str, int](), list[Problem]()
+        conflicts: list[str] = []
+        for number, watcher in enumerate(watchers):
+            problems = self.rules.problems(watcher)
+            if watcher.name in first:
+                problems.append(Problem("name", f"is also the name of [{first[watcher.name]}]"))
+            found += [Problem(f"[{number}].{each.field}", each.problem) for each in problems]
+            first.setdefault(watcher.name, number)
+            try:
+                refuse_overlap(watcher, _Beside(index, lambda _: True))
+            except Conflict as conflict:
+                conflicts.append(f"[{number}] {conflict}")
+            index.put(StoredWatcher(watcher, added=number))
+        if found:
+            raise Invalid(problems=tuple(found))
+        if conflicts:
+            raise Conflict("; ".join(conflicts))
+
+    def beside(self, *watchers: Watcher) -> Check:
         """A look at everything stored, at the moment of a change. A watcher that is refused itself does not count."""
 
-        def check(stored: Sequence[StoredWatcher]) -> None:
-            refused = {name for name, watched in self._watchers.items() if watched.refused}
-            refuse_overlap(watcher, [one.watcher for one in stored if one.name not in refused])
+        def counts(other: StoredWatcher) -> bool:
+            return other.name not in self._fleet or not self._fleet[other.name].refused
+
+        def check(stored: OverlapIndex) -> None:
+            for watcher in watchers:
+                refuse_overlap(watcher, _Beside(stored, counts))
 
         return check
 
 
-def _order(stored: StoredWatcher) -> tuple[int, str]:
-    return stored.added, stored.name
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """`Others`: the watchers of an index that count."""
+
+    index: OverlapIndex
+    counts: Callable[[StoredWatcher], bool]
+
+    def near(self, watcher: Watcher) -> Sequence[Watcher]:
+        return [other.watcher for other in self.index.near(watcher) if self.counts(other)]

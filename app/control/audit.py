@@ -18,13 +18,20 @@ LONGEST = 2000
 """Characters of one value; a pipeline may have a million."""
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What was done to one watcher. `before` and `after` hold what differs, by dotted path; None where it was not."""
+
+    watcher: str | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
 @dataclass(slots=True)
 class Record:
-    """What one request did. `before` and `after` hold what differs, by dotted path; None where nothing does."""
+    """What one request did, to one watcher or to several."""
 
-    watcher: str | None = None
-    before: dict[str, Any] | None = None
-    after: dict[str, Any] | None = None
+    changes: list[Changed] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -40,7 +47,7 @@ def changed(name: str, before: StoredWatcher | None, after: StoredWatcher | None
     if old is not None and new is not None:
         paths = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
         old, new = ({path: side.get(path) for path in paths} for side in (old, new))
-    current.watcher, current.before, current.after = name, _short(old), _short(new)
+    current.changes.append(Changed(name, _short(old), _short(new)))
 
 
 def note(**facts: Any) -> None:

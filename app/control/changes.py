@@ -5,7 +5,7 @@ round. `registry.py` sees to the turn, and to the revision that is expected.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -14,8 +14,15 @@ from app.control import audit
 from app.control.admission import Admission
 from app.control.fleet import Watched
 from app.control.positions import Positions
-from app.control.reconciler import Reconciler
-from app.domain.errors import ChangewireError, Conflict, NotFound, Unavailable
+from app.control.reconciler import AT_ONCE, Reconciler
+from app.domain.errors import (
+    ChangewireError,
+    Conflict,
+    FieldProblem,
+    Invalid,
+    NotFound,
+    Unavailable,
+)
 from app.domain.lifecycle import Desired, State
 from app.domain.status import Status, TokenView, WatcherView
 from app.domain.watcher import Start, StoredWatcher, Watcher
@@ -24,6 +31,8 @@ from app.ports import ALIVE_SECONDS, WatcherStore
 
 log = structlog.get_logger(__name__)
 
+CHECKED_AT_ONCE = 16
+"""Watchers of a list that both servers are asked about at the same time."""
 FOLLOW_SECONDS = ALIVE_SECONDS + 5.0
 """An instance that has not followed by then no longer counts as alive."""
 
@@ -48,21 +57,47 @@ class Changes:
         self._positions = positions
 
     async def add(self, wanted: StoredWatcher, dry_run: bool) -> WatcherView:
+        return (await self._store_new([await self._ready_to_add(wanted)], dry_run))[0]
+
+    async def add_all(self, wanted: Sequence[StoredWatcher], dry_run: bool) -> list[WatcherView]:
+        """Add several, all or none. The problems of an Invalid name the place in the list: `[3].source.collection`."""
+        self._admission.check_together([one.watcher for one in wanted])
+        enough = asyncio.Semaphore(CHECKED_AT_ONCE)
+
+        async def ready(one: StoredWatcher) -> StoredWatcher:
+            async with enough:
+                return await self._ready_to_add(one)
+
+        looked = await asyncio.gather(*(ready(one) for one in wanted), return_exceptions=True)
+        return await self._store_new(_all_ready(looked), dry_run)
+
+    async def _ready_to_add(self, wanted: StoredWatcher) -> StoredWatcher:
+        """Check a watcher that is to be added, and fix where it begins."""
         watcher, name = wanted.watcher, wanted.name
         if name in self._watchers:
             raise Conflict(f"there is a watcher {name} already; replace it with PUT /watchers/{name}")
-        await self._admission.check(watcher)
-        wanted = replace(wanted, begin=await self._positions.locate(watcher, watcher.start))
+        now = await self._admission.check(watcher)
+        begin = now if watcher.start.at == "latest" else await self._positions.locate(watcher, watcher.start)
+        return replace(wanted, begin=begin)
+
+    async def _store_new(self, wanted: Sequence[StoredWatcher], dry_run: bool) -> list[WatcherView]:
+        """Store watchers that were checked, and let them run. They are compared with all others once more while they
+        are stored: another one may have come meanwhile, through any instance."""
+        check = self._admission.beside(*(one.watcher for one in wanted))
         if dry_run:
+            await self._store.check(check)
             audit.note(dry_run=True)
-            state = State.PAUSED if wanted.desired is Desired.PAUSED else State.STARTING
-            return WatcherView(wanted, Status(state, self._dependencies.clock()))
-        # Looked at once more while it is stored: another one may have come meanwhile, through any instance.
-        stored = await self._store.insert(wanted, self._admission.beside(watcher))
-        audit.changed(name, None, stored)
-        await self._reconciler.carry_out(stored)
-        log.info("watcher_added", watcher=name, source=watcher.source.namespace, stream=watcher.sink.stream)
-        return self._view(name)
+            return [WatcherView(one, Status(_first_state(one), self._dependencies.clock())) for one in wanted]
+        added = await self._store.insert_all(wanted, check)
+        for stored in added:
+            audit.changed(stored.name, None, stored)
+        await self._reconciler.carry_out(*added)
+        for number, stored in enumerate(added, 1):
+            watcher = stored.watcher
+            log.info("watcher_added", watcher=stored.name, source=watcher.source.namespace, stream=watcher.sink.stream)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return [self._view(stored.name) for stored in added]
 
     async def replace(self, wanted: StoredWatcher, dry_run: bool) -> WatcherView:
         watcher, name = wanted.watcher, wanted.name
@@ -162,6 +197,30 @@ class Changes:
     def _view(self, name: str) -> WatcherView:
         watched = self._watchers[name]
         return WatcherView(watched.stored, watched.status())
+
+
+def _first_state(stored: StoredWatcher) -> State:
+    return State.PAUSED if stored.desired is Desired.PAUSED else State.STARTING
+
+
+def _all_ready(looked: Sequence[StoredWatcher | BaseException]) -> list[StoredWatcher]:
+    """Return what was looked at. Raises one error for all that are refused, with what a user can correct first."""
+    refused = [(number, each) for number, each in enumerate(looked) if isinstance(each, BaseException)]
+    problems = [
+        FieldProblem(f"[{number}].{each.field}", each.problem)
+        for number, error in refused
+        if isinstance(error, Invalid)
+        for each in error.problems
+    ]
+    conflicts = [f"[{number}] {error}" for number, error in refused if isinstance(error, Conflict)]
+    for _, error in refused:
+        if not isinstance(error, Invalid | Conflict):
+            raise error
+    if problems:
+        raise Invalid(problems=tuple(problems))
+    if conflicts:
+        raise Conflict("; ".join(conflicts))
+    return [each for each in looked if isinstance(each, StoredWatcher)]
 
 
 def _refuse_file(stored: StoredWatcher) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import structlog
 
 from app.domain.errors import NotFound, StateOutOfReach
+from app.domain.overlap_index import OverlapIndex
 from app.domain.watcher import StoredWatcher
 from app.ports import Check, WatcherStore
 
@@ -61,10 +62,22 @@ class FallbackStore:
     async def revision(self) -> int:
         return await self._store.revision() if self.out_of_reach is None else self._revision
 
-    async def insert(self, stored: StoredWatcher, check: Check | None = None) -> StoredWatcher:
+    async def check(self, check: Check) -> None:
         if self.out_of_reach is None:
-            return await self._store.insert(stored, check)
-        return self._keep(replace(stored, added=self._revision + 1))
+            await self._store.check(check)
+        else:
+            check(OverlapIndex(self._memory.values()))
+
+    async def insert(self, stored: StoredWatcher, check: Check | None = None) -> StoredWatcher:
+        return (await self.insert_all([stored], check))[0]
+
+    async def insert_all(self, wanted: Sequence[StoredWatcher], check: Check | None = None) -> list[StoredWatcher]:
+        if self.out_of_reach is None:
+            return await self._store.insert_all(wanted, check)
+        self._revision += 1
+        added = [replace(one, revision=self._revision, added=self._revision) for one in wanted]
+        self._memory |= {one.name: one for one in added}
+        return added
 
     async def replace(
         self, stored: StoredWatcher, *, expected_revision: int, check: Check | None = None

@@ -5,6 +5,7 @@ start or to stop anything. The reconciler alone calls the methods that do.
 """
 
 import asyncio
+import bisect
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from app.control.instance import Instance
 from app.control.watcher_task import WatcherTask
 from app.domain.dead_letters import Replay
 from app.domain.lifecycle import State
+from app.domain.overlap_index import OverlapIndex, order
 from app.domain.status import Status
 from app.domain.watcher import StoredWatcher
 from app.pipeline.dependencies import Dependencies
@@ -51,12 +53,17 @@ class Fleet(Mapping[str, WatcherTask]):
         self._instance = instance
         self._drain_seconds = drain_seconds
         self._tasks: dict[str, WatcherTask] = {}
+        self._names: list[str] = []
+        """In order, for everyone who looks at all of them."""
+        self.index = OverlapIndex()
+        """All of them as they are stored."""
+        self._touched: set[str] = set()
 
     def __getitem__(self, name: str) -> WatcherTask:
         return self._tasks[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._tasks))
+        return iter(self._names.copy())
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -67,8 +74,24 @@ class Fleet(Mapping[str, WatcherTask]):
         if before is not None and before.stored.added != stored.added:
             before = None
         task = WatcherTask(stored, self._dependencies, self._store, self._instance, before)
+        if stored.name not in self._tasks:
+            bisect.insort(self._names, stored.name)
         self._tasks[stored.name] = task
+        self._touch(stored.name)
+        self.index.put(stored)
+        self._touch(stored.name)
         return task
+
+    def touched(self) -> list[StoredWatcher]:
+        """Return those, in the order in which they were added, that may have to be judged again since the last call:
+        another one came or went or was refused with which they could conflict."""
+        touched, self._touched = self._touched, set()
+        return sorted((self._tasks[name].stored for name in touched if name in self._tasks), key=order)
+
+    def _touch(self, name: str) -> None:
+        """Note whom a watcher may be in the way of, or keep out of somebody's way, as it is in the index now."""
+        if name in self.index:
+            self._touched.update(one.name for one in self.index.near(self.index[name].watcher) if one.name != name)
 
     async def stop(self, name: str) -> bool:
         """Drain one watcher; see `WatcherTask.stop`."""
@@ -78,6 +101,9 @@ class Fleet(Mapping[str, WatcherTask]):
         """Stop a watcher and forget it, its metrics too."""
         await self.stop(name)
         del self._tasks[name]
+        self._names.remove(name)
+        self._touch(name)
+        self.index.drop(name)
         self._dependencies.observer.forget(name)
 
     async def stop_all(self) -> bool:

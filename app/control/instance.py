@@ -26,6 +26,7 @@ class Instance:
         self._store = store
         self._name = secrets.token_hex(6)
         self.applied = 0
+        self._telling: asyncio.Task[None] | None = None
 
     async def arrive(self) -> bool:
         """Say that this instance is alive and has carried out nothing; True where the store is not the one used before.
@@ -41,11 +42,23 @@ class Instance:
         self.applied = revision
         await self._store.attend(self._name, revision)
 
-    async def carried_out(self, revision: int) -> None:
-        """Note one change that this process has made and carried out; where others came before it, a round does."""
+    def carried_out(self, revision: int) -> None:
+        """Note one change that this process has made and carried out; where others came before it, a round does.
+
+        It is stored soon, and nobody waits for that: what is stored may lag, and must never lead."""
         if revision == self.applied + 1:
-            with contextlib.suppress(ChangewireError):  # the next round stores it
-                await self.followed(revision)
+            self.applied = revision
+            if self._telling is None or self._telling.done():
+                self._telling = asyncio.create_task(self._tell(), name="instance_followed")
+                self._telling.add_done_callback(_report)
+
+    async def _tell(self) -> None:
+        """Store how far this instance is, until that is what it is."""
+        told = None
+        with contextlib.suppress(ChangewireError):  # the next round stores it
+            while told != self.applied:
+                told = self.applied
+                await self._store.attend(self._name, told)
 
     async def others_followed(self) -> bool:
         """Wait until every other live instance has carried out what is stored by now; False where none had to be
@@ -59,7 +72,14 @@ class Instance:
 
     async def leave(self) -> None:
         """Take this instance off the list, so that no other one waits for it."""
+        if self._telling is not None:
+            await asyncio.wait([self._telling])  # it would put it on the list again
         try:
             await self._store.leave(self._name)
         except ChangewireError as error:
             log.info("instance_not_taken_back", error=str(error))
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("instance_not_told", exc_info=error)

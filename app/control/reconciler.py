@@ -14,8 +14,8 @@ are stored again.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from weakref import WeakValueDictionary
 
 import structlog
@@ -33,6 +33,8 @@ from app.domain.watcher import StoredWatcher
 
 log = structlog.get_logger(__name__)
 
+AT_ONCE = 50
+"""Watchers that are looked at before others have their turn."""
 FIRST_LOAD_SECONDS = 5.0
 """How long a call waits for a service that has just started to load its watchers."""
 
@@ -60,7 +62,8 @@ class Reconciler:
         self._reconcile_seconds = reconcile_seconds
         self._load_problem: str | None = "the stored watchers are not loaded yet"
         """Why what is stored is not known; None where it is."""
-        self._judged: tuple[tuple[str, int], ...] = ()
+        self._turned: set[str] = set()
+        """The watchers whose turn has ended since this round began to read the store."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loaded = False
         self._looked_at = 0
@@ -95,6 +98,7 @@ class Reconciler:
             self._looked_at = -1
         await self._from_file.settle()
         revision = await self._store.revision()
+        self._turned.clear()
         stored = await self._store.load()
         if self._lost(stored, revision):
             stored = await self._restore()
@@ -132,33 +136,43 @@ class Reconciler:
         False where a change of this process is still being carried out. That may take as long as a drain, so the round
         does not wait for it: the other watchers have to be followed, and this instance has to say that it is alive."""
         waiting = self._from_file.pending
-        revisions = {one.name: one.revision for one in stored if one.name not in waiting}
-        for name in revisions:
+        found = {one.name: one for one in stored if one.name not in waiting}
+        for number, name in enumerate(found):
             if name not in self._fleet:  # in order, so that of two that overlap the same one is refused every time
-                await self._look(name)
+                await self._follow(name, found[name])
+            if number % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
         different = [
-            name for name, task in self._fleet.items() if task.over or revisions.get(name) != task.stored.revision
+            name
+            for name, task in self._fleet.items()
+            if task.over or name not in found or found[name].revision != task.stored.revision
         ]
         free = [name for name in different if not self._lock(name).locked()]
-        await asyncio.gather(*(self._look(name) for name in free))
-        await self._judge_all(stored)
-        for one in stored:
-            if one.begin is not None and self._runs(one.name):
-                await self._take_back_start(one.name)
+        await asyncio.gather(*(self._follow(name, found.get(name)) for name in free))
+        await self._judge_all()
+        begun = [one.name for one in stored if one.begin is not None and self._runs(one.name)]
+        await asyncio.gather(*(self._take_back_start(name) for name in begun))
         return len(free) == len(different)
 
-    async def _look(self, name: str) -> None:
-        async with self._lock(name):
-            await self._refresh(name)
+    async def _follow(self, name: str, stored: StoredWatcher | None) -> None:
+        """Let one watcher run as this round has read it; None where it has not found it.
 
-    async def _judge_all(self, stored: Sequence[StoredWatcher]) -> None:
-        known = tuple((name, task.stored.revision) for name, task in self._fleet.items())
-        if known == self._judged:
-            return
-        for one in stored:
-            await self._judge_again(one.name)
-            await asyncio.sleep(0)  # each is compared with all others
-        self._judged = known
+        One that had a turn meanwhile may have been read before that, so it is read again."""
+        async with self._lock(name):
+            if name in self._turned or name in self._from_file.pending:
+                await self._refresh(name)
+            elif stored is not None:
+                await self._run_as_stored(stored)
+            elif name in self._fleet:
+                await self._fleet.dismiss(name)
+
+    async def _judge_all(self) -> None:
+        """Look again at those that a change of another one may concern, until nothing changes by that any more."""
+        while touched := self._fleet.touched():
+            for number, one in enumerate(touched):
+                await self._judge_again(one.name)
+                if number % AT_ONCE == AT_ONCE - 1:
+                    await asyncio.sleep(0)
 
     async def _judge_again(self, name: str) -> None:
         """Refuse a watcher that another one has come to stand in the way of, and let one go whose way is free now."""
@@ -190,14 +204,17 @@ class Reconciler:
     async def _refresh(self, name: str) -> None:
         """Let one watcher run as the store says now."""
         now = await self._store.get(name)
-        task = self._fleet.get(name)
         if now is not None:
-            if task is None or task.over or task.stored.revision != now.revision:
-                await self._run_as(now)
-        elif task is not None:
+            await self._run_as_stored(now)
+        elif name in self._fleet:
             if self._lost(await self._store.load(), await self._store.revision()):
                 raise Unavailable("the registry's collections were dropped; it is being restored, try again")
             await self._fleet.dismiss(name)
+
+    async def _run_as_stored(self, stored: StoredWatcher) -> None:
+        task = self._fleet.get(stored.name)
+        if task is None or task.over or task.stored.revision != stored.revision:
+            await self._run_as(stored)
 
     async def _run_as(self, stored: StoredWatcher) -> None:
         if stored.name in self._fleet:
@@ -218,8 +235,7 @@ class Reconciler:
             task.pause()
 
     def _fault(self, stored: StoredWatcher) -> str | None:
-        others = [task.stored for name, task in self._fleet.items() if name != stored.name and not task.refused]
-        return self._rules.fault(stored, others)
+        return self._rules.fault(stored, self._fleet)
 
     # What the registry asks for
 
@@ -231,8 +247,25 @@ class Reconciler:
         await self.loaded()  # outside the lock, which loading takes too
         async with self._lock(name):
             self._refuse_changes(name)
-            await self._refresh(name)
-            yield
+            try:
+                await self._refresh(name)
+                yield
+            finally:
+                self._turned.add(name)
+
+    @asynccontextmanager
+    async def turns(self, names: Iterable[str]) -> AsyncIterator[None]:
+        """As `turn` of each, for watchers that are to be added: what is stored of them is not looked at before."""
+        await self.loaded()
+        names = sorted(set(names))  # in order, so that no two changes wait for each other
+        async with AsyncExitStack() as locks:
+            for name in names:
+                await locks.enter_async_context(self._lock(name))
+                self._refuse_changes(name)
+            try:
+                yield
+            finally:
+                self._turned.update(names)
 
     def _refuse_changes(self, name: str) -> None:
         if self._ending:
@@ -259,15 +292,18 @@ class Reconciler:
             self._launch(self._fleet[name].stored)
             raise
 
-    async def carry_out(self, stored: StoredWatcher) -> None:
-        """Within a turn: let a watcher run as it is stored now, from a new start."""
-        await self._run_as(stored)
-        await self._instance.carried_out(stored.revision)
+    async def carry_out(self, *changed: StoredWatcher) -> None:
+        """Within a turn: let the watchers of one change run as they are stored now, from a new start."""
+        for number, stored in enumerate(changed, 1):
+            await self._run_as(stored)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        self._instance.carried_out(changed[-1].revision)
 
     async def carry_out_removal(self, name: str, revision: int) -> None:
         """Within a turn: forget a watcher that was removed from the store by the change `revision`."""
         await self._fleet.dismiss(name)
-        await self._instance.carried_out(revision)
+        self._instance.carried_out(revision)
 
     def forget_position(self, name: str) -> None:
         """Within a turn: the position of a watcher that does not run was moved on purpose."""
@@ -276,7 +312,7 @@ class Reconciler:
     async def keep(self, stored: StoredWatcher) -> None:
         """Within a turn: a watcher that does not run has a new revision, and stays as it is."""
         self._fleet[stored.name].stored = stored
-        await self._instance.carried_out(stored.revision)
+        self._instance.carried_out(stored.revision)
 
     async def others_followed(self) -> None:
         """Wait until every other live instance has carried out what is stored by now. Raises StoreUnavailable."""

@@ -6,7 +6,7 @@ of the request that asked for it: half of one would be a watcher that is stopped
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -37,6 +37,15 @@ T = TypeVar("T")
 
 Revisions = frozenset[int] | Literal["any"]
 """The revisions of which a change expects the watcher to have one; any: it has to be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A watcher to add, as `Registry.add` takes it."""
+
+    watcher: Watcher
+    paused: bool = False
+    explicit_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +197,17 @@ class Registry:
         wanted = _wanted(watcher, paused, explicit_start)
         return await self._change(watcher.name, lambda: self._changes.add(wanted, dry_run))
 
+    async def add_all(self, additions: Sequence[Addition], *, dry_run: bool = False) -> list[WatcherView]:
+        """Add several watchers in one change, all or none. Errors as `add`, which name the place in the list:
+        `[3].source.collection`."""
+        wanted = [_wanted(each.watcher, each.paused, each.explicit_start) for each in additions]
+        names = [one.name for one in wanted]
+
+        async def add() -> list[WatcherView]:
+            return await self._changes.add_all(wanted, dry_run) if wanted else []
+
+        return await self._go_on(self._in_turns(names, add), f"{len(names)} watchers")
+
     async def put(
         self,
         watcher: Watcher,
@@ -235,9 +255,12 @@ class Registry:
     # One change at a time of each watcher
 
     async def _change(self, name: str, work: Callable[[], Awaitable[T]], expected: Revisions | None = None) -> T:
-        """Do what is asked in a task of its own, which goes on where the request is cancelled, and ends with the
-        service. Raises what `work` raises, and Unavailable."""
-        task = asyncio.create_task(self._in_turn(name, work, expected), name=f"change:{name}")
+        return await self._go_on(self._in_turn(name, work, expected), name)
+
+    async def _go_on(self, change: Coroutine[Any, Any, T], what: str) -> T:
+        """Make a change in a task of its own, which goes on where the request is cancelled, and ends with the service.
+        `what` it changes is named. Raises what the change raises, and Unavailable."""
+        task = asyncio.create_task(change, name=f"change:{what}")
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
         try:
@@ -247,7 +270,11 @@ class Registry:
             if request is None or request.cancelling():
                 task.add_done_callback(_report_change)
                 raise
-            raise Unavailable(f"the service is stopping; ask again whether {name} was changed") from None
+            raise Unavailable(f"the service is stopping; ask again whether {what} was changed") from None
+
+    async def _in_turns(self, names: Iterable[str], work: Callable[[], Awaitable[T]]) -> T:
+        async with servers_needed(), self._reconciler.turns(names):
+            return await work()
 
     async def _in_turn(self, name: str, work: Callable[[], Awaitable[T]], expected: Revisions | None) -> T:
         """Do it on what the store holds now; a server's trouble is told as Unavailable."""

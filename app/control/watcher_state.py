@@ -88,6 +88,7 @@ class WatcherState:
             rate_60s=statistics.rates.per_second(60, now),
             publish_mode=statistics.publish_mode,
             fence=statistics.fence,
+            reads=statistics.reads,
             dead_letters=statistics.dead_letters,
             notes=tuple(statistics.notes.values()),
             overdue=statistics.overdue.problem(now) if self.now in AT_WORK else None,

@@ -11,7 +11,7 @@ from app.domain.dead_letters import Unpublishable
 
 @dataclass(slots=True)
 class Change:
-    """One change on its way to the stream: a message without its subject.
+    """One change on its way to the stream: a message, mostly without its subject.
 
     The only object made per event; not frozen, because that makes the making of one slower.
     """
@@ -26,6 +26,8 @@ class Change:
     """When the server made the change, in seconds since 1970 (`wallTime`); 0.0 where the event does not say."""
     id: str
     """`Nats-Msg-Id`: the token, and from the second epoch on its suffix."""
+    subject: str = ""
+    """Where it goes, if that depends on its collection; empty: the operation tells."""
     headers: tuple[tuple[str, str], ...] = ()
     """`Changewire-*` headers, name and value; mostly none."""
     pointer: bytes | None = None

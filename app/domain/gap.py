@@ -14,7 +14,7 @@ from app.domain.dead_letters import brief
 from app.domain.errors import HistoryLost
 from app.domain.events import Change
 from app.domain.tokens import MessageId, cluster_time
-from app.domain.watcher import Source
+from app.domain.watcher import Watcher
 
 OPERATION: Final = "gap"
 """The marker's operation: in its subject, its body, and its id."""
@@ -40,11 +40,14 @@ class Gap:
     resumed: str
     epoch: int
 
-    def marker(self, source: Source) -> Change:
-        """Return the message that stands for the gap."""
+    def marker(self, watcher: Watcher) -> Change:
+        """Return the message that stands for the gap: in each collection that the watcher reads."""
+        source = watcher.source
+        names = {"db": source.database, "coll": source.collection}
+        namespace = {key: name for key, name in names.items() if name}
         body = {
             "operationType": OPERATION,
-            "ns": {"db": source.database, "coll": source.collection},
+            **({"ns": namespace} if namespace else {}),
             "from": _bound(self.reached),
             "to": _bound(self.resumed),
             "reason": self.reason,
@@ -55,6 +58,7 @@ class Gap:
             body=json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(),
             wall_time=0.0,
             id=str(MessageId(self.resumed, self.epoch, OPERATION)),
+            subject=watcher.subjects.subject("", "", OPERATION) if watcher.subjects.names_sources else "",
             headers=((HEADER, self.reason),),
         )
 

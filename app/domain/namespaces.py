@@ -4,6 +4,7 @@ Values only.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.domain.errors import FieldProblem
@@ -37,8 +38,33 @@ class Namespaces:
         problem = f"is {name}, which is not among the collections that may {use}: {self}"
         return [FieldProblem(f"{part}.{field}", problem)]
 
+    def scope_problems(
+        self, database: str, wanted: Sequence[tuple[str, str]], include: Sequence[str]
+    ) -> list[FieldProblem]:
+        """Say which of a scope's patterns lead to collections that are not among these.
+
+        `wanted` are its patterns in two parts, `include` the same as written; empty where all is watched."""
+        found = []
+        for index, (of_database, of_collection) in enumerate(wanted):
+            if self._has_all(_opaque(of_database), _opaque(of_collection)):
+                continue
+            field = f"include.{index}" if include else "database"
+            what = f"is {include[index]}" if include else f"is all of {database}" if database else "is left out"
+            problem = f"{what}, which goes beyond the collections that may be watched: {self}"
+            advice = "" if include else "; name them in source.include"
+            found.append(FieldProblem(f"source.{field}", problem + advice))
+        return found
+
+    def _has_all(self, database: str, collection: str) -> bool:
+        return any(_fits(own, database) and _fits(pattern, collection) for own, pattern in self.patterns)
+
     def __str__(self) -> str:
         return ", ".join(f"{database}.{collection}" for database, collection in self.patterns)
+
+
+def _opaque(pattern: str) -> str:
+    """Return a pattern as a name in which only a star fits the wildcards."""
+    return pattern.replace("*", "\0").replace("?", "\0")
 
 
 def _fits(pattern: str, name: str) -> bool:

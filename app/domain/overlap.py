@@ -3,24 +3,26 @@
 A watcher's subjects are its own, since the last message among them says how far it got.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from app.domain import subjects
 from app.domain.buckets import OBJECTS, bucket_of
 from app.domain.dead_letters import letters_of, meets_letters
 from app.domain.errors import Conflict
+from app.domain.overlap_index import Others
 from app.domain.watcher import Sink, Watcher
 
 
-def refuse_overlap(watcher: Watcher, others: Sequence[Watcher], *, in_file: bool = False) -> None:
+def refuse_overlap(watcher: Watcher, others: Others | Iterable[Watcher], *, in_file: bool = False) -> None:
     """Raise Conflict where another watcher publishes to the same subjects, or the same changes to the same stream,
     keeps its position in the same place, or one would watch what the other keeps its position in, or publish to where
     the other keeps its dead letters, or what is too large for a message.
 
-    The message names the other watcher and a value that would work, `in_file` in the words of `connector.yaml`.
+    The message names the other watcher and a value that would work, `in_file` in the words of `connector.yaml`. Many
+    others are better given by an index: only those near the watcher are compared then, with the same result.
     """
-    for other in others:
+    for other in _near(watcher, others):
         if other.name == watcher.name:
             continue
         found = (
@@ -34,7 +36,7 @@ def refuse_overlap(watcher: Watcher, others: Sequence[Watcher], *, in_file: bool
             raise Conflict(f"{watcher.name} would " + "; and it would ".join(faults))
 
 
-def _subjects(watcher: Watcher, other: Watcher, others: Sequence[Watcher], in_file: bool) -> str | None:
+def _subjects(watcher: Watcher, other: Watcher, others: Others | Iterable[Watcher], in_file: bool) -> str | None:
     if subjects.overlap(watcher.space, other.space):
         fault = f"publish to {watcher.space}, which watcher {other.name} uses ({other.space})."
         more = (
@@ -93,20 +95,26 @@ def _place(watcher: Watcher, other: Watcher, in_file: bool) -> str | None:
     return None
 
 
-def _free_place(watcher: Watcher, others: Iterable[Watcher]) -> tuple[str, str]:
+def _free_place(watcher: Watcher, others: Others | Iterable[Watcher]) -> tuple[str, str]:
     """A stream that no other watcher uses, and a template that overlaps with no other watcher."""
     base = subjects.escape(f"{watcher.source.database}_{watcher.source.collection}".upper())
     for stream in (base, *(f"{base}_{number}" for number in range(2, 10))):
         for template in (watcher.sink.subject, Sink().subject):
             offered = replace(watcher, sink=replace(watcher.sink, stream=stream, subject=template))
-            if not any(other.sink.stream == stream or subjects.overlap(offered.space, other.space) for other in others):
+            near = _near(offered, others)
+            if not any(other.sink.stream == stream or subjects.overlap(offered.space, other.space) for other in near):
                 return stream, template
     return base, Sink().subject
 
 
-def _free_template(watcher: Watcher, others: Iterable[Watcher]) -> str:
+def _free_template(watcher: Watcher, others: Others | Iterable[Watcher]) -> str:
     for template in ("{stream}.{database}.{operation}", "{stream}.{database}.{collection}.{operation}"):
         offered = replace(watcher, sink=replace(watcher.sink, subject=template))
-        if not any(subjects.overlap(offered.space, other.space) for other in others):
+        if not any(subjects.overlap(offered.space, other.space) for other in _near(offered, others)):
             return template
     return f"{subjects.escape(watcher.name)}.{{database}}.{{collection}}.{{operation}}"
+
+
+def _near(watcher: Watcher, others: Others | Iterable[Watcher]) -> Iterable[Watcher]:
+    """Those of the others with which a watcher could conflict; all where they are only listed."""
+    return others if isinstance(others, Iterable) else others.near(watcher)

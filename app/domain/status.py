@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from app.domain.lifecycle import State
 from app.domain.watcher import StoredWatcher
@@ -30,6 +31,15 @@ class Happening:
     count: int = 1
 
 
+class Reads(NamedTuple):
+    """Which change stream a watcher reads from."""
+
+    shared: bool
+    """Whether other watchers read from it too."""
+    why: str | None = None
+    """Why it is one of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """The status of a watcher. Rates are changes per second, over the last ten seconds and the last minute."""
@@ -47,6 +57,8 @@ class Status:
     """`fast_ingest`, `atomic`, `window` or `single`; None until the stream was reached."""
     fence: str | None = None
     """`stream` if the stream is the watcher's alone, else `subject`; None until the stream was reached."""
+    reads: Reads | None = None
+    """None until it has read."""
     dead_letters: int | None = None
     """None until they were counted; another instance may have added more since."""
     notes: tuple[str, ...] = ()

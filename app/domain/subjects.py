@@ -5,6 +5,7 @@ URL (`%2E`), and `%` itself too, so that `unescape` gives the name back.
 """
 
 import re
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 MAX_SUBJECT = 4000
@@ -15,6 +16,10 @@ _RESERVED_FIRST = frozenset({"_INBOX", "_R_", "_GR_"})
 _RESERVED = frozenset({"$JS", "$SYS"})
 """An account that imports another one's JetStream API or system services has these behind a prefix of its own."""
 FIELDS = ("stream", "database", "collection", "operation")
+NAMELESS = "_"
+"""Stands for a name that a change does not have, such as the collection of a dropDatabase."""
+_LONGEST = {"database": 3 * 63, "collection": 3 * 253}
+"""The most bytes of an escaped name: MongoDB's limits, and each byte may take three."""
 _FIELD = re.compile(r"\{([^{}]*)\}")
 # White space, control characters, the separator, the wildcards, the escape, a path's and a template's characters.
 _FORBIDDEN = re.compile(r"[\s\x00-\x1f\x7f.*>%/\\{}]")
@@ -79,20 +84,56 @@ def stream_name_problem(name: str) -> str | None:
     return None
 
 
-def render(template: str, *, stream: str, database: str, collection: str, operation: str) -> str:
-    """Fill a template in; the result is a subject. `stream` stands as it is, names and operation are escaped."""
-    values = {"stream": stream, "database": escape(database), "collection": escape(collection), "operation": operation}
-    return _FIELD.sub(lambda found: values[found.group(1)], template)
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What a watcher's subjects are made from: `text` has everything filled in that is the same for all its changes.
+
+    Open is the operation, and what a watcher reads more than one of: collections, and databases too."""
+
+    text: str
+
+    @property
+    def names_sources(self) -> bool:
+        """Whether a subject depends on its change's database or collection."""
+        return "{database}" in self.text or "{collection}" in self.text
+
+    @property
+    def pieces(self) -> list[str] | None:
+        """The template as text and name of a field by turns, where `names_sources` says so; else None."""
+        return _FIELD.split(self.text) if self.names_sources else None
+
+    def subject(self, database: str, collection: str, operation: str) -> str:
+        """Return the subject of a change. A name that it does not have is empty, and becomes `NAMELESS`."""
+        if not self.names_sources:
+            return self.text.replace("{operation}", operation)
+        values = {
+            "database": escape(database) or NAMELESS, "collection": escape(collection) or NAMELESS,
+            "operation": operation,
+        }  # fmt: skip
+        return _FIELD.sub(lambda found: values[found.group(1)], self.text)
+
+    def filter(self, operation: str | None = None) -> str:
+        """Return the filter that covers every subject, or those of one operation."""
+        known = self.text if operation is None else self.text.replace("{operation}", operation)
+        return ".".join("*" if "{" in token else token for token in known.split("."))
+
+    def most_bytes(self, operation: str) -> int:
+        """Return the most bytes of a subject with this operation, whatever the names of the collections are."""
+        longest = _FIELD.sub(lambda found: "x" * _LONGEST.get(found.group(1), len(operation)), self.text)
+        return len(longest.encode())
 
 
-def space(template: str, *, stream: str, database: str, collection: str) -> str:
-    """Return the filter that covers every subject of a watcher: its template with the operation left open."""
-    return ".".join(
-        "*" if "{operation}" in token else token
-        for token in render(
-            template, stream=stream, database=database, collection=collection, operation="{operation}"
-        ).split(".")
-    )
+def begin(template: str, *, stream: str, database: str, collection: str) -> Template:
+    """Fill in what all changes of a watcher have in common. `stream` stands as it is, names are escaped.
+
+    An empty name is left open."""
+    values = {"stream": stream, "database": escape(database), "collection": escape(collection)}
+    return Template(_FIELD.sub(lambda found: values.get(found.group(1)) or found.group(), template))
+
+
+def is_reserved(subject: str) -> bool:
+    """Tell whether a subject that a change's names have completed belongs to NATS."""
+    return subject.partition(".")[0] in _RESERVED_FIRST
 
 
 def covers(filter_: str, space_: str) -> bool:

@@ -7,7 +7,7 @@ server.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -16,8 +16,12 @@ from app.domain import subjects
 from app.domain.buckets import behind_problem, bucket_of, bucket_problem
 from app.domain.dead_letters import SUFFIX, letters_of, letters_space, meets_letters
 from app.domain.errors import FieldProblem
+from app.domain.javascript import javascript_problem
 from app.domain.lifecycle import Desired
+from app.domain.names import SYSTEM_COLLECTIONS, TOKENS_DATABASE, collection_problem, database_problem, name_problem
 from app.domain.namespaces import Namespaces
+from app.domain.patterns import Choice, choice, is_name
+from app.domain.scopes import NEVER_WATCHED, source_problems
 from app.domain.text import HALF, is_text
 from app.domain.tokens import is_token
 
@@ -31,24 +35,19 @@ OnHistoryLost = Literal["fail", "latest", "earliest"]
 StreamSettings = Literal["changewire", "connector"]
 """Whose settings the stream has. `changewire`: fast ingest, atomic batches and direct reads are switched on.
 `connector`: as mongodb-nats-connector makes it, and never changed; that program refuses any other settings."""
-JAVASCRIPT = frozenset({"$function", "$accumulator", "$where"})
-"""The operators that run JavaScript in the MongoDB server."""
-SYSTEM_DATABASES = ("admin", "config", "local")
-TOKENS_DATABASE = "resume-tokens"
-"""Where mongodb-nats-connector keeps its tokens, and Changewire its positions, unless another database is named."""
-MAX_NAME = 128
 MAX_CAPPED = 1024**5
 """Bytes: MongoDB's limit for a capped collection, a petabyte."""
-MAX_NAMESPACE = 255
-"""Bytes: MongoDB's limit for database, dot and collection together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where changes are read."""
+    """Where changes are read: one collection, every collection of a database, or with neither the whole deployment."""
 
-    database: str
-    collection: str
+    database: str = ""
+    collection: str = ""
+    include: tuple[str, ...] = ()
+    """Patterns of the collections that are read (`patterns.py`); none: all. Empty where one collection is read."""
+    exclude: tuple[str, ...] = ()
     pipeline: tuple[Mapping[str, Any], ...] = ()
     full_document: str | None = "updateLookup"
     full_document_before_change: str | None = "whenAvailable"
@@ -57,7 +56,46 @@ class Source:
 
     @property
     def namespace(self) -> str:
-        return f"{self.database}.{self.collection}"
+        """What is watched, in one word: `shop.orders`, `shop` for a database, `*` for the deployment."""
+        return f"{self.database}.{self.collection}" if self.collection else self.database or "*"
+
+    def has(self, database: str, collection: str) -> bool:
+        """Whether changes of this collection are among those that are read; the state database's never are."""
+        if self.collection:
+            return (self.database, self.collection) == (database, collection)
+        watched = self.choice.has(database, collection) and not collection.startswith(SYSTEM_COLLECTIONS)
+        return watched and (bool(self.database) or database not in NEVER_WATCHED)
+
+    def has_database(self, database: str) -> bool:
+        """Whether changes of a database itself, such as dropDatabase, are among those that are read."""
+        return self.choice.has_of(database) and (bool(self.database) or database not in NEVER_WATCHED)
+
+    @property
+    def is_scope(self) -> bool:
+        """Whether this is a whole database or the deployment."""
+        return not self.collection
+
+    @property
+    def named(self) -> list[tuple[str, str]]:
+        """The collections that are named one by one, each with its database; a pattern with a wildcard names none."""
+        if self.collection:
+            return [(self.database, self.collection)]
+        chosen = self.choice.include if self.include else ()
+        return [(each.database, each.collection) for each in chosen if is_name(".".join(each))]
+
+    @property
+    def choice(self) -> Choice:
+        """Which collections are chosen by name, where this is a scope."""
+        return choice(self.database, self.include, self.exclude)
+
+    def may_have_had(self, namespace: str | None) -> bool:
+        """Whether a stored message may be of this source, now or before its patterns were changed.
+
+        `namespace` is the collection that the message names, such as `shop.orders`; None where it names none."""
+        if namespace is None:
+            return True
+        database, _, collection = namespace.partition(".")
+        return self.database in ("", database) and self.collection in ("", collection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +146,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """One collection's way to one stream."""
+    """A source's way to one stream: of one collection, a database, or the deployment."""
 
     name: str
     source: Source
@@ -120,33 +158,35 @@ class Watcher:
     @property
     def space(self) -> str:
         """The filter that covers every subject this watcher publishes to."""
-        return subjects.space(
-            self.sink.subject,
-            stream=self.sink.stream,
-            database=self.source.database,
-            collection=self.source.collection,
-        )
+        return self.subjects.filter()
+
+    @property
+    def subjects(self) -> subjects.Template:
+        """What the subject of a change is made from."""
+        source, sink = self.source, self.sink
+        return subjects.begin(sink.subject, stream=sink.stream, database=source.database, collection=source.collection)
 
     def subject(self, operation: str) -> str:
-        """The subject of a change with this operation."""
-        return subjects.render(
-            self.sink.subject,
-            stream=self.sink.stream,
-            database=self.source.database,
-            collection=self.source.collection,
-            operation=operation,
-        )
+        """The subject of a change with this operation; a filter, where that depends on the change's names as well."""
+        return self.subjects.filter(operation)
 
     @property
     def longest_subject(self) -> int:
-        """The bytes of the longest subject it may publish to."""
+        """The bytes of the longest subject it may publish to. A name that a change brings counts one here."""
         return max(len(self.subject(operation).encode()) for operation in (*self.sink.operations, "gap"))
+
+    @property
+    def most_subject_bytes(self) -> int:
+        """The same, where names are as long as they can be."""
+        return max(self.subjects.most_bytes(operation) for operation in (*self.sink.operations, "gap"))
 
     @property
     def route(self) -> "Route":
         """What the watcher's position is a position of: which changes go where."""
         source = self.source
         selected = [list(source.pipeline), source.show_expanded_events, sorted(self.sink.operations)]
+        if source.include or source.exclude:
+            selected += [sorted(source.include), sorted(source.exclude)]
         selection = hashlib.sha256(json.dumps(selected, sort_keys=True, default=str).encode()).hexdigest()[:16]
         return Route(self.sink.stream, self.sink.subject, selection)
 
@@ -155,11 +195,12 @@ class Watcher:
         return replace(self, sink=replace(self.sink, stream=route.stream, subject=route.subject))
 
     def with_defaults(self) -> "Watcher":
-        """Fill in what follows from the collection's name: stream and checkpoint collection."""
+        """Fill in what follows from the source's name: stream and checkpoint collection."""
+        name = self.source.collection or self.source.database or "deployment"
         return replace(
             self,
-            sink=replace(self.sink, stream=self.sink.stream or subjects.escape(self.source.collection.upper())),
-            checkpoint=replace(self.checkpoint, collection=self.checkpoint.collection or self.source.collection),
+            sink=replace(self.sink, stream=self.sink.stream or subjects.escape(name.upper())),
+            checkpoint=replace(self.checkpoint, collection=self.checkpoint.collection or name),
         )
 
 
@@ -203,6 +244,8 @@ def problems(
     names = {
         "name": watcher.name,
         "source.database": source.database, "source.collection": source.collection,
+        **{f"source.include.{index}": entry for index, entry in enumerate(source.include)},
+        **{f"source.exclude.{index}": entry for index, entry in enumerate(source.exclude)},
         "sink.stream": sink.stream, "sink.subject": sink.subject,
         "checkpoint.database": checkpoint.database, "checkpoint.collection": checkpoint.collection,
     }  # fmt: skip
@@ -211,23 +254,27 @@ def problems(
     if found:
         return found
     wrong("name", name_problem(watcher.name))
-    for where, database in (("source.database", source.database), ("checkpoint.database", checkpoint.database)):
-        wrong(where, _database_problem(database))
-        if database.lower() == state_database.lower():  # MongoDB tells no two databases apart by case alone
-            wrong(where, f"is {database}, which holds Changewire's own state")
-    wrong("source.collection", _collection_problem(source.database, source.collection))
-    wrong("checkpoint.collection", _collection_problem(checkpoint.database, checkpoint.collection))
+    found += source_problems(
+        source.database, source.collection, source.include, source.exclude, state_database=state_database
+    )
+    wrong("checkpoint.database", database_problem(checkpoint.database))
+    if checkpoint.database.lower() == state_database.lower():  # MongoDB tells no two databases apart by case alone
+        wrong("checkpoint.database", f"is {checkpoint.database}, which holds Changewire's own state")
+    wrong("checkpoint.collection", collection_problem(checkpoint.database, checkpoint.collection))
     found += outside(watcher, allowed)
-    wrong("source.pipeline", None if javascript else javascript_problem(source))
-    if source.namespace == checkpoint.namespace:
-        wrong("checkpoint.collection", "is the watched collection; each checkpoint would be a change")
+    wrong("source.pipeline", None if javascript else javascript_problem(source.pipeline))
+    if source.is_scope and len(source.named) < max(1, len(source.include)):
+        found += _image_problems(source)
+    if source.has(checkpoint.database, checkpoint.collection):
+        which = "among the watched collections" if source.is_scope else "the watched collection"
+        wrong("checkpoint.collection", f"is {which}; each checkpoint would be a change")
     wrong(
         "sink.stream", subjects.stream_name_problem(sink.stream) or subjects.stream_name_problem(sink.stream + SUFFIX)
     )
     template = subjects.template_problem(sink.subject)
     wrong("sink.subject", template)
     if template is None:
-        wrong("sink.subject", subjects.subject_problem(watcher.subject("insert")))
+        wrong("sink.subject", subjects.subject_problem(watcher.subjects.subject("x", "x", "insert")))
         if watcher.longest_subject > subjects.MAX_SUBJECT:
             wrong(
                 "sink.subject",
@@ -251,30 +298,20 @@ def problems(
     return found
 
 
-def javascript_in(pipeline: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the first operator of a pipeline, wherever it stands, that runs JavaScript in the server."""
-    left: list[Any] = list(pipeline)
-    while left:
-        value = left.pop()
-        if isinstance(value, Mapping):
-            found = JAVASCRIPT.intersection(value)
-            if found:
-                return min(found)
-            left.extend(value.values())
-        elif isinstance(value, list | tuple):
-            left.extend(value)
-    return None
-
-
-def javascript_problem(source: Source) -> str | None:
-    """Say in a sentence why a pipeline may not be run where JavaScript is not allowed, or return None."""
-    operator = javascript_in(source.pipeline)
-    if operator is None:
-        return None
-    return (
-        f"uses {operator}, which runs JavaScript in the MongoDB server: write it with other operators, or set "
-        "CHANGEWIRE_ALLOW_SERVER_SIDE_JAVASCRIPT to true if everyone who may change watchers may run it"
-    )
+def _image_problems(source: Source) -> list[FieldProblem]:
+    """List what a source may not ask of collections that are not named one by one: some of them may not exist yet."""
+    found = []
+    if source.pre_and_post_images:
+        problem = "switches images on for collections that are named: list their names in source.include"
+        found.append(FieldProblem("source.pre_and_post_images", problem))
+    for option in ("full_document", "full_document_before_change"):
+        if getattr(source, option) == "required":
+            problem = (
+                "is `required`: the first collection without pre- and post-images would stop the watcher; list the "
+                "names of the collections in source.include, or ask for `whenAvailable`"
+            )
+            found.append(FieldProblem(f"source.{option}", problem))
+    return found
 
 
 def problems_when_added(watcher: Watcher) -> list[FieldProblem]:
@@ -292,47 +329,13 @@ def outside(watcher: Watcher, allowed: Namespaces | None) -> list[FieldProblem]:
     if allowed is None:
         return []
     source, place = watcher.source, watcher.checkpoint
-    found = allowed.problems(source.database, source.collection, "source")
+    if source.is_scope:
+        found = allowed.scope_problems(source.database, source.choice.include, source.include)
+    else:
+        found = allowed.problems(source.database, source.collection, "source")
     if place.database != TOKENS_DATABASE:
         found += allowed.problems(place.database, place.collection, "checkpoint")
     return found
-
-
-def name_problem(name: str) -> str | None:
-    """Say in a sentence why `name` cannot name a watcher, or return None."""
-    if not name or len(name) > MAX_NAME:
-        return f"must have 1 to {MAX_NAME} characters"
-    if name in (".", ".."):
-        return "cannot be . or .., which have another meaning in a URL"
-    if any(character in "/\\?#%" or character.isspace() or not character.isprintable() for character in name):
-        return "may not hold a slash, ?, #, %, white space or a control character: it is part of a URL"
-    return None
-
-
-def _database_problem(name: str) -> str | None:
-    if not name:
-        return "is empty"
-    if len(name.encode()) > 63:
-        return "is longer than the 63 bytes that MongoDB allows"
-    if any(character in '/\\. "$\0' for character in name):
-        return "holds a character that MongoDB does not allow in a database's name (/ \\ . \" $ a space or NUL)"
-    if name in SYSTEM_DATABASES:
-        return f"is {name}, a system database; use another one"
-    return None
-
-
-def _collection_problem(database: str, name: str) -> str | None:
-    if not name:
-        return "is empty"
-    if len(f"{database}.{name}".encode()) > MAX_NAMESPACE:
-        return (
-            f"is too long: MongoDB allows {MAX_NAMESPACE} bytes for {database[:63]}, a dot and the collection together"
-        )
-    if "\0" in name or "$" in name or name.startswith(".") or name.endswith("."):
-        return "is not a collection's name: no $, no NUL, no dot at either end"
-    if name.startswith("system."):
-        return "is a system collection, which cannot be watched"
-    return None
 
 
 def apart(name: str, stream: str) -> str:
@@ -345,6 +348,10 @@ def to_document(watcher: Watcher) -> dict[str, Any]:
     # Without the pipeline, of which `asdict` would copy every value.
     document = asdict(replace(watcher, source=replace(watcher.source, pipeline=())))
     document["source"]["pipeline"] = [dict(stage) for stage in watcher.source.pipeline]
+    for patterns in ("include", "exclude"):  # left out where empty: an earlier version does not know them
+        entries = document["source"].pop(patterns)
+        if entries:
+            document["source"][patterns] = list(entries)
     document["sink"]["operations"] = list(watcher.sink.operations)
     document["start"] = start_to_document(watcher.start)
     return document
@@ -363,19 +370,27 @@ def from_document(document: Mapping[str, Any]) -> Watcher:
 
     The document's types have been checked before. Raises TypeError for a field that does not exist.
     """
-    source = dict(document["source"])
-    source["pipeline"] = tuple(source.get("pipeline") or ())
-    sink = dict(document.get("sink") or {})
+    given = document["source"]
+    lists = {name: tuple(given.get(name) or ()) for name in ("include", "exclude", "pipeline")}
+    names = {name: given.get(name) or "" for name in ("database", "collection")}
+    source = Source(**{**given, **names, **lists})
+    sink = {"subject": default_subject(source), **(document.get("sink") or {})}
     if "operations" in sink:
         sink["operations"] = tuple(sink["operations"])
     rest = {key: value for key, value in document.items() if key in ("name", "on_history_lost")}
     return Watcher(
-        source=Source(**source),
+        source=source,
         sink=Sink(**sink),
         checkpoint=CheckpointPlace(**(document.get("checkpoint") or {})),
         start=start_from_document(document.get("start") or {"at": "latest"}),
         **rest,
     ).with_defaults()
+
+
+def default_subject(source: Source) -> str:
+    """Return the template of a watcher that names none: each collection of a scope has subjects of its own."""
+    scope = "" if source.collection else "{collection}." if source.database else "{database}.{collection}."
+    return f"{{stream}}.{scope}{{operation}}"
 
 
 def start_from_document(document: Mapping[str, Any]) -> Start:

@@ -95,6 +95,21 @@ def identify(raw: bytes | memoryview) -> tuple[str, str, str | None]:
         return token, operation, None
 
 
+def names_of(raw: bytes | memoryview) -> tuple[str, str]:
+    """Database and collection of an event (`ns`); empty where it has none, as a dropDatabase has no collection.
+
+    Never raises but MemoryError: where an event cannot be read, `encode` says so."""
+    try:
+        namespace = RawBSONDocument(raw, _RAW_OPTIONS)["ns"]
+        names = [namespace.get(part, "") for part in ("db", "coll")]
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - no `ns`, or bytes that are no BSON
+        return "", ""
+    database, collection = (name if type(name) is str else "" for name in names)
+    return database, collection
+
+
 def reduced(raw: bytes | memoryview, limit: int = REDUCED_LIMIT) -> bytes:
     """The event without what makes events large, as relaxed Extended JSON: what a pointer message carries as its body.
 

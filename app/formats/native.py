@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from app.domain.events import Change
 from app.domain.packed import Numbered, PackedChanges
+from app.domain.parts import Part, Split
 from app.domain.raw_events import RawEvents
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
 Wish = Literal["auto", "native", "python"]
 Transcode = Callable[[Sequence[bytes], str], list[Change | None]]
-Pack = Callable[[RawEvents, str, str, Collection[str], tuple[int, int]], PackedChanges | None]
+Pack = Callable[[RawEvents, str, str, Collection[str], tuple[int, int], Sequence[str] | None], PackedChanges | None]
 
 
-_NEEDED = ("transcode", "pack")
+_NEEDED = ("transcode", "pack", "split", "Subjects")
 """What the module has to have. Sources may be updated in place, and the module left as it was built before."""
 
 
@@ -67,21 +68,49 @@ def packer(wish: Wish) -> Pack | None:
     """What makes a block of a regular batch; available as `transcoder`.
 
     The function takes the raw events, the suffix of their ids, the token that all of them have to be later than, the
-    operations that are published, and the bytes of a body and of an id below which a message surely fits. It returns
-    the changes with these operations, or None if the batch is not regular: an event is left to the reference, a token
-    does not grow, or a message might not fit. It may be called in any thread, and raises at most MemoryError."""
+    operations that are published, and the bytes of a body and of an id below which a message surely fits; where a
+    subject depends on its change's names, also the pieces that it is completed from (`Template.pieces`). It returns the
+    changes with these operations, or None if the batch is not regular: an event is left to the reference, a token does
+    not grow, or a message might not fit. It may be called in any thread, and raises at most MemoryError."""
     if not _is_used(wish):
         return None
     from app import _native
 
     def pack(
-        events: RawEvents, id_suffix: str, last: str, operations: Collection[str], fits: tuple[int, int]
+        events: RawEvents,
+        id_suffix: str,
+        last: str,
+        operations: Collection[str],
+        fits: tuple[int, int],
+        pieces: Sequence[str] | None,
     ) -> PackedChanges | None:
         bounds = (events.starts, events.ends)
-        block = _native.pack(events.buffer, bounds, id_suffix, last, list(operations), fits)
+        subjects = None if pieces is None else _native.Subjects(list(pieces))
+        block = _native.pack(events.buffer, bounds, id_suffix, last, list(operations), fits, subjects)
         return None if block is None else NativeChanges(block, 0, len(block))
 
     return pack
+
+
+def splitter(wish: Wish) -> Split | None:
+    """What takes a batch of events apart by collection; available as `transcoder`.
+
+    It may be called in any thread. It returns None for a batch with anything unusual, which is left to the reference.
+    """
+    if not _is_used(wish):
+        return None
+    from app import _native
+
+    def split(events: RawEvents) -> list[Part] | None:
+        taken = _native.split(events.buffer, (events.starts, events.ends))
+        if taken is None:
+            return None
+        return [
+            Part(database, collection, RawEvents(buffer, starts, ends), first, last)
+            for database, collection, buffer, starts, ends, first, last in taken
+        ]
+
+    return split
 
 
 class NativeChanges(PackedChanges):

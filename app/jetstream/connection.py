@@ -17,6 +17,7 @@ import structlog
 from nats.aio.client import Client
 
 from app.domain.errors import SinkUnavailable
+from app.domain.subjects import covers
 from app.jetstream.client import CONNECT_SECONDS, NatsOptions, OneConnection
 from app.jetstream.errors import (
     NOT_CONNECTED,
@@ -283,7 +284,7 @@ class NatsConnection:
             if exchange.outcome.done():
                 continue
             for wanted in exchange.subjects:
-                if wanted.lower() == subject:
+                if covers(wanted.lower(), subject):
                     log.warning("nats_permission_denied", subject=wanted)
                     exchange.fail(
                         Forbidden(

@@ -51,6 +51,11 @@ def size(change: Change) -> int:
     return len(change.body) + len(change.id.encode()) + own
 
 
+def subject_of(change: Change, subjects: Mapping[str, str]) -> str:
+    """Return a change's own subject, or that of its operation."""
+    return change.subject or subjects[change.operation]
+
+
 def single(change: Change, subject: str, reply: str, lines: str) -> bytes:
     """Return one message's frame; `lines` are its fence."""
     return b"".join(_frame(change, subject, reply, lines))
@@ -66,10 +71,10 @@ def atomic(
     """
     first, middle, last = changes[0], changes[1:-1], changes[-1]
     prefix = f"Nats-Batch-Id: {batch_id}\r\nNats-Batch-Sequence: "
-    yield single(first, subjects[first.operation], f"{reply}0", f"{fence_lines}{prefix}1\r\n")
+    yield single(first, subject_of(first, subjects), f"{reply}0", f"{fence_lines}{prefix}1\r\n")
     yield from numbered(middle, subjects, None, Numbered(prefix, 2, "\r\n"))
     commit = f"{prefix}{len(changes)}\r\nNats-Batch-Commit: 1\r\n"
-    yield single(last, subjects[last.operation], f"{reply}{len(changes) - 1}", commit)
+    yield single(last, subject_of(last, subjects), f"{reply}{len(changes) - 1}", commit)
 
 
 def window(
@@ -97,7 +102,9 @@ def numbered(
     frames: list[bytes] = []
     size = 0
     for index, change in enumerate(changes):
-        frames += _frame(change, subjects[change.operation], "" if reply is None else reply.at(index), lines.at(index))
+        frames += _frame(
+            change, subject_of(change, subjects), "" if reply is None else reply.at(index), lines.at(index)
+        )
         size += len(change.body)
         if size >= CHUNK_BYTES or len(frames) >= CHUNK_PARTS:
             yield b"".join(frames)
@@ -130,7 +137,7 @@ def fast_ingest(
 
     def alone(index: int, operation: int) -> bytes:
         change, lines = changes[index], f"{prefix}{fence + index}\r\n"
-        return single(change, subjects[change.operation], f"{reply}.{first + index}.{operation}.$FI", lines)
+        return single(change, subject_of(change, subjects), f"{reply}.{first + index}.{operation}.$FI", lines)
 
     begin, end = (1 if first == 1 else 0), len(changes) - (1 if commit else 0)
     if begin <= end and first == 1:

@@ -129,6 +129,6 @@ def _own(message: Message, watcher: Watcher) -> OwnMessage | None:
     """The message as one of ours; None where it has no id of ours, or where it is of another collection. Another
     watcher may have had these subjects before, or take them now: its tokens are no positions of this one."""
     id_ = parse_message_id(message.id)
-    if id_ is None or message.namespace not in (None, watcher.source.namespace):
+    if id_ is None or not watcher.source.may_have_had(message.namespace):
         return None
     return OwnMessage(message.sequence, id_)

@@ -200,6 +200,9 @@ class JetStreamSink:
     def too_large(self, change: Change) -> bool:
         return self._sizes.too_large(change)
 
+    def unusable(self, change: Change) -> str | None:
+        return self._sizes.unusable(change)
+
     def room(self, change: Change) -> int:
         bucket, name = self._object(change)
         return self._sizes.room(change, f"Changewire-Object: {bucket}/{name}\r\n")

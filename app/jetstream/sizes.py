@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from app.domain.errors import StreamUnsuitable
 from app.domain.events import Change
+from app.domain.subjects import MAX_SUBJECT, is_reserved
 from app.domain.watcher import Watcher
 from app.jetstream import frames
 from app.jetstream.connection import NatsConnection
@@ -30,6 +31,7 @@ class Sizes:
         self._connection = connection
         self._overhead = frames.overhead(watcher.sink.stream, watcher.space)
         self._longest = watcher.longest_subject
+        self._most = watcher.most_subject_bytes
         self._stream: int | None = None
         self.limit = 0
         """The most bytes of a message, headers and body, as of the last `refresh`."""
@@ -40,14 +42,15 @@ class Sizes:
         """Look at what the server takes by now."""
         most = self._connection.max_payload
         self.limit = most if self._stream is None else min(most, self._stream)
-        self._surely = self.limit - _ROOM
+        # A subject that depends on its collection's name may be too long: then each change is looked at.
+        self._surely = self.limit - _ROOM if self._most <= max(self._longest, self.max_subject) else 0
 
     def adopt(self, stream: Stream) -> None:
         """Take in the stream's own limits."""
         self._stream = stream.max_message
         whole = int(stream.config.get("max_bytes", -1))
         if whole >= 0:  # a message larger than that is refused for good, or with `discard: old` stored and dropped
-            most = max(0, whole - self._longest - _RECORD_BYTES)
+            most = max(0, whole - self._most - _RECORD_BYTES)
             self._stream = most if self._stream is None else min(self._stream, most)
         self.refresh()
 
@@ -59,15 +62,31 @@ class Sizes:
     def too_large(self, change: Change) -> bool:
         """Whether server or stream would refuse the message."""
         if len(change.body) < self._surely and len(change.id) < _SHORT and not change.headers:
-            return False  # asked of every change: first the cheap answer
+            return bool(change.subject) and is_reserved(change.subject)  # of every change: first the cheap answer
+        if change.subject and self.unusable(change) is not None:
+            return True
         size = frames.size(change) + self._overhead
         return size > self.limit or size - len(change.body) > MAX_HEADERS
 
     def room(self, change: Change, pointer: str) -> int:
         """The bytes that are left for a body beside the header `pointer`; below 0: none."""
         self.refresh()
+        if self.unusable(change) is not None:
+            return -1
         headers = self._overhead + frames.size(replace(change, body=b"")) + len(pointer.encode())
         return self.limit - headers if headers <= MAX_HEADERS else -1
+
+    def unusable(self, change: Change) -> str | None:
+        """Say in a sentence why the change's own subject cannot be published to, or return None."""
+        if is_reserved(change.subject):
+            return f"its subject {change.subject} is reserved by NATS"
+        length = len(change.subject.encode())
+        if length > min(self.max_subject, MAX_SUBJECT):
+            return (
+                f"its subject of {length:,} bytes is longer than the {self.max_subject:,} that the NATS server takes "
+                "(its max_control_line)"
+            )
+        return None
 
     @property
     def max_subject(self) -> int:

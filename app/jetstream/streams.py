@@ -133,7 +133,7 @@ def assess(stream: Stream, watcher: Watcher, max_subject: int | None = None) -> 
         raise StreamUnsuitable(
             f"the stream {name} stores {space} under other subjects (subject_transform), so that it cannot be read back"
         )
-    fits = max_subject is None or watcher.longest_subject + BATCH_LINE_BYTES - LINE_BYTES <= max_subject
+    fits = max_subject is None or watcher.most_subject_bytes + BATCH_LINE_BYTES - LINE_BYTES <= max_subject
     if stream.takes_fast_ingest and fits and is_exclusive(stream, space):  # each message is fenced by its sequence
         return "fast_ingest"
     if stream.atomic:

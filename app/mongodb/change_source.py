@@ -11,8 +11,10 @@ from typing import Final
 from pymongo.errors import ConnectionFailure, NetworkTimeout, PyMongoError
 
 from app.domain.errors import SourceUnavailable
+from app.domain.javascript import javascript_in
+from app.domain.status import Reads
 from app.domain.tokens import cluster_time
-from app.domain.watcher import Start, Watcher, javascript_in
+from app.domain.watcher import Start, Watcher
 from app.mongodb import history
 from app.mongodb.codes import Meaning, is_too_large, meaning_of
 from app.mongodb.cursor import ChangeStreamCursor
@@ -32,7 +34,11 @@ BATCH_SIZE: Final = 500
 class MongoChangeSource:
     """`ChangeSource` over one collection. Holds a server session and a cursor from `open` to `close`."""
 
-    def __init__(self, watcher: Watcher, reach: Reach, *, batch_size: int = BATCH_SIZE) -> None:
+    def __init__(
+        self, watcher: Watcher, reach: Reach, *, batch_size: int = BATCH_SIZE, why_own: str | None = None
+    ) -> None:
+        """`why_own` says why this stream is not shared."""
+        self.reads = Reads(shared=False, why=why_own)
         self._source = watcher.source
         self._reach = reach
         self._trial = StreamTrial(watcher, reach)

@@ -5,15 +5,18 @@ Each check ends in an answer to the request: Invalid, on the field that the user
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
 from app.domain.errors import FieldProblem, Invalid, PermanentError, TransientError, Unavailable
+from app.domain.javascript import javascript_in
+from app.domain.names import SYSTEM_DATABASES
 from app.domain.tokens import cluster_time
-from app.domain.watcher import SYSTEM_DATABASES, Watcher, javascript_in
+from app.domain.watcher import Source, Watcher
 from app.mongodb import images
 from app.mongodb import pipeline as mongo_pipeline
 from app.mongodb.bounded import run_bounded
@@ -27,6 +30,9 @@ from app.mongodb.token_owner import owner_of
 from app.mongodb.trial import StreamTrial
 from app.mongodb.words import iso
 
+DATABASES_SECONDS: Final = 10.0
+"""For how long a database that was seen is taken to be there: unless it is dropped, no twin of it can come."""
+
 
 class WatcherChecks:
     """The checks of one deployment."""
@@ -34,8 +40,10 @@ class WatcherChecks:
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
         self._client = reach.client
+        self._databases: tuple[float, frozenset[str]] = float("-inf"), frozenset()
+        """The databases that were seen to exist, and when."""
 
-    async def check_source(self, watcher: Watcher) -> None:
+    async def check_source(self, watcher: Watcher) -> str:
         """See `ports.Mongo`."""
         if watcher.source.database in SYSTEM_DATABASES:
             problem = f"is {watcher.source.database}, a system database, which has no change streams for users"
@@ -56,6 +64,7 @@ class WatcherChecks:
             lost = await self._lost_on_samples(watcher, pipeline)  # $documents, which this takes, came with 5.1
         if lost is not None:
             raise _invalid("source.pipeline", lost)
+        return trial.position
 
     async def check_token(self, watcher: Watcher, token: str) -> None:
         """See `ports.Mongo`."""
@@ -70,19 +79,24 @@ class WatcherChecks:
                 )
             with pymongo.timeout(PROBE_SECONDS):
                 owner = await owner_of(self._client, watcher.source, token)
-            if owner is not None and owner != watcher.source.namespace:
+            if owner is not None and not _is_place_in(owner, watcher.source):
                 raise _invalid("token", f"belongs to {owner}, not to {watcher.source.namespace}")
             await verify(trial, token)
 
     async def _refuse_other_case(self, watcher: Watcher) -> None:
         """Refuse a database that MongoDB would refuse to create: no two may differ in case alone."""
         wanted = {"source.database": watcher.source.database, "checkpoint.database": watcher.checkpoint.database}
+        wanted = {field: name for field, name in wanted.items() if name}
+        seen, known = self._databases
+        if time.monotonic() - seen < DATABASES_SECONDS and known.issuperset(wanted.values()):
+            return  # where a name exists there is no twin of it
         lower = [name.lower() for name in wanted.values()]
         listed = await self._ask_or_none(
             "admin",
             {"listDatabases": 1, "nameOnly": True, "filter": {"$expr": {"$in": [{"$toLower": "$name"}, lower]}}},
         )
         existing = [str(entry["name"]) for entry in (listed or {}).get("databases", ())]
+        self._databases = time.monotonic(), frozenset(existing)
         for field, name in wanted.items():
             twin = next((other for other in existing if other.lower() == name.lower()), name)
             if name not in existing and twin != name:
@@ -91,13 +105,17 @@ class WatcherChecks:
 
     async def _refuse_missing_images(self, watcher: Watcher) -> None:
         """Refuse images that are required and that nobody switches on: the first change would end the stream."""
-        source, name = watcher.source, watcher.source.collection
+        source = watcher.source
         required = [
             field for field in ("full_document", "full_document_before_change") if getattr(source, field) == "required"
         ]
         if not required or source.pre_and_post_images:
             return
-        listed = await self._ask_or_none(source.database, images.described_by(name))
+        for database, name in source.named:
+            await self._refuse_without_images(database, name, f"source.{required[0]}")
+
+    async def _refuse_without_images(self, database: str, name: str, field: str) -> None:
+        listed = await self._ask_or_none(database, images.described_by(name))
         if listed is None:
             return
         found, quoted = images.description(listed), json.dumps(name)
@@ -108,9 +126,9 @@ class WatcherChecks:
         else:
             command, state = "collMod", "keeps no pre- and post-images"
         raise _invalid(
-            f"source.{required[0]}",
-            f"is `required`, but {source.namespace} {state}: set source.pre_and_post_images to true, run "
-            f"db.runCommand({{{command}: {quoted}, {images.OPTION_TEXT}}}) in {source.database}, or ask for "
+            field,
+            f"is `required`, but {database}.{name} {state}: set source.pre_and_post_images to true, run "
+            f"db.runCommand({{{command}: {quoted}, {images.OPTION_TEXT}}}) in {database}, or ask for "
             "`whenAvailable`",
         )
 
@@ -155,8 +173,14 @@ class WatcherChecks:
         self, watcher: Watcher, samples: list[dict[str, Any]], pipeline: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         command = {"aggregate": 1, "pipeline": [{"$documents": samples}, *pipeline], "cursor": {}}
-        reply = await run_bounded(self._client, watcher.source.database, command, seconds=PROBE_SECONDS)
+        reply = await run_bounded(self._client, watcher.source.database or "admin", command, seconds=PROBE_SECONDS)
         return list(reply["cursor"]["firstBatch"])
+
+
+def _is_place_in(owner: str, source: Source) -> bool:
+    """Whether a token of this collection may be a position of the source; in a scope, also one that is left out now."""
+    database = owner.partition(".")[0]
+    return owner == source.namespace or (source.is_scope and source.database in ("", database))
 
 
 def _invalid(field: str, problem: str) -> Invalid:

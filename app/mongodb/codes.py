@@ -24,6 +24,7 @@ EVENT_TOO_LARGE: Final = 10334
 """BSONObjectTooLarge: an event, with its documents, is larger than a reply can be."""
 ATLAS: Final = 8000
 """AtlasError: Atlas's proxy refuses something for a reason that only its words tell: the account, or the command."""
+DUPLICATE_KEY: Final = 11000
 NO_REPLICA_SET: Final = 40573
 _FIRST_LOCATION: Final = 10_000
 """From here on a code without a name (`Location40324`) is the number of one check in the server's source, mostly its

@@ -4,20 +4,25 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from app.domain.lag import Oplog
+from app.domain.parts import Split
 from app.domain.watcher import Watcher
 from app.mongodb.change_source import BATCH_SIZE, MongoChangeSource
 from app.mongodb.checkpoint_store import MongoCheckpointStore
 from app.mongodb.checks import WatcherChecks
 from app.mongodb.connection import PATIENT, CommandListener, connect
+from app.mongodb.feeds.hub import FeedHub
 from app.mongodb.probe import DeploymentProbe
 from app.mongodb.reach import Reach
 from app.mongodb.watcher_store import MongoWatcherStore
-from app.ports import Observer
+from app.ports import ChangeSource, Observer
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
 
     from app.mongodb.examiner import MongoExaminer
+
+
+SWITCHED_OFF = "shared change streams are switched off (CHANGEWIRE_SHARED_STREAMS)"
 
 
 class MongoDeployment:
@@ -27,8 +32,16 @@ class MongoDeployment:
     """
 
     def __init__(
-        self, uri: str, *, state_database: str, observer: Observer | None = None, batch_size: int = BATCH_SIZE
+        self,
+        uri: str,
+        *,
+        state_database: str,
+        observer: Observer | None = None,
+        batch_size: int = BATCH_SIZE,
+        split: Split | None = None,
+        share: bool = True,
     ) -> None:
+        """`split` takes a feed's batches apart faster than Python does. `share` says whether watchers may share."""
         self._uri = uri
         self._state_database = state_database
         self._listeners = [] if observer is None else [CommandListener(observer)]
@@ -36,9 +49,10 @@ class MongoDeployment:
         self._client = connect(uri, self._listeners)
         self._patient_client: AsyncIOMotorClient[Mapping[str, Any]] | None = None
         self._probe = DeploymentProbe(self._client)
-        self.reach = Reach(self._client, self._patient, self._probe.oplog_first)
+        self.reach = Reach(self._client, self._patient, self._probe.oplog_first, state_database)
         """What the change streams of this deployment share."""
         self._checks = WatcherChecks(self.reach)
+        self._feeds = FeedHub(self.reach, split, batch_size=batch_size) if share else None
 
     def _patient(self) -> "AsyncIOMotorClient[Mapping[str, Any]]":
         if self._patient_client is None:
@@ -51,8 +65,15 @@ class MongoDeployment:
         if self._patient_client is not None:
             self._patient_client.close()
 
-    def source(self, watcher: Watcher) -> MongoChangeSource:
-        return MongoChangeSource(watcher, self.reach, batch_size=self._batch_size)
+    async def end_feeds(self) -> None:
+        """End the change streams that watchers share, before `close`: their cursors end on the server too."""
+        if self._feeds is not None:
+            await self._feeds.close()
+
+    def source(self, watcher: Watcher) -> ChangeSource:
+        if self._feeds is not None:
+            return self._feeds.source(watcher)
+        return MongoChangeSource(watcher, self.reach, batch_size=self._batch_size, why_own=SWITCHED_OFF)
 
     def checkpoints(self, watcher: Watcher) -> MongoCheckpointStore:
         place = watcher.checkpoint
@@ -76,8 +97,8 @@ class MongoDeployment:
     async def read_oplog(self) -> Oplog | None:
         return await self._probe.read_oplog()
 
-    async def check_source(self, watcher: Watcher) -> None:
-        await self._checks.check_source(watcher)
+    async def check_source(self, watcher: Watcher) -> str:
+        return await self._checks.check_source(watcher)
 
     async def check_token(self, watcher: Watcher, token: str) -> None:
         await self._checks.check_token(watcher, token)

@@ -146,7 +146,7 @@ def of_stream(error: PyMongoError, source: Source) -> ChangewireError | None:
         case Meaning.PASSING:
             return SourceUnavailable(f"MongoDB interrupted reading {namespace}: {quiet_words(error)}")
         case Meaning.ACCOUNT_REFUSED | Meaning.PRIVILEGE_MISSING:
-            return _not_authorised(error, grant=f"find and changeStream on {namespace} (the role read has both)")
+            return _not_authorised(error, grant=f"find and changeStream on {resource_of(source)}")
         case Meaning.HISTORY_LOST:
             return HistoryLost(f"the oplog no longer reaches back to the position of {namespace}: {words(error)}")
         case Meaning.EVENT_TOO_LARGE:
@@ -156,6 +156,16 @@ def of_stream(error: PyMongoError, source: Source) -> ChangewireError | None:
             )
     refused = _refusal(error, meaning, source)
     return None if refused is None else SourceRefused(f"{namespace}: {refused}. MongoDB says: {quiet_words(error)}")
+
+
+def resource_of(source: Source) -> str:
+    """Say what privileges on a source are granted on, and the role that has them."""
+    if source.collection:
+        return f"{source.namespace} (the role read has both)"
+    if source.database:
+        database = source.database
+        return f'every collection of {database}, {{db: "{database}", collection: ""}} (the role read has both)'
+    return 'every collection of the deployment, {db: "", collection: ""} (the role readAnyDatabase has both)'
 
 
 def _refusal(error: OperationFailure, meaning: Meaning, source: Source) -> str | None:

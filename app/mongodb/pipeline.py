@@ -62,7 +62,9 @@ def damage(event: Mapping[str, Any], source: Source) -> str | None:
         return _removed("clusterTime")
     if operation in PUBLISHED:  # of the others not every one has a namespace and a key
         namespace = event.get("ns")
-        if not isinstance(namespace, Mapping) or dict(namespace) != {"db": source.database, "coll": source.collection}:
+        if not isinstance(namespace, Mapping) or set(namespace) != {"db", "coll"}:
+            return _removed("ns")
+        if not source.has(namespace["db"], namespace["coll"]):
             return _removed("ns")
         if not isinstance(event.get("documentKey"), Mapping):
             return _removed("documentKey")
@@ -71,7 +73,7 @@ def damage(event: Mapping[str, Any], source: Source) -> str | None:
 
 def sample(watcher: Watcher, operation: str) -> dict[str, Any]:
     """Make up a change event, for a pipeline to be tried on."""
-    namespace = {"db": watcher.source.database, "coll": watcher.source.collection}
+    namespace = {"db": watcher.source.database or "sample", "coll": watcher.source.collection or "sample"}
     document = {"_id": "sample"}
     return {
         "_id": {"_data": "82" + "0" * 16 + operation.encode().hex().upper()},

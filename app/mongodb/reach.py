@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from bson.timestamp import Timestamp
 
+from app.mongodb.one_answer import OneAnswer
+
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
 
@@ -20,7 +22,18 @@ class Reach:
     collection answers nothing meanwhile, whatever maxTimeMS says. Given up early, it would start over each time."""
     oplog_first: Callable[[float], Awaitable[Timestamp | None]]
     """Takes the age in seconds that the answer may have."""
+    state_database: str = ""
+    """Where Changewire keeps its own state: no watcher of the deployment reads it."""
     slow: set[str] = field(default_factory=set)
+    hello: OneAnswer[Mapping[str, Any]] = field(init=False)
+    """Asks a server what it is, and for its operationTime."""
+
+    def __post_init__(self) -> None:
+        self.hello = OneAnswer("hello", self._say_hello)
+
+    async def _say_hello(self) -> Mapping[str, Any]:
+        reply: Mapping[str, Any] = await self.client.admin.command("hello")
+        return reply
 
     def client_for(self, namespace: str) -> "AsyncIOMotorClient[Mapping[str, Any]]":
         """Return the client that reads this namespace."""

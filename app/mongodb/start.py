@@ -81,7 +81,7 @@ async def _oplog_first(trial: StreamTrial) -> ClusterTime:
 
 async def _locate_time(trial: StreamTrial, seconds: float) -> str:
     with trial.translated("asking for the time"):
-        now: Timestamp = (await trial.reach.client.admin.command("hello"))["operationTime"]
+        now: Timestamp = (await trial.reach.hello.ask())["operationTime"]
     if seconds > now.time:
         start, clock = iso(seconds), iso(now.time)
         raise TokenRefused(f"the start {start} lies in the future; MongoDB's clock says {clock}")

@@ -18,6 +18,7 @@ from bson.timestamp import Timestamp
 from app.domain.errors import FieldProblem, Invalid, SourceRefused
 from app.domain.tokens import ClusterTime, cluster_time
 from app.domain.watcher import Source
+from app.mongodb.scope_filter import scope_filter
 
 MONGODB_5_1: Final = 14
 MONGODB_6_0: Final = 17
@@ -28,11 +29,11 @@ MONGODB_6_0: Final = 17
 class Target:
     """What a change stream is over: a collection, a whole database, or with neither the whole deployment."""
 
-    database: str | None = None
-    collection: str | None = None
+    database: str = ""
+    collection: str = ""
 
     def __post_init__(self) -> None:
-        if self.collection is not None and self.database is None:
+        if self.collection and not self.database:
             raise ValueError(f"collection {self.collection} has no database")
 
     @property
@@ -42,7 +43,7 @@ class Target:
 
     def change_stream(self, start: Mapping[str, Any], **options: Any) -> dict[str, Any]:
         """Build the $changeStream stage. `start` is empty for now, or what a function below returns."""
-        everywhere = {"allChangesForCluster": True} if self.database is None else {}
+        everywhere = {} if self.database else {"allChangesForCluster": True}
         return {"$changeStream": {**start, **options, **everywhere}}
 
     def aggregate(self, stages: Sequence[Mapping[str, Any]], *, size: int) -> dict[str, Any]:
@@ -86,8 +87,10 @@ def moment_of(start: Mapping[str, Any]) -> ClusterTime | None:
 class StreamRequest:
     """One watcher's change stream, as MongoDB is asked for it."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, state_database: str = "") -> None:
+        """`state_database` is left out where the deployment is watched."""
         self.source = source
+        self._filter = scope_filter(source, state_database)
         self.target = Target(source.database, source.collection)
         self.wire_version = MONGODB_6_0
         """The server's maxWireVersion, once it is known."""
@@ -95,12 +98,13 @@ class StreamRequest:
     def stages(
         self, start: Mapping[str, Any], *last: Mapping[str, Any], options: bool = True, pipeline: bool = True
     ) -> list[Mapping[str, Any]]:
-        """Return the stages: the change stream from `start`, the watcher's own pipeline, and `last` after it.
+        """Return the stages: the change stream from `start`, the scope's filter, the watcher's own pipeline, and `last`
+        after it.
 
         `options` and `pipeline` leave those of the watcher out where they are False. Raises SourceRefused for a
         pipeline that is not Extended JSON."""
         first = self.target.change_stream(start, **(self._options() if options else {}))
-        return [first, *(self._pipeline() if pipeline else ()), *last]
+        return [first, *self._filter, *(self._pipeline() if pipeline else ()), *last]
 
     def _options(self) -> dict[str, Any]:
         """What is None is left to the server's default."""

@@ -36,14 +36,14 @@ async def owner_of(client: "AsyncIOMotorClient[Mapping[str, Any]]", source: Sour
     if uuid is None:
         return None
     binary = Binary(bytes.fromhex(uuid), UUID_SUBTYPE)
-    database = client[source.database]
     neighbours: list[str] = []
     moment = cluster_time(token)
     ts = Timestamp(moment.seconds, moment.increment)
     entry: Mapping[str, Any] | None = None
     with where_allowed("looking the token up"):  # without an answer the server's own opinion has to do
-        listed = await database.command({"listCollections": 1, "filter": {"info.uuid": binary}})
-        neighbours = [f"{database.name}.{entry['name']}" for entry in listed["cursor"]["firstBatch"]]
+        if source.database:  # a deployment's watcher has no one list to look at
+            found = await client[source.database].command({"listCollections": 1, "filter": {"info.uuid": binary}})
+            neighbours = [f"{source.database}.{listed['name']}" for listed in found["cursor"]["firstBatch"]]
         if source.namespace in neighbours:
             return source.namespace
         oplog = client.local.get_collection("oplog.rs", codec_options=_LENIENT)

@@ -11,11 +11,12 @@ from typing import Any, Final
 from pymongo.errors import OperationFailure, PyMongoError
 
 from app.domain.errors import SourceRefused
-from app.domain.watcher import Watcher, javascript_in
+from app.domain.javascript import javascript_in
+from app.domain.watcher import Watcher
 from app.mongodb import images
 from app.mongodb.bounded import run_bounded
 from app.mongodb.cursor import RAW
-from app.mongodb.errors import STANDALONE, of_stream, translated
+from app.mongodb.errors import STANDALONE, of_stream, resource_of, translated
 from app.mongodb.pinning import Pin, pinned
 from app.mongodb.reach import Reach
 from app.mongodb.stream import MONGODB_6_0, StreamRequest
@@ -30,11 +31,13 @@ class StreamTrial:
 
     def __init__(self, watcher: Watcher, reach: Reach) -> None:
         self.namespace = watcher.source.namespace
-        self.request = StreamRequest(watcher.source)
+        self.request = StreamRequest(watcher.source, reach.state_database)
         self.reach = reach
         self._source = watcher.source
+        self.position = ""
+        """Where the stream began that was opened last to look what the server refuses."""
         self._deployment = ""
-        self._database = reach.client[watcher.source.database]
+        self._database = reach.client[self.request.target.sent_to]
 
     @property
     def scope(self) -> str:
@@ -44,7 +47,7 @@ class StreamTrial:
     async def prepare(self, *, may_create: bool = True) -> int:
         """See `ports.ChangeSource`."""
         with self.translated("connecting"):
-            hello = await self.reach.client.admin.command("hello")
+            hello = await self.reach.hello.ask()
             if "setName" not in hello and hello.get("msg") != "isdbgrid":
                 raise SourceRefused(STANDALONE)
             self._deployment = hello.get("setName") or "sharded"
@@ -52,7 +55,8 @@ class StreamTrial:
             if self._source.pre_and_post_images and may_create:
                 if self.request.wire_version < MONGODB_6_0:
                     raise SourceRefused("pre_and_post_images needs MongoDB 6.0 or later")
-                await images.switch_on(self._database, self._source.collection)
+                for database, collection in self._source.named:
+                    await images.switch_on(self.reach.client[database], collection)
         return int(hello["operationTime"].time)
 
     async def probe(
@@ -98,7 +102,7 @@ class StreamTrial:
     async def refused(self, start: Mapping[str, Any], *, pipeline: bool = True) -> OperationFailure | None:
         """Try to open the stream, and return the error that may be about what was asked. Raises all others."""
         try:
-            await self.probe(start, pipeline=pipeline)
+            self.position = await self.probe(start, pipeline=pipeline)
         except OperationFailure as error:
             if of_stream(error, self._source) is not None:
                 raise
@@ -107,5 +111,5 @@ class StreamTrial:
 
     def translated(self, doing: str) -> contextlib.AbstractContextManager[None]:
         """Translate errors of an ordinary command. `doing` completes "MongoDB failed while …"."""
-        grant = f"find and changeStream, and for images createCollection and collMod, on {self.namespace}"
+        grant = f"find and changeStream, and for images createCollection and collMod, on {resource_of(self._source)}"
         return translated(doing, grant=grant)

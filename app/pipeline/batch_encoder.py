@@ -29,20 +29,27 @@ LEAST_POINTER = 2
 """The bytes of an empty object: the least that a pointer's body takes."""
 
 
+Pack = Callable[[RawEvents, str, str, Collection[str], tuple[int, int], Sequence[str] | None], PackedChanges | None]
+"""Makes one block of a regular batch, or None, from: the events, what follows a token in an id, the token that all have
+to be later than, the operations that are published, `EventSink.surely_fits`, and `Template.pieces`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Codec:
     """How a raw event becomes a message: `encode(raw, id_suffix)`, and `reduce(raw, limit)` for one that is too large.
 
-    `identify(raw)` reads token, operation and the document's key of one that cannot be encoded. Two options do a whole
-    batch without the GIL (`formats/native.py`): `pack` makes one block of a regular batch, and leaves any other one;
-    `transcode` makes its changes, and where it leaves None, `encode` is asked.
+    `identify(raw)` reads token, operation and the document's key of one that cannot be encoded, `names(raw)` database
+    and collection, empty where an event has none. Two options do a whole batch without the GIL
+    (`formats/native.py`): `pack` makes one block of a regular batch, and leaves any other one; `transcode` makes its
+    changes, and where it leaves None, `encode` is asked.
     """
 
     encode: Callable[[bytes, str], Change]
     reduce: Callable[[bytes, int], bytes]
     identify: Callable[[bytes], tuple[str, str, str | None]]
+    names: Callable[[bytes], tuple[str, str]]
     transcode: Callable[[Sequence[bytes], str], list[Change | None]] | None = None
-    pack: Callable[[RawEvents, str, str, Collection[str], tuple[int, int]], PackedChanges | None] | None = None
+    pack: Pack | None = None
 
     async def transcoded(self, batch: SourceBatch, suffix: str) -> Iterable[Change | None]:
         """What can be made of the batch at once: for each event its change, or None where that is left to `encode`."""
@@ -68,6 +75,8 @@ class BatchEncoder:
         self._statistics = statistics
         self._observer = observer
         self._operations = frozenset(watcher.sink.operations)
+        self._subjects = watcher.subjects
+        self._pieces = self._subjects.pieces
         self.failure: PermanentError | None = None
         """Why nothing after the last batch can be published. It ends the run once what comes before is published."""
 
@@ -91,7 +100,7 @@ class BatchEncoder:
         events, pack = batch.events, self._codec.pack
         if pack is None or not isinstance(events, RawEvents) or not events or batch.reduced:
             return None
-        work = partial(pack, events, suffix, last, self._operations, self._sink.surely_fits)
+        work = partial(pack, events, suffix, last, self._operations, self._sink.surely_fits, self._pieces)
         return await _aside(batch.size, work)
 
     async def _one_by_one(self, batch: SourceBatch, suffix: str, last: str) -> Sequence[Change]:
@@ -124,6 +133,8 @@ class BatchEncoder:
             change = self._codec.encode(raw, suffix) if ready is None else ready
         except EventNotEncodable as error:
             change = self._not_encodable(raw, error, reduced)
+        if self._pieces is not None and change.letter is None:
+            change.subject = self._subjects.subject(*self._codec.names(raw), change.operation)
         if reduced:
             change = replace(change, headers=(("Changewire-Reduced", ", ".join(reduced)),))
         if change.token <= last:
@@ -149,7 +160,9 @@ class BatchEncoder:
             f"its message of {len(change.body):,} bytes is more than the NATS server takes (max_payload), or the "
             "stream (max_msg_size, max_bytes)"
         )
-        if room < LEAST_POINTER:
+        if (unusable := self._sink.unusable(change)) is not None:
+            size = f"{unusable}; another sink.subject may fit"
+        elif room < LEAST_POINTER:
             size = (
                 f"its resume token of {len(change.token):,} characters, which holds the document's _id, does not fit "
                 "into the headers of a message (64 KiB, and in all what max_payload, max_msg_size and max_bytes allow)"

@@ -222,9 +222,9 @@ class Opening:
     async def _mark_gap(self, gap: Gap, reached: Reached, fence: int) -> None:
         """Mark a gap on the stream, take over the position after it, and store that at once."""
         name = self._watcher.name
-        await self._publisher.mark(gap.marker(self._watcher.source), reached, fence)
+        await self._publisher.mark(gap.marker(self._watcher), reached, fence)
         after = self._ledger.reached
-        self._run.statistics.note("gap", f"{gap}; a message on {self._watcher.subject(GAP)} marks it")
+        self._run.statistics.note("gap", f"{gap}; a message on {self._watcher.subjects.subject('', '', GAP)} marks it")
         log.warning(
             "gap_marked", watcher=name, reason=gap.reason, after=moment(gap.reached), until=moment(gap.resumed),
             reached=gap.reached, resumed=gap.resumed, epoch=gap.epoch, sequence=after.sequence,

@@ -267,7 +267,7 @@ class Publisher:
         self._observer.published(
             Published(
                 watcher=self._watcher.name,
-                collection=self._watcher.source.collection,
+                collection=self._watcher.source.collection or self._watcher.source.namespace,
                 subjects=self._subjects,
                 changes=unit,
                 read_seconds=now - read_at,

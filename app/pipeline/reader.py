@@ -52,7 +52,8 @@ class Reader:
         large = batch.size > YIELD_BYTES and self._share.room and not self._stopping.is_set()
         self._ahead = self._read() if large else None
         self._run.state.replied(batch.operation_time)
-        self._run.statistics.caught_up = not batch.events
+        self._run.statistics.caught_up = batch.caught_up or not batch.events
+        self._run.statistics.reads = self._source.reads
         return batch
 
     async def close(self) -> None:

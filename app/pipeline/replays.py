@@ -120,6 +120,8 @@ class Replays:
             raise Conflict(f"the event is not in the object store any more, or not whole: {letter.object}")
         try:
             change = replace(self._codec.encode(letter.raw, ""), id=id_)
+            if self._watcher.subjects.names_sources:
+                change.subject = self._watcher.subjects.subject(*self._codec.names(letter.raw), change.operation)
         except EventNotEncodable as error:
             raise Conflict(f"the change still cannot be published: {error}") from error
         if letter.reduced is not None:
@@ -127,6 +129,8 @@ class Replays:
         if not self._sink.too_large(change):
             return change
         room = self._sink.room(change)
+        if (unusable := self._sink.unusable(change)) is not None:
+            raise Conflict(f"the change still cannot be published: {unusable}; choose another sink.subject")
         if room < LEAST_POINTER:
             raise Conflict(
                 f"the change cannot be published now: the message's id of {len(id_):,} characters, which holds the "

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from app.domain.lifecycle import State
 from app.domain.overdue import Overdue
-from app.domain.status import Happening
+from app.domain.status import Happening, Reads
 
 _SECONDS = 60
 REMEMBERED = 50
@@ -58,6 +58,7 @@ class RunStatistics:
     """How many there are, as far as is known."""
     publish_mode: str | None = None
     fence: str | None = None
+    reads: Reads | None = None
     notes: dict[str, str] = field(default_factory=dict)
     """By topic, what is not an error and a person should know."""
     overdue: Overdue = field(default_factory=Overdue)

@@ -22,8 +22,9 @@ class Mongo(Protocol):
     async def read_oplog(self) -> Oplog | None:
         """Return what the oplog holds; None where the account may not read it. Raises SourceUnavailable."""
 
-    async def check_source(self, watcher: Watcher) -> None:
-        """Try the watcher's change stream without keeping it: pipeline, view, privileges, server kind.
+    async def check_source(self, watcher: Watcher) -> str:
+        """Try the watcher's change stream without keeping it: pipeline, view, privileges, server kind. Return the token
+        of the present, where it was tried: what a start at `latest` means.
 
         Raises Invalid for what the user has to change, Unavailable where the server cannot be reached."""
 

@@ -14,8 +14,9 @@ class Published:
 
     watcher: str
     collection: str
+    """The collection, or what else is watched: a label that does not grow in number with the collections."""
     subjects: dict[str, str] = field(repr=False)
-    """The subject of each operation that is in the batch."""
+    """The subject of each operation that is in the batch; a filter where each collection has its own."""
     changes: Sequence[Change] = field(repr=False)
     read_seconds: float
     """From the read to the acknowledgement."""

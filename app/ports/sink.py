@@ -87,7 +87,10 @@ class EventSink(Protocol):
 
     def too_large(self, change: Change) -> bool:
         """Whether server or stream would refuse the message: body and headers together, or the headers alone, which
-        hold the id."""
+        hold the id. Or the change's own subject is `unusable`."""
+
+    def unusable(self, change: Change) -> str | None:
+        """Say in a part of a sentence why nothing can be published to the change's own subject; None where it can."""
 
     def room(self, change: Change) -> int:
         """Bytes that are left for a pointer's body in the message that takes this change's place; below 0: none."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.domain.status import Reads
 from app.domain.watcher import Start
 
 
@@ -22,6 +23,8 @@ class SourceBatch:
     size: int
     reduced: tuple[str, ...] = ()
     """The fields that had to be left out of the only event, since with them MongoDB could not send it."""
+    caught_up: bool = False
+    """Whether MongoDB had nothing more when it was read, though events came."""
 
 
 class ChangeSource(Protocol):
@@ -32,6 +35,10 @@ class ChangeSource(Protocol):
         """Deployment and collection a token of this source is good for, for example `rs0/shop.orders`.
 
         Known after `prepare`."""
+
+    @property
+    def reads(self) -> Reads:
+        """Which change stream the last batch came from."""
 
     async def prepare(self, *, may_create: bool = True) -> int:
         """Reach the server and return its operationTime (seconds since 1970). Where the watcher asks for images and

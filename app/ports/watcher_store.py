@@ -3,14 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from app.domain.overlap_index import OverlapIndex
 from app.domain.watcher import StoredWatcher
 
 ALIVE_SECONDS = 20.0
 """Seconds. An instance reports that it is alive each time it has read the store: every five seconds, or later by a
 drain."""
 
-Check = Callable[[Sequence[StoredWatcher]], None]
-"""Looks at all stored watchers and raises Conflict where they rule a change out."""
+Check = Callable[[OverlapIndex], None]
+"""Looks at all stored watchers and raises Conflict where they rule a change out. It changes nothing."""
 
 
 class WatcherStore(Protocol):
@@ -29,10 +30,16 @@ class WatcherStore(Protocol):
     async def revision(self) -> int:
         """Return the last change's revision; 0 before the first."""
 
+    async def check(self, check: Check) -> None:
+        """Run a check on everything that is stored now. Raises what it raises."""
+
     async def insert(self, stored: StoredWatcher, check: Check | None = None) -> StoredWatcher:
         """Add one, and return it with its revision. Raises Conflict where the name is taken, and what `check` raises.
 
         Between `check` and the change nothing else is changed."""
+
+    async def insert_all(self, wanted: Sequence[StoredWatcher], check: Check | None = None) -> list[StoredWatcher]:
+        """Add several in one change, all or none, and return them with its revision. Raises as `insert`."""
 
     async def replace(
         self, stored: StoredWatcher, *, expected_revision: int, check: Check | None = None
@@ -42,7 +49,9 @@ class WatcherStore(Protocol):
         Raises Conflict where it is not, NotFound, and what `check` raises, as `insert`."""
 
     async def began(self, name: str, revision: int) -> None:
-        """Take back `new_start` and `begin` of one that is still of this revision, which stays as it is."""
+        """Take back `new_start` and `begin` of one that is still of this revision, which stays as it is.
+
+        Those that are asked for at the same moment are written together."""
 
     async def delete(self, name: str, *, expected_revision: int | None = None) -> int:
         """Remove one, and return the revision of that.

@@ -90,6 +90,8 @@ class Bounds:
     """Whether the stream removes messages from its middle by itself."""
     letters: Collection[str] = ()
     """Changes that are set aside."""
+    collections: bool = False
+    """Whether the watcher has more than one collection, so that each is counted and named."""
 
 
 @dataclass(slots=True)
@@ -212,6 +214,8 @@ class Comparison:
 
     async def _compare(self, event: Event, message: Message) -> None:
         self.findings.compared += 1
+        if self._bounds.collections:
+            self.findings.compared_of[namespace_of(event.body)] += 1
         difference = await self._difference(event, message)
         if difference is not None:
             self._fault("altered", message, difference)
@@ -287,7 +291,8 @@ class Comparison:
                     self._passed.add(event.token)
             elif len(self._missing) < MISSING_REMEMBERED:
                 place = f"after #{run.sequence}" if run.sequence else where
-                finding = Finding(event.token, f"{described(event.operation, event.body)}, {place}", run.epoch)
+                what = described(event.operation, event.body, collection=self._bounds.collections)
+                finding = Finding(event.token, f"{what}, {place}", run.epoch)
                 self._missing[run.epoch, event.token] = finding
                 if len(self._absent_events) < REPLAYED_REMEMBERED:
                     self._absent_events[event.token] = event
@@ -338,7 +343,14 @@ class Comparison:
         self.findings.faults[kind].add(finding)
 
 
-def described(operation: str, body: dict[str, Any]) -> str:
-    """Operation and key, such as `insert {"_id": 7}`."""
+def described(operation: str, body: dict[str, Any], *, collection: bool = False) -> str:
+    """Operation and key, such as `insert {"_id": 7}`; where it is asked for, with the collection."""
     key = body.get("documentKey")
-    return operation if key is None else f"{operation} {json.dumps(key, ensure_ascii=False)}"
+    what = operation if key is None else f"{operation} {json.dumps(key, ensure_ascii=False)}"
+    return f"{what} of {namespace_of(body)}" if collection and "ns" in body else what
+
+
+def namespace_of(body: dict[str, Any]) -> str:
+    """Return what a change is a change of, such as `shop.orders`; of a whole database `shop`."""
+    names = body.get("ns") or {}
+    return ".".join(str(names[part]) for part in ("db", "coll") if part in names)

@@ -1,5 +1,6 @@
 """What a comparison finds: the values, counted without bound and remembered within one."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,8 @@ class Findings:
     faults: dict[str, Faults] = field(default_factory=lambda: {kind: Faults() for kind in KINDS})
     compared: int = 0
     """Changes that were compared with their message, one by one."""
+    compared_of: Counter[str] = field(default_factory=Counter)
+    """The same by collection, where the watcher has more than one."""
     messages: int = 0
     """Messages read in the watcher's subjects, foreign ones among them."""
     waiting: int = 0

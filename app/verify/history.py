@@ -1,4 +1,4 @@
-"""A collection's history as MongoDB tells it now: the watcher's change stream, read by pymongo's own `watch`.
+"""The history of what a watcher watches, as MongoDB tells it now: its change stream, read by pymongo's own `watch`.
 
 Documents are looked up only where the pipeline sees them, since they are not compared. Not its business: what is done
 with the changes (`comparison.py`).
@@ -10,7 +10,7 @@ import pymongo
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
-from pymongo.asynchronous.change_stream import AsyncChangeStream
+from pymongo.asynchronous.change_stream import AsyncChangeStream, AsyncClusterChangeStream
 from pymongo.errors import OperationFailure
 
 from app.domain.tokens import ClusterTime, cluster_time
@@ -52,7 +52,7 @@ class WatchedHistory:
     ) -> None:
         source = watcher.source
         self._client = client
-        self._collection = client[source.database].with_options(codec_options=RAW)[source.collection]
+        self._source = source
         self._pipeline = pipeline
         self._operations = frozenset(watcher.sink.operations)
         self._end = bound(end)
@@ -103,7 +103,19 @@ class WatchedHistory:
 
     async def _watch(self, **start: Any) -> None:
         options: dict[str, Any] = {**start, **self._options}
-        self._stream = await self._collection.watch(self._pipeline, **options)
+        source = self._source
+        if source.database:
+            database = self._client[source.database].with_options(codec_options=RAW)
+            watched = database[source.collection] if source.collection else database
+            self._stream = await watched.watch(self._pipeline, **options)
+            return
+        # As `client.watch` does it, which takes no codec options.
+        self._stream = AsyncClusterChangeStream(
+            self._client.admin.with_options(codec_options=RAW), self._pipeline,
+            **{"full_document": None, "resume_after": None, "max_await_time_ms": None, "batch_size": None,
+               "collation": None, "start_at_operation_time": None, "session": None, "start_after": None, **options},
+        )  # fmt: skip
+        await self._stream._initialize_cursor()
 
     async def _read(self) -> Event | None:
         """The next selected change; None where there is none up to the end."""
@@ -116,9 +128,20 @@ class WatchedHistory:
             # An empty batch says that everything up to its own token has been told.
             if reached[:_TIME] > self._end or (raw is None and reached[:_TIME] == self._end):
                 self._ended = True
-            elif raw is not None and raw["operationType"] in self._operations and reached >= self._start:
+            elif raw is not None and reached >= self._start and self._selects(raw):
                 return Event(reached, raw["operationType"], _body(raw))
         return None
+
+    def _selects(self, raw: RawBSONDocument) -> bool:
+        """Whether the watcher publishes the event. Which collections a scope has is asked here once more."""
+        if raw["operationType"] not in self._operations:
+            return False
+        source, namespace = self._source, raw.get("ns")
+        if not source.is_scope or namespace is None:
+            return True
+        if "coll" not in namespace:
+            return source.has_database(namespace["db"])
+        return source.has(namespace["db"], namespace["coll"])
 
     async def _go_on_after_invalidate(self) -> None:
         """A drop or a rename ended the stream; the collection may have come back."""
@@ -136,7 +159,9 @@ def _body(raw: RawBSONDocument) -> dict[str, Any]:
     try:
         return from_bson(raw)
     except (BSONError, ValueError, RecursionError):
-        return {"operationType": raw["operationType"], UNREADABLE: True}
+        namespace = raw.get("ns")
+        names = {} if namespace is None else {"ns": {name: namespace[name] for name in namespace}}
+        return {"operationType": raw["operationType"], UNREADABLE: True, **names}
 
 
 def _lenient(mode: str | None) -> str | None:

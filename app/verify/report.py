@@ -1,5 +1,6 @@
 """The report of a comparison: for people, a few lines; for programs, one JSON object."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -41,6 +42,7 @@ class Report:
             "from": _iso(self.begin),
             "to": _iso(self.end),
             "compared": found.compared,
+            **({"collections": dict(sorted(found.compared_of.items()))} if found.compared_of else {}),
             "messages": found.messages,
             "epochs": found.epochs,
             "waiting": found.waiting,
@@ -61,6 +63,8 @@ class Report:
             f"{self.watcher}: stream {self.stream}, compared with {self.against}{span}",
             ", ".join(f"{name}: {getattr(found, name):,}" for name in ("messages", "compared", "waiting", "foreign")),
         ]
+        if found.compared_of:
+            told.append(f"compared by collection: {_counts(found.compared_of)}")
         told += [f"not compared: {count:,} {reason}" for reason, count in found.skipped.items()]
         told += [f"note: {note}" for note in found.notes]
         for kind in KINDS:
@@ -91,6 +95,13 @@ class Report:
 def seconds_of(token: str) -> int | None:
     """The cluster time, in seconds, of a token or of the beginning of one; None of anything else."""
     return int(token[2:10], 16) if is_token(token[:18]) else None
+
+
+def _counts(of: Mapping[str, int]) -> str:
+    """The collections with the most changes, each with its number."""
+    most = sorted(of.items(), key=lambda each: (-each[1], each[0]))
+    more = f" … and {len(most) - TOLD:,} more collections" if len(most) > TOLD else ""
+    return ", ".join(f"{name or 'no collection'} {count:,}" for name, count in most[:TOLD]) + more
 
 
 def _iso(seconds: int | None) -> str | None:

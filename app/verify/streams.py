@@ -42,6 +42,7 @@ class StreamMessage:
 
     def __init__(self, watcher: Watcher, sequence: int, subject: str, headers: Mapping[str, str], data: bytes) -> None:
         self.sequence = sequence
+        self._names_collection = watcher.source.is_scope
         self.subject = subject
         self.pointer = headers.get("Changewire-Object")
         self.data = data
@@ -50,7 +51,7 @@ class StreamMessage:
             self.event = from_json(data)
         id_ = parse_message_id(headers.get("Nats-Msg-Id"))
         # Another collection's that had these subjects has no place in this order.
-        own = id_ is not None and self._namespace in (None, watcher.source.namespace)
+        own = id_ is not None and watcher.source.may_have_had(self.namespace)
         original = id_.original if own and id_ is not None else None
         self.replayed = original is not None and original != GAP and (is_token(original) or is_brief(original))
         self.token = id_.position if own and id_ is not None and (original in (None, GAP)) else None
@@ -65,7 +66,7 @@ class StreamMessage:
         self.reduced = frozenset(name for name in headers.get("Changewire-Reduced", "").split(", ") if name)
 
     @property
-    def _namespace(self) -> str | None:
+    def namespace(self) -> str | None:
         """The collection that it tells of; None where it tells of none, as an invalidate does."""
         match self.event.get("ns"):
             case {"db": database, "coll": collection}:
@@ -88,7 +89,7 @@ class StreamMessage:
         if self.gap is not None and self.token is not None:
             begin = f"after {moment(self.gap)}, " if self.gap else ""
             return f"a gap ({self.event.get('reason')}): changes {begin}before {moment(self.token)} are missing"
-        return described(self.operation, self.event)
+        return described(self.operation, self.event, collection=self._names_collection)
 
 
 @dataclass(frozen=True, slots=True)

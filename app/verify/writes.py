@@ -2,7 +2,9 @@
 
 One JSON object a line: `operation`, `id` (the document's `_id`, as Extended JSON), and, where that helps to tell one
 write from the next, `fields`: values that the change sets. `"uncertain": true` marks a write that ended in an error and
-may be missing. Order is compared per document, since several writers have no common one. The list is held in memory.
+may be missing. Where several collections are watched, `collection` says which one it is: `orders`, or `shop.orders`
+where the whole deployment is. Order is compared per document, since several writers have no common one. The list is
+held in memory.
 """
 
 import json
@@ -12,11 +14,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from app.domain.watcher import Source, Watcher
 from app.verify.bodies import from_json, text_of
 from app.verify.errors import BadList
 from app.verify.findings import Finding, Findings
 
-_KNOWN = frozenset({"operation", "id", "fields", "uncertain"})
+_KNOWN = frozenset({"operation", "id", "fields", "uncertain", "collection"})
 UNLISTED = "messages are of changes that are not on the list"
 
 
@@ -29,6 +32,7 @@ class Write:
     id: Any
     fields: dict[str, Any] = field(default_factory=dict)
     uncertain: bool = False
+    collection: str = ""
     seen: int = -1
 
     def made(self, event: dict[str, Any]) -> bool:
@@ -75,7 +79,10 @@ def _write(number: int, line: str) -> Write:
     fields = entry.get("fields", {})
     if not isinstance(fields, dict):
         raise ValueError(f'line {number} has fields that are not an object such as {{"n": 1}}')  # noqa: TRY004 - a fault of the list
-    return Write(number, entry["operation"], entry["id"], fields, bool(entry.get("uncertain")))
+    collection = entry.get("collection", "")
+    if not isinstance(collection, str):
+        raise ValueError(f"line {number} has a collection that is no text")  # noqa: TRY004 - a fault of the list
+    return Write(number, entry["operation"], entry["id"], fields, bool(entry.get("uncertain")), collection)
 
 
 class _Document:
@@ -96,13 +103,14 @@ class _Document:
         return next(((i, one) for i, one in enumerate(self.writes) if one.made(event)), None)
 
 
-async def compare_writes(messages: AsyncIterable[Any], writes: list[Write], operations: frozenset[str]) -> Findings:
+async def compare_writes(messages: AsyncIterable[Any], writes: list[Write], watcher: Watcher) -> Findings:
     """Compare: each write once per epoch at most and once at all, in the list's order per document."""
-    findings = Findings()
-    documents: dict[str, _Document] = {}
+    findings, operations = Findings(), frozenset(watcher.sink.operations)
+    documents: dict[tuple[str, str], _Document] = {}
+    named = any(write.collection for write in writes)
     for write in writes:
         if write.operation in operations:
-            documents.setdefault(text_of(write.id), _Document()).writes.append(write)
+            documents.setdefault((write.collection, text_of(write.id)), _Document()).writes.append(write)
         else:
             findings.skip("writes are of operations that the watcher does not publish")
     async for message in messages:
@@ -116,7 +124,8 @@ async def compare_writes(messages: AsyncIterable[Any], writes: list[Write], oper
         if message.epoch not in findings.epochs:
             findings.epochs.append(message.epoch)
         event = message.event
-        document = documents.get(text_of((event.get("documentKey") or {}).get("_id")))
+        collection = _collection(event, watcher.source) if named else ""
+        document = documents.get((collection, text_of((event.get("documentKey") or {}).get("_id"))))
         found = None if document is None else document.find(event, message.epoch)
         if document is None or found is None:
             findings.skip(UNLISTED)
@@ -138,6 +147,12 @@ async def compare_writes(messages: AsyncIterable[Any], writes: list[Write], oper
         if write.seen == -1 and write.operation in operations and not write.uncertain:
             findings.faults["lost"].add(Finding(None, str(write)))
     return findings
+
+
+def _collection(event: dict[str, Any], source: Source) -> str:
+    """The collection of an event, as the list names it."""
+    names = event.get("ns") or {}
+    return str(names.get("coll", "")) if source.database else f"{names.get('db')}.{names.get('coll')}"
 
 
 def _fault(findings: Findings, kind: str, message: Any, what: str) -> None:

@@ -3,10 +3,12 @@
 //! Only a regular batch becomes a block (`pack` says which is). So each change of a block is a message without headers of
 //! its own, and nothing about it has to be decided any more.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use crate::json::{encode, Left};
+use crate::json::{encode, Event, Left};
+use crate::subject::{names, Template};
 
 /// What a batch has to be like to become a block.
 pub struct Rules<'a> {
@@ -18,6 +20,8 @@ pub struct Rules<'a> {
     pub operations: &'a [String],
     /// The bytes of a body, and of an id, below which a message surely fits.
     pub fits: (usize, usize),
+    /// What a change's subject is completed from, where it depends on the change's database or collection.
+    pub template: Option<&'a Template>,
 }
 
 /// Why there is no block.
@@ -43,6 +47,8 @@ pub struct Block {
     suffix: String,
     changes: Vec<Entry>,
     operations: Vec<String>,
+    /// The subjects of the changes, where they have their own: each one once.
+    subjects: Option<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -50,8 +56,9 @@ struct Entry {
     /// Where the body and the token end; they begin where those of the change before end.
     body: usize,
     token: usize,
-    /// The place of its operation's name.
-    operation: usize,
+    /// The place of its operation's name, and that of its subject.
+    operation: u32,
+    subject: u32,
     wall_time: f64,
 }
 
@@ -59,6 +66,8 @@ struct Entry {
 pub struct Change<'a> {
     pub token: &'a [u8],
     pub operation: usize,
+    /// The place of its subject: among the block's own ones, or else that of its operation.
+    pub subject: usize,
     pub body: &'a [u8],
     pub wall_time: f64,
 }
@@ -73,7 +82,9 @@ pub fn pack(buffer: &[u8], starts: &[usize], ends: &[usize], rules: &Rules<'_>) 
         suffix: rules.suffix.to_owned(),
         changes: Vec::new(),
         operations: Vec::new(),
+        subjects: rules.template.map(|_| Vec::new()),
     };
+    let mut places = Places::default();
     block.changes.try_reserve_exact(starts.len())?;
     // JSON is mostly a little longer than BSON; where it is more, the piece grows.
     block.bodies.try_reserve_exact(buffer.len() + buffer.len() / 4)?;
@@ -101,10 +112,15 @@ pub fn pack(buffer: &[u8], starts: &[usize], ends: &[usize], rules: &Rules<'_>) 
         block.tokens.try_reserve(last.len())?;
         block.tokens.extend_from_slice(last);
         let operation = block.place_of(event.operation);
+        let subject = match (rules.template, &mut block.subjects) {
+            (Some(template), Some(subjects)) => places.of(template, &event, operation, subjects)?,
+            _ => operation,
+        };
         block.changes.push(Entry {
             body: block.bodies.len(),
             token: block.tokens.len(),
             operation,
+            subject,
             wall_time: event.wall_time,
         });
     }
@@ -126,6 +142,11 @@ impl Block {
         &self.operations
     }
 
+    /// The subjects of the changes, where they depend on more than the operation.
+    pub fn subjects(&self) -> Option<&[String]> {
+        self.subjects.as_deref()
+    }
+
     /// What follows the token in the ids.
     pub fn suffix(&self) -> &str {
         &self.suffix
@@ -137,7 +158,8 @@ impl Block {
         let (body, token) = self.begin(index);
         Some(Change {
             token: &self.tokens[token..entry.token],
-            operation: entry.operation,
+            operation: entry.operation as usize,
+            subject: entry.subject as usize,
             body: &self.bodies[body..entry.body],
             wall_time: entry.wall_time,
         })
@@ -168,7 +190,7 @@ impl Block {
     pub fn counts(&self, range: Range<usize>) -> Vec<usize> {
         let mut counts = vec![0; self.operations.len()];
         for entry in &self.changes[range] {
-            counts[entry.operation] += 1;
+            counts[entry.operation as usize] += 1;
         }
         counts
     }
@@ -188,12 +210,52 @@ impl Block {
         }
     }
 
-    fn place_of(&mut self, operation: &str) -> usize {
+    fn place_of(&mut self, operation: &str) -> u32 {
         if let Some(place) = self.operations.iter().position(|name| name == operation) {
-            return place;
+            return place as u32;
         }
         self.operations.push(operation.to_owned());
-        self.operations.len() - 1
+        self.operations.len() as u32 - 1
+    }
+}
+
+/// Which subject belongs to which operation and `ns`, as that stands in the events. Of a batch there are at most as many
+/// as there are events.
+#[derive(Default)]
+struct Places<'a> {
+    known: HashMap<(u32, &'a [u8]), u32>,
+    /// Mostly one collection is written several times in a row.
+    last: Option<((u32, &'a [u8]), u32)>,
+}
+
+impl<'a> Places<'a> {
+    /// The place of an event's subject among `subjects`, where a new one is added.
+    fn of(
+        &mut self,
+        template: &Template,
+        event: &Event<'a>,
+        operation: u32,
+        subjects: &mut Vec<String>,
+    ) -> Result<u32, Refused> {
+        let namespace = event.namespace().map_err(|_| Refused::Irregular)?;
+        let key = (operation, namespace.bytes());
+        if let Some((known, place)) = self.last {
+            if known == key {
+                return Ok(place);
+            }
+        }
+        let place = match self.known.get(&key) {
+            Some(&place) => place,
+            None => {
+                let (database, collection) = names(namespace).map_err(|_| Refused::Irregular)?;
+                let subject = template.subject(database, collection, event.operation);
+                subjects.push(subject.ok_or(Refused::Irregular)?);
+                self.known.insert(key, subjects.len() as u32 - 1);
+                subjects.len() as u32 - 1
+            }
+        };
+        self.last = Some((key, place));
+        Ok(place)
     }
 }
 
@@ -236,6 +298,7 @@ pub mod tests {
             last: "",
             operations: &operations,
             fits: (1000, 100),
+            template: None,
         };
         packed(events, &rules).expect("a regular batch")
     }
@@ -294,6 +357,7 @@ pub mod tests {
             last: "82A",
             operations: &operations,
             fits: (100, 6),
+            template: None,
         };
         let refused = |events: &[Vec<u8>]| packed(events, &rules).err() == Some(Refused::Irregular);
         assert!(!refused(&[event("82B", "insert", 1), event("82C", "insert", 1)]));

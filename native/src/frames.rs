@@ -26,7 +26,7 @@ impl Numbered<'_> {
 /// What the frames of some messages have in common.
 pub struct Frames<'a> {
     pub block: &'a Block,
-    /// The subject of each of the block's operations.
+    /// The block's own subjects, or those of its operations.
     pub subjects: &'a [String],
     pub reply: Option<Numbered<'a>>,
     pub lines: Numbered<'a>,
@@ -71,14 +71,14 @@ impl Frames<'_> {
         let reply = self.reply.map_or(0, |reply| 1 + reply.length(index - self.origin));
         let all = head + change.body.len();
         let sizes = 1 + digits(head as u64) + 1 + digits(all as u64);
-        VERB.len() + self.subjects[change.operation].len() + reply + sizes + BREAK.len() + all + BREAK.len()
+        VERB.len() + self.subjects[change.subject].len() + reply + sizes + BREAK.len() + all + BREAK.len()
     }
 
     fn frame(&self, index: usize, out: &mut Writer<'_>) {
         let Some(change) = self.block.get(index) else { return };
         let head = self.head(index, change.token.len());
         out.put(VERB);
-        out.put(self.subjects[change.operation].as_bytes());
+        out.put(self.subjects[change.subject].as_bytes());
         if let Some(reply) = self.reply {
             out.put(b" ");
             out.numbered(reply, index - self.origin);

@@ -22,6 +22,19 @@ pub struct Event<'a> {
     pub operation: &'a str,
     /// `wallTime` in seconds since 1970; 0 where it is absent or no date.
     pub wall_time: f64,
+    /// Kind and value of `ns`, if it has one.
+    ns: Option<(u8, Elements<'a>)>,
+}
+
+impl<'a> Event<'a> {
+    /// What `ns` holds; nothing where there is none.
+    pub fn namespace(&self) -> Result<Elements<'a>, Left> {
+        match self.ns {
+            Some((kind::DOCUMENT, mut value)) => Ok(value.document()?),
+            Some(_) => Err(Left::ToReference),
+            None => Ok(Elements::default()),
+        }
+    }
 }
 
 /// Why there is no body.
@@ -56,7 +69,7 @@ type Written = Result<(), Left>;
 /// Appends the event's JSON to `out`. After an error, `out` may end in a part of it.
 pub fn encode<'a>(raw: &'a [u8], out: &mut Vec<u8>) -> Result<Event<'a>, Left> {
     let mut elements = Elements::of(raw)?;
-    let (mut token, mut operation, mut wall_time) = (None, None, 0.0);
+    let (mut token, mut operation, mut wall_time, mut ns) = (None, None, 0.0, None);
     put(out, b"{")?;
     let mut first = true;
     while let Some((kind, name)) = elements.next_element()? {
@@ -68,6 +81,7 @@ pub fn encode<'a>(raw: &'a [u8], out: &mut Vec<u8>) -> Result<Event<'a>, Left> {
         match name.bytes {
             b"_id" => token = token_of(kind, value)?,
             b"operationType" => operation = text_of(kind, value)?,
+            b"ns" => ns = Some((kind, value)),
             b"wallTime" => wall_time = seconds(kind, value)?,
             _ => {}
         }
@@ -78,6 +92,7 @@ pub fn encode<'a>(raw: &'a [u8], out: &mut Vec<u8>) -> Result<Event<'a>, Left> {
             token,
             operation,
             wall_time,
+            ns,
         }),
         _ => Err(Left::ToReference),
     }
@@ -98,7 +113,7 @@ fn token_of(kind: u8, mut value: Elements<'_>) -> Result<Option<&str>, Left> {
     Ok(token)
 }
 
-fn text_of(kind: u8, mut value: Elements<'_>) -> Result<Option<&str>, Left> {
+pub fn text_of(kind: u8, mut value: Elements<'_>) -> Result<Option<&str>, Left> {
     match kind {
         kind::STRING => Ok(Some(std::str::from_utf8(value.string()?)?)),
         _ => Ok(None),

@@ -5,8 +5,8 @@
 //! encodes them or says what is wrong. So nothing here decides whether an event is valid. The reference of the frames is
 //! `app/jetstream/frames.py`.
 //!
-//! `raw` reads BSON, `json` writes one event, `block` holds the changes of a batch, `frames` writes its messages, `python` is the module that
-//! Python sees.
+//! `raw` reads BSON, `split` takes a reply apart by collection, `json` writes one event, `subject` says where it goes,
+//! `block` holds the changes of a batch, `frames` writes its messages, `python` is the module that Python sees.
 #![forbid(unsafe_code)]
 
 pub mod block;
@@ -15,3 +15,5 @@ pub mod json;
 #[cfg(feature = "python")]
 mod python;
 pub mod raw;
+pub mod split;
+pub mod subject;

@@ -10,6 +10,8 @@ use pyo3::types::{PyBytes, PyList, PyString};
 use crate::block::{self, Rules};
 use crate::frames::{Frames, Numbered};
 use crate::json::{encode, Event, Left};
+use crate::split::split as take_apart;
+use crate::subject::Template;
 
 /// How many bytes of events are encoded before their changes are created, so that no more than these exist twice.
 const PORTION: usize = 1024 * 1024;
@@ -94,12 +96,33 @@ fn numbered(text: &Text) -> Numbered<'_> {
     }
 }
 
+/// The subjects of a watcher's changes, where they depend on database or collection. Never changes.
+#[pyclass(frozen)]
+struct Subjects(Template);
+
+#[pymethods]
+impl Subjects {
+    /// `pieces` are text and name of a field by turns (`Template.pieces`).
+    #[new]
+    fn new(pieces: Vec<String>) -> PyResult<Self> {
+        Template::of(&pieces)
+            .map(Subjects)
+            .ok_or_else(|| PyValueError::new_err("a subject's fields are database, collection and operation"))
+    }
+
+    /// The subject of a change with these names, or None where that is left to the reference.
+    fn subject(&self, database: &str, collection: &str, operation: &str) -> Option<String> {
+        self.0.subject(database, collection, operation)
+    }
+}
+
 /// The changes of a regular batch. Never changes, so any thread may read it, also without the GIL.
 #[pyclass(frozen)]
 struct Block(block::Block);
 
 /// A block of the events between these bounds of the buffer, or None where the batch is not regular.
 #[pyfunction]
+#[allow(clippy::too_many_arguments)]
 fn pack(
     py: Python<'_>,
     buffer: &Bound<'_, PyBytes>,
@@ -108,6 +131,7 @@ fn pack(
     last: &str,
     operations: Vec<String>,
     fits: (usize, usize),
+    subjects: Option<&Subjects>,
 ) -> PyResult<Option<Block>> {
     let buffer = buffer.as_bytes();
     let rules = Rules {
@@ -115,12 +139,46 @@ fn pack(
         last,
         operations: &operations,
         fits,
+        template: subjects.map(|subjects| &subjects.0),
     };
     match py.detach(|| block::pack(buffer, &bounds.0, &bounds.1, &rules)) {
         Ok(block) => Ok(Some(Block(block))),
         Err(block::Refused::Irregular) => Ok(None),
         Err(block::Refused::OutOfMemory) => Err(PyMemoryError::new_err(())),
     }
+}
+
+type Taken<'py> = (
+    String,
+    String,
+    Bound<'py, PyBytes>,
+    Vec<usize>,
+    Vec<usize>,
+    String,
+    String,
+);
+
+/// The events between these bounds of the buffer by collection, or None where that is left to the reference.
+#[pyfunction]
+fn split<'py>(
+    py: Python<'py>,
+    buffer: &Bound<'py, PyBytes>,
+    bounds: (Vec<usize>, Vec<usize>),
+) -> Option<Vec<Taken<'py>>> {
+    let buffer = buffer.as_bytes();
+    let parts = py.detach(|| take_apart(buffer, &bounds.0, &bounds.1)).ok()?;
+    let taken = parts.into_iter().map(|part| {
+        (
+            part.database.to_owned(),
+            part.collection.to_owned(),
+            PyBytes::new(py, &part.events),
+            part.starts,
+            part.ends,
+            part.first.to_owned(),
+            part.last.to_owned(),
+        )
+    });
+    Some(taken.collect())
 }
 
 impl Block {
@@ -145,8 +203,13 @@ impl Block {
         self.0.operations().to_vec()
     }
 
-    /// Token, operation, body, wall time and id of a change.
-    fn change<'py>(&self, py: Python<'py>, index: usize) -> PyResult<(String, &str, Bound<'py, PyBytes>, f64, String)> {
+    /// Token, operation, body, wall time, id and subject of a change; the subject is empty where its operation tells.
+    #[allow(clippy::type_complexity)]
+    fn change<'py>(
+        &self,
+        py: Python<'py>,
+        index: usize,
+    ) -> PyResult<(String, &str, Bound<'py, PyBytes>, f64, String, &str)> {
         let change = self
             .0
             .get(index)
@@ -154,7 +217,9 @@ impl Block {
         let token = String::from_utf8_lossy(change.token).into_owned();
         let id = format!("{token}{}", self.0.suffix());
         let operation = &self.0.operations()[change.operation];
-        Ok((token, operation, PyBytes::new(py, change.body), change.wall_time, id))
+        let subject = self.0.subjects().map_or("", |subjects| &subjects[change.subject]);
+        let body = PyBytes::new(py, change.body);
+        Ok((token, operation, body, change.wall_time, id, subject))
     }
 
     fn size(&self, start: usize, stop: usize) -> PyResult<usize> {
@@ -195,7 +260,7 @@ impl Block {
         }
         let frames = Frames {
             block: &self.0,
-            subjects: &subjects,
+            subjects: self.0.subjects().unwrap_or(&subjects),
             reply: reply.as_ref().map(numbered),
             lines: numbered(&lines),
             origin,
@@ -212,6 +277,8 @@ impl Block {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Block>()?;
+    module.add_class::<Subjects>()?;
     module.add_function(wrap_pyfunction!(pack, module)?)?;
+    module.add_function(wrap_pyfunction!(split, module)?)?;
     module.add_function(wrap_pyfunction!(transcode, module)?)
 }

@@ -41,7 +41,7 @@ pub struct Name<'a> {
 }
 
 /// The rest of a document's elements. A copy of it reads the same ones again.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Elements<'a>(&'a [u8]);
 
 impl<'a> Elements<'a> {
@@ -54,6 +54,11 @@ impl<'a> Elements<'a> {
             }
             _ => Err(Damaged),
         }
+    }
+
+    /// The bytes of these elements.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.0
     }
 
     /// Type and name of the next element, whose value has to be read next.
@@ -112,6 +117,34 @@ impl<'a> Elements<'a> {
         let (text, rest) = name(self.0)?;
         self.0 = rest;
         Ok(text.bytes)
+    }
+
+    /// Passes over the value of an element.
+    #[inline(always)]
+    pub fn skip(&mut self, kind: u8) -> Read<()> {
+        match kind {
+            kind::DOCUMENT | kind::ARRAY => {
+                let length = i32::from_le_bytes(*self.0.first_chunk().ok_or(Damaged)?);
+                self.take(usize::try_from(length).map_err(|_| Damaged)?)?;
+            }
+            kind::STRING | kind::CODE | kind::SYMBOL => drop(self.string()?),
+            kind::BINARY => {
+                let length = self.length()?;
+                self.take(length.checked_add(1).ok_or(Damaged)?)?;
+            }
+            kind::REGEX => {
+                self.c_string()?;
+                self.c_string()?;
+            }
+            kind::OBJECT_ID => drop(self.take(12)?),
+            kind::DOUBLE | kind::DATE | kind::TIMESTAMP | kind::INT64 => drop(self.take(8)?),
+            kind::DECIMAL128 => drop(self.take(16)?),
+            kind::INT32 => drop(self.take(4)?),
+            kind::BOOLEAN => drop(self.take(1)?),
+            kind::NULL | kind::UNDEFINED | kind::MIN_KEY | kind::MAX_KEY => {}
+            _ => return Err(Damaged),
+        }
+        Ok(())
     }
 
     #[inline(always)]

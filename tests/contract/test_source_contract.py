@@ -14,9 +14,11 @@ import pytest_asyncio
 from app.domain.errors import SourceUnavailable, TokenRefused
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Source, Start, Watcher
+from app.formats import native
 from app.mongodb import watcher_stream
 from app.mongodb.change_source import MongoChangeSource
 from app.mongodb.deployment import MongoDeployment
+from app.mongodb.feeds import sharing
 from app.ports import ChangeSource, SourceBatch
 from tests.fakes import FakeOplog, FakeSource
 from tests.splitting import AlwaysTooLarge, Splitting
@@ -29,6 +31,8 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that has no events answers soon: almost every test reads once more than there is to read."""
     monkeypatch.setattr(watcher_stream, "AWAIT_MS", 50)
     monkeypatch.setattr(watcher_stream, "AWAIT_MOST_MS", 100)
+    monkeypatch.setattr(sharing, "FIRST_SECONDS", 0.1)
+    monkeypatch.setattr(sharing, "QUIET_SECONDS", (0.1, 0.2))
 
 
 class Place(Protocol):
@@ -65,6 +69,25 @@ class MongoPlace:
             self._collection.insert_one({"_id": key})
 
 
+class SharedPlace(MongoPlace):
+    """Another watcher of the database is there, so each source reads from the database's change stream."""
+
+    def __init__(self, uri: str, database: str) -> None:
+        super().__init__(uri, database)
+        self.deployment = MongoDeployment(
+            uri, state_database="changewire", batch_size=BATCH, split=native.splitter("auto")
+        )
+        self._neighbour = self.deployment.source(Watcher("neighbour", Source(database, "neighbours")))
+
+    async def prepare(self) -> None:
+        await self._neighbour.prepare()
+        await self._neighbour.open(await self._neighbour.locate(Start("latest")))
+
+    async def close(self) -> None:
+        await self._neighbour.close()
+        await self.deployment.end_feeds()
+
+
 class LargeEventsPlace(MongoPlace):
     """Every event is too large to be sent whole, whether the server splits such events or not."""
 
@@ -86,6 +109,7 @@ class SplittingPlace(LargeEventsPlace):
 
 PLACES: dict[str, tuple[type[MongoPlace], str]] = {
     "mongo": (MongoPlace, "mongo_uri"),
+    "mongo, shared": (SharedPlace, "mongo_uri"),
     "mongo, large events": (LargeEventsPlace, "mongo_uri"),
     "mongo, large events split": (SplittingPlace, "mongo_uri"),
     "newer mongo": (MongoPlace, "newer_mongo_uri"),
@@ -104,10 +128,14 @@ def made(request: pytest.FixtureRequest, database: str) -> FakePlace | MongoPlac
 
 @pytest_asyncio.fixture
 async def place(made: FakePlace | MongoPlace, database: str) -> AsyncIterator[Place]:
+    if isinstance(made, SharedPlace):
+        await made.prepare()
     yield made
     if isinstance(made, FakePlace):
         return
     real = made
+    if isinstance(real, SharedPlace):
+        await real.close()
     real.deployment.close()
     real.client.drop_database(database)
     real.client.close()

@@ -3,7 +3,7 @@
 from app.domain.errors import SinkUnavailable
 from app.domain.lag import Oplog
 from app.domain.position import Checkpoint
-from app.domain.watcher import Watcher
+from app.domain.watcher import Start, Watcher
 from tests.fakes.checkpoint_store import FakeCheckpoints
 from tests.fakes.dead_letter_queue import FakeBox, FakeLetters
 from tests.fakes.sink import FakeSink
@@ -31,9 +31,15 @@ class FakeMongo:
     async def read_oplog(self) -> Oplog | None:
         return Oplog(BEGIN + self.oplog.first, self.full)
 
-    async def check_source(self, watcher: Watcher) -> None:
+    async def check_source(self, watcher: Watcher) -> str:
         if self.refusal is not None:
             raise self.refusal
+        source = self.source(watcher)
+        try:
+            await source.prepare(may_create=False)
+            return await source.locate(Start("latest"))
+        finally:
+            await source.close()
 
     async def check_token(self, watcher: Watcher, token: str) -> None:
         return

@@ -17,7 +17,7 @@ from app.domain.errors import (
 )
 from app.domain.events import Change, namespace_of
 from app.domain.position import OwnMessage, Tail
-from app.domain.subjects import covers
+from app.domain.subjects import covers, is_reserved
 from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import Watcher
 from tests.fakes.stream import FakeStream
@@ -80,7 +80,7 @@ class FakeSink:
                 break
             parsed = parse_message_id(message.change.id)
             told = namespace_of(message.change.body)
-            if parsed is not None and told in (None, self._watcher.source.namespace):
+            if parsed is not None and self._watcher.source.may_have_had(told):
                 own = OwnMessage(message.sequence, parsed)
                 break
             foreign += 1
@@ -104,7 +104,7 @@ class FakeSink:
             stream.before_publish()
         if not stream.exists:
             raise StreamRefused(f"the stream {stream.name} does not exist")
-        batch = [(self._watcher.subject(change.operation), replace(change)) for change in changes]
+        batch = [(change.subject or self._watcher.subject(change.operation), replace(change)) for change in changes]
         deed = stream.faults.popleft() if stream.faults else "ok"
         if deed == "unavailable":
             raise SinkUnavailable("connection refused")
@@ -151,7 +151,9 @@ class FakeSink:
             error = before.exception()
             if error is not None:
                 if self._late:
-                    self._come_late([(self._watcher.subject(one.operation), replace(one)) for one in changes], fence)
+                    self._come_late(
+                        [(one.subject or self._watcher.subject(one.operation), replace(one)) for one in changes], fence
+                    )
                 refused = isinstance(error, FenceLost | SeenBefore | StreamFull | StreamRefused | SinkUnavailable)
                 raise FenceLost("the batch has ended") if refused else OutcomeUnknown("the batch has ended")
         self._late = False
@@ -199,14 +201,17 @@ class FakeSink:
         return self._max_payload // 2, 1000
 
     def too_large(self, change: Change) -> bool:
-        return len(change.body) > self._max_payload or len(change.id) > MAX_ID
+        return len(change.body) > self._max_payload or len(change.id) > MAX_ID or self.unusable(change) is not None
+
+    def unusable(self, change: Change) -> str | None:
+        return f"its subject {change.subject} is reserved by NATS" if is_reserved(change.subject) else None
 
     async def published(self, id_: MessageId) -> bool:
         await asyncio.sleep(0)
         return any(message.change.id == str(id_) for message in self._stream.messages)
 
     def room(self, change: Change) -> int:
-        return self._max_payload if len(change.id) <= MAX_ID else -1
+        return self._max_payload if len(change.id) <= MAX_ID and self.unusable(change) is None else -1
 
     async def following(self, sequence: int) -> Following:
         await asyncio.sleep(0)

@@ -13,6 +13,7 @@ from app.domain.errors import (
     SourceUnavailable,
     TokenRefused,
 )
+from app.domain.status import Reads
 from app.domain.tokens import cluster_time, is_token
 from app.domain.watcher import Start
 from app.ports import SourceBatch
@@ -91,6 +92,7 @@ class FakeSource:
         self._patience = patience
         self._after: str | None = None
         self.scope = "fake/shop.orders"
+        self.reads = Reads(shared=False)
 
     async def prepare(self, *, may_create: bool = True) -> int:
         await asyncio.sleep(0)

@@ -9,6 +9,7 @@ from app.domain.errors import (
     NotFound,
     StoreUnavailable,
 )
+from app.domain.overlap_index import OverlapIndex
 from app.domain.watcher import StoredWatcher
 from app.ports import Check
 
@@ -53,21 +54,31 @@ class FakeWatchers:
         await self._reach()
         return self.last
 
+    async def check(self, check: Check) -> None:
+        await self._reach()
+        check(OverlapIndex(self.stored.values()))
+
     async def insert(self, stored: StoredWatcher, check: Check | None = None) -> StoredWatcher:
+        return (await self.insert_all([stored], check))[0]
+
+    async def insert_all(self, wanted: Sequence[StoredWatcher], check: Check | None = None) -> list[StoredWatcher]:
         await self._reach()
         if check is not None:
-            check(self._in_order())
-        if stored.name in self.stored:
-            raise Conflict(f"there is a watcher {stored.name} already")
-        self.put(stored)
-        return self.stored[stored.name]
+            check(OverlapIndex(self.stored.values()))
+        for one in wanted:
+            if one.name in self.stored:
+                raise Conflict(f"there is a watcher {one.name} already")
+        self.last += 1
+        added = [replace(one, revision=self.last, added=self.last) for one in wanted]
+        self.stored |= {one.name: one for one in added}
+        return added
 
     async def replace(
         self, stored: StoredWatcher, *, expected_revision: int, check: Check | None = None
     ) -> StoredWatcher:
         await self._reach()
         if check is not None:
-            check(self._in_order())
+            check(OverlapIndex(self.stored.values()))
         if stored.name not in self.stored:
             raise NotFound(f"there is no watcher {stored.name}")
         if self.stored[stored.name].revision != expected_revision:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from app.domain.errors import ChangewireError, PermanentError, PositionUndecidable, ScopeMismatch, Stale
 from app.domain.watcher import Source, StoredWatcher, Watcher
-from app.formats.extended_json import encode, identify, reduced
+from app.formats.extended_json import encode, identify, names_of, reduced
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.capture import Capture
 from app.pipeline.dependencies import Shared, Tuning
@@ -57,7 +57,10 @@ class Writer:
             FakeCheckpoints(self.place),
         )
         options = Shared(
-            codec=Codec(encode, reduced, identify), observer=NullObserver(), tuning=Tuning(losses=self.losses), **shared
+            codec=Codec(encode, reduced, identify, names_of),
+            observer=NullObserver(),
+            tuning=Tuning(losses=self.losses),
+            **shared,
         )
         return Run(StoredWatcher(WATCHER), ports, options, self.run_state, self.statistics)
 

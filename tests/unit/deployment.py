@@ -16,7 +16,7 @@ from app.domain.errors import NotFound, Unavailable
 from app.domain.lifecycle import State
 from app.domain.namespaces import Namespaces
 from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
-from app.formats.extended_json import encode, identify, reduced
+from app.formats.extended_json import encode, identify, names_of, reduced
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.capture import Capture
 from app.pipeline.dependencies import Dependencies, Shared, Tuning
@@ -64,7 +64,7 @@ class Fakes:
         return Dependencies(
             mongo=self.mongo,
             nats=self.nats,
-            codec=Codec(encode, reduced, identify),
+            codec=Codec(encode, reduced, identify, names_of),
             observer=self.observers[-1],
             clock=clock,
             tuning=Tuning(**tuning),
@@ -135,5 +135,5 @@ def capture(
     """A capture of its own, of the watcher `ORDERS`, with no position stored; see `Shared` for the options."""
     ports = Ports(source, sink or FakeSink(stream, ORDERS), FakeLetters(FakeBox(), ORDERS), FakeCheckpoints({}))
     shared.setdefault("observer", NullObserver())
-    options = Shared(codec=codec or Codec(encode, reduced, identify), **shared)
+    options = Shared(codec=codec or Codec(encode, reduced, identify, names_of), **shared)
     return Capture(Run(StoredWatcher(ORDERS), ports, options, RunState(), RunStatistics()))

@@ -1,10 +1,12 @@
-"""The audit log: one log line, named `audit`, for each request that asks for a change, also for one that fails.
+"""The audit log: a log line, named `audit`, for each request that asks for a change, also for one that fails. A request
+that changes several watchers has a line for each.
 
 It says who asked, from where, for what, how it ended, and which fields of the watcher's definition changed. Refused
 requests (401, 403) are logged too, at most `REFUSALS` a minute: guessing tokens must not fill the disk. What a change
 did is noted by the registry (`app/control/audit.py`).
 """
 
+import asyncio
 import time
 
 import structlog
@@ -16,6 +18,8 @@ from app.domain.plain import plain
 
 REFUSALS = 60
 """Lines a minute about requests without a token that permits them."""
+AT_ONCE = 50
+"""Lines that are written before other tasks have their turn."""
 
 log = structlog.get_logger("audit")
 
@@ -48,41 +52,46 @@ class AuditLog:
             await self.app(scope, receive, watched)
         finally:  # also for a cancelled request: what it has changed stays changed
             audit.record.reset(token)
-            self._write(scope, record, status)
+            await self._write(scope, record, status)
 
     def _watching_reads(self, scope: Scope, send: Send) -> Send:
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] in (401, 403):
-                self._write(scope, audit.Record(), message["status"])
+                await self._write(scope, audit.Record(), message["status"])
             await send(message)
 
         return watched
 
-    def _write(self, scope: Scope, record: audit.Record, status: int | None) -> None:
+    async def _write(self, scope: Scope, record: audit.Record, status: int | None) -> None:
         who, refused = caller_of(scope), status in (401, 403)
         if refused and not self._has_room():
             return
         client, route = scope.get("client"), scope.get("route")
-        name = record.watcher or scope.get("path_params", {}).get("name")
-        line = {
+        said = {
             "who": who.name,
             "role": who.role,
             "remote": client[0] if client else None,
             "action": getattr(route, "name", None),  # None where it reached no call
             "method": scope["method"],
             "path": plain(scope["path"][:300]),
-            "watcher": None if name is None else plain(name[:300]),
-            "status": status,
-            "outcome": _outcome(status),
         }
-        if record.before is not None or record.after is not None:
-            line |= {"before": record.before, "after": record.after}
-        line |= record.facts
+        ended = {"status": status, "outcome": _outcome(status)}
         if refused:
-            line["unsaid"], self._left_out = self._left_out, 0
-            log.warning("audit", **line)
-        else:
-            log.info("audit", **line)
+            record.facts["unsaid"], self._left_out = self._left_out, 0
+        write = log.warning if refused else log.info
+        named = scope.get("path_params", {}).get("name")
+        cancelled: asyncio.CancelledError | None = None
+        for number, change in enumerate(record.changes or [audit.Changed(named, None, None)], 1):
+            watcher = {"watcher": None if change.watcher is None else plain(change.watcher[:300])}
+            what = {"before": change.before, "after": change.after} if record.changes else {}
+            write("audit", **said, **watcher, **ended, **what, **record.facts)
+            if number % AT_ONCE == 0:
+                try:
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError as error:  # the other lines are about what has been changed all the same
+                    cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
     def _has_room(self) -> bool:
         minute = int(time.monotonic() // 60)

@@ -1,9 +1,10 @@
 """The calls that list, add, change and remove watchers. They only translate; the registry decides."""
 
+from collections.abc import Iterable
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Body, Query
 from fastapi.responses import Response
 
 from app.api import preconditions
@@ -11,9 +12,10 @@ from app.api.answering import Answered, AnsweredInPieces, Call
 from app.api.parameters import CHANGES, CurrentRegistry, Name
 from app.api.preconditions import Expected, tagged
 from app.api.problems import documented, invalid
-from app.api.schemas.watchers import Listing, NewWatcher, Removal, Trial, WatcherAnswer, WatcherShape
+from app.api.schemas.watchers import Additions, Listing, NewWatcher, Removal, Trial, WatcherAnswer, WatcherShape
+from app.control.registry import Addition, Registry
 from app.domain.errors import FieldProblem
-from app.domain.watcher import name_problem
+from app.domain.names import name_problem
 
 router = APIRouter(tags=["watchers"], route_class=Call)
 
@@ -32,22 +34,35 @@ async def list_watchers(
     status_code=201,
     dependencies=CHANGES,
     responses={
-        200: {"model": WatcherAnswer, "description": "With `dry_run`: what would be added."},
-        **preconditions.tagged_answers(201),
+        200: {"model": WatcherAnswer | list[WatcherAnswer], "description": "With `dry_run`: what would be added."},
+        201: {"headers": preconditions.ETAG, "description": "What was added. `ETag` and `Location` for one watcher."},
         **documented(400, 401, 403, 409, 413, 415, 422, 503),
     },
 )
 async def add_watcher(
-    registry: CurrentRegistry, body: NewWatcher, query: Annotated[Trial, Query()]
-) -> Answered[WatcherAnswer]:
-    """Add a watcher and start it, unless it is `paused`."""
-    _refuse_name(body.name)
+    registry: CurrentRegistry, body: Annotated[Additions, Body()], query: Annotated[Trial, Query()]
+) -> Answered[WatcherAnswer | list[WatcherAnswer]]:
+    """Add a watcher and start it, unless it is `paused`; or a list of up to 1000 of them, all or none.
+
+    The answer has them in the same order. Errors name the place in the list: `[3].source.collection`."""
+    if isinstance(body, list):
+        return await _add_all(registry, body, dry_run=query.dry_run)
+    _refuse_names([("name", body.name)])
     view = await registry.add(
         body.to_watcher(), paused=body.paused, explicit_start=body.explicit_start, dry_run=query.dry_run
     )
     if query.dry_run:
         return Answered(WatcherAnswer.of(view))
     return Answered(WatcherAnswer.of(view), 201, {"Location": _location(body.name), **tagged(view)})
+
+
+async def _add_all(
+    registry: Registry, wanted: list[NewWatcher], *, dry_run: bool
+) -> Answered[WatcherAnswer | list[WatcherAnswer]]:
+    _refuse_names((f"[{number}].name", each.name) for number, each in enumerate(wanted))
+    additions = [Addition(each.to_watcher(), each.paused, each.explicit_start) for each in wanted]
+    views = await registry.add_all(additions, dry_run=dry_run)
+    return Answered([WatcherAnswer.of(view) for view in views], 200 if dry_run else 201)
 
 
 @router.get(
@@ -77,7 +92,7 @@ async def put_watcher(
     registry: CurrentRegistry, name: str, body: WatcherShape, query: Annotated[Trial, Query()], expected: Expected
 ) -> Answered[WatcherAnswer]:
     """Replace a watcher and restart it, or add it. Its position stays."""
-    _refuse_name(name)
+    _refuse_names([("name", name)])
     if body.name not in ("", name):
         raise invalid([FieldProblem("name", f"differs from the name in the URL, {name}")])
     view, added = await registry.put(
@@ -145,10 +160,11 @@ async def restart_watcher(registry: CurrentRegistry, name: Name, expected: Expec
     return Answered(WatcherAnswer.of(view), 202, tagged(view))
 
 
-def _refuse_name(name: str) -> None:
-    problem = name_problem(name)
-    if problem is not None:
-        raise invalid([FieldProblem("name", problem)])
+def _refuse_names(names: Iterable[tuple[str, str]]) -> None:
+    """Raise a problem for names that no watcher can have, each with its field."""
+    found = [FieldProblem(field, problem) for field, name in names if (problem := name_problem(name)) is not None]
+    if found:
+        raise invalid(found)
 
 
 def _location(name: str) -> str:

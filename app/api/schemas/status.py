@@ -57,6 +57,10 @@ class StatusAnswer(Answer):
     each message acknowledged before the next. Null until the stream was reached."""
     fence: Literal["stream", "subject"] | None
     """`stream` when the stream is the watcher's alone, else `subject`. Null until the stream was reached."""
+    reads: Literal["shared", "own"] | None
+    """Whether the change stream that it reads is shared with other watchers of its database. Null until it has read."""
+    reads_why: str | None
+    """Why it reads from a change stream of its own."""
     dead_letters: int | None
     """How many changes are set aside, as far as this instance knows. Null until they were counted."""
     notes: list[str]
@@ -74,6 +78,8 @@ class StatusAnswer(Answer):
             rates=RatesAnswer(last_10s=round(value.rate_10s, 3), last_60s=round(value.rate_60s, 3)),
             publish_mode=value.publish_mode,
             fence=value.fence,
+            reads=None if value.reads is None else "shared" if value.reads.shared else "own",
+            reads_why=None if value.reads is None else value.reads.why,
             dead_letters=value.dead_letters,
             notes=list(value.notes),
         )

@@ -22,6 +22,13 @@ MAX_PIPELINE = 256 * 1024
 INT64 = 2**63
 
 
+def not_empty(name: str | None) -> str | None:
+    """Refuse an empty name of a database or collection, which is a mistake, where none at all is a wish."""
+    if name == "":
+        raise ValueError("is empty; leave it out to watch all of them")
+    return name
+
+
 def _storable(value: Any) -> Any:
     """Refuse what JSON can say and BSON or UTF-8 cannot. Without recursion, since it may be nested deeply."""
     waiting: list[tuple[Any, int]] = [(value, 1)]

@@ -6,12 +6,23 @@ registry.
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
+from app.api.problems import MANY, ONE
 from app.api.schemas.base import Query, Shape
 from app.api.schemas.status import StatusAnswer
-from app.api.schemas.values import INT64, Pipeline, Seconds, StartAt
+from app.api.schemas.values import INT64, Pipeline, Seconds, StartAt, not_empty
 from app.domain.lifecycle import Desired, State
+from app.domain.scopes import MAX_ENTRIES
 from app.domain.status import WatcherView
 from app.domain.watcher import (
     OPERATIONS,
@@ -29,12 +40,17 @@ from app.domain.watcher import (
 
 
 class SourceShape(Shape):
-    """Where changes are read."""
+    """Where changes are read: one collection, a whole database, or the whole deployment."""
 
-    database: Annotated[str, Field(examples=["shop"])]
-    """The database; not a system database, and not the service's own."""
-    collection: Annotated[str, Field(examples=["orders"])]
-    """The collection. It need not exist yet."""
+    database: Annotated[str | None, AfterValidator(not_empty), Field(examples=["shop"])] = None
+    """The database; not a system database, and not the service's own. Left out: the whole deployment."""
+    collection: Annotated[str | None, AfterValidator(not_empty), Field(examples=["orders"])] = None
+    """The collection. It need not exist yet. Left out: every collection of the database, also those created later."""
+    include: Annotated[list[str], Field(max_length=MAX_ENTRIES, examples=[["orders_*"]])] = Field(default=[])
+    """Where no collection is named: only those that fit one of these patterns. `*` stands for any characters, `?` for
+    one. Where the deployment is watched, a pattern is `database.collection`, such as `shop.*`."""
+    exclude: Annotated[list[str], Field(max_length=MAX_ENTRIES, examples=[["orders_tmp"]])] = Field(default=[])
+    """Where no collection is named: none that fits one of these patterns."""
     pipeline: Pipeline = Field(default=[])
     """Aggregation stages after `$changeStream`, for example `[{"$match": {"operationType": "insert"}}]`. They must not
     change the event's `_id`, and may have at most 256 KiB as JSON."""
@@ -50,8 +66,10 @@ class SourceShape(Shape):
     @staticmethod
     def of(source: Source) -> "SourceShape":
         return SourceShape.model_construct(
-            database=source.database,
-            collection=source.collection,
+            database=source.database or None,
+            collection=source.collection or None,
+            include=list(source.include),
+            exclude=list(source.exclude),
             pipeline=[dict(stage) for stage in source.pipeline],
             full_document=cast("Any", source.full_document),
             full_document_before_change=cast("Any", source.full_document_before_change),
@@ -64,9 +82,12 @@ class SinkShape(Shape):
     """Where changes are published. The limits apply only when Changewire creates the stream."""
 
     stream: Annotated[str, Field(examples=["ORDERS"])] = ""
-    """The stream. Empty: the collection's name in capitals."""
+    """The stream. Empty: the name of what is watched in capitals: of the collection, or else the database, or else
+    `DEPLOYMENT`."""
     subject: str = "{stream}.{operation}"
-    """Template of the subject. Fields: `{stream}`, `{database}`, `{collection}`, `{operation}`."""
+    """Template of the subject. Fields: `{stream}`, `{database}`, `{collection}`, `{operation}`. Left out where a whole
+    database is watched: `{stream}.{collection}.{operation}`; the deployment:
+    `{stream}.{database}.{collection}.{operation}`."""
     operations: Annotated[list[str], WithJsonSchema({"type": "array", "items": {"enum": list(OPERATIONS)}})] = Field(
         default=list(PUBLISHED)
     )
@@ -107,7 +128,7 @@ class CheckpointShape(Shape):
 
     database: str = "resume-tokens"
     collection: Annotated[str, Field(examples=["orders"])] = ""
-    """Empty: the watched collection's name."""
+    """Empty: the name of what is watched: of the collection, or else the database, or else `deployment`."""
     capped: bool = False
     """Create it as a capped collection of `size_in_bytes`."""
     size_in_bytes: Annotated[int, Field(ge=0, lt=INT64)] = 0
@@ -133,7 +154,7 @@ class StartShape(Shape):
 
 
 class WatcherShape(Shape):
-    """A watcher: publishes one collection's changes to one stream."""
+    """A watcher: publishes the changes of a collection, a database or the deployment to one stream."""
 
     name: Annotated[str, Field(examples=["orders"])] = ""
     """Optional in a PUT, whose URL has it."""
@@ -176,11 +197,25 @@ WATCHER_EXAMPLE: dict[str, Any] = {
 
 
 class NewWatcher(WatcherShape):
-    """A watcher to add. Required: `name`, `source.database` and `source.collection`."""
+    """A watcher to add. Required: `name` and `source`."""
 
     model_config = ConfigDict(json_schema_extra={"example": WATCHER_EXAMPLE})
 
     name: Annotated[str, Field(examples=["orders"])]
+
+
+MAX_ADDED = 1000
+"""Watchers of one request."""
+
+
+def _form(given: Any) -> str:
+    return MANY if isinstance(given, list) else ONE
+
+
+Additions = Annotated[
+    Annotated[NewWatcher, Tag(ONE)] | Annotated[list[NewWatcher], Field(min_length=1, max_length=MAX_ADDED), Tag(MANY)],
+    Discriminator(_form),
+]
 
 
 class WatcherAnswer(WatcherShape):

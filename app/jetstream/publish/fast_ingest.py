@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 from app.domain.errors import ChangewireError, FenceLost, NotAuthorised, OutcomeUnknown, SeenBefore
 from app.domain.events import Change
-from app.domain.packed import size_of
+from app.domain.packed import operations_of, size_of
 from app.jetstream import frames
 from app.jetstream.connection import Conversation
 from app.jetstream.errors import ConnectionLost, Forbidden, unacknowledged
@@ -126,6 +126,8 @@ class Batch(Exchange[None]):
         self._granted = flow
         self._conversation: Conversation = sender.begin(self)
         self._units: deque[_Unit] = deque()
+        self._operation = ""
+        """One of those that it publishes."""
         self._bytes = 0
         """The bytes of all units."""
         self._sent = self._acked = 0
@@ -155,6 +157,7 @@ class Batch(Exchange[None]):
         self._sent += len(changes)
         self._committed = commit
         self.subjects = self._sender.subjects_of(changes).union(self.subjects)
+        self._operation = next(iter(operations_of(changes)))
         stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         size = size_of(changes)
         self._bytes += size
@@ -173,7 +176,7 @@ class Batch(Exchange[None]):
         """Ask which sequence the last message sent has."""
         number = self._asked = self._sent
         reply = f"{self._conversation.reply}.{self._conversation.name}-{number}"
-        subject = self._sender.subjects[change.operation]
+        subject = self._sender.subject_of(change)
         self._conversation.write((frames.where_is(change, subject, reply, self._sender.stream),))
 
     def commit(self) -> None:
@@ -182,7 +185,7 @@ class Batch(Exchange[None]):
             self._committed = True
             self._ends_by = self._now + ACK_SECONDS
             self._watch()
-            subject = next(iter(self.subjects))
+            subject = self._sender.some_subject(self._operation)
             end = frames.end_of_batch(subject, self._reply, self._sent + 1, self._sender.stream)
             self._conversation.write((end,))
 

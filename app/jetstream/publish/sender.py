@@ -33,7 +33,7 @@ class Sender:
         self._sizes = sizes
         self.stream = watcher.sink.stream
         self.subjects = _Subjects(watcher)
-        """The subject of each operation."""
+        """The subject of each operation, or a filter over its changes' own ones."""
         self.exclusive = False
         """Whether the stream carries this watcher's subjects alone, so that its last sequence is the fence."""
 
@@ -43,6 +43,13 @@ class Sender:
 
     def subjects_of(self, changes: Sequence[Change]) -> set[str]:
         return {self.subjects[operation] for operation in operations_of(changes)}
+
+    def subject_of(self, change: Change) -> str:
+        return frames.subject_of(change, self.subjects)
+
+    def some_subject(self, operation: str) -> str:
+        """Return a subject that the stream takes, for a message that is not stored."""
+        return self.subjects.watcher.subjects.subject("", "", operation)
 
     def begin(self, exchange: Exchange[Any]) -> Conversation:
         """Begin to speak to the stream. Raises SinkUnavailable (nothing was sent), StreamUnsuitable."""
@@ -61,7 +68,7 @@ class Sender:
 
     async def send_one(self, change: Change, fence: int) -> Ack:
         """Publish one change and return its acknowledgement. Raises what `send` and `read_ack` raise."""
-        subject = self.subjects[change.operation]
+        subject = self.subject_of(change)
 
         def build(reply: str) -> Iterable[bytes]:
             return (frames.single(change, subject, f"{reply}0", self.fence(fence)),)
@@ -89,8 +96,8 @@ class _Subjects(dict[str, str]):
 
     def __init__(self, watcher: Watcher) -> None:
         super().__init__()
-        self._watcher = watcher
+        self.watcher = watcher
 
     def __missing__(self, operation: str) -> str:
-        subject = self[operation] = self._watcher.subject(operation)
+        subject = self[operation] = self.watcher.subject(operation)
         return subject

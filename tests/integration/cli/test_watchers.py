@@ -124,7 +124,7 @@ async def test_a_watchers_life_from_a_file_to_its_removal(watchers: Command, liv
     assert "no watcher orders" in await watchers("remove", "orders", code=1)
 
 
-async def test_several_watchers_of_a_yaml_file_and_the_refused_ones_with_their_fields(
+async def test_of_several_watchers_none_is_added_where_one_is_refused_and_each_is_named_with_its_fields(
     watchers: Command, live: Live, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "watchers.yaml"
@@ -145,18 +145,32 @@ watchers:
     capfd.readouterr()
     assert await asyncio.to_thread(main, ["watchers", "add", "-f", str(path)]) == 1
     said, errors = capfd.readouterr()
-    assert said.splitlines()[0] == "one: added, PAUSED"
-    assert said.splitlines()[1].startswith("four: added, ")
+    assert said == ""
     lines = errors.splitlines()
     assert any(line.startswith("changewire: two: sink.stram: ") for line in lines), lines
     assert any(line.startswith("changewire: two: sink.replicas: ") for line in lines), lines
-    assert any(line.startswith("changewire: three: source.database: ") for line in lines), lines
     assert any(line.startswith(f"changewire: watcher 4 of {path}: name: ") for line in lines), lines
+    assert await watchers.json("list") == []
+
+
+async def test_several_watchers_of_a_yaml_file_are_added_together(
+    watchers: Command, live: Live, tmp_path: Path
+) -> None:
+    path = tmp_path / "watchers.yaml"
+    one, two = (f"name: {name}\nsource: {{database: {live.database}, collection: {name}}}\n" for name in ("one", "two"))
+    streams = [f"sink: {{stream: {name}_{live.unique.upper()}}}\n" for name in ("ONE", "TWO")]
+    at = "start: {at: {timestamp: 2026-01-01T00:00:00Z}}\n"
+    path.write_text(f"{one}{streams[0]}{at}paused: true\n---\n{two}{streams[1]}")
+    assert await watchers("add", "-f", str(path), "--dry-run") == "one: could be added\ntwo: could be added\n"
+    assert await watchers.json("list") == []
+    said = (await watchers("add", "-f", str(path))).splitlines()
+    assert said[0] == "one: added, PAUSED"
+    assert said[1].startswith("two: added, ")
     assert {each["name"]: each["start"]["at"] for each in await watchers.json("list")} == {
         "one": {"timestamp": "2026-01-01T00:00:00Z"},
-        "four": "latest",
+        "two": "latest",
     }
-    assert "there is a watcher one already" in await watchers("add", "-f", str(path), code=1)
+    assert "one: there is a watcher one already" in await watchers("add", "-f", str(path), code=1)
 
 
 async def test_a_wrong_token_is_refused_in_the_services_words_and_never_shown(

@@ -33,9 +33,11 @@ class Bench:
         self.database = self.client[database]
         self.orders = self.database.get_collection("orders", write_concern=WriteConcern("majority"))
         self.deployment = MongoDeployment(uri, state_database="changewire", batch_size=batch_size)
+        self._batch_size = batch_size
 
     def source(self, **options: Any) -> MongoChangeSource:
-        return self.deployment.source(Watcher("w", Source(self.database.name, "orders", **options)))
+        watcher = Watcher("w", Source(self.database.name, "orders", **options))
+        return MongoChangeSource(watcher, self.deployment.reach, batch_size=self._batch_size)
 
     def insert(self, *keys: int) -> None:
         for key in keys:

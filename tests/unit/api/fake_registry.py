@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.control.registry import Revisions
-from app.domain.errors import Conflict, Invalid, NotFound
+from app.control.registry import Addition, Revisions
+from app.domain.errors import Conflict, FieldProblem, Invalid, NotFound
 from app.domain.lifecycle import Desired, State
 from app.domain.status import Component, Health, Lag, Status, TokenView, WatcherView
 from app.domain.watcher import Start, StoredWatcher, Watcher, problems
@@ -60,6 +60,23 @@ class FakeRegistry:
         if not dry_run:
             self.views[watcher.name] = view
         return view
+
+    async def add_all(self, additions: list[Addition], *, dry_run: bool = False) -> list[WatcherView]:
+        before = dict(self.views)
+        try:
+            views = []
+            for number, each in enumerate(additions):  # noqa: B007 - told by the error
+                views.append(await self.add(each.watcher, paused=each.paused, explicit_start=each.explicit_start))
+        except Invalid as error:
+            self.views = before
+            problems = tuple(FieldProblem(f"[{number}].{each.field}", each.problem) for each in error.problems)
+            raise Invalid(problems=problems) from error
+        except Exception:
+            self.views = before
+            raise
+        if dry_run:
+            self.views = before
+        return views
 
     async def put(
         self,

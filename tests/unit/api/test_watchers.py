@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
+import pytest
 
 from app.api.schemas.watchers import NewWatcher, WatcherShape
 from app.domain.watcher import Watcher
@@ -113,3 +116,62 @@ async def test_pause_resume_restart_remove(client: httpx.AsyncClient, registry: 
     assert (removed.status_code, removed.content) == (204, b"")
     assert registry.removed == [("orders", True)]
     problem(await client.delete("/watchers/orders"), 404)
+
+
+def numbered(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "source": {"database": "shop", "collection": name}} for name in names]
+
+
+async def test_a_list_is_added_and_answered_in_its_order(client: httpx.AsyncClient, registry: FakeRegistry) -> None:
+    answer = await client.post("/watchers", json=[*numbered("b", "a"), ORDERS | {"paused": True}])
+    assert answer.status_code == 201
+    assert [(each["name"], each["paused"]) for each in answer.json()] == [("b", False), ("a", False), ("orders", True)]
+    assert {"location", "etag"} & set(answer.headers) == set()
+    assert set(registry.views) == {"a", "b", "orders"}
+
+
+async def test_a_list_can_be_tried_out(client: httpx.AsyncClient, registry: FakeRegistry) -> None:
+    answer = await client.post("/watchers?dry_run=true", json=numbered("a", "b"))
+    assert (answer.status_code, [each["name"] for each in answer.json()]) == (200, ["a", "b"])
+    assert registry.views == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"name": "x"}, "[1].source"),
+        (
+            {"name": "x", "source": {"database": "shop", "collection": "x"}, "sink": {"replicas": 9}},
+            "[1].sink.replicas",
+        ),
+        ({"name": "x", "source": {"database": "shop", "collection": 3}}, "[1].source.collection"),
+        ({"name": "x", "source": {"database": "shop", "collection": "x"}, "snk": {}}, "[1].snk"),
+        ({"name": "x/y", "source": {"database": "shop", "collection": "x"}}, "[1].name"),
+        ({"name": "x", "source": {"database": "local", "collection": "x"}}, "[1].source.database"),
+        ("x", "[1]"),
+        (None, "[1]"),
+        ([], "[1]"),
+    ],
+)
+async def test_what_is_wrong_in_a_list_is_named_by_its_place_and_nothing_is_added(
+    client: httpx.AsyncClient, registry: FakeRegistry, wrong: Any, named: str
+) -> None:
+    assert fields(await client.post("/watchers", json=[*numbered("a"), wrong, *numbered("b")])) == [named]
+    assert registry.views == {}
+
+
+async def test_the_fields_beside_an_unknown_one_in_a_list_are_named(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/watchers", json=[ORDERS | {"source": ORDERS["source"] | {"colection": "x"}}])
+    assert "collection, database" in problem(answer, 422)["errors"][0]["problem"]
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+async def test_a_list_of_none_or_too_many_is_refused(
+    client: httpx.AsyncClient, registry: FakeRegistry, count: int
+) -> None:
+    assert fields(await client.post("/watchers", json=numbered(*(f"w{each}" for each in range(count))))) == ["body"]
+    assert registry.views == {}
+
+
+async def test_a_list_for_one_watcher_that_has_a_url_is_refused(client: httpx.AsyncClient) -> None:
+    assert fields(await client.put("/watchers/a", json=numbered("a"))) == ["body"]

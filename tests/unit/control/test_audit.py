@@ -1,23 +1,36 @@
 """What a change tells the record of its request."""
 
 from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
 
 from app.control import audit
-from app.control.registry import Registry
+from app.control.registry import Addition, Registry
 from app.domain.lifecycle import State
 from app.domain.watcher import Start
 from tests.unit.deployment import Fakes, until_state, watcher
 
 
+@dataclass
+class Recorded:
+    """What a call did to one watcher."""
+
+    watcher: str | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    facts: dict[str, Any]
+
+
 async def test_the_record_of_a_call_holds_what_it_changed(fakes: Fakes, registry: Registry) -> None:
-    async def recorded(call: Awaitable[object]) -> audit.Record:
+    async def recorded(call: Awaitable[object]) -> Recorded:
         record = audit.Record()
         token = audit.record.set(record)
         try:
             await call
         finally:
             audit.record.reset(token)
-        return record
+        change = record.changes[0] if record.changes else audit.Changed(None, None, None)
+        return Recorded(change.watcher, change.before, change.after, record.facts)
 
     long = tuple({"$match": {"n": number}} for number in range(1000))
     added = await recorded(registry.add(watcher("orders")))
@@ -44,3 +57,13 @@ async def test_the_record_of_a_call_holds_what_it_changed(fakes: Fakes, registry
     assert removed.after is None
     assert removed.before is not None
     assert removed.facts == {"checkpoint": "deleted"}
+
+
+async def test_the_record_of_a_list_holds_each_watcher_that_was_added(registry: Registry) -> None:
+    record = audit.Record()
+    token = audit.record.set(record)
+    await registry.add_all([Addition(watcher("orders")), Addition(watcher("items"), paused=True)])
+    audit.record.reset(token)
+    assert [(each.watcher, (each.after or {})["paused"]) for each in record.changes] == [
+        ("orders", False), ("items", True),
+    ]  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.control.registry import Registry
+from app.control.registry import Addition, Registry
 from app.domain.errors import (
     Conflict,
     FieldProblem,
@@ -370,3 +370,63 @@ async def test_another_instances_change_is_seen_by_what_expects_a_revision(fakes
     with pytest.raises(Outdated):
         await registry.remove("orders", expected=frozenset({seen.revision}))
     assert "orders" in fakes.watchers.stored
+
+
+# Several at once
+
+
+def additions(*names: str) -> list[Addition]:
+    return [Addition(watcher(name)) for name in names]
+
+
+async def test_a_list_is_added_in_one_change_and_each_of_it_runs(fakes: Fakes, registry: Registry) -> None:
+    views = await registry.add_all([*additions("b", "a"), Addition(watcher("c"), paused=True)])
+    assert [view.stored.name for view in views] == ["b", "a", "c"]
+    assert len({one.revision for one in fakes.watchers.stored.values()}) == 1
+    for name, state in (("a", State.RUNNING), ("b", State.RUNNING), ("c", State.PAUSED)):
+        await until_state(registry, name, state)
+
+
+async def test_of_a_list_with_one_that_cannot_be_none_is_added(fakes: Fakes, registry: Registry) -> None:
+    await registry.add(watcher("orders"))
+    taken = replace(watcher("d"), sink=replace(watcher("d").sink, stream="ORDERS"))
+    wrong = replace(watcher("d"), sink=replace(watcher("d").sink, stream="a.b"))
+    twin = replace(watcher("d"), sink=replace(watcher("d").sink, stream="B"))
+    for last, error, said in (
+        (watcher("orders"), Conflict, r"\[2\] there is a watcher orders already"),
+        (taken, Conflict, r"\[2\] d would publish to ORDERS\.\*, which watcher orders uses"),
+        (twin, Conflict, r"\[2\] d would publish to B\.\*, which watcher b uses"),
+        (wrong, Invalid, r"\[2\]\.sink\.stream"),
+        (watcher("a"), Invalid, r"\[2\]\.name: is also the name of \[0\]"),
+    ):
+        for dry_run in (False, True):
+            with pytest.raises(error, match=said):
+                await registry.add_all([*additions("a", "b"), Addition(last)], dry_run=dry_run)
+    assert list(fakes.watchers.stored) == ["orders"]
+    assert [view.stored.name for view in await registry.watchers()] == ["orders"]
+
+
+async def test_what_a_server_refuses_of_a_list_is_named_by_its_place(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = fakes.mongo.check_source
+
+    async def check(one: Watcher) -> str:
+        if one.name == "b":
+            raise Invalid(problems=(FieldProblem("source.pipeline", "is refused"),))
+        return await plain(one)
+
+    monkeypatch.setattr(fakes.mongo, "check_source", check)
+    with pytest.raises(Invalid) as refused:
+        await registry.add_all(additions("a", "b", "c"))
+    assert [each.field for each in refused.value.problems] == ["[1].source.pipeline"]
+    fakes.nats.refusal = Unavailable("NATS is gone")
+    with pytest.raises(Unavailable, match="NATS is gone"):
+        await registry.add_all(additions("a", "c"))
+    assert fakes.watchers.stored == {}
+
+
+async def test_a_list_can_be_tried_out(fakes: Fakes, registry: Registry) -> None:
+    views = await registry.add_all(additions("a", "b"), dry_run=True)
+    assert [view.stored.name for view in views] == ["a", "b"]
+    assert fakes.watchers.stored == {}

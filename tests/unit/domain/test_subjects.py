@@ -62,15 +62,16 @@ def test_overlaps(one: str, other: str, touch: bool) -> None:
 
 def test_names_with_a_meaning_in_nats_are_escaped() -> None:
     names = {"stream": "S", "database": "my db", "collection": "app.events.*>ü"}
-    assert subjects.render("{stream}.{database}.{collection}.{operation}", operation="insert", **names) == (
-        "S.my%20db.app%2Eevents%2E%2A%3Eü.insert"
-    )
-    assert subjects.space("{stream}.{collection}.x-{operation}", **names) == "S.app%2Eevents%2E%2A%3Eü.*"
+    template = subjects.begin("{stream}.{database}.{collection}.{operation}", **names)
+    assert template.subject("", "", "insert") == "S.my%20db.app%2Eevents%2E%2A%3Eü.insert"
+    template = subjects.begin("{stream}.{collection}.x-{operation}", **names)
+    assert template.filter() == "S.app%2Eevents%2E%2A%3Eü.*"
 
 
 def test_a_collection_that_looks_like_a_template_stays_a_name() -> None:
     names = {"stream": "S", "database": "d", "collection": "{operation}"}
-    assert subjects.space("{stream}.{collection}.{operation}", **names) == "S.%7Boperation%7D.*"
+    template = subjects.begin("{stream}.{collection}.{operation}", **names)
+    assert template.filter() == "S.%7Boperation%7D.*"
 
 
 @pytest.mark.parametrize(

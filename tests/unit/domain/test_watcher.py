@@ -112,7 +112,7 @@ def test_a_token_counts_in_capitals_however_it_was_written() -> None:
         (replace(ORDERS, source=Source("x" * 64, "orders")), "source.database"),
         (replace(ORDERS, source=Source("shop", "system.views")), "source.collection"),
         (replace(ORDERS, source=Source("shop", "a$b")), "source.collection"),
-        (replace(ORDERS, source=Source("shop", "")), "source.collection"),
+        (replace(ORDERS, source=Source("shop", include=("",))), "source.include.0"),
         (replace(ORDERS, source=Source("shop", "x" * 300)), "source.collection"),
         (replace(ORDERS, checkpoint=CheckpointPlace("shop", "orders")), "checkpoint.collection"),
         (replace(ORDERS, checkpoint=CheckpointPlace("t", "o", capped=True)), "checkpoint.size_in_bytes"),

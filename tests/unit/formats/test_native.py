@@ -129,7 +129,9 @@ def test_a_module_that_is_older_than_these_sources_is_not_used(tmp_path: Path, m
     monkeypatch.setattr(app, "_native", older, raising=False)
     codec = main.codec_of(load(environ={}))
     assert (codec.transcode, codec.pack) == (None, None)
-    with pytest.raises(SettingsError, match=r"it was built from an older version \(it has no pack\)"):
+    with pytest.raises(
+        SettingsError, match=r"it was built from an older version \(it has no pack and no split and no Subjects\)"
+    ):
         load(environ={"CHANGEWIRE_CODEC": "native"})
     with pytest.raises(ImportError, match="has no pack"):
         native.packer("native")
@@ -167,7 +169,7 @@ async def test_what_is_transcoded_is_published_in_its_order(size: int) -> None:
     one = capture(
         stream,
         FakeSource(oplog, 500, 0.01),
-        codec=Codec(must_not_be_asked, extended_json.reduced, extended_json.identify, observed),
+        codec=Codec(must_not_be_asked, extended_json.reduced, extended_json.identify, extended_json.names_of, observed),
     )
     await publish_a_hundred(one, oplog, stream, size)
     assert threads == {size * 100 < THREAD_BYTES}  # small batches are not worth a thread
@@ -189,8 +191,8 @@ async def test_what_is_packed_is_published_in_its_order(size: int) -> None:
 
     oplog, stream = FakeOplog(), FakeStream()
     codec = Codec(
-        must_not_be_asked, extended_json.reduced, extended_json.identify, must_not_be_asked_either,
-        native.packer("native"),
+        must_not_be_asked, extended_json.reduced, extended_json.identify, extended_json.names_of,
+        must_not_be_asked_either, native.packer("native"),
     )  # fmt: skip
     one = capture(stream, InOnePiece(oplog, 500, 0.01), codec=codec)
     await publish_a_hundred(one, oplog, stream, size)
@@ -204,7 +206,7 @@ async def test_what_is_left_is_asked_of_the_reference_in_its_place() -> None:
     one = capture(
         stream,
         FakeSource(oplog, 500, 0.01),
-        codec=Codec(extended_json.encode, extended_json.reduced, extended_json.identify, half),
+        codec=Codec(extended_json.encode, extended_json.reduced, extended_json.identify, extended_json.names_of, half),
     )
     opened = asyncio.Event()
     running = asyncio.create_task(one.run(opened.set))
@@ -223,7 +225,13 @@ async def test_an_event_that_neither_can_read_ends_the_run_with_the_references_r
     one = capture(
         stream,
         FakeSource(oplog, 500, 0.01),
-        codec=Codec(extended_json.encode, extended_json.reduced, extended_json.identify, native.transcoder("auto")),
+        codec=Codec(
+            extended_json.encode,
+            extended_json.reduced,
+            extended_json.identify,
+            extended_json.names_of,
+            native.transcoder("auto"),
+        ),
     )
     opened = asyncio.Event()
     running = asyncio.create_task(one.run(opened.set))

@@ -50,7 +50,7 @@ def test_a_target_is_in_the_names_of_its_commands(
 
 def test_a_collection_needs_a_database() -> None:
     with pytest.raises(ValueError, match="orders"):
-        Target(None, "orders")
+        Target("", "orders")
 
 
 def test_the_moment_of_a_start_is_its_cluster_time() -> None:

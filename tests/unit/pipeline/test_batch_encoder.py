@@ -8,8 +8,9 @@ import pytest
 from app.domain.errors import MessageTooLarge, PermanentError
 from app.domain.events import Change
 from app.domain.packed import PackedChanges
+from app.domain.watcher import Sink, Source, Watcher
 from app.formats import native
-from app.formats.extended_json import encode, identify, reduced
+from app.formats.extended_json import encode, identify, names_of, reduced
 from app.pipeline.batch_encoder import BatchEncoder, Codec
 from app.pipeline.run_statistics import RunStatistics
 from app.ports import SourceBatch
@@ -26,17 +27,20 @@ def batch(*events: bytes, **more: Any) -> SourceBatch:
     return SourceBatch(raw_events(events), event_token(99), 1_000, sum(map(len, events)), **more)
 
 
-def encoder(*, packs: bool, oversize: str = "claim_check") -> tuple[BatchEncoder, RunStatistics]:
-    watcher = replace(ORDERS, sink=replace(ORDERS.sink, oversize=oversize))  # type: ignore[arg-type]
+def encoder(
+    *, packs: bool, oversize: str = "claim_check", watcher: Watcher = ORDERS
+) -> tuple[BatchEncoder, RunStatistics]:
+    watcher = replace(watcher, sink=replace(watcher.sink, oversize=oversize))  # type: ignore[arg-type]
     pack = native.packer("native") if packs else None
-    codec = Codec(encode, reduced, identify, native.transcoder("native") if packs else None, pack)
+    codec = Codec(encode, reduced, identify, names_of, native.transcoder("native") if packs else None, pack)
     statistics = RunStatistics()
     return BatchEncoder(watcher, codec, FakeSink(FakeStream(), watcher, LIMIT), statistics, NullObserver()), statistics
 
 
-async def both(given: SourceBatch, last: str = event_token(0)) -> list[Change]:
+async def both(given: SourceBatch, last: str = event_token(0), **how: Any) -> list[Change]:
     """What becomes of a batch, which is the same where it is packed and where Python alone encodes."""
-    (packing, packed_statistics), (listing, listed_statistics) = encoder(packs=True), encoder(packs=False)
+    packing, packed_statistics = encoder(packs=True, **how)
+    listing, listed_statistics = encoder(packs=False, **how)
     listed = await listing.encode(replace(given), ":2", last)
     assert isinstance(listed, list)
     assert list(await packing.encode(replace(given), ":2", last)) == listed
@@ -113,3 +117,46 @@ async def test_what_comes_before_a_change_that_cannot_be_published_is_kept_eithe
         assert isinstance(one.failure, MessageTooLarge)
         assert cut.position == event_token(2)
         assert statistics.skipped == 1
+
+
+# Where each collection has a subject of its own
+
+SHOP = Watcher("shop", Source("shop"), Sink("SHOP", "{stream}.{collection}.{operation}"))
+BARE = replace(SHOP, sink=replace(SHOP.sink, subject="{collection}.{operation}"))
+
+
+def of(moment: int, collection: str, **fields: Any) -> bytes:
+    return raw_event(moment, ns={"db": "shop", "coll": collection}, **fields)
+
+
+async def test_each_change_of_a_database_gets_the_subject_of_its_collection() -> None:
+    collections = ["orders", "app.events", "$a b", "orders", "ü"] * 20
+    given = batch(*(of(moment, name) for moment, name in enumerate(collections, 1)))
+    expected = [SHOP.subjects.subject("shop", name, "insert") for name in collections]
+    assert [change.subject for change in await both(given, watcher=SHOP)] == expected
+    assert isinstance(await encoder(packs=True, watcher=SHOP)[0].encode(given, ":2", event_token(0)), PackedChanges)
+
+
+async def test_a_change_that_is_too_large_for_a_message_keeps_its_subject_as_a_pointer() -> None:
+    changes = await both(batch(of(1, "a"), of(2, "b", text="x" * 2 * LIMIT)), watcher=SHOP)
+    assert [(change.subject, change.pointer is None) for change in changes] == [
+        ("SHOP.a.insert", True), ("SHOP.b.insert", False)
+    ]  # fmt: skip
+
+
+async def test_a_change_whose_subject_is_reserved_is_a_dead_letter_where_those_are_kept() -> None:
+    given = batch(of(1, "a"), of(2, "_INBOX"), of(3, "b"))
+    changes = await both(given, watcher=BARE, oversize="dead_letter")
+    assert [change.letter is None for change in changes] == [True, False, True]
+    letter = changes[1].letter
+    assert letter is not None
+    assert letter.error == "its subject _INBOX.insert is reserved by NATS; another sink.subject may fit"
+
+
+@pytest.mark.parametrize("oversize", ["claim_check", "fail"])
+@pytest.mark.parametrize("packs", [True, False])
+async def test_a_change_whose_subject_is_reserved_ends_the_run_elsewhere(packs: bool, oversize: str) -> None:
+    one, _ = encoder(packs=packs, oversize=oversize, watcher=BARE)
+    assert len(await one.encode(batch(of(1, "a"), of(2, "_INBOX"), of(3, "b")), "", event_token(0))) == 1
+    assert isinstance(one.failure, MessageTooLarge)
+    assert "_INBOX.insert is reserved by NATS" in str(one.failure)

@@ -17,7 +17,7 @@ from app.domain.lifecycle import State
 from app.domain.opening import Facts, GoOn, Refill, decide_opening
 from app.domain.position import Checkpoint, OwnMessage, Reached, Tail
 from app.domain.tokens import MessageId, parse_message_id
-from app.domain.watcher import OnHistoryLost, Source, StoredWatcher
+from app.domain.watcher import OnHistoryLost, Sink, Source, StoredWatcher, Watcher
 from tests.fakes import BEGIN, Deed, FakeMessage, FakeSource, NullObserver, event_token, mark_token
 from tests.unit.deployment import Fakes, kill, outrun, until, watcher
 
@@ -31,7 +31,7 @@ PLACE = "resume-tokens.orders"
 
 
 def test_the_marker_says_what_is_missing_and_its_id_says_where_the_watcher_is() -> None:
-    marker = Gap("history_lost", event_token(3), mark_token(9), 2).marker(Source("shop", "orders"))
+    marker = Gap("history_lost", event_token(3), mark_token(9), 2).marker(Watcher("orders", Source("shop", "orders")))
     assert json.loads(marker.body) == {
         "operationType": "gap",
         "ns": {"db": "shop", "coll": "orders"},
@@ -42,6 +42,20 @@ def test_the_marker_says_what_is_missing_and_its_id_says_where_the_watcher_is() 
     assert parse_message_id(marker.id) == MessageId(mark_token(9), 2, "gap")
     assert namespace_of(marker.body) == "shop.orders"
     assert marker.headers == (("Changewire-Gap", "history_lost"),)
+
+
+@pytest.mark.parametrize(
+    ("source", "namespace", "subject"),
+    [(Source("shop"), {"db": "shop"}, "S.shop._.gap"), (Source(), None, "S._._.gap")],
+)
+def test_the_marker_of_a_database_or_the_deployment_names_no_collection(
+    source: Source, namespace: dict[str, str] | None, subject: str
+) -> None:
+    scope = Watcher("scope", source, Sink("S", "{stream}.{database}.{collection}.{operation}"))
+    marker = Gap("history_lost", event_token(3), mark_token(9), 2).marker(scope)
+    assert json.loads(marker.body).get("ns") == namespace
+    assert marker.subject == subject
+    assert source.may_have_had(namespace_of(marker.body))
 
 
 def test_a_gap_of_the_history_never_leads_back() -> None:

@@ -10,7 +10,7 @@ from app.domain.errors import ScopeMismatch, Stale, StreamRefused
 from app.domain.events import Change
 from app.domain.position import Checkpoint, Tail
 from app.domain.watcher import Start, StoredWatcher
-from app.formats.extended_json import encode, identify, reduced
+from app.formats.extended_json import encode, identify, names_of, reduced
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.capture import Capture
 from app.pipeline.dependencies import Shared
@@ -47,7 +47,7 @@ class Deployment:
 
     def run(self) -> Run:
         ports = Ports(Source(self), Sink(self), FakeLetters(FakeBox(), ORDERS), Checkpoints(self))
-        shared = Shared(codec=Codec(encode, reduced, identify), observer=self.observer)
+        shared = Shared(codec=Codec(encode, reduced, identify, names_of), observer=self.observer)
         return Run(self.stored, ports, shared, self.state, self.statistics)
 
     async def open_and_publish(self, count: int = 0) -> None:

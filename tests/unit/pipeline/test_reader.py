@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from app.domain.errors import HistoryLost, SourceUnavailable
+from app.domain.status import Reads
 from app.pipeline.batch_encoder import YIELD_BYTES
 from app.pipeline.memory_budget import MemoryBudget, Share
 from app.pipeline.reader import Reader
@@ -24,6 +25,7 @@ class Script(FakeSource):
         super().__init__(Fakes().oplog)
         self._script = list(script)
         self.begun = 0
+        self.reads = Reads(shared=False)
 
     async def read(self) -> SourceBatch:
         self.begun += 1

@@ -110,7 +110,7 @@ def test_a_pipeline_sees_no_document_where_none_is_looked_up() -> None:
 
 def test_a_marker_says_between_which_moments_changes_are_missing() -> None:
     def marker(reason: str) -> StreamMessage:
-        gap = Gap(reason, event_token(1), mark_token(60), 1).marker(WATCHER.source)  # type: ignore[arg-type]
+        gap = Gap(reason, event_token(1), mark_token(60), 1).marker(WATCHER)  # type: ignore[arg-type]
         return StreamMessage(WATCHER, 7, "ORDERS.gap", {"Nats-Msg-Id": gap.id, **dict(gap.headers)}, gap.body)
 
     lost, recreated = marker("history_lost"), marker("stream_recreated")
@@ -123,12 +123,12 @@ def test_a_marker_says_between_which_moments_changes_are_missing() -> None:
 
 
 async def test_a_list_of_writes_says_that_there_is_a_gap() -> None:
-    gap = Gap("history_lost", event_token(1), mark_token(60), 1).marker(WATCHER.source)
+    gap = Gap("history_lost", event_token(1), mark_token(60), 1).marker(WATCHER)
 
     async def messages() -> AsyncIterator[StreamMessage]:
         yield StreamMessage(WATCHER, 7, "ORDERS.gap", {"Nats-Msg-Id": gap.id}, gap.body)
 
-    findings = await compare_writes(messages(), [Write(1, "insert", 1)], frozenset({"insert"}))
+    findings = await compare_writes(messages(), [Write(1, "insert", 1)], WATCHER)
     assert findings.faults["lost"].total == 1
     assert findings.skipped == {}
     (note,) = findings.notes
@@ -185,7 +185,7 @@ def compared(writes: list[Write], *events: dict[str, Any], epochs: str = "") -> 
             yield StreamMessage(WATCHER, index + 1, "ORDERS.x", headers, json.dumps(one).encode())
 
     fresh = [replace(one) for one in writes]
-    findings = asyncio.run(compare_writes(stream(), fresh, frozenset(WATCHER.sink.operations)))
+    findings = asyncio.run(compare_writes(stream(), fresh, WATCHER))
     return {kind: [one.what for one in found.first] for kind, found in findings.faults.items() if found.total}
 
 

@@ -1,0 +1,308 @@
+"""One change stream over a database, read by one task, its events handed to the watchers that are its members.
+
+How it works. The stream is a `MongoChangeSource` over the whole database, so large events, invalidates and odd tokens
+are got over as in a watcher's own. Each batch is taken apart by collection, and each member gets what is its own. While
+that is done, the server already looks for the next batch.
+
+Two positions are kept. `position` is the token up to which everything has been handed over: it decides who may join.
+`mark` is the last token that MongoDB gave for a moment and not for an event. Members without events of their own move
+on to that one only: the token of another collection's event is one that their own streams could not begin at.
+
+A member that does not take what it gets must not hold up the others. Where the feed may not read on because too much
+waits, it lets go of those that have taken nothing for a while, and of one that holds most of it, though it takes some.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence, Set
+from typing import Final, Protocol
+
+import structlog
+
+from app.domain.errors import ChangewireError, SourceUnavailable, TransientError
+from app.domain.parts import Part, Split
+from app.domain.raw_events import RawEvents
+from app.mongodb.feeds import parts
+from app.mongodb.feeds.filters import Filter, Waste
+from app.mongodb.feeds.member import Member
+from app.ports import ChangeSource, SourceBatch
+
+log = structlog.get_logger(__name__)
+
+FEED_BYTES: Final = 16 * 1024 * 1024
+"""What may wait for all members before the feed stops reading."""
+STALLED_SECONDS: Final = 1.0
+"""A member that has taken nothing for so long is let go where the feed may not read on."""
+PATIENCE_SECONDS: Final = 0.25
+"""How long a member may hold up the others, though it takes something now and then."""
+LARGEST: Final = 1 / 4
+"""The part of what waits that one member has to hold to be the one that holds up the others."""
+ASIDE_BYTES: Final = 128 * 1024
+"""From which size on a batch is taken apart on a thread."""
+SLOW: Final = "it took its changes more slowly than the other watchers of the shared change stream"
+
+
+class Opens(Protocol):
+    """Makes a source over the feed's database with a filter."""
+
+    def __call__(self, wanted: Filter, /) -> ChangeSource: ...
+
+
+class Feed:
+    """One shared change stream. `begin`, then `run` in a task, which ends when nobody is a member any more."""
+
+    def __init__(
+        self, name: str, opens: Opens, split: Split | None, start: str, wanted: Callable[[], Set[str]]
+    ) -> None:
+        """`start` is the token to read on after, `wanted` tells the collections that somebody wants, or soon will."""
+        self.name = name
+        self.position = start
+        self.held = 0
+        self.ended = False
+        self._opens = opens
+        self._split = split
+        self._wanted = wanted
+        self._mark = start
+        self._filter = Filter()
+        self._waste = Waste()
+        self._source: ChangeSource | None = None
+        self._members: dict[tuple[str, str], list[Member]] = {}
+        self._asked: set[str] = set()
+        self._stir = asyncio.Event()
+        """Set where the loop has to look up: somebody has asked, or has left."""
+        self._room = asyncio.Event()
+        """Set where less waits than before."""
+        self._operation_time = 0
+        self._waited = 0.0
+
+    # Members
+
+    def covers(self, collection: str) -> bool:
+        """Whether a watcher of this collection gets everything after the feed's position."""
+        return not self.ended and self._filter.covers(collection)
+
+    def ask(self, collection: str) -> None:
+        """Let the feed come to cover this collection soon."""
+        self._asked.add(collection)
+        self._stir.set()
+
+    def attach(self, database: str, collection: str, after: str) -> Member:
+        """Make a member of a watcher that is at a position not earlier than the feed's, and that is covered."""
+        member = Member(self, database, collection, after)
+        member.came_to(max(after, self._mark), self._operation_time, caught_up=False)
+        self._members.setdefault((database, collection), []).append(member)
+        return member
+
+    def adopt(self, member: Member, after: str) -> None:
+        """Go on with another feed's member, which has everything up to a position not earlier than this feed's."""
+        member.move(self, after)
+        self.held += member.held
+        self._members.setdefault((member.database, member.collection), []).append(member)
+
+    def leave(self, member: Member) -> None:
+        """Forget a member, and what waits for it."""
+        others = self._members.get((member.database, member.collection), [])
+        if member in others:
+            others.remove(member)
+            if not others:
+                del self._members[member.database, member.collection]
+            self.held -= member.held
+            self._stir.set()
+            self._room.set()
+
+    def took(self, size: int) -> None:
+        """A member has taken so many bytes."""
+        if size:
+            self.held -= size
+            self._room.set()
+
+    @property
+    def members(self) -> list[Member]:
+        return [member for group in self._members.values() for member in group]
+
+    def let_all_go(self, why: str) -> None:
+        self._end_all(let_go=why)
+
+    # The stream
+
+    async def begin(self) -> None:
+        """Open the stream. Raises as a source's `open`."""
+        await self._open()
+
+    async def run(self, between: Callable[[], bool]) -> None:
+        """Read and hand over. `between` is asked before each read whether to go on.
+
+        An error that is not passing leaves the members to their own streams, which get it as well, or do not. Raises
+        nothing but what is no error of MongoDB's."""
+        reading: asyncio.Task[SourceBatch] | None = None
+        try:
+            while between():
+                await self._until_room()
+                if self._needs_other_filter():
+                    await self._drop(reading)
+                    reading = None
+                    await self._open()
+                if reading is None:
+                    reading = self._read()
+                batch = await self._stirred(reading)
+                if batch is None:
+                    continue
+                reading = None
+                if batch.size > ASIDE_BYTES and self.held < FEED_BYTES:
+                    reading = self._read()
+                await self._hand_over(batch)
+        except ChangewireError as error:
+            self._fail(error)
+        finally:
+            self.ended = True
+            await self._drop(reading)
+            self._end_all(let_go="the shared change stream has ended")
+
+    async def _open(self) -> None:
+        """Open at the feed's position, with the filter as it is now."""
+        await self._close()
+        self._source = source = self._opens(self._filter)
+        await source.prepare(may_create=False)
+        await source.open(self.position)
+
+    async def _close(self) -> None:
+        source, self._source = self._source, None
+        if source is not None:
+            await source.close()
+
+    def _read(self) -> "asyncio.Task[SourceBatch]":
+        return asyncio.create_task(self._read_or_resume(), name=f"read:feed:{self.name}")
+
+    async def _read_or_resume(self) -> SourceBatch:
+        """Read; where that fails in passing, open once more at once, as a driver does. Nothing read is lost by that."""
+        assert self._source is not None, "it is open"
+        try:
+            return await self._source.read()
+        except SourceUnavailable as error:
+            log.info("feed_resumes", feed=self.name, error=str(error))
+            await self._open()
+            return await self._source.read()
+
+    async def _drop(self, reading: "asyncio.Task[SourceBatch] | None") -> None:
+        """Give up a read. What it would have brought is read again."""
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        await self._close()
+
+    async def _stirred(self, reading: "asyncio.Task[SourceBatch]") -> SourceBatch | None:
+        """Wait for the batch; None where the loop has to look up before it has come."""
+        if not reading.done():
+            self._stir.clear()
+            stirred = asyncio.create_task(self._stir.wait(), name=f"stir:feed:{self.name}")
+            try:
+                await asyncio.wait((reading, stirred), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stirred.cancel()
+            if not reading.done():
+                return None
+        return reading.result()
+
+    # Handing over
+
+    async def _hand_over(self, batch: SourceBatch) -> None:
+        events = batch.events
+        for part in await self._parts(events, batch.size):
+            if part.collection:
+                self._give(part, self._members.get((part.database, part.collection), ()), batch.reduced)
+                continue
+            for name in parts.concerned(part.events[0]):
+                self._give(part, self._members.get(name, ()), batch.reduced)
+        self._waste.came(len(events))
+        last = parts.token_of(events[-1]) if events else self.position
+        caught_up = batch.position > last
+        if caught_up:
+            self._mark = batch.position
+        self.position = max(self.position, batch.position)
+        self._operation_time = batch.operation_time
+        for member in self._each():
+            member.came_to(self._mark, batch.operation_time, caught_up=caught_up or not events)
+
+    async def _parts(self, events: Sequence[bytes], size: int) -> list[Part]:
+        if not events:
+            return []
+        found = None
+        if self._split is not None and isinstance(events, RawEvents):
+            if size < ASIDE_BYTES:
+                found = self._split(events)
+            else:
+                found = await asyncio.get_running_loop().run_in_executor(None, self._split, events)
+        return parts.split(events) if found is None else found
+
+    def _give(self, part: Part, members: Sequence[Member], reduced: tuple[str, ...]) -> None:
+        if not members:
+            self._waste.dropped(part.collection, len(part.events))
+        for member in members:
+            self.held += member.put(part, reduced)
+
+    def _each(self) -> Iterator[Member]:
+        for group in self._members.values():
+            yield from group
+
+    # Which collections
+
+    def _needs_other_filter(self) -> bool:
+        """Choose another filter where that is worth opening the stream again; True where it is another one."""
+        wanted = self._wanted() | {collection for _, collection in self._members} | self._asked
+        asked, self._asked = self._asked, set()
+        if not all(self._filter.covers(name) for name in asked):
+            only = None if self._filter.only is None else frozenset(wanted)
+            self._filter = Filter(only, self._filter.without - wanted)
+            return True
+        better = self._waste.better(self._filter, wanted)
+        if better is None or better == self._filter:
+            return False
+        log.info(
+            "feed_filtered", feed=self.name, only=None if better.only is None else len(better.only),
+            without=len(better.without),
+        )  # fmt: skip
+        self._filter = better
+        return True
+
+    # Who holds up the others
+
+    async def _until_room(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self.held >= FEED_BYTES:
+            began = loop.time()
+            self._room.clear()
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await self._room.wait()
+            except TimeoutError:
+                pass
+            self._waited += loop.time() - began
+            self._let_go_who_hold_up(loop.time())
+        self._waited *= 0.9
+
+    def _let_go_who_hold_up(self, now: float) -> None:
+        if self.held < FEED_BYTES or self._waited < PATIENCE_SECONDS:
+            return
+        stalled = [member for member in self._each() if member.held and now - member.taken_at >= STALLED_SECONDS]
+        if not stalled:
+            largest = max(self._each(), key=lambda member: member.held)
+            stalled = [largest] if largest.held >= LARGEST * self.held else []
+        for member in stalled:
+            log.info("feed_lets_go", feed=self.name, collection=member.collection, held=member.held)
+            self.leave(member)
+            member.end(let_go=SLOW)
+
+    # The end
+
+    def _fail(self, error: ChangewireError) -> None:
+        log.warning("feed_failed", feed=self.name, members=len(self.members), error=str(error))
+        if isinstance(error, TransientError):
+            self._end_all(failure=error)
+        else:
+            self._end_all(let_go=f"the shared change stream has ended: {error}")
+
+    def _end_all(self, *, let_go: str | None = None, failure: ChangewireError | None = None) -> None:
+        members = self.members
+        self._members.clear()
+        self.held = 0
+        for member in members:
+            member.end(let_go=let_go, failure=failure)

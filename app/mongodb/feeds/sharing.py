@@ -1,0 +1,119 @@
+"""A watcher's `ChangeSource` that reads from a stream of its own or from a feed, whichever the group says.
+
+The position is what counts: the last one that a batch was given with. Whatever happens to a feed, the next batch comes
+from the collection's own stream after that position, or from a feed that skips what is not later.
+"""
+
+import asyncio
+import random
+from typing import Final
+
+from app.domain.errors import SourceUnavailable
+from app.domain.status import Reads
+from app.domain.tokens import cluster_time
+from app.domain.watcher import Start
+from app.mongodb.feeds.group import ALONE, Group
+from app.mongodb.feeds.member import Member
+from app.ports import ChangeSource, SourceBatch
+
+FIRST_SECONDS: Final = 0.5
+"""How long the first read from a feed waits for events before it tells the position alone."""
+QUIET_SECONDS: Final = (7.0, 13.0)
+"""And any later one, between these: a thousand quiet watchers that were told at once would hold up the rest."""
+AGAIN_SECONDS: Final = 10.0
+"""How long a watcher that was let go reads by a stream of its own at least."""
+CATCHES_UP: Final = "it catches up with the shared change stream"
+SHARED: Final = Reads(shared=True)
+
+
+class SharingSource:
+    """`ChangeSource` over one collection."""
+
+    def __init__(self, own: ChangeSource, group: Group, collection: str, *, batch_size: int) -> None:
+        self._own = own
+        self._group = group
+        self._collection = collection
+        self._batch_size = batch_size
+        self._member: Member | None = None
+        self._position = ""
+        self._owns = False
+        """Whether the own stream is open."""
+        self._why = ALONE
+        self._first = True
+        self._join_from = 0.0
+
+    @property
+    def scope(self) -> str:
+        return self._own.scope
+
+    @property
+    def reads(self) -> Reads:
+        return SHARED if self._member is not None else Reads(shared=False, why=self._group.blocked or self._why)
+
+    async def prepare(self, *, may_create: bool = True) -> int:
+        self._group.arrive(self, self._collection)
+        return await self._own.prepare(may_create=may_create)
+
+    async def locate(self, start: Start) -> str:
+        return await self._own.locate(start)
+
+    async def has_event(self, token: str) -> bool | None:
+        return await self._own.has_event(token)
+
+    async def open(self, after: str) -> None:
+        cluster_time(after)  # refuses what is not a token
+        await self._stop_reading()
+        self._group.arrive(self, self._collection)
+        self._position = after
+        self._take_place(await self._group.join(self, self._collection, after))
+        if self._member is None:
+            await self._open_own()
+
+    async def read(self) -> SourceBatch:
+        member = self._member
+        if member is not None:
+            if self._owns:
+                await self._close_own()
+            await member.wait(FIRST_SECONDS if self._first else random.uniform(*QUIET_SECONDS))
+            self._first = False
+            if member.failure is not None:
+                self._member = None
+                raise type(member.failure)(str(member.failure))
+            if member.let_go is None:
+                batch = member.take(self._batch_size)
+                self._position = batch.position
+                return batch
+            self._member, self._why = None, member.let_go
+            self._group.stand_apart(self, on=True)
+            self._join_from = asyncio.get_running_loop().time() + AGAIN_SECONDS
+            await self._open_own()
+        if not self._owns:
+            raise SourceUnavailable("the change stream is not open")
+        batch = await self._own.read()
+        self._position = batch.position
+        if asyncio.get_running_loop().time() >= self._join_from:
+            self._why = CATCHES_UP if self._group.shares else ALONE
+            self._group.stand_apart(self, on=False)
+            self._take_place(self._group.join_now(self._collection, self._position))
+        return batch
+
+    async def close(self) -> None:
+        self._group.depart(self)
+        await self._stop_reading()
+
+    def _take_place(self, member: Member | None) -> None:
+        self._member, self._first = member, True
+
+    async def _stop_reading(self) -> None:
+        member, self._member = self._member, None
+        if member is not None:
+            member.leave()
+        await self._close_own()
+
+    async def _open_own(self) -> None:
+        self._owns = True
+        await self._own.open(self._position)
+
+    async def _close_own(self) -> None:
+        self._owns = False
+        await self._own.close()

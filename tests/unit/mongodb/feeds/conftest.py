@@ -1,0 +1,24 @@
+"""Everything that takes seconds in the service takes milliseconds here."""
+
+import pytest
+
+from app.mongodb.feeds import feed, group, sharing
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasten(monkeypatch)
+
+
+def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, value in (
+        (sharing, "FIRST_SECONDS", 0.002),
+        (sharing, "QUIET_SECONDS", (0.002, 0.004)),
+        (sharing, "AGAIN_SECONDS", 0.0),
+        (group, "LINGER_SECONDS", 0.01),
+        (group, "GATHER_SECONDS", 0.05),
+        (group, "PAUSE_SECONDS", 0.01),
+        (feed, "PATIENCE_SECONDS", 0.001),
+        (feed, "STALLED_SECONDS", 0.0),
+    ):
+        monkeypatch.setattr(module, name, value)

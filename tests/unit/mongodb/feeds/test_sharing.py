@@ -1,0 +1,324 @@
+"""Watchers that share change streams get what they would get from their own: everything, once, in order.
+
+Whatever happens in between: others come and go, a feed fails or is refused, a watcher is slow, collections are written
+that nobody wants.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.errors import HistoryLost, NotAuthorised, SourceUnavailable
+from app.mongodb.feeds import feed, filters
+from app.mongodb.feeds.group import Group
+from app.mongodb.feeds.parts import token_of
+from app.mongodb.feeds.sharing import SharingSource
+from tests.unit.mongodb.feeds.conftest import hasten
+from tests.unit.mongodb.feeds.scripted import EVENT_BYTES, Deployment, Stream
+
+
+class Reader:
+    """A watcher: reads, remembers its position, and goes on from there after whatever error."""
+
+    def __init__(self, deployment: Deployment, group: Group, collection: str) -> None:
+        self.collection = collection
+        self.got: list[str] = []
+        self.errors: list[str] = []
+        self.begin = self.position = deployment.now
+        self._deployment = deployment
+        self._group = group
+        self.source: SharingSource | None = None
+
+    async def open(self) -> None:
+        if self.source is None:
+            own = Stream(self._deployment, self.collection)
+            self.source = SharingSource(own, self._group, self.collection, batch_size=2)
+            await self.source.prepare()
+            await self.source.open(self.position)
+
+    async def read(self) -> None:
+        if self.source is None:
+            return
+        try:
+            batch = await self.source.read()
+        except SourceUnavailable as error:
+            self.errors.append(str(error))
+            await self.close()
+            return
+        self.got += [token_of(raw) for raw in batch.events]
+        assert batch.position >= self.position
+        assert not batch.events or batch.position >= self.got[-1]
+        self.position = batch.position
+
+    async def close(self) -> None:
+        source, self.source = self.source, None
+        if source is not None:
+            await source.close()
+
+    @property
+    def missing(self) -> list[str]:
+        wanted = self._deployment.tokens(self.collection, self.begin)
+        assert self.got == wanted[: len(self.got)], "doubled, lost or reordered"
+        return wanted[len(self.got) :]
+
+
+class Scene:
+    def __init__(self, *collections: str) -> None:
+        self.deployment = Deployment()
+        self.group = Group("shop", lambda wanted: Stream(self.deployment, wanted=wanted), None)
+        self.readers = [Reader(self.deployment, self.group, name) for name in collections]
+
+    async def open_all(self) -> None:
+        await asyncio.gather(*(reader.open() for reader in self.readers))
+
+    async def until(self, condition: Callable[[], Any], *readers: Reader) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.gather(*(reader.read() for reader in readers or self.readers))
+
+    async def until_complete(self, *readers: Reader) -> None:
+        await self.until(lambda: not any(reader.missing for reader in readers or self.readers), *readers)
+
+    async def until_shared(self) -> None:
+        await self.until(lambda: all(r.source is not None and r.source.reads.shared for r in self.readers))
+
+    async def end(self) -> None:
+        for reader in self.readers:
+            await reader.close()
+        await self.group.close()
+
+
+def scene(*collections: str) -> Callable[[Callable[[Scene], Awaitable[None]]], Callable[[], Awaitable[None]]]:
+    """Play a test on a scene with readers of these collections, and end it."""
+
+    def wrap(play: Callable[[Scene], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        async def test() -> None:
+            one = Scene(*collections)
+            try:
+                await play(one)
+            finally:
+                await one.end()
+
+        test.__name__, test.__doc__ = play.__name__, play.__doc__
+        return test
+
+    return wrap
+
+
+@scene("a")
+async def test_one_watcher_reads_its_collections_own_stream(one: Scene) -> None:
+    await one.open_all()
+    one.deployment.write("a")
+    await one.until_complete()
+    assert one.deployment.opened == ["a"]
+    source = one.readers[0].source
+    assert source is not None
+    assert "the only watcher" in str(source.reads.why)
+
+
+@scene("a", "b", "c")
+async def test_watchers_that_come_together_read_one_stream_of_the_database(one: Scene) -> None:
+    await one.open_all()
+    for name in "abcab":
+        one.deployment.write(name)
+    await one.until_complete()
+    assert one.deployment.opened == ["*"]
+    assert all(reader.source is not None and reader.source.reads.shared for reader in one.readers)
+
+
+@scene("a", "b")
+async def test_the_second_one_brings_the_first_over_to_the_databases_stream(one: Scene) -> None:
+    await one.readers[0].open()
+    one.deployment.write("a")
+    await one.until_complete(one.readers[0])
+    await one.readers[1].open()
+    for name in "ab" * 10:
+        one.deployment.write(name)
+    await one.until_complete()
+    await one.until_shared()
+    await one.readers[1].close()
+    source = one.readers[0].source
+    await one.until(lambda: source is not None and not source.reads.shared, one.readers[0])
+    one.deployment.write("a")
+    await one.until_complete(one.readers[0])
+
+
+@scene("a", "b", "c", "d")
+async def test_those_far_behind_catch_up_by_one_stream_and_join(one: Scene) -> None:
+    first, second, *late = one.readers
+    await asyncio.gather(first.open(), second.open())
+    for name in "abcd" * 30:
+        one.deployment.write(name)
+    await one.until_complete(first, second)
+    await asyncio.gather(*(reader.open() for reader in late))
+    await one.until_complete()
+    await one.until_shared()
+    assert one.deployment.opened == ["*", "*"]
+
+
+@scene("a", "b", "c")
+async def test_one_far_behind_catches_up_by_its_own_stream_and_joins(one: Scene) -> None:
+    *first, late = one.readers
+    await asyncio.gather(*(reader.open() for reader in first))
+    for name in "abc" * 30:
+        one.deployment.write(name)
+    await one.until_complete(*first)
+    await late.open()
+    await one.until_complete()
+    await one.until_shared()
+    assert one.deployment.opened == ["*", "c"]
+
+
+@scene("a", "b")
+async def test_a_passing_error_is_got_over_once_and_raised_the_second_time(one: Scene) -> None:
+    await one.open_all()
+    one.deployment.trouble = [None, SourceUnavailable("gone for a moment")]
+    for name in "ab" * 20:
+        one.deployment.write(name)
+    await one.until_complete()
+    assert not any(reader.errors for reader in one.readers)
+    one.deployment.trouble = [SourceUnavailable("gone")] * 2
+    await one.until(lambda: all(reader.errors for reader in one.readers))
+    assert {error for reader in one.readers for error in reader.errors} == {"gone"}
+    await one.open_all()
+    one.deployment.write("a")
+    await one.until_complete()
+
+
+@scene("a", "b")
+async def test_after_any_other_error_each_reads_by_its_own_stream(one: Scene) -> None:
+    await one.open_all()
+    await one.until_shared()
+    one.deployment.trouble = [HistoryLost("the oplog has moved on")]
+    one.deployment.refused = HistoryLost("the oplog has moved on")
+    for name in "ab" * 5:
+        one.deployment.write(name)
+    await one.until_complete()
+    assert {"a", "b"} <= set(one.deployment.opened)
+
+
+@scene("a", "b")
+async def test_where_the_account_may_not_watch_the_database_each_has_its_own_stream_and_says_why(one: Scene) -> None:
+    one.deployment.refused = NotAuthorised("grant it find on shop")
+    await one.open_all()
+    one.deployment.write("a")
+    await one.until_complete()
+    source = one.readers[0].source
+    assert source is not None
+    assert "may not watch the database shop" in str(source.reads.why)
+    assert sorted(one.deployment.opened) == ["a", "b"]
+
+
+@scene("a", "b")
+async def test_one_that_takes_nothing_is_let_go_and_does_not_hold_up_the_other(one: Scene) -> None:
+    slow, quick = one.readers
+    await one.open_all()
+    await one.until_shared()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feed, "FEED_BYTES", 4 * EVENT_BYTES)
+        for name in "ab" * 30:
+            one.deployment.write(name)
+        await one.until_complete(quick)
+        await one.until_complete()
+    assert one.deployment.opened[:2] == ["*", "a"]
+    assert slow.got == one.deployment.tokens("a")
+    await one.until_shared()
+
+
+@scene("a", "b")
+async def test_one_that_is_let_go_with_something_waiting_goes_on_where_it_was(one: Scene) -> None:
+    slow, quick = one.readers
+    await one.open_all()
+    await one.until_shared()
+    for _ in range(8):
+        one.deployment.write("a")
+    await one.until(lambda: slow.got)
+    assert len(slow.missing) > 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feed, "FEED_BYTES", 3 * EVENT_BYTES)
+        for _ in range(20):
+            one.deployment.write("b")
+        await one.until_complete(quick)
+    assert slow.missing
+    await one.until_complete()
+    assert one.deployment.opened[:2] == ["*", "a"]
+
+
+@scene("a", "b")
+async def test_what_nobody_wants_is_filtered_away_and_a_newcomer_let_in_again(one: Scene) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filters, "LEAST", 20)
+        await one.open_all()
+        for _ in range(50):
+            one.deployment.write("z")
+        for name in "ab" * 3:
+            one.deployment.write(name)
+        await one.until_complete()
+        assert one.deployment.opened == ["*", "*"]
+        late = Reader(one.deployment, one.group, "z")
+        one.readers.append(late)
+        await late.open()
+        for name in "abz" * 3:
+            one.deployment.write(name)
+        await one.until_complete()
+        await one.until_shared()
+
+
+@scene("a", "b", "c")
+async def test_a_rename_reaches_both_names_and_a_dropped_database_nobody(one: Scene) -> None:
+    await one.open_all()
+    one.deployment.write("a")
+    renamed = one.deployment.write("a", "rename", to={"db": "shop", "coll": "b"})
+    one.deployment.write("b")
+    one.deployment.events.append((one.deployment.write("x"), "shop", "", one.deployment.events.pop()[3]))
+    await one.until(lambda: renamed in one.readers[0].got and len(one.readers[1].got) == 2)
+    assert one.readers[1].got[0] == renamed
+    assert one.readers[2].got == []
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("write"), st.sampled_from("abcz")),
+    st.tuples(st.sampled_from(["open", "read", "read", "read", "close"]), st.integers(0, 4)),
+    st.tuples(st.just("trouble"), st.sampled_from([SourceUnavailable("gone"), HistoryLost("lost")])),
+    st.tuples(st.just("wait"), st.sampled_from([0.0, 0.003, 0.015])),
+)
+
+
+@given(steps=st.lists(STEPS, max_size=60), room=st.integers(1, 12), least=st.integers(2, 10))
+def test_whatever_happens_each_gets_everything_once_and_in_order(
+    steps: list[tuple[str, Any]], room: int, least: int
+) -> None:
+    async def play() -> None:
+        one = Scene("a", "b", "c", "a", "b")
+        opening: set[asyncio.Task[None]] = set()
+        for step, value in steps:
+            match step:
+                case "write":
+                    one.deployment.write(value)
+                case "open":
+                    opening.add(asyncio.create_task(one.readers[value].open()))
+                    await asyncio.sleep(0)
+                case "trouble":
+                    one.deployment.trouble.append(value)
+                case "wait":
+                    await asyncio.sleep(value)
+                case _:
+                    await asyncio.gather(*opening)
+                    await getattr(one.readers[value], step)()
+        await asyncio.gather(*opening)
+        one.deployment.trouble.clear()
+        async with asyncio.timeout(20):
+            while any(reader.missing or reader.source is None for reader in one.readers):
+                await one.open_all()
+                await asyncio.gather(*(reader.read() for reader in one.readers))
+        await one.end()
+
+    with pytest.MonkeyPatch.context() as patch:
+        hasten(patch)
+        patch.setattr(feed, "FEED_BYTES", room * EVENT_BYTES)
+        patch.setattr(filters, "LEAST", least)
+        asyncio.run(play())
