@@ -18,6 +18,7 @@ from app.devservers.servers import NotAvailable, StartError
 from app.formats import native
 from bench import costs, drain, fan_out, floors, latency, memory, procfs, replicas, report, startup, watchers, workloads
 from bench.contenders import Changewire, Contender, InPython, Version
+from bench.debezium import Debezium
 from bench.others import MqBridge, Peer, baseline
 from bench.report import Result
 from bench.stage import Incomplete, Stage
@@ -64,6 +65,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--peer", type=_named(Peer), action="append", default=[], metavar="NAME=COMMAND",
         help="measure one more program: it reads MONGO_URI, NATS_URL and CONFIG_FILE (a connector.yaml), fills the "
         "stream named there, and goes on where it stopped; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--debezium", type=_refusing(Debezium.at), metavar="DIRECTORY",
+        help="measure the Debezium Server unpacked there in the fan-out as well, by the java of JAVA_HOME or the path",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, default=Path("bench/results/latest.json"), help="default: %(default)s")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="draw the figures there as well")
@@ -134,9 +139,13 @@ def _of(names: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
 
 
 def _named(kind: type[Peer] | type[Version]) -> Callable[[str], Contender]:
+    return _refusing(kind.named)
+
+
+def _refusing(make: Callable[[str], Contender]) -> Callable[[str], Contender]:
     def read(text: str) -> Contender:
         try:
-            return kind.named(text)
+            return make(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -207,10 +216,11 @@ async def run(arguments: argparse.Namespace) -> list[Result]:
                     seconds=arguments.fan_out_seconds,
                     patience=arguments.patience,
                 ),
+                [] if arguments.debezium is None else [arguments.debezium],
             ),
             "startup": lambda: startup.measure(stage, programs, rounds=arguments.starts),
         }
-        unwritten = ("json", "plots", "peer", "tree")
+        unwritten = ("json", "plots", "peer", "tree", "debezium")
         given = {name: value for name, value in vars(arguments).items() if name not in unwritten}
         for name in arguments.only:
             print(f"\n… {name}", flush=True)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench import check, workload
-from bench.contenders import Changewire
+from bench.contenders import Changewire, Contender
 from bench.fan_out_rows import result_of
 from bench.fleet import Drained, Fleet, Idle, Refused, Running, Steady, made
 from bench.report import Result
@@ -38,8 +38,12 @@ class Sizes:
     """No step takes longer, in seconds."""
 
 
-async def measure(stage: Stage, contenders: Sequence[Changewire], sizes: Sizes) -> Result:
-    """Measure with so many watchers each. Raises Incomplete where a stream does not hold each event once."""
+async def measure(
+    stage: Stage, contenders: Sequence[Changewire], sizes: Sizes, others: Sequence[Contender] = ()
+) -> Result:
+    """Measure with so many watchers each; `others` watch a database as a whole.
+
+    Raises Incomplete where a stream does not hold each event once."""
     section = _Section(stage, sizes)
     for number in range(sizes.rounds):
         for contender in contenders if number % 2 == 0 else [*contenders][::-1]:
@@ -47,10 +51,12 @@ async def measure(stage: Stage, contenders: Sequence[Changewire], sizes: Sizes) 
     for each in sizes.numbers:
         for contender in contenders:
             await section.whole(contender, each)
+    for other in (*contenders, *others):
+        await section.database(other)
     for contender in contenders:
         await section.as_list(contender)
         await section.fairness(contender)
-    return result_of([each.name for each in contenders], section.data)
+    return result_of([each.name for each in (*contenders, *others)], section.data)
 
 
 class _Section:
@@ -62,7 +68,7 @@ class _Section:
         lists = ("drains", "added", "started", "idle", "steady", "fair", "refused", "too_slow")
         self.data: dict[str, Any] = asdict(sizes) | {name: [] for name in lists}
 
-    def _made(self, contender: Changewire, number: int, *, scope: bool = False) -> AbstractAsyncContextManager[Fleet]:
+    def _made(self, contender: Contender, number: int, *, scope: bool = False) -> AbstractAsyncContextManager[Fleet]:
         return made(self._stage, contender, number, patience=self._sizes.patience, scope=scope)
 
     async def drains(self, contender: Changewire, number: int) -> None:
@@ -72,41 +78,63 @@ class _Section:
             if each == 1 or (each != self._most and number < 2):
                 async with self._made(contender, each) as fleet:
                     await self._drained(fleet, contender)
-        if number < 2 and ["database", contender.name] not in self.data["refused"]:
+        # Once more in `database`.
+        if number < min(2, self._sizes.rounds) - 1:
             async with self._made(contender, self._most, scope=True) as fleet:
-                try:
-                    await self._drained(fleet, contender)
-                except Refused:
-                    self.data["refused"].append(["database", contender.name])
+                await self._drained(fleet, contender)
 
-    async def _drained(self, fleet: Fleet, contender: Changewire) -> None:
-        if [contender.name, fleet.what] in self.data["too_slow"]:
-            return
-        if await fleet.add() is None or self._keep("drains", await fleet.drain(self._sizes.events)) is None:
+    async def _drained(self, fleet: Fleet, contender: Contender) -> bool:
+        """Add and drain, in time; whether it was done."""
+        if [contender.name, fleet.what] in self.data["too_slow"] or ["database", contender.name] in self._refused(
+            fleet
+        ):
+            return False
+        try:
+            done = await fleet.ready() and self._keep("drains", await fleet.drain(self._sizes.events))
+        except Refused:
+            self.data["refused"].append(["database", contender.name])
+            return False
+        if done is None:
             self.data["too_slow"].append([contender.name, fleet.what])
+        return done is not None
+
+    def _refused(self, fleet: Fleet) -> list[list[str]]:
+        return self.data["refused"] if fleet.places != fleet.sources else []
 
     async def whole(self, contender: Changewire, number: int) -> None:
         """All steps with one fleet: adding, draining the first time, starting, idling, and being written to."""
-        name, keep = contender.name, self._keep
+        name = contender.name
         async with self._made(contender, number) as fleet:
             added = await fleet.add()
             self.data["added"].append({"contender": name, "watchers": number, "seconds": added, "list": False})
             drained = number != self._most or number == 1
             if added is not None:
                 print(f"  {name}, {fleet.what} added in {added[0]:.1f} s, RUNNING after {added[1]:.1f} s", flush=True)
-                drained = drained or keep("drains", await fleet.drain(self._sizes.events)) is not None
+                drained = drained or self._keep("drains", await fleet.drain(self._sizes.events)) is not None
             if added is None or not drained:
                 self.data["too_slow"].append([name, fleet.what])
                 return
-            async with fleet.running() as running:
-                started = None if running is None else running.seconds
-                self.data["started"].append({"contender": name, "watchers": number, "seconds": started})
-                if running is None:
-                    return
-                print(f"  {name}, {fleet.what} all RUNNING after {started:.1f} s", flush=True)
-                keep("idle", await running.idle(self._sizes.seconds))
-                for rate in self._sizes.rates:
-                    keep("steady", await running.steady(rate, self._sizes.seconds))
+            await self._at_work(fleet, contender, self._sizes.rates)
+
+    async def database(self, contender: Contender) -> None:
+        """One watcher of a database with the most collections: draining, idling, and written to. Another program than
+        Changewire drains one collection too."""
+        if not isinstance(contender, Changewire):
+            async with self._made(contender, 1) as fleet:
+                await self._drained(fleet, contender)
+        async with self._made(contender, self._most, scope=True) as fleet:
+            if await self._drained(fleet, contender):
+                await self._at_work(fleet, contender, self._sizes.rates[:1])
+
+    async def _at_work(self, fleet: Fleet, contender: Contender, rates: Sequence[int]) -> None:
+        async with fleet.running() as running:
+            seconds = None if running is None else running.seconds
+            self.data["started"].append({"contender": contender.name, "what": fleet.what, "seconds": seconds})
+            if running is not None:
+                print(f"  {contender.name}, {fleet.what} at work after {seconds:.1f} s", flush=True)
+                self._keep("idle", await running.idle(self._sizes.seconds))
+                for rate in rates:
+                    self._keep("steady", await running.steady(rate, self._sizes.seconds))
 
     async def as_list(self, contender: Changewire) -> None:
         """The most watchers, added in one call; where this version takes a list."""

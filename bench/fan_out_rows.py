@@ -128,18 +128,18 @@ def _costs(rows: Rows, data: Run) -> None:
 
 def _steady(rows: Rows, data: Run) -> None:
     """What an event takes, and how long, at a steady rate."""
-    runs = {(run["contender"], run["watchers"], run["rate"]): run for run in data["steady"]}
+    runs = {(run["contender"], run["what"], run["rate"]): run for run in data["steady"]}
     for rate in dict.fromkeys(run["rate"] for run in data["steady"]):
-        for number in data["numbers"]:
-            title, judged = f"{watchers(number)}: {rate:,} inserts/s", (number, rate) == (MOST, RATE)
+        for what, words in _kinds(data).items():
+            title, judged = f"{words}: {rate:,} inserts/s", (what, rate) == (f"{MOST:,}", RATE)
             cells, ours = dict.fromkeys(rows.names, NONE), None
             for name in rows.names:
-                if (run := runs.get((name, number, rate))) is None:
+                if (run := runs.get((name, what, rate))) is None:
                     continue
-                one = runs.get((name, 1, rate))
+                one = runs.get((name, "1", rate))
                 used = [run["cpu_us"][each] / 1000 for each in ("service", "mongod", "nats")]
                 cells[name] = " / ".join(f"{each:.2f}" for each in used)
-                if one is not None and number != 1:
+                if one is not None and what != "1":
                     ratios = [run["cpu_us"][each] / max(one["cpu_us"][each], 1e-9) for each in ("service", "mongod")]
                     cells[name] += f" ({ratios[0]:.1f}, {ratios[1]:.1f} ×)"
                     ours = max(ratios) if name == OURS else ours
@@ -149,7 +149,7 @@ def _steady(rows: Rows, data: Run) -> None:
                 f"each ≤ {STEADY_TIMES:g} ×" if judged else "",
                 ours <= STEADY_TIMES if judged and ours is not None else None,
             )
-            found = {name: runs.get((name, number, rate)) for name in rows.names}
+            found = {name: runs.get((name, what, rate)) for name in rows.names}
             late = found.get(OURS)
             rows.add(
                 f"{title}, p50 / p99, ms",
@@ -165,12 +165,12 @@ def _latency(run: Run) -> str:
 
 def _idle(rows: Rows, data: Run) -> None:
     """What watchers cost that see nothing."""
-    runs = {(run["contender"], run["watchers"]): run for run in data["idle"]}
-    for number in data["numbers"]:
-        found = {name: runs.get((name, number)) for name in rows.names}
-        ours, judged = found.get(OURS), number == MOST
+    runs = {(run["contender"], run["what"]): run for run in data["idle"]}
+    for what, words in _kinds(data).items():
+        found = {name: runs.get((name, what)) for name in rows.names}
+        ours, judged = found.get(OURS), what == f"{MOST:,}"
         rows.add(
-            f"{watchers(number)}: idle, service / mongod / nats-server, of a core",
+            f"{words}: idle, service / mongod / nats-server, of a core",
             {
                 name: NONE
                 if run is None
@@ -183,7 +183,7 @@ def _idle(rows: Rows, data: Run) -> None:
             else None,
         )
         rows.add(
-            f"{watchers(number)}: idle, memory, MB",
+            f"{words}: idle, memory, MB",
             {name: NONE if run is None else f"{run['rss_mb']:.0f}" for name, run in found.items()},
             f"≤ {MEMORY_MB} MB" if judged else "",
             ours["rss_mb"] <= MEMORY_MB if judged and ours else None,
@@ -214,11 +214,11 @@ def _adding(rows: Rows, data: Run) -> None:
             f"≤ {ADD_SECONDS:g} s" if judged else "",
             (ours is not None and ours[0] <= ADD_SECONDS) if judged else None,
         )
-    for number in data["numbers"]:
-        started = {run["contender"]: run["seconds"] for run in data["started"] if run["watchers"] == number}
-        ours, judged = started.get(OURS), number == MOST
+    for what, words in _kinds(data).items():
+        started = {run["contender"]: run["seconds"] for run in data["started"] if run["what"] == what}
+        ours, judged = started.get(OURS), what == f"{MOST:,}"
         rows.add(
-            f"{watchers(number)}: process start to all RUNNING, s",
+            f"{words}: process start to all RUNNING, s",
             {
                 name: NONE if name not in started else _bound(data) if started[name] is None else f"{started[name]:.1f}"
                 for name in rows.names
@@ -259,11 +259,10 @@ def _remarks(data: Run) -> list[str]:
         f"No step takes longer than {data['patience']:g} s: what a version does not end by then, its row says.",
         "To write a hot collection takes processors from all: how much, the row of the one in another database shows.",
     ]
-    reads = {(run["contender"], run["watchers"]): run["reads"] for run in data["idle"]}
     remarks += [
-        f"{name}: {watchers(number)} read from {each} change stream{'s of their own' if each == 'own' else ''}."
-        for (name, number), each in reads.items()
-        if number > 1 and each
+        f"{run['contender']}, {_kinds(data)[run['what']]}: reads {run['reads']}."
+        for run in data["idle"]
+        if run["reads"]
     ]
     if any(what == "database" for what, _ in data["refused"]):
         remarks.append("Refused: that version has no watcher of a whole database.")

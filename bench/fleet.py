@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench import check, ends, workload
-from bench.contenders import Changewire
+from bench.contenders import Changewire, Contender
 from bench.procfs import Span, peak_mb, rss_mb, thread_seconds
 from bench.program import Program
 from bench.stage import Incomplete, Place, Stage
@@ -54,7 +54,6 @@ class Steady:
 
     contender: str
     what: str
-    watchers: int
     rate: int
     events: int
     percentiles: dict[str, float]
@@ -69,7 +68,7 @@ class Idle:
     """Nothing written. `cpu` is in parts of one core by process."""
 
     contender: str
-    watchers: int
+    what: str
     seconds: float
     cpu: dict[str, float]
     oplog_bytes_per_second: float | None
@@ -80,9 +79,11 @@ class Idle:
 
 
 class Fleet:
-    """A version of Changewire with so many watchers. Use `made` to have it removed afterwards."""
+    """A version of Changewire with so many watchers, or with one of a database (`scope`), which others can have too.
 
-    def __init__(self, stage: Stage, contender: Changewire, number: int, *, scope: bool, patience: float) -> None:
+    Use `made` to have it removed afterwards."""
+
+    def __init__(self, stage: Stage, contender: Contender, number: int, *, scope: bool, patience: float) -> None:
         self.number = number
         self.patience = patience
         """No step takes longer, in seconds."""
@@ -121,18 +122,19 @@ class Fleet:
         Returns the seconds of the calls, and until all are RUNNING. Raises Refused."""
         async with self._contender.start(self._stage, self.places) as program:
             await self._contender.up(program)
+            assert isinstance(self._contender, Changewire)
             began = time.perf_counter()
             bodies = [self.bodies] if as_list else self.bodies
-            if not await asyncio.to_thread(self._post, bodies, began + self.patience):
+            if not await asyncio.to_thread(self._post, self._contender.port, bodies, began + self.patience):
                 return None
             called = time.perf_counter() - began
             if not await self._all_run(program):
                 return None
             return called, time.perf_counter() - began
 
-    def _post(self, bodies: Sequence[Any], until: float) -> bool:
+    def _post(self, port: int, bodies: Sequence[Any], until: float) -> bool:
         """Over one connection; whether they were all added in time."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._contender.port, timeout=self.patience)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=self.patience)
         try:
             for body in bodies:
                 if time.perf_counter() > until:
@@ -152,16 +154,27 @@ class Fleet:
 
     async def _all_run(self, program: Program) -> bool:
         """Whether all watchers are RUNNING in time. Raises Incomplete where one has failed."""
+        contender = self._contender
+        if not isinstance(contender, Changewire):
+            await contender.running(self._stage, self.sources[:1], program)
+            return True
 
         async def asked() -> bool:
-            answer = await self._contender.answer(program, "/watchers?state=RUNNING")
+            answer = await contender.answer(program, "/watchers?state=RUNNING")
             return answer is not None and len(answer) == len(self.places)
 
         if await self._until(asked):
             return True
-        for failed in await self._contender.answer(program, "/watchers?state=FAILED") or ():
+        for failed in await contender.answer(program, "/watchers?state=FAILED") or ():
             raise Incomplete(f"a watcher has failed: {failed}")
         return False
+
+    async def ready(self) -> tuple[float, float] | None:
+        """Bring it to where changes written from now on wait for it: what `add` does, or another program's own way."""
+        if isinstance(self._contender, Changewire):
+            return await self.add()
+        await self._contender.prepare(self._stage, self.sources[:1])
+        return 0.0, 0.0
 
     async def _until(self, good: Callable[[], Awaitable[bool]]) -> bool:
         deadline = time.monotonic() + self.patience
@@ -234,7 +247,7 @@ class Running:
 
     fleet: Fleet
     stage: Stage
-    contender: Changewire
+    contender: Contender
     program: Program
     seconds: float
 
@@ -244,10 +257,12 @@ class Running:
         size, before = await self._oplog(), self.stage.moment(self.program.pid)
         await asyncio.sleep(seconds)
         span = self.stage.moment(self.program.pid).since(before)
-        watcher = await self.contender.answer(self.program, f"/watchers/{self.fleet.places[0].stream}")
+        watcher = None
+        if isinstance(self.contender, Changewire):
+            watcher = await self.contender.answer(self.program, f"/watchers/{self.fleet.places[0].stream}")
         return Idle(
             contender=self.contender.name,
-            watchers=self.fleet.number,
+            what=self.fleet.what,
             seconds=seconds,
             cpu={name: used / span.seconds for name, used in span.used.items()},
             oplog_bytes_per_second=grown(size, await self._oplog(), span.seconds),
@@ -264,12 +279,13 @@ class Running:
         def begin() -> None:
             begun.append(self.stage.moment(self.program.pid))
 
-        written = await ends.measure(self.stage, places or self.fleet.sources, count, rate, begun=begin)
+        written = await ends.measure(
+            self.stage, places or self.fleet.places, count, rate, into=places or self.fleet.sources, begun=begin
+        )
         span: Span = self.stage.moment(self.program.pid).since(begun[0])
         done = Steady(
             contender=self.contender.name,
             what=what or self.fleet.what,
-            watchers=self.fleet.number,
             rate=rate,
             events=count,
             percentiles=ends.percentiles(written.latencies),
@@ -293,7 +309,7 @@ def grown(before: int, after: int, parts: float) -> float | None:
 
 @asynccontextmanager
 async def made(
-    stage: Stage, contender: Changewire, number: int, *, patience: float, scope: bool = False
+    stage: Stage, contender: Contender, number: int, *, patience: float, scope: bool = False
 ) -> AsyncIterator[Fleet]:
     """A fleet with its collections, removed at the end of the block."""
     fleet = Fleet(stage, contender, number, scope=scope, patience=patience)

@@ -18,7 +18,7 @@ def drained(contender: str, what: str, rate: float, mongod: float = 10.0) -> dic
 
 def steady(contender: str, watchers: int, p99: float, service: float) -> dict[str, Any]:
     return {
-        "contender": contender, "watchers": watchers, "what": f"{watchers:,}", "rate": 100,
+        "contender": contender, "what": f"{watchers:,}", "rate": 100,
         "percentiles": {"p50": 1.0, "p99": p99}, "cpu_us": {"service": service, "mongod": 2000.0, "nats": 300.0},
         "others_share": 0.02,
     }  # fmt: skip
