@@ -57,10 +57,11 @@ def watchers(number: int) -> str:
     return f"{number:,} watcher{'' if number == 1 else 's'}"
 
 
-def _kinds(data: Run) -> dict[str, str]:
+def kinds(data: Run) -> dict[str, str]:
     """What was drained, by the name that its rounds have, in words."""
-    kinds = {f"{each:,}": watchers(each) for each in data["numbers"]}
-    return kinds | {run["what"]: f"1 watcher of {run['what']}" for run in data["drains"] if run["what"] not in kinds}
+    numbers = {f"{each:,}": watchers(each) for each in data["numbers"]}
+    others = (run["what"] for run in data["drains"] if run["what"] not in numbers)
+    return numbers | {what: f"1 watcher of {what}" for what in others}
 
 
 def _of(data: Run, name: str, what: str) -> list[Run]:
@@ -79,7 +80,7 @@ def _times(one: float | None, other: float | None) -> float | None:
 def _rates(rows: Rows, data: Run) -> None:
     """How fast a backlog is drained, beside one watcher's."""
     for part, words in (("from_start", "start to last message"), ("from_first", "first to last message")):
-        for what, title in _kinds(data).items():
+        for what, title in kinds(data).items():
             least = DRAIN_TIMES.get(what, DATABASE_TIMES if what.startswith("a ") else None)
             cells, ours = {}, None
             for name in rows.names:
@@ -100,7 +101,7 @@ def _rates(rows: Rows, data: Run) -> None:
 
 def _costs(rows: Rows, data: Run) -> None:
     """What a drained event takes, and the memory."""
-    for what, title in _kinds(data).items():
+    for what, title in kinds(data).items():
         cells, ours = {}, None
         for name in rows.names:
             used = [
@@ -118,7 +119,7 @@ def _costs(rows: Rows, data: Run) -> None:
             f"mongod ≤ {MONGOD_TIMES:g} ×" if asked else "",
             ours <= MONGOD_TIMES if asked and ours is not None else None,
         )
-    for what, title in _kinds(data).items():
+    for what, title in kinds(data).items():
         peaks = {name: max((run["peak_mb"] for run in _of(data, name, what)), default=None) for name in rows.names}
         rows.add(
             f"{title}: draining, most memory, MB",
@@ -130,7 +131,7 @@ def _steady(rows: Rows, data: Run) -> None:
     """What an event takes, and how long, at a steady rate."""
     runs = {(run["contender"], run["what"], run["rate"]): run for run in data["steady"]}
     for rate in dict.fromkeys(run["rate"] for run in data["steady"]):
-        for what, words in _kinds(data).items():
+        for what, words in kinds(data).items():
             title, judged = f"{words}: {rate:,} inserts/s", (what, rate) == (f"{MOST:,}", RATE)
             cells, ours = dict.fromkeys(rows.names, NONE), None
             for name in rows.names:
@@ -166,7 +167,7 @@ def _latency(run: Run) -> str:
 def _idle(rows: Rows, data: Run) -> None:
     """What watchers cost that see nothing."""
     runs = {(run["contender"], run["what"]): run for run in data["idle"]}
-    for what, words in _kinds(data).items():
+    for what, words in kinds(data).items():
         found = {name: runs.get((name, what)) for name in rows.names}
         ours, judged = found.get(OURS), what == f"{MOST:,}"
         rows.add(
@@ -214,7 +215,7 @@ def _adding(rows: Rows, data: Run) -> None:
             f"≤ {ADD_SECONDS:g} s" if judged else "",
             (ours is not None and ours[0] <= ADD_SECONDS) if judged else None,
         )
-    for what, words in _kinds(data).items():
+    for what, words in kinds(data).items():
         started = {run["contender"]: run["seconds"] for run in data["started"] if run["what"] == what}
         ours, judged = started.get(OURS), what == f"{MOST:,}"
         rows.add(
@@ -259,11 +260,10 @@ def _remarks(data: Run) -> list[str]:
         f"No step takes longer than {data['patience']:g} s: what a version does not end by then, its row says.",
         "To write a hot collection takes processors from all: how much, the row of the one in another database shows.",
     ]
-    remarks += [
-        f"{run['contender']}, {_kinds(data)[run['what']]}: reads {run['reads']}."
-        for run in data["idle"]
-        if run["reads"]
-    ]
+    for run in data["idle"]:
+        if run["reads"]:
+            how = ", ".join(f"{number:,} {reads}" for reads, number in run["reads"].items())
+            remarks.append(f"{run['contender']}, {kinds(data)[run['what']]}: change stream {how}.")
     if any(what == "database" for what, _ in data["refused"]):
         remarks.append("Refused: that version has no watcher of a whole database.")
     if any(what == "list" for what, _ in data["refused"]):

@@ -8,7 +8,8 @@ import asyncio
 import http.client
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,8 +75,8 @@ class Idle:
     oplog_bytes_per_second: float | None
     rss_mb: float
     others_share: float
-    reads: str
-    """What the first watcher says it reads from, where it says so."""
+    reads: dict[str, int]
+    """How many watchers say that they read from a shared change stream, or from their own and why."""
 
 
 class Fleet:
@@ -257,9 +258,9 @@ class Running:
         size, before = await self._oplog(), self.stage.moment(self.program.pid)
         await asyncio.sleep(seconds)
         span = self.stage.moment(self.program.pid).since(before)
-        watcher = None
-        if isinstance(self.contender, Changewire):
-            watcher = await self.contender.answer(self.program, f"/watchers/{self.fleet.places[0].stream}")
+        told = (
+            await self.contender.answer(self.program, "/watchers") if isinstance(self.contender, Changewire) else None
+        )
         return Idle(
             contender=self.contender.name,
             what=self.fleet.what,
@@ -268,7 +269,7 @@ class Running:
             oplog_bytes_per_second=grown(size, await self._oplog(), span.seconds),
             rss_mb=rss_mb(self.program.pid),
             others_share=span.others,
-            reads=(watcher or {}).get("status", {}).get("reads") or "",
+            reads=dict(Counter(said for each in told or () if (said := _reads(each["status"])))),
         )
 
     async def steady(self, rate: int, seconds: float, *, what: str = "", places: Sequence[Place] = ()) -> Steady:
@@ -300,6 +301,12 @@ class Running:
     async def _oplog(self) -> int:
         answer = await asyncio.to_thread(self.stage.client.local.command, "collStats", "oplog.rs")
         return int(answer["size"])
+
+
+def _reads(status: Mapping[str, Any]) -> str:
+    """Nothing where this version does not say it."""
+    reads, why = status.get("reads"), status.get("reads_why")
+    return f"{reads} ({why})" if why else reads or ""
 
 
 def grown(before: int, after: int, parts: float) -> float | None:

@@ -1,8 +1,9 @@
 """The rows of the benchmark's fan-out section: what is judged, and what stands where nothing could be measured."""
 
+from pathlib import Path
 from typing import Any
 
-from bench import __main__, fan_out_rows, fleet
+from bench import __main__, fan_out_rows, fleet, sizing, write_docs
 from bench.fan_out_rows import OURS, result_of
 
 OLDER = "before"
@@ -101,3 +102,34 @@ def test_the_targets_are_for_numbers_that_are_measured() -> None:
     assert {f"{each:,}" for each in numbers} >= fan_out_rows.DRAIN_TIMES.keys()
     assert fan_out_rows.MOST in numbers
     assert fan_out_rows.RATE in __main__.parse([]).fan_out_rates
+
+
+def test_the_sizing_page_has_what_was_measured_and_nothing_else() -> None:
+    used = {"service": 0.02, "mongod": 0.3, "nats": 0.001}
+    idle = [
+        {"contender": OURS, "what": what, "cpu": used, "rss_mb": mb, "oplog_bytes_per_second": 80.0, "reads": {}}
+        for what, mb in (("1", 70.0), ("1,000", 169.9))
+    ]
+    ones = steady(OURS, 1, 3.0, 2000.0) | {"rss_mb": 71.0, "oplog_bytes": None}
+    data = measured(
+        idle=[*idle, idle[0] | {"contender": OLDER}],
+        steady=[ones],
+        drains=[drained(OURS, "1", 1000.0), drained(OLDER, "1", 7.0)],
+        started=[{"contender": OURS, "what": "1,000", "seconds": 7.25}],
+    )
+    lines = sizing.generated(data).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| 1")]
+    assert rows == [
+        ["1 watcher", "none", "2.0%", "30%", "0.1%", "70", "", ""],
+        ["1,000 watchers", "none", "2.0%", "30%", "0.1%", "170", "", ""],
+        ["1 watcher", "100", "20%", "20%", "3.0%", "71", "1.0 / 3.0", ""],
+        ["1 watcher", "a backlog: 2,000", "0.8%", "1.0%", "1.2%", "90", "", ""],
+    ]
+    assert "- A watcher takes 102 kB of memory (1,000 against 1, idle)." in lines
+    assert "- While 1,000 watchers idle, 80 bytes a second are written to the oplog." in lines
+    assert "- From the start of the process until all run, 1,000 watchers: 7.2 s." in lines
+
+
+def test_the_sizing_page_has_its_markers() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "sizing.md").read_text()
+    assert "| new |" in write_docs.put(page, "| new |")
