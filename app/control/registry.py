@@ -171,8 +171,7 @@ class Registry:
         """Return every watcher's lag, by name. Raises Unavailable."""
         await self._reconciler.loaded()
         async with servers_needed():
-            # Each is looked up again: another one may have been removed while the store was asked for one's position.
-            return {name: await self._fleet_health.lag(name) for name in self._watchers if name in self._watchers}
+            return await self._fleet_health.lags()
 
     async def health(self) -> Health:
         """Return how the service does, from facts not older than a few seconds."""

@@ -57,6 +57,22 @@ def source_problems(
     return found or list(_contradictions(database, include, exclude))
 
 
+def image_problems(after: str | None, before: str | None, switch_on: bool) -> list[FieldProblem]:
+    """List what may not be asked of collections that are not named one by one: some of them may not exist yet."""
+    found = []
+    if switch_on:
+        problem = "switches images on for collections that are named: list their names in source.include"
+        found.append(FieldProblem("source.pre_and_post_images", problem))
+    for field, wish in (("full_document", after), ("full_document_before_change", before)):
+        if wish == "required":
+            problem = (
+                "is `required`: the first collection without pre- and post-images would stop the watcher; list the "
+                "names of the collections in source.include, or ask for `whenAvailable`"
+            )
+            found.append(FieldProblem(f"source.{field}", problem))
+    return found
+
+
 def _list_problems(
     field: str, entries: Sequence[str], database: str, state_database: str | None
 ) -> Iterator[FieldProblem]:

@@ -21,7 +21,7 @@ from app.domain.lifecycle import Desired
 from app.domain.names import SYSTEM_COLLECTIONS, TOKENS_DATABASE, collection_problem, database_problem, name_problem
 from app.domain.namespaces import Namespaces
 from app.domain.patterns import Choice, choice, is_name
-from app.domain.scopes import NEVER_WATCHED, source_problems
+from app.domain.scopes import NEVER_WATCHED, image_problems, source_problems
 from app.domain.text import HALF, is_text
 from app.domain.tokens import is_token
 
@@ -264,7 +264,7 @@ def problems(
     found += outside(watcher, allowed)
     wrong("source.pipeline", None if javascript else javascript_problem(source.pipeline))
     if source.is_scope and len(source.named) < max(1, len(source.include)):
-        found += _image_problems(source)
+        found += image_problems(source.full_document, source.full_document_before_change, source.pre_and_post_images)
     if source.has(checkpoint.database, checkpoint.collection):
         which = "among the watched collections" if source.is_scope else "the watched collection"
         wrong("checkpoint.collection", f"is {which}; each checkpoint would be a change")
@@ -295,22 +295,6 @@ def problems(
         wrong("checkpoint.size_in_bytes", f"is more than {MAX_CAPPED} bytes, the most that MongoDB allows")
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
         wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
-    return found
-
-
-def _image_problems(source: Source) -> list[FieldProblem]:
-    """List what a source may not ask of collections that are not named one by one: some of them may not exist yet."""
-    found = []
-    if source.pre_and_post_images:
-        problem = "switches images on for collections that are named: list their names in source.include"
-        found.append(FieldProblem("source.pre_and_post_images", problem))
-    for option in ("full_document", "full_document_before_change"):
-        if getattr(source, option) == "required":
-            problem = (
-                "is `required`: the first collection without pre- and post-images would stop the watcher; list the "
-                "names of the collections in source.include, or ask for `whenAvailable`"
-            )
-            found.append(FieldProblem(f"source.{option}", problem))
     return found
 
 

@@ -56,6 +56,8 @@ class JetStreamSink:
         self._keeps = False
         """Whether messages stay when they are consumed, so that the place of one can be looked at."""
         self._replicas = watcher.sink.replicas
+        self._prepared: Stream | None = None
+        """The stream as `prepare` has found it, for the first look at its end: nothing was asked in between."""
 
     @property
     def exclusive(self) -> bool:
@@ -89,6 +91,7 @@ class JetStreamSink:
         self._alone = True
         self._adopt(stream, assess(stream, self._watcher, self._sizes.max_subject))
         self._asked = self._sizes.limit
+        self._prepared = stream
         log.info(
             "stream_ready", watcher=self._watcher.name, stream=self._name, mode=self._mode, exclusive=self.exclusive
         )
@@ -102,13 +105,15 @@ class JetStreamSink:
         self._replicas = stream.replicas
 
     async def tail(self, since: int = 0) -> Tail:
+        known, self._prepared = self._prepared, None
         with refusals(self._name):
-            stream = await self._api.look(self._watcher)
+            stream = known or await self._api.look(self._watcher)
             try:
                 mode = assess(stream, self._watcher, self._sizes.max_subject)
             except StreamUnsuitable as error:
                 raise StreamRefused(str(error)) from error  # it was suitable; the next opening says what is wrong
-            last = await self._api.last(self._name, self._filter)
+            # Of an empty stream there is nothing to ask. One that is filled meanwhile has left the fence behind.
+            last = await self._api.last(self._name, self._filter) if stream.state["messages"] else None
             own, foreign, unsearched = (
                 await look_back(self._api, self._watcher, stream, last, since) if last else (None, 0, False)
             )

@@ -6,6 +6,8 @@ means (`trial.py`, `start.py`, `diagnosis.py`). This module puts them together. 
 the errors that it gets over by itself from those that it raises. When to open again is the capture's decision.
 """
 
+import asyncio
+import contextlib
 from typing import Final
 
 from pymongo.errors import ConnectionFailure, NetworkTimeout, PyMongoError
@@ -25,6 +27,7 @@ from app.mongodb.reach import Reach
 from app.mongodb.start import locate
 from app.mongodb.stream import after_token, at_time_of
 from app.mongodb.trial import StreamTrial
+from app.mongodb.unmatched import Unmatched
 from app.mongodb.watcher_stream import Pace, WatcherStream
 from app.ports import SourceBatch
 
@@ -32,7 +35,7 @@ BATCH_SIZE: Final = 500
 
 
 class MongoChangeSource:
-    """`ChangeSource` over one collection. Holds a server session and a cursor from `open` to `close`."""
+    """`ChangeSource` by a change stream of its own. Holds a server session and a cursor from `open` to `close`."""
 
     def __init__(
         self, watcher: Watcher, reach: Reach, *, batch_size: int = BATCH_SIZE, why_own: str | None = None
@@ -44,6 +47,7 @@ class MongoChangeSource:
         self._trial = StreamTrial(watcher, reach)
         self._pace = Pace(batch_size)
         self._large_events = LargeEventReader(watcher.source)
+        self._unmatched = Unmatched(watcher.source, reach)
         self._stream: WatcherStream | None = None
         self._waiting: SourceBatch | None = None
         """The batch that came when the stream was opened, for the next `read`."""
@@ -98,7 +102,16 @@ class MongoChangeSource:
             raise await explained(self._trial, error, start) from error
         if self._reach.slow:
             self._reach.slow.discard(self._source.namespace)
+        if batch.events:
+            self._unmatched.came()
+        if self._unmatched.is_due(now := asyncio.get_running_loop().time()):
+            await self._look_at_patterns(now)
         return batch
+
+    async def _look_at_patterns(self, now: float) -> None:
+        with contextlib.suppress(SourceUnavailable):  # the next read says so
+            await self._unmatched.look(now)
+            self.reads = self.reads._replace(note=self._unmatched.note)
 
     async def close(self) -> None:
         stream, self._stream = self._stream, None

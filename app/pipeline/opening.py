@@ -128,11 +128,25 @@ class Opening:
         self._checkpointer = checkpointer
         self._window_recovery = WindowRecovery(run.watcher, self._sink, self._checkpoints, run.state)
         self._proof = Proof(self._source, run.state)
+        self._until = 0
+        """The time up to which the changes were published whose messages are gone, in seconds since 1970."""
 
     async def open(self) -> Reached:
         """Open the watcher, and return the position from which the change stream is read.
 
         Raises TransientError, PermanentError, and Stale where another instance was faster."""
+        async with self._run.shared.opening_gate.passing():  # not while the stream opens, which waits for the others
+            plan, facts, reached = await self._find_place()
+        gap = await self._open_source(plan, reached.token)  # 10
+        if gap is None:
+            self._ledger.begin(reached, plan.beginning.fence, gone=plan.count.gone, until=self._until)  # 11
+        else:
+            await self._mark_gap(gap, reached, plan.beginning.fence)
+        await self._tell(plan, facts.checkpoint)
+        return self._ledger.reached
+
+    async def _find_place(self) -> tuple[Plan, Facts, Reached]:
+        """Decide where to go on, and store what has to be stored before the first read: 1 to 9."""
         facts = await self._look()
         plan = decide_opening(facts, self._run.stored, self._run.now())
         await self._proof.of_opening(plan.claim)  # 6
@@ -143,15 +157,10 @@ class Opening:
             last = facts.tail.last_sequence
             log.warning("stream_lost_its_end", watcher=self._watcher.name, token=reached.token, last=last)
         # Asked for again, since another instance may have published until the stream's end was read.
-        until = published_until(await self._source.prepare(), facts.tail) if plan.count.gone else 0
+        if plan.count.gone:
+            self._until = published_until(await self._source.prepare(), facts.tail)
         await self._store(plan, reached)  # 8, 9
-        gap = await self._open_source(plan, reached.token)  # 10
-        if gap is None:
-            self._ledger.begin(reached, plan.beginning.fence, gone=plan.count.gone, until=until)  # 11
-        else:
-            await self._mark_gap(gap, reached, plan.beginning.fence)
-        await self._tell(plan, facts.checkpoint)
-        return self._ledger.reached
+        return plan, facts, reached
 
     async def _look(self) -> Facts:
         """Read what the decision needs: 1 to 5."""

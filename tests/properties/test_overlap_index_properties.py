@@ -1,4 +1,4 @@
-"""An index of watchers answers as the comparison with all of them does: it names whoever there is a conflict with."""
+"""An index of watchers answers as the comparison with all of them does: it names those that there is a conflict with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 import { get, path } from "./api.js";
 import { Chart } from "./chart.js";
 import { Discard, Pause, Remove, Replay, Restart, Resume, Rewind } from "./dialogs.js";
-import { bytes, duration, exact, html, link, number, State, Time, Trouble, useEffect, useState } from "./lib.js";
+import { bytes, duration, exact, html, link, number, State, Time, Trouble, useEffect, useState, watched } from "./lib.js";
 import { Messages } from "./messages.js";
 
 const INTERVAL = 4000;
@@ -66,7 +66,7 @@ function Fact({ what, children }) {
 function Facts({ watcher: { source, sink, status }, lag }) {
   const error = status.last_error;
   return html`<dl class="facts">
-      <${Fact} what="From">${source.database}.${source.collection}<//>
+      <${Fact} what="From">${watched(source)}<//>
       <${Fact} what="To">${sink.stream}, ${sink.subject}<//>
       <${Fact} what="Since"><${Time} at=${status.since} /><//>
       <${Fact} what="Lag">${duration(lag?.seconds)}<//>

@@ -39,12 +39,17 @@ from app.domain.watcher import (
 )
 
 
+def shown_first(example: str) -> Any:
+    """Describe a field that is not required, and that a form shows at once all the same."""
+    return Field(examples=[example], json_schema_extra={"x-first": True})
+
+
 class SourceShape(Shape):
     """Where changes are read: one collection, a whole database, or the whole deployment."""
 
-    database: Annotated[str | None, AfterValidator(not_empty), Field(examples=["shop"])] = None
+    database: Annotated[str | None, AfterValidator(not_empty), shown_first("shop")] = None
     """The database; not a system database, and not the service's own. Left out: the whole deployment."""
-    collection: Annotated[str | None, AfterValidator(not_empty), Field(examples=["orders"])] = None
+    collection: Annotated[str | None, AfterValidator(not_empty), shown_first("orders")] = None
     """The collection. It need not exist yet. Left out: every collection of the database, also those created later."""
     include: Annotated[list[str], Field(max_length=MAX_ENTRIES, examples=[["orders_*"]])] = Field(default=[])
     """Where no collection is named: only those that fit one of these patterns. `*` stands for any characters, `?` for

@@ -22,7 +22,8 @@ async def test_add_fills_in_every_default_of_the_contract(client: httpx.AsyncCli
     assert body == {
         "name": "orders",
         "source": {
-            "database": "shop", "collection": "orders", "pipeline": [], "full_document": "updateLookup",
+            "database": "shop", "collection": "orders", "include": [], "exclude": [], "pipeline": [],
+            "full_document": "updateLookup",
             "full_document_before_change": "whenAvailable", "pre_and_post_images": False,
             "show_expanded_events": False,
         },

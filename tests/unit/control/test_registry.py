@@ -64,10 +64,11 @@ async def test_a_watcher_that_is_removed_while_all_lags_are_asked_for_is_left_ou
 ) -> None:
     for name in ("items", "orders"):
         await registry.add(watcher(name), paused=True)
-    read = FakeCheckpoints.read
+    read, removals = FakeCheckpoints.read, list[str]()
 
     async def slow(checkpoints: FakeCheckpoints) -> Checkpoint | None:
-        if "orders" in fakes.watchers.stored:
+        if not removals:
+            removals.append("orders")
             await registry.remove("orders")
         return await read(checkpoints)
 

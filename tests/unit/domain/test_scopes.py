@@ -154,3 +154,24 @@ class TestWithNamespacesThatAreAllowed:
     )
     def test_one_that_goes_beyond_is_refused(self, source: dict[str, object], field: str) -> None:
         assert [each.field for each in outside(watcher(**source), self.ALLOWED)] == [field]
+
+
+WILD: dict[str, object] = {"database": "shop", "include": ["orders", "a*"]}
+DEMANDS = [("pre_and_post_images", True), ("full_document", "required"), ("full_document_before_change", "required")]
+
+
+class TestImages:
+    @pytest.mark.parametrize("source", [{}, {"database": "shop"}, WILD])
+    @pytest.mark.parametrize(
+        "asks",
+        [("pre_and_post_images", True), ("full_document", "required"), ("full_document_before_change", "required")],
+    )
+    def test_are_not_demanded_of_what_may_come(self, source: dict[str, object], asks: tuple[str, object]) -> None:
+        field, wish = asks
+        found = problems(watcher(**source, **{field: wish}), state_database="changewire")
+        assert [each.field for each in found] == [f"source.{field}"]
+
+    def test_may_be_demanded_of_collections_that_are_named(self) -> None:
+        made = watcher(database="shop", include=["a", "b"], pre_and_post_images=True, full_document="required")
+        assert problems(made, state_database="changewire") == []
+        assert made.source.named == [("shop", "a"), ("shop", "b")]
