@@ -148,26 +148,32 @@ class _Section:
         self.data["added"].append(run)
 
     async def fairness(self, contender: Changewire) -> None:
-        """Some watchers alone, and while another collection is written as fast as it goes: one of another database,
-        which shows what the writing takes of the machine; one that nobody watches; one that has a watcher too."""
+        """Some watchers alone, and while another collection is written as fast as it goes.
+
+        One of another database shows what the writing takes of the machine, and with a watcher what the publishing
+        takes. Those of the same database show what comes of sharing it: one that nobody watches, one with a watcher."""
         async with self._made(contender, FAIR_WATCHERS + 1) as fleet:
+            *others, hot = fleet.sources
+            beside = Place(f"{hot.database}_beside", "hot", f"{hot.stream}_BESIDE")
+            fleet.places = [*fleet.sources, beside]
             if await fleet.add() is None:
                 return
-            *others, hot = fleet.sources
             async with fleet.running() as running:
                 if running is None:
                     return
-                written = 0
                 for what, where in (
                     ("alone", None),
-                    ("beside a hot collection of another database", Place(f"{hot.database}_beside", "hot", "")),
-                    ("beside a hot collection that nobody watches", Place(hot.database, "unwatched", "")),
-                    ("beside a hot collection with a watcher", hot),
+                    ("a hot collection of another database", Place(beside.database, "unwatched", "")),
+                    ("a hot collection of another database, with a watcher", beside),
+                    ("a hot collection that nobody watches", Place(hot.database, "unwatched", "")),
+                    ("a hot collection with a watcher", hot),
                 ):
-                    run, written = await _beside(running, what, others, where, self._sizes.seconds)
+                    words = what if where is None else f"beside {what}"
+                    run, written = await _beside(running, words, others, where, self._sizes.seconds)
                     self.data["fair"].append(run)
-                await self._stage.until([hot], written, self._sizes.patience)
-                await check.exactly(self._stage, [hot], written)
+                    if where is not None and where.stream:
+                        await self._stage.until([where], written, self._sizes.patience)
+                        await check.exactly(self._stage, [where], written)
 
     def _keep(self, name: str, run: Drained | Idle | Steady | None) -> Drained | Idle | Steady | None:
         if run is not None:

@@ -258,7 +258,7 @@ def _remarks(data: Run) -> list[str]:
         "In brackets: how many times one watcher's.",
         "Each stream held each event once. The changes are written in turns over the collections, a few at a time.",
         f"No step takes longer than {data['patience']:g} s: what a version does not end by then, its row says.",
-        "To write a hot collection takes processors from all: how much, the row of the one in another database shows.",
+        "To write and publish a hot collection takes processors from all: how much, the rows of another database show.",
     ]
     for run in data["idle"]:
         if run["reads"]:

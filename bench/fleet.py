@@ -92,7 +92,7 @@ class Fleet:
         kind = "database" if scope else "fleet"
         self.sources = stage.spread(f"{kind}_{contender.name}", number)
         self.places = [Place(self.sources[0].database, "", self.sources[0].stream)] if scope else self.sources
-        """What each watcher watches, and where it publishes."""
+        """What each watcher watches, and where it publishes; may be set before they are added."""
         self.what = f"a database of {number:,} collections" if scope else f"{number:,}"
 
     async def create(self) -> None:
@@ -305,7 +305,7 @@ class Running:
 
 def _reads(status: Mapping[str, Any]) -> str:
     """Nothing where this version does not say it."""
-    reads, why = status.get("reads"), status.get("reads_why")
+    reads, why = status.get("reads"), status.get("reads_reason") or status.get("reads_why")
     return f"{reads} ({why})" if why else reads or ""
 
 
