@@ -23,7 +23,7 @@ from bench.workload import HEADLINE
 from bench.write import WARM
 
 SETTLE_SECONDS = 5
-"""Watchers that see nothing ask less and less often; that long it takes."""
+"""Watchers that see nothing ask less and less often; that long it takes. A short run does not wait for it."""
 TOKENS = "resume-tokens"
 """Where older versions keep the positions of watchers that name no place, by the names of their collections."""
 PAUSE = 5
@@ -254,7 +254,7 @@ class Running:
 
     async def idle(self, seconds: float) -> Idle:
         """Write nothing."""
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(min(SETTLE_SECONDS, 2 * seconds))
         size, before = await self._oplog(), self.stage.moment(self.program.pid)
         await asyncio.sleep(seconds)
         span = self.stage.moment(self.program.pid).since(before)
