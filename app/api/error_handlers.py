@@ -7,7 +7,7 @@ which the log has the traceback.
 import uuid
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, TypeGuard, get_type_hints
+from typing import Any, TypeGuard, get_args, get_type_hints
 
 import structlog
 from fastapi import FastAPI, Request
@@ -94,6 +94,7 @@ def _fields_at(shape: Any, path: Sequence[int | str]) -> list[str]:
     for step in path:
         field = shape.model_fields.get(str(step)) if _has_fields(shape) else None
         shape = field.annotation if field is not None else None
+        shape = next(filter(_has_fields, get_args(shape)), shape)  # one that may be null as well
     return sorted(shape.model_fields) if _has_fields(shape) else []
 
 

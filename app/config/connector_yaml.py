@@ -13,8 +13,9 @@ from types import MappingProxyType
 
 import yaml
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.text import HALF, is_text
-from app.domain.watcher import CheckpointPlace, Sink, Source, StreamSettings, Watcher, apart, problems
+from app.domain.watcher import Sink, Source, StreamSettings, Watcher, apart, problems
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -202,8 +203,8 @@ class _Reader:
             raise _Refused
         if not twins:
             return watcher
-        place = watcher.checkpoint
-        if any(twin.checkpoint.namespace == place.namespace for twin in twins):
+        place = watcher.checkpoint or CheckpointPlace()  # the file's watchers have one
+        if any(twin.checkpoint is not None and twin.checkpoint.namespace == place.namespace for twin in twins):
             place = replace(place, collection=apart(place.collection, stream))
         return replace(watcher, name=apart(watcher.name, stream), checkpoint=place)
 

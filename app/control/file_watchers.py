@@ -116,7 +116,8 @@ class FileWatchers:
         """Return the position that mongodb-nats-connector keeps for this watcher and another one of its collection in
         one place, which is the other's here; None for a watcher that shares none."""
         for other in self._watchers or ():
-            place = replace(other.checkpoint, collection=apart(other.checkpoint.collection, watcher.sink.stream))
+            theirs = other.checkpoint
+            place = theirs and replace(theirs, collection=apart(theirs.collection, watcher.sink.stream))
             if other.source.namespace == watcher.source.namespace and place == watcher.checkpoint:
                 return (await self._positions.view(other)).token
         return None

@@ -78,7 +78,7 @@ def _objects(watcher: Watcher, other: Watcher) -> str | None:
 
 
 def _place(watcher: Watcher, other: Watcher, in_file: bool) -> str | None:
-    mine, theirs = watcher.checkpoint.namespace, other.checkpoint.namespace
+    mine, theirs = (place and place.namespace for place in (watcher.checkpoint, other.checkpoint))
     if watcher.source.namespace == theirs:
         return f"watch {theirs}, where watcher {other.name} keeps its position: each checkpoint would be a change"
     field = "tokensCollName" if in_file else "checkpoint.collection"
@@ -88,7 +88,7 @@ def _place(watcher: Watcher, other: Watcher, in_file: bool) -> str | None:
             f"keep its position in {mine}, which watcher {other.name} watches: each checkpoint would be a change. "
             f"{elsewhere}"
         )
-    if mine == theirs:
+    if mine is not None and mine == theirs:
         return f"keep its position in {mine}, where watcher {other.name} keeps its own. {elsewhere}"
     return None
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from app.domain import subjects
 from app.domain.buckets import behind_problem, bucket_of, bucket_problem
+from app.domain.checkpoint_place import TOKENS_DATABASE, CheckpointPlace
 from app.domain.dead_letters import SUFFIX, letters_of, letters_space, meets_letters
 from app.domain.errors import FieldProblem
 from app.domain.lifecycle import Desired
@@ -34,11 +35,7 @@ StreamSettings = Literal["changewire", "connector"]
 JAVASCRIPT = frozenset({"$function", "$accumulator", "$where"})
 """The operators that run JavaScript in the MongoDB server."""
 SYSTEM_DATABASES = ("admin", "config", "local")
-TOKENS_DATABASE = "resume-tokens"
-"""Where mongodb-nats-connector keeps its tokens, and Changewire its positions, unless another database is named."""
 MAX_NAME = 128
-MAX_CAPPED = 1024**5
-"""Bytes: MongoDB's limit for a capped collection, a petabyte."""
 MAX_NAMESPACE = 255
 """Bytes: MongoDB's limit for database, dot and collection together."""
 
@@ -81,20 +78,6 @@ class Sink:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckpointPlace:
-    """The collection a watcher's position is kept in."""
-
-    database: str = TOKENS_DATABASE
-    collection: str = ""
-    capped: bool = False
-    size_in_bytes: int = 0
-
-    @property
-    def namespace(self) -> str:
-        return f"{self.database}.{self.collection}"
-
-
-@dataclass(frozen=True, slots=True)
 class Start:
     """Where a watcher without a position begins. `value` is seconds since 1970, a token, or None."""
 
@@ -118,7 +101,8 @@ class Watcher:
     name: str
     source: Source
     sink: Sink = field(default_factory=Sink)
-    checkpoint: CheckpointPlace = field(default_factory=CheckpointPlace)
+    checkpoint: CheckpointPlace | None = None
+    """None: beside the positions of all other watchers, in the state database, under the watcher's name."""
     start: Start = field(default_factory=Start)
     on_history_lost: OnHistoryLost = "fail"
 
@@ -160,11 +144,12 @@ class Watcher:
         return replace(self, sink=replace(self.sink, stream=route.stream, subject=route.subject))
 
     def with_defaults(self) -> "Watcher":
-        """Fill in what follows from the collection's name: stream and checkpoint collection."""
+        """Fill in what follows from the collection's name: stream, and checkpoint collection where a place is named."""
+        place = self.checkpoint
         return replace(
             self,
             sink=replace(self.sink, stream=self.sink.stream or subjects.escape(self.source.collection.upper())),
-            checkpoint=replace(self.checkpoint, collection=self.checkpoint.collection or self.source.collection),
+            checkpoint=place and replace(place, collection=place.collection or self.source.collection),
         )
 
 
@@ -209,22 +194,26 @@ def problems(
         "name": watcher.name,
         "source.database": source.database, "source.collection": source.collection,
         "sink.stream": sink.stream, "sink.subject": sink.subject,
-        "checkpoint.database": checkpoint.database, "checkpoint.collection": checkpoint.collection,
     }  # fmt: skip
+    if checkpoint is not None:
+        names |= {"checkpoint.database": checkpoint.database, "checkpoint.collection": checkpoint.collection}
     for where, name in names.items():
         wrong(where, None if is_text(name) else HALF)
     if found:
         return found
     wrong("name", name_problem(watcher.name))
-    for where, database in (("source.database", source.database), ("checkpoint.database", checkpoint.database)):
-        wrong(where, _database_problem(database))
-        if database.lower() == state_database.lower():  # MongoDB tells no two databases apart by case alone
-            wrong(where, f"is {database}, which holds Changewire's own state")
+    for where in ("source.database", "checkpoint.database"):
+        if where in names:
+            wrong(where, _database_problem(names[where]))
+            if names[where].lower() == state_database.lower():  # MongoDB tells no two databases apart by case alone
+                wrong(where, f"is {names[where]}, which holds Changewire's own state")
     wrong("source.collection", _collection_problem(source.database, source.collection))
-    wrong("checkpoint.collection", _collection_problem(checkpoint.database, checkpoint.collection))
+    if checkpoint is not None:
+        wrong("checkpoint.collection", _collection_problem(checkpoint.database, checkpoint.collection))
+        wrong("checkpoint.size_in_bytes", checkpoint.size_problem)
     found += outside(watcher, allowed)
     wrong("source.pipeline", None if javascript else javascript_problem(source))
-    if source.namespace == checkpoint.namespace:
+    if checkpoint is not None and source.namespace == checkpoint.namespace:
         wrong("checkpoint.collection", "is the watched collection; each checkpoint would be a change")
     wrong(
         "sink.stream", subjects.stream_name_problem(sink.stream) or subjects.stream_name_problem(sink.stream + SUFFIX)
@@ -247,10 +236,6 @@ def problems(
             )
     if not sink.operations:
         wrong("sink.operations", "is empty: nothing would be published")
-    if checkpoint.capped and checkpoint.size_in_bytes <= 0:
-        wrong("checkpoint.size_in_bytes", "must be more than 0 for a capped collection, for example 4096")
-    if checkpoint.size_in_bytes > MAX_CAPPED:
-        wrong("checkpoint.size_in_bytes", f"is more than {MAX_CAPPED} bytes, the most that MongoDB allows")
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
         wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
     return found
@@ -298,7 +283,7 @@ def outside(watcher: Watcher, allowed: Namespaces | None) -> list[FieldProblem]:
         return []
     source, place = watcher.source, watcher.checkpoint
     found = allowed.problems(source.database, source.collection, "source")
-    if place.database != TOKENS_DATABASE:
+    if place is not None and place.database != TOKENS_DATABASE:
         found += allowed.problems(place.database, place.collection, "checkpoint")
     return found
 
@@ -374,10 +359,11 @@ def from_document(document: Mapping[str, Any]) -> Watcher:
     if "operations" in sink:
         sink["operations"] = tuple(sink["operations"])
     rest = {key: value for key, value in document.items() if key in ("name", "on_history_lost")}
+    place = document.get("checkpoint")
     return Watcher(
         source=Source(**source),
         sink=Sink(**sink),
-        checkpoint=CheckpointPlace(**(document.get("checkpoint") or {})),
+        checkpoint=None if place is None else CheckpointPlace(**place),
         start=start_from_document(document.get("start") or {"at": "latest"}),
         **rest,
     ).with_defaults()

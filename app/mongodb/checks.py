@@ -76,7 +76,9 @@ class WatcherChecks:
 
     async def _refuse_other_case(self, watcher: Watcher) -> None:
         """Refuse a database that MongoDB would refuse to create: no two may differ in case alone."""
-        wanted = {"source.database": watcher.source.database, "checkpoint.database": watcher.checkpoint.database}
+        wanted = {"source.database": watcher.source.database}
+        if watcher.checkpoint is not None:
+            wanted["checkpoint.database"] = watcher.checkpoint.database
         lower = [name.lower() for name in wanted.values()]
         listed = await self._ask_or_none(
             "admin",

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 from app.domain.lag import Oplog
 from app.domain.parts import Split
 from app.domain.watcher import Watcher
+from app.mongodb.bulk_checkpoint_store import BulkCheckpointStore
 from app.mongodb.change_source import BATCH_SIZE, MongoChangeSource
+from app.mongodb.checkpoint_bulk import CheckpointBulk
 from app.mongodb.checkpoint_store import MongoCheckpointStore
 from app.mongodb.checks import WatcherChecks
 from app.mongodb.connection import PATIENT, CommandListener, connect
@@ -14,7 +16,7 @@ from app.mongodb.feeds.hub import FeedHub
 from app.mongodb.probe import DeploymentProbe
 from app.mongodb.reach import Reach
 from app.mongodb.watcher_store import MongoWatcherStore
-from app.ports import ChangeSource, Observer
+from app.ports import ChangeSource, CheckpointStore, Observer
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
@@ -48,6 +50,7 @@ class MongoDeployment:
         self._batch_size = batch_size
         self._client = connect(uri, self._listeners)
         self._patient_client: AsyncIOMotorClient[Mapping[str, Any]] | None = None
+        self._bulk = CheckpointBulk(self._client[state_database])
         self._probe = DeploymentProbe(self._client)
         self.reach = Reach(self._client, self._patient, self._probe.oplog_first)
         """What the change streams of this deployment share."""
@@ -75,8 +78,10 @@ class MongoDeployment:
             return self._feeds.source(watcher)
         return MongoChangeSource(watcher, self.reach, batch_size=self._batch_size, why_own=SWITCHED_OFF)
 
-    def checkpoints(self, watcher: Watcher) -> MongoCheckpointStore:
+    def checkpoints(self, watcher: Watcher) -> CheckpointStore:
         place = watcher.checkpoint
+        if place is None:
+            return BulkCheckpointStore(self._bulk, watcher)
         return MongoCheckpointStore(
             self._client[place.database], place, namespace=watcher.source.namespace, registry=self._state_database
         )
