@@ -116,9 +116,9 @@ async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Repor
         async with Streams(settings) as streams:
             # In this order: all that was reached by the position is on the stream by then, and no message that is
             # there can be of an epoch that the second look at the checkpoint does not know.
-            before = await read_position(client, watcher.checkpoint)
+            before = await read_position(client, watcher, settings.state_db)
             info = await streams.info(watcher.sink.stream)
-            after = await read_position(client, watcher.checkpoint)
+            after = await read_position(client, watcher, settings.state_db)
             if writes is None:
                 history = _History(client, streams, watcher, info, arguments.since, settings.state_db)
                 return await history.compare(before, after)

@@ -131,7 +131,8 @@ class FileWatchers:
         if watcher.entries:
             return None
         for other in (each for one in self._watchers or () for each in one.entries or (one,)):
-            place = replace(other.checkpoint, collection=apart(other.checkpoint.collection, watcher.sink.stream))
+            theirs = other.checkpoint
+            place = theirs and replace(theirs, collection=apart(theirs.collection, watcher.sink.stream))
             if other.source.namespace == watcher.source.namespace and place == watcher.checkpoint:
                 return (await self._positions.view(other)).token
         return None

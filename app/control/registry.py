@@ -81,7 +81,7 @@ class Registry:
         self._dependencies = dependencies
         self._store = store = FallbackStore(store, possible=bool(from_file))
         self._times = times
-        self._server_probe = server_probe or ServerProbe(dependencies.mongo, dependencies.nats)
+        self._server_probe = server_probe or ServerProbe(dependencies.mongo, dependencies.nats, dependencies.quiet_pace)
         self._positions = Positions(dependencies)
         instance = Instance(store)
         fleet = Fleet(dependencies, store, instance, drain_seconds=times.drain)

@@ -12,6 +12,7 @@ from typing import Final
 
 from app.config import certificates
 from app.config.settings import Settings
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import ChangewireError, ScopeMismatch, SourceUnavailable
 from app.domain.evidence import claim_of_message
 from app.domain.findings import Finding, Level, worst
@@ -201,8 +202,9 @@ class _Patient:
         return Finding(watcher.name, "change stream", Level.OK, f"opens on {namespace}")
 
     async def _position(self, watcher: Watcher) -> tuple[Checkpoint | None, Finding]:
-        name, place = watcher.name, watcher.checkpoint.namespace
-        lacking = self._asked_mongo.look_at_checkpoint(watcher)
+        kept = watcher.checkpoint or CheckpointPlace(self._settings.state_db, "checkpoints")
+        name, place = watcher.name, kept.namespace
+        lacking = self._asked_mongo.look_at_checkpoint(watcher, kept)
         if lacking is not None:
             return None, lacking
         store = self._mongo.checkpoints(watcher)

@@ -6,8 +6,6 @@ Values only.
 from typing import Final
 
 SYSTEM_DATABASES: Final = ("admin", "config", "local")
-TOKENS_DATABASE: Final = "resume-tokens"
-"""Where mongodb-nats-connector keeps its tokens, and Changewire its positions, unless another database is named."""
 SYSTEM_COLLECTIONS: Final = "system."
 """What the names of MongoDB's own collections begin with."""
 MAX_NAMESPACE: Final = 255

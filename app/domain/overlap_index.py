@@ -105,13 +105,12 @@ def _watched(source: Source) -> Hashable:
 
 def _places(watcher: Watcher) -> list[Hashable]:
     """The collections in which a watcher's positions are kept: one, or one for each of several entries."""
-    places = [one.checkpoint for one in watcher.entries or (watcher,)]
-    return list(dict.fromkeys((place.database, place.collection) for place in places))
+    return list(dict.fromkeys((place.database, place.collection) for place in watcher.places))
 
 
 def _kept(watcher: Watcher) -> list[Hashable]:
     """Where its positions are kept: the collections first, then all that a watcher may read of which they are parts."""
-    databases = dict.fromkeys(one.checkpoint.database for one in watcher.entries or (watcher,))
+    databases = dict.fromkeys(place.database for place in watcher.places)
     return [*_places(watcher), *((database, "") for database in databases), ("", "")]
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from app.domain import patterns
+from app.domain.checkpoint_place import TOKENS_DATABASE
 from app.domain.errors import FieldProblem
 from app.domain.names import (
     MAX_DATABASE,
     MAX_NAMESPACE,
     SYSTEM_COLLECTIONS,
     SYSTEM_DATABASES,
-    TOKENS_DATABASE,
     collection_problem,
     database_problem,
 )

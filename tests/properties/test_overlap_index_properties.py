@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.dead_letters import letters_of
 from app.domain.errors import Conflict
 from app.domain.overlap import refuse_overlap
 from app.domain.overlap_index import OverlapIndex
-from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
+from app.domain.watcher import Sink, Source, StoredWatcher, Watcher
 
 NAMES = [f"w{number}" for number in range(6)]
 STREAMS = ["A", "B", "A-DLQ", "OBJ_A", "OBJ_A-DLQ", "A-DLQ-DLQ", "%", "a"]

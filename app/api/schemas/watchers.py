@@ -21,12 +21,12 @@ from app.api.problems import MANY, ONE
 from app.api.schemas.base import MAX_ITEMS, Query, Shape
 from app.api.schemas.status import StatusAnswer
 from app.api.schemas.values import INT64, Pipeline, Seconds, StartAt, not_empty
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.lifecycle import Desired, State
 from app.domain.status import WatcherView
 from app.domain.watcher import (
     OPERATIONS,
     PUBLISHED,
-    CheckpointPlace,
     OnHistoryLost,
     Sink,
     Source,
@@ -128,7 +128,7 @@ class SinkShape(Shape):
 
 
 class CheckpointShape(Shape):
-    """The collection that stores the watcher's position."""
+    """A collection of its own for the watcher's position."""
 
     database: str = "resume-tokens"
     collection: Annotated[str, Field(examples=["orders"])] = ""
@@ -164,7 +164,8 @@ class WatcherShape(Shape):
     """Optional in a PUT, whose URL has it."""
     source: SourceShape
     sink: SinkShape = SinkShape()
-    checkpoint: CheckpointShape = CheckpointShape()
+    checkpoint: CheckpointShape | None = None
+    """Null: the position is kept beside those of the other watchers, in `checkpoints` of the state database."""
     start: StartShape = StartShape()
     on_history_lost: OnHistoryLost = "fail"
     """What happens when the oplog no longer reaches back to the position, or the stream was deleted and recreated.
@@ -234,7 +235,7 @@ class WatcherAnswer(WatcherShape):
             name=watcher.name,
             source=SourceShape.of(watcher.source),
             sink=SinkShape.of(watcher.sink),
-            checkpoint=CheckpointShape.of(watcher.checkpoint),
+            checkpoint=None if watcher.checkpoint is None else CheckpointShape.of(watcher.checkpoint),
             start=StartShape.of(watcher.start),
             on_history_lost=watcher.on_history_lost,
             paused=view.stored.desired is Desired.PAUSED,

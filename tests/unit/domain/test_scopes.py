@@ -73,7 +73,7 @@ class TestAWatcher:
         made = watcher(database="shop", include=["orders_*"])
         assert made.sink.subject == "{stream}.{collection}.{operation}"
         assert made.sink.stream == "SHOP"
-        assert made.checkpoint.collection == "shop"
+        assert made.checkpoint is None
         assert made.source.namespace == "shop"
 
     def test_of_the_deployment_has_one_for_each_of_each_database(self) -> None:
