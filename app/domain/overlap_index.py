@@ -103,9 +103,11 @@ def _watched(source: Source) -> Hashable:
     return source.database, source.collection
 
 
-def _kept(place: CheckpointPlace) -> list[Hashable]:
-    """Where a position is kept: the collection first, then all that a watcher may read of which it is a part."""
-    return [(place.database, place.collection), (place.database, ""), ("", "")]
+def _kept(place: CheckpointPlace | None) -> list[Hashable]:
+    """Where a position is kept: the collection first, then all that a watcher may read of which it is a part.
+
+    Nothing for a watcher that names no place: its position is beside those of all others, where nobody reads."""
+    return [] if place is None else [(place.database, place.collection), (place.database, ""), ("", "")]
 
 
 class _Names:
