@@ -13,9 +13,10 @@ from types import MappingProxyType
 
 import yaml
 
+from app.domain.names import apart
 from app.domain.patterns import is_name
 from app.domain.text import HALF, is_text
-from app.domain.watcher import CheckpointPlace, Sink, Source, StreamSettings, Watcher, apart, problems
+from app.domain.watcher import CheckpointPlace, Sink, Source, StreamSettings, Watcher, problems
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {

@@ -12,9 +12,10 @@ import structlog
 
 from app.control.positions import Positions
 from app.domain.errors import ChangewireError, PermanentError, StoreUnavailable, TransientError
+from app.domain.names import apart
 from app.domain.namespaces import Namespaces
 from app.domain.second_look import SecondLook
-from app.domain.watcher import StoredWatcher, Watcher, apart, outside
+from app.domain.watcher import StoredWatcher, Watcher, outside
 from app.ports import WatcherStore
 
 log = structlog.get_logger(__name__)

@@ -188,7 +188,7 @@ class _Patient:
         return Finding(watcher.name, "origin", Level.OK, "the stream ends with a change of this deployment")
 
     async def _source(self, watcher: Watcher) -> Finding:
-        namespace = watcher.source.namespace
+        namespace, role = watcher.source.namespace, "read" if watcher.source.database else "readAnyDatabase"
         if watcher.source.is_scope:
             namespace = f"every collection of {'the deployment' if namespace == '*' else namespace}"
         try:
@@ -196,7 +196,7 @@ class _Patient:
         except ChangewireError as error:
             return Finding(
                 watcher.name, "change stream", Level.PROBLEM, str(error),
-                f"the account needs find and changeStream on {namespace} (the role read); or change the watcher",
+                f"the account needs find and changeStream on {namespace} (the role {role}); or change the watcher",
             )  # fmt: skip
         return Finding(watcher.name, "change stream", Level.OK, f"opens on {namespace}")
 

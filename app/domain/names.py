@@ -52,3 +52,8 @@ def name_problem(name: str) -> str | None:
     if any(character in "/\\?#%" or character.isspace() or not character.isprintable() for character in name):
         return "may not hold a slash, ?, #, %, white space or a control character: it is part of a URL"
     return None
+
+
+def apart(name: str, stream: str) -> str:
+    """Return what a watcher, or its position's collection, is called beside another of its collection."""
+    return f"{name}@{stream.replace('%', '_')}"

@@ -155,7 +155,7 @@ class Watcher:
     start: Start = field(default_factory=Start)
     on_history_lost: OnHistoryLost = "fail"
     entries: tuple["Watcher", ...] = ()
-    """Several entries of `connector.yaml` with one stream, each as a watcher of its own would be (`entries.py`)."""
+    """Several of `connector.yaml` with one stream, each as if it were alone (`entries.py`)."""
 
     @property
     def space(self) -> str:
@@ -322,11 +322,6 @@ def outside(watcher: Watcher, allowed: Namespaces | None) -> list[FieldProblem]:
     if place.database != TOKENS_DATABASE:
         found += allowed.problems(place.database, place.collection, "checkpoint")
     return found
-
-
-def apart(name: str, stream: str) -> str:
-    """Return what a watcher, or its position's collection, is called beside another of its collection."""
-    return f"{name}@{stream.replace('%', '_')}"
 
 
 def to_document(watcher: Watcher) -> dict[str, Any]:

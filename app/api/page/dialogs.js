@@ -70,7 +70,7 @@ export function Resume({ watcher, close }) {
     changed(`${name} is resumed`);
   };
   return html`<${Dialog} title="Resume ${name}?" action="Resume" run=${run} close=${close}>
-    <p>It continues from its position and publishes what has happened in the collection since.</p>
+    <p>It continues from its position and publishes what has happened since.</p>
   <//>`;
 }
 
