@@ -2,14 +2,22 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bson.timestamp import Timestamp
 
+from app.domain.status import Reads
 from app.mongodb.one_answer import OneAnswer
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
+
+
+class Reading(Protocol):
+    """A change stream that is open."""
+
+    @property
+    def reads(self) -> Reads: ...
 
 
 @dataclass(slots=True)
@@ -25,7 +33,7 @@ class Reach:
     state_database: str = ""
     """Where Changewire keeps its own state: no watcher of the deployment reads it."""
     slow: set[str] = field(default_factory=set)
-    reading: set[object] = field(default_factory=set)
+    reading: set[Reading] = field(default_factory=set)
     """The change streams that are open, for metrics."""
     hello: OneAnswer[Mapping[str, Any]] = field(init=False)
     """Asks a server what it is, and for its operationTime."""
