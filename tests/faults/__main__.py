@@ -18,8 +18,8 @@ from tests.faults.testbed import RECOVERY_SECONDS, SILENCE_SECONDS, Load
 from tests.faults.writers import BURSTS
 
 FORMS = {"ways": FAULTS, "crowd": CROWD}
-MINUTES = 5.0
-CROWD_PART = 0.4
+MINUTES = 6.5
+CROWD_PART = 0.35
 """How much of the minutes the crowd gets, after the form with a watcher for each way to publish."""
 FULL_FAULTS, FULL_CHANGES = 200, 300_000
 FULL_CROWD = 40
