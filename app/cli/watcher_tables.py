@@ -30,7 +30,7 @@ def listing(watchers: Sequence[Mapping[str, Any]], lags: Mapping[str, Any]) -> N
         table.add_row(
             plain(watcher["name"]),
             state(status["state"]),
-            plain(f"{source['database']}.{source['collection']}"),
+            plain(f"{source['database'] or '*'}.{source['collection'] or '*'}"),
             plain(watcher["sink"]["stream"]),
             seconds(lag.get("seconds")),
             seconds(lag.get("oplog_headroom_seconds")),

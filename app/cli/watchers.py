@@ -72,20 +72,50 @@ def show(name: Name, url: Url = None, api_token: Token = None, as_json: Json = F
 
 @app.command()
 def add(
-    file: Annotated[Path, typer.Option("--file", "-f", metavar="FILE", help="JSON or YAML; - is standard input")],
+    name: Annotated[str | None, typer.Argument(help="name of the one watcher to add", show_default=False)] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", metavar="FILE", help="JSON or YAML; - is standard input", show_default=False),
+    ] = None,
+    database: Annotated[str | None, typer.Option(help="the database that NAME watches", show_default=False)] = None,
+    collection: Annotated[str | None, typer.Option(help="only this collection of it", show_default=False)] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="only such as 'orders_*'; may be repeated", show_default=False),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="none such as '*_tmp'; may be repeated", show_default=False),
+    ] = None,
+    deployment: Annotated[bool, typer.Option("--deployment", help="NAME watches every database")] = False,
+    stream: Annotated[str | None, typer.Option(help="the stream it publishes to", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything and change nothing")] = False,
     url: Url = None,
     api_token: Token = None,
     as_json: Json = False,
 ) -> int:
-    """Add the watchers of a JSON or YAML file.
+    """Add a watcher by its NAME and the options, or the watchers of a JSON or YAML file.
 
-    The file holds one watcher, a list, several YAML documents, or `watchers: [...]`, at most 1000. All of them are
-    added, or if one is refused, none; the exit code is 1 then.
+    NAME needs --database or --deployment. Without --collection a whole database is watched, as far as --include and
+    --exclude choose; with --deployment a PATTERN is 'database.collection'. A file has every other setting. It holds one
+    watcher, a list, several YAML documents, or `watchers: [...]`, at most 1000. All of them are added, or if one is
+    refused, none; the exit code is 1 then.
     """
     from app.cli import watcher_files
 
-    service, definitions = connect(url, api_token), watcher_files.read(file)
+    source = {"database": database, "collection": collection, "include": include, "exclude": exclude}
+    source = {key: value for key, value in source.items() if value}
+    if (name is None) == (file is None):
+        raise typer.BadParameter("give either a NAME or a --file")
+    if name is None and (source or deployment or stream):
+        raise typer.BadParameter("a --file says itself what is watched; give no other option but --dry-run")
+    if name is not None and (database is not None) == deployment:
+        raise typer.BadParameter("give either --database or --deployment")
+    service = connect(url, api_token)
+    if file is not None:
+        definitions = watcher_files.read(file)
+    else:
+        definitions = [{"name": name, "source": source, **({"sink": {"stream": stream}} if stream else {})}]
     path = "/watchers" + ("?dry_run=true" if dry_run else "")
     try:
         added = service.call("POST", path, definitions if len(definitions) > 1 else definitions[0])

@@ -5,7 +5,7 @@ number where a name belongs is the name as it is written. Not its business: envi
 (`settings.py`), storing the watchers (`control/registry.py`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,8 +13,11 @@ from types import MappingProxyType
 
 import yaml
 
+from app.domain.checkpoint_place import CheckpointPlace
+from app.domain.names import apart
+from app.domain.patterns import is_name
 from app.domain.text import HALF, is_text
-from app.domain.watcher import CheckpointPlace, Sink, Source, StreamSettings, Watcher, apart, problems
+from app.domain.watcher import Sink, Source, StreamSettings, Watcher, problems
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -63,10 +66,12 @@ class ConnectorFile:
 
     def with_stream_settings(self, wanted: StreamSettings) -> "ConnectorFile":
         """The same, with streams that have these settings."""
-        sinks = (replace(one.sink, stream_settings=wanted) for one in self.watchers)
-        return replace(
-            self, watchers=tuple(replace(one, sink=sink) for one, sink in zip(self.watchers, sinks, strict=True))
-        )
+
+        def switched(watcher: Watcher) -> Watcher:
+            sink = replace(watcher.sink, stream_settings=wanted)
+            return replace(watcher, sink=sink, entries=tuple(map(switched, watcher.entries)))
+
+        return replace(self, watchers=tuple(map(switched, self.watchers)))
 
 
 def read(path: Path) -> ConnectorFile:
@@ -116,9 +121,10 @@ class _Reader:
             raise ConnectorFileError(f"{self.path}: {line}is not YAML: {error.problem or error.context}") from None
         except (yaml.YAMLError, RecursionError) as error:
             raise ConnectorFileError(f"{self.path}: is not YAML: {' '.join(str(error).split())}") from None
+        merged = self.merged(watchers)
         if self.problems:
             raise ConnectorFileError(*self.problems)
-        return ConnectorFile(settings, tuple(watchers), tuple(self.warnings))
+        return ConnectorFile(settings, merged, tuple(self.warnings))
 
     def document(self, root: yaml.Node | None) -> tuple[dict[str, str], list[Watcher]]:
         settings: dict[str, str] = {}
@@ -202,10 +208,33 @@ class _Reader:
             raise _Refused
         if not twins:
             return watcher
-        place = watcher.checkpoint
-        if any(twin.checkpoint.namespace == place.namespace for twin in twins):
+        place = watcher.checkpoint or CheckpointPlace()  # the file's watchers have one
+        if any(twin.checkpoint is not None and twin.checkpoint.namespace == place.namespace for twin in twins):
             place = replace(place, collection=apart(place.collection, stream))
         return replace(watcher, name=apart(watcher.name, stream), checkpoint=place)
+
+    def merged(self, watchers: Sequence[Watcher]) -> tuple[Watcher, ...]:
+        """One watcher for each stream: of several entries, in the place of the first."""
+        by_stream: dict[str, list[Watcher]] = {}
+        for watcher in watchers:
+            by_stream.setdefault(watcher.sink.stream, []).append(watcher)
+        found = []
+        for stream, entries in by_stream.items():
+            if len(entries) == 1:
+                found.append(entries[0])
+                continue
+            watcher = merge(entries)
+            wrong = [f"{entry.name} holds * or ?" for entry in entries if not is_name(entry.source.namespace)]
+            wrong += [f"{each.field} {each.problem}" for each in problems(watcher, state_database="")]
+            if wrong:
+                names = ", ".join(entry.name for entry in entries[:5]) + (" and more" if len(entries) > 5 else "")
+                self.problems.append(
+                    f"{self.path}: the entries of stream {stream} ({names}) cannot be one watcher: {'; '.join(wrong)}. "
+                    "Give one of them a streamName of its own"
+                )
+                continue
+            found.append(watcher)
+        return tuple(found)
 
     # One value.
 
@@ -280,6 +309,20 @@ class _Reader:
     def _sentence(self, node: yaml.Node | None, where: str, what: str) -> str:
         line = f"line {node.start_mark.line + 1}: " if node is not None and node.start_mark else ""
         return f"{self.path}: {line}{where} {what}"
+
+
+def merge(entries: Sequence[Watcher]) -> Watcher:
+    """Return the watcher of several entries with one stream, which it is called by.
+
+    What mongodb-nats-connector does for each entry is done for each: images, and the place of the position."""
+    first = entries[0]
+    databases = {entry.source.database for entry in entries}
+    if len(databases) == 1:
+        source = Source(first.source.database, include=tuple(entry.source.collection for entry in entries))
+    else:
+        source = Source(include=tuple(entry.source.namespace for entry in entries))
+    stream = first.sink.stream
+    return replace(first, name=stream.replace("%", "_"), source=source, entries=tuple(entries))
 
 
 def _is_null(node: yaml.Node | None) -> bool:

@@ -12,9 +12,10 @@ import structlog
 
 from app.control.positions import Positions
 from app.domain.errors import ChangewireError, PermanentError, StoreUnavailable, TransientError
+from app.domain.names import apart
 from app.domain.namespaces import Namespaces
 from app.domain.second_look import SecondLook
-from app.domain.watcher import StoredWatcher, Watcher, apart, outside
+from app.domain.watcher import StoredWatcher, Watcher, outside
 from app.ports import WatcherStore
 
 log = structlog.get_logger(__name__)
@@ -85,12 +86,24 @@ class FileWatchers:
         if known.watcher == watcher and known.origin == "file":
             return
         begin = known.begin
-        if known.watcher.source.namespace != watcher.source.namespace:
+        if known.watcher.entries or watcher.entries:
+            await self._copy_places(known, watcher)
+            begin = await self._begin(watcher)  # of those that came into the file; the others have positions
+        elif known.watcher.source.namespace != watcher.source.namespace:
             begin = await self._begin(watcher)
         else:
             await self._positions.copy(known, watcher)
         changed = replace(known, watcher=watcher, origin="file", begin=begin)
         await self._store.replace(changed, expected_revision=known.revision)
+
+    async def _copy_places(self, known: StoredWatcher, watcher: Watcher) -> None:
+        """Take each entry's position along where the file gives it another place."""
+        before = {entry.source.namespace: entry for entry in known.watcher.entries}
+        for entry in watcher.entries:
+            if (old := before.get(entry.source.namespace)) is not None:
+                # The watcher wrote both under its own name.
+                named = StoredWatcher(replace(old, name=known.name), begin=known.begin)
+                await self._positions.copy(named, entry)
 
     async def _begin(self, watcher: Watcher) -> str | None:
         """Fix the start as of now, as for a watcher that is added over HTTP: NATS may come much later.
@@ -115,8 +128,11 @@ class FileWatchers:
     async def _shared_position(self, watcher: Watcher) -> str | None:
         """Return the position that mongodb-nats-connector keeps for this watcher and another one of its collection in
         one place, which is the other's here; None for a watcher that shares none."""
-        for other in self._watchers or ():
-            place = replace(other.checkpoint, collection=apart(other.checkpoint.collection, watcher.sink.stream))
+        if watcher.entries:
+            return None
+        for other in (each for one in self._watchers or () for each in one.entries or (one,)):
+            theirs = other.checkpoint
+            place = theirs and replace(theirs, collection=apart(theirs.collection, watcher.sink.stream))
             if other.source.namespace == watcher.source.namespace and place == watcher.checkpoint:
                 return (await self._positions.view(other)).token
         return None

@@ -6,13 +6,13 @@ start or to stop anything. The reconciler alone calls the methods that do.
 
 import asyncio
 import bisect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from app.control.instance import Instance
 from app.control.watcher_task import WatcherTask
 from app.domain.dead_letters import Replay
-from app.domain.lifecycle import State
+from app.domain.lifecycle import Desired, State
 from app.domain.overlap_index import OverlapIndex, order
 from app.domain.status import Status
 from app.domain.watcher import StoredWatcher
@@ -67,6 +67,10 @@ class Fleet(Mapping[str, WatcherTask]):
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    def expect(self, stored: Iterable[StoredWatcher]) -> None:
+        """Say which watchers are about to be adopted and started, before the first of them is."""
+        self._dependencies.mongo.expect(one.watcher for one in stored if one.desired is Desired.RUNNING)
 
     def adopt(self, stored: StoredWatcher) -> WatcherTask:
         """Take a watcher in, without starting it. What is remembered of it is kept, unless it was removed and added."""

@@ -7,7 +7,7 @@ looked at by one task, `watch`, and only that writes it down. Asking whether the
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 
@@ -25,6 +25,8 @@ RETRYING_IS_DOWN_SECONDS = 5.0
 """A watcher that has been trying again for longer than this is not well; shorter is a failover."""
 WATCH_SECONDS = 5.0
 """How often every watcher is looked at."""
+AT_ONCE = 100
+"""Watchers that are looked at before other tasks have their turn."""
 HEADROOM = "headroom"
 """Under which name a watcher's notes hold that its history is running out."""
 
@@ -64,6 +66,18 @@ class FleetHealth:
         )
         return Health({"mongo": self._server_probe.mongo, "nats": self._server_probe.nats, "watchers": watchers})
 
+    async def lags(self) -> dict[str, Lag]:
+        """Return how far each watcher is behind, by name. Raises as `lag`."""
+        found: dict[str, Lag] = {}
+
+        async def look(name: str) -> None:
+            if name in self._watchers:
+                found[name] = await self.lag(name)
+
+        await in_parts(self._watchers, look)
+        # Without those that were removed while the store was asked for positions.
+        return {name: found[name] for name in self._watchers if name in found}
+
     async def lag(self, name: str) -> Lag:
         """Return how far a watcher is behind; where this process has no position, the stored one counts.
 
@@ -89,27 +103,32 @@ class FleetHealth:
         too. A server that does not answer leaves what was noted before."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            for name in list(self._watchers):
-                with contextlib.suppress(ChangewireError, KeyError):  # unreachable, or removed meanwhile
-                    await self._look_at_position(name, least)
-                with contextlib.suppress(ChangewireError, KeyError):
-                    await self._look_at_dead_letters(name)
+            for number, (name, task) in enumerate(list(self._watchers.items()), 1):
+                if task.run_state.token is not None:  # nobody has to be asked
+                    self._note_headroom(name, self._distances(task.run_state.token, task)[1], least)
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            unknown = [name for name, task in self._watchers.items() if task.run_state.token is None]
+            await in_parts(unknown, lambda name: self._look_at_position(name, least))
+            await in_parts([name for name, task in self._watchers.items() if task.statistics.dead_letters], self._count)
 
     async def _look_at_position(self, name: str, least: float) -> None:
-        task = self._watchers[name]
-        position, _ = await self._position(task)
-        if task.run_state.token is None:
-            task.statistics.stored_token = position
-        self._note_headroom(name, self._distances(position, task)[1], least)
+        with contextlib.suppress(ChangewireError, KeyError):  # unreachable, or removed meanwhile
+            task = self._watchers[name]
+            position, _ = await self._position(task)
+            if task.run_state.token is None:
+                task.statistics.stored_token = position
+            self._note_headroom(name, self._distances(position, task)[1], least)
 
-    async def _look_at_dead_letters(self, name: str) -> None:
-        """Count those again that somebody may have removed through another instance, or beside Changewire."""
-        statistics = self._watchers[name].statistics
-        before = statistics.dead_letters
-        if before and self._server_probe.nats.up:
-            left = await self._dependencies.nats.letters(self._watchers[name].stored.watcher).count()
-            if statistics.dead_letters == before:  # else the watcher has set one more aside meanwhile
-                statistics.dead_letters = left
+    async def _count(self, name: str) -> None:
+        """Count dead letters again: somebody may have removed one through another instance, or beside Changewire."""
+        with contextlib.suppress(ChangewireError, KeyError):
+            statistics = self._watchers[name].statistics
+            before = statistics.dead_letters
+            if before and self._server_probe.nats.up:
+                left = await self._dependencies.nats.letters(self._watchers[name].stored.watcher).count()
+                if statistics.dead_letters == before:  # else the watcher has set one more aside meanwhile
+                    statistics.dead_letters = left
 
     def _note_headroom(self, name: str, left: float | None, least: float) -> None:
         statistics = self._watchers[name].statistics
@@ -155,6 +174,20 @@ class FleetHealth:
             now = max(now, self._server_probe.operation_time)
         oplog = self._server_probe.oplog
         return lag.lag_seconds(now, position), None if oplog is None else lag.headroom_seconds(position, oplog.first)
+
+
+async def in_parts(names: Iterable[str], look: Callable[[str], Awaitable[None]]) -> None:
+    """Look at many watchers, some at the same time, since those that ask a server are answered together.
+
+    Raises the first error, once those at the same time have ended."""
+    left = list(names)
+    while left:
+        part, left = left[:AT_ONCE], left[AT_ONCE:]
+        ended = await asyncio.gather(*(look(name) for name in part), return_exceptions=True)
+        for each in ended:
+            if isinstance(each, BaseException):
+                raise each
+        await asyncio.sleep(0)
 
 
 def _last(status: Status) -> str:

@@ -32,7 +32,8 @@ LONGEST_HEADER: Final = 8192
 class Unpublishable:
     """A change on its way to the dead letters. `raw` is the whole event as BSON, `key` its document's key as JSON.
 
-    `reduced` names the fields that `raw` lacks, where MongoDB could not send all of it.
+    `reduced` names the fields that `raw` lacks, where MongoDB could not send all of it. `namespace` is the collection,
+    such as `shop.orders`, where the watcher reads more than one.
     """
 
     token: str
@@ -42,6 +43,7 @@ class Unpublishable:
     raw: bytes
     key: str | None = None
     reduced: tuple[str, ...] = ()
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class DeadLetter:
     `time` is seconds since 1970, `epoch` the watcher's when it was stored, `object` where the event is in the object
     store (`<bucket>/<name>`), None where the message itself holds it, `reduced` which fields it lacks. `raw` is the
     event, None where it was not asked for, or is unavailable. Of a very long `token` there is only what stands for it
-    (`brief`); the event has all of it.
+    (`brief`); the event has all of it. `namespace` is as in `Unpublishable`.
     """
 
     sequence: int
@@ -66,6 +68,7 @@ class DeadLetter:
     object: str | None = None
     reduced: str | None = None
     raw: bytes | None = None
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from app.domain.buckets import OBJECTS, bucket_of
 from app.domain.dead_letters import letters_of, meets_letters
 from app.domain.errors import Conflict
 from app.domain.overlap_index import Others
-from app.domain.watcher import Sink, Watcher
+from app.domain.patterns import meet
+from app.domain.watcher import Source, Watcher, default_subject
 
 
 def refuse_overlap(watcher: Watcher, others: Others | Iterable[Watcher], *, in_file: bool = False) -> None:
@@ -29,7 +30,7 @@ def refuse_overlap(watcher: Watcher, others: Others | Iterable[Watcher], *, in_f
             _subjects(watcher, other, others, in_file),
             _letters(watcher, other),
             _objects(watcher, other),
-            _place(watcher, other, in_file),
+            *(_place(one, each, in_file) for one in _alone(watcher) for each in _alone(other)),
         )
         faults = [fault for fault in found if fault is not None]
         if faults:
@@ -43,9 +44,9 @@ def _subjects(watcher: Watcher, other: Watcher, others: Others | Iterable[Watche
             f"; or, where {watcher.sink.stream} takes more subjects, another sink.subject on it, such as "
             f"'{_free_template(watcher, others)}'"
         )
-    elif (watcher.sink.stream, watcher.source.namespace) == (other.sink.stream, other.source.namespace):
+    elif watcher.sink.stream == other.sink.stream and _share_changes(watcher, other):
         fault = (
-            f"publish the changes of {watcher.source.namespace} to {watcher.sink.stream}, like watcher {other.name}: "
+            f"publish changes of {_narrower(watcher, other)} to {watcher.sink.stream}, like watcher {other.name}: "
             "their message ids are the same, and the stream would drop one of each two as a duplicate."
         )
         more = ""
@@ -55,6 +56,39 @@ def _subjects(watcher: Watcher, other: Watcher, others: Others | Iterable[Watche
     if in_file:
         return f"{fault} Give it a streamName of its own, such as '{stream}'"
     return f"{fault} Give it a stream of its own, with sink.stream '{stream}' and sink.subject '{subject}'{more}"
+
+
+_OF_SEVERAL = frozenset({"rename", "dropDatabase", "invalidate"})
+"""Operations that are changes of more than one collection."""
+
+
+def _share_changes(watcher: Watcher, other: Watcher) -> bool:
+    """Whether some change is one of both watchers."""
+    mine, theirs = watcher.source, other.source
+    if not mine.is_scope and not theirs.is_scope:
+        return mine.namespace == theirs.namespace
+    if mine.database and theirs.database and mine.database != theirs.database:
+        return False
+    if _OF_SEVERAL.intersection(watcher.sink.operations, other.sink.operations):
+        return True
+    return _may_both_have(mine, theirs)
+
+
+def _may_both_have(mine: Source, theirs: Source) -> bool:
+    """Whether there may be a collection of both; of two scopes as their `include` says, whatever they exclude."""
+    for scope, single in ((mine, theirs), (theirs, mine)):
+        if not single.is_scope:
+            return scope.has(single.database, single.collection)
+    return any(
+        meet(one.database, other.database) and meet(one.collection, other.collection)
+        for one in mine.choice.include
+        for other in theirs.choice.include
+    )
+
+
+def _narrower(watcher: Watcher, other: Watcher) -> str:
+    """What both watch, in a word."""
+    return max((watcher.source.namespace, other.source.namespace), key=len)
 
 
 def _letters(watcher: Watcher, other: Watcher) -> str | None:
@@ -80,31 +114,42 @@ def _objects(watcher: Watcher, other: Watcher) -> str | None:
 
 
 def _place(watcher: Watcher, other: Watcher, in_file: bool) -> str | None:
-    mine, theirs = watcher.checkpoint.namespace, other.checkpoint.namespace
-    if watcher.source.namespace == theirs:
+    mine, theirs = (place and place.namespace for place in (watcher.checkpoint, other.checkpoint))
+    if other.checkpoint and watcher.source.has(other.checkpoint.database, other.checkpoint.collection):
         return f"watch {theirs}, where watcher {other.name} keeps its position: each checkpoint would be a change"
     field = "tokensCollName" if in_file else "checkpoint.collection"
-    elsewhere = f"Give it another {field}, such as '{watcher.source.namespace}'"
-    if mine == other.source.namespace:
+    elsewhere = f"Give it another {field}, such as '{_free_collection(watcher)}'"
+    if watcher.checkpoint and other.source.has(watcher.checkpoint.database, watcher.checkpoint.collection):
         return (
             f"keep its position in {mine}, which watcher {other.name} watches: each checkpoint would be a change. "
             f"{elsewhere}"
         )
-    if mine == theirs:
+    if mine is not None and mine == theirs:
         return f"keep its position in {mine}, where watcher {other.name} keeps its own. {elsewhere}"
     return None
 
 
+def _free_collection(watcher: Watcher) -> str:
+    """A collection for positions that no watcher uses by itself."""
+    return watcher.name.replace("$", "_") if watcher.source.is_scope else watcher.source.namespace
+
+
+def _alone(watcher: Watcher) -> tuple[Watcher, ...]:
+    """Return the watchers with a place each: the entries of one that has several."""
+    return watcher.entries or (watcher,)
+
+
 def _free_place(watcher: Watcher, others: Others | Iterable[Watcher]) -> tuple[str, str]:
     """A stream that no other watcher uses, and a template that overlaps with no other watcher."""
-    base = subjects.escape(f"{watcher.source.database}_{watcher.source.collection}".upper())
+    source = watcher.source
+    base = subjects.escape("_".join(filter(None, (source.database, source.collection))).upper()) or "DEPLOYMENT"
     for stream in (base, *(f"{base}_{number}" for number in range(2, 10))):
-        for template in (watcher.sink.subject, Sink().subject):
+        for template in (watcher.sink.subject, default_subject(source)):
             offered = replace(watcher, sink=replace(watcher.sink, stream=stream, subject=template))
             near = _near(offered, others)
             if not any(other.sink.stream == stream or subjects.overlap(offered.space, other.space) for other in near):
                 return stream, template
-    return base, Sink().subject
+    return base, default_subject(source)
 
 
 def _free_template(watcher: Watcher, others: Others | Iterable[Watcher]) -> str:

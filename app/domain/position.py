@@ -5,7 +5,7 @@ remembers (`Reached`). The questions here are asked of them by the two decisions
 on (`opening.py`), and where a writer is after an unknown outcome (`read_back.py`). All are pure functions of values.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.domain.errors import PositionUndecidable, ScopeMismatch, SourceUnavailable
 from app.domain.tokens import MessageId, cluster_time
@@ -31,7 +31,8 @@ class Reached:
     lost.
 
     `proved` says that the position is known to be one of this deployment, `counted` that every message on the stream
-    after `sequence` is a change of this watcher after `token`, as long as the stream is the watcher's alone.
+    after `sequence` is a change of this watcher after `token`, as long as the stream is the watcher's alone. `ahead`
+    are collections whose changes are published up to a later token each (`entries.py`).
     """
 
     token: str
@@ -41,6 +42,7 @@ class Reached:
     own: OwnMessage | None = None
     proved: bool = True
     counted: bool = True
+    ahead: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class Checkpoint:
     `unsettled` are messages of ours that may not be in their place (`pipeline/window_recovery.py`): until they are
     looked at, nothing tells whether all up to `token` is on the stream. `counted` is that of `Reached`.
     `native` says whether it was written to the very collection that it was read from: False where it was copied there,
-    None where it does not tell, as those of mongodb-nats-connector.
+    None where it does not tell, as those of mongodb-nats-connector. `ahead` is that of `Reached`. `parts` are what the
+    places of several entries hold, in their order, where the position was put together from them (`entries.py`).
     """
 
     token: str
@@ -67,6 +70,8 @@ class Checkpoint:
     unsettled: tuple[OwnMessage, ...] = ()
     counted: bool = True
     native: bool | None = field(default=True, compare=False)
+    ahead: tuple[tuple[str, str], ...] = ()
+    parts: tuple["Checkpoint | None", ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,15 @@ def known_until(checkpoint: Checkpoint | None, memory: Reached | None) -> int:
 def recreated(tail: Tail, known: Checkpoint | Reached) -> bool:
     """Whether the stream was deleted and recreated: what is known was said of an earlier one of the same name."""
     return known.stream_created is not None and known.stream_created != tail.created
+
+
+def news(tail: Tail, reached: Reached) -> Tail:
+    """Return the stream's end without what it cannot tell: where some collections are ahead of the position, messages
+    up to its sequence were published collection by collection, and the last of them says nothing of the others."""
+    own = tail.own
+    if own is None or not reached.ahead or own.sequence > (reached.sequence or 0):
+        return tail
+    return replace(tail, own=None)
 
 
 def unseen(tail: Tail, reached: Reached | None) -> OwnMessage | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from app.domain.counted import count_gone
 from app.domain.errors import Stale
 from app.domain.evidence import Claim, claim_of_read_back
-from app.domain.position import Reached, Tail, check_searched, last_own, lost_end
+from app.domain.position import Reached, Tail, check_searched, last_own, lost_end, news
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ def decide_read_back(writer: Writer, tail: Tail, *, exclusive: bool, displaced: 
     Raises Stale where the watcher has to be opened again: an epoch later than ours, a stream recreated or cut short;
     PositionUndecidable where too many messages of others came since."""
     reached = writer.reached
+    tail = news(tail, reached)
     _check_still_ours(reached, tail, displaced=displaced)
     token = reached.token
     if tail.own is not None and tail.own.id.epoch == reached.epoch:

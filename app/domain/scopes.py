@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from app.domain import patterns
+from app.domain.checkpoint_place import TOKENS_DATABASE
 from app.domain.errors import FieldProblem
 from app.domain.names import (
     MAX_DATABASE,
     MAX_NAMESPACE,
     SYSTEM_COLLECTIONS,
     SYSTEM_DATABASES,
-    TOKENS_DATABASE,
     collection_problem,
     database_problem,
 )
@@ -21,8 +21,9 @@ from app.domain.patterns import EVERY, Pattern, is_name, parse
 
 NEVER_WATCHED: Final = (*SYSTEM_DATABASES, TOKENS_DATABASE)
 """The databases that a deployment's watcher leaves out, beside the state database."""
-MAX_ENTRIES: Final = 200
-"""Entries in a list of patterns. MongoDB looks at each event with all of them."""
+MAX_ENTRIES: Final = 1_000
+"""Entries in a list of patterns. MongoDB looks at each event with all of them: 200 names cost it as much again as an
+event without a filter."""
 MAX_WILD: Final = 20
 """How many of them may have a wildcard: one costs MongoDB as much as many names."""
 
@@ -55,6 +56,22 @@ def source_problems(
         never = state_database if field == "include" else None
         found += _list_problems(f"source.{field}", entries, database, never)
     return found or list(_contradictions(database, include, exclude))
+
+
+def image_problems(after: str | None, before: str | None, switch_on: bool) -> list[FieldProblem]:
+    """List what may not be asked of collections that are not named one by one: some of them may not exist yet."""
+    found = []
+    if switch_on:
+        problem = "switches images on for collections that are named: list their names in source.include"
+        found.append(FieldProblem("source.pre_and_post_images", problem))
+    for field, wish in (("full_document", after), ("full_document_before_change", before)):
+        if wish == "required":
+            problem = (
+                "is `required`: the first collection without pre- and post-images would stop the watcher; list the "
+                "names of the collections in source.include, or ask for `whenAvailable`"
+            )
+            found.append(FieldProblem(f"source.{field}", problem))
+    return found
 
 
 def _list_problems(

@@ -38,6 +38,8 @@ class Reads(NamedTuple):
     """Whether other watchers read from it too."""
     why: str | None = None
     """Why it is one of its own."""
+    note: str | None = None
+    """What a person should know about its source, and is no error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,18 @@ def collection_uuid(token: str) -> str | None:
     return found.group(1).lower() if found else None
 
 
+_MARKS = {"2B02": "29296E04", "2B04": "29296E1404"}
+"""The rest of a high-water mark, by the version of the token's format."""
+
+
+def mark_of(token: str) -> str | None:
+    """Return the high-water mark of a token's cluster time, a position that every change stream can begin at.
+
+    It is earlier than every event of that time. None for a version of the format that is not known."""
+    version = token[18:22]
+    return f"{token[:18]}{version}{_MARKS[version]}" if version in _MARKS else None
+
+
 def same_event(token: str, other: str) -> bool:
     """Tell whether two tokens are one event's.
 

@@ -29,6 +29,8 @@ def letter_headers(watcher: str, letter: Unpublishable, epoch: int) -> Headers:
     ]
     if letter.key is not None and len(letter.key) <= KEY_LIMIT:
         headers.append(("Changewire-Key", letter.key))
+    if letter.namespace is not None:
+        headers.append(("Changewire-Namespace", letter.namespace))
     if letter.reduced:
         headers.append(("Changewire-Reduced", ", ".join(letter.reduced)))
     return headers
@@ -72,6 +74,7 @@ def read_letter(message: dict[str, Any], raw: bytes | None) -> DeadLetter:
         object=headers.get("Changewire-Object"),
         reduced=headers.get("Changewire-Reduced"),
         raw=raw,
+        namespace=headers.get("Changewire-Namespace"),
     )
 
 

@@ -1,6 +1,7 @@
 """Finding this watcher's last message on a stream where foreign messages came after it."""
 
 import asyncio
+from collections.abc import Collection
 
 from app.domain.position import OwnMessage
 from app.domain.subjects import covers
@@ -66,6 +67,30 @@ async def _last_of_each_subject(api: StreamApi, watcher: Watcher, name: str) -> 
         elif own is None or mine.sequence > own.sequence:
             own = mine
     return own, hidden
+
+
+async def last_of_each(
+    api: StreamApi, watcher: Watcher, stream: Stream, namespaces: Collection[str], since: int
+) -> dict[str, OwnMessage]:
+    """Find each collection's last message of ours after sequence `since`, in one search back from the stream's end.
+
+    A collection is left out that has none there, or none among the last `LOOK_BACK` messages. Raises what `StreamApi`
+    raises."""
+    found: dict[str, OwnMessage] = {}
+    wanted, left, block = set(namespaces), LOOK_BACK, _BLOCK
+    top, floor = int(stream.state["last_seq"]), max(int(stream.state["first_seq"]) - 1, since)
+    while top > floor and left > 0 and wanted:
+        begin = max(floor, top - min(block, left))
+        for message in await _between(api, stream.name, watcher.space, begin, top):
+            own = _own(message, watcher)
+            if own is not None and message.namespace in wanted:
+                before = found.get(message.namespace)
+                if before is None or before.sequence < own.sequence:
+                    found[message.namespace] = own
+        wanted -= found.keys()
+        left -= top - begin
+        top, block = begin, block * 2
+    return found
 
 
 async def find(api: StreamApi, watcher: Watcher, stream: Stream, wanted: MessageId) -> bool:

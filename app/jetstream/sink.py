@@ -6,7 +6,7 @@ again, by `control/watcher_task.py`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -22,7 +22,7 @@ from app.domain.watcher import Watcher
 from app.jetstream.advice import Slower, why_slower
 from app.jetstream.connection import NatsConnection
 from app.jetstream.errors import refusals
-from app.jetstream.lookback import find, look_back
+from app.jetstream.lookback import find, last_of_each, look_back
 from app.jetstream.object_store import ObjectStore
 from app.jetstream.provisioning import Refusals, provide
 from app.jetstream.publish.modes import Pipelined, publish_modes
@@ -56,6 +56,8 @@ class JetStreamSink:
         self._keeps = False
         """Whether messages stay when they are consumed, so that the place of one can be looked at."""
         self._replicas = watcher.sink.replicas
+        self._prepared: Stream | None = None
+        """The stream as `prepare` has found it, for the first look at its end: nothing was asked in between."""
 
     @property
     def exclusive(self) -> bool:
@@ -89,6 +91,7 @@ class JetStreamSink:
         self._alone = True
         self._adopt(stream, assess(stream, self._watcher, self._sizes.max_subject))
         self._asked = self._sizes.limit
+        self._prepared = stream
         log.info(
             "stream_ready", watcher=self._watcher.name, stream=self._name, mode=self._mode, exclusive=self.exclusive
         )
@@ -102,13 +105,15 @@ class JetStreamSink:
         self._replicas = stream.replicas
 
     async def tail(self, since: int = 0) -> Tail:
+        known, self._prepared = self._prepared, None
         with refusals(self._name):
-            stream = await self._api.look(self._watcher)
+            stream = known or await self._api.look(self._watcher)
             try:
                 mode = assess(stream, self._watcher, self._sizes.max_subject)
             except StreamUnsuitable as error:
                 raise StreamRefused(str(error)) from error  # it was suitable; the next opening says what is wrong
-            last = await self._api.last(self._name, self._filter)
+            # Of an empty stream there is nothing to ask. One that is filled meanwhile has left the fence behind.
+            last = await self._api.last(self._name, self._filter) if stream.state["messages"] else None
             own, foreign, unsearched = (
                 await look_back(self._api, self._watcher, stream, last, since) if last else (None, 0, False)
             )
@@ -139,6 +144,11 @@ class JetStreamSink:
             stream = await self._api.look(self._watcher)
             message = await self._api.next(self._name, self._filter, sequence + 1)
         return what_follows(stream, message, sequence, exclusive=is_exclusive(stream, self._filter))
+
+    async def last_of_each(self, namespaces: Collection[str], since: int = 0) -> Mapping[str, OwnMessage]:
+        with refusals(self._name):
+            stream = await self._api.look(self._watcher)
+            return await last_of_each(self._api, self._watcher, stream, namespaces, since)
 
     async def published(self, id_: MessageId) -> bool:
         with refusals(self._name):

@@ -6,6 +6,9 @@ means (`trial.py`, `start.py`, `diagnosis.py`). This module puts them together. 
 the errors that it gets over by itself from those that it raises. When to open again is the capture's decision.
 """
 
+import asyncio
+import contextlib
+from collections.abc import Collection
 from typing import Final
 
 from pymongo.errors import ConnectionFailure, NetworkTimeout, PyMongoError
@@ -25,6 +28,7 @@ from app.mongodb.reach import Reach
 from app.mongodb.start import locate
 from app.mongodb.stream import after_token, at_time_of
 from app.mongodb.trial import StreamTrial
+from app.mongodb.unmatched import Unmatched
 from app.mongodb.watcher_stream import Pace, WatcherStream
 from app.ports import SourceBatch
 
@@ -32,18 +36,25 @@ BATCH_SIZE: Final = 500
 
 
 class MongoChangeSource:
-    """`ChangeSource` over one collection. Holds a server session and a cursor from `open` to `close`."""
+    """`ChangeSource` by a change stream of its own. Holds a server session and a cursor from `open` to `close`."""
 
     def __init__(
-        self, watcher: Watcher, reach: Reach, *, batch_size: int = BATCH_SIZE, why_own: str | None = None
+        self,
+        watcher: Watcher,
+        reach: Reach,
+        *,
+        batch_size: int = BATCH_SIZE,
+        why_own: str | None = None,
+        shared: bool = False,
     ) -> None:
-        """`why_own` says why this stream is not shared."""
-        self.reads = Reads(shared=False, why=why_own)
+        """`why_own` says why this stream is not `shared`."""
+        self.reads = Reads(shared=shared, why=why_own)
         self._source = watcher.source
         self._reach = reach
         self._trial = StreamTrial(watcher, reach)
         self._pace = Pace(batch_size)
         self._large_events = LargeEventReader(watcher.source)
+        self._unmatched = Unmatched(watcher.source, reach)
         self._stream: WatcherStream | None = None
         self._waiting: SourceBatch | None = None
         """The batch that came when the stream was opened, for the next `read`."""
@@ -65,12 +76,16 @@ class MongoChangeSource:
         except PyMongoError as error:
             raise await explained(self._trial, error, at_time_of(token)) from error
 
+    def pass_over(self, ahead: Collection[tuple[str, str]]) -> None:
+        assert not ahead, "only a watcher of several entries has any"
+
     async def open(self, after: str) -> None:
         cluster_time(after)  # refuses what is not a token
         await self.close()
         request = self._trial.request
         cursor = ChangeStreamCursor(self._reach.client_for(self._source.namespace), request.target)
         stream = self._stream = WatcherStream(request, cursor, after, self._pace)
+        self._reach.reading.add(self)
         start = after_token(after)
         try:
             self._waiting = await stream.begin(start)
@@ -98,11 +113,21 @@ class MongoChangeSource:
             raise await explained(self._trial, error, start) from error
         if self._reach.slow:
             self._reach.slow.discard(self._source.namespace)
+        if batch.events:
+            self._unmatched.came()
+        if self._unmatched.is_due(now := asyncio.get_running_loop().time()):
+            await self._look_at_patterns(now)
         return batch
+
+    async def _look_at_patterns(self, now: float) -> None:
+        with contextlib.suppress(SourceUnavailable):  # the next read says so, and the next look comes later
+            await self._unmatched.look(now)
+            self.reads = self.reads._replace(note=self._unmatched.note)
 
     async def close(self) -> None:
         stream, self._stream = self._stream, None
         self._waiting = None
+        self._reach.reading.discard(self)
         if stream is not None:
             await stream.cursor.close(runs_script=javascript_in(self._source.pipeline) is not None)
 

@@ -1,20 +1,24 @@
 """The MongoDB deployment as a whole: what the rest of the service knows of MongoDB, and who gets which part of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from app.domain.lag import Oplog
 from app.domain.parts import Split
 from app.domain.watcher import Watcher
+from app.mongodb.bulk_checkpoint_store import BulkCheckpointStore
 from app.mongodb.change_source import BATCH_SIZE, MongoChangeSource
+from app.mongodb.checkpoint_bulk import CheckpointBulk
 from app.mongodb.checkpoint_store import MongoCheckpointStore
 from app.mongodb.checks import WatcherChecks
 from app.mongodb.connection import PATIENT, CommandListener, connect
+from app.mongodb.entries_source import EntriesSource
 from app.mongodb.feeds.hub import FeedHub
 from app.mongodb.probe import DeploymentProbe
 from app.mongodb.reach import Reach
+from app.mongodb.several_places import SeveralPlaces
 from app.mongodb.watcher_store import MongoWatcherStore
-from app.ports import ChangeSource, Observer
+from app.ports import ChangeSource, CheckpointStore, Observer
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
@@ -43,11 +47,13 @@ class MongoDeployment:
     ) -> None:
         """`split` takes a feed's batches apart faster than Python does. `share` says whether watchers may share."""
         self._uri = uri
+        self._observer = observer
         self._state_database = state_database
         self._listeners = [] if observer is None else [CommandListener(observer)]
         self._batch_size = batch_size
         self._client = connect(uri, self._listeners)
         self._patient_client: AsyncIOMotorClient[Mapping[str, Any]] | None = None
+        self._bulk = CheckpointBulk(self._client[state_database])
         self._probe = DeploymentProbe(self._client)
         self.reach = Reach(self._client, self._patient, self._probe.oplog_first, state_database)
         """What the change streams of this deployment share."""
@@ -65,18 +71,37 @@ class MongoDeployment:
         if self._patient_client is not None:
             self._patient_client.close()
 
+    def expect(self, watchers: Iterable[Watcher]) -> None:
+        if self._feeds is not None:
+            self._feeds.expect(watchers)
+
+    def observe_streams(self) -> None:
+        """Tell the observer which change streams are open; asked for by each scrape."""
+        if self._observer is None:
+            return
+        shared = sum(source.reads.shared for source in self.reach.reading)
+        members = {} if self._feeds is None else self._feeds.members()
+        self._observer.change_streams(shared=shared, own=len(self.reach.reading) - shared, members=members)
+
     async def end_feeds(self) -> None:
         """End the change streams that watchers share, before `close`: their cursors end on the server too."""
         if self._feeds is not None:
             await self._feeds.close()
 
     def source(self, watcher: Watcher) -> ChangeSource:
+        if watcher.entries:
+            return EntriesSource(watcher, self.reach, batch_size=self._batch_size)
         if self._feeds is not None:
             return self._feeds.source(watcher)
         return MongoChangeSource(watcher, self.reach, batch_size=self._batch_size, why_own=SWITCHED_OFF)
 
-    def checkpoints(self, watcher: Watcher) -> MongoCheckpointStore:
+    def checkpoints(self, watcher: Watcher) -> CheckpointStore:
+        return SeveralPlaces(watcher, self._client, self._place_of) if watcher.entries else self._place_of(watcher)
+
+    def _place_of(self, watcher: Watcher) -> CheckpointStore:
         place = watcher.checkpoint
+        if place is None:
+            return BulkCheckpointStore(self._bulk, watcher)
         return MongoCheckpointStore(
             self._client[place.database], place, namespace=watcher.source.namespace, registry=self._state_database
         )

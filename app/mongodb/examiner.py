@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import ChangewireError, SourceUnavailable
 from app.domain.findings import Finding, Level
 from app.domain.lag import Oplog
@@ -105,6 +106,31 @@ class MongoExaminer:
             )  # fmt: skip
         return Finding(ABOUT, check, Level.OK, reach)
 
+    async def look_at_scope(self, watcher: Watcher, state_database: str) -> Finding | None:
+        """How many collections a watcher of a whole database or deployment reads now; None for one of a collection."""
+        source, check = watcher.source, "collections"
+        if not source.is_scope:
+            return None
+        try:
+            with pymongo.timeout(SECONDS):
+                databases = [source.database] if source.database else await self._client.list_database_names()
+                seen = [
+                    (database, name)
+                    for database in databases
+                    if database != state_database and source.has_database(database)
+                    for name in await self._client[database].list_collection_names()
+                ]
+        except PyMongoError as error:
+            return Finding(watcher.name, check, Level.OK, f"not counted: {quiet_words(error)}")
+        read = sum(source.has(*each) for each in seen)
+        patterns = zip(source.include, source.choice.include, strict=False)
+        idle = [entry for entry, pattern in patterns if not any(pattern.has(*each) for each in seen)]
+        said = f"{read} of {source.namespace} are read now" + (", and new ones that fit" if source.include else "")
+        if idle:
+            advice = "nothing, if such collections are to come; else correct source.include"
+            return Finding(watcher.name, check, Level.WARNING, f"{said}; {', '.join(idle)} fits none yet", advice)
+        return Finding(watcher.name, check, Level.OK, said)
+
     async def look_at_images(self, watcher: Watcher) -> Finding | None:
         """Whether the images that a watcher asks for are kept, or can be switched on; None where it asks for none."""
         source, check = watcher.source, "pre-images"
@@ -115,9 +141,13 @@ class MongoExaminer:
                 watcher.name, check, Level.PROBLEM, f"MongoDB {_dotted(self.version)} keeps none",
                 "update MongoDB to 6.0 or later, or set source.pre_and_post_images to false",
             )  # fmt: skip
-        found: Mapping[str, Any] | None = None
+        findings = [await self._images_of(watcher, *each) for each in source.named]
+        return next((each for each in findings if each.level is not Level.OK), findings[0] if findings else None)
+
+    async def _images_of(self, watcher: Watcher, database: str, collection: str) -> Finding:
+        check, found = "pre-images", None
         try:
-            listed = await self._ask(images.described_by(source.collection), source.database)
+            listed = await self._ask(images.described_by(collection), database)
             found = images.description(listed)
         except OperationFailure:
             pass  # not open to every account: then the privileges below decide
@@ -126,18 +156,17 @@ class MongoExaminer:
         if images.are_kept(found):
             return Finding(watcher.name, check, Level.OK, "are kept")
         action = "collMod" if found else "createCollection"
-        if self.privileges.missing(source.database, source.collection, (action,)):
+        if self.privileges.missing(database, collection, (action,)):
             command = "collMod" if found else "create"
             return Finding(
                 watcher.name, check, Level.PROBLEM, f"are not kept, and the account lacks {action} to switch them on",
-                f'run db.runCommand({{{command}: "{source.collection}", {images.OPTION_TEXT}}}) in {source.database}, '
-                f"or grant {action} on {source.namespace}",
+                f'run db.runCommand({{{command}: "{collection}", {images.OPTION_TEXT}}}) in {database}, '
+                f"or grant {action} on {database}.{collection}",
             )  # fmt: skip
         return Finding(watcher.name, check, Level.OK, "are switched on when the watcher starts")
 
-    def look_at_checkpoint(self, watcher: Watcher) -> Finding | None:
-        """What the account lacks to keep the watcher's position; None where it lacks nothing."""
-        place = watcher.checkpoint
+    def look_at_checkpoint(self, watcher: Watcher, place: CheckpointPlace) -> Finding | None:
+        """What the account lacks to keep the watcher's position in a place; None where it lacks nothing."""
         missing = self.privileges.missing(place.database, place.collection, READ_WRITE)
         if not missing:
             return None

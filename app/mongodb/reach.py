@@ -11,6 +11,8 @@ from app.mongodb.one_answer import OneAnswer
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
 
+    from app.mongodb.change_source import MongoChangeSource
+
 
 @dataclass(slots=True)
 class Reach:
@@ -25,6 +27,8 @@ class Reach:
     state_database: str = ""
     """Where Changewire keeps its own state: no watcher of the deployment reads it."""
     slow: set[str] = field(default_factory=set)
+    reading: "set[MongoChangeSource]" = field(default_factory=set)
+    """The change streams that are open, for metrics."""
     hello: OneAnswer[Mapping[str, Any]] = field(init=False)
     """Asks a server what it is, and for its operationTime."""
 

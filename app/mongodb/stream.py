@@ -94,6 +94,8 @@ class StreamRequest:
         self.target = Target(source.database, source.collection)
         self.wire_version = MONGODB_6_0
         """The server's maxWireVersion, once it is known."""
+        self.first: tuple[Mapping[str, Any], ...] = ()
+        """Stages of the service's own, which come before the watcher's pipeline."""
 
     def stages(
         self, start: Mapping[str, Any], *last: Mapping[str, Any], options: bool = True, pipeline: bool = True
@@ -104,7 +106,7 @@ class StreamRequest:
         `options` and `pipeline` leave those of the watcher out where they are False. Raises SourceRefused for a
         pipeline that is not Extended JSON."""
         first = self.target.change_stream(start, **(self._options() if options else {}))
-        return [first, *self._filter, *(self._pipeline() if pipeline else ()), *last]
+        return [first, *self._filter, *self.first, *(self._pipeline() if pipeline else ()), *last]
 
     def _options(self) -> dict[str, Any]:
         """What is None is left to the server's default."""

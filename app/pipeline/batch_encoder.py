@@ -149,8 +149,14 @@ class BatchEncoder:
     def _not_encodable(self, raw: bytes, error: EventNotEncodable, reduced: tuple[str, ...]) -> Change:
         """Stand in for a change that has no message. Raises EventNotEncodable where not even its token can be read."""
         token, operation, key = self._codec.identify(raw)
-        letter = Unpublishable(token, operation, NOT_ENCODABLE, str(error), raw, key, reduced)
+        letter = Unpublishable(token, operation, NOT_ENCODABLE, str(error), raw, key, reduced, self._namespace(raw))
         return Change(token, operation, b"", 0.0, token, letter=letter)
+
+    def _namespace(self, raw: bytes) -> str | None:
+        """Return the collection of a change, for its letter; None where the watcher has only one, or it has none."""
+        if not self._watcher.source.is_scope:
+            return None
+        return ".".join(filter(None, self._codec.names(raw))) or None
 
     def _pointing(self, change: Change, raw: bytes, reduced: tuple[str, ...]) -> Change:
         """Give a change whose message would be too large the small body that will point to the large one, or make it a
@@ -169,7 +175,9 @@ class BatchEncoder:
             )
         if oversize == "dead_letter":
             _, _, key = self._codec.identify(raw)
-            letter = Unpublishable(change.token, change.operation, OVERSIZE, size, raw, key, reduced)
+            letter = Unpublishable(
+                change.token, change.operation, OVERSIZE, size, raw, key, reduced, self._namespace(raw)
+            )
             return replace(change, body=b"", letter=letter)
         if oversize == "fail" or room < LEAST_POINTER:
             what = f"the {change.operation} with token {name_of(change.token)} cannot be published: {size}"

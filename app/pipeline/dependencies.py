@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from app.domain.errors import ChangewireError, Conflict, NotAuthorised, RegistryError, Unavailable
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.memory_budget import MemoryBudget
+from app.pipeline.opening_gate import OpeningGate
+from app.pipeline.quiet_pace import QuietPace
 from app.ports import Mongo, Nats, Observer
 
 
@@ -24,13 +26,16 @@ class Tuning:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
     """What all runs of a process share, whatever they watch: the codec, the observer who is told what happens, the
-    clock (seconds since 1970), when to give way, and how much may be held."""
+    clock (seconds since 1970), when to give way, how much may be held, how many open at the same time, and how often
+    quiet positions are stored."""
 
     codec: Codec
     observer: Observer
     clock: Callable[[], float] = time.time
     tuning: Tuning = Tuning()
     memory_budget: MemoryBudget = field(default_factory=MemoryBudget)
+    opening_gate: OpeningGate = field(default_factory=OpeningGate)
+    quiet_pace: QuietPace = field(default_factory=QuietPace)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,7 @@ publishes second expects a sequence that is no longer the last one.
 """
 
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
@@ -106,6 +107,7 @@ from app.domain.opening import Facts, FirstStart, Plan, Refill, decide_opening
 from app.domain.position import Checkpoint, Reached, check_scope, known_until, last_known, recreated
 from app.domain.watcher import Start
 from app.pipeline.checkpointer import Checkpointer
+from app.pipeline.entry_positions import EntryPositions
 from app.pipeline.ledger import Ledger
 from app.pipeline.proof import Proof
 from app.pipeline.publisher import Publisher
@@ -128,30 +130,43 @@ class Opening:
         self._checkpointer = checkpointer
         self._window_recovery = WindowRecovery(run.watcher, self._sink, self._checkpoints, run.state)
         self._proof = Proof(self._source, run.state)
+        self._until = 0
+        """The time up to which the changes were published whose messages are gone, in seconds since 1970."""
 
     async def open(self) -> Reached:
         """Open the watcher, and return the position from which the change stream is read.
 
         Raises TransientError, PermanentError, and Stale where another instance was faster."""
+        async with self._run.shared.opening_gate.passing():  # not while the stream opens, which waits for the others
+            plan, facts, reached = await self._find_place()
+        gap = await self._open_source(plan, reached.token)  # 10
+        if gap is None:
+            self._ledger.begin(reached, plan.beginning.fence, gone=plan.count.gone, until=self._until)  # 11
+        else:
+            await self._mark_gap(gap, reached, plan.beginning.fence)
+        await self._tell(plan, facts.checkpoint)
+        return self._ledger.reached
+
+    async def _find_place(self) -> tuple[Plan, Facts, Reached]:
+        """Decide where to go on, and store what has to be stored before the first read: 1 to 9."""
         facts = await self._look()
         plan = decide_opening(facts, self._run.stored, self._run.now())
         await self._proof.of_opening(plan.claim)  # 6
         self._window_recovery.recall(facts.checkpoint)
         await self._window_recovery.settle(plan.beginning.epoch, facts.tail.end)  # 7
         reached = plan.reached(await self._position(plan), facts.tail)
+        if self._watcher.entries and facts.checkpoint is not None:
+            reached = replace(reached, ahead=facts.checkpoint.ahead)
+            self._source.pass_over(reached.ahead)
         if plan.lost_end:
             last = facts.tail.last_sequence
             log.warning("stream_lost_its_end", watcher=self._watcher.name, token=reached.token, last=last)
         # Asked for again, since another instance may have published until the stream's end was read.
-        until = published_until(await self._source.prepare(), facts.tail) if plan.count.gone else 0
+        if plan.count.gone:
+            self._until = published_until(await self._source.prepare(), facts.tail)
         await self._store(plan, reached)  # 8, 9
-        gap = await self._open_source(plan, reached.token)  # 10
-        if gap is None:
-            self._ledger.begin(reached, plan.beginning.fence, gone=plan.count.gone, until=until)  # 11
-        else:
-            await self._mark_gap(gap, reached, plan.beginning.fence)
-        await self._tell(plan, facts.checkpoint)
-        return self._ledger.reached
+        await self._complete(facts, reached)
+        return plan, facts, reached
 
     async def _look(self) -> Facts:
         """Read what the decision needs: 1 to 5."""
@@ -176,13 +191,22 @@ class Opening:
             name, space = self._watcher.name, self._watcher.space
             log.warning("foreign_messages", watcher=name, space=space, count=tail.foreign)
             self._run.shared.observer.skipped(name, "foreign", tail.foreign)
-        return Facts(tail, checkpoint, memory, sink.exclusive, displaced)
+        facts = Facts(tail, checkpoint, memory, sink.exclusive, displaced)
+        return await EntryPositions(self._run, self._proof).told(facts) if self._watcher.entries else facts
 
     def _check_scope(self, checkpoint: Checkpoint | None, operation_time: int) -> None:
         if checkpoint is not None:
             looks = self._run.state.look_at_checkpoint()
-            check_scope(checkpoint, scope=self._source.scope, operation_time=operation_time, looks=looks)
+            for known, scope in self._scopes(checkpoint):
+                check_scope(known, scope=scope, operation_time=operation_time, looks=looks)
             self._run.state.checkpoint_passed()
+
+    def _scopes(self, checkpoint: Checkpoint) -> list[tuple[Checkpoint, str]]:
+        """Return each stored position with the scope that it has to be of: one, or one for each entry that has any."""
+        entries, deployment = self._watcher.entries, self._source.scope.partition("/")[0]
+        scopes = [f"{deployment}/{entry.source.namespace}" for entry in entries]
+        parts = [(part, scope) for part, scope in zip(checkpoint.parts, scopes, strict=True) if part is not None]
+        return parts or [(checkpoint, self._source.scope)]
 
     async def _position(self, plan: Plan) -> str:
         """Return the token to go on from: the decided one, or what the watcher's start means.
@@ -198,6 +222,11 @@ class Opening:
             raise Stale("another instance has just stored the first position")
         if plan.count.withdrawn:
             await self._checkpoints.uncount(reached.epoch)
+
+    async def _complete(self, facts: Facts, reached: Reached) -> None:
+        """Store where entries begin that have no position yet, before the first event is read, as on a first start."""
+        if facts.checkpoint is not None and None in facts.checkpoint.parts:
+            await self._checkpoints.advance(self._run.checkpoint(reached))
 
     async def _open_source(self, plan: Plan, token: str) -> Gap | None:
         """Begin to read after the position, or where that cannot be, from where the user wants; return the gap."""

@@ -53,7 +53,8 @@ class Reader:
         self._ahead = self._read() if large else None
         self._run.state.replied(batch.operation_time)
         self._run.statistics.caught_up = batch.caught_up or not batch.events
-        self._run.statistics.reads = self._source.reads
+        reads = self._run.statistics.reads = self._source.reads
+        self._run.statistics.note("source", reads.note)
         return batch
 
     async def close(self) -> None:

@@ -62,4 +62,5 @@ class Run:
             updated_at=self.now(),
             own=reached.own,
             counted=reached.counted,
+            ahead=reached.ahead,
         )

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from app.domain.errors import EventNotEncodable, Stale
 from app.domain.evidence import claim_of_message
-from app.domain.position import Reached, check_searched
+from app.domain.position import Reached, check_searched, news
 from app.pipeline.proof import Proof
 from app.pipeline.run import Run
 
@@ -72,7 +72,7 @@ class Standby:
     async def _moved(self) -> bool:
         """Whether another instance has published since the last look; takes the position over."""
         reached = self._reached
-        tail = await self._sink.tail(since=reached.sequence or 0)
+        tail = news(await self._sink.tail(since=reached.sequence or 0), reached)
         if tail.created != reached.stream_created:
             raise Stale("the stream was deleted and recreated")
         check_searched(tail)
@@ -92,7 +92,7 @@ class Standby:
         own, later = tail.own, tail.own.sequence > (reached.sequence or 0)
         self._run_state.followed(Reached(
             own.id.position, reached.epoch, own.sequence if tail.counts else tail.end, tail.created, own,
-            proved=proved, counted=tail.counts and not tail.foreign and (reached.counted or later),
+            proved=proved, counted=tail.counts and not tail.foreign and (reached.counted or later), ahead=reached.ahead,
         ))  # fmt: skip
         return True
 
@@ -109,7 +109,7 @@ class Standby:
             own = stored.own if stored.own is not None else reached.own
             self._run_state.followed(Reached(
                 stored.token, reached.epoch, stored.sequence, stored.stream_created, own,
-                proved=stored.native is True, counted=stored.counted,
+                proved=stored.native is True, counted=stored.counted, ahead=reached.ahead,
             ))  # fmt: skip
         return True
 

@@ -1,5 +1,6 @@
 """The two servers as a whole: what the service asks them, and how it reaches one watcher's place on each."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from app.domain.lag import Oplog
@@ -32,6 +33,9 @@ class Mongo(Protocol):
         """Refuse a token of another collection, of the future, or that the server does not take.
 
         Raises Invalid, Unavailable."""
+
+    def expect(self, watchers: Iterable[Watcher]) -> None:
+        """Say that the sources of these watchers will be opened soon, so that they can be opened together."""
 
     def source(self, watcher: Watcher) -> ChangeSource: ...
 

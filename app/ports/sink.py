@@ -1,7 +1,7 @@
 """Where changes go: one watcher's subjects on its stream, and the fence that keeps them in order."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 from app.domain.dead_letters import Following
@@ -98,6 +98,12 @@ class EventSink(Protocol):
     async def following(self, sequence: int) -> Following:
         """Look at what comes after a sequence on the stream, asked of the leader.
 
+        Raises SinkUnavailable, StreamRefused, NotAuthorised."""
+
+    async def last_of_each(self, namespaces: Collection[str], since: int = 0) -> Mapping[str, OwnMessage]:
+        """Find the last message of each of these collections, such as `shop.orders`, after sequence `since`.
+
+        A collection is left out that has none there, or none among the last 50,000 messages. Asked of the leader.
         Raises SinkUnavailable, StreamRefused, NotAuthorised."""
 
     async def published(self, id_: MessageId) -> bool:

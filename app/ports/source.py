@@ -1,6 +1,6 @@
 """Where changes come from: one watcher's change stream."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,6 +50,11 @@ class ChangeSource(Protocol):
         """Return the token of a start position. Reading after it delivers everything from that position on.
 
         Raises HistoryLost where the oplog does not reach back to it, TokenRefused for a token that is not one."""
+
+    def pass_over(self, ahead: Collection[tuple[str, str]]) -> None:
+        """Leave out, when next opened, the changes of each of these collections up to its token: they are published.
+
+        `ahead` has collections, such as `shop.orders`, and tokens."""
 
     async def open(self, after: str) -> None:
         """Begin to read after a token (an event's, an invalidate's or a high-water mark).

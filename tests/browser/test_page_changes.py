@@ -23,8 +23,8 @@ async def confirm(page: Page, button: str, title: str, said: str) -> None:
 async def test_a_watcher_is_added_by_the_form_and_the_apis_words_are_at_the_fields(site: Site, tab: Tab) -> None:
     page = await tab.open("#/add")
     await page.get_by_label("name (required)").fill("or ders")
-    await page.get_by_label("database (required)").fill("admin")
-    await page.get_by_label("collection (required)").fill("orders")
+    await page.locator("[id='field-source.database']").fill("admin")
+    await page.locator("[id='field-source.collection']").fill("orders")
     await page.get_by_role("button", name="Add", exact=True).click()
     name = page.locator("[id='field-name']")
     await expect(name).to_have_attribute("aria-invalid", "true")
@@ -68,8 +68,8 @@ async def test_refusal_that_is_about_no_field_is_shown_in_its_words(site: Site, 
     await site.add("orders")
     page = await tab.open("#/add")
     await page.get_by_label("name (required)").fill("orders")
-    await page.get_by_label("database (required)").fill(site.stage.database)
-    await page.get_by_label("collection (required)").fill("orders")
+    await page.locator("[id='field-source.database']").fill(site.stage.database)
+    await page.locator("[id='field-source.collection']").fill("orders")
     await page.get_by_role("button", name="Add", exact=True).click()
     await expect(page.get_by_role("alert")).to_contain_text("there is a watcher orders already")
 

@@ -77,8 +77,9 @@ async def test_token_is_asked_for_kept_for_the_tab_alone_and_asked_again_when_wr
     try:
         page = await context.new_page()
         await page.goto(url + "#/add")
-        for field, text in (("name", "orders"), ("database", site.stage.database), ("collection", "orders")):
-            await page.get_by_label(f"{field} (required)").fill(text)
+        source = {"source.database": site.stage.database, "source.collection": "orders"}
+        for field, text in {"name": "orders", **source}.items():
+            await page.locator(f"[id='field-{field}']").fill(text)
         await page.get_by_role("button", name="Add", exact=True).click()
         dialog = page.get_by_role("dialog", name="API token")
         await expect(dialog).to_contain_text("Authorization: Bearer")

@@ -1,5 +1,7 @@
 """A deployment of MongoDB and an account of NATS, which hand out the other fakes."""
 
+from collections.abc import Iterable
+
 from app.domain.errors import SinkUnavailable
 from app.domain.lag import Oplog
 from app.domain.position import Checkpoint
@@ -23,6 +25,9 @@ class FakeMongo:
         self.undeletable: Exception | None = None
         self.full = False
         """Whether the oplog drops its oldest entries for new ones."""
+
+    def expect(self, watchers: Iterable[Watcher]) -> None:
+        list(watchers)
 
     async def ping(self) -> int:
         self.oplog.misbehave()
@@ -48,9 +53,14 @@ class FakeMongo:
         return FakeSource(self.oplog, self.batch, collection=watcher.source.collection)
 
     def checkpoints(self, watcher: Watcher) -> FakeCheckpoints:
-        checkpoints = FakeCheckpoints(self.places.setdefault(watcher.checkpoint.namespace, {}))
+        checkpoints = FakeCheckpoints(self.place(watcher))
         checkpoints.undeletable = self.undeletable
         return checkpoints
+
+    def place(self, watcher: Watcher) -> dict[str, Checkpoint]:
+        """What holds the watcher's position."""
+        kept = watcher.checkpoint
+        return self.places.setdefault(f"checkpoints:{watcher.name}" if kept is None else kept.namespace, {})
 
 
 class FakeNats:

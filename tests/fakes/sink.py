@@ -1,7 +1,7 @@
 """A watcher's place on a stream in memory."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -205,6 +205,15 @@ class FakeSink:
 
     def unusable(self, change: Change) -> str | None:
         return f"its subject {change.subject} is reserved by NATS" if is_reserved(change.subject) else None
+
+    async def last_of_each(self, namespaces: Collection[str], since: int = 0) -> Mapping[str, OwnMessage]:
+        await asyncio.sleep(0)
+        found: dict[str, OwnMessage] = {}
+        for message in self._stream.messages:
+            parsed, told = parse_message_id(message.change.id), namespace_of(message.change.body)
+            if parsed is not None and told is not None and told in namespaces and message.sequence > since:
+                found[told] = OwnMessage(message.sequence, parsed)
+        return found
 
     async def published(self, id_: MessageId) -> bool:
         await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +112,9 @@ class FakeSource:
                 raise HistoryLost("the oplog does not reach back to that moment")
             return mark_token(moment)
         return mark_token(self._oplog.first if start.at == "earliest" else self._oplog.moment + 1)
+
+    def pass_over(self, ahead: Collection[tuple[str, str]]) -> None:
+        assert not ahead
 
     async def has_event(self, token: str) -> bool | None:
         await asyncio.sleep(0)

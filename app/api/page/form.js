@@ -100,8 +100,9 @@ function Members({ schema, path: at, value, change, open, ...rest }) {
     key=${key} name=${key} path=${at ? `${at}.${key}` : key} schema=${member} required=${required.has(key)} open=${open}
     value=${value?.[key]} change=${(now) => change((before) => ({ ...before, [key]: typeof now === "function" ? now(before?.[key]) : now }))} ...${rest}
   />`;
-  const first = members.filter(([key]) => required.has(key) || !at);
-  const others = members.filter(([key]) => !required.has(key) && at);
+  const leads = ([key, member]) => required.has(key) || !at || member["x-first"];
+  const first = members.filter(leads);
+  const others = members.filter((each) => !leads(each));
   const marked = Object.keys(rest.wrong).some((field) => others.some(([key]) => within(field, `${at}.${key}`)));
   return html`${first.map(draw)}
   ${others.length > 0 &&
@@ -142,16 +143,35 @@ function Words({ text }) {
 // What a field is entered with
 
 function kind(schema) {
-  if (schema.anyOf?.some((each) => each.properties)) return Place;
+  const object = schema.anyOf?.some((each) => each.properties);
+  if (object && schema.anyOf.some((each) => each.type === "null")) return Json; // an object, or nothing
+  if (object) return Place;
+  if (schema.anyOf?.some((each) => each.type === "string" && !each.enum)) return Optional;
   if (schema.anyOf || schema.enum) return Choice;
   if (schema.type === "boolean") return Tick;
   if (schema.type === "integer" || schema.type === "number") return Num;
   if (schema.type === "array" && schema.items?.enum) return Ticks;
+  if (schema.type === "array" && schema.items?.type === "string") return Lines;
   return schema.type === "string" ? Text : Json;
 }
 
 function Text({ schema, value, change, common, required }) {
   return html`<input type="text" ...${common} value=${value ?? ""} required=${required} placeholder=${schema.examples?.[0] ?? ""} onInput=${(event) => change(event.currentTarget.value)} />`;
+}
+
+/** A text that may be left out. */
+function Optional({ change, ...rest }) {
+  return html`<${Text} change=${(text) => change(text === "" ? null : text)} ...${rest} />`;
+}
+
+/** Several texts, one on each line. */
+function Lines({ schema, value, change, common }) {
+  const [text, setText] = useState(() => (value ?? []).join("\n"));
+  const entered = (event) => {
+    setText(event.currentTarget.value); // an empty line is one that is being written
+    change(event.currentTarget.value.split("\n").map((line) => line.trim()).filter((line) => line !== ""));
+  };
+  return html`<textarea ...${common} rows=${Math.min(12, text.split("\n").length + 1)} spellcheck=${false} placeholder=${schema.examples?.[0]?.join("\n") ?? ""} value=${text} onInput=${entered}></textarea>`;
 }
 
 function Num({ value, change, common }) {

@@ -26,6 +26,9 @@ export function duration(seconds) {
   return `${number(seconds, seconds < 10 ? 1 : 0)} s`;
 }
 
+/** What a watcher reads: `shop.orders`, `shop.*` for a whole database, `*.*` for the deployment. */
+export const watched = (source) => `${source.database ?? "*"}.${source.collection ?? "*"}`;
+
 export function bytes(value) {
   if (value === null || value === undefined) return NONE;
   const units = ["B", "kB", "MB", "GB", "TB"];

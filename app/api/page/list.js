@@ -1,14 +1,14 @@
 // All watchers at a glance.
 
 import { Chart } from "./chart.js";
-import { duration, html, link, number, State } from "./lib.js";
+import { duration, html, link, number, State, watched } from "./lib.js";
 
 export function List({ watchers, lags, tick }) {
   if (watchers === null) return html`<p class="quiet">Loading the watchers…</p>`;
   return html`
     <h1>Watchers</h1>
     ${watchers.length === 0
-      ? html`<p>There are no watchers yet. <a href=${link.add}>Add the first one</a>: it needs a name, a database and a collection.</p>`
+      ? html`<p>There are no watchers yet. <a href=${link.add}>Add the first one</a>: it needs a name, and a database or a collection of it.</p>`
       : html`<table class="cards">
           <thead>
             <tr>
@@ -34,7 +34,7 @@ function Row({ watcher, lag, tick }) {
   return html`<tr>
     <th scope="row">
       <a href=${link.watcher(name)}>${name}</a>
-      <div class="quiet"><small>${source.database}.${source.collection} → ${sink.stream}</small></div>
+      <div class="quiet"><small>${watched(source)} → ${sink.stream}</small></div>
     </th>
     <td data-head="State"><div><${State} state=${status.state} />${why && html`<small class="why">${why}</small>`}</div></td>
     <td data-head="Events per second" class="figure">

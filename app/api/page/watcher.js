@@ -3,7 +3,7 @@
 import { get, path } from "./api.js";
 import { Chart } from "./chart.js";
 import { Discard, Pause, Remove, Replay, Restart, Resume, Rewind } from "./dialogs.js";
-import { bytes, duration, exact, html, link, number, State, Time, Trouble, useEffect, useState } from "./lib.js";
+import { bytes, duration, exact, html, link, number, State, Time, Trouble, useEffect, useState, watched } from "./lib.js";
 import { Messages } from "./messages.js";
 
 const INTERVAL = 4000;
@@ -13,6 +13,7 @@ const MODES = {
   window: "a window of single messages",
   single: "one message at a time",
 };
+const READS = { shared: "shared with other watchers of its database", own: "its own" };
 const FENCES = { stream: ", fenced by the stream's last sequence", subject: ", fenced by the last sequence of its subjects" };
 
 export function WatcherView({ name, watchers, lags, tick }) {
@@ -66,7 +67,7 @@ function Fact({ what, children }) {
 function Facts({ watcher: { source, sink, status }, lag }) {
   const error = status.last_error;
   return html`<dl class="facts">
-      <${Fact} what="From">${source.database}.${source.collection}<//>
+      <${Fact} what="From">${watched(source)}<//>
       <${Fact} what="To">${sink.stream}, ${sink.subject}<//>
       <${Fact} what="Since"><${Time} at=${status.since} /><//>
       <${Fact} what="Lag">${duration(lag?.seconds)}<//>
@@ -75,6 +76,7 @@ function Facts({ watcher: { source, sink, status }, lag }) {
       <${Fact} what="Published">${number(status.events.published)}, skipped ${number(status.events.skipped)}<//>
       <${Fact} what="Last event"><${Time} at=${lag?.last_event_at} /><//>
       <${Fact} what="Restarts">${number(status.restarts)}<//>
+      <${Fact} what="Change stream">${READS[status.reads] ?? "–"}${status.reads_why ? `: ${status.reads_why}` : ""}<//>
       <${Fact} what="Publish mode">${MODES[status.publish_mode] ?? "–"}${FENCES[status.fence] ?? ""}<//>
     </dl>
     ${error && html`<p class="quiet">Last error, <${Time} at=${error.time} />${error.count > 1 ? `, ${error.count} times` : ""}: ${error.type}: ${error.message}</p>`}`;

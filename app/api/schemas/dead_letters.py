@@ -45,6 +45,9 @@ class LetterAnswer(Answer):
     """The key of the changed document. Null when it is not known."""
     reduced: list[str]
     """The fields that the event lacks, because MongoDB could not send it with them."""
+    namespace: str | None
+    """The collection, such as `shop.orders`, or a database alone for `dropDatabase`. Null where the watcher has one
+    collection."""
 
     @staticmethod
     def of(letter: DeadLetter) -> "LetterAnswer":
@@ -59,6 +62,7 @@ class LetterAnswer(Answer):
             in_object_store=letter.object is not None,
             document_key=None if letter.key is None else json.loads(letter.key),
             reduced=letter.reduced.split(", ") if letter.reduced else [],
+            namespace=letter.namespace,
         )
 
 

@@ -1,5 +1,7 @@
 """The groups of a deployment: which watcher shares change streams with which others."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from app.domain.parts import Split
@@ -8,6 +10,7 @@ from app.mongodb.change_source import MongoChangeSource
 from app.mongodb.feeds.eligible import Kind, kind_of, why_own
 from app.mongodb.feeds.filters import Filter
 from app.mongodb.feeds.group import Group
+from app.mongodb.feeds.room import Room
 from app.mongodb.feeds.sharing import SharingSource
 from app.mongodb.reach import Reach
 
@@ -22,6 +25,7 @@ class FeedHub:
         self._reach = reach
         self._split = split
         self._batch_size = batch_size
+        self._room = Room()
         self._groups: dict[Kind, Group] = {}
 
     def source(self, watcher: Watcher) -> MongoChangeSource | SharingSource:
@@ -31,7 +35,20 @@ class FeedHub:
         if why is not None:
             return own
         group = self._group(kind_of(watcher))
-        return SharingSource(own, group, watcher.source.collection, batch_size=self._batch_size)
+        return SharingSource(own, group, watcher, batch_size=self._batch_size)
+
+    def expect(self, watchers: Iterable[Watcher]) -> None:
+        """These will be read soon."""
+        for watcher in watchers:
+            if why_own(watcher) is None:
+                self._group(kind_of(watcher)).expect(watcher.name)
+
+    def members(self) -> dict[str, int]:
+        """How many watchers read from shared change streams, by database."""
+        found = Counter[str]()
+        for kind, group in self._groups.items():
+            found[kind.database] += group.members
+        return dict(found)
 
     async def close(self) -> None:
         """End every shared change stream. Those who read from one get an error, or read by their own."""
@@ -46,7 +63,7 @@ class FeedHub:
 
             def make_source(wanted: Filter) -> MongoChangeSource:
                 feed = Watcher(f"feed of {kind.database}", kind.source(wanted.stages()))
-                return MongoChangeSource(feed, self._reach, batch_size=FEED_BATCH)
+                return MongoChangeSource(feed, self._reach, batch_size=FEED_BATCH, shared=True)
 
-            group = self._groups[kind] = Group(kind.database, make_source, self._split)
+            group = self._groups[kind] = Group(kind.database, make_source, self._split, self._room)
         return group

@@ -6,12 +6,13 @@ from the collection's own stream after that position, or from a feed that skips 
 
 import asyncio
 import random
+from collections.abc import Collection
 from typing import Final
 
 from app.domain.errors import SourceUnavailable
 from app.domain.status import Reads
 from app.domain.tokens import cluster_time
-from app.domain.watcher import Start
+from app.domain.watcher import Start, Watcher
 from app.mongodb.feeds.group import ALONE, Group
 from app.mongodb.feeds.member import Member
 from app.ports import ChangeSource, SourceBatch
@@ -29,10 +30,10 @@ SHARED: Final = Reads(shared=True)
 class SharingSource:
     """`ChangeSource` over one collection."""
 
-    def __init__(self, own: ChangeSource, group: Group, collection: str, *, batch_size: int) -> None:
+    def __init__(self, own: ChangeSource, group: Group, watcher: Watcher, *, batch_size: int) -> None:
         self._own = own
         self._group = group
-        self._collection = collection
+        self._name, self._collection = watcher.name, watcher.source.collection
         self._batch_size = batch_size
         self._member: Member | None = None
         self._position = ""
@@ -51,7 +52,7 @@ class SharingSource:
         return SHARED if self._member is not None else Reads(shared=False, why=self._group.blocked or self._why)
 
     async def prepare(self, *, may_create: bool = True) -> int:
-        self._group.arrive(self, self._collection)
+        self._group.arrive(self, self._name, self._collection)
         return await self._own.prepare(may_create=may_create)
 
     async def locate(self, start: Start) -> str:
@@ -60,10 +61,13 @@ class SharingSource:
     async def has_event(self, token: str) -> bool | None:
         return await self._own.has_event(token)
 
+    def pass_over(self, ahead: Collection[tuple[str, str]]) -> None:
+        self._own.pass_over(ahead)
+
     async def open(self, after: str) -> None:
         cluster_time(after)  # refuses what is not a token
         await self._stop_reading()
-        self._group.arrive(self, self._collection)
+        self._group.arrive(self, self._name, self._collection)
         self._position = after
         self._take_place(await self._group.join(self, self._collection, after))
         if self._member is None:

@@ -124,6 +124,17 @@ async def test_a_watchers_life_from_a_file_to_its_removal(watchers: Command, liv
     assert "no watcher orders" in await watchers("remove", "orders", code=1)
 
 
+async def test_a_database_is_watched_by_options_alone(watchers: Command, live: Live) -> None:
+    options = ("shop", "--database", live.database, "--include", "orders_*", "--include", "users", "--exclude", "*_tmp")
+    assert (await watchers("add", *options, "--stream", live.stream)).startswith("shop: added, ")
+    await live.reaches("RUNNING", "shop")
+    source = (await live.get("/watchers/shop"))["source"]
+    assert (source["include"], source["exclude"]) == (["orders_*", "users"], ["*_tmp"])
+    assert f"{live.database}.*" in await watchers("list")
+    said = await watchers("add", "all", "--deployment", "--include", "shop", code=1)
+    assert "source.include.0" in said
+
+
 async def test_of_several_watchers_none_is_added_where_one_is_refused_and_each_is_named_with_its_fields(
     watchers: Command, live: Live, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -231,7 +242,11 @@ async def test_on_a_terminal_it_asks_before_it_moves_or_removes(watchers: Comman
         (("rewind", "orders"), "exactly one of"),
         (("rewind", "orders", "--at", "latest", "--start"), "exactly one of"),
         (("rewind", "orders", "--at", "noon"), "'noon' is not one of"),
-        (("add",), "missing option '--file'"),
+        (("add",), "give either a NAME or a --file"),
+        (("add", "orders", "-f", "x.json"), "give either a NAME or a --file"),
+        (("add", "orders"), "either --database or --deployment"),
+        (("add", "orders", "--deployment", "--database", "shop"), "either --database or --deployment"),
+        (("add", "-f", "x.json", "--database", "shop"), "give no other option"),
         (("add", "-f", "nowhere.json"), "nowhere.json cannot be read"),
         (("add", "-f", "broken.yaml"), "does not hold watchers"),
         (("add", "-f", "scalar.yaml"), "a watcher is an object"),

@@ -362,33 +362,6 @@ async def test_a_watcher_that_left_the_file_is_gone_after_a_restart_and_others_s
     await live.reaches("RUNNING", "http")
 
 
-async def test_two_collections_of_one_name_the_second_is_failed_with_what_to_change_and_the_first_runs(
-    live: Live, tmp_path: Path
-) -> None:
-    other = f"zz_{live.unique}"
-    config = write_config(tmp_path / "c.yaml", live, entry(live), entry(live, dbName=other))
-    first, second = f"{live.database}.{live.collection}", f"{other}.{live.collection}"
-    await live.restart(config)
-    await live.reaches("RUNNING", first)
-    failed = (await live.reaches("FAILED", second))["status"]
-    assert first in failed["reason"]
-    assert "stream" in failed["reason"]
-    live.insert(1)
-    live.mongo[other][live.collection].insert_one({"_id": "meanwhile"})
-    await live.seen("1")
-    await live.pause(first)
-    live.insert(2)
-    await live.resume(first)
-    await live.seen("1", "2")
-    await live.reaches("FAILED", second)
-    # What the reason asks for, done in the file.
-    apart = entry(live, dbName=other, streamName=f"{live.stream}_2", tokensCollName=f"{live.collection}_2")
-    await live.restart(write_config(tmp_path / "c.yaml", live, entry(live), apart))
-    await live.reaches("RUNNING", second)
-    live.mongo[other][live.collection].insert_one({"_id": "this"})
-    await live.seen("meanwhile", "this", stream=f"{live.stream}_2")  # its own since it was first in the file
-
-
 async def test_a_stream_keeps_the_settings_of_the_connector_unless_a_setting_asks_for_more(
     live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,8 @@ async def test_add_answers_201_with_its_location_and_every_default(service: Live
         "source": {
             "database": service.database,
             "collection": service.collection,
+            "include": [],
+            "exclude": [],
             "pipeline": [],
             "full_document": "updateLookup",
             "full_document_before_change": "whenAvailable",

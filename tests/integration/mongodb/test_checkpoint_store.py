@@ -9,22 +9,21 @@ import pymongo
 import pytest
 
 from app.devservers.servers import MongoServer
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import (
     Invalid,
     NotAuthorised,
     StoreUnavailable,
 )
 from app.domain.position import Checkpoint
-from app.domain.watcher import CheckpointPlace, Source, Watcher
-from app.mongodb.checkpoint_store import MongoCheckpointStore
+from app.domain.watcher import Source, Watcher
 from app.mongodb.deployment import MongoDeployment
+from app.ports import CheckpointStore
 from tests.fakes import BEGIN, event_token
 from tests.integration.mongodb.bench import SOCKET_SECONDS, Client, MakeMongo
 
 
-def store(
-    mongo: MongoDeployment, database: str, *, capped: int = 0, collection: str = "tokens"
-) -> MongoCheckpointStore:
+def store(mongo: MongoDeployment, database: str, *, capped: int = 0, collection: str = "tokens") -> CheckpointStore:
     place = CheckpointPlace(database, collection, capped=bool(capped), size_in_bytes=capped)
     return mongo.checkpoints(Watcher("w", Source("shop", "orders"), checkpoint=place))
 

@@ -8,11 +8,13 @@ import bson
 import pymongo
 import pytest
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import Conflict, Invalid, ScopeMismatch
 from app.domain.position import Checkpoint
-from app.domain.watcher import CheckpointPlace, Source, Watcher
+from app.domain.watcher import Source, Watcher
 from app.mongodb.checkpoint_store import MongoCheckpointStore
 from app.mongodb.deployment import MongoDeployment
+from app.ports import CheckpointStore
 from tests.fakes import BEGIN, event_token
 from tests.integration.mongodb.bench import Client
 from tests.live import Live
@@ -36,7 +38,7 @@ FOREIGN: list[dict[str, Any]] = [
 """Documents of a business collection, from far to near: none was made by Changewire or by mongodb-nats-connector."""
 
 
-def store(mongo: MongoDeployment, database: str, **place: Any) -> MongoCheckpointStore:
+def store(mongo: MongoDeployment, database: str, **place: Any) -> CheckpointStore:
     checkpoint = CheckpointPlace(database, "business", **place)
     return mongo.checkpoints(Watcher("w", Source("shop", "orders"), checkpoint=checkpoint))
 

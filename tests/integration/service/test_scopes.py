@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import pytest
 from pymongo import DeleteOne, InsertOne, UpdateOne
 
+from app.devservers.servers import MongoServer, NatsServer
 from app.domain.subjects import escape
-from app.domain.watcher import StoredWatcher, from_document
+from app.domain.watcher import PUBLISHED, StoredWatcher, from_document
 from app.mongodb.watcher_document import as_stored
 from tests.integration.cli.test_verify import Verified, changewire
-from tests.service import Stage, until
+from tests.service import Stage, staged, until
 
 KILLS = 5
 NAMES = ("orders", "app.events", "with space", "ünïcode", "a%2Eb", "UPPER", "_", "x-*y>", "{operation}", "tab\tbed")
@@ -115,13 +116,13 @@ def arrived(event: dict[str, Any]) -> Written:
     return Written(event["ns"]["coll"], operation, event["documentKey"]["_id"], number)
 
 
-async def add(stage: Stage, subject: str) -> None:
-    """Store a watcher of the stage's database, as the service finds it when it starts."""
+async def add(stage: Stage, subject: str, *, source: dict[str, Any] | None = None, **sink: Any) -> None:
+    """Store a watcher, of the stage's database where nothing else is said, as the service finds it when it starts."""
     watcher = from_document(
         {
             "name": stage.watcher,
-            "source": {"database": stage.database},
-            "sink": {"stream": stage.stream, "subject": subject},
+            "source": source or {"database": stage.database},
+            "sink": {"stream": stage.stream, "subject": subject, **sink},
             "checkpoint": {"database": f"tokens_{stage.database}", "collection": "shop"},
         }
     )
@@ -220,3 +221,121 @@ async def test_a_list_of_writes_may_name_the_collections(stage: Stage, tmp_path:
     assert (await verified(stage, tmp_path, "--writes", str(listed))).report["compared"] == 2
     listed.write_text(json.dumps(lines[0] | {"collection": "c"}))
     assert (await verified(stage, tmp_path, "--writes", str(listed))).report["lost"]["total"] == 1
+
+
+async def test_a_large_change_is_a_letter_with_its_collection_and_is_replayed_onto_its_subject(stage: Stage) -> None:
+    jetstream = (await stage.nats()).jetstream()
+    config: dict[str, Any] = {"name": stage.stream, "subjects": [f"{stage.stream}.*.*"]}
+    await jetstream.add_stream(**config, max_msg_size=3000)
+    await add(stage, "{stream}.{collection}.{operation}", oversize="dead_letter")
+    service = await stage.service().start()
+    await service.until_state(stage.watcher, "RUNNING")
+    database = stage.mongo[stage.database]
+    await database["a.b"].insert_one({"_id": 1, "text": "x" * 4000})
+    await database["c"].insert_one({"_id": 2})
+    await stage.until_length(1)
+    page = (await service.call("GET", f"/watchers/{stage.watcher}/dead-letters")).json()
+    (letter,) = page["dead_letters"]
+    assert letter["namespace"] == f"{stage.database}.a.b"
+    await jetstream.update_stream(**config, max_msg_size=-1)
+    service.kill()
+    await service.start()
+    await service.until_state(stage.watcher, "RUNNING")
+    path = f"/watchers/{stage.watcher}/dead-letters/{letter['sequence']}/replay"
+    await service.call("POST", path, status=200)
+    messages = await stage.messages()
+    assert [message.subject.removeprefix(stage.stream) for message in messages] == [".c.insert", ".a%2Eb.insert"]
+    assert messages[1].event["documentKey"] == {"_id": 1}
+
+
+async def test_a_body_in_the_object_store_has_its_pointer_on_the_collections_subject(stage: Stage) -> None:
+    jetstream = (await stage.nats()).jetstream()
+    await jetstream.add_stream(name=stage.stream, subjects=[f"{stage.stream}.*.*"], max_msg_size=3000)
+    await add(stage, "{stream}.{collection}.{operation}")
+    service = await stage.service().start()
+    await service.until_state(stage.watcher, "RUNNING")
+    for name in ("a", "b"):  # the same document, in two collections: two objects
+        await stage.mongo[stage.database][name].insert_one({"_id": 1, "text": name * 4000})
+    await stage.until_length(2)
+    messages = await stage.messages()
+    assert [message.subject.removeprefix(stage.stream) for message in messages] == [".a.insert", ".b.insert"]
+    bodies = []
+    for message in messages:
+        bucket, _, name = message.headers["Changewire-Object"].partition("/")
+        found = await (await jetstream.object_store(bucket)).get(name)
+        bodies.append(json.loads(found.data or b"")["fullDocument"]["text"][0])
+    assert bodies == ["a", "b"]
+
+
+async def test_what_is_done_to_a_database_as_a_whole_has_a_subject_without_a_collection(
+    stage: Stage, tmp_path: Path
+) -> None:
+    await add(stage, "{stream}.{collection}.{operation}", operations=["insert", "drop", "rename", "dropDatabase"])
+    service = await stage.service().start()
+    await service.until_state(stage.watcher, "RUNNING")
+    database = stage.mongo[stage.database]
+    await database["a"].insert_one({"_id": 1})
+    await database["a"].rename("b")
+    await stage.mongo.drop_database(stage.database)
+    await database["c"].insert_one({"_id": 2})
+    await stage.until_length(5)
+    subjects = [message.subject.removeprefix(f"{stage.stream}.") for message in await stage.messages()]
+    assert subjects == ["a.insert", "a.rename", "b.drop", "_.dropDatabase", "c.insert"]
+    done = await verified(stage, tmp_path)
+    assert (done.code, done.report["compared"]) == (0, 5), done.output + done.errors
+
+
+async def test_a_deployments_changes_are_on_one_stream_in_one_order_and_verify_reads_them_all(
+    own_mongo: MongoServer, nats_url: str, tmp_path: Path, unique: str
+) -> None:
+    async with staged(own_mongo.uri, nats_url, tmp_path, unique) as stage:
+        databases = [f"{name}_{unique}" for name in ("crm", "shop")]
+        pipeline = [{"$match": {"ns.db": {"$in": databases}}}]  # the service's own writes are none of its business
+        source = {"pipeline": pipeline, "include": [f"{name}.*" for name in databases]}
+        await add(
+            stage,
+            "{stream}.{database}.{collection}.{operation}",
+            source=source,
+            operations=[*PUBLISHED, "dropDatabase"],
+        )
+        service = await stage.service().start()
+        await service.until_state(stage.watcher, "RUNNING")
+        expected = []
+        for number in range(60):
+            database, name = databases[number % 2], f"c{number % 3}"
+            await stage.mongo[database][name].insert_one({"_id": number})
+            expected.append(f"{stage.stream}.{database}.{name}.insert")
+        await stage.mongo.drop_database(databases[0])
+        expected.append(f"{stage.stream}.{databases[0]}._.dropDatabase")
+        await stage.until_length(len(expected))
+        assert await service.terminate() == 0
+        assert [message.subject for message in await stage.messages()] == expected
+        done = await verified(stage, tmp_path)
+        assert done.code == 0, done.output + done.errors
+        assert done.report["collections"] == {
+            databases[0]: 1, **{f"{database}.c{number}": 10 for database in databases for number in range(3)}
+        }  # fmt: skip
+
+
+async def test_a_name_that_makes_a_subject_too_long_for_the_server_is_a_letter_and_the_others_go_on(
+    mongo_uri: str, own_nats: NatsServer, tmp_path: Path, unique: str
+) -> None:
+    """A server with a lower max_control_line: what is longer is learnt, and after that no connection is lost."""
+    own_nats.config = "max_control_line: 512"
+    await own_nats.restart()
+    async with staged(mongo_uri, own_nats.url, tmp_path, unique) as stage:
+        await add(stage, "{stream}.{collection}.{operation}", oversize="dead_letter")
+        service = await stage.service().start()
+        await service.until_state(stage.watcher, "RUNNING")
+        database = stage.mongo[stage.database]
+        long = "a" + ". " * 110 + "z"
+        for name in ("before", long, "after"):
+            await database[name].insert_one({"_id": 1})
+        await stage.until_length(2)
+        path = f"/watchers/{stage.watcher}/dead-letters"
+        (letter,) = (await service.call("GET", path)).json()["dead_letters"]
+        assert letter["namespace"] == f"{stage.database}.{long}"
+        assert "bytes is longer than the" in letter["error"]
+        assert await service.terminate() == 0
+        subjects = [message.subject for message in await stage.messages()]
+        assert subjects == [f"{stage.stream}.before.insert", f"{stage.stream}.after.insert"]

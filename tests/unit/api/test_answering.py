@@ -24,7 +24,7 @@ from app.api.schemas.streams import MessageEvent, StreamAnswer
 from app.api.schemas.watchers import WatcherAnswer
 from app.domain.dead_letters import DeadLetter, Replay
 from app.domain.lifecycle import Desired, State
-from app.domain.status import Component, ErrorSeen, Happening, Health, Lag, Status, TokenView, WatcherView
+from app.domain.status import Component, ErrorSeen, Happening, Health, Lag, Reads, Status, TokenView, WatcherView
 from app.domain.streams import ConsumerFacts, StoredMessage, StreamFacts
 from app.domain.watcher import Start, StoredWatcher, from_document
 from tests.unit.api.documented import assert_shape
@@ -38,7 +38,8 @@ errors = st.builds(ErrorSeen, type=text, message=text, time=seconds, count=numbe
 statuses = st.builds(
     Status, st.sampled_from(State), seconds, st.none() | text, st.none() | errors, number, number, number, seconds,
     seconds, st.sampled_from([None, "atomic", "window", "single"]), st.sampled_from([None, "stream", "subject"]),
-    st.none() | number, st.lists(text, max_size=3).map(tuple), st.none() | text,
+    st.none() | st.builds(Reads, st.booleans(), st.none() | text), st.none() | number,
+    st.lists(text, max_size=3).map(tuple), st.none() | text,
 )  # fmt: skip
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(-1e9, 1e9) | text,

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.config.connector_yaml import ConnectorFileError, parse, read
+from app.domain.checkpoint_place import CheckpointPlace
+from app.domain.watcher import Watcher, from_document, to_document
 
 REFERENCE = """\
 connector:
@@ -26,6 +28,11 @@ connector:
     - dbName: test-connector
       collName: coll2
 """
+
+
+def place_of(watcher: Watcher) -> CheckpointPlace:
+    assert watcher.checkpoint is not None, "mongodb-nats-connector looks for its tokens there"
+    return watcher.checkpoint
 
 
 def refused(text: str) -> str:
@@ -49,7 +56,7 @@ def test_reference_file() -> None:
     assert first.source.pre_and_post_images
     assert first.sink.stream == "STREAM1"
     assert first.sink.stream_settings == "connector"
-    place = first.checkpoint
+    place = place_of(first)
     assert (place.database, place.collection, place.capped, place.size_in_bytes) == (
         "tokens",
         "coll1-tokens",
@@ -58,8 +65,7 @@ def test_reference_file() -> None:
     )
     assert second.name == "test-connector.coll2"
     assert second.sink.stream == "COLL2"
-    assert (second.checkpoint.database, second.checkpoint.collection) == ("resume-tokens", "coll2")
-    assert not second.checkpoint.capped
+    assert place_of(second) == CheckpointPlace("resume-tokens", "coll2")
     assert not second.source.pre_and_post_images
     assert second.sink.operations == ("insert", "update", "replace", "delete")
     assert second.subject("insert") == "COLL2.insert"
@@ -80,7 +86,7 @@ def test_anchors_and_merge_keys() -> None:
         "    - &first {dbName: shop, collName: a, tokensDbName: t}\n"
         "    - {<<: *first, collName: b}\n"
     )
-    assert [(w.name, w.checkpoint.database) for w in file.watchers] == [("shop.a", "t"), ("shop.b", "t")]
+    assert [(w.name, place_of(w).database) for w in file.watchers] == [("shop.a", "t"), ("shop.b", "t")]
 
 
 def test_numbers_as_names_are_the_names_as_written() -> None:
@@ -90,12 +96,14 @@ def test_numbers_as_names_are_the_names_as_written() -> None:
 
 def test_capped_without_a_size_is_not_capped_and_said_so() -> None:
     file = parse(collection("tokensCollCapped: true"))
-    assert not file.watchers[0].checkpoint.capped
+    assert not place_of(file.watchers[0]).capped
     assert "tokensCollCapped has no effect without tokensCollSizeInBytes" in file.warnings[0]
 
 
 def test_size_without_capped_has_no_effect() -> None:
-    assert parse(collection("tokensCollSizeInBytes: 4096")).watchers[0].checkpoint.size_in_bytes == 0
+    assert parse(collection("tokensCollSizeInBytes: 4096")).watchers[0].checkpoint == CheckpointPlace(
+        collection="orders"
+    )
 
 
 def test_unknown_keys_are_warned_about() -> None:
@@ -111,14 +119,70 @@ def test_unknown_keys_are_warned_about() -> None:
 def test_one_collection_on_two_streams_is_two_watchers_with_a_position_each() -> None:
     entries = ("{dbName: a, collName: b}", "{dbName: a, collName: b, streamName: C}", "{dbName: a, collName: b}")
     file = parse(f"connector: {{collections: [{', '.join(entries)}]}}")
-    assert [(one.name, one.sink.stream, one.checkpoint.namespace) for one in file.watchers] == [
+    assert [(one.name, one.sink.stream, place_of(one).namespace) for one in file.watchers] == [
         ("a.b", "B", "resume-tokens.b"),
         ("a.b@C", "C", "resume-tokens.b@C"),
     ]
     (warning,) = file.warnings
     assert "connector.collections[2] publishes a.b to B, as an entry above it does; it has no effect" in warning
     own = parse(f"connector: {{collections: [{entries[0]}, {entries[1][:-1]}, tokensCollName: t}}]}}").watchers[1]
-    assert (own.name, own.checkpoint.namespace) == ("a.b@C", "resume-tokens.t")
+    assert (own.name, place_of(own).namespace) == ("a.b@C", "resume-tokens.t")
+
+
+def entries(*flow: str) -> str:
+    return f"connector: {{collections: [{', '.join(flow)}]}}"
+
+
+def test_entries_with_one_stream_are_one_watcher_with_a_place_for_each() -> None:
+    text = entries(
+        "{dbName: a, collName: b, streamName: ALL}",
+        "{dbName: a, collName: alone}",
+        "{dbName: a, collName: c.d, streamName: ALL, tokensCollName: t, tokensCollCapped: true, "
+        "tokensCollSizeInBytes: 8192, changeStreamPreAndPostImages: true}",
+    )
+    watcher, alone = parse(text).watchers
+    assert (watcher.name, alone.name) == ("ALL", "a.alone")
+    assert (watcher.source.database, watcher.source.collection, watcher.source.include) == ("a", "", ("b", "c.d"))
+    assert watcher.subject("insert") == "ALL.insert"
+    assert [one.name for one in watcher.entries] == ["a.b", "a.c.d"]
+    assert [place.namespace for place in watcher.places] == ["resume-tokens.b", "resume-tokens.t"]
+    assert [place.size_in_bytes for place in watcher.places] == [0, 8192]
+    assert [one.source.pre_and_post_images for one in watcher.entries] == [False, True]
+    assert from_document(to_document(watcher)) == watcher
+    switched = parse(text).with_stream_settings("changewire").watchers[0]
+    assert {one.sink.stream_settings for one in (switched, *switched.entries)} == {"changewire"}
+
+
+def test_entries_of_several_databases_with_one_stream_are_one_watcher_of_the_deployment() -> None:
+    (watcher,) = parse(entries("{dbName: a, collName: x}", "{dbName: b, collName: x}")).watchers
+    assert (watcher.name, watcher.source.database, watcher.source.include) == ("X", "", ("a.x", "b.x"))
+
+
+def test_one_collection_on_two_streams_is_in_two_watchers_of_which_one_has_several() -> None:
+    one, other = parse(
+        entries(
+            "{dbName: a, collName: x, streamName: ALL}",
+            "{dbName: a, collName: y, streamName: ALL}",
+            "{dbName: a, collName: x, streamName: X2}",
+        )
+    ).watchers
+    assert (one.name, one.source.include) == ("ALL", ("x", "y"))
+    assert (other.name, place_of(other).namespace) == ("a.x@X2", "resume-tokens.x@X2")
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("{dbName: a, collName: 'c*', streamName: ALL}", "a.c* holds * or ?"),
+        ("{dbName: resume-tokens, collName: c, tokensDbName: t, streamName: ALL}", "where positions are kept"),
+    ],
+)
+def test_entries_that_cannot_be_one_watcher_are_told_with_their_stream(second: str, said: str) -> None:
+    with pytest.raises(ConnectorFileError) as error:
+        parse(entries("{dbName: a, collName: b, streamName: ALL}", second))
+    assert "the entries of stream ALL (a.b, " in str(error.value)
+    assert said in str(error.value)
+    assert "Give one of them a streamName of its own" in str(error.value)
 
 
 @pytest.mark.parametrize(

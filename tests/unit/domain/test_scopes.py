@@ -47,7 +47,7 @@ def test_a_scope_is_right(database: str, include: list[str], exclude: list[str])
         ({"database": "shop", "exclude": ["*"]}, "source.exclude", "every collection"),
         ({"database": "shop", "include": ["a_1", "b"], "exclude": ["a_?"]}, "source.include.0", "with a_?"),
         ({"database": "shop", "include": [f"a{n}*" for n in range(MAX_WILD + 1)]}, "source.include", "wildcard"),
-        ({"database": "shop", "include": [f"a{n}" for n in range(201)]}, "source.include", "maximum is 200"),
+        ({"database": "shop", "include": [f"a{n}" for n in range(1_001)]}, "source.include", "maximum is 1000"),
         ({"include": ["shop"]}, "source.include.0", "write for example shop.*"),
         ({"include": ["*"]}, "source.include.0", "write for example *.*"),
         ({"exclude": [".orders"]}, "source.exclude.0", "not database.collection"),
@@ -73,7 +73,7 @@ class TestAWatcher:
         made = watcher(database="shop", include=["orders_*"])
         assert made.sink.subject == "{stream}.{collection}.{operation}"
         assert made.sink.stream == "SHOP"
-        assert made.checkpoint.collection == "shop"
+        assert made.checkpoint is None
         assert made.source.namespace == "shop"
 
     def test_of_the_deployment_has_one_for_each_of_each_database(self) -> None:
@@ -154,3 +154,24 @@ class TestWithNamespacesThatAreAllowed:
     )
     def test_one_that_goes_beyond_is_refused(self, source: dict[str, object], field: str) -> None:
         assert [each.field for each in outside(watcher(**source), self.ALLOWED)] == [field]
+
+
+WILD: dict[str, object] = {"database": "shop", "include": ["orders", "a*"]}
+DEMANDS = [("pre_and_post_images", True), ("full_document", "required"), ("full_document_before_change", "required")]
+
+
+class TestImages:
+    @pytest.mark.parametrize("source", [{}, {"database": "shop"}, WILD])
+    @pytest.mark.parametrize(
+        "asks",
+        [("pre_and_post_images", True), ("full_document", "required"), ("full_document_before_change", "required")],
+    )
+    def test_are_not_demanded_of_what_may_come(self, source: dict[str, object], asks: tuple[str, object]) -> None:
+        field, wish = asks
+        found = problems(watcher(**source, **{field: wish}), state_database="changewire")
+        assert [each.field for each in found] == [f"source.{field}"]
+
+    def test_may_be_demanded_of_collections_that_are_named(self) -> None:
+        made = watcher(database="shop", include=["a", "b"], pre_and_post_images=True, full_document="required")
+        assert problems(made, state_database="changewire") == []
+        assert made.source.named == [("shop", "a"), ("shop", "b")]

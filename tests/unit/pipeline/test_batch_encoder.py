@@ -160,3 +160,11 @@ async def test_a_change_whose_subject_is_reserved_ends_the_run_elsewhere(packs: 
     assert len(await one.encode(batch(of(1, "a"), of(2, "_INBOX"), of(3, "b")), "", event_token(0))) == 1
     assert isinstance(one.failure, MessageTooLarge)
     assert "_INBOX.insert is reserved by NATS" in str(one.failure)
+
+
+async def test_a_letter_says_which_collection_it_is_of_where_there_are_several() -> None:
+    given = batch(of(1, "app.events", text="x" * 2 * LIMIT))
+    for watcher, namespace in ((SHOP, "shop.app.events"), (ORDERS, None)):
+        ((letter),) = [change.letter for change in await both(given, watcher=watcher, oversize="dead_letter")]
+        assert letter is not None
+        assert letter.namespace == namespace

@@ -1,6 +1,7 @@
 """A deployment in memory with several collections, and sources over one of them or over a database, filtered or not."""
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +76,9 @@ class Stream:
 
     async def locate(self, start: Start) -> str:
         return self.deployment.now
+
+    def pass_over(self, ahead: Collection[tuple[str, str]]) -> None:
+        assert not ahead
 
     async def has_event(self, token: str) -> bool | None:
         raise NotImplementedError

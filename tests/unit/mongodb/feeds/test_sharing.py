@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import HistoryLost, NotAuthorised, SourceUnavailable
+from app.domain.watcher import Source, Watcher
 from app.mongodb.feeds import feed, filters
 from app.mongodb.feeds.group import Group
 from app.mongodb.feeds.parts import token_of
+from app.mongodb.feeds.room import Room
 from app.mongodb.feeds.sharing import CATCHES_UP, SharingSource
 from tests.unit.mongodb.feeds.conftest import hasten
 from tests.unit.mongodb.feeds.scripted import EVENT_BYTES, Deployment, Stream
@@ -31,12 +33,13 @@ class Reader:
         self.begin = self.position = deployment.now
         self._deployment = deployment
         self._group = group
+        self._watcher = Watcher(f"w{id(self)}", Source("shop", collection))
         self.source: SharingSource | None = None
 
     async def open(self) -> None:
         if self.source is None:
             own = Stream(self._deployment, self.collection)
-            self.source = SharingSource(own, self._group, self.collection, batch_size=2)
+            self.source = SharingSource(own, self._group, self._watcher, batch_size=2)
             await self.source.prepare()
             await self.source.open(self.position)
 
@@ -69,7 +72,7 @@ class Reader:
 class Scene:
     def __init__(self, *collections: str) -> None:
         self.deployment = Deployment()
-        self.group = Group("shop", lambda wanted: Stream(self.deployment, wanted=wanted), None)
+        self.group = Group("shop", lambda wanted: Stream(self.deployment, wanted=wanted), None, Room())
         self.readers = [Reader(self.deployment, self.group, name) for name in collections]
 
     async def open_all(self) -> None:
