@@ -11,8 +11,6 @@ from app.mongodb.one_answer import OneAnswer
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
 
-    from app.mongodb.change_source import MongoChangeSource
-
 
 @dataclass(slots=True)
 class Reach:
@@ -27,8 +25,8 @@ class Reach:
     state_database: str = ""
     """Where Changewire keeps its own state: no watcher of the deployment reads it."""
     slow: set[str] = field(default_factory=set)
-    reading: "set[MongoChangeSource]" = field(default_factory=set)
-    """The change streams that are open, for metrics."""
+    reading: dict[object, bool] = field(default_factory=dict)
+    """The sources whose change streams are open, and whether they are shared; for metrics."""
     hello: OneAnswer[Mapping[str, Any]] = field(init=False)
     """Asks a server what it is, and for its operationTime."""
 
