@@ -1,4 +1,4 @@
-"""Measure on this machine, with a mongod and nats-servers of its own; Linux, less than twenty minutes (--quick: four).
+"""Measure on this machine, with a mongod and nats-servers of its own; Linux, half an hour (--quick: five minutes).
 
 Prints Markdown tables and writes everything measured to a JSON file. Exit code 1 where a stream did not hold what it
 had to, or something could not run; never for being slow.
@@ -16,14 +16,15 @@ from pathlib import Path
 
 from app.devservers.servers import NotAvailable, StartError
 from app.formats import native
-from bench import costs, drain, floors, latency, memory, procfs, replicas, report, startup, watchers, workloads
+from bench import costs, drain, fan_out, floors, latency, memory, procfs, replicas, report, startup, watchers, workloads
 from bench.contenders import Changewire, Contender, InPython, Version
+from bench.debezium import Debezium
 from bench.others import MqBridge, Peer, baseline
 from bench.report import Result
 from bench.stage import Incomplete, Stage
 from bench.workload import HEADLINE, SIZES, WORKLOADS
 
-SECTIONS = ("drain", "floors", "workloads", "replicas", "latency", "memory", "watchers", "startup")
+SECTIONS = ("drain", "floors", "workloads", "replicas", "latency", "memory", "watchers", "fan-out", "startup")
 OWN: tuple[type[Contender], ...] = (Changewire, InPython, MqBridge)
 BASELINE = "one-by-one"
 NAMES = (*(each.name for each in OWN), BASELINE)
@@ -65,6 +66,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="measure one more program: it reads MONGO_URI, NATS_URL and CONFIG_FILE (a connector.yaml), fills the "
         "stream named there, and goes on where it stopped; may be given several times",
     )  # fmt: skip
+    parser.add_argument(
+        "--debezium", type=_refusing(Debezium.at), metavar="DIRECTORY",
+        help="measure the Debezium Server unpacked there in the fan-out as well, by the java of JAVA_HOME or the path",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, default=Path("bench/results/latest.json"), help="default: %(default)s")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="draw the figures there as well")
     sizes = {
@@ -81,6 +86,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "waiting": ("events written while NATS is stopped", 200_000, 10_000),
         "spread": ("events over the watchers", 300, 40),
         "idle": ("seconds that watchers idle", 10, 2),
+        "fan-out-events": ("waiting in each drain of the fan-out", 30_000, 3_000),
+        "fan-out-rounds": ("of these drains; with the most watchers always one", 3, 1),
+        "fan-out-seconds": ("of each rate and of idling there", 15, 2),
+        "patience": ("seconds that a step of the fan-out may take", 120, 60),
         "starts": ("of each program", 5, 1),
     }
     for name, (what, full, quick) in sizes.items():
@@ -89,6 +98,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rates", type=_numbers, metavar="R,R", help="inserts/s for latency (10,100,1000,5000)")
     parser.add_argument("--peer-rates", type=_numbers, default=[100], metavar="R,R", help="the same of others (100)")
     parser.add_argument("--watchers", type=_numbers, metavar="N,N", help="running at once (1,50,200; quick 1,50)")
+    parser.add_argument("--fan-out", type=_numbers, metavar="N,N", help="watchers there (1,200,1000; quick 1,40)")
+    parser.add_argument("--fan-out-rates", type=_numbers, metavar="R,R", help="inserts/s there (100,1000; quick 100)")
     arguments = parser.parse_args(argv)
     quick = arguments.quick
     for name, (_, full, small) in sizes.items():
@@ -99,6 +110,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     arguments.workloads = arguments.workloads or (QUICK_WORKLOADS if quick else loads)
     arguments.rates = arguments.rates or ([100, 1000, 5000] if quick else [10, 100, 1000, 5000])
     arguments.watchers = arguments.watchers or ([1, 50] if quick else [1, 50, 200])
+    arguments.fan_out = arguments.fan_out or ([1, 40] if quick else [1, 200, 1000])
+    arguments.fan_out_rates = arguments.fan_out_rates or ([100] if quick else [100, 1000])
     if min(arguments.events, arguments.peer_events) < 2:
         parser.error("--events has to be 2 or more")
     return arguments
@@ -126,9 +139,13 @@ def _of(names: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
 
 
 def _named(kind: type[Peer] | type[Version]) -> Callable[[str], Contender]:
+    return _refusing(kind.named)
+
+
+def _refusing(make: Callable[[str], Contender]) -> Callable[[str], Contender]:
     def read(text: str) -> Contender:
         try:
-            return kind.named(text)
+            return make(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -188,9 +205,22 @@ async def run(arguments: argparse.Namespace) -> list[Result]:
             "watchers": lambda: watchers.measure(
                 stage, numbers=arguments.watchers, events=arguments.spread, seconds=arguments.idle
             ),
+            "fan-out": lambda: fan_out.measure(
+                stage,
+                [each for each in everyone if isinstance(each, Changewire) and not isinstance(each, InPython)],
+                fan_out.Sizes(
+                    numbers=arguments.fan_out,
+                    events=arguments.fan_out_events,
+                    rounds=arguments.fan_out_rounds,
+                    rates=arguments.fan_out_rates,
+                    seconds=arguments.fan_out_seconds,
+                    patience=arguments.patience,
+                ),
+                [] if arguments.debezium is None else [arguments.debezium],
+            ),
             "startup": lambda: startup.measure(stage, programs, rounds=arguments.starts),
         }
-        unwritten = ("json", "plots", "peer", "tree")
+        unwritten = ("json", "plots", "peer", "tree", "debezium")
         given = {name: value for name, value in vars(arguments).items() if name not in unwritten}
         for name in arguments.only:
             print(f"\n… {name}", flush=True)

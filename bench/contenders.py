@@ -109,6 +109,23 @@ class Changewire(Contender):
     async def up(self, program: Program) -> None:
         await self._until(program, "/readyz", lambda answer: True)
 
+    @property
+    def port(self) -> int:
+        """Where a started one answers over HTTP."""
+        return self._port
+
+    async def answer(self, program: Program, path: str) -> Any:
+        """What a started one answers to GET; None while it does not listen or says 503. Raises Incomplete."""
+        program.check()
+        try:
+            return await asyncio.to_thread(self._call, "GET", path, timeout=60)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise Incomplete(f"{path}: {error.code} {error.read().decode(errors='replace')}") from error
+        except OSError:
+            pass
+        return None
+
     async def way(self, places: Sequence[Place], program: Program) -> str:
         """What the service says of the first of its watchers: the server and the stream decide it."""
         status = await self._until(program, f"/watchers/{places[0].stream}", _mode)
@@ -117,28 +134,21 @@ class Changewire(Contender):
     async def _until(self, program: Program, path: str, good: Callable[[Any], Any]) -> Any:
         deadline = time.monotonic() + START_SECONDS
         while True:
-            program.check()
-            try:
-                answer = await asyncio.to_thread(self._call, "GET", path)
-                if good(answer):
-                    return answer
-            except urllib.error.HTTPError as error:
-                if error.code != 503:
-                    raise Incomplete(f"{path}: {error.code} {error.read().decode(errors='replace')}") from error
-            except OSError:
-                pass
+            answer = await self.answer(program, path)
+            if answer is not None and good(answer):
+                return answer
             if time.monotonic() > deadline:
                 raise Incomplete(f"{path} is not as it should be after {START_SECONDS} s\n{program.words()}")
             await asyncio.sleep(0.02)
 
-    def _call(self, method: str, path: str, body: Any = None) -> Any:
+    def _call(self, method: str, path: str, body: Any = None, *, timeout: float = 10) -> Any:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self._port}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with _DIRECT.open(request, timeout=10) as answer:
+        with _DIRECT.open(request, timeout=timeout) as answer:
             return json.loads(answer.read() or b"null")
 
 

@@ -47,12 +47,19 @@ def ends_for(rate: float) -> tuple[int, int]:
 
 
 async def measure(
-    stage: Stage, places: Sequence[Place], count: int, rate: float, *, begun: Callable[[], None] = lambda: None
+    stage: Stage,
+    places: Sequence[Place],
+    count: int,
+    rate: float,
+    *,
+    begun: Callable[[], None] = lambda: None,
+    into: Sequence[Place] = (),
 ) -> Written:
     """Insert `count` orders at `rate` into places at random, and time them from acknowledgement to arrival.
 
-    `begun` is called once the writer is warm. Raises Incomplete where one does not arrive, or arrives twice."""
-    targets = [[place.database, place.collection] for place in places]
+    `into` are the collections, where several are published to one of the `places`. `begun` is called
+    once the writer is warm. Raises Incomplete where one does not arrive, or arrives twice."""
+    targets = [[place.database, place.collection] for place in into or places]
     return await _measure(stage, places, Steadily(stage.mongo.uri, targets, count, rate, *ends_for(rate)), begun)
 
 

@@ -178,6 +178,11 @@ class Stage:
             ended.append(_seconds(state["last_ts"]))
         return count, max(ended) - min(begun)
 
+    async def times(self, places: Sequence[Place]) -> tuple[float, float]:
+        """When the server stored the first and the last message of all, in seconds since 1970."""
+        held = [state for state in (await self._states(places)).values() if state["messages"]]
+        return min(_seconds(each["first_ts"]) for each in held), max(_seconds(each["last_ts"]) for each in held)
+
     async def purge(self, place: Place) -> None:
         """Remove all messages."""
         await self.ask(f"STREAM.PURGE.{place.stream}")

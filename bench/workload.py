@@ -31,7 +31,7 @@ ALTERNATELY, IN_TRANSACTIONS, TRANSACTION = 100, 60, 10
 
 _PLACED = datetime.datetime(2024, 5, 17, 8, 30, 15, 250_000, tzinfo=datetime.UTC)
 _WORDS = "left with the neighbour on the second floor, who is in after six; ring twice – “Müller & Söhne”. "
-_JSON = re.compile(rb'"number":\s*(\d+)')
+_JSON = re.compile(rb'"number\\?":\s*(\d+)')
 _JSON_UPDATE = re.compile(rb'"updatedFields":\s*\{\s*"number":\s*(\d+)')
 _BSON = re.compile(rb"\x10number\x00(.{4})", re.DOTALL)
 _BSON_UPDATE = re.compile(rb"\x03updatedFields\x00.{4}\x10number\x00(.{4})", re.DOTALL)

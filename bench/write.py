@@ -26,6 +26,7 @@ from bench import workload
 from bench.wire import Wire
 
 _OP_MSG = 2013
+WARM = 100
 _HEAD = struct.Struct("<iiiiIB")  # size, request, response to, operation, flags, kind of section: one document
 
 
@@ -42,7 +43,7 @@ class Steadily:
     rate: float
     writers: int = 1
     group: int = 1
-    warm: int = 100
+    warm: int = WARM
 
     def command(self) -> list[str]:
         return [sys.executable, "-m", "bench.write", json.dumps(asdict(self))]

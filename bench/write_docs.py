@@ -1,7 +1,7 @@
 """The measured part of docs/performance.md, written from a run's file: nobody types a figure.
 
 `python -m bench.write_docs [RESULTS.json [PAGE.md]]` draws the images too. What stands outside the two markers is
-written by hand and left alone.
+written by hand and left alone. `sizing.md` beside the page is written as well, where the run has a fan-out.
 """
 
 import sys
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import plots
+from bench import plots, sizing
 from bench.report import Result, Target, read_json, show, show_targets
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -83,6 +83,10 @@ def main() -> None:
     content = read_json(results)
     drawn = plots.draw(content, page.parent / IMAGES)
     page.write_text(put(page.read_text(), generated(content, {path.name for path in drawn})))
+    beside, section = page.parent / "sizing.md", content["sections"].get("fan-out")
+    if section is not None and beside.exists():
+        beside.write_text(put(beside.read_text(), f"{machine(content)}\n\n{sizing.generated(section['data'])}"))
+        print(f"{beside} written")
     print(f"{page} written, with {', '.join(path.name for path in drawn) or 'no image'}")
 
 

@@ -331,8 +331,10 @@ class Live:
         for key in keys:
             self.orders.insert_one({"_id": key})
 
-    def checkpoint(self, collection: str | None = None, database: str = "resume-tokens") -> Any:
+    def checkpoint(self, collection: str | None = None, database: str | None = None, name: str = "orders") -> Any:
         """What is stored as the watcher's position: all documents of its collection, as they are."""
+        if database is None:
+            return list(self.mongo[self.state_db]["checkpoints"].find({"_id": name}))
         return list(self.mongo[database][collection or self.collection].find().sort("_id", 1))
 
     async def messages(self, stream: str | None = None) -> list[Message]:
@@ -373,11 +375,12 @@ class Live:
             if self.unique in name
         }
         checkpoints = self.mongo["resume-tokens"]
+        kept = list(self.mongo[self.state_db]["checkpoints"].find())
         names = [name for name in checkpoints.list_collection_names() if self.unique in name]
         streams = (await self.streams.api("STREAM.NAMES")).get("streams") or []
         return {
             "watchers": self.stored(),
             "databases": databases,
-            "checkpoints": {name: list(checkpoints[name].find()) for name in names},
+            "checkpoints": {name: list(checkpoints[name].find()) for name in names} | {"kept": kept},
             "streams": {name: await self.streams.config(name) for name in streams if self.unique.upper() in name},
         }

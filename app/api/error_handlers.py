@@ -115,6 +115,7 @@ def _fields_at(shape: Any, path: Sequence[int | str]) -> list[str]:
             continue
         field = shape.model_fields.get(str(step)) if _has_fields(shape) else None
         shape = field.annotation if field is not None else None
+        shape = next(filter(_has_fields, get_args(shape)), shape)  # one that may be null as well
     return sorted(shape.model_fields) if _has_fields(shape) else []
 
 

@@ -116,11 +116,12 @@ async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Repor
         async with Streams(settings) as streams:
             # In this order: all that was reached by the position is on the stream by then, and no message that is
             # there can be of an epoch that the second look at the checkpoint does not know.
-            before = await read_position(client, watcher.checkpoint)
+            before = await read_position(client, watcher, settings.state_db)
             info = await streams.info(watcher.sink.stream)
-            after = await read_position(client, watcher.checkpoint)
+            after = await read_position(client, watcher, settings.state_db)
             if writes is None:
-                return await _History(client, streams, watcher, info, arguments.since).compare(before, after)
+                history = _History(client, streams, watcher, info, arguments.since, settings.state_db)
+                return await history.compare(before, after)
             messages = streams.messages(watcher, info.last)
             findings = await compare_writes(messages, writes, watcher)
             if info.first > 1:
@@ -137,6 +138,7 @@ class _History:
     watcher: "Watcher"
     info: "StreamInfo"
     since: float | None
+    state_database: str
 
     async def compare(self, before: "Position | None", after: "Position | None") -> "Report":
         from app.verify.bodies import Selection
@@ -157,7 +159,9 @@ class _History:
             return await self._difference(event, message, selection.difference)
 
         pipeline = parse_pipeline(watcher)
-        history = WatchedHistory(self.client, watcher, pipeline, end=clock, wire_version=wire_version)
+        history = WatchedHistory(
+            self.client, watcher, pipeline, end=clock, wire_version=wire_version, state_database=self.state_database
+        )
         comparison = Comparison(history, bounds, difference=difference, removed=self._removed)
         try:
             findings = await comparison.run(self.streams.messages(watcher, self.info.last))

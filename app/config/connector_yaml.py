@@ -13,9 +13,11 @@ from types import MappingProxyType
 
 import yaml
 
+from app.domain.checkpoint_place import CheckpointPlace
+from app.domain.names import apart
 from app.domain.patterns import is_name
 from app.domain.text import HALF, is_text
-from app.domain.watcher import CheckpointPlace, Sink, Source, StreamSettings, Watcher, apart, problems
+from app.domain.watcher import Sink, Source, StreamSettings, Watcher, problems
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -206,8 +208,8 @@ class _Reader:
             raise _Refused
         if not twins:
             return watcher
-        place = watcher.checkpoint
-        if any(twin.checkpoint.namespace == place.namespace for twin in twins):
+        place = watcher.checkpoint or CheckpointPlace()  # the file's watchers have one
+        if any(twin.checkpoint is not None and twin.checkpoint.namespace == place.namespace for twin in twins):
             place = replace(place, collection=apart(place.collection, stream))
         return replace(watcher, name=apart(watcher.name, stream), checkpoint=place)
 

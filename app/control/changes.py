@@ -24,6 +24,7 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.lifecycle import Desired, State
+from app.domain.overlap_index import OverlapIndex
 from app.domain.status import Status, TokenView, WatcherView
 from app.domain.watcher import Start, StoredWatcher, Watcher
 from app.pipeline.dependencies import Dependencies
@@ -75,7 +76,7 @@ class Changes:
         """Check a watcher that is to be added, and fix where it begins."""
         watcher, name = wanted.watcher, wanted.name
         if name in self._watchers:
-            raise Conflict(f"there is a watcher {name} already; replace it with PUT /watchers/{name}")
+            raise _taken(name)
         now = await self._admission.check(watcher)
         begin = now if watcher.start.at == "latest" else await self._positions.locate(watcher, watcher.start)
         return replace(wanted, begin=begin)
@@ -83,7 +84,14 @@ class Changes:
     async def _store_new(self, wanted: Sequence[StoredWatcher], dry_run: bool) -> list[WatcherView]:
         """Store watchers that were checked, and let them run. They are compared with all others once more while they
         are stored: another one may have come meanwhile, through any instance."""
-        check = self._admission.beside(*(one.watcher for one in wanted))
+        beside = self._admission.beside(*(one.watcher for one in wanted))
+
+        def check(stored: OverlapIndex) -> None:
+            for one in wanted:
+                if one.name in stored:
+                    raise _taken(one.name)
+            beside(stored)
+
         if dry_run:
             await self._store.check(check)
             audit.note(dry_run=True)
@@ -197,6 +205,10 @@ class Changes:
     def _view(self, name: str) -> WatcherView:
         watched = self._watchers[name]
         return WatcherView(watched.stored, watched.status())
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(f"there is a watcher {name} already; replace it with PUT /watchers/{name}")
 
 
 def _first_state(stored: StoredWatcher) -> State:

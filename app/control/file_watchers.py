@@ -12,9 +12,10 @@ import structlog
 
 from app.control.positions import Positions
 from app.domain.errors import ChangewireError, PermanentError, StoreUnavailable, TransientError
+from app.domain.names import apart
 from app.domain.namespaces import Namespaces
 from app.domain.second_look import SecondLook
-from app.domain.watcher import StoredWatcher, Watcher, apart, outside
+from app.domain.watcher import StoredWatcher, Watcher, outside
 from app.ports import WatcherStore
 
 log = structlog.get_logger(__name__)
@@ -130,7 +131,8 @@ class FileWatchers:
         if watcher.entries:
             return None
         for other in (each for one in self._watchers or () for each in one.entries or (one,)):
-            place = replace(other.checkpoint, collection=apart(other.checkpoint.collection, watcher.sink.stream))
+            theirs = other.checkpoint
+            place = theirs and replace(theirs, collection=apart(theirs.collection, watcher.sink.stream))
             if other.source.namespace == watcher.source.namespace and place == watcher.checkpoint:
                 return (await self._positions.view(other)).token
         return None

@@ -7,6 +7,7 @@ So a change that must not meet what it replaces waits until every other live ins
 import asyncio
 import contextlib
 import secrets
+import sys
 
 import structlog
 
@@ -15,6 +16,8 @@ from app.domain.errors import ChangewireError
 
 log = structlog.get_logger(__name__)
 
+TELL_SECONDS = 0.05
+"""After a change: how long others that come at once are waited for, before all are told together."""
 LOOK_SECONDS = 0.2
 """How often an instance that waits for the others looks how far they are."""
 
@@ -53,16 +56,19 @@ class Instance:
                 self._telling.add_done_callback(_report)
 
     async def _tell(self) -> None:
-        """Store how far this instance is, until that is what it is."""
+        """Store how far this instance is, until that is what it is. Changes in quick succession are told together."""
         told = None
         with contextlib.suppress(ChangewireError):  # the next round stores it
             while told != self.applied:
+                await asyncio.sleep(TELL_SECONDS)
                 told = self.applied
                 await self._store.attend(self._name, told)
 
     async def others_followed(self) -> bool:
         """Wait until every other live instance has carried out what is stored by now; False where none had to be
         waited for. Raises StoreUnavailable."""
+        if not await self._store.behind(self._name, sys.maxsize):
+            return False  # no other one lives
         revision, waited = await self._store.revision(), False
         while await self._store.behind(self._name, revision):
             waited = True

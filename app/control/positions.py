@@ -84,7 +84,8 @@ class Positions:
 
     async def copy(self, before: StoredWatcher, after: Watcher) -> None:
         """Take the stored position to another collection, which holds none of another watcher. Raises Conflict."""
-        if before.watcher.checkpoint.namespace == after.checkpoint.namespace:
+        place, target_place = before.watcher.checkpoint, after.checkpoint
+        if (place and place.namespace) == (target_place and target_place.namespace):
             return
         stored = await self._dependencies.mongo.checkpoints(before.watcher).read()
         if before.begin is not None or (stored is not None and stored.watcher not in (None, before.name)):
@@ -93,11 +94,20 @@ class Positions:
         if stored is None or await target.create(stored):
             return
         there = await target.read()
-        if there is not None and (there.watcher, there.epoch) == (stored.watcher, stored.epoch):
+        if (
+            there is not None
+            and there.watcher == stored.watcher
+            and (
+                there.epoch == stored.epoch
+                # A watcher's name is its own: what is kept under it is from when it was kept there before.
+                or (target_place is None and (there.epoch or 0) < (stored.epoch or 0))
+            )
+        ):
             await target.advance(stored)  # a copy of an earlier attempt, or from when it was kept there before
         else:
+            where = "the state database" if target_place is None else target_place.namespace
             raise Conflict(
-                f"{after.checkpoint.namespace} holds a position already, of another watcher or from an earlier time; "
+                f"{where} holds a position already, of another watcher or from an earlier time; "
                 "name another checkpoint.collection, or delete what is there"
             )
 

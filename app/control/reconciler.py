@@ -256,7 +256,8 @@ class Reconciler:
 
     @asynccontextmanager
     async def turns(self, names: Iterable[str]) -> AsyncIterator[None]:
-        """As `turn` of each, for watchers that are to be added: what is stored of them is not looked at before."""
+        """As `turn` of each, for watchers that are to be added: those that are not known here are not looked for in the
+        store, which refuses to add one that it has."""
         await self.loaded()
         names = sorted(set(names))  # in order, so that no two changes wait for each other
         async with AsyncExitStack() as locks:
@@ -264,6 +265,9 @@ class Reconciler:
                 await locks.enter_async_context(self._lock(name))
                 self._refuse_changes(name)
             try:
+                for name in names:
+                    if name in self._fleet:
+                        await self._refresh(name)
                 yield
             finally:
                 self._turned.update(names)
@@ -295,6 +299,8 @@ class Reconciler:
 
     async def carry_out(self, *changed: StoredWatcher) -> None:
         """Within a turn: let the watchers of one change run as they are stored now, from a new start."""
+        if len(changed) > 1:
+            self._fleet.expect(changed)
         for number, stored in enumerate(changed, 1):
             await self._run_as(stored)
             if number % AT_ONCE == 0:

@@ -81,7 +81,7 @@ class Registry:
         self._dependencies = dependencies
         self._store = store = FallbackStore(store, possible=bool(from_file))
         self._times = times
-        self._server_probe = server_probe or ServerProbe(dependencies.mongo, dependencies.nats)
+        self._server_probe = server_probe or ServerProbe(dependencies.mongo, dependencies.nats, dependencies.quiet_pace)
         self._positions = Positions(dependencies)
         instance = Instance(store)
         fleet = Fleet(dependencies, store, instance, drain_seconds=times.drain)
@@ -194,7 +194,8 @@ class Registry:
         `explicit_start`: the user wrote a start, so that one that continues a stream begins a new epoch.
         With `dry_run` everything is resolved and checked and nothing is changed."""
         wanted = _wanted(watcher, paused, explicit_start)
-        return await self._change(watcher.name, lambda: self._changes.add(wanted, dry_run))
+        change = self._in_turns([watcher.name], lambda: self._changes.add(wanted, dry_run))
+        return await self._go_on(change, watcher.name)
 
     async def add_all(self, additions: Sequence[Addition], *, dry_run: bool = False) -> list[WatcherView]:
         """Add several watchers in one change, all or none. Errors as `add`, which name the place in the list:

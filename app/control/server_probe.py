@@ -5,6 +5,7 @@ How the watchers do is a question for `health.py`.
 
 import asyncio
 import gc
+import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -13,6 +14,7 @@ import structlog
 from app.domain.errors import ChangewireError
 from app.domain.lag import Oplog
 from app.domain.status import Component
+from app.pipeline.quiet_pace import QuietPace
 from app.ports import Mongo, Nats
 
 log = structlog.get_logger(__name__)
@@ -26,9 +28,11 @@ OPLOG_SECONDS = 10.0
 class ServerProbe:
     """The last known state of both servers. `run` keeps it true."""
 
-    def __init__(self, mongo: Mongo, nats: Nats) -> None:
+    def __init__(self, mongo: Mongo, nats: Nats, quiet_pace: QuietPace | None = None) -> None:
+        """`quiet_pace` is told how far the oplog reaches back."""
         self._mongo = mongo
         self._nats = nats
+        self._quiet_pace = quiet_pace or QuietPace()
         self.mongo = Component(up=False, reason="MongoDB was not reached yet")
         self.nats = Component(up=False, reason="NATS was not reached yet")
         self.mongo_seen = asyncio.Event()
@@ -69,6 +73,10 @@ class ServerProbe:
             else "the account may not read local.oplog.rs; grant it the role read on local, or clusterMonitor"
         )
         self._oplog_read_at = time.monotonic()
+        window = None
+        if self.oplog is not None:
+            window = float(self.operation_time - self.oplog.first) if self.oplog.full else math.inf
+        self._quiet_pace.oplog_seen(window)
 
     async def _ask(self, name: str, question: Callable[[], Awaitable[None]], before: Component) -> Component:
         try:

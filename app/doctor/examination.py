@@ -13,6 +13,7 @@ from typing import Final
 from app.config import certificates
 from app.config.settings import Settings
 from app.doctor.sharing import CHECK, Sharing
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import ChangewireError, ScopeMismatch, SourceUnavailable
 from app.domain.evidence import claim_of_message
 from app.domain.findings import Finding, Level, worst
@@ -195,7 +196,7 @@ class _Patient:
         return Finding(watcher.name, "origin", Level.OK, "the stream ends with a change of this deployment")
 
     async def _source(self, watcher: Watcher) -> Finding:
-        namespace = watcher.source.namespace
+        namespace, role = watcher.source.namespace, "read" if watcher.source.database else "readAnyDatabase"
         if watcher.source.is_scope:
             namespace = f"every collection of {'the deployment' if namespace == '*' else namespace}"
         try:
@@ -203,13 +204,14 @@ class _Patient:
         except ChangewireError as error:
             return Finding(
                 watcher.name, CHECK, Level.PROBLEM, str(error),
-                f"the account needs find and changeStream on {namespace} (the role read); or change the watcher",
+                f"the account needs find and changeStream on {namespace} (the role {role}); or change the watcher",
             )  # fmt: skip
         return self._sharing.found(watcher)
 
     async def _position(self, watcher: Watcher) -> tuple[Checkpoint | None, Finding]:
-        name, place = watcher.name, watcher.checkpoint.namespace
-        lacking = self._asked_mongo.look_at_checkpoint(watcher)
+        kept = watcher.checkpoint or CheckpointPlace(self._settings.state_db, "checkpoints")
+        name, place = watcher.name, kept.namespace
+        lacking = self._asked_mongo.look_at_checkpoint(watcher, kept)
         if lacking is not None:
             return None, lacking
         store = self._mongo.checkpoints(watcher)

@@ -57,7 +57,8 @@ def _with_move(parts: Sequence[Checkpoint | None], name: str) -> list[Checkpoint
     moved = [part for part in moved if part.watcher == name]
     if not moved:
         return list(parts)
-    there = max(moved, key=lambda part: part.token)  # in other places it is the mark before it
+    # In other places it is the mark before it. Their scope was not looked at: it is the watcher that was moved.
+    there = replace(max(moved, key=lambda part: part.token), scope=None)
     return [
         there if part is None or part in moved or (part.epoch is not None and part.epoch < latest) else part
         for part in parts

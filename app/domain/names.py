@@ -6,8 +6,6 @@ Values only.
 from typing import Final
 
 SYSTEM_DATABASES: Final = ("admin", "config", "local")
-TOKENS_DATABASE: Final = "resume-tokens"
-"""Where mongodb-nats-connector keeps its tokens, and Changewire its positions, unless another database is named."""
 SYSTEM_COLLECTIONS: Final = "system."
 """What the names of MongoDB's own collections begin with."""
 MAX_NAMESPACE: Final = 255
@@ -52,3 +50,8 @@ def name_problem(name: str) -> str | None:
     if any(character in "/\\?#%" or character.isspace() or not character.isprintable() for character in name):
         return "may not hold a slash, ?, #, %, white space or a control character: it is part of a URL"
     return None
+
+
+def apart(name: str, stream: str) -> str:
+    """Return what a watcher, or its position's collection, is called beside another of its collection."""
+    return f"{name}@{stream.replace('%', '_')}"

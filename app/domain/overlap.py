@@ -114,17 +114,17 @@ def _objects(watcher: Watcher, other: Watcher) -> str | None:
 
 
 def _place(watcher: Watcher, other: Watcher, in_file: bool) -> str | None:
-    mine, theirs = watcher.checkpoint.namespace, other.checkpoint.namespace
-    if watcher.source.has(other.checkpoint.database, other.checkpoint.collection):
+    mine, theirs = (place and place.namespace for place in (watcher.checkpoint, other.checkpoint))
+    if other.checkpoint and watcher.source.has(other.checkpoint.database, other.checkpoint.collection):
         return f"watch {theirs}, where watcher {other.name} keeps its position: each checkpoint would be a change"
     field = "tokensCollName" if in_file else "checkpoint.collection"
     elsewhere = f"Give it another {field}, such as '{_free_collection(watcher)}'"
-    if other.source.has(watcher.checkpoint.database, watcher.checkpoint.collection):
+    if watcher.checkpoint and other.source.has(watcher.checkpoint.database, watcher.checkpoint.collection):
         return (
             f"keep its position in {mine}, which watcher {other.name} watches: each checkpoint would be a change. "
             f"{elsewhere}"
         )
-    if mine == theirs:
+    if mine is not None and mine == theirs:
         return f"keep its position in {mine}, where watcher {other.name} keeps its own. {elsewhere}"
     return None
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from app.domain.buckets import OBJECTS, bucket_of
 from app.domain.dead_letters import letters_of, letters_space
-from app.domain.watcher import CheckpointPlace, Source, StoredWatcher, Watcher
+from app.domain.watcher import Source, StoredWatcher, Watcher
 
 
 class Others(Protocol):
@@ -56,7 +56,7 @@ class OverlapIndex:
             self._letters.add(_letters(watcher), name)
             self._streams.add(_streams(watcher), name)
             self._watches.add([_watched(watcher.source)], name)
-            self._keeps.add(_kept(watcher.checkpoint), name)
+            self._keeps.add(_kept(watcher), name)
         self._stored[stored.name] = stored
 
     def drop(self, name: str) -> None:
@@ -68,15 +68,15 @@ class OverlapIndex:
             self._letters.remove(_letters(watcher), name)
             self._streams.remove(_streams(watcher), name)
             self._watches.remove([_watched(watcher.source)], name)
-            self._keeps.remove(_kept(watcher.checkpoint), name)
+            self._keeps.remove(_kept(watcher), name)
 
     def near(self, watcher: Watcher) -> list[StoredWatcher]:
         """Return those with which a watcher could conflict, in the order in which they were added. It is
         among them itself where it is in the index."""
         found = self._subjects.meet([watcher.space, *_letters(watcher)]) | self._letters.meet([watcher.space])
         found |= self._streams.of(_streams(watcher))
-        found |= self._keeps.of([_watched(watcher.source), *_kept(watcher.checkpoint)[:1]])
-        found |= self._watches.of(_kept(watcher.checkpoint))
+        found |= self._keeps.of([_watched(watcher.source), *_places(watcher)])
+        found |= self._watches.of(_kept(watcher))
         return sorted((self._stored[name] for name in found), key=order)
 
 
@@ -103,9 +103,19 @@ def _watched(source: Source) -> Hashable:
     return source.database, source.collection
 
 
-def _kept(place: CheckpointPlace) -> list[Hashable]:
-    """Where a position is kept: the collection first, then all that a watcher may read of which it is a part."""
-    return [(place.database, place.collection), (place.database, ""), ("", "")]
+def _places(watcher: Watcher) -> list[Hashable]:
+    """The collections in which a watcher's positions are kept: one, or one for each of several entries."""
+    return list(dict.fromkeys((place.database, place.collection) for place in watcher.places))
+
+
+def _kept(watcher: Watcher) -> list[Hashable]:
+    """Where its positions are kept: the collections first, then all that a watcher may read of which they are parts.
+
+    Nothing for a watcher that names no place: its position is beside those of all others, where nobody reads."""
+    if not watcher.places:
+        return []
+    databases = dict.fromkeys(place.database for place in watcher.places)
+    return [*_places(watcher), *((database, "") for database in databases), ("", "")]
 
 
 class _Names:

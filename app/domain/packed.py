@@ -56,7 +56,9 @@ class PackedChanges(Sequence[Change]):
     def frames(
         self, subjects: Mapping[str, str], reply: Numbered | None, lines: Numbered, size: int
     ) -> Iterator[bytes]:
-        """Yield the frames of all changes in chunks of about `size` bytes: what `jetstream/frames.numbered` makes."""
+        """Yield the frames of all changes in chunks of about `size` bytes: what `jetstream/frames.numbered` makes.
+
+        `subjects` are those of the operations; a change that has its own goes there."""
 
 
 def size_of(changes: Sequence[Change]) -> int:

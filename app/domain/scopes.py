@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from app.domain import patterns
+from app.domain.checkpoint_place import TOKENS_DATABASE
 from app.domain.errors import FieldProblem
 from app.domain.names import (
     MAX_DATABASE,
     MAX_NAMESPACE,
     SYSTEM_COLLECTIONS,
     SYSTEM_DATABASES,
-    TOKENS_DATABASE,
     collection_problem,
     database_problem,
 )
@@ -21,8 +21,9 @@ from app.domain.patterns import EVERY, Pattern, is_name, parse
 
 NEVER_WATCHED: Final = (*SYSTEM_DATABASES, TOKENS_DATABASE)
 """The databases that a deployment's watcher leaves out, beside the state database."""
-MAX_ENTRIES: Final = 200
-"""Entries in a list of patterns. MongoDB looks at each event with all of them."""
+MAX_ENTRIES: Final = 1_000
+"""Entries in a list of patterns. MongoDB looks at each event with all of them: 200 names cost it as much again as an
+event without a filter."""
 MAX_WILD: Final = 20
 """How many of them may have a wildcard: one costs MongoDB as much as many names."""
 

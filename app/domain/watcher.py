@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 from app.domain import subjects
 from app.domain.buckets import behind_problem, bucket_of, bucket_problem
+from app.domain.checkpoint_place import TOKENS_DATABASE, CheckpointPlace
 from app.domain.dead_letters import SUFFIX, letters_of, letters_space, meets_letters
 from app.domain.errors import FieldProblem
 from app.domain.javascript import javascript_problem
 from app.domain.lifecycle import Desired
-from app.domain.names import SYSTEM_COLLECTIONS, TOKENS_DATABASE, collection_problem, database_problem, name_problem
+from app.domain.names import SYSTEM_COLLECTIONS, collection_problem, database_problem, name_problem
 from app.domain.namespaces import Namespaces
 from app.domain.patterns import Choice, choice, is_name
 from app.domain.scopes import NEVER_WATCHED, image_problems, source_problems
@@ -35,8 +36,6 @@ OnHistoryLost = Literal["fail", "latest", "earliest"]
 StreamSettings = Literal["changewire", "connector"]
 """Whose settings the stream has. `changewire`: fast ingest, atomic batches and direct reads are switched on.
 `connector`: as mongodb-nats-connector makes it, and never changed; that program refuses any other settings."""
-MAX_CAPPED = 1024**5
-"""Bytes: MongoDB's limit for a capped collection, a petabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +113,6 @@ class Sink:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckpointPlace:
-    """The collection a watcher's position is kept in."""
-
-    database: str = TOKENS_DATABASE
-    collection: str = ""
-    capped: bool = False
-    size_in_bytes: int = 0
-
-    @property
-    def namespace(self) -> str:
-        return f"{self.database}.{self.collection}"
-
-
-@dataclass(frozen=True, slots=True)
 class Start:
     """Where a watcher without a position begins. `value` is seconds since 1970, a token, or None."""
 
@@ -151,11 +136,17 @@ class Watcher:
     name: str
     source: Source
     sink: Sink = field(default_factory=Sink)
-    checkpoint: CheckpointPlace = field(default_factory=CheckpointPlace)
+    checkpoint: CheckpointPlace | None = None
+    """None: beside the positions of all other watchers, in the state database, under the watcher's name."""
     start: Start = field(default_factory=Start)
     on_history_lost: OnHistoryLost = "fail"
     entries: tuple["Watcher", ...] = ()
-    """Several entries of `connector.yaml` with one stream, each as a watcher of its own would be (`entries.py`)."""
+    """Several of `connector.yaml` with one stream, each as if it were alone (`entries.py`)."""
+
+    @property
+    def places(self) -> tuple[CheckpointPlace, ...]:
+        """The collections that it names for its position: none, one, or one for each of its entries."""
+        return tuple(one.checkpoint for one in self.entries or (self,) if one.checkpoint is not None)
 
     @property
     def space(self) -> str:
@@ -197,12 +188,13 @@ class Watcher:
         return replace(self, sink=replace(self.sink, stream=route.stream, subject=route.subject))
 
     def with_defaults(self) -> "Watcher":
-        """Fill in what follows from the source's name: stream and checkpoint collection."""
+        """Fill in what follows from the source's name: stream, and checkpoint collection where a place is named."""
         name = self.source.collection or self.source.database or "deployment"
+        place = self.checkpoint
         return replace(
             self,
             sink=replace(self.sink, stream=self.sink.stream or subjects.escape(name.upper())),
-            checkpoint=replace(self.checkpoint, collection=self.checkpoint.collection or name),
+            checkpoint=place and replace(place, collection=place.collection or name),
         )
 
 
@@ -249,8 +241,9 @@ def problems(
         **{f"source.include.{index}": entry for index, entry in enumerate(source.include)},
         **{f"source.exclude.{index}": entry for index, entry in enumerate(source.exclude)},
         "sink.stream": sink.stream, "sink.subject": sink.subject,
-        "checkpoint.database": checkpoint.database, "checkpoint.collection": checkpoint.collection,
     }  # fmt: skip
+    if checkpoint is not None:
+        names |= {"checkpoint.database": checkpoint.database, "checkpoint.collection": checkpoint.collection}
     for where, name in names.items():
         wrong(where, None if is_text(name) else HALF)
     if found:
@@ -259,15 +252,17 @@ def problems(
     found += source_problems(
         source.database, source.collection, source.include, source.exclude, state_database=state_database
     )
-    wrong("checkpoint.database", database_problem(checkpoint.database))
-    if checkpoint.database.lower() == state_database.lower():  # MongoDB tells no two databases apart by case alone
-        wrong("checkpoint.database", f"is {checkpoint.database}, which holds Changewire's own state")
-    wrong("checkpoint.collection", collection_problem(checkpoint.database, checkpoint.collection))
+    if checkpoint is not None:
+        wrong("checkpoint.database", database_problem(checkpoint.database))
+        if checkpoint.database.lower() == state_database.lower():  # MongoDB tells no two apart by case alone
+            wrong("checkpoint.database", f"is {checkpoint.database}, which holds Changewire's own state")
+        wrong("checkpoint.collection", collection_problem(checkpoint.database, checkpoint.collection))
+        wrong("checkpoint.size_in_bytes", checkpoint.size_problem)
     found += outside(watcher, allowed)
     wrong("source.pipeline", None if javascript else javascript_problem(source.pipeline))
     if source.is_scope and len(source.named) < max(1, len(source.include)):
         found += image_problems(source.full_document, source.full_document_before_change, source.pre_and_post_images)
-    if source.has(checkpoint.database, checkpoint.collection):
+    if checkpoint is not None and source.has(checkpoint.database, checkpoint.collection):
         which = "among the watched collections" if source.is_scope else "the watched collection"
         wrong("checkpoint.collection", f"is {which}; each checkpoint would be a change")
     wrong(
@@ -291,10 +286,6 @@ def problems(
             )
     if not sink.operations:
         wrong("sink.operations", "is empty: nothing would be published")
-    if checkpoint.capped and checkpoint.size_in_bytes <= 0:
-        wrong("checkpoint.size_in_bytes", "must be more than 0 for a capped collection, for example 4096")
-    if checkpoint.size_in_bytes > MAX_CAPPED:
-        wrong("checkpoint.size_in_bytes", f"is more than {MAX_CAPPED} bytes, the most that MongoDB allows")
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
         wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
     return found
@@ -319,14 +310,9 @@ def outside(watcher: Watcher, allowed: Namespaces | None) -> list[FieldProblem]:
         found = allowed.scope_problems(source.database, source.choice.include, source.include)
     else:
         found = allowed.problems(source.database, source.collection, "source")
-    if place.database != TOKENS_DATABASE:
+    if place is not None and place.database != TOKENS_DATABASE:
         found += allowed.problems(place.database, place.collection, "checkpoint")
     return found
-
-
-def apart(name: str, stream: str) -> str:
-    """Return what a watcher, or its position's collection, is called beside another of its collection."""
-    return f"{name}@{stream.replace('%', '_')}"
 
 
 def to_document(watcher: Watcher) -> dict[str, Any]:
@@ -367,10 +353,11 @@ def from_document(document: Mapping[str, Any]) -> Watcher:
     if "operations" in sink:
         sink["operations"] = tuple(sink["operations"])
     rest = {key: value for key, value in document.items() if key in ("name", "on_history_lost")}
+    place = document.get("checkpoint")
     return Watcher(
         source=source,
         sink=Sink(**sink),
-        checkpoint=CheckpointPlace(**(document.get("checkpoint") or {})),
+        checkpoint=None if place is None else CheckpointPlace(**place),
         start=start_from_document(document.get("start") or {"at": "latest"}),
         entries=tuple(map(from_document, document.get("entries") or ())),
         **rest,

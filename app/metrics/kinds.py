@@ -81,6 +81,8 @@ class HistogramFamily(_Family[Histogram]):
 
     def __init__(self, name: str, text: str, labels: Labels, bounds: Sequence[float] = GO_BUCKETS) -> None:
         super().__init__(name, text, labels, defaultdict(lambda: Histogram(bounds)))
+        self.bounds_text = (*(f"{bound:g}" for bound in bounds), "+Inf")
+        """The buckets' upper bounds, written as the Go client writes them."""
 
 
 class GaugeFamily(_Family[float]):

@@ -9,18 +9,16 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from app.domain.lifecycle import State
 from app.domain.packed import operations_of, wall_times_of
 from app.metrics.families import Families
-from app.metrics.kinds import Family
+from app.metrics.text import Seen, seen
 from app.ports import Published
 
 if TYPE_CHECKING:
     from app.metrics.exposition import Exposition
-
-T = TypeVar("T")
 
 
 class PrometheusObserver:
@@ -128,13 +126,13 @@ class PrometheusObserver:
         if self._exposition is None:  # a start, and a service that is not scraped, do without prometheus_client
             from app.metrics.exposition import Exposition
 
-            self._exposition = Exposition(self.each_family)
-        return self._exposition.render()
+            self._exposition = Exposition()
+        return self._exposition.render(self._all_seen())
 
-    def each_family(self, convert: Callable[[Family], T]) -> list[T]:
-        """Every family, also one without a series yet, as `convert` makes of it; nothing changes meanwhile."""
+    def _all_seen(self) -> list[Seen]:
+        """Every family, also one without a series yet, as all of them are at one moment."""
         with self._lock:
             now = self._clock()
             for watcher, at in self._checkpoints.items():
                 self._families.checkpoint_age.set(watcher, max(0.0, now - at))
-            return list(map(convert, self._families))
+            return list(map(seen, self._families))

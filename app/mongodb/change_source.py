@@ -120,7 +120,7 @@ class MongoChangeSource:
         return batch
 
     async def _look_at_patterns(self, now: float) -> None:
-        with contextlib.suppress(SourceUnavailable):  # the next read says so
+        with contextlib.suppress(SourceUnavailable):  # the next read says so, and the next look comes later
             await self._unmatched.look(now)
             self.reads = self.reads._replace(note=self._unmatched.note)
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import FieldProblem, StoreUnavailable
-from app.domain.watcher import CheckpointPlace
 from app.mongodb.errors import where_allowed
 from app.mongodb.owned import FOREIGN
 from app.mongodb.privileges import Privileges
@@ -57,7 +57,19 @@ async def problem_of(
     return problem
 
 
-def _problem_of_existing(described: Mapping[str, Any], place: CheckpointPlace) -> FieldProblem | None:
+async def problem_of_all(database: "AsyncIOMotorDatabase[Mapping[str, Any]]", collection: str) -> FieldProblem | None:
+    """As `problem_of`, of the collection in the state database that holds the positions of many watchers."""
+    place = CheckpointPlace(database.name, collection)
+    lacking = await _lacking(database, place, _NEEDED)
+    if lacking is not None:
+        return lacking
+    there = await (await database.list_collections(filter={"name": collection})).to_list(None)
+    return _problem_of_existing(there[0], place, may_be_capped=False) if there else None
+
+
+def _problem_of_existing(
+    described: Mapping[str, Any], place: CheckpointPlace, *, may_be_capped: bool = True
+) -> FieldProblem | None:
     """`described` is what listCollections says of the collection."""
     kind, options = described.get("type", "collection"), described.get("options") or {}
     if kind != "collection":
@@ -66,6 +78,11 @@ def _problem_of_existing(described: Mapping[str, Any], place: CheckpointPlace) -
         return _problem(
             "capped", f"is true, but {place.namespace} exists and is not capped; set it to false, or name another "
             "checkpoint.collection"
+        )  # fmt: skip
+    if options.get("capped") and not may_be_capped:
+        return _problem(
+            "collection", f"is {place.namespace} by default, which is capped, so that no position may grow in it; make "
+            "it an ordinary collection, or name another checkpoint.collection"
         )  # fmt: skip
     if options.get("capped") and options["size"] < LEAST_BYTES:
         return _problem(

@@ -14,9 +14,9 @@ from bson import ObjectId
 from pymongo import DESCENDING, ReturnDocument
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import Conflict, Invalid, ScopeMismatch, StoreUnavailable
 from app.domain.position import Checkpoint, OwnMessage
-from app.domain.watcher import CheckpointPlace
 from app.mongodb.checkpoint_document import (
     as_checkpoint,
     as_fields,

@@ -85,7 +85,9 @@ class WatcherChecks:
 
     async def _refuse_other_case(self, watcher: Watcher) -> None:
         """Refuse a database that MongoDB would refuse to create: no two may differ in case alone."""
-        wanted = {"source.database": watcher.source.database, "checkpoint.database": watcher.checkpoint.database}
+        wanted = {"source.database": watcher.source.database}
+        if watcher.checkpoint is not None:
+            wanted["checkpoint.database"] = watcher.checkpoint.database
         wanted = {field: name for field, name in wanted.items() if name}
         seen, known = self._databases
         if time.monotonic() - seen < DATABASES_SECONDS and known.issuperset(wanted.values()):

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 from app.domain.lag import Oplog
 from app.domain.parts import Split
 from app.domain.watcher import Watcher
+from app.mongodb.bulk_checkpoint_store import BulkCheckpointStore
 from app.mongodb.change_source import BATCH_SIZE, MongoChangeSource
+from app.mongodb.checkpoint_bulk import CheckpointBulk
 from app.mongodb.checkpoint_store import MongoCheckpointStore
 from app.mongodb.checks import WatcherChecks
 from app.mongodb.connection import PATIENT, CommandListener, connect
@@ -51,6 +53,7 @@ class MongoDeployment:
         self._batch_size = batch_size
         self._client = connect(uri, self._listeners)
         self._patient_client: AsyncIOMotorClient[Mapping[str, Any]] | None = None
+        self._bulk = CheckpointBulk(self._client[state_database])
         self._probe = DeploymentProbe(self._client)
         self.reach = Reach(self._client, self._patient, self._probe.oplog_first, state_database)
         """What the change streams of this deployment share."""
@@ -95,8 +98,10 @@ class MongoDeployment:
     def checkpoints(self, watcher: Watcher) -> CheckpointStore:
         return SeveralPlaces(watcher, self._client, self._place_of) if watcher.entries else self._place_of(watcher)
 
-    def _place_of(self, watcher: Watcher) -> MongoCheckpointStore:
+    def _place_of(self, watcher: Watcher) -> CheckpointStore:
         place = watcher.checkpoint
+        if place is None:
+            return BulkCheckpointStore(self._bulk, watcher)
         return MongoCheckpointStore(
             self._client[place.database], place, namespace=watcher.source.namespace, registry=self._state_database
         )

@@ -1,11 +1,10 @@
 """The change stream of several entries of `connector.yaml`: one stream over their database, or the deployment.
 
-The server chooses: events of the entries' collections, and of each only those that are not published yet. MongoDB
-compares the tokens of events as text, as Changewire does. Once all entries are at one position, that part is left out
-with the next opening.
+The server chooses: of each collection it sends only what is not published yet. MongoDB compares the tokens of events as
+text, as Changewire does. Where all entries are at one position, nothing is left out.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any, Final
 
 from app.domain.watcher import Watcher
@@ -22,7 +21,6 @@ class EntriesSource(MongoChangeSource):
     def __init__(self, watcher: Watcher, reach: Reach, *, batch_size: int = BATCH_SIZE) -> None:
         super().__init__(watcher, reach, batch_size=batch_size, why_own=WHY_OWN)
         self._entries = watcher.entries
-        self.pass_over(())
 
     async def prepare(self, *, may_create: bool = True) -> int:
         if may_create:
@@ -32,18 +30,7 @@ class EntriesSource(MongoChangeSource):
         return await super().prepare(may_create=may_create)
 
     def pass_over(self, ahead: Collection[tuple[str, str]]) -> None:
-        self._trial.request.first = (
-            {"$match": _chosen((entry.source.database, entry.source.collection) for entry in self._entries)},
-            *([{"$match": _not_yet(ahead)}] if ahead else []),
-        )
-
-
-def _chosen(collections: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Return what matches the events of these collections."""
-    by_database: dict[str, list[str]] = {}
-    for database, collection in collections:
-        by_database.setdefault(database, []).append(collection)
-    return {"$or": [{"ns.db": database, "ns.coll": {"$in": names}} for database, names in by_database.items()]}
+        self._trial.request.first = ({"$match": _not_yet(ahead)},) if ahead else ()
 
 
 def _not_yet(ahead: Collection[tuple[str, str]]) -> dict[str, Any]:

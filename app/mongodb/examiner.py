@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import ChangewireError, SourceUnavailable
 from app.domain.findings import Finding, Level
 from app.domain.lag import Oplog
@@ -205,9 +206,8 @@ class MongoExaminer:
             )  # fmt: skip
         return Finding(watcher.name, check, Level.OK, "are switched on when the watcher starts")
 
-    def look_at_checkpoint(self, watcher: Watcher) -> Finding | None:
-        """What the account lacks to keep the watcher's position; None where it lacks nothing."""
-        place = watcher.checkpoint
+    def look_at_checkpoint(self, watcher: Watcher, place: CheckpointPlace) -> Finding | None:
+        """What the account lacks to keep the watcher's position in a place; None where it lacks nothing."""
         missing = self.privileges.missing(place.database, place.collection, READ_WRITE)
         if not missing:
             return None

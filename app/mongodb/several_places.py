@@ -15,9 +15,9 @@ from app.domain.errors import StoreUnavailable
 from app.domain.position import Checkpoint, OwnMessage
 from app.domain.tokens import collection_uuid
 from app.domain.watcher import Watcher
-from app.mongodb.checkpoint_store import MongoCheckpointStore
 from app.mongodb.durable import SECONDS
 from app.mongodb.errors import translated
+from app.ports import CheckpointStore
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
@@ -32,7 +32,7 @@ class SeveralPlaces:
         self,
         watcher: Watcher,
         client: "AsyncIOMotorClient[Mapping[str, Any]]",
-        store_of: Callable[[Watcher], MongoCheckpointStore],
+        store_of: Callable[[Watcher], CheckpointStore],
     ) -> None:
         self._watcher = watcher
         self._client = client
@@ -41,8 +41,10 @@ class SeveralPlaces:
         self._known: set[str] = set()
         """The UUIDs that were looked for, found or not."""
         self._entries: dict[str, list[Watcher]] = {}
-        for entry in watcher.entries:
-            self._entries.setdefault(entry.checkpoint.namespace, []).append(entry)
+        self._places = [place.namespace for place in watcher.places]
+        """Each entry's, in their order."""
+        for entry, place in zip(watcher.entries, self._places, strict=True):
+            self._entries.setdefault(place, []).append(entry)
         self._stores = {place: store_of(entries[0]) for place, entries in self._entries.items()}
 
     async def check(self) -> None:
@@ -52,7 +54,7 @@ class SeveralPlaces:
     async def read(self) -> Checkpoint | None:
         places = list(self._stores)
         read = dict(zip(places, await _all([self._stores[place].read() for place in places]), strict=True))
-        return combined([read[entry.checkpoint.namespace] for entry in self._watcher.entries], self._watcher)
+        return combined([read[place] for place in self._places], self._watcher)
 
     async def create(self, checkpoint: Checkpoint) -> bool:
         first, *others = self._stores

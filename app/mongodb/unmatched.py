@@ -28,11 +28,13 @@ class Unmatched:
         self._left = dict(zip(source.include, source.choice.include, strict=False)) if source.is_scope else {}
         self._looked: float | None = None
         self._came = False
+        self._known = False
+        """Whether a look has succeeded."""
 
     @property
     def note(self) -> str | None:
         """What the status says; None where every pattern fits something, or nothing is known yet."""
-        if not self._left or self._looked is None:
+        if not self._left or not self._known:
             return None
         return f"source.include: {', '.join(self._left)} fits no collection yet"
 
@@ -46,14 +48,14 @@ class Unmatched:
         return self._looked is None or now >= self._looked + (SOON_SECONDS if self._came else LATER_SECONDS)
 
     async def look(self, now: float) -> None:
-        """List the collections. Nothing changes where the account may not, or where that takes too long."""
-        self._came, seen = False, dict[str, list[str]]()
+        """List the collections. Where the account may not, nothing is said. Raises SourceUnavailable."""
+        self._looked = now
+        self._came, seen, left = False, dict[str, list[str]](), dict[str, Pattern]()
         with where_allowed("listing collections", seconds=LOOK_SECONDS):
             for database in await self._databases():
                 seen[database] = await self._reach.client[database].list_collection_names()
-            fitting = [entry for entry, pattern in self._left.items() if _fits_one(pattern, seen)]
-            self._left = {entry: pattern for entry, pattern in self._left.items() if entry not in fitting}
-        self._looked = now
+            left = {entry: pattern for entry, pattern in self._left.items() if not _fits_one(pattern, seen)}
+        self._left, self._known = left, True
 
     async def _databases(self) -> list[str]:
         """Those in which a pattern that is left may fit something."""

@@ -1,11 +1,17 @@
-"""A watcher as a document. The pipeline is stored as JSON text, since its keys begin with $ and hold dots."""
+"""A watcher as a document. The pipeline is stored as JSON text, since its keys begin with $ and hold dots.
+
+Where no checkpoint place is named, `IN_BULK` is stored: a version that knows no such place must not take it for its own
+default, in which no position is. It finds the document unreadable instead, and does not run the watcher.
+"""
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from app.domain.lifecycle import Desired
 from app.domain.watcher import StoredWatcher, from_document, to_document
+
+IN_BULK: Final = "state"
 
 
 def restored(document: Mapping[str, Any], pipeline: Any) -> StoredWatcher:
@@ -14,6 +20,8 @@ def restored(document: Mapping[str, Any], pipeline: Any) -> StoredWatcher:
     Raises AttributeError, KeyError, TypeError or ValueError for what this version does not know."""
     plain = dict(document["watcher"])
     plain["source"] = plain["source"] | {"pipeline": pipeline}
+    if plain["checkpoint"] == IN_BULK:
+        plain["checkpoint"] = None
     return StoredWatcher(
         watcher=from_document(plain),
         desired=Desired(document["desired"]),
@@ -29,6 +37,8 @@ def as_stored(stored: StoredWatcher) -> dict[str, Any]:
     """Return the document, as `restored` reads it, with its pipeline as text."""
     plain = to_document(stored.watcher)
     plain["source"] = plain["source"] | {"pipeline": json.dumps(plain["source"]["pipeline"])}
+    if plain["checkpoint"] is None:
+        plain["checkpoint"] = IN_BULK
     return {
         "_id": stored.name,
         "watcher": plain,

@@ -54,7 +54,7 @@ class Capture:
         self._checkpointer = Checkpointer(
             ports.checkpoints, shared.observer, watcher=watcher.name, clock=shared.clock,
             # Such a watcher may be given back to mongodb-nats-connector, which reads the same checkpoint.
-            prompt=run.stored.origin == "file", places=len(watcher.entries) or 1,
+            prompt=run.stored.origin == "file", places=len(watcher.entries) or 1, quiet_pace=shared.quiet_pace,
         )  # fmt: skip
         self._overdue = run.statistics.overdue
         self._ended = False

@@ -1,8 +1,8 @@
 """Checkpoints written in the background: the latest wins, and publishing never waits for one.
 
 The stream is the ledger, so a checkpoint may lag; it must never lead. The capture notes a position only once everything
-up to it is acknowledged, and this task writes the newest noted one, at most twice a second (a quiet collection's at
-most every ten seconds). A `prompt` one is written at once while changes are few: mongodb-nats-connector knows nothing
+up to it is acknowledged, and this task writes the newest noted one, at most twice a second (a quiet collection's as
+`quiet_pace.py` says). A `prompt` one is written at once while changes are few: mongodb-nats-connector knows nothing
 but this token, and starts from it when a user goes back to it.
 """
 
@@ -15,14 +15,15 @@ from app.domain import backoff
 from app.domain.errors import PermanentError, Stale, StoreUnavailable
 from app.domain.position import Checkpoint
 from app.domain.second_look import SecondLook
+from app.pipeline.quiet_pace import QuietPace
 from app.ports import CheckpointStore, Observer
 
 log = structlog.get_logger(__name__)
 
 BUSY_SECONDS = 0.5
 """The least time between two checkpoints while events flow: each is a majority write and an oplog entry."""
-QUIET_SECONDS = 10.0
-"""The same while nothing but the position moves; it keeps a quiet collection's token inside the oplog."""
+PROMPT_QUIET_SECONDS = 10.0
+"""The same of a prompt one while nothing but the position moves."""
 PROMPT_SECONDS = 0.1
 """The least time between two prompt ones while changes are many: a hundredth of the processor time at most."""
 PROMPT_MOST_SECONDS = 1.0
@@ -65,6 +66,7 @@ class Checkpointer:
         clock: Callable[[], float],
         prompt: bool = False,
         places: int = 1,
+        quiet_pace: QuietPace | None = None,
     ) -> None:
         """`places` is how many are written each time: of many, prompt ones are written less often."""
         self._store = store
@@ -72,6 +74,8 @@ class Checkpointer:
         self._watcher = watcher
         self._clock = clock
         self._prompt = prompt
+        self._quiet_pace = quiet_pace or QuietPace()
+        self._share = self._quiet_pace.draw()
         self._pace = Pace(places)
         self._prompt_seconds = min(PROMPT_MOST_SECONDS, PROMPT_SECONDS * places)
         self._latest: Checkpoint | None = None
@@ -84,8 +88,16 @@ class Checkpointer:
         self._latest = checkpoint
         if not quiet:
             self._pace.add(changes, self._clock())
-        if not quiet or self.written_at is None or self._clock() - self.written_at >= QUIET_SECONDS:
+        if not quiet or self.written_at is None or self._quiet_for() >= self._quiet_seconds():
             self._wake.set()
+
+    def _quiet_for(self) -> float:
+        return self._clock() - (self.written_at or 0.0)
+
+    def _quiet_seconds(self) -> float:
+        if self._prompt:
+            return PROMPT_QUIET_SECONDS
+        return self._quiet_pace.seconds * self._share
 
     async def run(self) -> None:
         """Write what is noted, indefinitely. Raises Stale where a later epoch has begun, NotAuthorised."""
@@ -124,4 +136,5 @@ class Checkpointer:
                 raise Stale(f"the checkpoint is of epoch {stored.epoch} by now, this writer's of {checkpoint.epoch}")
         self._written = checkpoint
         self.written_at = self._clock()
+        self._share = self._quiet_pace.draw()
         self._observer.checkpointed(self._watcher, self.written_at)

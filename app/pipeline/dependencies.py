@@ -9,6 +9,7 @@ from app.domain.errors import ChangewireError, Conflict, NotAuthorised, Registry
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.memory_budget import MemoryBudget
 from app.pipeline.opening_gate import OpeningGate
+from app.pipeline.quiet_pace import QuietPace
 from app.ports import Mongo, Nats, Observer
 
 
@@ -25,7 +26,8 @@ class Tuning:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
     """What all runs of a process share, whatever they watch: the codec, the observer who is told what happens, the
-    clock (seconds since 1970), when to give way, how much may be held, and how many open at the same time."""
+    clock (seconds since 1970), when to give way, how much may be held, how many open at the same time, and how often
+    quiet positions are stored."""
 
     codec: Codec
     observer: Observer
@@ -33,6 +35,7 @@ class Shared:
     tuning: Tuning = Tuning()
     memory_budget: MemoryBudget = field(default_factory=MemoryBudget)
     opening_gate: OpeningGate = field(default_factory=OpeningGate)
+    quiet_pace: QuietPace = field(default_factory=QuietPace)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

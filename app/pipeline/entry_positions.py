@@ -39,12 +39,12 @@ class EntryPositions:
         lost = check_stream(parts, memory, tail) or facts.lost_end
         since = 0 if lost else searched_until(parts, memory, tail)
         messages = await self._run.ports.sink.last_of_each([entry.source.namespace for entry in entries], since)
-        places = [entry.checkpoint.namespace for entry in entries]
+        places = [place.namespace for place in self._run.watcher.places]
         positions: dict[str, str] = {}
         without: list[str] = []
-        for entry, part in zip(entries, parts, strict=True):
+        for entry, place, part in zip(entries, places, parts, strict=True):
             namespace = entry.source.namespace
-            shared, message = places.count(entry.checkpoint.namespace) > 1, messages.get(namespace)
+            shared, message = places.count(place) > 1, messages.get(namespace)
             known = (None, None) if lost and message is not None else (part, memory)
             token = position_of(known[0], message, known[1], namespace, shared=shared)
             if token is None:

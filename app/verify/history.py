@@ -48,9 +48,18 @@ class WatchedHistory:
     """`comparison.History` over a live change stream, up to a fixed cluster time. Close it."""
 
     def __init__(
-        self, client: Client, watcher: Watcher, pipeline: list[dict[str, Any]], *, end: ClusterTime, wire_version: int
+        self,
+        client: Client,
+        watcher: Watcher,
+        pipeline: list[dict[str, Any]],
+        *,
+        end: ClusterTime,
+        wire_version: int,
+        state_database: str,
     ) -> None:
+        """`state_database` is what no watcher of the deployment reads."""
         source = watcher.source
+        self._state_database = state_database
         self._client = client
         self._source = source
         self._pipeline = pipeline
@@ -139,9 +148,12 @@ class WatchedHistory:
         source, namespace = self._source, raw.get("ns")
         if not source.is_scope or namespace is None:
             return True
+        if namespace["db"] == self._state_database:
+            return False
         if "coll" not in namespace:
             return source.has_database(namespace["db"])
-        return source.has(namespace["db"], namespace["coll"])
+        names = [namespace, raw["to"]] if "to" in raw else [namespace]  # a rename is one of both its collections
+        return any(source.has(each["db"], each["coll"]) for each in names)
 
     async def _go_on_after_invalidate(self) -> None:
         """A drop or a rename ended the stream; the collection may have come back."""

@@ -1,6 +1,7 @@
 """What the service has stored: a watcher's definition and its position, read by plain pymongo."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,7 +12,7 @@ from pymongo import AsyncMongoClient
 from pymongo.read_concern import ReadConcern
 
 from app.domain.tokens import ClusterTime
-from app.domain.watcher import CheckpointPlace, Route, Watcher, from_document
+from app.domain.watcher import Route, Watcher, from_document
 from app.verify.errors import CannotCompare
 
 CALL_SECONDS: Final = 5.0
@@ -49,6 +50,8 @@ async def read_watcher(client: Client, state_database: str, name: str) -> Watche
     try:
         plain = dict(document["watcher"])
         plain["source"] = plain["source"] | {"pipeline": json.loads(plain["source"]["pipeline"])}
+        if plain["checkpoint"] == "state":  # among the positions of all watchers
+            plain["checkpoint"] = None
         return from_document(plain)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CannotCompare(
@@ -56,8 +59,16 @@ async def read_watcher(client: Client, state_database: str, name: str) -> Watche
         ) from error
 
 
-async def read_position(client: Client, place: CheckpointPlace) -> Position | None:
-    """Read the stored position, the newest by `_id`; in a capped collection the furthest of the last few."""
+async def read_position(client: Client, watcher: Watcher, state_database: str) -> Position | None:
+    """Read the stored position, the newest by `_id`; in a capped collection the furthest of the last few. Where the
+    watcher names no place: what is under its name in the state database, if it is of the collection that it reads."""
+    place = watcher.checkpoint
+    if place is None:
+        kept = client[state_database].get_collection("checkpoints", read_concern=ReadConcern("majority"))
+        scope = re.compile(f"/{re.escape(watcher.source.namespace)}\\Z")
+        with pymongo.timeout(CALL_SECONDS):
+            one = await kept.find_one({"_id": watcher.name, "scope": {"$in": [None, scope]}})
+        return None if one is None else _as_position(one)
     database = client[place.database]
     collection = database.get_collection(place.collection, read_concern=ReadConcern("majority"))
     with pymongo.timeout(CALL_SECONDS):

@@ -86,8 +86,10 @@ fn name(out: &mut String, name: &str) {
 
 /// White space, control characters, the separator, the wildcards, the escape, a path's and a template's characters.
 fn is_forbidden(character: char) -> bool {
-    matches!(character, '\0'..='\x20' | '\x7f' | '.' | '*' | '>' | '%' | '/' | '\\' | '{' | '}')
-        || (!character.is_ascii() && character.is_whitespace())
+    matches!(
+        character,
+        '\0'..='\x20' | '\x7f' | '.' | '*' | '>' | '%' | '/' | '\\' | '{' | '}'
+    ) || (!character.is_ascii() && character.is_whitespace())
 }
 
 #[cfg(test)]
@@ -96,10 +98,14 @@ mod tests {
 
     #[test]
     fn a_template_is_completed_with_escaped_names() {
-        let template = Template::of(&["S.", "database", ".", "collection", "-", "operation", ""]).expect("known fields");
+        let template =
+            Template::of(&["S.", "database", ".", "collection", "-", "operation", ""]).expect("known fields");
         let subject = |database, collection| template.subject(database, collection, "insert");
         assert_eq!(subject("shop", "app.events"), Some("S.shop.app%2Eevents-insert".into()));
-        assert_eq!(subject("$d", "a$ \u{2003}ü"), Some("S.%24d.a$%20%E2%80%83ü-insert".into()));
+        assert_eq!(
+            subject("$d", "a$ \u{2003}ü"),
+            Some("S.%24d.a$%20%E2%80%83ü-insert".into())
+        );
         assert_eq!(subject("shop", ""), Some("S.shop._-insert".into()));
     }
 
@@ -107,7 +113,10 @@ mod tests {
     fn a_subject_of_nats_is_left_to_the_reference() {
         let template = Template::of(&["", "collection", ".", "operation", ""]).expect("known fields");
         assert_eq!(template.subject("d", "_INBOX", "insert"), None);
-        assert_eq!(template.subject("d", "_INBOXES", "insert"), Some("_INBOXES.insert".into()));
+        assert_eq!(
+            template.subject("d", "_INBOXES", "insert"),
+            Some("_INBOXES.insert".into())
+        );
         assert!(Template::of(&["", "stream", ""]).is_none());
     }
 }

@@ -9,11 +9,12 @@ import pymongo
 import pytest
 import pytest_asyncio
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import Conflict, NotFound
 from app.domain.lifecycle import Desired
 from app.domain.position import Checkpoint, OwnMessage
 from app.domain.tokens import MessageId
-from app.domain.watcher import CheckpointPlace, Source, Start, StoredWatcher, Watcher
+from app.domain.watcher import Source, Start, StoredWatcher, Watcher
 from app.mongodb.deployment import MongoDeployment
 from app.ports import CheckpointStore, WatcherStore
 from tests.fakes import FakeCheckpoints, FakeWatchers, event_token
@@ -25,7 +26,7 @@ def at(moment: int, epoch: int | None = 0, **more: Any) -> Checkpoint:
     return Checkpoint(event_token(moment), epoch=epoch, **more)
 
 
-@pytest_asyncio.fixture(params=["fake", "mongo", "mongo capped"])
+@pytest_asyncio.fixture(params=["fake", "mongo", "mongo capped", "mongo bulk"])
 async def open_store(request: pytest.FixtureRequest, mongo_uri: str, database: str) -> AsyncIterator[Open]:
     """Opens the same place again, as another process would."""
     if request.param == "fake":
@@ -33,7 +34,7 @@ async def open_store(request: pytest.FixtureRequest, mongo_uri: str, database: s
         yield lambda: FakeCheckpoints(shared)
         return
     place = CheckpointPlace(database, "orders", capped=request.param == "mongo capped", size_in_bytes=8192)
-    watcher = Watcher("w", Source("shop", "orders"), checkpoint=place)
+    watcher = Watcher("w", Source("shop", "orders"), checkpoint=None if request.param == "mongo bulk" else place)
     deployment = MongoDeployment(mongo_uri, state_database=database)
     yield lambda: deployment.checkpoints(watcher)
     deployment.close()
@@ -64,7 +65,7 @@ async def test_a_place_is_fit_before_and_after_it_holds_positions(open_store: Op
 
 async def test_every_field_comes_back_to_another_process(open_store: Open) -> None:
     stored = at(
-        5, 2, sequence=7, stream_created="2026-01-01T00:00:00Z", scope="rs0/a.b", watcher="w", updated_at=1e9,
+        5, 2, sequence=7, stream_created="2026-01-01T00:00:00Z", scope="rs0/shop.orders", watcher="w", updated_at=1e9,
         own=OwnMessage(6, MessageId(event_token(4), 2)),
     )  # fmt: skip
     await open_store().begin(stored)

@@ -53,9 +53,14 @@ class FakeMongo:
         return FakeSource(self.oplog, self.batch, collection=watcher.source.collection)
 
     def checkpoints(self, watcher: Watcher) -> FakeCheckpoints:
-        checkpoints = FakeCheckpoints(self.places.setdefault(watcher.checkpoint.namespace, {}))
+        checkpoints = FakeCheckpoints(self.place(watcher))
         checkpoints.undeletable = self.undeletable
         return checkpoints
+
+    def place(self, watcher: Watcher) -> dict[str, Checkpoint]:
+        """What holds the watcher's position."""
+        kept = watcher.checkpoint
+        return self.places.setdefault(f"checkpoints:{watcher.name}" if kept is None else kept.namespace, {})
 
 
 class FakeNats:

@@ -238,6 +238,7 @@ async def checkpoints_dropped_while_away(testbed: Testbed, _: random.Random) -> 
 async def _drop_checkpoints(testbed: Testbed) -> None:
     for name in COLLECTIONS:
         await _done(partial(testbed.client["resume-tokens"].drop_collection, name), "positions are dropped")
+    await _done(partial(testbed.client[testbed.state].drop_collection, "checkpoints"), "positions are dropped")
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""An index of watchers answers as the comparison with all does: it names those that there is a conflict with."""
+"""An index of watchers answers as the comparison with all of them does: it names those that are in the way."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.dead_letters import letters_of
 from app.domain.errors import Conflict
 from app.domain.overlap import refuse_overlap
 from app.domain.overlap_index import OverlapIndex
-from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
+from app.domain.watcher import Sink, Source, StoredWatcher, Watcher
 
 NAMES = [f"w{number}" for number in range(6)]
 STREAMS = ["A", "B", "A-DLQ", "OBJ_A", "OBJ_A-DLQ", "A-DLQ-DLQ", "%", "a"]

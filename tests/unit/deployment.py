@@ -12,10 +12,11 @@ from app.control.instance import Instance
 from app.control.registry import Registry, Times
 from app.control.server_probe import ServerProbe
 from app.control.watcher_task import WatcherTask
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import NotFound, Unavailable
 from app.domain.lifecycle import State
 from app.domain.namespaces import Namespaces
-from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
+from app.domain.watcher import Sink, Source, StoredWatcher, Watcher
 from app.formats.extended_json import encode, identify, names_of, reduced
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.capture import Capture
@@ -37,7 +38,7 @@ from tests.fakes import (
     NullObserver,
 )
 
-ORDERS = Watcher("orders", Source("shop", "orders")).with_defaults()
+ORDERS = Watcher("orders", Source("shop", "orders"), checkpoint=CheckpointPlace()).with_defaults()
 
 
 def watcher(name: str = "orders", **source: Any) -> Watcher:

@@ -70,7 +70,7 @@ export function Resume({ watcher, close }) {
     changed(`${name} is resumed`);
   };
   return html`<${Dialog} title="Resume ${name}?" action="Resume" run=${run} close=${close}>
-    <p>It continues from its position and publishes what has happened in the collection since.</p>
+    <p>It continues from its position and publishes what has happened since.</p>
   <//>`;
 }
 
@@ -151,7 +151,7 @@ export function Remove({ watcher, close, removed }) {
   return html`<${Dialog} title="Remove ${name}?" action="Remove" danger run=${run} close=${close}>
     <p>It stops in every instance and its definition is deleted. The stream ${sink.stream} and its messages stay.</p>
     <fieldset>
-      <legend>Its position, in ${checkpoint.database}.${checkpoint.collection}</legend>
+      <legend>Its position${checkpoint && `, in ${checkpoint.database}.${checkpoint.collection}`}</legend>
       ${choice("keep", "keep it: a watcher added under this name continues from there")}
       ${choice("delete", "delete it: a watcher added again begins at its start")}
     </fieldset>

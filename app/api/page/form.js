@@ -143,7 +143,9 @@ function Words({ text }) {
 // What a field is entered with
 
 function kind(schema) {
-  if (schema.anyOf?.some((each) => each.properties)) return Place;
+  const object = schema.anyOf?.some((each) => each.properties);
+  if (object && schema.anyOf.some((each) => each.type === "null")) return Json; // an object, or nothing
+  if (object) return Place;
   if (schema.anyOf?.some((each) => each.type === "string" && !each.enum)) return Optional;
   if (schema.anyOf || schema.enum) return Choice;
   if (schema.type === "boolean") return Tick;

@@ -18,16 +18,15 @@ from pydantic import (
 )
 
 from app.api.problems import MANY, ONE
-from app.api.schemas.base import Query, Shape
+from app.api.schemas.base import MAX_ITEMS, Query, Shape
 from app.api.schemas.status import StatusAnswer
 from app.api.schemas.values import INT64, Pipeline, Seconds, StartAt, not_empty
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.lifecycle import Desired, State
-from app.domain.scopes import MAX_ENTRIES
 from app.domain.status import WatcherView
 from app.domain.watcher import (
     OPERATIONS,
     PUBLISHED,
-    CheckpointPlace,
     OnHistoryLost,
     Sink,
     Source,
@@ -51,10 +50,10 @@ class SourceShape(Shape):
     """The database; not a system database, and not the service's own. Left out: the whole deployment."""
     collection: Annotated[str | None, AfterValidator(not_empty), shown_first("orders")] = None
     """The collection. It need not exist yet. Left out: every collection of the database, also those created later."""
-    include: Annotated[list[str], Field(max_length=MAX_ENTRIES, examples=[["orders_*"]])] = Field(default=[])
+    include: Annotated[list[str], Field(max_length=MAX_ITEMS, examples=[["orders_*"]])] = Field(default=[])
     """Where no collection is named: only those that fit one of these patterns. `*` stands for any characters, `?` for
     one. Where the deployment is watched, a pattern is `database.collection`, such as `shop.*`."""
-    exclude: Annotated[list[str], Field(max_length=MAX_ENTRIES, examples=[["orders_tmp"]])] = Field(default=[])
+    exclude: Annotated[list[str], Field(max_length=MAX_ITEMS, examples=[["orders_tmp"]])] = Field(default=[])
     """Where no collection is named: none that fits one of these patterns."""
     pipeline: Pipeline = Field(default=[])
     """Aggregation stages after `$changeStream`, for example `[{"$match": {"operationType": "insert"}}]`. They must not
@@ -129,7 +128,7 @@ class SinkShape(Shape):
 
 
 class CheckpointShape(Shape):
-    """The collection that stores the watcher's position."""
+    """A collection of its own for the watcher's position."""
 
     database: str = "resume-tokens"
     collection: Annotated[str, Field(examples=["orders"])] = ""
@@ -165,7 +164,8 @@ class WatcherShape(Shape):
     """Optional in a PUT, whose URL has it."""
     source: SourceShape
     sink: SinkShape = SinkShape()
-    checkpoint: CheckpointShape = CheckpointShape()
+    checkpoint: CheckpointShape | None = None
+    """Null: the position is kept beside those of the other watchers, in `checkpoints` of the state database."""
     start: StartShape = StartShape()
     on_history_lost: OnHistoryLost = "fail"
     """What happens when the oplog no longer reaches back to the position, or the stream was deleted and recreated.
@@ -235,7 +235,7 @@ class WatcherAnswer(WatcherShape):
             name=watcher.name,
             source=SourceShape.of(watcher.source),
             sink=SinkShape.of(watcher.sink),
-            checkpoint=CheckpointShape.of(watcher.checkpoint),
+            checkpoint=None if watcher.checkpoint is None else CheckpointShape.of(watcher.checkpoint),
             start=StartShape.of(watcher.start),
             on_history_lost=watcher.on_history_lost,
             paused=view.stored.desired is Desired.PAUSED,

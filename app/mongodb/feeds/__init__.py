@@ -3,6 +3,7 @@
     hub                 the groups of a deployment
     sharing             a watcher's `ChangeSource`, which reads from a stream of its own or as a member of a feed
     └── group           the watchers that could share a change stream, and the feeds that they share
+        ├── room            how many bytes may wait in all feeds
         └── feed        one change stream over a database, read by one task, its events handed to the members
             ├── member      what was handed to one watcher and not taken yet
             ├── filters     which collections a feed asks the server for

@@ -24,6 +24,7 @@ from app.domain.raw_events import RawEvents
 from app.mongodb.feeds import parts
 from app.mongodb.feeds.filters import Filter, Waste
 from app.mongodb.feeds.member import Member
+from app.mongodb.feeds.room import Room
 from app.ports import ChangeSource, SourceBatch
 
 log = structlog.get_logger(__name__)
@@ -51,17 +52,20 @@ class Feed:
     """One shared change stream. `begin`, then `run` in a task, which ends when nobody is a member any more."""
 
     def __init__(
-        self, name: str, opens: Opens, split: Split | None, start: str, wanted: Callable[[], Set[str]]
+        self, name: str, opens: Opens, split: Split | None, start: str, wanted: Callable[[], Set[str]], room: Room
     ) -> None:
         """`start` is the token to read on after, `wanted` tells the collections that somebody wants, or soon will."""
         self.name = name
         self.position = start
+        self.mark = start
+        self.caught_up = False
+        """Whether the server had nothing more when it was read last."""
+        self.operation_time = 0
         self.held = 0
         self.ended = False
         self._opens = opens
         self._split = split
         self._wanted = wanted
-        self._mark = start
         self._filter = Filter()
         self._waste = Waste()
         self._source: ChangeSource | None = None
@@ -69,9 +73,7 @@ class Feed:
         self._asked: set[str] = set()
         self._stir = asyncio.Event()
         """Set where the loop has to look up: somebody has asked, or has left."""
-        self._room = asyncio.Event()
-        """Set where less waits than before."""
-        self._operation_time = 0
+        self._room = room
         self._waited = 0.0
 
     # Members
@@ -88,14 +90,13 @@ class Feed:
     def attach(self, database: str, collection: str, after: str) -> Member:
         """Make a member of a watcher that is at a position not earlier than the feed's, and that is covered."""
         member = Member(self, database, collection, after)
-        member.came_to(max(after, self._mark), self._operation_time, caught_up=False)
         self._members.setdefault((database, collection), []).append(member)
         return member
 
     def adopt(self, member: Member, after: str) -> None:
         """Go on with another feed's member, which has everything up to a position not earlier than this feed's."""
         member.move(self, after)
-        self.held += member.held
+        self._hold(member.held)
         self._members.setdefault((member.database, member.collection), []).append(member)
 
     def leave(self, member: Member) -> None:
@@ -105,15 +106,13 @@ class Feed:
             others.remove(member)
             if not others:
                 del self._members[member.database, member.collection]
-            self.held -= member.held
+            self._hold(-member.held)
             self._stir.set()
-            self._room.set()
 
     def took(self, size: int) -> None:
         """A member has taken so many bytes."""
         if size:
-            self.held -= size
-            self._room.set()
+            self._hold(-size)
 
     @property
     def members(self) -> list[Member]:
@@ -216,11 +215,9 @@ class Feed:
         last = parts.token_of(events[-1]) if events else self.position
         caught_up = batch.position > last
         if caught_up:
-            self._mark = batch.position
+            self.mark = batch.position
         self.position = max(self.position, batch.position)
-        self._operation_time = batch.operation_time
-        for member in self._each():
-            member.came_to(self._mark, batch.operation_time, caught_up=caught_up or not events)
+        self.operation_time, self.caught_up = batch.operation_time, caught_up or not events
 
     async def _parts(self, events: Sequence[bytes], size: int) -> list[Part]:
         if not events:
@@ -237,7 +234,7 @@ class Feed:
         if not members:
             self._waste.dropped(part.collection, len(part.events))
         for member in members:
-            self.held += member.put(part, reduced)
+            self._hold(member.put(part, reduced))
 
     def _each(self) -> Iterator[Member]:
         for group in self._members.values():
@@ -267,20 +264,24 @@ class Feed:
 
     async def _until_room(self) -> None:
         loop = asyncio.get_running_loop()
-        while self.held >= FEED_BYTES:
+        while self._is_full:
             began = loop.time()
-            self._room.clear()
-            try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    await self._room.wait()
-            except TimeoutError:
-                pass
+            await self._room.freed(PATIENCE_SECONDS)
             self._waited += loop.time() - began
             self._let_go_who_hold_up(loop.time())
         self._waited *= 0.9
 
+    @property
+    def _is_full(self) -> bool:
+        return self.held > 0 and (self.held >= FEED_BYTES or self._room.is_full)
+
+    def _hold(self, size: int) -> None:
+        """Count so many bytes more that wait here, or less."""
+        self.held += size
+        self._room.change(size)
+
     def _let_go_who_hold_up(self, now: float) -> None:
-        if self.held < FEED_BYTES or self._waited < PATIENCE_SECONDS:
+        if not self._is_full or self._waited < PATIENCE_SECONDS:
             return
         stalled = [member for member in self._each() if member.held and now - member.taken_at >= STALLED_SECONDS]
         if not stalled:
@@ -303,6 +304,6 @@ class Feed:
     def _end_all(self, *, let_go: str | None = None, failure: ChangewireError | None = None) -> None:
         members = self.members
         self._members.clear()
-        self.held = 0
+        self._hold(-self.held)
         for member in members:
             member.end(let_go=let_go, failure=failure)

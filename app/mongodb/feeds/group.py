@@ -32,6 +32,7 @@ from app.domain.parts import Split
 from app.domain.tokens import cluster_time
 from app.mongodb.feeds.feed import Feed, Opens
 from app.mongodb.feeds.member import Member
+from app.mongodb.feeds.room import Room
 
 log = structlog.get_logger(__name__)
 
@@ -69,10 +70,11 @@ class Waiting:
 class Group:
     """Of one database, and one choice of options."""
 
-    def __init__(self, database: str, opens: Opens, split: Split | None) -> None:
+    def __init__(self, database: str, opens: Opens, split: Split | None, room: Room) -> None:
         self.database = database
         self._opens = opens
         self._split = split
+        self._room = room
         self._here: dict[object, str] = {}
         """Who reads, or is on the way to, and which collection."""
         self._apart: set[object] = set()
@@ -81,6 +83,8 @@ class Group:
         self._expected: set[str] = set()
         """The names of watchers that will be on their way soon."""
         self._live: Feed | None = None
+        self._begins = False
+        """Whether a live feed is being opened for those who read by streams of their own."""
         self._behind: list[Feed] = []
         self._waiting: list[Waiting] = []
         self._came = asyncio.Event()
@@ -167,7 +171,9 @@ class Group:
         if not self._together or self._waiting:
             return None
         if self._live is None:
-            self._start(self._begin_live(after), f"begin:feed:{self.database}")
+            if not self._begins:
+                self._begins = True
+                self._start(self._begin_live(after), f"begin:feed:{self.database}")
             return None
         if after < self._live.position:
             return None
@@ -233,11 +239,14 @@ class Group:
     # Feeds
 
     async def _begin_live(self, after: str) -> None:
-        if self._live is None and (feed := await self._begin(after)) is not None:
-            self._run(feed)
+        try:
+            if self._live is None and (feed := await self._begin(after)) is not None:
+                self._run(feed)
+        finally:
+            self._begins = False
 
     async def _begin(self, start: str) -> Feed | None:
-        feed = Feed(self.database, self._opens, self._split, start, self._wanted)
+        feed = Feed(self.database, self._opens, self._split, start, self._wanted, self._room)
         try:
             await feed.begin()
         except ChangewireError as error:  # each gets it from its own stream, or does not

@@ -10,6 +10,7 @@ from app.mongodb.change_source import MongoChangeSource
 from app.mongodb.feeds.eligible import Kind, kind_of, why_own
 from app.mongodb.feeds.filters import Filter
 from app.mongodb.feeds.group import Group
+from app.mongodb.feeds.room import Room
 from app.mongodb.feeds.sharing import SharingSource
 from app.mongodb.reach import Reach
 
@@ -24,6 +25,7 @@ class FeedHub:
         self._reach = reach
         self._split = split
         self._batch_size = batch_size
+        self._room = Room()
         self._groups: dict[Kind, Group] = {}
 
     def source(self, watcher: Watcher) -> MongoChangeSource | SharingSource:
@@ -63,5 +65,5 @@ class FeedHub:
                 feed = Watcher(f"feed of {kind.database}", kind.source(wanted.stages()))
                 return MongoChangeSource(feed, self._reach, batch_size=FEED_BATCH, shared=True)
 
-            group = self._groups[kind] = Group(kind.database, make_source, self._split)
+            group = self._groups[kind] = Group(kind.database, make_source, self._split, self._room)
         return group

@@ -23,7 +23,12 @@ class Piece(NamedTuple):
 
 
 class Feeding(Protocol):
-    """What a member's source tells its feed."""
+    """What a member and its source ask of its feed, and tell it."""
+
+    mark: str
+    """The last high-water mark: a position that every change stream can begin at."""
+    operation_time: int
+    caught_up: bool
 
     def took(self, size: int) -> None: ...
 
@@ -50,11 +55,7 @@ class Member:
         self.failure: ChangewireError | None = None
         self.position = after
         """The latest position that covers everything taken."""
-        self.operation_time = 0
         self._after = after
-        self._mark = after
-        """The feed's last high-water mark: a position that every change stream can begin at."""
-        self._caught_up = False
         self._pieces: deque[Piece] = deque()
         self._news = asyncio.Event()
 
@@ -75,10 +76,6 @@ class Member:
         self.held += events.size
         self._news.set()
         return events.size
-
-    def came_to(self, mark: str, operation_time: int, *, caught_up: bool) -> None:
-        """The feed is at a high-water mark, or past the one before. `caught_up`: the server had nothing more."""
-        self._mark, self._caught_up, self.operation_time = mark, caught_up, operation_time
 
     def move(self, feed: Feeding, after: str) -> None:
         """Another feed goes on with this member after a token up to which everything is handed over."""
@@ -134,12 +131,13 @@ class Member:
             most -= len(piece.events)
             size += piece.events.size
             self.position, reduced = max(self.position, piece.last), piece.reduced
+        feed = self.feed
         self.held -= size
-        self.feed.took(size)
+        feed.took(size)
         if not self._pieces:
-            self.position = max(self.position, self._mark)
-        emptied = self._caught_up and not self._pieces
-        return SourceBatch(_together(taken), self.position, self.operation_time, size, reduced, caught_up=emptied)
+            self.position = max(self.position, feed.mark)
+        caught_up = feed.caught_up and not self._pieces
+        return SourceBatch(_together(taken), self.position, feed.operation_time, size, reduced, caught_up=caught_up)
 
 
 def _together(pieces: Sequence[RawEvents]) -> RawEvents:

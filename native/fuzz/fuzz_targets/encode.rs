@@ -1,9 +1,10 @@
 //! Whatever the bytes: no panic, no overflow, and where there is a body it is JSON, also in a block and its frames.
 #![no_main]
 
-use changewire_native::block::{pack, Rules};
+use changewire_native::block::{pack, Block, Rules};
 use changewire_native::frames::{Frames, Numbered};
 use changewire_native::json::encode;
+use changewire_native::subject::Template;
 use libfuzzer_sys::fuzz_target;
 use serde::de::{Deserialize, IgnoredAny};
 
@@ -33,15 +34,23 @@ fn packed(raw: &[u8], body: &[u8]) {
         .iter()
         .map(|event| event.operation.to_owned())
         .collect();
-    let rules = Rules {
-        suffix: ":2",
-        last: "",
-        operations: &operations,
-        fits: (usize::MAX, usize::MAX),
-    };
-    let Ok(block) = pack(raw, &[0], &[raw.len()], &rules) else {
-        return; // an empty token is not later than nothing
-    };
+    let template = Template::of(&["S.", "database", ".", "collection", ".", "operation", ""]);
+    for template in [None, template.as_ref()] {
+        let rules = Rules {
+            suffix: ":2",
+            last: "",
+            operations: &operations,
+            fits: (usize::MAX, usize::MAX),
+            template,
+        };
+        // An empty token is not later than nothing; names that are no texts are left to the reference.
+        if let Ok(block) = pack(raw, &[0], &[raw.len()], &rules) {
+            framed(&block, &operations, body);
+        }
+    }
+}
+
+fn framed(block: &Block, operations: &[String], body: &[u8]) {
     assert_eq!(block.get(0).map(|change| change.body), Some(body));
     let lines = Numbered {
         prefix: "",
@@ -49,8 +58,8 @@ fn packed(raw: &[u8], body: &[u8]) {
         suffix: "\r\n",
     };
     let frames = Frames {
-        block: &block,
-        subjects: &operations,
+        block,
+        subjects: block.subjects().unwrap_or(operations),
         reply: Some(lines),
         lines,
         origin: 0,

@@ -1,11 +1,14 @@
 """What every `EventSink` promises where each collection has a subject of its own, in every mode."""
 
+import asyncio
+
 import pytest
 
 from app.domain.events import Change
 from app.domain.tokens import MessageId
 from app.domain.watcher import Watcher, from_document
 from app.ports import EventSink
+from tests.contract.sink.conftest import PIPELINED
 from tests.contract.sink.places import Place, Stored, fence
 from tests.fakes import event_token
 
@@ -78,3 +81,21 @@ async def test_another_databases_message_is_foreign_and_the_end_is_found_behind_
     after = made(watcher, 10, "c")
     await sink.publish([after], tail.fence(exclusive=sink.exclusive))
     assert (await place.messages())[-1] == stored(after)[0]
+
+
+@pytest.mark.parametrize("unbegun", PIPELINED, indirect=True)
+async def test_sends_of_many_collections_are_stored_in_order_also_where_more_was_to_come(
+    place: Place, sink: EventSink, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jetstream.publish.fast_ingest.FLOW", 8)
+    batch, sequence = [made(watcher, moment) for moment in range(1, 121)], await fence(sink)
+    sent = []
+    for begin in range(0, 120, 20):
+        unit = batch[begin : begin + 20]
+        async with asyncio.timeout(15):
+            await sink.ready(unit)
+        sent.append(sink.send(unit, sequence + begin, more=True))
+    sink.settle()
+    async with asyncio.timeout(15):
+        assert await asyncio.gather(*sent) == [sequence + end for end in range(20, 121, 20)]
+    assert await place.messages() == stored(*batch)

@@ -355,3 +355,19 @@ async def test_settings_that_cannot_be_used_are_misuse(doctor: Doctor) -> None:
     code, said = await doctor.run("--jsn")
     assert code == 2
     assert said.splitlines() == [said.rstrip("\n")]
+
+
+async def test_the_collections_that_a_watcher_of_a_database_reads_are_counted(
+    doctor: Doctor, mongo_uri: str, nats_url: str, unique: str
+) -> None:
+    with pymongo.MongoClient(mongo_uri) as client:
+        for name in ("orders_1", "orders_2", "orders_tmp", "users"):
+            client[f"db_{unique}"].create_collection(name)
+    patterns = {"include": ["orders_*", "refunds"], "exclude": ["*_tmp"]}
+    await register(mongo_uri, unique, source={"collection": None, **patterns})
+    assert await doctor.look(MONGO_URI=mongo_uri, NATS_URL=nats_url) == 0
+    assert f"every collection of db_{unique}" in doctor.rows["orders", "change stream"]["found"]
+    assert doctor.wrong() == {("orders", "collections"): "warning"}
+    said = doctor.rows["orders", "collections"]["found"]
+    assert said.startswith(f"2 of db_{unique} are read now")
+    assert said.endswith("refunds fits none yet")

@@ -1,12 +1,14 @@
 """Watchers of a whole database and of the deployment, added over HTTP: what they read, and when they are refused."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
 from pymongo import MongoClient
 
 from tests.conftest import MakeMongo
+from tests.integration.cli.test_verify import changewire
 from tests.live import Live, Message, until
 
 STRANGE = ("a.b.c", "with space", "ünïcode 😀", "UPPER", "-", "a%b")
@@ -43,6 +45,14 @@ def names(messages: list[Message]) -> list[tuple[str, str]]:
     return [(one.body["operationType"], one.body["ns"].get("coll", "")) for one in messages]
 
 
+async def compared(live: Live, name: str, cwd: Path) -> int:
+    """How many changes `changewire verify` has compared, and found all right."""
+    environ = {key: live.environ[key] for key in ("MONGO_URI", "NATS_URL", "CHANGEWIRE_STATE_DB")}
+    done = await changewire("verify", name, "--json", environ=environ, cwd=cwd)
+    assert done.code == 0, done.output + done.errors
+    return int(done.report["compared"])
+
+
 async def test_every_collection_of_a_database_is_read_also_those_that_are_created_later(live: Live) -> None:
     added = await add(live, source(live))
     assert added["source"]["collection"] is None
@@ -63,7 +73,7 @@ async def test_every_collection_of_a_database_is_read_also_those_that_are_create
     assert messages[0].subject == f"{stream}.a%2Eb%2Ec.insert"
 
 
-async def test_patterns_choose_collections_and_renames_by_either_name(live: Live) -> None:
+async def test_patterns_choose_collections_and_renames_by_either_name(live: Live, tmp_path: Path) -> None:
     await add(
         live,
         source(
@@ -96,9 +106,29 @@ async def test_patterns_choose_collections_and_renames_by_either_name(live: Live
     messages = await arrived(live, live.stream, len(wanted) + 3)
     assert names(messages)[-3:] == [("drop", "orders_3"), ("dropDatabase", ""), ("insert", "orders_4")]
     assert [one.id for one in messages] == sorted({one.id for one in messages})
+    assert await compared(live, "all", tmp_path) == len(messages)
 
 
-async def test_a_deployments_watcher_reads_the_databases_it_names_and_never_the_services_own(live: Live) -> None:
+async def test_other_patterns_hold_for_what_comes_after_the_position(live: Live) -> None:
+    await add(live, source(live, source={"include": ["a_*"]}, sink={"stream": live.stream}))
+    shop = live.mongo[live.database]
+    shop["a_1"].insert_one({"_id": 1})
+    await arrived(live, live.stream, 1)
+    await live.pause("all")
+    shop["a_2"].insert_one({"_id": 2})
+    shop["b_1"].insert_one({"_id": 3})
+    changed = source(live, source={"include": ["b_*"]}, sink={"stream": live.stream}, paused=False)
+    await live.call("PUT", "/watchers/all", 200, json=changed)
+    await live.reaches("RUNNING", "all")
+    shop["a_1"].insert_one({"_id": 4})
+    shop["b_2"].insert_one({"_id": 5})
+    wanted = [("insert", "a_1"), ("insert", "b_1"), ("insert", "b_2")]
+    assert names(await arrived(live, live.stream, 3)) == wanted
+
+
+async def test_a_deployments_watcher_reads_the_databases_it_names_and_never_the_services_own(
+    live: Live, tmp_path: Path
+) -> None:
     first, second = f"{live.database}_a", f"{live.database}_b"
     definition = {"name": "all", "source": {"include": [f"{live.database}_?.*"]}, "sink": {"stream": live.stream}}
     added = await add(live, definition)
@@ -123,6 +153,7 @@ async def test_a_deployments_watcher_reads_the_databases_it_names_and_never_the_
         databases = {one.body["ns"]["db"] for one in await until(last)}
         assert {first, second} <= databases
         assert databases.isdisjoint({live.state_db, "resume-tokens", "config", "local", "admin"})
+        assert await compared(live, "everything", tmp_path) >= 3
     finally:
         for database in (first, second, f"{live.database}_ab"):
             live.mongo.drop_database(database)

@@ -5,6 +5,7 @@ What every mode has to do is in `tests/contract/sink/`.
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from app.domain.errors import NotAuthorised, OutcomeUnknown, StreamRefused
 from app.domain.events import Change
 from app.domain.position import OwnMessage
 from app.domain.tokens import MessageId
-from app.domain.watcher import Watcher
+from app.domain.watcher import Watcher, from_document
 from app.jetstream import frames
 from tests.conftest import MakeNats
 from tests.fakes import event_token
@@ -173,3 +174,31 @@ async def test_a_shared_stream_on_an_older_server_is_written_one_by_one(
     batch = changes(1, 301)
     await asyncio.gather(relay(sink, batch, size=20), relay(other, batch, size=7))
     assert await account.ids(watcher.sink.stream) == [change.id for change in batch]
+
+
+async def test_a_collection_that_may_not_be_published_is_named_where_each_has_its_own_subject(
+    make_nats: MakeNats, connect_account: ConnectAccount, unique: str
+) -> None:
+    """The server names the subject; what is under way knows a filter."""
+    stream = f"S_{unique}".upper()
+    denied = f'{{publish: {{deny: ["{stream}.secret.>"]}}}}'
+    server = await make_nats(config=f"authorization {{ users: [{{user: a, password: b, permissions: {denied}}}] }}")
+    account = await connect_account(server.url, user="a", password="b")
+    shop = from_document(
+        {
+            "name": "shop",
+            "source": {"database": "shop"},
+            "sink": {"stream": stream, "subject": "{stream}.{collection}.{operation}"},
+        }
+    )
+
+    def of(collection: str, begin: int, end: int) -> list[Change]:
+        subject = shop.subjects.subject("shop", collection, "insert")
+        return [replace(each, subject=subject) for each in changes(begin, end)]
+
+    sink, fence = await opened(account, shop)
+    assert await sink.publish(of("orders", 1, 3), fence) == 2
+    with pytest.raises(NotAuthorised, match=rf"{stream}\.\*\.insert"):
+        await sink.publish(of("secret", 3, 5), 2)
+    assert await sink.publish(of("orders", 5, 7), (await sink.tail()).last_sequence) == 4
+    assert await account.ids(stream) == [*ids(1, 3), *ids(5, 7)]

@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 
 from app.devservers.servers import MongoServer, NatsServer
-from app.domain.watcher import CheckpointPlace, Source, Watcher, problems
+from app.domain.checkpoint_place import CheckpointPlace
+from app.domain.watcher import Source, Watcher, problems
 from tests.live import Live
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

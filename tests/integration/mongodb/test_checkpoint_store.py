@@ -9,13 +9,14 @@ import pymongo
 import pytest
 
 from app.devservers.servers import MongoServer
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import (
     Invalid,
     NotAuthorised,
     StoreUnavailable,
 )
 from app.domain.position import Checkpoint
-from app.domain.watcher import CheckpointPlace, Source, Watcher
+from app.domain.watcher import Source, Watcher
 from app.mongodb.deployment import MongoDeployment
 from app.ports import CheckpointStore
 from tests.fakes import BEGIN, event_token

@@ -6,13 +6,14 @@ import bson
 import pymongo
 import pytest
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import (
     Invalid,
     SourceRefused,
     Unavailable,
 )
 from app.domain.tokens import cluster_time
-from app.domain.watcher import CheckpointPlace, Source, Start, Watcher
+from app.domain.watcher import Source, Start, Watcher
 from app.mongodb.deployment import MongoDeployment
 from app.mongodb.pipeline import NEEDED
 from tests.integration.mongodb.bench import Client, Event, MakeMongo, events_of, fields, watcher

@@ -8,9 +8,10 @@ import bson
 import pymongo
 import pytest
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import Conflict, Invalid, ScopeMismatch
 from app.domain.position import Checkpoint
-from app.domain.watcher import CheckpointPlace, Source, Watcher
+from app.domain.watcher import Source, Watcher
 from app.mongodb.checkpoint_store import MongoCheckpointStore
 from app.mongodb.deployment import MongoDeployment
 from app.ports import CheckpointStore

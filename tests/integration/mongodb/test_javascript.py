@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.javascript import javascript_in
-from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
+from app.domain.watcher import Sink, Source, StoredWatcher, Watcher
 from app.mongodb.bounded import run_bounded
 from app.mongodb.deployment import MongoDeployment
 from tests.live import Live, until

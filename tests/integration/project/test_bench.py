@@ -28,7 +28,7 @@ def bench(results: Path, *arguments: str) -> dict[str, Any]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=290,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     sections: dict[str, Any] = json.loads(results.read_text())["sections"]
@@ -65,6 +65,25 @@ def test_streams_with_three_replicas_are_drained_by_this_version_and_another(tmp
     rounds = sections["replicas"]["data"]["rounds"]
     assert [each["contender"] for each in rounds] == ["changewire", "mq-bridge", "before"]
     assert sections["replicas"]["data"]["ratios"].keys() == {"mq-bridge", "before"}
+
+
+@pytest.mark.timeout(300)
+def test_many_watchers_are_measured_beside_one_and_beside_one_of_the_whole_database(tmp_path: Path) -> None:
+    sections = bench(
+        tmp_path / "run.json",
+        *("--only", "fan-out", "--contenders", "changewire", "--fan-out", "1,3", "--fan-out-events", "90"),
+        *("--fan-out-rounds", "1", "--fan-out-rates", "50", "--fan-out-seconds", "1"),
+    )
+    data = sections["fan-out"]["data"]
+    database = "a database of 3 collections"
+    assert [(run["what"], run["events"]) for run in data["drains"]] == [("1", 90), ("3", 90), (database, 90)]
+    assert all(run["from_first"] > run["from_start"] > 0 for run in data["drains"])
+    assert [run["what"] for run in data["idle"]] == ["1", "3", database]
+    assert [run["what"] for run in data["steady"]] == ["1", "3", database]
+    assert [run["watchers"] for run in data["added"]] == [1, 3, 3]
+    assert data["added"][-1]["list"]
+    assert [run["hot_written"] > 0 for run in data["fair"]] == [False, True, True, True, True]
+    assert data["refused"] == data["too_slow"] == []
 
 
 async def test_a_cluster_keeps_what_it_stores_over_a_stop() -> None:

@@ -14,8 +14,9 @@ import pytest_asyncio
 from pymongo import MongoClient
 
 from app.devservers.servers import MongoServer, NatsServer
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import HistoryLost, NotAuthorised, SourceRefused
-from app.domain.watcher import CheckpointPlace, Sink, Source, StoredWatcher, Watcher
+from app.domain.watcher import Sink, Source, StoredWatcher, Watcher
 from app.mongodb.deployment import MongoDeployment
 from tests.conftest import MakeMongo, MakeNats
 from tests.live import Live, until

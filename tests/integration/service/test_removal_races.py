@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.position import Checkpoint
-from app.domain.watcher import CheckpointPlace, Source, Watcher
+from app.domain.watcher import Source, Watcher
 from app.metrics.observer import PrometheusObserver
 from app.mongodb.deployment import MongoDeployment
 from tests.fakes import NullObserver, event_token

@@ -267,7 +267,9 @@ async def test_a_body_in_the_object_store_has_its_pointer_on_the_collections_sub
     assert bodies == ["a", "b"]
 
 
-async def test_what_is_done_to_a_database_as_a_whole_has_a_subject_without_a_collection(stage: Stage) -> None:
+async def test_what_is_done_to_a_database_as_a_whole_has_a_subject_without_a_collection(
+    stage: Stage, tmp_path: Path
+) -> None:
     await add(stage, "{stream}.{collection}.{operation}", operations=["insert", "drop", "rename", "dropDatabase"])
     service = await stage.service().start()
     await service.until_state(stage.watcher, "RUNNING")
@@ -279,6 +281,8 @@ async def test_what_is_done_to_a_database_as_a_whole_has_a_subject_without_a_col
     await stage.until_length(5)
     subjects = [message.subject.removeprefix(f"{stage.stream}.") for message in await stage.messages()]
     assert subjects == ["a.insert", "a.rename", "b.drop", "_.dropDatabase", "c.insert"]
+    done = await verified(stage, tmp_path)
+    assert (done.code, done.report["compared"]) == (0, 5), done.output + done.errors
 
 
 async def test_a_deployments_changes_are_on_one_stream_in_one_order_and_verify_reads_them_all(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.config.connector_yaml import ConnectorFileError, parse, read
-from app.domain.watcher import from_document, to_document
+from app.domain.checkpoint_place import CheckpointPlace
+from app.domain.watcher import Watcher, from_document, to_document
 
 REFERENCE = """\
 connector:
@@ -27,6 +28,11 @@ connector:
     - dbName: test-connector
       collName: coll2
 """
+
+
+def place_of(watcher: Watcher) -> CheckpointPlace:
+    assert watcher.checkpoint is not None, "mongodb-nats-connector looks for its tokens there"
+    return watcher.checkpoint
 
 
 def refused(text: str) -> str:
@@ -50,7 +56,7 @@ def test_reference_file() -> None:
     assert first.source.pre_and_post_images
     assert first.sink.stream == "STREAM1"
     assert first.sink.stream_settings == "connector"
-    place = first.checkpoint
+    place = place_of(first)
     assert (place.database, place.collection, place.capped, place.size_in_bytes) == (
         "tokens",
         "coll1-tokens",
@@ -59,8 +65,7 @@ def test_reference_file() -> None:
     )
     assert second.name == "test-connector.coll2"
     assert second.sink.stream == "COLL2"
-    assert (second.checkpoint.database, second.checkpoint.collection) == ("resume-tokens", "coll2")
-    assert not second.checkpoint.capped
+    assert place_of(second) == CheckpointPlace("resume-tokens", "coll2")
     assert not second.source.pre_and_post_images
     assert second.sink.operations == ("insert", "update", "replace", "delete")
     assert second.subject("insert") == "COLL2.insert"
@@ -81,7 +86,7 @@ def test_anchors_and_merge_keys() -> None:
         "    - &first {dbName: shop, collName: a, tokensDbName: t}\n"
         "    - {<<: *first, collName: b}\n"
     )
-    assert [(w.name, w.checkpoint.database) for w in file.watchers] == [("shop.a", "t"), ("shop.b", "t")]
+    assert [(w.name, place_of(w).database) for w in file.watchers] == [("shop.a", "t"), ("shop.b", "t")]
 
 
 def test_numbers_as_names_are_the_names_as_written() -> None:
@@ -91,12 +96,14 @@ def test_numbers_as_names_are_the_names_as_written() -> None:
 
 def test_capped_without_a_size_is_not_capped_and_said_so() -> None:
     file = parse(collection("tokensCollCapped: true"))
-    assert not file.watchers[0].checkpoint.capped
+    assert not place_of(file.watchers[0]).capped
     assert "tokensCollCapped has no effect without tokensCollSizeInBytes" in file.warnings[0]
 
 
 def test_size_without_capped_has_no_effect() -> None:
-    assert parse(collection("tokensCollSizeInBytes: 4096")).watchers[0].checkpoint.size_in_bytes == 0
+    assert parse(collection("tokensCollSizeInBytes: 4096")).watchers[0].checkpoint == CheckpointPlace(
+        collection="orders"
+    )
 
 
 def test_unknown_keys_are_warned_about() -> None:
@@ -112,14 +119,14 @@ def test_unknown_keys_are_warned_about() -> None:
 def test_one_collection_on_two_streams_is_two_watchers_with_a_position_each() -> None:
     entries = ("{dbName: a, collName: b}", "{dbName: a, collName: b, streamName: C}", "{dbName: a, collName: b}")
     file = parse(f"connector: {{collections: [{', '.join(entries)}]}}")
-    assert [(one.name, one.sink.stream, one.checkpoint.namespace) for one in file.watchers] == [
+    assert [(one.name, one.sink.stream, place_of(one).namespace) for one in file.watchers] == [
         ("a.b", "B", "resume-tokens.b"),
         ("a.b@C", "C", "resume-tokens.b@C"),
     ]
     (warning,) = file.warnings
     assert "connector.collections[2] publishes a.b to B, as an entry above it does; it has no effect" in warning
     own = parse(f"connector: {{collections: [{entries[0]}, {entries[1][:-1]}, tokensCollName: t}}]}}").watchers[1]
-    assert (own.name, own.checkpoint.namespace) == ("a.b@C", "resume-tokens.t")
+    assert (own.name, place_of(own).namespace) == ("a.b@C", "resume-tokens.t")
 
 
 def entries(*flow: str) -> str:
@@ -138,8 +145,8 @@ def test_entries_with_one_stream_are_one_watcher_with_a_place_for_each() -> None
     assert (watcher.source.database, watcher.source.collection, watcher.source.include) == ("a", "", ("b", "c.d"))
     assert watcher.subject("insert") == "ALL.insert"
     assert [one.name for one in watcher.entries] == ["a.b", "a.c.d"]
-    assert [one.checkpoint.namespace for one in watcher.entries] == ["resume-tokens.b", "resume-tokens.t"]
-    assert [one.checkpoint.size_in_bytes for one in watcher.entries] == [0, 8192]
+    assert [place.namespace for place in watcher.places] == ["resume-tokens.b", "resume-tokens.t"]
+    assert [place.size_in_bytes for place in watcher.places] == [0, 8192]
     assert [one.source.pre_and_post_images for one in watcher.entries] == [False, True]
     assert from_document(to_document(watcher)) == watcher
     switched = parse(text).with_stream_settings("changewire").watchers[0]
@@ -160,7 +167,7 @@ def test_one_collection_on_two_streams_is_in_two_watchers_of_which_one_has_sever
         )
     ).watchers
     assert (one.name, one.source.include) == ("ALL", ("x", "y"))
-    assert (other.name, other.checkpoint.namespace) == ("a.x@X2", "resume-tokens.x@X2")
+    assert (other.name, place_of(other).namespace) == ("a.x@X2", "resume-tokens.x@X2")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import (
     Conflict,
     NotAuthorised,
@@ -12,7 +13,7 @@ from app.domain.errors import (
 )
 from app.domain.lifecycle import Desired, State
 from app.domain.position import Checkpoint
-from app.domain.watcher import CheckpointPlace, Start, StoredWatcher
+from app.domain.watcher import Start, StoredWatcher
 from tests.fakes import FakeSource, mark_token
 from tests.unit.deployment import Fakes, until, until_state, watcher
 

@@ -170,7 +170,7 @@ async def test_a_position_that_another_instance_stored_just_before_it_followed_t
 
     async def store_and_follow(name: str, **more: Any) -> int:
         """The other one writes after our first deletion, and has followed before anybody looks for it."""
-        fakes.mongo.places[ORDERS.checkpoint.namespace]["newest"] = Checkpoint(event_token(1), epoch=0)
+        fakes.mongo.place(ORDERS)["newest"] = Checkpoint(event_token(1), epoch=0)
         return await delete(name, **more)
 
     monkeypatch.setattr(fakes.watchers, "delete", store_and_follow)

@@ -20,7 +20,7 @@ async def test_a_copied_position_is_proved_before_it_is_carried_over_to_another_
     fakes.oplog.happen()
     fakes.oplog.moment += 1
     foreign = event_token(1, "B2" * 16)
-    place = fakes.mongo.places.setdefault(before.checkpoint.namespace, {})
+    place = fakes.mongo.place(before)
     place["newest"] = Checkpoint(foreign, 0, 3, CREATED, route=before.route, native=False)
     after = replace(before, sink=replace(before.sink, stream="ELSEWHERE"))
     with pytest.raises(ScopeMismatch, match="the checkpoint"):
@@ -39,7 +39,7 @@ async def test_another_deployments_message_that_hides_ours_is_found_before_a_pos
     for token in (stored, unseen, foreign):
         change = replace(encode(raw), token=token, id=token)
         stream.store([(before.subject("insert"), change)], stream.last_sequence, before.space)
-    place = fakes.mongo.places.setdefault(before.checkpoint.namespace, {})
+    place = fakes.mongo.place(before)
     place["newest"] = Checkpoint(stored, 0, 1, stream.created, route=before.route)
     after = replace(before, sink=replace(before.sink, stream="ELSEWHERE"))
     with pytest.raises(ScopeMismatch, match="the message 3 of the stream ORDERS"):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.control.registry import Addition, Registry
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import (
     Conflict,
     FieldProblem,
@@ -21,7 +22,7 @@ from app.domain.errors import (
 )
 from app.domain.lifecycle import Desired, State
 from app.domain.position import Checkpoint
-from app.domain.watcher import CheckpointPlace, Source, Start, Watcher
+from app.domain.watcher import Source, Start, Watcher
 from tests.fakes import BEGIN, FakeCheckpoints
 from tests.unit.deployment import Fakes, until, until_state, watcher
 
@@ -265,7 +266,7 @@ async def test_a_paused_watcher_is_not_restarted(fakes: Fakes, registry: Registr
 
 async def test_no_watcher_watches_where_another_keeps_its_position(fakes: Fakes, registry: Registry) -> None:
     await running(registry)
-    tokens = Source(ORDERS.checkpoint.database, ORDERS.checkpoint.collection)
+    tokens = Source("resume-tokens", "orders")
     with pytest.raises(Conflict, match=r"watch resume-tokens\.orders, where watcher orders keeps its position"):
         await registry.add(replace(watcher("tokens"), source=tokens))
     with pytest.raises(Conflict, match="which watcher orders watches: each checkpoint would be a change"):

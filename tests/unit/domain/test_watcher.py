@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import Conflict
 from app.domain.overlap import refuse_overlap
 from app.domain.watcher import (
-    CheckpointPlace,
     Sink,
     Source,
     Start,
@@ -44,7 +44,7 @@ FULL: dict[str, Any] = {
         "duplicate_window_seconds": 120,
         "stream_settings": "changewire",
     },
-    "checkpoint": {"database": "resume-tokens", "collection": "orders", "capped": False, "size_in_bytes": 0},
+    "checkpoint": None,
     "start": {"at": "latest"},
     "on_history_lost": "fail",
 }
@@ -160,6 +160,15 @@ def test_a_collection_named_like_a_bucket_is_refused_only_when_it_is_added(colle
 
 
 def test_the_same_place_for_two_positions_is_refused() -> None:
-    other = Watcher("orders2", Source("crm", "orders"), sink=Sink("CRM")).with_defaults()
+    place = CheckpointPlace()
+    other = Watcher("orders2", Source("crm", "orders"), Sink("CRM"), place).with_defaults()
     with pytest.raises(Conflict, match=r"resume-tokens\.orders.*'crm\.orders'"):
-        refuse_overlap(other, [ORDERS])
+        refuse_overlap(other, [replace(ORDERS, checkpoint=place).with_defaults()])
+    refuse_overlap(replace(other, checkpoint=None), [ORDERS])  # each under its own name
+
+
+def test_a_watcher_that_names_a_place_in_part_has_the_rest_of_it_by_default() -> None:
+    named = {"name": "orders", "source": {"database": "shop", "collection": "orders"}, "checkpoint": {}}
+    assert from_document(named).checkpoint == CheckpointPlace("resume-tokens", "orders")
+    assert from_document(to_document(from_document(named))) == from_document(named)
+    assert from_document(named | {"checkpoint": None}).checkpoint is None

@@ -66,6 +66,7 @@ class TestTheWorkload:
             assert [*workload.numbers_of([raw, extended_json.encode(raw).body])] == [number, number]
         assert workload.number_of(b'{"_id": 1, "number" : 5}') == -1
         assert workload.number_of(b'{"number": 41, "note": ""}') == 41
+        assert workload.number_of(rb'{"after": "{\"number\": 41, \"note\": \"\"}"}') == 41, "JSON within JSON"
 
     def test_a_document_shown_beforehand_counts_as_none(self) -> None:
         raw = event(fullDocument=workload.order(-1))

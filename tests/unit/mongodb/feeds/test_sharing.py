@@ -17,6 +17,7 @@ from app.domain.watcher import Source, Watcher
 from app.mongodb.feeds import feed, filters
 from app.mongodb.feeds.group import Group
 from app.mongodb.feeds.parts import token_of
+from app.mongodb.feeds.room import Room
 from app.mongodb.feeds.sharing import SharingSource
 from tests.unit.mongodb.feeds.conftest import hasten
 from tests.unit.mongodb.feeds.scripted import EVENT_BYTES, Deployment, Stream
@@ -71,7 +72,7 @@ class Reader:
 class Scene:
     def __init__(self, *collections: str) -> None:
         self.deployment = Deployment()
-        self.group = Group("shop", lambda wanted: Stream(self.deployment, wanted=wanted), None)
+        self.group = Group("shop", lambda wanted: Stream(self.deployment, wanted=wanted), None, Room())
         self.readers = [Reader(self.deployment, self.group, name) for name in collections]
 
     async def open_all(self) -> None:
