@@ -85,7 +85,7 @@ class MongoChangeSource:
         request = self._trial.request
         cursor = ChangeStreamCursor(self._reach.client_for(self._source.namespace), request.target)
         stream = self._stream = WatcherStream(request, cursor, after, self._pace)
-        self._reach.reading.add(self)
+        self._reach.reading[self] = self.reads.shared
         start = after_token(after)
         try:
             self._waiting = await stream.begin(start)
@@ -127,7 +127,7 @@ class MongoChangeSource:
     async def close(self) -> None:
         stream, self._stream = self._stream, None
         self._waiting = None
-        self._reach.reading.discard(self)
+        self._reach.reading.pop(self, None)
         if stream is not None:
             await stream.cursor.close(runs_script=javascript_in(self._source.pipeline) is not None)
 

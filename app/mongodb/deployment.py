@@ -79,7 +79,7 @@ class MongoDeployment:
         """Tell the observer which change streams are open; asked for by each scrape."""
         if self._observer is None:
             return
-        shared = sum(source.reads.shared for source in self.reach.reading)
+        shared = sum(self.reach.reading.values())
         members = {} if self._feeds is None else self._feeds.members()
         self._observer.change_streams(shared=shared, own=len(self.reach.reading) - shared, members=members)
 

@@ -2,22 +2,14 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from bson.timestamp import Timestamp
 
-from app.domain.status import Reads
 from app.mongodb.one_answer import OneAnswer
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
-
-
-class Reading(Protocol):
-    """A change stream that is open."""
-
-    @property
-    def reads(self) -> Reads: ...
 
 
 @dataclass(slots=True)
@@ -33,8 +25,8 @@ class Reach:
     state_database: str = ""
     """Where Changewire keeps its own state: no watcher of the deployment reads it."""
     slow: set[str] = field(default_factory=set)
-    reading: set[Reading] = field(default_factory=set)
-    """The change streams that are open, for metrics."""
+    reading: dict[object, bool] = field(default_factory=dict)
+    """The sources whose change streams are open, and whether they are shared; for metrics."""
     hello: OneAnswer[Mapping[str, Any]] = field(init=False)
     """Asks a server what it is, and for its operationTime."""
 
