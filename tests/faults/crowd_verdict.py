@@ -73,7 +73,7 @@ async def _compare(
 ) -> Verdict:
     records = await _read(crowd, verdict)
     if visit is not None:
-        history = _visited(verdict, history, records, visit)
+        history = visited(history, records, visit)
     account = audit(records, history, {})
     verdict.messages = verdict.compared = account.recorded
     for kind in KINDS:
@@ -98,7 +98,7 @@ async def _read(crowd: Crowd, verdict: Verdict) -> Sequence[Record]:
     return recorder.records
 
 
-def _visited(verdict: Verdict, history: History, records: Sequence[Record], visit: Visit) -> History:
+def visited(history: History, records: Sequence[Record], visit: Visit) -> History:
     """The part of the history that a visitor has to have: what is between its first and its last message, and at least
     what is between its marks."""
     places = {token: place for place, (token, _) in enumerate(history)}
