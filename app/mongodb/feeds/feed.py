@@ -35,6 +35,8 @@ STALLED_SECONDS: Final = 1.0
 """A member that has taken nothing for so long is let go where the feed may not read on."""
 PATIENCE_SECONDS: Final = 0.25
 """How long a member may hold up the others, though it takes something now and then."""
+REGAINED: Final = 0.05
+"""The part of the time that passes by which patience is regained: so much of it the feed may wait for a member."""
 LARGEST: Final = 1 / 4
 """The part of what waits that one member has to hold to be the one that holds up the others."""
 ASIDE_BYTES: Final = 128 * 1024
@@ -75,6 +77,7 @@ class Feed:
         """Set where the loop has to look up: somebody has asked, or has left."""
         self._room = room
         self._waited = 0.0
+        self._waited_at = 0.0
 
     # Members
 
@@ -264,12 +267,14 @@ class Feed:
 
     async def _until_room(self) -> None:
         loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._waited = max(0.0, self._waited - REGAINED * (began - self._waited_at))
+        self._waited_at = began
         while self._is_full:
             began = loop.time()
             await self._room.freed(PATIENCE_SECONDS)
             self._waited += loop.time() - began
             self._let_go_who_hold_up(loop.time())
-        self._waited *= 0.9
 
     @property
     def _is_full(self) -> bool:

@@ -14,8 +14,8 @@ from app.mongodb.feeds.room import Room
 from app.mongodb.feeds.sharing import SharingSource
 from app.mongodb.reach import Reach
 
-FEED_BATCH: Final = 4_000
-"""The most events of one read of a feed. It has a few for each of many watchers."""
+FEED_BATCH: Final = 1_000
+"""The most events of one read of a feed. With more, a quiet watcher's change waits longer behind a hot one's."""
 
 
 class FeedHub:

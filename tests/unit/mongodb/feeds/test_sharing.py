@@ -244,6 +244,23 @@ async def test_one_that_takes_nothing_is_let_go_and_does_not_hold_up_the_other(o
 
 
 @scene("a", "b")
+async def test_one_that_is_slower_than_the_rest_all_the_time_is_let_go_though_it_takes_some(one: Scene) -> None:
+    slow, quick = one.readers
+    await one.open_all()
+    await one.until_shared()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feed, "FEED_BYTES", 4 * EVENT_BYTES)
+        patch.setattr(feed, "PATIENCE_SECONDS", 0.1)
+        patch.setattr(feed, "STALLED_SECONDS", 60.0)
+        async with asyncio.timeout(20):
+            while slow.source is not None and slow.source.reads.shared:
+                for name in "aaaab":
+                    one.deployment.write(name)
+                await asyncio.gather(quick.read(), slow.read(), asyncio.sleep(0.002))
+        await one.until_complete()
+
+
+@scene("a", "b")
 async def test_one_that_is_let_go_with_something_waiting_goes_on_where_it_was(one: Scene) -> None:
     slow, quick = one.readers
     await one.open_all()
