@@ -18,7 +18,7 @@ from app.mongodb.feeds import feed, filters
 from app.mongodb.feeds.group import Group
 from app.mongodb.feeds.parts import token_of
 from app.mongodb.feeds.room import Room
-from app.mongodb.feeds.sharing import SharingSource
+from app.mongodb.feeds.sharing import CATCHES_UP, SharingSource
 from tests.unit.mongodb.feeds.conftest import hasten
 from tests.unit.mongodb.feeds.scripted import EVENT_BYTES, Deployment, Stream
 
@@ -148,6 +148,17 @@ async def test_the_second_one_brings_the_first_over_to_the_databases_stream(one:
     await one.until(lambda: source is not None and not source.reads.shared, one.readers[0])
     one.deployment.write("a")
     await one.until_complete(one.readers[0])
+
+
+@scene("a", "b", "c")
+async def test_one_that_is_behind_says_from_the_first_that_it_catches_up(one: Scene) -> None:
+    first, second, late = one.readers
+    await asyncio.gather(first.open(), second.open())
+    one.deployment.write("a")
+    await one.until_complete(first, second)
+    await late.open()
+    assert late.source is not None
+    assert late.source.reads.why == CATCHES_UP
 
 
 @scene("a", "b", "c", "d")
