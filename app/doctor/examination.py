@@ -206,7 +206,7 @@ class _Patient:
                 watcher.name, CHECK, Level.PROBLEM, str(error),
                 f"the account needs find and changeStream on {namespace} (the role {role}); or change the watcher",
             )  # fmt: skip
-        return self._sharing.found(watcher)
+        return self._sharing.found(watcher, namespace)
 
     async def _position(self, watcher: Watcher) -> tuple[Checkpoint | None, Finding]:
         kept = watcher.checkpoint or CheckpointPlace(self._settings.state_db, "checkpoints")

@@ -30,9 +30,9 @@ class Sharing:
         self._share = share
         self._groups = Counter[Kind](kind_of(each) for each in watchers if self._why_own(each) is None)
 
-    def found(self, watcher: Watcher) -> Finding:
-        """Say what a watcher whose change stream opens will read from."""
-        opens = f"opens on {watcher.source.namespace}"
+    def found(self, watcher: Watcher, where: str) -> Finding:
+        """Say what a watcher whose change stream opens will read from. `where` names what it watches."""
+        opens = f"opens on {where}"
         why = self._why_own(watcher)
         if why is not None:
             return Finding(watcher.name, CHECK, Level.OK, f"{opens}, its own: {why}")
