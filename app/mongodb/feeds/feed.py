@@ -144,13 +144,13 @@ class Feed:
                     reading = None
                     await self._open()
                 if reading is None:
-                    reading = self._read()
+                    reading = self._read(self.position)
                 batch = await self._stirred(reading)
                 if batch is None:
                     continue
                 reading = None
                 if batch.size > ASIDE_BYTES and self.held < FEED_BYTES:
-                    reading = self._read()
+                    reading = self._read(max(self.position, batch.position))
                 await self._hand_over(batch)
         except ChangewireError as error:
             self._fail(error)
@@ -159,29 +159,30 @@ class Feed:
             await self._drop(reading)
             self._end_all(let_go="the shared change stream has ended")
 
-    async def _open(self) -> None:
-        """Open at the feed's position, with the filter as it is now."""
+    async def _open(self, after: str | None = None) -> None:
+        """Open at a position, the feed's where none is given, with the filter as it is now."""
         await self._close()
         self._source = source = self._opens(self._filter)
         await source.prepare(may_create=False)
-        await source.open(self.position)
+        await source.open(self.position if after is None else after)
 
     async def _close(self) -> None:
         source, self._source = self._source, None
         if source is not None:
             await source.close()
 
-    def _read(self) -> "asyncio.Task[SourceBatch]":
-        return asyncio.create_task(self._read_or_resume(), name=f"read:feed:{self.name}")
+    def _read(self, after: str) -> "asyncio.Task[SourceBatch]":
+        return asyncio.create_task(self._read_or_resume(after), name=f"read:feed:{self.name}")
 
-    async def _read_or_resume(self) -> SourceBatch:
-        """Read; where that fails in passing, open once more at once, as a driver does. Nothing read is lost by that."""
+    async def _read_or_resume(self, after: str) -> SourceBatch:
+        """Read what is later than a position; where that fails in passing, open there once more at once, as a driver
+        does. It is not the feed's position while the batch before is still handed over."""
         assert self._source is not None, "it is open"
         try:
             return await self._source.read()
         except SourceUnavailable as error:
             log.info("feed_resumes", feed=self.name, error=str(error))
-            await self._open()
+            await self._open(after)
             return await self._source.read()
 
     async def _drop(self, reading: "asyncio.Task[SourceBatch] | None") -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from app.domain.errors import HistoryLost, NotAuthorised, SourceUnavailable
 from app.domain.watcher import Source, Watcher
-from app.mongodb.feeds import feed, filters
+from app.mongodb.feeds import feed, filters, parts
 from app.mongodb.feeds.group import Group
 from app.mongodb.feeds.parts import token_of
 from app.mongodb.feeds.room import Room
@@ -72,7 +72,7 @@ class Reader:
 class Scene:
     def __init__(self, *collections: str) -> None:
         self.deployment = Deployment()
-        self.group = Group("shop", lambda wanted: Stream(self.deployment, wanted=wanted), None, Room())
+        self.group = Group("shop", lambda wanted: Stream(self.deployment, wanted=wanted), parts.split, Room())
         self.readers = [Reader(self.deployment, self.group, name) for name in collections]
 
     async def open_all(self) -> None:
@@ -319,9 +319,9 @@ STEPS = st.one_of(
 )
 
 
-@given(steps=st.lists(STEPS, max_size=60), room=st.integers(1, 12), least=st.integers(2, 10))
+@given(steps=st.lists(STEPS, max_size=60), room=st.integers(1, 12), least=st.integers(2, 10), aside=st.booleans())
 def test_whatever_happens_each_gets_everything_once_and_in_order(
-    steps: list[tuple[str, Any]], room: int, least: int
+    steps: list[tuple[str, Any]], room: int, least: int, aside: bool
 ) -> None:
     async def play() -> None:
         one = Scene("a", "b", "c", "a", "b")
@@ -352,4 +352,5 @@ def test_whatever_happens_each_gets_everything_once_and_in_order(
         hasten(patch)
         patch.setattr(feed, "FEED_BYTES", room * EVENT_BYTES)
         patch.setattr(filters, "LEAST", least)
+        patch.setattr(feed, "ASIDE_BYTES", 0 if aside else 1_000_000)
         asyncio.run(play())
