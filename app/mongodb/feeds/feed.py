@@ -21,6 +21,7 @@ import structlog
 from app.domain.errors import ChangewireError, SourceUnavailable, TransientError
 from app.domain.parts import Part, Split
 from app.domain.raw_events import RawEvents
+from app.domain.tokens import is_mark
 from app.mongodb.feeds import parts
 from app.mongodb.feeds.filters import Filter, Waste
 from app.mongodb.feeds.member import Member
@@ -214,7 +215,7 @@ class Feed:
         self._waste.came(len(events))
         last = parts.token_of(events[-1]) if events else self.position
         caught_up = batch.position > last
-        if caught_up:
+        if caught_up and is_mark(batch.position):  # where a filter hides an invalidate, its token comes as the position
             self.mark = batch.position
         self.position = max(self.position, batch.position)
         self.operation_time, self.caught_up = batch.operation_time, caught_up or not events

@@ -158,6 +158,23 @@ async def test_a_dropped_database_is_read_on_after_by_everybody(watched: Watched
         assert event["documentKey"] == {"_id": 3}
 
 
+async def test_a_dropped_database_that_a_filter_hides_leaves_positions_that_an_own_stream_begins_at(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filters, "LEAST", 50)
+    await watched.open("a", "b")
+    await watched.shared()
+    watched.database.noise.insert_many([{"_id": key} for key in range(200)])
+    watched.database.a.insert_one({"_id": 1})
+    await watched.until(lambda: watched.keys("a") == [1])
+    watched.client.drop_database(watched.database.name)
+    positions = {(await watched.sources["a"].read()).position for _ in range(8)}
+    watched.database.a.insert_one({"_id": 2})
+    for position in positions:
+        last = (await own_events(watched, "a", position, 1))[-1]
+        assert last["operationType"] in ("drop", "insert")
+
+
 async def test_a_position_after_a_collections_invalidate_is_one_that_a_feed_begins_at(watched: Watched) -> None:
     await watched.open("a")
     watched.database.a.insert_one({"_id": 1})
