@@ -125,8 +125,12 @@ class Feed:
     # The stream
 
     async def begin(self) -> None:
-        """Open the stream. Raises as a source's `open`."""
-        await self._open()
+        """Open the stream. Raises as a source's `open`, and leaves nothing open then."""
+        try:
+            await self._open()
+        except BaseException:
+            await self._close()
+            raise
 
     async def run(self, between: Callable[[], bool]) -> None:
         """Read and hand over. `between` is asked before each read whether to go on.

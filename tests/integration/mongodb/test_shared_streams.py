@@ -246,6 +246,7 @@ async def test_an_account_that_may_watch_the_collections_alone_reads_them_one_by
     why = one.sources["a"].reads.why
     assert why is not None
     assert "grant it find and changeStream on" in why
+    assert sum(one.deployment.reach.reading.values()) == 0, "a feed that was refused is no open change stream"
     await one.close()
 
 
