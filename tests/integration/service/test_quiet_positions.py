@@ -10,8 +10,8 @@ from pymongo.errors import OperationFailure
 from tests.conftest import MakeMongo
 from tests.live import CAPPED_POSITION_LOST, Live, until
 
-PER_SECOND = 2_000_000
-"""Bytes written: the oplog of 20 MB turns over every ten seconds or so."""
+PER_SECOND = 1_000_000
+"""Bytes written: the oplog of 20 MB turns over every twenty seconds or so."""
 TURNOVERS = 2
 
 
