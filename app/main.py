@@ -67,6 +67,7 @@ class Service:
     async def render_metrics(self) -> tuple[bytes, str]:
         """What Prometheus reads, and its content type. Written in a thread: with many watchers it is a long text."""
         self.registry.observe_positions()
+        self._mongo.observe_streams()
         return await asyncio.to_thread(self._observer.render)
 
 

@@ -299,6 +299,8 @@ class Reconciler:
 
     async def carry_out(self, *changed: StoredWatcher) -> None:
         """Within a turn: let the watchers of one change run as they are stored now, from a new start."""
+        if len(changed) > 1:
+            self._fleet.expect(changed)
         for number, stored in enumerate(changed, 1):
             await self._run_as(stored)
             if number % AT_ONCE == 0:

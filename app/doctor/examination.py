@@ -12,6 +12,7 @@ from typing import Final
 
 from app.config import certificates
 from app.config.settings import Settings
+from app.doctor.sharing import CHECK, Sharing
 from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import ChangewireError, ScopeMismatch, SourceUnavailable
 from app.domain.evidence import claim_of_message
@@ -55,6 +56,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         if state is not None:
             yield _of_registry(state, settings)
             yield await asked_mongo.look_at_oplog()
+            yield await asked_mongo.look_at_streams()
         published_to = await asked_nats.reach()
         connected = published_to[0].level is not Level.PROBLEM
         if connected:
@@ -69,7 +71,10 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             for finding in wrong:
                 yield finding
         nats_usable = worst(each for each in published_to if each.check != "max_payload") is not Level.PROBLEM
-        patient = _Patient(mongo, JetStream(connection), asked_mongo, asked_nats if nats_usable else None, settings)
+        sharing = Sharing(watchers, asked_mongo.privileges, share=settings.shared_streams)
+        patient = _Patient(
+            mongo, JetStream(connection), asked_mongo, asked_nats if nats_usable else None, settings, sharing
+        )
         for watcher in watchers:
             async for finding in patient.look_at(watcher):
                 yield finding
@@ -125,12 +130,14 @@ class _Patient:
         asked_mongo: MongoExaminer,
         asked_nats: NatsExaminer | None,
         settings: Settings,
+        sharing: Sharing,
     ) -> None:
         self._mongo = mongo
         self._nats = nats
         self._asked_mongo = asked_mongo
         self._asked_nats = asked_nats
         self._settings = settings
+        self._sharing = sharing
 
     async def look_at(self, watcher: Watcher) -> AsyncIterator[Finding]:
         name = watcher.name
@@ -196,10 +203,10 @@ class _Patient:
             await self._mongo.check_source(watcher)
         except ChangewireError as error:
             return Finding(
-                watcher.name, "change stream", Level.PROBLEM, str(error),
+                watcher.name, CHECK, Level.PROBLEM, str(error),
                 f"the account needs find and changeStream on {namespace} (the role {role}); or change the watcher",
             )  # fmt: skip
-        return Finding(watcher.name, "change stream", Level.OK, f"opens on {namespace}")
+        return self._sharing.found(watcher, namespace)
 
     async def _position(self, watcher: Watcher) -> tuple[Checkpoint | None, Finding]:
         kept = watcher.checkpoint or CheckpointPlace(self._settings.state_db, "checkpoints")

@@ -109,7 +109,11 @@ def _places(watcher: Watcher) -> list[Hashable]:
 
 
 def _kept(watcher: Watcher) -> list[Hashable]:
-    """Where its positions are kept: the collections first, then all that a watcher may read of which they are parts."""
+    """Where its positions are kept: the collections first, then all that a watcher may read of which they are parts.
+
+    Nothing for a watcher that names no place: its position is beside those of all others, where nobody reads."""
+    if not watcher.places:
+        return []
     databases = dict.fromkeys(place.database for place in watcher.places)
     return [*_places(watcher), *((database, "") for database in databases), ("", "")]
 

@@ -87,6 +87,14 @@ class Families:
         self.checkpoint_age = GaugeFamily(
             "changewire_watcher_checkpoint_age_seconds", "Seconds since the last checkpoint."
         )
+        self.change_streams = GaugeFamily(
+            "changewire_change_streams",
+            "Change streams that this process has open: `shared` by watchers of a database, or a watcher's `own`.",
+            ("kind",),
+        )
+        self.feed_members = GaugeFamily(
+            "changewire_feed_members", "Watchers that read from a shared change stream.", ("database",)
+        )
         self.build_info = GaugeFamily("changewire_build_info", "The version that runs; always 1.", ("version",))
 
     def __iter__(self) -> Iterator[Family]:

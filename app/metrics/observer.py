@@ -8,7 +8,7 @@ driver reports commands from threads of its own). Which metrics there are is in 
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from app.domain.lifecycle import State
@@ -87,6 +87,12 @@ class PrometheusObserver:
     def dead_letters(self, watcher: str, count: int | None) -> None:
         with self._lock:
             self._families.dead_letters.set(watcher, count)
+
+    def change_streams(self, *, shared: int, own: int, members: Mapping[str, int]) -> None:
+        with self._lock:
+            self._families.change_streams.series.update({("shared",): float(shared), ("own",): float(own)})
+            self._families.feed_members.series.clear()
+            self._families.feed_members.series.update({(name,): float(count) for name, count in members.items()})
 
     def checkpointed(self, watcher: str, at: float) -> None:
         with self._lock:

@@ -39,10 +39,16 @@ class MongoChangeSource:
     """`ChangeSource` by a change stream of its own. Holds a server session and a cursor from `open` to `close`."""
 
     def __init__(
-        self, watcher: Watcher, reach: Reach, *, batch_size: int = BATCH_SIZE, why_own: str | None = None
+        self,
+        watcher: Watcher,
+        reach: Reach,
+        *,
+        batch_size: int = BATCH_SIZE,
+        why_own: str | None = None,
+        shared: bool = False,
     ) -> None:
-        """`why_own` says why this stream is not shared."""
-        self.reads = Reads(shared=False, why=why_own)
+        """`why_own` says why this stream is not `shared`."""
+        self.reads = Reads(shared=shared, why=why_own)
         self._source = watcher.source
         self._reach = reach
         self._trial = StreamTrial(watcher, reach)
@@ -79,6 +85,7 @@ class MongoChangeSource:
         request = self._trial.request
         cursor = ChangeStreamCursor(self._reach.client_for(self._source.namespace), request.target)
         stream = self._stream = WatcherStream(request, cursor, after, self._pace)
+        self._reach.reading[self] = self.reads.shared
         start = after_token(after)
         try:
             self._waiting = await stream.begin(start)
@@ -120,6 +127,7 @@ class MongoChangeSource:
     async def close(self) -> None:
         stream, self._stream = self._stream, None
         self._waiting = None
+        self._reach.reading.pop(self, None)
         if stream is not None:
             await stream.cursor.close(runs_script=javascript_in(self._source.pipeline) is not None)
 

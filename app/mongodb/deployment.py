@@ -47,6 +47,7 @@ class MongoDeployment:
     ) -> None:
         """`split` takes a feed's batches apart faster than Python does. `share` says whether watchers may share."""
         self._uri = uri
+        self._observer = observer
         self._state_database = state_database
         self._listeners = [] if observer is None else [CommandListener(observer)]
         self._batch_size = batch_size
@@ -73,6 +74,14 @@ class MongoDeployment:
     def expect(self, watchers: Iterable[Watcher]) -> None:
         if self._feeds is not None:
             self._feeds.expect(watchers)
+
+    def observe_streams(self) -> None:
+        """Tell the observer which change streams are open; asked for by each scrape."""
+        if self._observer is None:
+            return
+        shared = sum(self.reach.reading.values())
+        members = {} if self._feeds is None else self._feeds.members()
+        self._observer.change_streams(shared=shared, own=len(self.reach.reading) - shared, members=members)
 
     async def end_feeds(self) -> None:
         """End the change streams that watchers share, before `close`: their cursors end on the server too."""

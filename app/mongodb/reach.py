@@ -25,6 +25,8 @@ class Reach:
     state_database: str = ""
     """Where Changewire keeps its own state: no watcher of the deployment reads it."""
     slow: set[str] = field(default_factory=set)
+    reading: dict[object, bool] = field(default_factory=dict)
+    """The sources whose change streams are open, and whether they are shared; for metrics."""
     hello: OneAnswer[Mapping[str, Any]] = field(init=False)
     """Asks a server what it is, and for its operationTime."""
 

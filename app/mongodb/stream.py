@@ -20,6 +20,8 @@ from app.domain.tokens import ClusterTime, cluster_time
 from app.domain.watcher import Source
 from app.mongodb.scope_filter import scope_filter
 
+COMMENT: Final = "changewire"
+"""Marks a cursor as Changewire's in what MongoDB tells of its cursors ($currentOp)."""
 MONGODB_5_1: Final = 14
 MONGODB_6_0: Final = 17
 """Values of the server's `maxWireVersion`, which tells what it can do."""
@@ -48,7 +50,12 @@ class Target:
 
     def aggregate(self, stages: Sequence[Mapping[str, Any]], *, size: int) -> dict[str, Any]:
         """Build the command that opens a cursor, whose first batch has `size` events at most."""
-        return {"aggregate": self.collection or 1, "pipeline": list(stages), "cursor": {"batchSize": size}}
+        return {
+            "aggregate": self.collection or 1,
+            "pipeline": list(stages),
+            "cursor": {"batchSize": size},
+            "comment": COMMENT,
+        }
 
     def get_more(self, cursor: int, *, size: int, wait_ms: int) -> dict[str, Any]:
         return {"getMore": Int64(cursor), "collection": self._cursors_name, "batchSize": size, "maxTimeMS": wait_ms}

@@ -1,5 +1,7 @@
 """An observer that counts."""
 
+from collections.abc import Mapping
+
 from app.domain.lifecycle import State
 from app.ports import Published
 
@@ -16,6 +18,8 @@ class NullObserver:
         self.letters: dict[str, int | None] = {}
         self.at_risk: dict[str, bool] = {}
         self.overdues: dict[str, bool] = {}
+        self.streams: dict[str, int] = {}
+        self.members: dict[str, int] = {}
 
     def published(self, batch: Published) -> None:
         self.published_events += len(batch.changes)
@@ -41,6 +45,10 @@ class NullObserver:
 
     def dead_letters(self, watcher: str, count: int | None) -> None:
         self.letters[watcher] = count
+
+    def change_streams(self, *, shared: int, own: int, members: Mapping[str, int]) -> None:
+        self.streams = {"shared": shared, "own": own}
+        self.members = dict(members)
 
     def checkpointed(self, watcher: str, at: float) -> None:
         self.checkpoints += 1

@@ -8,30 +8,37 @@ import random
 import shlex
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from app.devservers.servers import NotAvailable, StartError
-from tests.faults.catalogue import FAULTS
+from tests.faults.catalogue import ALL, CROWD, FAULTS
 from tests.faults.run import Plan, run
 from tests.faults.testbed import RECOVERY_SECONDS, SILENCE_SECONDS, Load
 from tests.faults.writers import BURSTS
 
-MINUTES = 5.0
-FULL = {"faults": 200, "changes": 300_000}
+FORMS = {"ways": FAULTS, "crowd": CROWD}
+MINUTES = 6.5
+CROWD_PART = 0.35
+"""How much of the minutes the crowd gets, after the form with a watcher for each way to publish."""
+FULL_FAULTS, FULL_CHANGES = 200, 300_000
+FULL_CROWD = 40
+"""Faults of the crowd in a full run."""
 FULL_LOAD = Load(writers=8, pause=0.03, kinds=BURSTS)
 
 
-def parse(argv: list[str] | None = None) -> Plan:
-    """Read the arguments."""
+def parse(argv: list[str] | None = None) -> list[Plan]:
+    """Read the arguments. Returns a plan for each form, where nothing else was asked for."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults", description="Break things, then look at the streams."
     )
     parser.add_argument("--seed", type=int, help="replays a schedule (default: a new one, which is printed)")
-    parser.add_argument("--only", type=_names, metavar="A,B", help=f"each of these once: {', '.join(FAULTS)}")
+    parser.add_argument("--only", type=_names, metavar="A,B", help=f"each of these once: {', '.join(ALL)}")
     parser.add_argument("--all", action="store_true", help="every fault once")
     parser.add_argument(
         "--minutes", type=float, metavar="N", help=f"round after round, for this long (default: {MINUTES:g})"
     )
+    parser.add_argument("--form", choices=FORMS, help="this form alone: a watcher for each way to publish, or forty")
     parser.add_argument(
         "--full", action="store_true", help="200 faults or more over 300,000 changes or more, at a higher load"
     )
@@ -41,22 +48,34 @@ def parse(argv: list[str] | None = None) -> Plan:
     parser.add_argument("--silence", type=float, default=SILENCE_SECONDS, metavar="SECONDS", help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     seed = random.randrange(1_000_000) if given.seed is None else given.seed
-    full = FULL if given.full else {}
     minutes = given.minutes
     if minutes is None and not (given.only or given.all or given.full):
         minutes = MINUTES
-    return Plan(
-        seed,
-        given.only or tuple(FAULTS),
-        minutes,
-        load=FULL_LOAD if given.full else Load(),
-        patience=given.patience,
-        silence=given.silence,
-        mongod=given.mongod,
-        json=given.json,
+    forms = [form for name, form in FORMS.items() if given.form in (None, name)]
+    chosen = [[name for name in form if name in (given.only or form)] for form in forms]
+    chosen = [names for names in chosen if names]
+    plan = Plan(
+        seed, minutes=minutes, patience=given.patience, silence=given.silence, mongod=given.mongod,
         command=_command(seed, argv),
-        **full,
-    )
+    )  # fmt: skip
+    plans = []
+    for names in chosen:
+        crowded, json = names[0] in CROWD, given.json
+        if len(chosen) > 1 and crowded:
+            json = json and json.with_suffix(f".crowd{json.suffix}")
+        part = 1.0 if len(chosen) == 1 else CROWD_PART if crowded else 1 - CROWD_PART
+        plans.append(
+            replace(
+                plan,
+                names=tuple(names),
+                minutes=None if minutes is None else minutes * part,
+                load=FULL_LOAD if given.full and not crowded else None,
+                json=json,
+                faults=(FULL_CROWD if crowded else FULL_FAULTS) if given.full else None,
+                changes=FULL_CHANGES if given.full and not crowded else None,
+            )
+        )
+    return plans
 
 
 def _command(seed: int, argv: list[str] | None) -> str:
@@ -82,30 +101,31 @@ def program(text: str) -> Path:
 
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
-    unknown = sorted(set(names) - set(FAULTS))
+    unknown = sorted(set(names) - set(ALL))
     if unknown:
         raise argparse.ArgumentTypeError(f"there is no {unknown[0]}")
     return names
 
 
-async def _interruptible(plan: Plan) -> int:
-    """SIGTERM ends it as Ctrl-C does: everything that was started is ended."""
+async def _interruptible(plans: list[Plan]) -> int:
+    """One after the other. SIGTERM ends it as Ctrl-C does: everything that was started is ended."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await run(plan)
+    return max([await run(plan) for plan in plans])
 
 
 def main() -> int:
     """Run, and return the exit code: 0 nothing found, 1 something, 2 misuse, 130 interrupted."""
-    plan = parse()
+    plans = parse()
+    seed = plans[0].seed
     try:
-        return asyncio.run(_interruptible(plan))
+        return asyncio.run(_interruptible(plans))
     except (NotAvailable, StartError, AssertionError) as error:  # the last: what was awaited did not come
-        print(f"WRONG: {error}; seed {plan.seed}", file=sys.stderr)
+        print(f"WRONG: {error}; seed {seed}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        print(f"interrupted; seed {plan.seed}", file=sys.stderr)
+        print(f"interrupted; seed {seed}", file=sys.stderr)
         return 130
 
 

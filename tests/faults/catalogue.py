@@ -7,20 +7,17 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from tests.faults import hands, middle
+from tests.faults import crowd_hands, hands, middle
 from tests.faults.cluster import Node
 from tests.faults.proxy import Direction, Link
 from tests.faults.testbed import (
     ANEW_BY_HAND,
     ANEW_WITH_GAP,
     BATCHES,
-    COLLECTIONS,
     FAST,
-    ONE_REPLICA,
-    REPLICATED,
     Testbed,
     stream_of,
 )
@@ -36,9 +33,13 @@ DEGRADED_SECONDS = 6.0
 """How long a link is slow, which no time-out ends."""
 REFUSED_SECONDS = 5.0
 """How long a stream takes nothing."""
+PAUSED_SECONDS = 3.0
 DELAY_SECONDS = 0.5
 BYTES_PER_SECOND = 50_000
 TEARS = 5
+
+CROWD_PREFIX = "crowd-"
+ALWAYS = ("nats-kill-leader", "nats-kill-only", "crowd-paused", "crowd-let-go", "crowd-strangers", "crowd-visited")
 
 Victim = Service | Node[Any]
 Strike = Callable[[Testbed, random.Random], AbstractAsyncContextManager[str]]
@@ -61,13 +62,14 @@ class Fault:
 
     @property
     def always(self) -> bool:
-        """Whether it is for every run, however short: what strikes batches under way, and the two kinds of leaders."""
-        return self.name.startswith("batch-") or self.name in ("nats-kill-leader", "nats-kill-only")
+        """Whether it is for every run, however short: what strikes batches under way, the two kinds of leaders, and
+        single watchers of a crowd."""
+        return self.name.startswith("batch-") or self.name in ALWAYS
 
     @property
     def side(self) -> str | None:
         """Whom it strikes, where it may strike while another fault lasts that strikes somebody else."""
-        kind, _, rest = self.name.partition("-")
+        kind, _, rest = self.name.removeprefix(CROWD_PREFIX).partition("-")
         if self.name.endswith(("-reset", "-no-ack")):  # these wait for batches
             return None
         return rest.partition("-")[0] if kind == "link" else kind if kind in ("service", "mongo", "nats") else None
@@ -78,7 +80,7 @@ def _harm(action: Action, pick: Pick) -> Strike:
     async def strike(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
         victims = await pick(testbed, draw)
         # Streams whose only server is struck are away; what all others do is judged without them.
-        away = await testbed.nats.only_on(victims, [stream_of(name) for name in COLLECTIONS])
+        away = await testbed.nats.only_on(victims, [stream_of(name) for name in testbed.names])
         if action == "term":
             await asyncio.gather(*(victim.terminate() for victim in victims))
         for victim in victims if action != "term" else ():
@@ -122,15 +124,15 @@ async def _mongods(testbed: Testbed, _: random.Random) -> Sequence[Victim]:
 
 
 async def _leader(testbed: Testbed, draw: random.Random) -> Sequence[Victim]:
-    return [await testbed.nats.leader(stream_of(draw.choice(REPLICATED)))]
+    return [await testbed.nats.leader(stream_of(draw.choice(testbed.replicated)))]
 
 
 async def _only(testbed: Testbed, draw: random.Random) -> Sequence[Victim]:
-    return [await testbed.nats.leader(stream_of(draw.choice(ONE_REPLICA)))]
+    return [await testbed.nats.leader(stream_of(draw.choice(testbed.one_replica)))]
 
 
 async def _follower(testbed: Testbed, draw: random.Random) -> Sequence[Victim]:
-    leader = await testbed.nats.leader(stream_of(REPLICATED[0]))
+    leader = await testbed.nats.leader(stream_of(testbed.replicated[0]))
     return [draw.choice([node for node in testbed.nats.nodes if node is not leader])]
 
 
@@ -145,7 +147,7 @@ async def _mongo_stepdown(testbed: Testbed, _: random.Random) -> AsyncIterator[s
 
 @asynccontextmanager
 async def _nats_stepdown(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
-    stream = stream_of(draw.choice(REPLICATED))
+    stream = stream_of(draw.choice(testbed.replicated))
     yield f"{await testbed.nats.step_down(stream)} of {stream}"
 
 
@@ -156,7 +158,7 @@ async def _zombie(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     (other,) = [service for service in testbed.services if service is not active]
     active.freeze()
     frozen = time.time()
-    for name in COLLECTIONS:
+    for name in testbed.names:
         await other.until_state(name, "RUNNING", within=60)
     await until(lambda: testbed.lag.reached > frozen, "the standby has taken over", within=60)
     yield active.name
@@ -276,4 +278,41 @@ FAULTS = {
         Fault("registry-dropped", hands.registry_dropped, AWAY_SECONDS),
     ]
 }
-"""All of them. Of a link, `only-down` lets through what the servers say, `only-up` what Changewire says."""
+"""All of the form with a watcher for each way to publish. Of a link, `only-down` lets through what the servers say,
+`only-up` what Changewire says."""
+AS_EVER = (
+    "service-kill",
+    "service-kill-all",
+    "service-term",
+    "service-freeze",
+    "mongo-kill-primary",
+    "mongo-freeze-primary",
+    "mongo-kill-all",
+    "mongo-stepdown",
+    "nats-kill-leader",
+    "nats-kill-only",
+    "nats-kill-all",
+    "link-mongo-cut",
+    "link-mongo-slowed",
+    "link-mongo-reset",
+    "link-nats-cut",
+    "zombie",
+    "collection-dropped",
+    "collection-renamed",
+    "database-dropped",
+    "images-switched",
+)
+"""Those of them that strike a crowd as well."""
+CROWD = {
+    fault.name: fault
+    for fault in [
+        *(replace(FAULTS[name], name=f"{CROWD_PREFIX}{name}") for name in AS_EVER),
+        Fault("crowd-paused", crowd_hands.paused, PAUSED_SECONDS),
+        Fault("crowd-full", crowd_hands.full, 0),
+        Fault("crowd-let-go", crowd_hands.let_go, 0),
+        Fault("crowd-visited", crowd_hands.visited, AWAY_SECONDS),
+        Fault("crowd-strangers", crowd_hands.strangers, 0),
+    ]
+}
+"""All of the form with forty watchers (`crowd.py`)."""
+ALL = {**FAULTS, **CROWD}

@@ -17,7 +17,7 @@ import httpx
 from pymongo.errors import PyMongoError
 
 from tests.faults.recorder import Recorder
-from tests.faults.testbed import ANEW_BY_HAND, ANEW_WITH_GAP, COLLECTIONS, DATABASE, RECORDED, Testbed, stream_of
+from tests.faults.testbed import ANEW_BY_HAND, ANEW_WITH_GAP, RECORDED, Testbed, stream_of
 from tests.service import Service, until
 
 FULL_SECONDS = 3.0
@@ -43,7 +43,7 @@ async def stuck(testbed: Testbed, stream: str) -> None:
 @asynccontextmanager
 async def stream_full(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
     """A stream that refuses what is more than its limit, in messages or in bytes."""
-    stream = stream_of(draw.choice(COLLECTIONS))
+    stream = stream_of(draw.choice(testbed.names))
     state = (await testbed.nats.change(f"STREAM.INFO.{stream}"))["state"]
     limit = draw.choice((("max_msgs", state["messages"] + ROOM_MESSAGES), ("max_bytes", state["bytes"] + ROOM_BYTES)))
     before = await bounded(testbed, stream, discard="new", **dict([limit]))
@@ -75,7 +75,7 @@ async def stream_purged(testbed: Testbed, draw: random.Random) -> AsyncIterator[
 async def store_full(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     """The account may not store anything more."""
     testbed.nats.bound_store(1)
-    await stuck(testbed, stream_of(COLLECTIONS[0]))
+    await stuck(testbed, stream_of(testbed.names[0]))
     yield "all streams"
     testbed.nats.bound_store()
 
@@ -171,8 +171,8 @@ async def _done(action: Callable[[], Any], what: str) -> None:
 @asynccontextmanager
 async def collection_dropped(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
     """A watched collection is dropped, and made again by hand or by the next insert."""
-    name, by_hand = draw.choice(COLLECTIONS), draw.random() < 0.5
-    database = testbed.client[DATABASE]
+    name, by_hand = draw.choice(tuple(testbed.databases)), draw.random() < 0.5
+    database = testbed.client[testbed.databases[name]]
     await _done(lambda: database.drop_collection(name), f"{name} is dropped")
     if by_hand:
         await _done(lambda: _created(testbed, name), f"{name} is there")
@@ -180,9 +180,10 @@ async def collection_dropped(testbed: Testbed, draw: random.Random) -> AsyncIter
 
 
 async def _created(testbed: Testbed, name: str) -> None:
-    if name not in await testbed.client[DATABASE].list_collection_names():
+    database = testbed.client[testbed.databases[name]]
+    if name not in await database.list_collection_names():
         try:
-            await testbed.client[DATABASE].create_collection(name)
+            await database.create_collection(name)
         except PyMongoError as error:
             if getattr(error, "code", None) != 48:  # an insert was faster
                 raise
@@ -191,27 +192,29 @@ async def _created(testbed: Testbed, name: str) -> None:
 @asynccontextmanager
 async def collection_renamed(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
     """A watched collection gets another name, and a new one takes its place."""
-    name = draw.choice(COLLECTIONS)
-    renamed = {"renameCollection": f"{DATABASE}.{name}", "to": f"{DATABASE}.{name}_before", "dropTarget": True}
+    name = draw.choice(tuple(testbed.databases))
+    namespace = f"{testbed.databases[name]}.{name}"
+    renamed = {"renameCollection": namespace, "to": f"{namespace}_before", "dropTarget": True}
     await _done(lambda: testbed.client.admin.command(renamed), f"{name} is renamed")
     yield name
 
 
 @asynccontextmanager
-async def database_dropped(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
+async def database_dropped(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
     """All watched collections are dropped with their database."""
-    await _done(lambda: testbed.client.drop_database(DATABASE), f"{DATABASE} is dropped")
-    yield DATABASE
+    name = draw.choice(sorted(set(testbed.databases.values())))
+    await _done(lambda: testbed.client.drop_database(name), f"{name} is dropped")
+    yield name
 
 
 @asynccontextmanager
 async def images_switched(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
     """Images before and after a change are switched on for a collection, and off again."""
-    name = draw.choice(COLLECTIONS)
+    name = draw.choice(tuple(testbed.databases))
 
     def switched(on: bool) -> Callable[[], Any]:
         command = {"collMod": name, "changeStreamPreAndPostImages": {"enabled": on}}
-        return lambda: testbed.client[DATABASE].command(command)
+        return lambda: testbed.client[testbed.databases[name]].command(command)
 
     await _done(switched(True), f"{name} has images")
     yield name
@@ -236,7 +239,7 @@ async def checkpoints_dropped_while_away(testbed: Testbed, _: random.Random) -> 
 
 
 async def _drop_checkpoints(testbed: Testbed) -> None:
-    for name in COLLECTIONS:
+    for name in testbed.databases:
         await _done(partial(testbed.client["resume-tokens"].drop_collection, name), "positions are dropped")
     await _done(partial(testbed.client[testbed.state].drop_collection, "checkpoints"), "positions are dropped")
 
@@ -254,6 +257,6 @@ async def registry_dropped(testbed: Testbed, _: random.Random) -> AsyncIterator[
             stored = await state["watchers"].distinct("_id")
         except PyMongoError:
             return False
-        return set(stored) == set(COLLECTIONS)
+        return set(stored) == {watcher["name"] for watcher in testbed.watchers}
 
     await until(restored, "all watchers are stored again", within=60)

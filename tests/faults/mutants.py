@@ -20,6 +20,7 @@ from pathlib import Path
 
 from app.verify.findings import KINDS
 from tests.faults.__main__ import program
+from tests.faults.catalogue import CROWD, FAULTS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_SECONDS = 30
@@ -178,8 +179,62 @@ MUTANTS = (
             ),
         ),
     ),
+    Mutant(
+        "give an event to the wrong watcher",  # what nobody wants goes to somebody
+        ("crowd-paused", "crowd-visited"),
+        (
+            Edit(
+                "app/mongodb/feeds/feed.py",
+                "self._give(part, self._members.get((part.database, part.collection), ()), batch.reduced)",
+                "somebody = next(iter(self._members.values()), ())\n"
+                "                self._give(\n"
+                "                    part,\n"
+                "                    self._members.get((part.database, part.collection), somebody),\n"
+                "                    batch.reduced,\n"
+                "                )",
+            ),
+        ),
+    ),
+    Mutant(
+        "skip one when joining",
+        ("crowd-service-kill-all", "crowd-paused"),
+        (Edit("app/mongodb/feeds/member.py", "return events[index:]", "return events[index + 1 :]"),),
+    ),
+    Mutant(
+        "join ahead of the watcher's position",
+        ("crowd-paused", "crowd-service-kill-all"),
+        (
+            Edit(
+                "app/mongodb/feeds/group.py",
+                "        if live is None or after < live.position:\n",
+                "        if live is None:\n",
+            ),
+            Edit(
+                "app/mongodb/feeds/group.py",
+                "        if after < self._live.position:\n            return None\n        return self._attach(",
+                "        return self._attach(",
+            ),
+        ),
+    ),
+    Mutant(
+        "go on after what was dropped when let go",
+        ("crowd-let-go",),
+        (
+            Edit(
+                "app/mongodb/feeds/sharing.py",
+                "            self._member, self._why = None, member.let_go\n",
+                "            self._member, self._why = None, member.let_go\n"
+                "            self._position = max(self._position, getattr(member.feed, 'position'))\n",
+            ),
+        ),
+    ),
 )
-UNCHANGED = Mutant("none", tuple(dict.fromkeys(fault for mutant in MUTANTS for fault in mutant.faults)), ())
+UNCHANGED = tuple(
+    Mutant("none", names, ())
+    for form in (FAULTS, CROWD)
+    if (names := tuple(dict.fromkeys(fault for mutant in MUTANTS for fault in mutant.faults if fault in form)))
+)
+"""The code as it is, under all of these faults: one run for each form."""
 
 
 def copy(folder: Path) -> None:
@@ -243,11 +298,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--mongod", type=program, metavar="FILE", help="run on this mongod (make: NEWER=1)")
     given = parser.parse_args(argv)
     missed = 0
-    for mutant in (UNCHANGED, *MUTANTS):
+    for mutant in (*UNCHANGED, *MUTANTS):
         if given.only not in mutant.name:
             continue
         right, wrong, found = judge(mutant, given.seed, given.mongod)
-        if mutant is UNCHANGED:
+        if mutant in UNCHANGED:
             good, said = right, "right" if right else "WRONG"
         else:
             good, said = wrong, "caught" if wrong else "NOT CAUGHT"

@@ -10,12 +10,14 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
 from app.devservers.servers import MongoServer, NatsServer, find_program
-from tests.faults.catalogue import AWAY_SECONDS, FAULTS, Fault
+from tests.faults.catalogue import ALL, AWAY_SECONDS, CROWD, FAULTS, Fault
+from tests.faults.crowd import Crowd
+from tests.faults.crowd_verdict import verify as verify_crowd
 from tests.faults.lag import GOOD_SECONDS
 from tests.faults.report import Outcome, Run
 from tests.faults.testbed import RECOVERY_SECONDS, SILENCE_SECONDS, Load, Testbed
@@ -54,10 +56,12 @@ class Plan:
 
     seed: int
     names: Sequence[str] = tuple(FAULTS)
+    """All of one form."""
     minutes: float | None = None
     changes: int | None = None
     faults: int | None = None
-    load: Load = field(default_factory=Load)
+    load: Load | None = None
+    """The form's own where none is given."""
     patience: float = RECOVERY_SECONDS
     good: float = GOOD_SECONDS
     """The lag in seconds below which changes flow again."""
@@ -71,6 +75,11 @@ class Plan:
     """What repeats it."""
 
     @property
+    def crowded(self) -> bool:
+        """Whether these are faults for a crowd."""
+        return self.names[0] in CROWD
+
+    @property
     def bounded(self) -> bool:
         return not (self.minutes is None and self.changes is None and self.faults is None)
 
@@ -80,7 +89,7 @@ class Plan:
         The first round begins with those that no run should be without, and has another one after every two."""
         number = 0
         while number == 0 or self.bounded:
-            left = [FAULTS[name] for name in self.names]
+            left = [ALL[name] for name in self.names]
             draw = random.Random(f"{self.seed}/{number}")
             draw.shuffle(left)
             if number == 0:
@@ -121,14 +130,15 @@ def _step(faults: Sequence[Fault], draw: random.Random, *, long: bool) -> Step:
 async def run(plan: Plan) -> int:
     """Do it, and print what happens. Returns the exit code: 1 where anything was found."""
     print(f"seed {plan.seed}, {len(plan.names)} kinds of fault", flush=True)
-    async with Testbed(
+    form = Crowd if plan.crowded else Testbed
+    async with form(
         plan.load, patience=plan.patience, good=plan.good, silence=plan.silence, mongod=plan.mongod
     ) as testbed:
         began = time.monotonic()
         outcomes = await _schedule(testbed, plan)
         await testbed.finish()
         minutes = (time.monotonic() - began) / 60
-        verdicts = await verify(testbed)
+        verdicts = await (verify_crowd(testbed) if isinstance(testbed, Crowd) else verify(testbed))
         problems = [*testbed.problems, *(f"{each.watcher}: {text}" for each in verdicts for text in each.problems)]
         if problems:
             testbed.keep()

@@ -20,6 +20,7 @@ SHORT = (
     "batch-purged-r1",
     "stream-recreated-with-gap",
 )
+CROWDED = ("crowd-paused", "crowd-let-go")
 NEWER = ("mongo-kill-primary", "service-kill")
 SILENCE_SECONDS = 2.0
 """The standby's patience: a fifth of its default, so that a takeover is soon."""
@@ -42,6 +43,13 @@ async def test_half_a_minute_of_faults_on_a_newer_mongod(
 async def test_a_minute_of_faults_loses_doubles_reorders_and_alters_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     # Whatever else the machine does: few writers, and a lag that is judged generously.
     plan = Plan(seed=1, names=SHORT, load=Load(writers=3, pause=0.05, bulk=100), good=5.0, silence=SILENCE_SECONDS)
+    assert await run(plan) == 0, capsys.readouterr().out
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_forty_watchers_get_everything_while_some_of_them_come_and_go(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = Plan(seed=1, names=CROWDED, load=Load(writers=3, pause=0.05, bulk=100), good=5.0, silence=SILENCE_SECONDS)
     assert await run(plan) == 0, capsys.readouterr().out
 
 

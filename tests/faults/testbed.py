@@ -9,6 +9,7 @@ import asyncio
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -81,7 +82,15 @@ class Load:
 
 
 class Testbed:
-    """All of it, running. An async context manager."""
+    """All of it, running. An async context manager. This form has a watcher for each way to publish."""
+
+    databases: Mapping[str, str] = dict.fromkeys(COLLECTIONS, DATABASE)
+    """The collections that faults strike, and the database of each."""
+    names: Sequence[str] = COLLECTIONS
+    """The watchers, named as their collections, that are looked at while faults strike."""
+    recorded: Sequence[str] = RECORDED
+    replicated: Sequence[str] = REPLICATED
+    one_replica: Sequence[str] = ONE_REPLICA
 
     def __init__(
         self,
@@ -101,7 +110,7 @@ class Testbed:
         self.folder = Path()
         self.state = ""
         """The database of the registry."""
-        self.watchers = [_watcher(name) for name in COLLECTIONS]
+        self.watchers = self._described()
         """As they are added."""
         self.foreign: Counter[str] = Counter()
         """Messages of somebody else on each watcher's subjects, as far as they are acknowledged."""
@@ -109,7 +118,7 @@ class Testbed:
         """Those that were not acknowledged, and may be there."""
         self.taken_back = 0
         """How often a service had taken changes for stored that its stream does not have."""
-        self.modes: dict[str, Counter[str]] = {name: Counter() for name in COLLECTIONS}
+        self.modes: dict[str, Counter[str]] = {name: Counter() for name in self.names}
         """How often each watcher was seen in which publish mode."""
         self.patience = patience
         """A lag that is too long for so many seconds after a fault is a finding."""
@@ -130,17 +139,17 @@ class Testbed:
             self.since = (await self.client.admin.command("hello"))["operationTime"]
             await self._serve(stack)
             servers = [node.server for node in self.nats.nodes]
-            self.recorders = {name: Recorder(servers, stream_of(name)) for name in RECORDED}
+            self.recorders = {name: Recorder(servers, stream_of(name)) for name in self.recorded}
             for recorder in self.recorders.values():
                 await stack.enter_async_context(recorder.recording())
-            streams = [stream_of(name) for name in COLLECTIONS]
-            load = self._load
+            streams = [stream_of(name) for name in self.names]
+            load, (databases, drawn) = self._load, self._written()
             self.writers = Writers(
-                self.mongo.uri, DATABASE, COLLECTIONS, count=load.writers, pause=load.pause, kinds=load.kinds
+                self.mongo.uri, databases, drawn, count=load.writers, pause=load.pause, kinds=load.kinds
             )
             self.writers.bulk, self.writers.bulk_pause = load.bulk, load.bulk_pause
             stack.push_async_callback(self.writers.close)
-            await stack.enter_async_context(accompanied(self._neighbours()))
+            await stack.enter_async_context(accompanied(*self._beside()))
             self.lag = Lag(servers, streams, self.writers, good=self._good)
             await stack.enter_async_context(self.lag.watched())
             self._stack = stack.pop_all()
@@ -161,13 +170,28 @@ class Testbed:
         await asyncio.gather(*(service.start() for service in self.services))
         first = self.services[0]
         await until(lambda: stage.takes(first), "a service takes watchers")
+        await self._make_streams()
+        await first.call("POST", "/watchers", self.watchers, status=201)
+        for watcher in self.watchers:
+            await first.until_state(watcher["name"], "RUNNING", within=self.patience)
+
+    def _described(self) -> list[dict[str, Any]]:
+        """The watchers, as they are added."""
+        return [_watcher(name) for name in COLLECTIONS]
+
+    def _written(self) -> tuple[Mapping[str, str], Sequence[str]]:
+        """The databases of the collections that are written, and the collections to draw from."""
+        return self.databases, COLLECTIONS
+
+    def _beside(self) -> list[Coroutine[Any, Any, None]]:
+        """What else goes on all the time."""
+        return [self._neighbours()]
+
+    async def _make_streams(self) -> None:
+        """Make the streams that the watchers do not make."""
         shared = {"name": stream_of(SHARED), "subjects": [f"{stream_of(SHARED)}.>", f"{NEIGHBOURS}.>"]}
         limits = {"num_replicas": MEMBERS, "duplicate_window": WINDOW_SECONDS * 10**9}
         await self.nats.change(f"STREAM.CREATE.{stream_of(SHARED)}", {**shared, **limits})
-        for watcher in self.watchers:
-            await first.call("POST", "/watchers", watcher, status=201)
-        for name in COLLECTIONS:
-            await first.until_state(name, "RUNNING")
 
     async def _neighbours(self) -> None:
         """Publish to the shared stream beside its watcher, whatever is away."""
@@ -189,7 +213,7 @@ class Testbed:
     async def note_modes(self) -> None:
         """Look by which mode each watcher publishes now, as far as a service says."""
         for service in self.services:
-            for name in COLLECTIONS:
+            for name in self.names:
                 status = await service.status(name)
                 if status.get("state") == "RUNNING" and status.get("publish_mode"):
                     self.modes[name][status["publish_mode"]] += 1
@@ -203,7 +227,7 @@ class Testbed:
         """The service that publishes for most of the watchers, as far as they say."""
         running: Counter[str] = Counter()
         for service in self.services:
-            for name in COLLECTIONS:
+            for name in self.names:
                 running[service.name] += await service.state(name) == "RUNNING"
         return max(self.services, key=lambda service: running[service.name])
 
@@ -263,14 +287,14 @@ class Testbed:
             f"{service.name}/{name}": await service.status(name)
             for service in self.services
             if service.running
-            for name in COLLECTIONS
+            for name in self.names
         }
 
     async def finish(self) -> None:
         """Write the last documents, wait for their messages, and end the services."""
         await self.writers.finish()
         try:
-            await until(lambda: self.lag.ended, "the last changes have come", within=self.patience)
+            await until(self._ended, "the last changes have come", within=self.patience)
             for name, recorder in self.recorders.items():
                 await until(
                     partial(getattr, recorder, "ended"), f"the last change of {name} is recorded", within=self.patience
@@ -284,6 +308,13 @@ class Testbed:
             self.taken_back += service.log.read_text(errors="replace").count(TAKEN_BACK)
         if self.taken_back:
             self.problems.append(f"{self.taken_back} times an acknowledged end of a stream was not there")
+        self._judge_modes()
+
+    def _ended(self) -> Any:
+        """Whether every watched collection's last document is on its stream; may be awaitable."""
+        return self.lag.ended
+
+    def _judge_modes(self) -> None:
         for name, mode in MODES.items():
             if not self.modes[name][mode]:
                 self.problems.append(f"{name} never published by {mode}: {dict(self.modes[name]) or 'never looked'}")

@@ -12,7 +12,7 @@ import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pymongo.errors import PyMongoError
 
 KEPT = 20
 """Documents of one writer that live at a time."""
+TEXT_BYTES = 400
 BURST = 15
 """Documents of a burst, of which one is touched again."""
 KINDS = ("insert", "insert", "insert", "update", "update", "replace", "delete", "transaction")
@@ -38,13 +39,14 @@ class Writers:
     def __init__(
         self,
         uri: str,
-        database: str,
+        databases: Mapping[str, str],
         collections: Sequence[str],
         *,
         count: int,
         pause: float,
         kinds: Sequence[str] = KINDS,
     ) -> None:
+        """`databases`: that of each collection. `collections` are drawn from, each as often as it is there."""
         self.total = 0
         """Writes made for certain."""
         self.uncertain = 0
@@ -70,7 +72,7 @@ class Writers:
             heartbeatFrequencyMS=1_000,
             appname="writers",
         )
-        self._database = self._client[database]
+        self._places = {name: self._client[database][name] for name, database in databases.items()}
 
     async def run(self, seed: str) -> None:
         """Write until stopped."""
@@ -86,16 +88,20 @@ class Writers:
             await self.pour(draw.choice(self.collections), draw.randint(1, self.bulk))
             await asyncio.sleep(self.bulk_pause)
 
-    async def pour(self, collection: str, count: int) -> None:
-        """Insert so many documents at once."""
+    def listed(self, collection: str) -> Sequence[Mapping[str, Any]]:
+        """The collection's list, as `save` writes it."""
+        return self._listed[collection]
+
+    async def pour(self, collection: str, count: int, *, size: int = TEXT_BYTES) -> None:
+        """Insert so many documents of about this size at once."""
         first, self._poured = self._poured, self._poured + count
         ids = [f"bulk-{number}" for number in range(first, first + count)]
-        await self.apply([(collection, "insert", id_, id_) for id_ in ids])
+        await self.apply([(collection, "insert", id_, id_) for id_ in ids], size=size)
 
     async def finish(self) -> None:
         """Write each collection's last document, once the tasks are over."""
-        for name in self.collections:
-            await self._database[name].insert_one({"_id": LAST, "n": LAST})
+        for name in dict.fromkeys(self.collections):
+            await self._places[name].insert_one({"_id": LAST, "n": LAST})
             self.note([(name, "insert", LAST, LAST)], certain=True)
 
     async def close(self) -> None:
@@ -120,10 +126,10 @@ class Writers:
         else:
             self.uncertain += len(changes)
 
-    async def apply(self, changes: Sequence[Change]) -> bool:
+    async def apply(self, changes: Sequence[Change], *, size: int = TEXT_BYTES) -> bool:
         """Make the changes, several as one transaction or burst, and list them. Returns whether all were made."""
         try:
-            made = await self._apply(changes)
+            made = await self._apply(changes, size)
         except PyMongoError:
             self.note(changes, certain=False)
             return False
@@ -133,20 +139,20 @@ class Writers:
         self.note(made, certain=True)
         return len(made) == len(changes)
 
-    async def _apply(self, changes: Sequence[Change]) -> Sequence[Change]:
+    async def _apply(self, changes: Sequence[Change], size: int) -> Sequence[Change]:
         """Make the changes, and return those that found their document."""
         if len(changes) == 1:
             return [change for change in changes if await self._make(change, None)]
         if len({collection for collection, *_ in changes}) == 1:
-            documents = [_document(id_, n) for _, _, id_, n in changes]
-            await self._database[changes[0][0]].insert_many(documents)
+            documents = [_document(id_, n, size) for _, _, id_, n in changes]
+            await self._places[changes[0][0]].insert_many(documents)
             return changes
         async with self._client.start_session() as session, await session.start_transaction():
             return [change for change in changes if await self._make(change, session)]
 
     async def _make(self, change: Change, session: Any) -> bool:
         name, operation, id_, n = change
-        collection = self._database[name]
+        collection = self._places[name]
         if operation == "insert":
             await collection.insert_one(_document(id_, n), session=session)
             return True
@@ -160,8 +166,8 @@ class Writers:
         return bool(result.matched_count)
 
 
-def _document(id_: str, n: str | None) -> dict[str, Any]:
-    return {"_id": id_, "n": n, "text": "x" * 400}
+def _document(id_: str, n: str | None, size: int = TEXT_BYTES) -> dict[str, Any]:
+    return {"_id": id_, "n": n, "text": "x" * size}
 
 
 class _Writer:

@@ -13,6 +13,7 @@ const MODES = {
   window: "a window of single messages",
   single: "one message at a time",
 };
+const READS = { shared: "shared with other watchers of its database", own: "its own" };
 const FENCES = { stream: ", fenced by the stream's last sequence", subject: ", fenced by the last sequence of its subjects" };
 
 export function WatcherView({ name, watchers, lags, tick }) {
@@ -75,6 +76,7 @@ function Facts({ watcher: { source, sink, status }, lag }) {
       <${Fact} what="Published">${number(status.events.published)}, skipped ${number(status.events.skipped)}<//>
       <${Fact} what="Last event"><${Time} at=${lag?.last_event_at} /><//>
       <${Fact} what="Restarts">${number(status.restarts)}<//>
+      <${Fact} what="Change stream">${READS[status.reads] ?? "–"}${status.reads_why ? `: ${status.reads_why}` : ""}<//>
       <${Fact} what="Publish mode">${MODES[status.publish_mode] ?? "–"}${FENCES[status.fence] ?? ""}<//>
     </dl>
     ${error && html`<p class="quiet">Last error, <${Time} at=${error.time} />${error.count > 1 ? `, ${error.count} times` : ""}: ${error.type}: ${error.message}</p>`}`;

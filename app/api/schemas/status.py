@@ -79,7 +79,7 @@ class StatusAnswer(Answer):
             publish_mode=value.publish_mode,
             fence=value.fence,
             reads=None if value.reads is None else "shared" if value.reads.shared else "own",
-            reads_why=None if value.reads is None else value.reads.why,
+            reads_why=None if value.reads is None else shown(value.reads.why),
             dead_letters=value.dead_letters,
             notes=list(value.notes),
         )

@@ -35,6 +35,8 @@ STALLED_SECONDS: Final = 1.0
 """A member that has taken nothing for so long is let go where the feed may not read on."""
 PATIENCE_SECONDS: Final = 0.25
 """How long a member may hold up the others, though it takes something now and then."""
+REGAINED: Final = 0.05
+"""The part of the time that passes by which patience is regained: so much of it the feed may wait for a member."""
 LARGEST: Final = 1 / 4
 """The part of what waits that one member has to hold to be the one that holds up the others."""
 ASIDE_BYTES: Final = 128 * 1024
@@ -75,6 +77,7 @@ class Feed:
         """Set where the loop has to look up: somebody has asked, or has left."""
         self._room = room
         self._waited = 0.0
+        self._waited_at = 0.0
 
     # Members
 
@@ -141,13 +144,13 @@ class Feed:
                     reading = None
                     await self._open()
                 if reading is None:
-                    reading = self._read()
+                    reading = self._read(self.position)
                 batch = await self._stirred(reading)
                 if batch is None:
                     continue
                 reading = None
                 if batch.size > ASIDE_BYTES and self.held < FEED_BYTES:
-                    reading = self._read()
+                    reading = self._read(max(self.position, batch.position))
                 await self._hand_over(batch)
         except ChangewireError as error:
             self._fail(error)
@@ -156,29 +159,30 @@ class Feed:
             await self._drop(reading)
             self._end_all(let_go="the shared change stream has ended")
 
-    async def _open(self) -> None:
-        """Open at the feed's position, with the filter as it is now."""
+    async def _open(self, after: str | None = None) -> None:
+        """Open at a position, the feed's where none is given, with the filter as it is now."""
         await self._close()
         self._source = source = self._opens(self._filter)
         await source.prepare(may_create=False)
-        await source.open(self.position)
+        await source.open(self.position if after is None else after)
 
     async def _close(self) -> None:
         source, self._source = self._source, None
         if source is not None:
             await source.close()
 
-    def _read(self) -> "asyncio.Task[SourceBatch]":
-        return asyncio.create_task(self._read_or_resume(), name=f"read:feed:{self.name}")
+    def _read(self, after: str) -> "asyncio.Task[SourceBatch]":
+        return asyncio.create_task(self._read_or_resume(after), name=f"read:feed:{self.name}")
 
-    async def _read_or_resume(self) -> SourceBatch:
-        """Read; where that fails in passing, open once more at once, as a driver does. Nothing read is lost by that."""
+    async def _read_or_resume(self, after: str) -> SourceBatch:
+        """Read what is later than a position; where that fails in passing, open there once more at once, as a driver
+        does. It is not the feed's position while the batch before is still handed over."""
         assert self._source is not None, "it is open"
         try:
             return await self._source.read()
         except SourceUnavailable as error:
             log.info("feed_resumes", feed=self.name, error=str(error))
-            await self._open()
+            await self._open(after)
             return await self._source.read()
 
     async def _drop(self, reading: "asyncio.Task[SourceBatch] | None") -> None:
@@ -264,12 +268,14 @@ class Feed:
 
     async def _until_room(self) -> None:
         loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._waited = max(0.0, self._waited - REGAINED * (began - self._waited_at))
+        self._waited_at = began
         while self._is_full:
             began = loop.time()
             await self._room.freed(PATIENCE_SECONDS)
             self._waited += loop.time() - began
             self._let_go_who_hold_up(loop.time())
-        self._waited *= 0.9
 
     @property
     def _is_full(self) -> bool:

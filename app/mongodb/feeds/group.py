@@ -133,6 +133,12 @@ class Group:
         return self._live is not None
 
     @property
+    def members(self) -> int:
+        """How many watchers read from a feed."""
+        feeds = self._behind if self._live is None else [self._live, *self._behind]
+        return sum(len(feed.members) for feed in feeds)
+
+    @property
     def _together(self) -> bool:
         """Whether there are enough to share, and nothing is in the way."""
         if self.blocked is not None and _now() >= self._blocked_until:

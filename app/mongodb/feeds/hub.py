@@ -1,5 +1,6 @@
 """The groups of a deployment: which watcher shares change streams with which others."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -13,8 +14,8 @@ from app.mongodb.feeds.room import Room
 from app.mongodb.feeds.sharing import SharingSource
 from app.mongodb.reach import Reach
 
-FEED_BATCH: Final = 4_000
-"""The most events of one read of a feed. It has a few for each of many watchers."""
+FEED_BATCH: Final = 1_000
+"""The most events of one read of a feed. With more, a quiet watcher's change waits longer behind a hot one's."""
 
 
 class FeedHub:
@@ -42,6 +43,13 @@ class FeedHub:
             if why_own(watcher) is None:
                 self._group(kind_of(watcher)).expect(watcher.name)
 
+    def members(self) -> dict[str, int]:
+        """How many watchers read from shared change streams, by database."""
+        found = Counter[str]()
+        for kind, group in self._groups.items():
+            found[kind.database] += group.members
+        return dict(found)
+
     async def close(self) -> None:
         """End every shared change stream. Those who read from one get an error, or read by their own."""
         groups = list(self._groups.values())
@@ -55,7 +63,7 @@ class FeedHub:
 
             def make_source(wanted: Filter) -> MongoChangeSource:
                 feed = Watcher(f"feed of {kind.database}", kind.source(wanted.stages()))
-                return MongoChangeSource(feed, self._reach, batch_size=FEED_BATCH)
+                return MongoChangeSource(feed, self._reach, batch_size=FEED_BATCH, shared=True)
 
             group = self._groups[kind] = Group(kind.database, make_source, self._split, self._room)
         return group

@@ -72,6 +72,7 @@ class Member:
             events = self._later(part)
             if not events:
                 return 0
+        self._after = part.last  # so nothing is handed over twice, whatever the feed does
         self._pieces.append(Piece(events, part.last, reduced))
         self.held += events.size
         self._news.set()

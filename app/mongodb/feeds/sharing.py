@@ -71,6 +71,7 @@ class SharingSource:
         self._position = after
         self._take_place(await self._group.join(self, self._collection, after))
         if self._member is None:
+            self._why = self._why_apart()
             await self._open_own()
 
     async def read(self) -> SourceBatch:
@@ -96,7 +97,7 @@ class SharingSource:
         batch = await self._own.read()
         self._position = batch.position
         if asyncio.get_running_loop().time() >= self._join_from:
-            self._why = CATCHES_UP if self._group.shares else ALONE
+            self._why = self._why_apart()
             self._group.stand_apart(self, on=False)
             self._take_place(self._group.join_now(self._collection, self._position))
         return batch
@@ -104,6 +105,10 @@ class SharingSource:
     async def close(self) -> None:
         self._group.depart(self)
         await self._stop_reading()
+
+    def _why_apart(self) -> str:
+        """Why no feed takes it now."""
+        return CATCHES_UP if self._group.shares else ALONE
 
     def _take_place(self, member: Member | None) -> None:
         self._member, self._first = member, True

@@ -105,7 +105,8 @@ async def test_a_good_set_up_is_ok_and_the_table_says_so(
     assert doctor.wrong() == {}
     checked = {check for _, check in doctor.rows}
     assert checked >= {
-        "reachable", "version", "replica set", "account", "registry", "oplog window", "JetStream", "publish modes",
+        "reachable", "version", "replica set", "account", "registry", "oplog window", "change streams", "JetStream",
+        "publish modes",
         "max_payload", "change stream", "pre-images", "history", "stream",
     }  # fmt: skip
     assert (await nats.api("STREAM.NAMES")).get("total") == streams, "the trial left a stream behind"

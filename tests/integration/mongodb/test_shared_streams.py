@@ -18,6 +18,7 @@ from app.mongodb.deployment import MongoDeployment
 from app.mongodb.feeds import filters, group, sharing
 from app.ports import ChangeSource
 from tests.conftest import MakeMongo
+from tests.fakes import NullObserver
 
 Document = dict[str, Any]
 
@@ -37,7 +38,10 @@ class Watched:
     def __init__(self, uri: str, database: str, **client: Any) -> None:
         self.client: pymongo.MongoClient[Document] = pymongo.MongoClient(client.pop("write_as", uri))
         self.database = self.client[database]
-        self.deployment = MongoDeployment(uri, state_database="changewire", split=native.splitter("auto"))
+        self.observer = NullObserver()
+        self.deployment = MongoDeployment(
+            uri, state_database="changewire", observer=self.observer, split=native.splitter("auto")
+        )
         self.sources: dict[str, ChangeSource] = {}
         self.got: dict[str, list[Document]] = {}
 
@@ -290,3 +294,19 @@ async def test_the_second_watcher_brings_both_over_and_the_first_goes_back_alone
         watched.database.a.insert_one({"_id": key})
     await watched.until(lambda: len(watched.keys("a")) == 40)
     assert watched.keys("a") == list(range(40))
+
+
+async def test_the_metrics_count_the_change_streams_that_are_open(watched: Watched) -> None:
+    def observed() -> tuple[dict[str, int], dict[str, int]]:
+        watched.deployment.observe_streams()
+        return watched.observer.streams, watched.observer.members
+
+    assert observed() == ({"shared": 0, "own": 0}, {})
+    await watched.open("a", "b", "c")
+    await watched.open("d", pipeline=({"$match": {"fullDocument.x": 1}},))
+    await watched.until(lambda: all(watched.sources[name].reads.shared for name in "abc"))
+    await watched.until(lambda: observed() == ({"shared": 1, "own": 1}, {watched.database.name: 3}))
+    for source in watched.sources.values():
+        await source.close()
+    await watched.deployment.end_feeds()
+    assert observed() == ({"shared": 0, "own": 0}, {})

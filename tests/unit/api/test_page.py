@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from app.api.routes.page import FOLDER
+from app.api.schemas.status import StatusAnswer
 from app.jetstream.streams import Mode
 
 
@@ -43,6 +44,14 @@ def test_page_has_words_for_each_publish_mode() -> None:
     text = (FOLDER / "watcher.js").read_text()
     block = text.partition("const MODES = {")[2].partition("};")[0]
     assert set(re.findall(r"^  (\w+):", block, re.MULTILINE)) == set(get_args(Mode))
+
+
+def test_page_has_words_for_each_kind_of_change_stream_and_shows_the_reason() -> None:
+    text = (FOLDER / "watcher.js").read_text()
+    block = text.partition("const READS = {")[2].partition("};")[0]
+    kinds = get_args(StatusAnswer.model_fields["reads"].annotation)[0]
+    assert set(re.findall(r"(\w+):", block)) == set(get_args(kinds))
+    assert "status.reads_why" in text
 
 
 async def test_file_that_has_not_changed_is_not_sent_again(client: httpx.AsyncClient) -> None:

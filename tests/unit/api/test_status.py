@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from app.domain.lifecycle import State
-from app.domain.status import Component, ErrorSeen
+from app.domain.status import Component, ErrorSeen, Reads
 from tests.unit.api.calls import ORDERS
 from tests.unit.api.fake_registry import FakeRegistry
 
@@ -17,7 +17,7 @@ async def test_answers_have_their_documented_shapes(client: httpx.AsyncClient, r
     error = ErrorSeen("SourceUnavailable", "mongodb://u:hunter2hunter2@h is down", 1_700_000_000, 3)
     registry.views["orders"] = registry.show(
         watcher, State.RETRYING, reason="no answer", last_error=error, publish_mode="atomic", fence="stream",
-        rate_10s=1.23456, notes=("fell back",),
+        rate_10s=1.23456, notes=("fell back",), reads=Reads(shared=False, why="mongodb://u:hunter2hunter2@h says no"),
     )  # fmt: skip
     view = (await client.get("/watchers/orders")).json()
     status = (await client.get("/watchers/orders/status")).json()
@@ -26,6 +26,7 @@ async def test_answers_have_their_documented_shapes(client: httpx.AsyncClient, r
         "type": "SourceUnavailable", "message": "mongodb://***@h is down", "time": "2023-11-14T22:13:20.000Z",
         "count": 3,
     }  # fmt: skip
+    assert (status["reads"], status["reads_why"]) == ("own", "mongodb://***@h says no")
     assert status["rates"] == {"last_10s": 1.235, "last_60s": 0.0}
     lag = (await client.get("/watchers/orders/lag")).json()
     assert lag["oplog_headroom_seconds"] is None

@@ -36,6 +36,8 @@ CONTRACT = {
     "changewire_events_skipped_total": {"watcher", "reason"},
     "changewire_batch_events": {"watcher"},
     "changewire_event_delay_seconds": {"watcher"},
+    "changewire_change_streams": {"kind"},
+    "changewire_feed_members": {"database"},
     "changewire_build_info": {"version"},
 }
 
@@ -88,6 +90,7 @@ def test_it_is_an_observer(observer: PrometheusObserver) -> None:
 
 def test_every_metric_of_the_contract_with_its_labels(observer: PrometheusObserver) -> None:
     exercise(observer, "w")
+    observer.change_streams(shared=1, own=2, members={"shop": 40})
     observer.command_started("shop", "getMore")
     observer.command_succeeded("shop", "getMore", 0.1)
     observer.command_failed("shop", "getMore", 0.1)
@@ -165,6 +168,16 @@ def test_checkpoint_age_is_that_of_the_scrape() -> None:
     assert value(observer, "changewire_watcher_checkpoint_age_seconds", watcher="w") == 7
     now[0] -= 9
     assert value(observer, "changewire_watcher_checkpoint_age_seconds", watcher="w") == 0
+
+
+def test_a_database_that_shares_no_longer_has_no_series(observer: PrometheusObserver) -> None:
+    observer.change_streams(shared=2, own=3, members={"shop": 40, "stock": 2})
+    assert value(observer, "changewire_change_streams", kind="shared") == 2
+    assert value(observer, "changewire_change_streams", kind="own") == 3
+    observer.change_streams(shared=1, own=5, members={"shop": 40})
+    assert value(observer, "changewire_change_streams", kind="own") == 5
+    assert value(observer, "changewire_feed_members", database="shop") == 40
+    assert value(observer, "changewire_feed_members", database="stock") is None
 
 
 def test_forgotten_watcher_leaves_nothing(observer: PrometheusObserver) -> None:

@@ -40,7 +40,7 @@ def test_a_target_is_in_the_names_of_its_commands(
         "$changeStream": {"startAfter": {"_data": TOKEN}, "fullDocument": "updateLookup", **stage}
     }
     assert target.aggregate([{"$match": {}}], size=3) == {
-        "aggregate": aggregate, "pipeline": [{"$match": {}}], "cursor": {"batchSize": 3}
+        "aggregate": aggregate, "pipeline": [{"$match": {}}], "cursor": {"batchSize": 3}, "comment": "changewire",
     }  # fmt: skip
     assert target.get_more(5, size=3, wait_ms=10) == {
         "getMore": 5, "collection": cursors, "batchSize": 3, "maxTimeMS": 10

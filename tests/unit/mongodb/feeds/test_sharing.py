@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from app.domain.errors import HistoryLost, NotAuthorised, SourceUnavailable
 from app.domain.watcher import Source, Watcher
-from app.mongodb.feeds import feed, filters
+from app.mongodb.feeds import feed, filters, parts
 from app.mongodb.feeds.group import Group
 from app.mongodb.feeds.parts import token_of
 from app.mongodb.feeds.room import Room
-from app.mongodb.feeds.sharing import SharingSource
+from app.mongodb.feeds.sharing import CATCHES_UP, SharingSource
 from tests.unit.mongodb.feeds.conftest import hasten
 from tests.unit.mongodb.feeds.scripted import EVENT_BYTES, Deployment, Stream
 
@@ -72,7 +72,7 @@ class Reader:
 class Scene:
     def __init__(self, *collections: str) -> None:
         self.deployment = Deployment()
-        self.group = Group("shop", lambda wanted: Stream(self.deployment, wanted=wanted), None, Room())
+        self.group = Group("shop", lambda wanted: Stream(self.deployment, wanted=wanted), parts.split, Room())
         self.readers = [Reader(self.deployment, self.group, name) for name in collections]
 
     async def open_all(self) -> None:
@@ -148,6 +148,17 @@ async def test_the_second_one_brings_the_first_over_to_the_databases_stream(one:
     await one.until(lambda: source is not None and not source.reads.shared, one.readers[0])
     one.deployment.write("a")
     await one.until_complete(one.readers[0])
+
+
+@scene("a", "b", "c")
+async def test_one_that_is_behind_says_from_the_first_that_it_catches_up(one: Scene) -> None:
+    first, second, late = one.readers
+    await asyncio.gather(first.open(), second.open())
+    one.deployment.write("a")
+    await one.until_complete(first, second)
+    await late.open()
+    assert late.source is not None
+    assert late.source.reads.why == CATCHES_UP
 
 
 @scene("a", "b", "c", "d")
@@ -233,6 +244,23 @@ async def test_one_that_takes_nothing_is_let_go_and_does_not_hold_up_the_other(o
 
 
 @scene("a", "b")
+async def test_one_that_is_slower_than_the_rest_all_the_time_is_let_go_though_it_takes_some(one: Scene) -> None:
+    slow, quick = one.readers
+    await one.open_all()
+    await one.until_shared()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feed, "FEED_BYTES", 4 * EVENT_BYTES)
+        patch.setattr(feed, "PATIENCE_SECONDS", 0.1)
+        patch.setattr(feed, "STALLED_SECONDS", 60.0)
+        async with asyncio.timeout(20):
+            while slow.source is not None and slow.source.reads.shared:
+                for name in "aaaab":
+                    one.deployment.write(name)
+                await asyncio.gather(quick.read(), slow.read(), asyncio.sleep(0.002))
+        await one.until_complete()
+
+
+@scene("a", "b")
 async def test_one_that_is_let_go_with_something_waiting_goes_on_where_it_was(one: Scene) -> None:
     slow, quick = one.readers
     await one.open_all()
@@ -291,9 +319,9 @@ STEPS = st.one_of(
 )
 
 
-@given(steps=st.lists(STEPS, max_size=60), room=st.integers(1, 12), least=st.integers(2, 10))
+@given(steps=st.lists(STEPS, max_size=60), room=st.integers(1, 12), least=st.integers(2, 10), aside=st.booleans())
 def test_whatever_happens_each_gets_everything_once_and_in_order(
-    steps: list[tuple[str, Any]], room: int, least: int
+    steps: list[tuple[str, Any]], room: int, least: int, aside: bool
 ) -> None:
     async def play() -> None:
         one = Scene("a", "b", "c", "a", "b")
@@ -324,4 +352,5 @@ def test_whatever_happens_each_gets_everything_once_and_in_order(
         hasten(patch)
         patch.setattr(feed, "FEED_BYTES", room * EVENT_BYTES)
         patch.setattr(filters, "LEAST", least)
+        patch.setattr(feed, "ASIDE_BYTES", 0 if aside else 1_000_000)
         asyncio.run(play())

@@ -1,0 +1,51 @@
+"""The crowd is forty watchers, gets its part of a run, and is judged by what each of them has to have."""
+
+from pathlib import Path
+
+from tests.faults.__main__ import MINUTES, parse
+from tests.faults.catalogue import CROWD, FAULTS
+from tests.faults.crowd import APART, SHARED, STRANGERS, WATCHED, Visit, database_of
+from tests.faults.crowd_verdict import visited
+from tests.faults.recorder import Record
+from tests.faults.writers import LAST
+
+HISTORY = [(f"82{number:08X}", ("insert", f"d{number}", f"n{number}")) for number in range(10)]
+VISIT = Visit("visitor", "s00", first="d3", last="d6")
+
+
+def records(*numbers: int) -> list[Record]:
+    return [Record(0, place, *HISTORY[number]) for place, number in enumerate(numbers, 1)]
+
+
+def test_there_are_forty_watchers_of_two_databases_and_collections_that_nobody_watches() -> None:
+    assert len(WATCHED) + 1 == 40  # and the one of a whole database
+    assert {database_of(name) for name in SHARED} == {database_of(name) for name in APART} == {"shop", "depot"}
+    assert {database_of(name) for name in STRANGERS} == {"shop", "depot"}
+    assert not set(STRANGERS) & set(WATCHED)
+
+
+def test_a_run_of_everything_has_both_forms_and_writes_a_result_of_each() -> None:
+    ways, crowd = parse(["--seed", "1", "--json", "run.json"])
+    assert (set(ways.names), set(crowd.names)) == (set(FAULTS), set(CROWD))
+    assert (ways.minutes or 0) + (crowd.minutes or 0) == MINUTES
+    assert (ways.json, crowd.json) == (Path("run.json"), Path("run.crowd.json"))
+
+
+def test_what_is_asked_for_by_name_runs_in_its_own_form() -> None:
+    (plan,) = parse(["--only", "crowd-paused,crowd-full", "--json", "run.json"])
+    assert plan.crowded
+    assert (plan.minutes, plan.json) == (None, Path("run.json"))
+    (plan,) = parse(["--form", "ways", "--minutes", "10"])
+    assert (plan.crowded, plan.minutes) == (False, 10)
+
+
+def test_a_visitor_has_to_have_what_lies_between_its_marks_and_all_between_what_it_has() -> None:
+    assert visited(HISTORY, records(3, 4, 5, 6), VISIT) == HISTORY[3:7]
+    assert visited(HISTORY, records(5), VISIT) == HISTORY[3:7]
+    assert visited(HISTORY, records(1, 8), VISIT) == HISTORY[1:9]
+    assert visited(HISTORY, [], VISIT) == HISTORY[3:7]
+
+
+def test_a_visitor_that_stays_has_to_have_everything_up_to_the_last_document() -> None:
+    history = [*HISTORY, ("8300000000", ("insert", LAST, LAST))]
+    assert visited(history, records(3), Visit("visitor", "s00", "d3")) == history[3:]

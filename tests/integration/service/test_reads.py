@@ -1,0 +1,85 @@
+"""A watcher's status says which change stream it reads from, and why from one of its own."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from app.mongodb.feeds import group
+from tests.live import Live, until
+
+PIPELINE = [{"$match": {"operationType": "insert"}}]
+MANY = 40
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "LINGER_SECONDS", 0.5)
+
+
+@pytest_asyncio.fixture
+async def live(mongo_uri: str, nats_url: str, unique: str) -> AsyncIterator[Live]:
+    async with Live(mongo_uri, nats_url, unique) as one:
+        yield one
+
+
+async def add(live: Live, name: str, **source: Any) -> None:
+    """Add a watcher of the collection of this name."""
+    stream = f"{name}_{live.unique}".upper()
+    checkpoint = {"database": f"tokens_{live.unique}", "collection": name}
+    await live.add(name, source={"collection": name, **source}, sink={"stream": stream}, checkpoint=checkpoint)
+
+
+async def reads(live: Live, name: str, how: str, why: str | None) -> None:
+    """Wait until the status says this; `why` is a part of the reason."""
+
+    async def so() -> bool:
+        status = (await live.get(f"/watchers/{name}"))["status"]
+        found = status["reads_why"]
+        return status["reads"] == how and (found is None if why is None else why in (found or ""))
+
+    await until(so, seconds=60)
+
+
+async def test_one_alone_reads_from_its_own_two_share_and_the_last_is_alone_again(live: Live) -> None:
+    await add(live, "a")
+    await reads(live, "a", "own", "the only watcher of its database")
+    await add(live, "b")
+    for name in "ab":
+        live.mongo[live.database][name].insert_one({"_id": 1})
+        await reads(live, name, "shared", None)
+    await live.call("DELETE", "/watchers/b", 204)
+    await reads(live, "a", "own", "the only watcher of its database")
+
+
+async def test_a_pipeline_and_other_options_keep_a_watcher_on_its_own_beside_those_that_share(live: Live) -> None:
+    await add(live, "filtered", pipeline=PIPELINE)
+    await add(live, "plain", full_document="default")
+    for name in "ab":
+        await add(live, name)
+    for name in "ab":
+        await reads(live, name, "shared", None)
+    await reads(live, "filtered", "own", "pipeline")
+    await reads(live, "plain", "own", "the only watcher of its database with these options")
+
+
+async def test_one_that_is_behind_catches_up_by_its_own_and_shares_again(live: Live) -> None:
+    for name in "ab":
+        await add(live, name)
+    for name in "ab":
+        await reads(live, name, "shared", None)
+    await live.pause("a")
+    stream = f"a_{live.unique}".upper()
+    config = await live.streams.config(stream)
+    assert config is not None
+    await live.streams.api(f"STREAM.UPDATE.{stream}", {**config, "discard": "new", "max_msgs": 1})
+    collection = live.mongo[live.database]["a"]
+    collection.insert_many([{"_id": number} for number in range(MANY)])
+    live.mongo[live.database]["b"].insert_one({"_id": 1})
+    await live.seen("1", stream=f"b_{live.unique}".upper())
+    await live.call("PUT", "/watchers/a/resume", 202)
+    await reads(live, "a", "own", "catches up")
+    await live.streams.api(f"STREAM.UPDATE.{stream}", {**config, "max_msgs": -1})
+    await reads(live, "a", "shared", None)
+    await live.seen(*map(str, range(MANY)), stream=stream)

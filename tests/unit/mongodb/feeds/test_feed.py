@@ -1,0 +1,55 @@
+"""One shared change stream: what it reads is handed over once, whatever happens to the stream meanwhile."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from app.domain.errors import SourceUnavailable
+from app.domain.parts import Part
+from app.mongodb.feeds import feed, parts
+from app.mongodb.feeds.feed import Feed
+from app.mongodb.feeds.filters import Filter
+from app.mongodb.feeds.room import Room
+from tests.unit.mongodb.feeds.scripted import Deployment, Stream
+
+
+async def test_a_stream_that_resumes_while_a_batch_is_handed_over_brings_nothing_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feed, "ASIDE_BYTES", 0)
+    deployment, resumed = Deployment(), threading.Event()
+
+    class Resuming(Stream):
+        async def open(self, after: str) -> None:
+            await super().open(after)
+            if len(deployment.opened) > 1:
+                resumed.set()
+
+    def split(events: Sequence[bytes]) -> list[Part]:
+        """Take the first batch apart only when the read ahead has failed, and the stream is open again."""
+        resumed.wait(10)
+        return parts.split(events)
+
+    def opens(wanted: Filter) -> Stream:
+        return Resuming(deployment, wanted=wanted)
+
+    one = Feed("shop", opens, split, deployment.now, lambda: {"a"}, Room())
+    await one.begin()
+    member = one.attach("shop", "a", one.position)
+    for _ in range(3):
+        deployment.write("a")
+    deployment.trouble = [None, SourceUnavailable("gone for a moment")]
+    running = asyncio.create_task(one.run(lambda: True))
+    got: list[str] = []
+    async with asyncio.timeout(10):
+        while len(got) < 4:
+            await member.wait(1)
+            got += [parts.token_of(raw) for raw in member.take(100).events]
+            if len(got) == 3:
+                deployment.write("a")
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert deployment.opened == ["*", "*"]
+    assert got == deployment.tokens("a")
