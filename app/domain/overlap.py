@@ -38,13 +38,19 @@ def refuse_overlap(watcher: Watcher, others: Others | Iterable[Watcher], *, in_f
 
 
 def _subjects(watcher: Watcher, other: Watcher, others: Others | Iterable[Watcher], in_file: bool) -> str | None:
+    shared = watcher.sink.stream == other.sink.stream and _share_changes(watcher, other)
     if subjects.overlap(watcher.space, other.space):
         fault = f"publish to {watcher.space}, which watcher {other.name} uses ({other.space})."
         more = (
-            f"; or, where {watcher.sink.stream} takes more subjects, another sink.subject on it, such as "
-            f"'{_free_template(watcher, others)}'"
+            ""
+            if shared
+            # what two watchers share cannot be on one stream, whatever the subjects
+            else (
+                f"; or, where {watcher.sink.stream} takes more subjects, another sink.subject on it, such as "
+                f"'{_free_template(watcher, others)}'"
+            )
         )
-    elif watcher.sink.stream == other.sink.stream and _share_changes(watcher, other):
+    elif shared:
         fault = (
             f"publish changes of {_narrower(watcher, other)} to {watcher.sink.stream}, like watcher {other.name}: "
             "their message ids are the same, and the stream would drop one of each two as a duplicate."

@@ -132,7 +132,7 @@ class MongoExaminer:
         said = f"{read} of {source.namespace} are read now" + (", and new ones that fit" if source.include else "")
         if idle:
             advice = "nothing, if such collections are to come; else correct source.include"
-            return Finding(watcher.name, check, Level.WARNING, f"{said}; {', '.join(idle)} fits none yet", advice)
+            return Finding(watcher.name, check, Level.WARNING, f"{said}; none fits {', '.join(idle)} yet", advice)
         return Finding(watcher.name, check, Level.OK, said)
 
     async def look_at_streams(self) -> Finding:

@@ -36,7 +36,7 @@ class Unmatched:
         """What the status says; None where every pattern fits something, or nothing is known yet."""
         if not self._left or not self._known:
             return None
-        return f"source.include: {', '.join(self._left)} fits no collection yet"
+        return f"source.include: no collection fits {', '.join(self._left)} yet"
 
     def came(self) -> None:
         """Events have come: a collection may be new."""

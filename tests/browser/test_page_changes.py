@@ -96,6 +96,72 @@ async def test_a_watcher_is_changed_and_keeps_what_was_not_touched(site: Site, t
     assert stored["start"] == {"at": "earliest"}
 
 
+async def test_the_position_has_a_place_of_its_own_where_the_box_is_ticked_and_none_otherwise(
+    site: Site, tab: Tab
+) -> None:
+    page = await tab.open("#/add")
+    await page.locator("[id='field-name']").fill("orders")
+    await page.locator("[id='field-source.database']").fill(site.stage.database)
+    await page.locator("[id='field-source.collection']").fill("orders")
+    box = page.get_by_role("checkbox", name="A collection of its own for the watcher's position")
+    database, collection = (page.locator(f"[id='field-checkpoint.{part}']") for part in ("database", "collection"))
+    await expect(box).not_to_be_checked()
+    await expect(collection).to_have_count(0)
+    await box.check()
+    await expect(database).to_have_value("resume-tokens")
+    await collection.fill("a$b")
+    await page.get_by_role("button", name="Add", exact=True).click()
+    await expect(collection).to_be_focused()
+    await expect(page.locator("[id='field-checkpoint.collection-wrong']")).not_to_be_empty()
+    await expect(page.locator("[id='field-checkpoint-wrong']")).to_have_count(0)
+    await box.uncheck()
+    await expect(collection).to_have_count(0)
+    await page.get_by_role("button", name="Add", exact=True).click()
+    heading = page.get_by_role("heading", level=1)
+    await expect(heading).to_contain_text("orders RUNNING")
+    assert (await site.service.call("GET", "/watchers/orders", status=200)).json()["checkpoint"] is None
+
+    for ticked in (True, False):
+        await page.get_by_role("button", name="Edit").click()
+        await (box.check() if ticked else box.uncheck())
+        if ticked:
+            await database.fill(f"tokens_{site.stage.database}")
+            await collection.fill("elsewhere")
+        await page.get_by_role("button", name="Save").click()
+        await expect(heading).to_contain_text("orders RUNNING")
+        stored = (await site.service.call("GET", "/watchers/orders", status=200)).json()["checkpoint"]
+        assert (stored and stored["collection"]) == ("elsewhere" if ticked else None)
+    assert tab.faults == []
+
+
+async def test_a_whole_database_is_watched_by_patterns_with_one_on_each_line(site: Site, tab: Tab) -> None:
+    page = await tab.open("#/add")
+    await page.locator("[id='field-name']").fill("all")
+    await page.locator("[id='field-source.database']").fill(site.stage.database)
+    await page.get_by_text("More of source").click()
+    include = page.get_by_label("include", exact=True)
+    await include.fill("orders_*\nsystem.views")
+    await page.get_by_role("button", name="Add", exact=True).click()
+    await expect(include).to_be_focused()
+    await expect(page.locator("[id='field-source.include-wrong']")).to_contain_text("system.views")
+    await include.fill("orders_*\nusers\n")
+    await page.get_by_label("exclude", exact=True).fill("*_tmp")
+    await page.get_by_role("button", name="Add", exact=True).click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("all RUNNING")
+    stored = (await site.service.call("GET", "/watchers/all", status=200)).json()
+    assert (stored["source"]["collection"], stored["source"]["include"]) == (None, ["orders_*", "users"])
+    assert (stored["source"]["exclude"], stored["sink"]["subject"]) == (["*_tmp"], "{stream}.{collection}.{operation}")
+    for name in ("orders_eu", "orders_tmp", "users"):
+        await site.insert(name, {"_id": name})
+    stream = stored["sink"]["stream"]
+    await site.stage.until_length(2, stream=stream)
+    messages = page.get_by_role("list", name="Messages, newest first")
+    await expect(messages).to_contain_text(f"{stream}.orders_eu.insert")
+    await expect(messages).to_contain_text(f"{stream}.users.insert")
+    await expect(messages).not_to_contain_text("orders_tmp")
+    assert tab.faults == []
+
+
 async def test_pause_resume_restart_rewind_and_remove_say_what_will_happen(site: Site, tab: Tab) -> None:
     name = await site.add("orders")
     await site.insert(name, {"_id": 1})

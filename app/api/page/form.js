@@ -122,6 +122,11 @@ function Field({ name, path: at, schema: given, schemas, required, locked, value
     </fieldset>`;
   }
   const id = `field-${at}`;
+  const optional = objectOrNothing(schema, schemas);
+  if (optional) {
+    const props = { id, name, path: at, schema, optional, schemas, locked, value, change, wrong };
+    return html`<${ObjectOrNothing} ...${props} />`;
+  }
   const words = Object.entries(wrong).filter(([field]) => within(field, at)).map(([, each]) => each).join("; ");
   const described = [words && `${id}-wrong`, schema.description && `${id}-help`].filter(Boolean).join(" ") || undefined;
   const common = { id, "aria-describedby": described, "aria-invalid": words ? "true" : undefined, disabled: locked.includes(at) };
@@ -135,6 +140,28 @@ function Field({ name, path: at, schema: given, schemas, required, locked, value
   </div>`;
 }
 
+/** An object that may be left out: a box to tick, and below it the object's fields. */
+function ObjectOrNothing({ id, name, path: at, schema, optional, schemas, value, change, wrong, ...rest }) {
+  const [last, setLast] = useState(null); // comes back with the tick
+  const toggle = (event) => {
+    if (!event.currentTarget.checked) setLast(value);
+    change(event.currentTarget.checked ? (last ?? defaults(optional, schemas)) : null);
+  };
+  const has = value !== null && value !== undefined;
+  const mine = Object.entries(wrong).filter(([field]) => (has ? field === at : within(field, at))); // else a field below says it
+  const words = mine.map(([, each]) => each).join("; ");
+  const described = [words && `${id}-wrong`, `${id}-help`].filter(Boolean).join(" ");
+  return html`<fieldset>
+    <legend>${name}</legend>
+    <div class="field">
+      <label><input type="checkbox" id=${id} aria-describedby=${described} aria-invalid=${words ? "true" : undefined} checked=${has} onChange=${toggle} /> <${Words} text=${optional.description} /></label>
+      ${words && html`<small class="wrong" id=${`${id}-wrong`}>${words}</small>`}
+      <small id=${`${id}-help`}><${Words} text=${schema.description} /></small>
+    </div>
+    ${has && html`<${Members} schema=${optional} schemas=${schemas} path=${at} value=${value} change=${change} wrong=${wrong} open=${false} ...${rest} />`}
+  </fieldset>`;
+}
+
 /** A description, in which back-quotes mark code. */
 function Words({ text }) {
   return (text ?? "").replace(/([^\n])\n(?!\n)/g, "$1 ").split("`").map((part, index) => (index % 2 ? html`<code>${part}</code>` : part));
@@ -143,9 +170,7 @@ function Words({ text }) {
 // What a field is entered with
 
 function kind(schema) {
-  const object = schema.anyOf?.some((each) => each.properties);
-  if (object && schema.anyOf.some((each) => each.type === "null")) return Json; // an object, or nothing
-  if (object) return Place;
+  if (schema.anyOf?.some((each) => each.properties)) return Place;
   if (schema.anyOf?.some((each) => each.type === "string" && !each.enum)) return Optional;
   if (schema.anyOf || schema.enum) return Choice;
   if (schema.type === "boolean") return Tick;
@@ -246,6 +271,12 @@ function Json({ value, change, common }) {
 function resolve(schema, schemas) {
   const name = schema.$ref?.split("/").at(-1);
   return name === undefined ? schema : { ...schemas[name], ...(schema.default === undefined ? {} : { default: schema.default }) };
+}
+
+/** The schema of an object that may be null; null where it is something else. */
+function objectOrNothing(schema, schemas) {
+  if (!schema.anyOf?.some((each) => each.type === "null")) return null;
+  return schema.anyOf.map((each) => resolve(each, schemas)).find((each) => each.properties) ?? null;
 }
 
 function defaults(schema, schemas) {

@@ -130,12 +130,13 @@ class SinkShape(Shape):
 class CheckpointShape(Shape):
     """A collection of its own for the watcher's position."""
 
-    database: str = "resume-tokens"
-    collection: Annotated[str, Field(examples=["orders"])] = ""
+    database: Annotated[str, shown_first("resume-tokens")] = "resume-tokens"
+    collection: Annotated[str, shown_first("orders")] = ""
     """Empty: the name of what is watched: of the collection, or else the database, or else `deployment`."""
     capped: bool = False
     """Create it as a capped collection of `size_in_bytes`."""
     size_in_bytes: Annotated[int, Field(ge=0, lt=INT64)] = 0
+    """The size of a capped collection."""
 
     @staticmethod
     def of(place: CheckpointPlace) -> "CheckpointShape":
@@ -165,7 +166,8 @@ class WatcherShape(Shape):
     source: SourceShape
     sink: SinkShape = SinkShape()
     checkpoint: CheckpointShape | None = None
-    """Null: the position is kept beside those of the other watchers, in `checkpoints` of the state database."""
+    """Left out or null: the position is kept beside those of the other watchers, in `checkpoints` of the state
+    database."""
     start: StartShape = StartShape()
     on_history_lost: OnHistoryLost = "fail"
     """What happens when the oplog no longer reaches back to the position, or the stream was deleted and recreated.

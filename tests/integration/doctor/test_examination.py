@@ -392,4 +392,4 @@ async def test_the_collections_that_a_watcher_of_a_database_reads_are_counted(
     assert doctor.wrong() == {("orders", "collections"): "warning"}
     said = doctor.rows["orders", "collections"]["found"]
     assert said.startswith(f"2 of db_{unique} are read now")
-    assert said.endswith("refunds fits none yet")
+    assert said.endswith("none fits refunds yet")

@@ -164,7 +164,7 @@ async def test_a_pattern_that_fits_nothing_yet_is_accepted_with_a_note_until_it_
     await add(live, source(live, source={"include": ["orders_*", "refunds_*"]}, sink={"stream": live.stream}))
 
     async def notes() -> list[str]:
-        return [note for note in (await live.get("/watchers/all"))["status"]["notes"] if "fits no collection" in note]
+        return [note for note in (await live.get("/watchers/all"))["status"]["notes"] if "no collection fits" in note]
 
     (note,) = await until(notes)
     assert "refunds_*" in note

@@ -35,6 +35,20 @@ def test_subjects_that_overlap_are_refused_with_the_other_watchers_name() -> Non
         refuse_overlap(watcher("shop", SHOP), [orders])
 
 
+def test_another_subject_is_offered_only_where_it_would_be_accepted() -> None:
+    for mine, theirs in ((SHOP, SHOP), ({}, {"include": ["shop.*"]}), (SHOP, ORDERS)):
+        one, other = watcher("one", mine, "ALL", "ALL.{operation}"), watcher("other", theirs, "ALL", "ALL.{operation}")
+        with pytest.raises(Conflict) as caught:
+            refuse_overlap(one, [other])
+        assert "another sink.subject" not in str(caught.value)
+        assert "sink.stream '" in str(caught.value)
+    with pytest.raises(Conflict, match=r"another sink\.subject on it, such as '\{stream\}\.\{database\}"):
+        refuse_overlap(
+            watcher("one", SHOP, "ALL", "ALL.{operation}"),
+            [watcher("other", {"database": "crm"}, "ALL", "ALL.{operation}")],
+        )
+
+
 @pytest.mark.parametrize(
     ("mine", "theirs"),
     [
