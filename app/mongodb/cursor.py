@@ -29,6 +29,7 @@ from app.mongodb.bounded import end_session_on_server
 from app.mongodb.pinning import Pin, pinned
 from app.mongodb.raw_reply import read_reply
 from app.mongodb.stream import Target
+from app.mongodb.writes import to_its_end
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorClientSession
@@ -89,11 +90,17 @@ class ChangeStreamCursor:
         if not self._id or self._under_way is not None:
             return
         ended, self._id = self._id, 0
-        with pinned(self._pin), contextlib.suppress(PyMongoError), pymongo.timeout(CLOSE_SECONDS):
-            await self._database.command(self._target.kill(ended))
+        await self._kill(ended)
 
+    @to_its_end
+    async def _kill(self, cursor: int) -> None:
+        with pinned(self._pin), contextlib.suppress(PyMongoError), pymongo.timeout(CLOSE_SECONDS):
+            await self._database.command(self._target.kill(cursor))
+
+    @to_its_end
     async def close(self, *, runs_script: bool = False) -> None:
-        """End the cursor and the session, within a few seconds. Never raises what pymongo raises; may come again.
+        """End the cursor and the session, within a few seconds, also where the caller is cancelled meanwhile. Never
+        raises what pymongo raises; may come again.
 
         A command that does not come back ends with its connection. Not so where it `runs_script`: then its session is
         killed on the server."""

@@ -23,7 +23,8 @@ def words(error: PyMongoError) -> str:
         details = error.details or {}
         text = str(details.get("errmsg") or error).partition(", full error:")[0]
         return f"{text[:_LONGEST]} (code {error.code})"
-    return _DRIVER_NOISE.sub("", str(error)).replace(",", ", ").replace(",  ", ", ")[:_LONGEST]
+    text = str(error).partition(", full error:")[0]  # a primary that stepped down: the reply is raw bytes here
+    return _DRIVER_NOISE.sub("", text).replace(",", ", ").replace(",  ", ", ")[:_LONGEST]
 
 
 def quiet_words(error: PyMongoError) -> str:

@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import bson
 import pytest
 import pytest_asyncio
+from motor.frameworks.asyncio import _EXECUTOR
 from pymongo.errors import OperationFailure
 
 from app.devservers.servers import MongoServer
@@ -55,9 +57,9 @@ def target(request: pytest.FixtureRequest, database: str) -> Target:
 
 def seen_by(target: Target, ours: str, written: list[str]) -> list[str]:
     """Those of the written namespaces that belong to the target."""
-    if target.collection is not None:
+    if target.collection:
         return [namespace for namespace in written if namespace == f"{ours}.orders"]
-    if target.database is not None:
+    if target.database:
         return [namespace for namespace in written if namespace.startswith(f"{ours}.")]
     return written
 
@@ -239,6 +241,27 @@ async def test_ended_closed_opened_again_or_cancelled_it_leaves_no_cursor_on_the
         await cancelled(cursor.get_more(size=1, wait_ms=500), turns)
         await cursor.close()
         assert open_cursors() == 0
+
+
+async def test_a_close_that_is_cancelled_ends_the_cursor_all_the_same(
+    make_cursor: MakeCursor, own_mongo: MongoServer, open_cursors: OpenCursors
+) -> None:
+    """Where motor's threads are busy, a command whose caller is cancelled would not even be sent."""
+    cursor, free = make_cursor(own_mongo.uri, Target("shop")), threading.Event()
+    await cursor.open([Target("shop").change_stream({})], size=1)
+    busy = [_EXECUTOR.submit(free.wait, 30) for _ in range(_EXECUTOR._max_workers)]
+    try:
+        closing = asyncio.ensure_future(cursor.close())
+        for _ in range(4):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.sleep(0)
+    finally:
+        free.set()
+    await asyncio.wait((closing,))
+    assert closing.cancelled()
+    assert open_cursors() == 0
+    assert all(each.result() for each in busy)
 
 
 async def test_a_command_that_does_not_come_back_in_time_ends_later_without_a_word(

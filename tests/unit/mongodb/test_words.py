@@ -1,6 +1,6 @@
 """What an error says, without what it may quote from a document, and in bounded length."""
 
-from pymongo.errors import AutoReconnect, OperationFailure
+from pymongo.errors import AutoReconnect, NotPrimaryError, OperationFailure
 
 from app.mongodb.words import iso, quiet_words, words
 
@@ -31,3 +31,8 @@ def test_it_is_bounded() -> None:
 
 def test_a_time_is_written_in_utc() -> None:
     assert iso(1_767_225_600.9) == "2026-01-01T00:00:00Z"
+
+
+def test_the_reply_of_a_primary_that_stepped_down_is_left_out() -> None:
+    error = NotPrimaryError("not primary, full error: RawBSONDocument(b'...')", {"errmsg": "not primary"})
+    assert words(error) == "not primary"
