@@ -331,10 +331,15 @@ class Live:
         for key in keys:
             self.orders.insert_one({"_id": key})
 
+    @property
+    def positions(self) -> Any:
+        """The positions of the watchers that name no `checkpoint`: one document each, named as the watcher."""
+        return self.mongo[self.state_db]["checkpoints"]
+
     def checkpoint(self, collection: str | None = None, database: str | None = None, name: str = "orders") -> Any:
         """What is stored as the watcher's position: all documents of its collection, as they are."""
         if database is None:
-            return list(self.mongo[self.state_db]["checkpoints"].find({"_id": name}))
+            return list(self.positions.find({"_id": name}))
         return list(self.mongo[database][collection or self.collection].find().sort("_id", 1))
 
     async def messages(self, stream: str | None = None) -> list[Message]:

@@ -85,9 +85,9 @@ class Settings(BaseSettings):
     namespaces: checks.WatchedNamespaces = Field(default=None, examples=["shop.*,crm.contacts"])
     """The collections that may be watched, as `database.collection`, separated by commas; `*` stands for any
     characters, so that `shop.*` is every collection of a database. Watchers of other collections are refused, also
-    those in connector.yaml and those stored already, and watchers of a whole database whose `include` goes beyond. A
-    watcher's checkpoints have to be in one of these collections too, or in the database `resume-tokens`. Default: none;
-    every collection that the MongoDB account may read."""
+    those in connector.yaml and those stored already, and watchers of a whole database whose `include` goes beyond. The
+    `checkpoint` that a watcher names has to be in one of these collections too, or in the database `resume-tokens`.
+    Default: none; every collection that the MongoDB account may read."""
 
     allow_server_side_javascript: bool = Field(default=False, examples=["true"])
     """Whether pipelines may run JavaScript in the MongoDB server (`$function`, `$accumulator`, `$where`). With it,

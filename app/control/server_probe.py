@@ -5,7 +5,6 @@ How the watchers do is a question for `health.py`.
 
 import asyncio
 import gc
-import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -23,6 +22,7 @@ INTERVAL_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
 """A server that takes longer than this to answer a ping counts as down."""
 OPLOG_SECONDS = 10.0
+"""The time between two looks at the oplog; one that may turn over soon is looked at with every ping."""
 
 
 class ServerProbe:
@@ -64,7 +64,7 @@ class ServerProbe:
 
     async def _ask_mongo(self) -> None:
         self.operation_time = await self._mongo.ping()
-        if time.monotonic() - self._oplog_read_at < OPLOG_SECONDS:
+        if time.monotonic() - self._oplog_read_at < OPLOG_SECONDS and not self._quiet_pace.hasty:
             return
         self.oplog = await self._mongo.read_oplog()
         self.oplog_why = (
@@ -73,10 +73,7 @@ class ServerProbe:
             else "the account may not read local.oplog.rs; grant it the role read on local, or clusterMonitor"
         )
         self._oplog_read_at = time.monotonic()
-        window = None
-        if self.oplog is not None:
-            window = float(self.operation_time - self.oplog.first) if self.oplog.full else math.inf
-        self._quiet_pace.oplog_seen(window)
+        self._quiet_pace.oplog_seen(self.oplog, self.operation_time, self._oplog_read_at)
 
     async def _ask(self, name: str, question: Callable[[], Awaitable[None]], before: Component) -> Component:
         try:

@@ -22,10 +22,13 @@ def headroom_seconds(position: str, oplog_first: int) -> float:
 @dataclass(frozen=True, slots=True)
 class Oplog:
     """What MongoDB keeps of its history: `first` is the second of the first entry, `full` whether old entries give way
-    to new ones already. Until then a short history is a young one, and nothing is about to be lost."""
+    to new ones already. Until then a short history is a young one, and nothing is about to be lost. `size` is what it
+    holds and `most` what it may hold, in bytes; 0 where that is not known."""
 
     first: int
     full: bool
+    size: int = 0
+    most: int = 0
 
 
 def running_out(headroom: float, oplog: Oplog | None, least: float) -> bool:

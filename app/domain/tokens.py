@@ -60,6 +60,14 @@ def mark_of(token: str) -> str | None:
     return f"{token[:18]}{version}{_MARKS[version]}" if version in _MARKS else None
 
 
+def is_mark(token: str) -> bool:
+    """Whether a token that is no event's is a position that every change stream can begin at.
+
+    That of a dropped database's invalidate is not one: it has no collection. Where the format's version is not known,
+    it is taken for a mark."""
+    return mark_of(token) in (None, token)
+
+
 def same_event(token: str, other: str) -> bool:
     """Tell whether two tokens are one event's.
 

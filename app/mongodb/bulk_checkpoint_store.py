@@ -39,19 +39,15 @@ class BulkCheckpointStore:
             return None
         return as_checkpoint(document, home)
 
-    @to_its_end
     async def create(self, checkpoint: Checkpoint) -> bool:
         return await self._bulk.write(self._write("create", checkpoint))
 
-    @to_its_end
     async def advance(self, checkpoint: Checkpoint) -> bool:
         return await self._bulk.write(self._write("advance", checkpoint))
 
-    @to_its_end
     async def keep_unsettled(self, unsettled: tuple[OwnMessage, ...], epoch: int) -> None:
         await self._note({"doubt": [{"sequence": one.sequence, "id": str(one.id)} for one in unsettled]}, epoch)
 
-    @to_its_end
     async def uncount(self, epoch: int) -> None:
         await self._note({"counted": False}, epoch)
 

@@ -46,6 +46,7 @@ class Look:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.begun = False
         self.done: asyncio.Future[tuple[Mapping[str, Any] | None, str | None]] = (
             asyncio.get_running_loop().create_future()
         )
@@ -85,6 +86,7 @@ class Write:
         self.fields = fields
         self.epoch = epoch
         self.native = native
+        self.begun = False
         self.size = 1024 + 3 * len(fields.get("value", "")) + 256 * len(fields.get("doubt", ()))
         self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
@@ -155,9 +157,24 @@ class CheckpointBulk:
         return await look.done
 
     async def write(self, write: Write) -> bool:
-        """Carry out a write; the answer is that of the port. Raises StoreUnavailable, NotAuthorised, ScopeMismatch."""
+        """Carry out a write; the answer is that of the port. Raises StoreUnavailable, NotAuthorised, ScopeMismatch.
+
+        Where the caller is cancelled, a write that waits for a command is not sent any more. One that is sent ends
+        first, as `to_its_end` has it. So a cancelled caller waits for one command, never for two."""
         self._writes.ask(write)
-        return await write.done
+        cancelled: asyncio.CancelledError | None = None
+        while not write.done.done():
+            try:
+                await asyncio.wait([write.done])
+            except asyncio.CancelledError as error:
+                cancelled = error
+                if not write.begun:
+                    write.done.cancel()
+        if cancelled is None:
+            return write.done.result()
+        if not write.done.cancelled():
+            write.done.exception()  # retrieved, since a cancelled caller has no use for it
+        raise cancelled
 
     async def home(self) -> str | None:
         """Return the collection's UUID; None where there is no collection. Raises what pymongo raises."""

@@ -4,6 +4,7 @@ What is asked for while a command is under way waits, and goes out with the next
 """
 
 import asyncio
+import contextvars
 import copy
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +15,9 @@ from app.domain.errors import ChangewireError, StoreUnavailable
 
 class Request(Protocol):
     """What somebody waits for."""
+
+    begun: bool
+    """Whether it is part of a command that is sent. Until then it may end without one."""
 
     @property
     def size(self) -> int:
@@ -51,7 +55,8 @@ class Joined(Generic[R]):
         """Have a request carried out, by a command that is sent after this call."""
         self._waiting.append(request)
         if self._task is None:
-            self._task = asyncio.create_task(self._work(), name=self._name)
+            # In a context of its own: else the time that the first one has left would bound the commands of all.
+            self._task = asyncio.create_task(self._work(), name=self._name, context=contextvars.Context())
 
     async def _work(self) -> None:
         """Carry out what waits, and end. Whatever ends it, nobody is left waiting."""
@@ -78,6 +83,7 @@ class Joined(Generic[R]):
         while self._waiting and len(taken) < MOST and (not taken or size + self._waiting[0].size <= MOST_BYTES):
             request = self._waiting.popleft()
             if not request.ended:
+                request.begun = True
                 taken.append(request)
                 size += request.size
         return taken

@@ -55,7 +55,10 @@ class DeploymentProbe:
     async def read_oplog(self) -> Oplog | None:
         """See `ports.Mongo`."""
         first = await self.oplog_first()
-        return None if first is None else Oplog(first.time, await self._oplog_is_full())
+        if first is None:
+            return None
+        size, most = await self._oplog_size()
+        return Oplog(first.time, full=size >= FULL * most, size=size, most=most)
 
     async def oplog_first(self, max_age: float = OPLOG_SECONDS) -> Timestamp | None:
         """Return the first entry's cluster time, no older than `max_age` seconds; None where the account may not read
@@ -72,9 +75,10 @@ class DeploymentProbe:
             entry = await self._client.local["oplog.rs"].find_one({}, {"ts": 1}, sort=[("$natural", 1)])
         return None if entry is None else entry["ts"]
 
-    async def _oplog_is_full(self) -> bool:
-        """Whether old entries give way; True where the account may not know, since a warning too many is better."""
+    async def _oplog_size(self) -> tuple[int, int]:
+        """Return how many bytes it holds and may hold; 0 of 0, which is full, where the account may not know: a warning
+        too many is better."""
         with where_allowed("asking how large the oplog is", seconds=PROBE_SECONDS):
             stats = await self._client.local.command("collStats", "oplog.rs")
-            return bool(stats["size"] >= FULL * stats.get("maxSize", stats["size"]))
-        return True
+            return int(stats["size"]), int(stats.get("maxSize", stats["size"]))
+        return 0, 0

@@ -95,9 +95,8 @@ class Checkpointer:
         return self._clock() - (self.written_at or 0.0)
 
     def _quiet_seconds(self) -> float:
-        if self._prompt:
-            return PROMPT_QUIET_SECONDS
-        return self._quiet_pace.seconds * self._share
+        seconds = self._quiet_pace.seconds * self._share
+        return min(PROMPT_QUIET_SECONDS, seconds) if self._prompt else seconds
 
     async def run(self) -> None:
         """Write what is noted, indefinitely. Raises Stale where a later epoch has begun, NotAuthorised."""

@@ -21,6 +21,7 @@ import structlog
 from app.domain.errors import ChangewireError, SourceUnavailable, TransientError
 from app.domain.parts import Part, Split
 from app.domain.raw_events import RawEvents
+from app.domain.tokens import is_mark
 from app.mongodb.feeds import parts
 from app.mongodb.feeds.filters import Filter, Waste
 from app.mongodb.feeds.member import Member
@@ -127,8 +128,12 @@ class Feed:
     # The stream
 
     async def begin(self) -> None:
-        """Open the stream. Raises as a source's `open`."""
-        await self._open()
+        """Open the stream. Raises as a source's `open`, and leaves nothing open then."""
+        try:
+            await self._open()
+        except BaseException:
+            await self._close()
+            raise
 
     async def run(self, between: Callable[[], bool]) -> None:
         """Read and hand over. `between` is asked before each read whether to go on.
@@ -218,7 +223,7 @@ class Feed:
         self._waste.came(len(events))
         last = parts.token_of(events[-1]) if events else self.position
         caught_up = batch.position > last
-        if caught_up:
+        if caught_up and is_mark(batch.position):  # where a filter hides an invalidate, its token comes as the position
             self.mark = batch.position
         self.position = max(self.position, batch.position)
         self.operation_time, self.caught_up = batch.operation_time, caught_up or not events

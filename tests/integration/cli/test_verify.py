@@ -272,12 +272,11 @@ async def test_lost_at_the_end_before_the_watchers_position(
 async def test_a_position_that_is_not_this_streams_proves_nothing(service: Live, verify: Verifier) -> None:
     messages = await forged(service, "a", "b", "c")
     await delete(service, messages[2].sequence)
-    checkpoints = service.mongo["resume-tokens"][service.collection]
     for changed, said in (
         ({"sequence": 99}, "lost its end: #99 was acknowledged"),
         ({"stream": "OTHER"}, "belongs to"),
     ):
-        checkpoints.update_one({}, {"$set": changed})
+        service.positions.update_one({"_id": "orders"}, {"$set": changed})
         report = await verify.finds()
         assert said in report["notes"][0]
         assert report["waiting"] == 1

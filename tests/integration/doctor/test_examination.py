@@ -15,6 +15,7 @@ from typing import Any
 import pymongo
 import pytest
 import structlog
+from bson.timestamp import Timestamp
 
 from app.__main__ import main
 from app.devservers.servers import Launch, MongoServer, NatsServer, free_port
@@ -85,6 +86,7 @@ def definition(unique: str, **parts: Any) -> dict[str, Any]:
         "source": {"database": f"db_{unique}", "collection": "orders", **parts.pop("source", {})},
         "sink": {"stream": f"S_{unique}".upper(), **parts.pop("sink", {})},
         "checkpoint": {"database": f"tokens_{unique}", "collection": "orders"},
+        **parts,
     }
 
 
@@ -202,22 +204,42 @@ async def test_accounts_of_mongodb_that_are_refused_or_may_too_little(
     assert "changeStream on other.users" in doctor.rows["other.users", "change stream"]["advice"]
 
 
+@pytest.mark.parametrize("kept", ["alone", "with the others"])
 async def test_a_position_that_the_oplog_has_left_behind_is_a_problem(
-    doctor: Doctor, make_mongo: MakeMongo, nats_url: str, unique: str
+    doctor: Doctor, make_mongo: MakeMongo, nats_url: str, unique: str, kept: str
 ) -> None:
     server = await make_mongo(oplog_mb=20, args=["--syncdelay", "1"])
-    await register(server.uri, unique)
+    await register(server.uri, unique, **({} if kept == "alone" else {"checkpoint": None}))
     with pymongo.MongoClient(server.uri) as client:
         with client[f"db_{unique}"]["orders"].watch() as changes:
             changes.try_next()
             token = (changes.resume_token or {})["_data"]
-        client[f"tokens_{unique}"]["orders"].insert_one({"value": token})
+        if kept == "alone":
+            client[f"tokens_{unique}"]["orders"].insert_one({"value": token})
+        else:
+            place = {"clusterTime": Timestamp(1, 1), "epoch": 0, "sequence": None, "streamCreated": None}
+            client[f"state_{unique}"]["checkpoints"].insert_one({"_id": "orders", "value": token, **place})
     await asyncio.to_thread(outgrow, server.uri)
     assert await doctor.look(MONGO_URI=server.uri, NATS_URL=nats_url) == 1
     assert doctor.wrong() == {("MongoDB", "oplog window"): "warning", ("orders", "history"): "problem"}
     assert "replSetResizeOplog" in doctor.rows["MongoDB", "oplog window"]["advice"]
     assert "no longer reaches back" in doctor.rows["orders", "history"]["found"]
     assert "watchers rewind orders" in doctor.rows["orders", "history"]["advice"]
+
+
+async def test_an_account_that_may_not_write_where_all_positions_are_kept_is_a_problem(
+    doctor: Doctor, make_mongo: MakeMongo, nats_url: str, unique: str
+) -> None:
+    server = await make_mongo(auth=("root", "root"))
+    await register(server.uri, unique, checkpoint=None)
+    roles = [{"role": "read", "db": name} for name in (f"db_{unique}", f"state_{unique}", "local")]
+    with pymongo.MongoClient(server.uri) as client:
+        client.admin.command("createUser", "reader", pwd=SECRET, roles=roles)
+    assert await doctor.look(MONGO_URI=server.uri.replace("root:root", f"reader:{SECRET}"), NATS_URL=nats_url) == 1
+    said = doctor.rows["orders", "checkpoint"]
+    assert said["level"] == "problem"
+    assert f"on state_{unique}.checkpoints" in said["found"]
+    assert f"readWrite on state_{unique}" in said["advice"]
 
 
 async def test_images_that_the_account_may_not_switch_on_are_a_problem(

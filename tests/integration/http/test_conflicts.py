@@ -111,11 +111,13 @@ async def test_a_new_life_under_another_subject_publishes_though_the_stream_know
 
 
 async def test_the_same_checkpoint_place_is_409_and_the_collection_offered_works(service: Live) -> None:
-    await service.add("first")
+    place = {"collection": service.collection}
+    await service.add("first", checkpoint=place)
     other = {
         "name": "second",
         "source": {"database": f"other_{service.unique}", "collection": service.collection},
         "sink": {"stream": f"{service.stream}_2"},
+        "checkpoint": place,
     }
     detail = await service.refused(409, "POST", "/watchers", json=other)
     assert "watcher first" in detail

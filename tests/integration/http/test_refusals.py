@@ -63,7 +63,6 @@ def fields(answer: httpx.Response) -> list[str]:
         ("source.database", {"name": "w", "source": SHOP | {"database": "local"}}),
         ("source.database", {"name": "w", "source": SHOP | {"database": "config"}}),
         ("source.database", {"name": "w", "source": SHOP | {"database": "state_refusals"}}),
-        ("source.collection", {"name": "w", "source": {"database": "shop"}}),
         ("source.collection", {"name": "w", "source": SHOP | {"collection": ""}}),
         ("source.collection", {"name": "w", "source": SHOP | {"collection": "system.views"}}),
         ("source.collection", {"name": "w", "source": SHOP | {"collection": "a$b"}}),

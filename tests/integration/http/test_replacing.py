@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from tests.live import Live, until
@@ -93,10 +94,17 @@ async def test_a_failed_watcher_whose_checkpoint_is_behind_doubles_nothing_under
     await service.seen(*map(str, range(12)))
 
 
-async def test_replacing_the_checkpoint_place_takes_the_position_along(service: Live) -> None:
-    await service.add(start={"at": "latest"})
+@pytest.mark.parametrize(
+    "places",
+    [("shared", "a"), ("a", "shared"), ("a", "b"), ("shared", "a", "shared", "a"), ("a", "shared", "a", "shared")],
+    ids="-".join,
+)
+async def test_replacing_the_checkpoint_place_takes_the_position_along(service: Live, places: tuple[str, ...]) -> None:
+    first, *others = (None if each == "shared" else {"collection": f"{each}_{service.unique}"} for each in places)
+    await service.add(start={"at": "latest"}, checkpoint=first)
     await service.pause()
-    await service.put(checkpoint={"collection": f"moved_{service.unique}"}, paused=True)
+    for place in others:
+        await service.put(checkpoint=place, paused=True)
     await service.restart()  # nothing is on the stream and nothing in memory: the stored position alone can tell
     service.insert(1)
     await service.resume()

@@ -46,9 +46,11 @@ async def test_status_tells_state_events_and_how_it_publishes(service: Live) -> 
     status = await service.get("/watchers/orders/status")
     assert set(status) == {
         "state", "since", "reason", "last_error", "restarts", "events", "rates", "publish_mode", "fence",
-        "dead_letters", "notes",
+        "dead_letters", "notes", "reads", "reads_why",
     }  # fmt: skip
     assert (status["state"], status["reason"], status["last_error"], status["restarts"]) == ("RUNNING", None, None, 0)
+    assert status["reads"] == "own"
+    assert "the only watcher of its database" in status["reads_why"]
     assert (status["publish_mode"], status["fence"], status["notes"]) == ("fast_ingest", "stream", [])
     assert status["events"]["published"] == 2
     assert status["rates"]["last_10s"] > 0

@@ -44,12 +44,7 @@ async def test_add_answers_201_with_its_location_and_every_default(service: Live
             "duplicate_window_seconds": 120,
             "stream_settings": "changewire",
         },
-        "checkpoint": {
-            "database": "resume-tokens",
-            "collection": service.collection,
-            "capped": False,
-            "size_in_bytes": 0,
-        },
+        "checkpoint": None,
         "start": {"at": "latest"},
         "on_history_lost": "fail",
         "paused": False,

@@ -1,6 +1,7 @@
 """The positions of many watchers in one collection: each is told what became of its own, whatever the others meet."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -9,7 +10,7 @@ from app.domain.position import Checkpoint
 from app.domain.watcher import Source, Watcher
 from app.mongodb.deployment import MongoDeployment
 from app.ports import CheckpointStore
-from tests.fakes import event_token
+from tests.fakes import NullObserver, event_token
 from tests.integration.mongodb.bench import Client
 
 
@@ -75,15 +76,37 @@ async def test_what_a_watcher_of_another_collection_left_under_the_name_is_repla
     bulk.close()
 
 
-async def test_one_that_stops_waiting_takes_nothing_from_the_others(bulk: MongoDeployment) -> None:
+@pytest.mark.parametrize("sent", [True, False])
+async def test_one_that_stops_waiting_takes_nothing_from_the_others(
+    mongo_uri: str, database: str, client: Client, sent: bool
+) -> None:
+    """Cancelled once its command is sent, it has ended when the call is over. Before that, it is never sent."""
+    gate, under_way = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Gated(NullObserver):
+        def command_started(self, database: str, command: str) -> None:
+            if command == "update":
+                loop.call_soon_threadsafe(under_way.set)
+                assert gate.wait(20)
+
+    bulk = MongoDeployment(mongo_uri, state_database=database, observer=Gated())
     stores = [store(bulk, f"w{number}") for number in range(10)]
+    first = asyncio.create_task(store(bulk, "first").advance(at(3)))
+    if not sent:
+        await under_way.wait()  # the others wait for the next command
     writing = [asyncio.create_task(one.advance(at(3))) for one in stores]
+    await under_way.wait()
     await asyncio.sleep(0)
     writing[4].cancel()
-    results = await asyncio.gather(*writing, return_exceptions=True)
-    assert [result for result in results if result is not True] == [results[4]]
-    assert isinstance(results[4], asyncio.CancelledError)
+    if not sent:
+        with pytest.raises(asyncio.CancelledError):
+            await writing[4]
+        assert not first.done(), "a cancelled one waits for nobody's command"
+    gate.set()
+    results = await asyncio.gather(first, *writing, return_exceptions=True)
+    assert [result for result in results if result is not True] == [results[5]]
+    assert isinstance(results[5], asyncio.CancelledError)
     found = await stores[4].read()
-    assert found is not None
-    assert found.token == event_token(3), "a write that was cancelled has ended when the call is over"
+    assert (found is not None) == sent
     bulk.close()

@@ -158,6 +158,23 @@ async def test_a_dropped_database_is_read_on_after_by_everybody(watched: Watched
         assert event["documentKey"] == {"_id": 3}
 
 
+async def test_a_dropped_database_that_a_filter_hides_leaves_positions_that_an_own_stream_begins_at(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filters, "LEAST", 50)
+    await watched.open("a", "b")
+    await watched.shared()
+    watched.database.noise.insert_many([{"_id": key} for key in range(200)])
+    watched.database.a.insert_one({"_id": 1})
+    await watched.until(lambda: watched.keys("a") == [1])
+    watched.client.drop_database(watched.database.name)
+    positions = {(await watched.sources["a"].read()).position for _ in range(8)}
+    watched.database.a.insert_one({"_id": 2})
+    for position in positions:
+        last = (await own_events(watched, "a", position, 1))[-1]
+        assert last["operationType"] in ("drop", "insert")
+
+
 async def test_a_position_after_a_collections_invalidate_is_one_that_a_feed_begins_at(watched: Watched) -> None:
     await watched.open("a")
     watched.database.a.insert_one({"_id": 1})
@@ -229,6 +246,7 @@ async def test_an_account_that_may_watch_the_collections_alone_reads_them_one_by
     why = one.sources["a"].reads.why
     assert why is not None
     assert "grant it find and changeStream on" in why
+    assert sum(one.deployment.reach.reading.values()) == 0, "a feed that was refused is no open change stream"
     await one.close()
 
 

@@ -312,7 +312,7 @@ async def test_reopened_by_the_replay_alone_the_watcher_publishes_nothing_again(
     await live.call("POST", f"{PATH}/{sequence}/replay", 200)
     await live.seen("1", "3", "2")
     await live.stop()
-    live.mongo["resume-tokens"].drop_collection(live.collection)
+    live.positions.drop()
     await live.start()
     await live.reaches("RUNNING")
     live.insert(4)

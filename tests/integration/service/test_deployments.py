@@ -132,7 +132,7 @@ async def test_a_stream_whose_end_is_ahead_of_the_deployment_is_told_instead_of_
     (first,) = await here.seen("1")
     await here.pause()
     if checkpoint == "gone":
-        here.mongo["resume-tokens"][here.collection].drop()
+        here.positions.drop()
     ahead = f"{first.token[:2]}{int(first.token[2:10], 16) + 3600:08X}{first.token[10:]}"
     message = {"_id": {"_data": ahead}, "operationType": "insert", "ns": {"db": here.database, "coll": here.collection}}
     await publish(here, ahead, message)
@@ -159,7 +159,7 @@ async def test_a_checkpoint_copied_from_another_deployment_is_proved_before_it_i
     here.orders.insert_many([{"_id": number} for number in range(3)])
     copied = there.checkpoint()
     assert copied
-    here.mongo["resume-tokens"][here.collection].insert_many(copied)
+    here.positions.insert_many(copied)
     await here.call("POST", "/watchers", 201, json=here.definition(sink={"stream": f"WEST_{here.stream}"}))
     reason = await failed(here)
     assert any(words in reason for words in (BETWEEN, AHEAD, "copied here", "oplog no longer reaches back")), reason
@@ -174,9 +174,8 @@ async def test_a_crash_behind_the_checkpoint_is_still_gone_on_from(here: Live, t
     here.insert(3)
     await here.seen("1", "2", "3")
     await here.pause()
-    place = here.mongo["resume-tokens"][here.collection]
     for document in before:
-        place.replace_one({"_id": document["_id"]}, document)
+        here.positions.replace_one({"_id": document["_id"]}, document)
     here.insert(4)
     await here.resume()
     await here.seen("1", "2", "3", "4")

@@ -18,12 +18,12 @@ from tests.live import Live, until
 class Gate:
     """Holds a command back in the driver's thread, after the driver took it and before the server sees it."""
 
-    def __init__(self, command: str) -> None:
-        self.command = command
+    def __init__(self, command: str, *databases: str) -> None:
+        self.command, self.databases = command, databases
         self.held, self.open = threading.Event(), threading.Event()
 
     def pass_by(self, database: str, command: str) -> None:
-        if command == self.command and database in ("resume-tokens", "positions") and not self.open.is_set():
+        if command == self.command and database in self.databases and not self.open.is_set():
             self.held.set()
             assert self.open.wait(30)
 
@@ -34,34 +34,41 @@ async def grace(task: "asyncio.Task[Any]", gate: Gate) -> None:
     gate.open.set()
 
 
+@pytest.mark.parametrize("place", [None, "its own"])
 async def test_a_first_position_that_is_under_way_when_its_watcher_is_removed_is_deleted_too(
-    mongo_uri: str, nats_url: str, unique: str, monkeypatch: pytest.MonkeyPatch
+    mongo_uri: str, nats_url: str, unique: str, place: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate = Gate("insert")
-    monkeypatch.setattr(PrometheusObserver, "command_started", lambda _, *names: gate.pass_by(*names))
     async with Live(mongo_uri, nats_url, unique) as live:
-        await live.call("POST", "/watchers", 201, json=live.definition())
+        other = {"collection": f"other_{unique}"}
+        await live.add("other", source=other, checkpoint=other, sink={"stream": f"OTHER_{live.stream}"})
+        # The first position in the one place makes the collection.
+        gate = Gate("create", live.state_db) if place is None else Gate("insert", "resume-tokens")
+        monkeypatch.setattr(PrometheusObserver, "command_started", lambda _, *names: gate.pass_by(*names))
+        await live.call("POST", "/watchers", 201, json=live.definition(checkpoint=place and {"collection": unique}))
         await until(gate.held.is_set)
         removal = asyncio.create_task(live.call("DELETE", "/watchers/orders?checkpoint=delete", 204))
         await grace(removal, gate)
         await removal
         await live.add("witness", source={"collection": f"other_{unique}"}, checkpoint={"collection": f"o_{unique}"})
         assert live.checkpoint() == []
+        assert live.checkpoint(unique, "resume-tokens") == []
 
 
-@pytest.mark.parametrize("capped", [False, True])
+@pytest.mark.parametrize("kept", ["in one place", "in its own", "in its own, capped"])
 @pytest.mark.parametrize("write", ["create", "advance", "begin"])
 async def test_a_write_of_a_position_that_is_cancelled_has_ended_when_the_cancelled_call_returns(
-    mongo_uri: str, unique: str, write: str, capped: bool
+    mongo_uri: str, unique: str, write: str, kept: str
 ) -> None:
     class Gated(NullObserver):
         def command_started(self, database: str, command: str) -> None:
             gate.pass_by(database, command)
 
-    gate = Gate("insert")
-    deployment = MongoDeployment(mongo_uri, state_database="changewire", observer=Gated())
+    gate = Gate("insert", "positions", f"state_{unique}")
+    deployment = MongoDeployment(mongo_uri, state_database=f"state_{unique}", observer=Gated())
+    capped = kept.endswith("capped")
     place = CheckpointPlace("positions", unique, capped=capped, size_in_bytes=4096 if capped else 0)
-    store = deployment.checkpoints(Watcher("w", Source("shop", "orders"), checkpoint=place))
+    watcher = Watcher("w", Source("shop", "orders"), checkpoint=None if kept == "in one place" else place)
+    store = deployment.checkpoints(watcher)
     work = asyncio.create_task(getattr(store, write)(Checkpoint(event_token(1), epoch=1)))
     await until(gate.held.is_set)
 
@@ -90,7 +97,8 @@ async def test_many_watchers_removed_right_after_they_were_added_leave_no_positi
 
         async def come_and_go(number: int) -> None:
             collection = {"collection": f"c{number}_{unique}"}
-            body = live.definition(f"w{number}", source=collection, checkpoint=collection)
+            place = {"checkpoint": collection} if number % 2 else {}
+            body = live.definition(f"w{number}", source=collection, **place)
             await live.call("POST", "/watchers", 201, json=body)
             await live.call("DELETE", f"/watchers/w{number}?checkpoint=delete", 204)
 
@@ -98,3 +106,4 @@ async def test_many_watchers_removed_right_after_they_were_added_leave_no_positi
         tokens = live.mongo["resume-tokens"]
         left = [name for name in tokens.list_collection_names() if name.endswith(unique)]
         assert {name: tokens[name].count_documents({}) for name in left} == dict.fromkeys(left, 0)
+        assert live.positions.count_documents({}) == 0

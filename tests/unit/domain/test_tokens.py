@@ -11,6 +11,7 @@ from app.domain.tokens import (
     cluster_time,
     collection_uuid,
     id_suffix,
+    is_mark,
     is_token,
     parse_message_id,
 )
@@ -72,3 +73,8 @@ def test_reading_an_id_never_raises(text: str) -> None:
 def test_epoch_zero_leaves_the_connectors_ids() -> None:
     assert id_suffix(0) == ""
     assert id_suffix(2) == ":2"
+
+
+def test_a_mark_is_told_from_events_and_from_a_dropped_databases_invalidate() -> None:
+    assert is_mark(MARK)
+    assert not any(map(is_mark, (INSERT, DROP, INVALIDATE, "826B0BA953000000862B022C0100296F04")))
