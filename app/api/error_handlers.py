@@ -97,9 +97,19 @@ def _field_problem(error: Mapping[str, Any], shape: type[BaseModel] | None) -> F
         problem = str(cause)
     elif kind in ("model_attributes_type", "model_type", "dict_type"):
         problem = "must be an object"
+    elif kind in _MISFITS:
+        problem = _MISFITS[kind].format_map(error.get("ctx") or {})
     else:
         problem = str(error["msg"]).replace("Input should", "must", 1)
     return FieldProblem(field, problem)
+
+
+_MISFITS = {
+    "list_type": "must be a list",
+    "too_short": "must have {min_length} or more entries, and has {actual_length}",
+    "too_long": "must have at most {max_length} entries, and has {actual_length}",
+}
+"""What is wrong with a list, in fewer words than pydantic's."""
 
 
 def _dotted(path: Sequence[int | str]) -> str:

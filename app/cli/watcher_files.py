@@ -7,7 +7,7 @@ one: `app/config/connector_yaml.py`.
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,16 @@ def read(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def with_name(line: str, names: Sequence[str]) -> str:
-    """Say what the service says of a list's watcher with the watcher's name instead of its place, where it has one."""
-    if len(names) == 1:
-        return f"{names[0]}: {line}"
-    found = re.match(r"\[([0-9]+)\][. ]?", line)
-    if found is None or int(found[1]) >= len(names):
-        return line
-    return f"{names[int(found[1])]}: {line[found.end() :]}"
+def with_names(lines: Iterable[str], names: Sequence[str]) -> Iterator[str]:
+    """Say what the service says of a list's watchers with their names instead of their places, a line for each."""
+    for line in lines:
+        if len(names) == 1:
+            yield f"{names[0]}: {line}"
+            continue
+        for part in re.split(r"; (?=\[[0-9]+\] )", line):
+            found = re.match(r"\[([0-9]+)\][. ]?", part)
+            known = found is not None and int(found[1]) < len(names)
+            yield f"{names[int(found[1])]}: {part[found.end() :]}" if found is not None and known else part
 
 
 def _documents(text: str) -> list[Any]:
@@ -66,8 +68,10 @@ def _documents(text: str) -> list[Any]:
 
 
 def _watchers(document: Any) -> list[dict[str, Any]]:
-    if isinstance(document, dict) and isinstance(document.get("watchers"), list):
+    if isinstance(document, dict) and "watchers" in document:
         document = document["watchers"]
+        if not isinstance(document, list):
+            raise TypeError(f"`watchers` is a list, not {json.dumps(document)[:60]}")
     listed = document if isinstance(document, list) else [document]
     for each in listed:
         if not isinstance(each, dict):

@@ -28,6 +28,9 @@ Token = Annotated[str | None, typer.Option("--api-token", help="API token of the
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask for confirmation")]
 
+REFUSED = (409, 413, 422)
+"""Statuses of a request that has changed nothing."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run one of the commands; return its exit code."""
@@ -121,8 +124,10 @@ def add(
         added = service.call("POST", path, definitions if len(definitions) > 1 else definitions[0])
     except Refused as error:
         names = [str(each.get("name") or f"watcher {number} of {file}") for number, each in enumerate(definitions, 1)]
-        for line in error.lines:
-            say(f"changewire: {watcher_files.with_name(line, names)}", error=True)
+        for line in watcher_files.with_names(error.lines, names):
+            say(f"changewire: {line}", error=True)
+        if len(names) > 1 and error.status in REFUSED:
+            say(f"changewire: none of the {len(names)} watchers was added", error=True)
         return FAILED
     listed = added if isinstance(added, list) else [added]
     if as_json:

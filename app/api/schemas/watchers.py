@@ -166,7 +166,7 @@ class WatcherShape(Shape):
     source: SourceShape
     sink: SinkShape = SinkShape()
     checkpoint: CheckpointShape | None = None
-    """Left out or null: the position is kept beside those of the other watchers, in `checkpoints` of the state
+    """Without one (null) the position is kept beside those of the other watchers, in `checkpoints` of the state
     database."""
     start: StartShape = StartShape()
     on_history_lost: OnHistoryLost = "fail"

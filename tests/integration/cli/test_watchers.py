@@ -181,7 +181,11 @@ async def test_several_watchers_of_a_yaml_file_are_added_together(
         "one": {"timestamp": "2026-01-01T00:00:00Z"},
         "two": "latest",
     }
-    assert "one: there is a watcher one already" in await watchers("add", "-f", str(path), code=1)
+    assert (await watchers("add", "-f", str(path), code=1)).splitlines() == [
+        "changewire: one: there is a watcher one already; replace it with PUT /watchers/one",
+        "changewire: two: there is a watcher two already; replace it with PUT /watchers/two",
+        "changewire: none of the 2 watchers was added",
+    ]
 
 
 async def test_a_wrong_token_is_refused_in_the_services_words_and_never_shown(
@@ -250,6 +254,7 @@ async def test_on_a_terminal_it_asks_before_it_moves_or_removes(watchers: Comman
         (("add", "-f", "nowhere.json"), "nowhere.json cannot be read"),
         (("add", "-f", "broken.yaml"), "does not hold watchers"),
         (("add", "-f", "scalar.yaml"), "a watcher is an object"),
+        (("add", "-f", "number.yaml"), "`watchers` is a list, not 3"),
         (("add", "-f", "empty.yaml"), "holds no watcher"),
         (("list", "--url", "ftp://x"), "the URL must be"),
         (("list", "--url", f"http://me:{SECRET}@x"), "the URL must be"),
@@ -259,6 +264,7 @@ async def test_on_a_terminal_it_asks_before_it_moves_or_removes(watchers: Comman
 async def test_misuse_is_one_line_and_two(
     elsewhere: Path, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
 ) -> None:
+    (elsewhere / "number.yaml").write_text("watchers: 3")
     (elsewhere / "broken.yaml").write_text("a: [")
     (elsewhere / "scalar.yaml").write_text("just text")
     (elsewhere / "empty.yaml").write_text("watchers: []")

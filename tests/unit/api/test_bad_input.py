@@ -81,6 +81,21 @@ async def test_required_fields(client: httpx.AsyncClient, missing: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        ([], "body", "must have 1 or more entries, and has 0"),
+        ([ORDERS] * 1001, "body", "must have at most 1000 entries, and has 1001"),
+        (changed("source.include", "orders_*"), "source.include", "must be a list"),
+    ],
+)
+async def test_what_is_wrong_with_a_list_is_said_in_plain_words(
+    client: httpx.AsyncClient, registry: FakeRegistry, body: Any, field: str, said: str
+) -> None:
+    assert problem(await client.post("/watchers", json=body), 422)["errors"] == [{"field": field, "problem": said}]
+    assert registry.views == {}
+
+
+@pytest.mark.parametrize(
     ("content", "status"),
     [
         (b"{", 400), (b"", 422), (b"null", 422), (b"[]", 422), (b"5", 422), (b'"text"', 422), (b"\xff\xfe{}", 400),
