@@ -23,7 +23,7 @@ from app.domain.parts import Part, Split
 from app.domain.raw_events import RawEvents
 from app.domain.tokens import is_mark
 from app.mongodb.feeds import parts
-from app.mongodb.feeds.filters import Filter, Waste
+from app.mongodb.feeds.filters import FEW, Filter, Waste
 from app.mongodb.feeds.member import Member
 from app.mongodb.feeds.room import Room
 from app.ports import ChangeSource, SourceBatch
@@ -256,7 +256,7 @@ class Feed:
         wanted = self._wanted() | {collection for _, collection in self._members} | self._asked
         asked, self._asked = self._asked, set()
         if not all(self._filter.covers(name) for name in asked):
-            only = None if self._filter.only is None else frozenset(wanted)
+            only = None if self._filter.only is None or len(wanted) > FEW else frozenset(wanted)
             self._filter = Filter(only, self._filter.without - wanted)
             return True
         better = self._waste.better(self._filter, wanted)
