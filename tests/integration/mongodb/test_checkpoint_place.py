@@ -71,7 +71,7 @@ async def test_a_small_size_in_the_file_of_mongodb_nats_connector_is_rounded_up_
         live.insert(1)
         await live.seen("1")
         assert live.mongo["resume-tokens"][live.collection].options()["size"] == 4096
-        assert live.checkpoint()
+        assert live.checkpoint(database="resume-tokens")
 
 
 @pytest.mark.parametrize(
