@@ -125,7 +125,7 @@ async def test_a_drain_that_cannot_finish_gives_up_at_its_deadline_with_a_messag
             await stage.until_length(200)
             own_nats.freeze()
             written = len(stage.written)
-            await until(lambda: len(stage.written) >= written + 40, "changes are in flight, never acknowledged")
+            await until(lambda: len(stage.written) >= written + 8, "changes are in flight, never acknowledged")
             assert await service.terminate() == 1
         assert "batches were still in flight after 1 seconds" in service.log_tail()
         own_nats.thaw()
