@@ -161,8 +161,9 @@ class Fleet:
             return True
 
         async def asked() -> bool:
-            answer = await contender.answer(program, "/watchers?state=RUNNING")
-            return answer is not None and len(answer) == len(self.places)
+            # Not the list of watchers: to write a thousand of them again and again is work that nobody does at a start.
+            answer = await contender.answer(program, "/healthz")
+            return answer is not None and answer["components"]["watchers"].get("running", 0) == len(self.places)
 
         if await self._until(asked):
             return True

@@ -13,6 +13,7 @@ waits, it lets go of those that have taken nothing for a while, and of one that 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Final, Protocol
 
@@ -40,9 +41,16 @@ REGAINED: Final = 0.05
 """The part of the time that passes by which patience is regained: so much of it the feed may wait for a member."""
 LARGEST: Final = 1 / 4
 """The part of what waits that one member has to hold to be the one that holds up the others."""
+BEHIND_SECONDS: Final = 1.0
+"""Where the server has had more for so long, the others wait for the one that most of it is for: it is let go."""
+MOST: Final = 1 / 2
+"""The part of the events since then that has to be one collection's."""
 ASIDE_BYTES: Final = 128 * 1024
 """From which size on a batch is taken apart on a thread."""
 SLOW: Final = "it took its changes more slowly than the other watchers of the shared change stream"
+
+
+HOT: Final = "its collection is written more than all others of the shared change stream, which would wait for it"
 
 
 class Opens(Protocol):
@@ -77,6 +85,9 @@ class Feed:
         self._stir = asyncio.Event()
         """Set where the loop has to look up: somebody has asked, or has left."""
         self._room = room
+        self._behind_since: float | None = None
+        self._came: Counter[str] = Counter()
+        """Events since then, by collection."""
         self._waited = 0.0
         self._waited_at = 0.0
 
@@ -216,6 +227,7 @@ class Feed:
         events = batch.events
         for part in await self._parts(events, batch.size):
             if part.collection:
+                self._came[part.collection] += len(part.events)
                 self._give(part, self._members.get((part.database, part.collection), ()), batch.reduced)
                 continue
             for name in parts.concerned(part.events[0]):
@@ -227,6 +239,7 @@ class Feed:
             self.mark = batch.position
         self.position = max(self.position, batch.position)
         self.operation_time, self.caught_up = batch.operation_time, caught_up or not events
+        self._let_go_who_is_hot()
 
     async def _parts(self, events: Sequence[bytes], size: int) -> list[Part]:
         if not events:
@@ -281,6 +294,24 @@ class Feed:
             await self._room.freed(PATIENCE_SECONDS)
             self._waited += loop.time() - began
             self._let_go_who_hold_up(loop.time())
+
+    def _let_go_who_is_hot(self) -> None:
+        """Where the feed does not keep up, since most of it is for one collection, let that one's members go."""
+        now = asyncio.get_running_loop().time()
+        if self.caught_up or self._behind_since is None:
+            self._behind_since = None if self.caught_up else now
+            self._came.clear()
+            return
+        if now - self._behind_since < BEHIND_SECONDS or not self._came:
+            return
+        (collection, most), came = self._came.most_common(1)[0], self._came.total()
+        self._behind_since = None
+        if most < MOST * came or len(self._members) < 2:
+            return
+        for member in [member for member in self._each() if member.collection == collection]:
+            log.info("feed_lets_go", feed=self.name, collection=collection, held=member.held, events=most)
+            self.leave(member)
+            member.end(let_go=HOT)
 
     @property
     def _is_full(self) -> bool:

@@ -275,6 +275,7 @@ class Group:
             await feed.run(lambda: self._goes_on(feed))
         finally:
             if self._live is feed:
+                self._lonely_since = None  # the next one has a time of its own
                 self._live = self._behind.pop(0) if self._behind else None
             elif feed in self._behind:
                 self._behind.remove(feed)

@@ -22,7 +22,12 @@ FIRST_SECONDS: Final = 0.5
 QUIET_SECONDS: Final = (7.0, 13.0)
 """And any later one, between these: a thousand quiet watchers that were told at once would hold up the rest."""
 AGAIN_SECONDS: Final = 10.0
-"""How long a watcher that was let go reads by a stream of its own at least."""
+"""How long a watcher that was let go reads by a stream of its own at least; twice as long each time that it comes soon
+again."""
+AGAIN_MOST: Final = 64
+"""And at most, so many times as long."""
+SOON_SECONDS: Final = 60.0
+"""A watcher that has shared for so long has not come soon again."""
 CATCHES_UP: Final = "it catches up with the shared change stream"
 SHARED: Final = Reads(shared=True)
 
@@ -42,6 +47,8 @@ class SharingSource:
         self._why = ALONE
         self._first = True
         self._join_from = 0.0
+        self._joined_at = 0.0
+        self._times = 1
 
     @property
     def scope(self) -> str:
@@ -90,7 +97,9 @@ class SharingSource:
                 return batch
             self._member, self._why = None, member.let_go
             self._group.stand_apart(self, on=True)
-            self._join_from = asyncio.get_running_loop().time() + AGAIN_SECONDS
+            now = asyncio.get_running_loop().time()
+            self._times = 1 if now - self._joined_at >= SOON_SECONDS else min(AGAIN_MOST, 2 * self._times)
+            self._join_from = now + AGAIN_SECONDS * self._times
             await self._open_own()
         if not self._owns:
             raise SourceUnavailable("the change stream is not open")
@@ -112,6 +121,8 @@ class SharingSource:
 
     def _take_place(self, member: Member | None) -> None:
         self._member, self._first = member, True
+        if member is not None:
+            self._joined_at = asyncio.get_running_loop().time()
 
     async def _stop_reading(self) -> None:
         member, self._member = self._member, None

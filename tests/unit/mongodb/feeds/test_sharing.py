@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from app.domain.errors import HistoryLost, NotAuthorised, SourceUnavailable
 from app.domain.watcher import Source, Watcher
-from app.mongodb.feeds import feed, filters, parts
+from app.mongodb.feeds import feed, filters, parts, sharing
 from app.mongodb.feeds.group import Group
 from app.mongodb.feeds.parts import token_of
 from app.mongodb.feeds.room import Room
@@ -354,3 +354,21 @@ def test_whatever_happens_each_gets_everything_once_and_in_order(
         patch.setattr(filters, "LEAST", least)
         patch.setattr(feed, "ASIDE_BYTES", 0 if aside else 1_000_000)
         asyncio.run(play())
+
+
+@scene("a", "b")
+async def test_one_that_most_of_it_is_for_is_let_go_where_the_feed_does_not_keep_up(one: Scene) -> None:
+    hot, other = one.readers
+    await one.open_all()
+    await one.until_shared()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feed, "BEHIND_SECONDS", 0.01)
+        patch.setattr(sharing, "AGAIN_SECONDS", 60.0)
+        for name in "aaaaaaab" * 400:
+            one.deployment.write(name)
+        await one.until(lambda: hot.source is not None and not hot.source.reads.shared)
+        assert hot.source is not None
+        assert "more than all others" in str(hot.source.reads.why)
+        assert other.source is not None
+        assert other.source.reads.shared
+    await one.until_complete()
