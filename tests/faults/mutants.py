@@ -209,11 +209,6 @@ MUTANTS = (
                 "        if live is None or after < live.position:\n",
                 "        if live is None:\n",
             ),
-            Edit(
-                "app/mongodb/feeds/group.py",
-                "        if after < self._live.position:\n            return None\n        return self._attach(",
-                "        return self._attach(",
-            ),
         ),
     ),
     Mutant(

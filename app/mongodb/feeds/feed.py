@@ -10,6 +10,7 @@ on to that one only: the token of another collection's event is one that their o
 
 A member that does not take what it gets must not hold up the others. Where the feed may not read on because too much
 waits, it lets go of those that have taken nothing for a while, and of one that holds most of it, though it takes some.
+And where it does not keep up with the server, since most of what it reads is one collection's, that one's members go.
 """
 
 import asyncio
@@ -48,8 +49,6 @@ MOST: Final = 1 / 2
 ASIDE_BYTES: Final = 128 * 1024
 """From which size on a batch is taken apart on a thread."""
 SLOW: Final = "it took its changes more slowly than the other watchers of the shared change stream"
-
-
 HOT: Final = "its collection is written more than all others of the shared change stream, which would wait for it"
 
 
@@ -105,13 +104,16 @@ class Feed:
     def attach(self, database: str, collection: str, after: str) -> Member:
         """Make a member of a watcher that is at a position not earlier than the feed's, and that is covered."""
         member = Member(self, database, collection, after)
-        self._members.setdefault((database, collection), []).append(member)
+        self._add(member)
         return member
 
     def adopt(self, member: Member, after: str) -> None:
         """Go on with another feed's member, which has everything up to a position not earlier than this feed's."""
         member.move(self, after)
         self._hold(member.held)
+        self._add(member)
+
+    def _add(self, member: Member) -> None:
         self._members.setdefault((member.database, member.collection), []).append(member)
 
     def leave(self, member: Member) -> None:
@@ -295,6 +297,15 @@ class Feed:
             self._waited += loop.time() - began
             self._let_go_who_hold_up(loop.time())
 
+    @property
+    def _is_full(self) -> bool:
+        return self.held > 0 and (self.held >= FEED_BYTES or self._room.is_full)
+
+    def _hold(self, size: int) -> None:
+        """Count so many bytes more that wait here, or less."""
+        self.held += size
+        self._room.change(size)
+
     def _let_go_who_is_hot(self) -> None:
         """Where the feed does not keep up, since most of it is for one collection, let that one's members go."""
         now = asyncio.get_running_loop().time()
@@ -308,19 +319,7 @@ class Feed:
         self._behind_since = None
         if most < MOST * came or len(self._members) < 2:
             return
-        for member in [member for member in self._each() if member.collection == collection]:
-            log.info("feed_lets_go", feed=self.name, collection=collection, held=member.held, events=most)
-            self.leave(member)
-            member.end(let_go=HOT)
-
-    @property
-    def _is_full(self) -> bool:
-        return self.held > 0 and (self.held >= FEED_BYTES or self._room.is_full)
-
-    def _hold(self, size: int) -> None:
-        """Count so many bytes more that wait here, or less."""
-        self.held += size
-        self._room.change(size)
+        self._let_go([member for member in self._each() if member.collection == collection], HOT)
 
     def _let_go_who_hold_up(self, now: float) -> None:
         if not self._is_full or self._waited < PATIENCE_SECONDS:
@@ -329,10 +328,13 @@ class Feed:
         if not stalled:
             largest = max(self._each(), key=lambda member: member.held)
             stalled = [largest] if largest.held >= LARGEST * self.held else []
-        for member in stalled:
-            log.info("feed_lets_go", feed=self.name, collection=member.collection, held=member.held)
+        self._let_go(stalled, SLOW)
+
+    def _let_go(self, members: Sequence[Member], why: str) -> None:
+        for member in members:
+            log.info("feed_lets_go", feed=self.name, collection=member.collection, held=member.held, why=why)
             self.leave(member)
-            member.end(let_go=SLOW)
+            member.end(let_go=why)
 
     # The end
 

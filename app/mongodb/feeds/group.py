@@ -48,8 +48,6 @@ NEAR_SECONDS: Final = 300
 """Positions so far apart, in the deployment's time, are near: reading from the earliest is cheaper than two streams."""
 BLOCKED_SECONDS: Final = 60.0
 """How long a database that the account may not watch is not tried again."""
-
-
 ALONE: Final = "it is the only watcher of its database with these options"
 
 
@@ -175,8 +173,6 @@ class Group:
                 self._begins = True
                 self._start(self._begin_live(after), f"begin:feed:{self.database}")
             return None
-        if after < self._live.position:
-            return None
         return self._attach(collection, after)
 
     def _attach(self, collection: str, after: str) -> Member | None:
@@ -214,8 +210,7 @@ class Group:
             newest = cluster_time(waiting[-1].after).seconds
             near = [each for each in waiting if cluster_time(each.after).seconds >= newest - NEAR_SECONDS]
             waiting = waiting[: -len(near)]
-            joins = [each for each in near if self._tell(each)]
-            near = [each for each in near if each not in joins]
+            near = [each for each in near if not self._tell(each)]
             if len(near) >= FEW or (near and self._live is None):
                 await self._open(near)
 
@@ -311,7 +306,6 @@ class Group:
             self._lonely_since = _now()
         if _now() - self._lonely_since < LINGER_SECONDS:
             return False
-        self._lonely_since = None
         feed.let_all_go(ALONE)
         return True
 
