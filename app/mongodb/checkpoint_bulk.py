@@ -10,7 +10,8 @@ no position of the new one: it is not read, and the new one's first position tak
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from bson import ObjectId
@@ -22,7 +23,7 @@ from app.mongodb.checkpoint_place import problem_of_all
 from app.mongodb.codes import already_exists
 from app.mongodb.durable import DURABLE, SECONDS
 from app.mongodb.errors import of_command, translated
-from app.mongodb.joined import Joined
+from app.mongodb.joined import Joined, Request
 from app.mongodb.owned import is_named_position, is_of_namespace, position_named, scope_of
 
 if TYPE_CHECKING:
@@ -39,32 +40,15 @@ COPIED: Final = "copied"
 """A `home` that no collection has: what was copied to where it was read from stays a copy until it is proved."""
 
 
-class Look:
-    """A watcher's stored position, asked for."""
-
-    size = 256
+class Look(Request[tuple[Mapping[str, Any] | None, str | None]]):
+    """A watcher's stored position, asked for: answered with what is kept, and the collection's UUID."""
 
     def __init__(self, name: str) -> None:
+        super().__init__(256)
         self.name = name
-        self.begun = False
-        self.done: asyncio.Future[tuple[Mapping[str, Any] | None, str | None]] = (
-            asyncio.get_running_loop().create_future()
-        )
-
-    @property
-    def ended(self) -> bool:
-        return self.done.done()
-
-    def fail(self, error: BaseException) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-
-    def end(self, found: Mapping[str, Any] | None, home: str | None) -> None:
-        if not self.done.done():
-            self.done.set_result((found, home))
 
 
-class Write:
+class Write(Request[bool]):
     """One watcher's part of a command that writes.
 
     `create`: store a first position where there is none. `advance`: store a later one, or the first. `note`: set fields
@@ -80,27 +64,13 @@ class Write:
         epoch: int,
         native: bool | None = None,
     ) -> None:
+        super().__init__(1024 + 3 * len(fields.get("value", "")) + 256 * len(fields.get("doubt", ())))
         self.kind = kind
         self.name = name
         self.namespace = namespace
         self.fields = fields
         self.epoch = epoch
         self.native = native
-        self.begun = False
-        self.size = 1024 + 3 * len(fields.get("value", "")) + 256 * len(fields.get("doubt", ()))
-        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-    @property
-    def ended(self) -> bool:
-        return self.done.done()
-
-    def fail(self, error: BaseException) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-
-    def end(self, stored: bool) -> None:
-        if not self.done.done():
-            self.done.set_result(stored)
 
     def document(self, home: str | None, flush: ObjectId | None) -> dict[str, Any]:
         """Return the fields as they are stored in the collection with this UUID."""
@@ -182,10 +152,6 @@ class CheckpointBulk:
             self._home = await self._look_up_home()
         return self._home
 
-    def home_forgotten(self) -> None:
-        """Look again which collection it is: it may have been made again."""
-        self._home = None
-
     async def _read(self, looks: Sequence[Look]) -> None:
         with self._guarded("reading the checkpoints"):
             names = list({look.name for look in looks})
@@ -193,7 +159,7 @@ class CheckpointBulk:
             self._home = await self._look_up_home()
         for look in looks:
             document = found.get(look.name)
-            look.end(document if document is not None and is_named_position(document) else None, self._home)
+            look.end((document if document is not None and is_named_position(document) else None, self._home))
 
     async def _write(self, writes: Sequence[Write]) -> None:
         left = list(writes)
@@ -329,24 +295,15 @@ class CheckpointBulk:
             "checkpoint.collection for this watcher"
         )
 
-    def _guarded(self, doing: str) -> "_Guard":
-        return _Guard(self, doing)
-
-
-class _Guard:
-    """Translate the errors of what is done within, bounded in time; after one, what is known is looked up again."""
-
-    def __init__(self, bulk: CheckpointBulk, doing: str) -> None:
-        self._bulk = bulk
-        self._within = translated(doing, grant=bulk.grant, kind=StoreUnavailable, seconds=SECONDS)
-
-    def __enter__(self) -> None:
-        self._within.__enter__()
-
-    def __exit__(self, *raised: Any) -> bool | None:
-        if raised[0] is not None:
-            self._bulk.home_forgotten()
-        return self._within.__exit__(*raised)
+    @contextlib.contextmanager
+    def _guarded(self, doing: str) -> Iterator[None]:
+        """Translate the errors of what is done within, bounded in time; after one, what is known is looked up again."""
+        try:
+            with translated(doing, grant=self.grant, kind=StoreUnavailable, seconds=SECONDS):
+                yield
+        except BaseException:
+            self._home = None  # it may have been made again
+            raise
 
 
 def _by_name(documents: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -8,30 +8,40 @@ import contextvars
 import copy
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from app.domain.errors import ChangewireError, StoreUnavailable
 
+A = TypeVar("A")
 
-class Request(Protocol):
-    """What somebody waits for."""
 
-    begun: bool
-    """Whether it is part of a command that is sent. Until then it may end without one."""
+class Request(Generic[A]):
+    """What somebody waits for. Make it where the event loop runs."""
 
-    @property
-    def size(self) -> int:
-        """Bytes that it adds to a command, about."""
+    def __init__(self, size: int) -> None:
+        """`size` is the bytes that it adds to a command, about."""
+        self.size = size
+        self.begun = False
+        """Whether it is part of a command that is sent. Until then it may end without one."""
+        self.done: asyncio.Future[A] = asyncio.get_running_loop().create_future()
 
     @property
     def ended(self) -> bool:
         """Whether nobody waits any more, or the answer is there."""
+        return self.done.done()
+
+    def end(self, answer: A) -> None:
+        """Answer it; nothing where it has ended already."""
+        if not self.done.done():
+            self.done.set_result(answer)
 
     def fail(self, error: BaseException) -> None:
         """End it with this error; nothing where it has ended already."""
+        if not self.done.done():
+            self.done.set_exception(error)
 
 
-R = TypeVar("R", bound=Request)
+R = TypeVar("R", bound=Request[Any])
 
 MOST = 500
 """Requests in one command."""
