@@ -21,6 +21,7 @@ from pymongo.read_concern import ReadConcern
 from app.domain.errors import ChangewireError, FieldProblem, ScopeMismatch, StoreUnavailable
 from app.mongodb.checkpoint_place import problem_of_all
 from app.mongodb.codes import already_exists
+from app.mongodb.described import described_by, description, uuid_in
 from app.mongodb.durable import DURABLE, SECONDS
 from app.mongodb.errors import of_command, translated
 from app.mongodb.joined import Joined, Request
@@ -266,10 +267,7 @@ class CheckpointBulk:
             self._home = await self._look_up_home()
 
     async def _look_up_home(self) -> str | None:
-        found = await self.database.command({"listCollections": 1, "filter": {"name": COLLECTION}})
-        described = (found["cursor"]["firstBatch"] or [{}])[0]
-        home = described.get("info", {}).get("uuid")
-        return None if home is None else str(home.hex())
+        return uuid_in(description(await self.database.command(described_by(COLLECTION))))
 
     async def _there(self, writes: Sequence[Write]) -> dict[str, Mapping[str, Any]]:
         names = list({write.name for write in writes})

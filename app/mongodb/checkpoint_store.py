@@ -28,6 +28,7 @@ from app.mongodb.checkpoint_document import (
 )
 from app.mongodb.checkpoint_place import LEAST_BYTES, is_shared, problem_of
 from app.mongodb.codes import ILLEGAL_OPERATION, already_exists
+from app.mongodb.described import described_by, description, uuid_in
 from app.mongodb.durable import DURABLE, SECONDS
 from app.mongodb.errors import translated
 from app.mongodb.owned import POSITION, position_of
@@ -235,11 +236,9 @@ class MongoCheckpointStore:
                 except OperationFailure as error:
                     if not already_exists(error):
                         raise
-            found = await self._database.command({"listCollections": 1, "filter": {"name": self._place.collection}})
-            described = (found["cursor"]["firstBatch"] or [{}])[0]
-            self._capped = bool(described.get("options", {}).get("capped"))
-            home = described.get("info", {}).get("uuid")
-            self._home = None if home is None else home.hex()
+            described = description(await self._database.command(described_by(self._place.collection)))
+            self._capped = bool((described or {}).get("options", {}).get("capped"))
+            self._home = uuid_in(described)
         return self._capped
 
     def _fields(self, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from app.mongodb import images
 from app.mongodb import pipeline as mongo_pipeline
 from app.mongodb.bounded import run_bounded
 from app.mongodb.codes import MAX_TIME_EXPIRED, refuses_account
+from app.mongodb.described import described_by, description
 from app.mongodb.errors import stream_translated, where_allowed
 from app.mongodb.probe import PROBE_SECONDS
 from app.mongodb.reach import Reach
@@ -117,10 +118,10 @@ class WatcherChecks:
             await self._refuse_without_images(database, name, f"source.{required[0]}")
 
     async def _refuse_without_images(self, database: str, name: str, field: str) -> None:
-        listed = await self._ask_or_none(database, images.described_by(name))
+        listed = await self._ask_or_none(database, described_by(name))
         if listed is None:
             return
-        found, quoted = images.description(listed), json.dumps(name)
+        found, quoted = description(listed), json.dumps(name)
         if images.are_kept(found):
             return
         if found is None:

@@ -18,6 +18,7 @@ from app.domain.lag import Oplog
 from app.domain.watcher import Watcher
 from app.mongodb import images
 from app.mongodb.codes import Meaning, meaning_of, refuses_account
+from app.mongodb.described import described_by, description
 from app.mongodb.errors import STANDALONE, translated
 from app.mongodb.privileges import NOBODY, Privileges
 from app.mongodb.stream import COMMENT
@@ -188,8 +189,8 @@ class MongoExaminer:
     async def _images_of(self, watcher: Watcher, database: str, collection: str) -> Finding:
         check, found = "pre-images", None
         try:
-            listed = await self._ask(images.described_by(collection), database)
-            found = images.description(listed)
+            listed = await self._ask(described_by(collection), database)
+            found = description(listed)
         except OperationFailure:
             pass  # not open to every account: then the privileges below decide
         except PyMongoError as error:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pymongo.errors import OperationFailure
 
 from app.mongodb.codes import already_exists
+from app.mongodb.described import described_by, description
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorDatabase
@@ -13,17 +14,6 @@ if TYPE_CHECKING:
 OPTION: Final[Mapping[str, Any]] = {"changeStreamPreAndPostImages": {"enabled": True}}
 OPTION_TEXT: Final = "changeStreamPreAndPostImages: {enabled: true}"
 """The option as a person writes it in mongosh."""
-
-
-def described_by(collection: str) -> dict[str, Any]:
-    """Build the command whose reply `are_kept` reads."""
-    return {"listCollections": 1, "filter": {"name": collection}}
-
-
-def description(reply: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return what `listCollections` says of the collection; None where it does not exist."""
-    found = reply["cursor"]["firstBatch"]
-    return found[0] if found else None
 
 
 def are_kept(collection: Mapping[str, Any] | None) -> bool:

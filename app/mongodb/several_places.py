@@ -15,6 +15,7 @@ from app.domain.errors import StoreUnavailable
 from app.domain.position import Checkpoint, OwnMessage
 from app.domain.tokens import collection_uuid
 from app.domain.watcher import Watcher
+from app.mongodb.described import described_by, description, uuid_in
 from app.mongodb.durable import SECONDS
 from app.mongodb.errors import translated
 from app.ports import CheckpointStore
@@ -98,12 +99,8 @@ class SeveralPlaces:
         with translated("looking up the collections", kind=StoreUnavailable, seconds=SECONDS):
             for entry in self._watcher.entries:
                 source = entry.source
-                found = await self._client[source.database].command(
-                    {"listCollections": 1, "filter": {"name": source.collection}}
-                )
-                described = (found["cursor"]["firstBatch"] or [{}])[0]
-                uuid = described.get("info", {}).get("uuid")
-                self._uuids[source.namespace] = None if uuid is None else uuid.hex()
+                reply = await self._client[source.database].command(described_by(source.collection))
+                self._uuids[source.namespace] = uuid_in(description(reply))
         self._known.update(uuid for uuid in self._uuids.values() if uuid is not None)
 
     def _in(self, place: str, checkpoint: Checkpoint) -> Checkpoint:

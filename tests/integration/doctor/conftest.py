@@ -1,7 +1,7 @@
 """A mongod for the doctor alone: it counts the change streams that are open there.
 
-Other tests leave some on the session's: a scripted "too large" is an error that the server knows nothing of, so that the
-cursor stays open on it.
+Other tests leave some on the session's: a scripted "too large" is an error that the server knows nothing of, so that
+the cursor stays open on it.
 """
 
 from collections.abc import AsyncIterator
