@@ -48,7 +48,8 @@ class SharingSource:
         self._first = True
         self._join_from = 0.0
         self._joined_at = 0.0
-        self._times = 1
+        self._times = 0
+        """How many times AGAIN_SECONDS it was to read by its own stream the last time; 0: it was never let go."""
 
     @property
     def scope(self) -> str:
@@ -98,7 +99,8 @@ class SharingSource:
             self._member, self._why = None, member.let_go
             self._group.stand_apart(self, on=True)
             now = asyncio.get_running_loop().time()
-            self._times = 1 if now - self._joined_at >= SOON_SECONDS else min(AGAIN_MOST, 2 * self._times)
+            soon = now - self._joined_at < SOON_SECONDS
+            self._times = min(AGAIN_MOST, max(1, 2 * self._times)) if soon else 1
             self._join_from = now + AGAIN_SECONDS * self._times
             await self._open_own()
         if not self._owns:
