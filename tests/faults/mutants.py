@@ -206,7 +206,7 @@ MUTANTS = (
         (
             Edit(
                 "app/mongodb/feeds/group.py",
-                "        if live is None or after < live.position:\n",
+                "        if live is None or after < live.reaches_back:\n",
                 "        if live is None:\n",
             ),
         ),

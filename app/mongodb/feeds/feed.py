@@ -8,13 +8,14 @@ Two positions are kept. `position` is the token up to which everything has been 
 `mark` is the last token that MongoDB gave for a moment and not for an event. Members without events of their own move
 on to that one only: the token of another collection's event is one that their own streams could not begin at.
 
+What was handed over last is kept for a moment, and given to those who join a little behind (see `recent.py`).
+
 A member that does not take what it gets must not hold up the others. Where the feed may not read on because too much
 waits, it lets go of those that have taken nothing for a while, and of one that holds most of it, though it takes some.
 And where it does not keep up with the server, since most of what it reads is one collection's, that one's members go.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Final, Protocol
 
@@ -26,7 +27,9 @@ from app.domain.raw_events import RawEvents
 from app.domain.tokens import is_mark
 from app.mongodb.feeds import parts
 from app.mongodb.feeds.filters import FEW, Filter, Waste
+from app.mongodb.feeds.hot import Hot
 from app.mongodb.feeds.member import Member
+from app.mongodb.feeds.recent import Kept, Recent
 from app.mongodb.feeds.room import Room
 from app.ports import ChangeSource, SourceBatch
 
@@ -42,10 +45,6 @@ REGAINED: Final = 0.05
 """The part of the time that passes by which patience is regained: so much of it the feed may wait for a member."""
 LARGEST: Final = 1 / 4
 """The part of what waits that one member has to hold to be the one that holds up the others."""
-BEHIND_SECONDS: Final = 1.0
-"""Where the server has had more for so long, the others wait for the one that most of it is for: it is let go."""
-MOST: Final = 1 / 2
-"""The part of the events since then that has to be one collection's."""
 ASIDE_BYTES: Final = 128 * 1024
 """From which size on a batch is taken apart on a thread."""
 SLOW: Final = "it took its changes more slowly than the other watchers of the shared change stream"
@@ -83,14 +82,18 @@ class Feed:
         self._asked: set[str] = set()
         self._stir = asyncio.Event()
         """Set where the loop has to look up: somebody has asked, or has left."""
+        self._recent = Recent()
+        self._hot = Hot()
         self._room = room
-        self._behind_since: float | None = None
-        self._came: Counter[str] = Counter()
-        """Events since then, by collection."""
         self._waited = 0.0
         self._waited_at = 0.0
 
     # Members
+
+    @property
+    def reaches_back(self) -> str:
+        """The earliest position from which a watcher may join: everything later is kept, or still to come."""
+        return self._recent.reaches_back(self.position)
 
     def covers(self, collection: str) -> bool:
         """Whether a watcher of this collection gets everything after the feed's position."""
@@ -102,16 +105,18 @@ class Feed:
         self._stir.set()
 
     def attach(self, database: str, collection: str, after: str) -> Member:
-        """Make a member of a watcher that is at a position not earlier than the feed's, and that is covered."""
+        """Make a member of a watcher that is at a position not earlier than `reaches_back`, and that is covered."""
         member = Member(self, database, collection, after)
         self._add(member)
+        self._give_recent(member)
         return member
 
     def adopt(self, member: Member, after: str) -> None:
-        """Go on with another feed's member, which has everything up to a position not earlier than this feed's."""
+        """Go on with another feed's member, which has everything up to a position not earlier than `reaches_back`."""
         member.move(self, after)
         self._hold(member.held)
         self._add(member)
+        self._give_recent(member)
 
     def _add(self, member: Member) -> None:
         self._members.setdefault((member.database, member.collection), []).append(member)
@@ -160,6 +165,7 @@ class Feed:
                 if self._needs_other_filter():
                     await self._drop(reading)
                     reading = None
+                    self._recent.clear()  # it lacks what the other filter lets through
                     await self._open()
                 if reading is None:
                     reading = self._read(self.position)
@@ -227,9 +233,10 @@ class Feed:
 
     async def _hand_over(self, batch: SourceBatch) -> None:
         events = batch.events
-        for part in await self._parts(events, batch.size):
+        taken_apart = await self._parts(events, batch.size)
+        for part in taken_apart:
             if part.collection:
-                self._came[part.collection] += len(part.events)
+                self._hot.came(part.collection, len(part.events))
                 self._give(part, self._members.get((part.database, part.collection), ()), batch.reduced)
                 continue
             for name in parts.concerned(part.events[0]):
@@ -239,9 +246,18 @@ class Feed:
         caught_up = batch.position > last
         if caught_up and is_mark(batch.position):  # where a filter hides an invalidate, its token comes as the position
             self.mark = batch.position
+        now = asyncio.get_running_loop().time()
+        self._recent.add(Kept(self.position, taken_apart, batch.reduced, batch.size, now))
         self.position = max(self.position, batch.position)
         self.operation_time, self.caught_up = batch.operation_time, caught_up or not events
-        self._let_go_who_is_hot()
+        hot = self._hot.found(now, caught_up=self.caught_up)
+        if hot is not None and len(self._members) > 1:
+            self._let_go([member for member in self._each() if member.collection == hot], HOT)
+
+    def _give_recent(self, member: Member) -> None:
+        """Hand over what was handed to others already, and is later than this member's position."""
+        for part, reduced in self._recent.of(member.database, member.collection):
+            self._hold(member.put(part, reduced))
 
     async def _parts(self, events: Sequence[bytes], size: int) -> list[Part]:
         if not events:
@@ -305,21 +321,6 @@ class Feed:
         """Count so many bytes more that wait here, or less."""
         self.held += size
         self._room.change(size)
-
-    def _let_go_who_is_hot(self) -> None:
-        """Where the feed does not keep up, since most of it is for one collection, let that one's members go."""
-        now = asyncio.get_running_loop().time()
-        if self.caught_up or self._behind_since is None:
-            self._behind_since = None if self.caught_up else now
-            self._came.clear()
-            return
-        if now - self._behind_since < BEHIND_SECONDS or not self._came:
-            return
-        (collection, most), came = self._came.most_common(1)[0], self._came.total()
-        self._behind_since = None
-        if most < MOST * came or len(self._members) < 2:
-            return
-        self._let_go([member for member in self._each() if member.collection == collection], HOT)
 
     def _let_go_who_hold_up(self, now: float) -> None:
         if not self._is_full or self._waited < PATIENCE_SECONDS:

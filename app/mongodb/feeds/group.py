@@ -11,7 +11,8 @@ feed. Tokens of all change streams of a deployment compare, so two positions dec
     watcher behind the feed        it catches up, and joins when it is at or past the feed
 
 Nothing else is needed to join exactly: the feed hands over everything that is later than its position, and the watcher
-wants what is later than its own, which is not earlier.
+wants what is later than its own, which is not earlier. (The feed keeps what it handed over last, and hands it to a new
+member as well, so its position is the one before that: `reaches_back`.)
 
 Those who come while there is no feed, or are behind it, are *gathered* for a moment, since a service that starts opens
 all of its watchers at once, and a thousand of them are not to read the oplog a thousand times. Those whose positions
@@ -177,7 +178,7 @@ class Group:
 
     def _attach(self, collection: str, after: str) -> Member | None:
         live = self._live
-        if live is None or after < live.position:
+        if live is None or after < live.reaches_back:
             return None
         if not live.covers(collection):
             live.ask(collection)
@@ -285,7 +286,7 @@ class Group:
         if not feed.members:
             return False
         live = self._live
-        if live is None or feed.position < live.position:
+        if live is None or feed.position < live.reaches_back:
             return True
         missing = [member for member in feed.members if not live.covers(member.collection)]
         for member in missing:

@@ -1,8 +1,9 @@
-"""Everything that takes seconds in the service takes milliseconds here."""
+"""Everything that takes seconds in the service takes milliseconds here, and little is kept for those about to join."""
 
 import pytest
 
-from app.mongodb.feeds import feed, group, sharing
+from app.mongodb.feeds import feed, group, recent, sharing
+from tests.unit.mongodb.feeds.scripted import EVENT_BYTES
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +19,7 @@ def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
         (group, "LINGER_SECONDS", 0.01),
         (group, "GATHER_SECONDS", 0.05),
         (group, "PAUSE_SECONDS", 0.01),
+        (recent, "KEPT_BYTES", 6 * EVENT_BYTES),
         (feed, "PATIENCE_SECONDS", 0.001),
         (feed, "STALLED_SECONDS", 0.0),
     ):

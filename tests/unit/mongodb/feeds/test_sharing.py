@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from app.domain.errors import HistoryLost, NotAuthorised, SourceUnavailable
 from app.domain.watcher import Source, Watcher
-from app.mongodb.feeds import feed, filters, parts, sharing
+from app.mongodb.feeds import feed, filters, hot, parts, recent, sharing
 from app.mongodb.feeds.group import Group
 from app.mongodb.feeds.parts import token_of
 from app.mongodb.feeds.room import Room
@@ -35,11 +35,11 @@ class Reader:
         self._group = group
         self._watcher = Watcher(f"w{id(self)}", Source("shop", collection))
         self.source: SharingSource | None = None
+        self.own = Stream(deployment, collection)
 
     async def open(self) -> None:
         if self.source is None:
-            own = Stream(self._deployment, self.collection)
-            self.source = SharingSource(own, self._group, self._watcher, batch_size=2)
+            self.source = SharingSource(self.own, self._group, self._watcher, batch_size=2)
             await self.source.prepare()
             await self.source.open(self.position)
 
@@ -154,7 +154,8 @@ async def test_the_second_one_brings_the_first_over_to_the_databases_stream(one:
 async def test_one_that_is_behind_says_from_the_first_that_it_catches_up(one: Scene) -> None:
     first, second, late = one.readers
     await asyncio.gather(first.open(), second.open())
-    one.deployment.write("a")
+    for name in "ab" * 10:
+        one.deployment.write(name)
     await one.until_complete(first, second)
     await late.open()
     assert late.source is not None
@@ -356,19 +357,50 @@ def test_whatever_happens_each_gets_everything_once_and_in_order(
         asyncio.run(play())
 
 
+@scene("a", "b", "c")
+async def test_one_that_is_always_a_little_behind_joins_while_the_others_are_written(one: Scene) -> None:
+    *early, late = one.readers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recent, "KEPT_BYTES", 60 * EVENT_BYTES)
+        await is_always_a_little_behind(one, early, late)
+
+
+async def is_always_a_little_behind(one: Scene, early: list[Reader], late: Reader) -> None:
+    for reader in early:
+        await reader.open()
+    await one.until(lambda: all(r.source is not None and r.source.reads.shared for r in early), *early)
+    late.own.behind = 21
+    for name in "abc" * 10:
+        one.deployment.write(name)
+    await one.until_complete(*early)
+    await late.open()
+
+    def joined() -> bool:
+        for name in "abc":
+            one.deployment.write(name)
+        return late.source is not None and late.source.reads.shared
+
+    await one.until(joined)
+    await one.until_complete()
+
+
 @scene("a", "b")
 async def test_one_that_most_of_it_is_for_is_let_go_where_the_feed_does_not_keep_up(one: Scene) -> None:
-    hot, other = one.readers
+    hot_one, other = one.readers
     await one.open_all()
     await one.until_shared()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feed, "BEHIND_SECONDS", 0.01)
-        patch.setattr(sharing, "AGAIN_SECONDS", 60.0)
-        for name in "aaaaaaab" * 400:
+
+    def let_go() -> bool:
+        for name in "aaab" * 5:
             one.deployment.write(name)
-        await one.until(lambda: hot.source is not None and not hot.source.reads.shared)
-        assert hot.source is not None
-        assert "more than all others" in str(hot.source.reads.why)
+        return hot_one.source is not None and not hot_one.source.reads.shared
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hot, "BEHIND_SECONDS", 0.0)
+        patch.setattr(sharing, "AGAIN_SECONDS", 60.0)
+        await one.until(let_go)
+        assert hot_one.source is not None
+        assert "more than all others" in str(hot_one.source.reads.why)
         assert other.source is not None
         assert other.source.reads.shared
     await one.until_complete()
