@@ -209,5 +209,9 @@ class Outdated(RegistryError):
     """The watcher has another revision than the request expects (`If-Match`)."""
 
 
+class Elsewhere(RegistryError):
+    """Another instance owns the watcher, or takes it over at this moment; nothing was changed."""
+
+
 class Unavailable(RegistryError):
     """A server that is needed to answer this cannot be reached."""
