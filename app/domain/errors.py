@@ -29,6 +29,7 @@
         ├── NotFound                there is no such watcher, or no such dead letter
         ├── Conflict                it contradicts what is stored or runs
         ├── Outdated                it expects another revision of the watcher
+        ├── Elsewhere               another instance owns the watcher
         └── Unavailable             a server that is needed to decide cannot be reached
 
 `mongodb/` and `jetstream/` translate their vendors' errors into these and keep the cause (`raise … from error`). A
