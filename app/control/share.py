@@ -64,6 +64,8 @@ class Share:
         self._claimed: set[str] = set()
         """Watchers that were added here, and are not in the record yet."""
         self._joined = asyncio.Event()
+        self.name_taken = asyncio.Event()
+        """Set once another live instance has this one's name. This one owns nothing then, and has to end."""
         self._beaten_at = float("-inf")
         self._steady_since = float("-inf")
         self._pending: dict[str, Change] = {}
@@ -87,6 +89,8 @@ class Share:
 
     def has(self, watcher: str) -> bool:
         """Whether this instance is to run a watcher."""
+        if self.name_taken.is_set() and not self.alone:
+            return False
         if self.alone or watcher in self._claimed:
             return True
         owner = self._owners.of.get(watcher)
@@ -116,7 +120,7 @@ class Share:
             return
         over = await self._predecessor()
         if not await self._store.join(self._me, over):
-            raise _twin(self.name)
+            raise self._twin()
         await self.look()
         self._joined.set()
         log.info("instance_joined", instance=self.name, others=self.others())
@@ -134,12 +138,23 @@ class Share:
                     if member.gone:
                         return member.session
                     if seen is not None and member.seen > seen:
-                        raise _twin(self.name)
+                        raise self._twin()
                     seen = member.seen
                     break
             else:
                 return None
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _twin(self) -> Conflict:
+        self.name_taken.set()
+        return Conflict(self.taken())
+
+    def taken(self) -> str:
+        """Return what to say where another one has the name."""
+        return (
+            f"another live instance has the name {self.name}: give each a name of its own with CHANGEWIRE_INSTANCE, or "
+            "leave it out; this one runs no watcher"
+        )
 
     async def run(self, carry_out: Callable[[int], None]) -> None:
         """Look until cancelled. `carry_out` makes what runs here what the record says, and returns at once; it gets the
@@ -152,6 +167,8 @@ class Share:
                 if self._steady_since < float("inf"):
                     log.warning("instances_unreachable", error=str(error))
                 self._steady_since = float("inf")
+                if self.name_taken.is_set():
+                    carry_out(self.registry_revision)
             else:
                 carry_out(self.registry_revision)
             await asyncio.sleep(LOOK_SECONDS if self.others() else ALONE_SECONDS)
@@ -179,7 +196,7 @@ class Share:
         if me == self._me and now - self._beaten_at < BEAT_SECONDS:
             return
         if not await self._store.beat(me) and not await self._store.join(me, None):
-            raise _twin(self.name)
+            raise self._twin()
         self._me, self._beaten_at = me, now
 
     def _why_unfit(self, now: float) -> str | None:
@@ -277,6 +294,8 @@ class Share:
         return replace(owner, by=owner.to, to=None)
 
     def _change(self, name: str, change: Change) -> None:
+        if self.name_taken.is_set():  # what the record says of this name is the other one's
+            return
         self._pending[name] = change
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="owners")
@@ -321,13 +340,6 @@ class Share:
             of = {name: one for name, one in known.of.items() if name not in drop}
             self._owners = Owners(known.revision + 1, of | dict(put))
         return True
-
-
-def _twin(name: str) -> Conflict:
-    return Conflict(
-        f"another live instance has the name {name}: give each a name of its own with CHANGEWIRE_INSTANCE, or leave it "
-        "out; this one runs no watcher"
-    )
 
 
 def _report_end(task: "asyncio.Task[None]") -> None:
