@@ -246,6 +246,7 @@ class Reconciler:
             await self._fleet.stop(stored.name)
         self._launch(stored)
         if task is not None and not task.elsewhere and not self._share.has(stored.name):
+            log.info("watcher_let_go", watcher=stored.name)
             self._share.let_go(stored.name)
 
     def _launch(self, stored: StoredWatcher) -> None:
@@ -441,9 +442,11 @@ class Reconciler:
     async def drain(self) -> bool:
         """Stop every watcher, and start none from now on; False where a drain did not finish in time."""
         self._ending = True
+        drained = await self._fleet.stop_all(self._share.let_go)
         if self._shift is not None:
+            self._shift.cancel()  # it has nothing left to stop, and may wait for a store that does not answer
             await asyncio.wait([self._shift])
-        return await self._fleet.stop_all(self._share.let_go)
+        return drained
 
     async def leave(self) -> None:
         """Say that this instance is gone. The task that runs the rounds has ended: a round would say the opposite."""
