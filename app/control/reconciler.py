@@ -274,9 +274,11 @@ class Reconciler:
         """Carry out who owns what, and in a round at once what others have changed: the store's revision is this one.
 
         Returns at once: what a watcher drains may take long, and this instance has to go on saying that it is alive."""
-        if registry > max(self._looked_at, self._instance.applied):
+        if self._ending or not self._loaded:
+            return
+        if registry > max(self._looked_at, self._instance.applied) or self._share.lacks_owner(self._fleet):
             self._sooner.set()
-        if self._loaded and self._misplaced() and (self._shift is None or self._shift.done()):
+        if self._misplaced() and (self._shift is None or self._shift.done()):
             self._shift = asyncio.create_task(self._carry_out_shift(), name="shift")
             self._shift.add_done_callback(_report_shift)
 

@@ -105,6 +105,12 @@ class Share:
         owner = self._owners.of.get(watcher)
         return owner.by if owner is not None and owner.by != self.name and owner.by in self.others() else None
 
+    def lacks_owner(self, watchers: Iterable[str]) -> bool:
+        """Whether one of these has no owner in the record, though there is an instance that could own it."""
+        if self.alone or not any(member.eligible for member in self.members):
+            return False
+        return any(name not in self._owners.of and name not in self._claimed for name in watchers)
+
     def others(self) -> list[str]:
         """Return the other live instances, by name."""
         return [member.name for member in self.members if member.name != self.name and not member.gone]
@@ -232,10 +238,11 @@ class Share:
         """Give away what gone members owned, and balance."""
         assert self._store is not None
         async with self._one_at_a_time:
-            changed = planned(self._owners.of, self.members)
-            if changed:
-                log.info("watchers_placed", changed=len(changed), members=len(self.others()) + 1)
-                await self._store_owners(changed, ())
+            while changed := planned(self._owners.of, self.members):
+                if await self._store_owners(changed, ()):
+                    log.info("watchers_placed", changed=len(changed), members=len(self.others()) + 1)
+                    return
+                await self._read_owners()
 
     async def stop(self) -> None:
         """Say that this instance stops, and plan without it, so that each watcher can be handed over once it has
@@ -271,11 +278,16 @@ class Share:
         if self._store is None or self.alone:
             return
         async with self._one_at_a_time:
-            missing = {name: Owner("", group=group) for name, group in groups.items() if name not in self._owners.of}
-            drop = [name for name in known if name not in groups and name in self._owners.of]
-            if missing or drop:
-                placed = planned({**self._owners.of, **missing}, self.members)
-                await self._store_owners({name: placed[name] for name in missing if name in placed}, drop)
+            while True:
+                missing = {
+                    name: Owner("", group=group) for name, group in groups.items() if name not in self._owners.of
+                }
+                placed = planned({**self._owners.of, **missing}, self.members) if missing else {}
+                put = {name: placed[name] for name in missing if name in placed}
+                drop = [name for name in known if name not in groups and name in self._owners.of]
+                if (not put and not drop) or await self._store_owners(put, drop):
+                    return
+                await self._read_owners()
 
     def forget(self, name: str) -> None:
         """A watcher was removed."""
