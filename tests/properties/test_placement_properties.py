@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from app.domain.placement import CLEAR, TOLERANCE, UNITS, Load, place, shares
 from tests.unit.domain.placed import fullness, moved
 
-weights = st.one_of(st.just(1.0), st.integers(1, 20), st.integers(100, 500_000).map(lambda cents: cents / 100))
+weights = st.one_of(st.just(1.0), st.integers(1, 20), st.integers(8, 40_000).map(lambda eighths: eighths / 8))
 members_ = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([0.5, 1.0, 1.0, 2.0]), min_size=1, max_size=6)
 
 

@@ -98,7 +98,7 @@ def test_a_day_that_all_have_in_common_moves_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "groups", "members", "often"), [(60, 6, 3, 2.5), (60, 60, 3, 0.2), (200, 10, 5, 3.0)]
+    ("count", "groups", "members", "often"), [(60, 6, 3, 1.5), (60, 60, 3, 0.1), (200, 10, 5, 1.5)]
 )
 def test_days_at_different_times_move_what_they_have_to(count: int, groups: int, members: int, often: float) -> None:
     """The rates of a group change by a factor of four, and while one has its noon another has its night."""
