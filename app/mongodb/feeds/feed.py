@@ -300,7 +300,7 @@ class Feed:
         return True
 
     def _use(self, wanted: Filter) -> None:
-        """Use another filter from the next opening on. What is kept lacks what this one lets through, so nobody may join
+        """Use another filter from the next opening on. What is kept lacks what it lets through, so nobody may join
         from there any more, at once: those who ask while the stream is still being closed are covered by now."""
         self._filter = wanted
         self._recent.clear()
