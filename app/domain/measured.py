@@ -12,7 +12,7 @@ FLOOR: Final = 1.0
 """The least weight in events/s. A watcher without changes still costs its instance a position and some commands."""
 SMOOTHED_OVER_SECONDS: Final = 300.0
 """After so long, 63 % of a lasting change of the rate has arrived in the smoothed one, after three times that 95 %."""
-FACTOR: Final = 2.0
+FACTOR: Final = 1.5
 """A weight is told again once it is so many times larger or smaller than the one that was told."""
 
 
