@@ -48,6 +48,7 @@ ANSWERS = {
     "Conflict": (409, "Conflict", "urn:changewire:conflict"),
     "Outdated": (412, "Outdated", "urn:changewire:outdated"),
     "Unavailable": UNAVAILABLE,
+    "InstanceSilent": UNAVAILABLE,
 }
 """What each class of the tree answers: a new class has to say so here."""
 
