@@ -66,17 +66,18 @@ class FleetHealth:
         )
         return Health({"mongo": self._server_probe.mongo, "nats": self._server_probe.nats, "watchers": watchers})
 
-    async def lags(self) -> dict[str, Lag]:
-        """Return how far each watcher is behind, by name. Raises as `lag`."""
+    async def lags(self, names: Iterable[str] | None = None) -> dict[str, Lag]:
+        """Return how far these watchers, or all, are behind, by name. Raises as `lag`."""
+        wanted = list(self._watchers if names is None else names)
         found: dict[str, Lag] = {}
 
         async def look(name: str) -> None:
             if name in self._watchers:
                 found[name] = await self.lag(name)
 
-        await in_parts(self._watchers, look)
+        await in_parts(wanted, look)
         # Without those that were removed while the store was asked for positions.
-        return {name: found[name] for name in self._watchers if name in found}
+        return {name: found[name] for name in wanted if name in found and name in self._watchers}
 
     async def lag(self, name: str) -> Lag:
         """Return how far a watcher is behind; where this process has no position, the stored one counts.

@@ -139,6 +139,11 @@ class Registry:
         views = [self._view(name) for name in self._watchers]
         return [view for view in views if state is None or view.status.state is state]
 
+    async def names(self) -> list[str]:
+        """Return the names of all watchers, in order. Raises Unavailable while they are not loaded."""
+        await self._reconciler.loaded()
+        return list(self._watchers)
+
     async def watcher(self, name: str) -> WatcherView:
         """Return one. Raises NotFound, and Unavailable while the watchers are not loaded."""
         await self._watched(name)
@@ -167,11 +172,11 @@ class Registry:
         async with servers_needed():
             return await self._fleet_health.lag(name)
 
-    async def lags(self) -> dict[str, Lag]:
-        """Return every watcher's lag, by name. Raises Unavailable."""
+    async def lags(self, names: Iterable[str] | None = None) -> dict[str, Lag]:
+        """Return the lag of these watchers, or of every one, by name. Raises Unavailable."""
         await self._reconciler.loaded()
         async with servers_needed():
-            return await self._fleet_health.lags()
+            return await self._fleet_health.lags(names)
 
     async def health(self) -> Health:
         """Return how the service does, from facts not older than a few seconds."""

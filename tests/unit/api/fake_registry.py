@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from app.control.registry import Addition, Revisions
@@ -118,8 +119,11 @@ class FakeRegistry:
         self._view(name)
         return Lag(1.0, None, "not permitted", 1_700_000_000.25, 2.0)
 
-    async def lags(self) -> dict[str, Lag]:
-        return {name: await self.lag(name) for name in self.views}
+    async def names(self) -> list[str]:
+        return sorted(self.views)
+
+    async def lags(self, names: Iterable[str] | None = None) -> dict[str, Lag]:
+        return {name: await self.lag(name) for name in (self.views if names is None else names)}
 
     async def token(self, name: str) -> TokenView:
         self._view(name)
