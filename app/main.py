@@ -21,6 +21,7 @@ from app.formats.extended_json import encode, identify, names_of, reduced
 from app.jetstream.account import JetStream
 from app.jetstream.connection import NatsConnection
 from app.jetstream.options import nats_options
+from app.jetstream.peers import subjects_of
 from app.metrics.observer import PrometheusObserver
 from app.mongodb.deployment import MongoDeployment
 from app.pipeline.batch_encoder import Codec
@@ -93,7 +94,12 @@ def compose(settings: Settings) -> Service:
     registry = Registry(
         dependencies,
         mongo.watchers(),
-        Rules(settings.state_db, settings.allowed, javascript=settings.allow_server_side_javascript),
+        Rules(
+            settings.state_db,
+            settings.allowed,
+            javascript=settings.allow_server_side_javascript,
+            between_instances=subjects_of(settings.nats_prefix),
+        ),
         from_file=settings.connector.watchers if settings.connector is not None else None,
         times=Times(
             drain=settings.drain_seconds,

@@ -30,8 +30,8 @@ MOST_AT_ONCE: Final = 64
 """Requests that are carried out for others at the same time."""
 LOOK_SECONDS: Final = 0.25
 """How often it is looked whether the state database has said by now what the instances share."""
-COMPLAIN_SECONDS: Final = 60.0
-"""For so long a refused message of one kind is not logged again."""
+SAID_SECONDS: Final = 60.0
+"""For so long what is wrong with a message is not logged again."""
 LARGE_BYTES: Final = 128 * 1024
 """A message of more bytes is compressed and signed in a thread."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -64,7 +64,7 @@ class JetStreamPeers:
         self._listeners: list[Listener] = []
         self._asked: dict[bytes, Asked] = {}
         self._working: set[asyncio.Task[None]] = set()
-        self._complained: dict[str, float] = {}
+        self._said: dict[str, float] = {}
 
     # Life
 
@@ -178,12 +178,13 @@ class JetStreamPeers:
         try:
             ask = Ask.from_bytes(message.data)
         except ValueError as error:
-            self._complain("unreadable", "peer_message_refused", reason=f"it cannot be read: {error}")
+            self._refused(subject, f"it cannot be read: {error}")
             return
         if len(self._working) < MOST_AT_ONCE:
             work = self._carry_out(ask, message.nonce)
         else:
-            self._complain("busy", "peers_busy", at_once=MOST_AT_ONCE)
+            if self._may_say("busy"):
+                log.warning("peers_busy", at_once=MOST_AT_ONCE)
             work = self._answer(ask, message.nonce, Kind.BUSY, b"")
         task = asyncio.create_task(work, name=f"peer:{ask.method}:{ask.path[:100]}")
         self._working.add(task)
@@ -194,8 +195,9 @@ class JetStreamPeers:
         assert handler is not None  # before that nothing is listened to
         try:
             answer = await handler(ask)
-        except Exception:  # whatever it is, the other instance is told, and need not wait
-            log.exception("peer_request_failed", method=ask.method, path=ask.path[:300], through=ask.through)
+        except Exception as error:  # whatever it is, the other instance is told, and need not wait
+            path = ask.path[:300]
+            log.error("peer_request_failed", method=ask.method, path=path, through=ask.through, exc_info=error)
             await self._answer(ask, nonce, Kind.FAILED, b"")
         else:
             await self._answer(ask, nonce, Kind.ANSWER, answer.to_bytes())
@@ -239,18 +241,21 @@ class JetStreamPeers:
             return None
         try:
             return self._opener.open(circle.key, subject.decode(), data, now=self._clock())
-        except Refused as refused:
-            reason = str(refused)
-        except ValueError as error:
-            reason = f"it cannot be read: {error}"
-        self._complain(reason[:20], "peer_message_refused", reason=reason, subject=subject.decode(errors="replace"))
-        return None
+        except (Refused, ValueError) as error:
+            self._refused(subject, str(error))
+            return None
 
-    def _complain(self, kind: str, event: str, **facts: object) -> None:
+    def _refused(self, subject: bytes, reason: str) -> None:
+        if self._may_say(reason[:12]):  # a number may follow
+            log.warning("peer_message_refused", reason=reason, subject=subject.decode(errors="replace"))
+
+    def _may_say(self, what: str) -> bool:
+        """Whether it was not said within the last minute."""
         now = self._clock()
-        if now - self._complained.get(kind, -COMPLAIN_SECONDS) >= COMPLAIN_SECONDS:
-            self._complained[kind] = now
-            log.warning(event, **facts)
+        if now - self._said.get(what, -SAID_SECONDS) < SAID_SECONDS:
+            return False
+        self._said[what] = now
+        return True
 
 
 class Asked(Exchange[Message | None]):
@@ -258,6 +263,11 @@ class Asked(Exchange[Message | None]):
 
     def heard(self, rest: bytes, data: bytes, headers: bytes | None) -> None:
         """Nobody is told the reply subject of the conversation."""
+
+
+def subjects_of(prefix: str) -> tuple[str, ...]:
+    """Return all subjects between instances, as patterns."""
+    return f"{prefix}.*.*", f"{prefix}.*.*.*"
 
 
 def token_of(instance: str) -> str:
