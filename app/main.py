@@ -6,6 +6,8 @@ and the watchers run before it (decision 0016). `cli/serve.py` is the process ar
 """
 
 import asyncio
+import secrets
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -16,6 +18,8 @@ from app import __version__
 from app.config.settings import Settings
 from app.control.admission import Rules
 from app.control.registry import Registry, Times
+from app.control.share import Share
+from app.domain.instances import Member
 from app.formats import native
 from app.formats.extended_json import encode, identify, names_of, reduced
 from app.jetstream.account import JetStream
@@ -105,6 +109,15 @@ def compose(settings: Settings) -> Service:
             drain=settings.drain_seconds,
             reconcile=settings.reconcile_seconds,
             min_headroom=settings.min_headroom_seconds,
+        ),
+        share=Share(
+            mongo.instances(),
+            Member(
+                settings.instance or f"{socket.gethostname()}-{secrets.token_hex(2)}",
+                secrets.token_hex(8),
+                weight=settings.weight,
+                version=__version__,
+            ),
         ),
     )
     return Service(settings, registry, mongo, connection, observer)

@@ -19,6 +19,7 @@ from app.config.logging import redact
 from app.domain.errors import (
     ChangewireError,
     Conflict,
+    Elsewhere,
     Fenced,
     FieldProblem,
     Invalid,
@@ -60,6 +61,7 @@ KINDS: dict[type[ChangewireError], Kind] = {
     NotFound: Kind(404, "Not found", "not-found"),
     Conflict: Kind(409, "Conflict", "conflict"),
     Outdated: Kind(412, "Outdated", "outdated"),
+    Elsewhere: Kind(503, "Elsewhere", "elsewhere"),
     Unavailable: Kind(503, "Unavailable", "unavailable"),
     TransientError: Kind(503, "Unavailable", "unavailable"),
     # These are for a watcher's task. A request meets one only where the service has a fault.

@@ -3,6 +3,7 @@
 Each check raises ValueError with the end of a sentence that begins with the variable; none repeats a secret.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
@@ -68,6 +69,12 @@ def _subject_prefix(value: str) -> str:
     return value
 
 
+def _instance(value: str | None) -> str | None:
+    if value is not None and INSTANCE.fullmatch(value) is None:
+        raise ValueError("must have 1 to 128 letters, digits, dots, hyphens and underscores")
+    return value
+
+
 def _file(problem: Callable[[Path], str | None]) -> Callable[[Path | None], Path | None]:
     """Return a check that refuses a file of which `problem` says something."""
 
@@ -96,6 +103,8 @@ def _refuse(problem: str | None) -> None:
         raise ValueError(problem)
 
 
+INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,128}")
+"""A name of an instance."""
 Level = Literal["debug", "info", "warning", "error", "critical"]
 LEVELS = {*get_args(Level), "warn"}
 """As they may be written. Any other is info, as in mongodb-nats-connector, which would start with it too."""
@@ -112,6 +121,7 @@ ApiTokens = Annotated[SecretStr | None, AfterValidator(_readable(api_tokens.pars
 Hosts = Annotated[str | None, AfterValidator(_readable(parse_hosts))]
 WatchedNamespaces = Annotated[str | None, AfterValidator(_readable(Namespaces.parse))]
 SubjectPrefix = Annotated[str, AfterValidator(_subject_prefix)]
+Instance = Annotated[str | None, AfterValidator(_instance)]
 StateDatabase = Annotated[str, AfterValidator(_state_database)]
 CredentialsFile = Annotated[Path | None, AfterValidator(_file(key_files.credentials_problem))]
 NKeyFile = Annotated[Path | None, AfterValidator(_file(key_files.nkey_problem))]

@@ -98,6 +98,13 @@ class Settings(BaseSettings):
     """The MongoDB database that holds the registry of watchers. Instances with the same one share their watchers.
     Default: changewire."""
 
+    instance: checks.Instance = Field(default=None, examples=["changewire-0"])
+    """The name of this instance among those with the same state database; no two that live may have the same. At most
+    128 letters, digits, dots, hyphens and underscores. Default: the host's name and a random suffix."""
+
+    weight: float = Field(default=1, gt=0, le=1000, allow_inf_nan=False, examples=["2"])
+    """How much work this instance takes beside the others: one with 2 gets twice as much as one with 1. Default: 1."""
+
     batch_size: int = Field(default=500, ge=1, le=1000, examples=["500"])
     """The most events that are read, encoded and sent together, 1 to 1000 (JetStream's limit for an atomic batch; a
     fast-ingest batch goes on over many of them). Default: 500; with more, memory and the work repeated after an error

@@ -6,7 +6,7 @@ start or to stop anything. The reconciler alone calls the methods that do.
 
 import asyncio
 import bisect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from app.control.instance import Instance
@@ -41,6 +41,25 @@ class Watched(Protocol):
     async def replay(self, sequence: int) -> Replay: ...
 
 
+class Own(Mapping[str, Watched]):
+    """Of a fleet, the watchers that this instance owns."""
+
+    def __init__(self, fleet: "Fleet") -> None:
+        self._fleet = fleet
+
+    def __getitem__(self, name: str) -> Watched:
+        task = self._fleet[name]
+        if task.elsewhere:
+            raise KeyError(name)
+        return task
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._fleet if not self._fleet[name].elsewhere)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class Fleet(Mapping[str, WatcherTask]):
     """One task for each watcher, in the order of their names."""
 
@@ -58,6 +77,7 @@ class Fleet(Mapping[str, WatcherTask]):
         self.index = OverlapIndex()
         """All of them as they are stored."""
         self._touched: set[str] = set()
+        self.own: Mapping[str, Watched] = Own(self)
 
     def __getitem__(self, name: str) -> WatcherTask:
         return self._tasks[name]
@@ -75,8 +95,8 @@ class Fleet(Mapping[str, WatcherTask]):
     def adopt(self, stored: StoredWatcher) -> WatcherTask:
         """Take a watcher in, without starting it. What is remembered of it is kept, unless it was removed and added."""
         before = self._tasks.get(stored.name)
-        if before is not None and before.stored.added != stored.added:
-            before = None
+        if before is not None and (before.stored.added != stored.added or before.elsewhere):
+            before = None  # removed and added, or another instance has had it
         task = WatcherTask(stored, self._dependencies, self._store, self._instance, before)
         if stored.name not in self._tasks:
             bisect.insort(self._names, stored.name)
@@ -110,6 +130,18 @@ class Fleet(Mapping[str, WatcherTask]):
         self.index.drop(name)
         self._dependencies.observer.forget(name)
 
-    async def stop_all(self) -> bool:
-        """Drain all at once; False where one did not finish in time."""
-        return all(await asyncio.gather(*(task.stop(self._drain_seconds) for task in self._tasks.values())))
+    def rest(self, stored: StoredWatcher, *, refused: bool) -> None:
+        """Take in a watcher that another instance owns, or let go of one that has stopped here."""
+        self.adopt(stored).rest(refused=refused)
+        self._dependencies.observer.forget(stored.name)
+
+    async def stop_all(self, stopped: Callable[[str], None]) -> bool:
+        """Drain all at once, and tell of each that has stopped; False where one did not finish in time."""
+
+        async def stop(name: str, task: WatcherTask) -> bool:
+            drained = await task.stop(self._drain_seconds)
+            stopped(name)
+            return drained
+
+        own = [(name, task) for name, task in self._tasks.items() if not task.elsewhere]
+        return all(await asyncio.gather(*(stop(name, task) for name, task in own)))

@@ -26,8 +26,9 @@ from app.control.file_watchers import FileWatchers
 from app.control.fleet import Fleet
 from app.control.instance import Instance
 from app.control.server_probe import ServerProbe
+from app.control.share import Share
 from app.domain import backoff
-from app.domain.errors import ChangewireError, StoreUnavailable, Unavailable
+from app.domain.errors import ChangewireError, Elsewhere, StoreUnavailable, Unavailable
 from app.domain.lifecycle import Desired, State
 from app.domain.watcher import StoredWatcher
 
@@ -50,9 +51,14 @@ class Reconciler:
         server_probe: ServerProbe,
         from_file: FileWatchers,
         rules: Rules,
+        share: Share,
         *,
         reconcile_seconds: float,
     ) -> None:
+        self._share = share
+        self._shift: asyncio.Task[None] | None = None
+        self._sooner = asyncio.Event()
+        """Set where a round should begin now."""
         self._store = store
         self._instance = instance
         self._fleet = fleet
@@ -87,7 +93,10 @@ class Reconciler:
                 self._note_trouble(error, attempt)
             self._tried_to_load.set()
             wait = self._reconcile_seconds if attempt == 0 else backoff.delay(attempt, 1.0)
-            await asyncio.sleep(min(wait, self._reconcile_seconds))
+            self._sooner.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(wait, self._reconcile_seconds)):
+                    await self._sooner.wait()
 
     async def _round(self) -> None:
         if not self._server_probe.mongo.up:  # also a standalone server, to which nothing may be written
@@ -96,13 +105,17 @@ class Reconciler:
         if (not self._loaded or self._store.out_of_reach) and await self._instance.arrive():
             self._from_file.start_over()
             self._looked_at = -1
+        self._share.within_reach(self._store.out_of_reach is None)
+        await self._share.join()
         await self._from_file.settle()
+        known = frozenset(self._share.owners)
         revision = await self._store.revision()
         self._turned.clear()
         stored = await self._store.load()
         if self._lost(stored, revision):
             stored = await self._restore()
             revision = await self._store.revision()
+        await self._share.place({one.name: one.watcher.source.database for one in stored}, known)
         complete = await self._reconcile(stored)
         self._looked_at = revision
         await self._instance.followed(revision if complete else self._instance.applied)
@@ -146,7 +159,10 @@ class Reconciler:
         different = [
             name
             for name, task in self._fleet.items()
-            if task.over or name not in found or found[name].revision != task.stored.revision
+            if task.over
+            or name not in found
+            or found[name].revision != task.stored.revision
+            or task.elsewhere is self._share.has(name)
         ]
         free = [name for name in different if not self._lock(name).locked()]
         await asyncio.gather(*(self._follow(name, found.get(name)) for name in free))
@@ -214,17 +230,28 @@ class Reconciler:
 
     async def _run_as_stored(self, stored: StoredWatcher) -> None:
         task = self._fleet.get(stored.name)
-        if task is None or task.over or task.stored.revision != stored.revision:
+        if (
+            task is None
+            or task.over
+            or task.stored.revision != stored.revision
+            or task.elsewhere is self._share.has(stored.name)
+        ):
             await self._run_as(stored)
 
     async def _run_as(self, stored: StoredWatcher) -> None:
-        if stored.name in self._fleet:
+        task = self._fleet.get(stored.name)
+        if task is not None and not task.elsewhere:
             await self._fleet.stop(stored.name)
         self._launch(stored)
+        if task is not None and not task.elsewhere and not self._share.has(stored.name):
+            self._share.let_go(stored.name)
 
     def _launch(self, stored: StoredWatcher) -> None:
         """Start a watcher as it is stored, let it be paused, or refuse it with the reason."""
         if self._ending:
+            return
+        if not self._share.has(stored.name):
+            self._fleet.rest(stored, refused=self._fault(stored) is not None)
             return
         task = self._fleet.adopt(stored)
         fault = self._fault(stored)
@@ -238,6 +265,40 @@ class Reconciler:
     def _fault(self, stored: StoredWatcher) -> str | None:
         return self._rules.fault(stored, self._fleet)
 
+    # What the share asks for
+
+    def shift(self, registry: int) -> None:
+        """Carry out who owns what, and in a round at once what others have changed: the store's revision is this one.
+
+        Returns at once: what a watcher drains may take long, and this instance has to go on saying that it is alive."""
+        if registry > max(self._looked_at, self._instance.applied):
+            self._sooner.set()
+        if self._loaded and self._misplaced() and (self._shift is None or self._shift.done()):
+            self._shift = asyncio.create_task(self._carry_out_shift(), name="shift")
+            self._shift.add_done_callback(_report_shift)
+
+    def _misplaced(self) -> list[str]:
+        return [name for name, task in self._fleet.items() if task.elsewhere is self._share.has(name)]
+
+    async def _carry_out_shift(self) -> None:
+        """Let go of what others are to have, and take over what has come to this instance, as it is stored now."""
+        names = [name for name in self._misplaced() if not self._lock(name).locked()]
+        found: dict[str, StoredWatcher] = {}
+        if any(self._share.has(name) for name in names):
+            found = {one.name: one for one in await self._store.load()}
+            self._fleet.expect(one for name, one in found.items() if name in names and self._share.has(name))
+        await asyncio.gather(*(self._shift_one(name, found.get(name)) for name in names))
+
+    async def _shift_one(self, name: str, stored: StoredWatcher | None) -> None:
+        async with self._lock(name):
+            task = self._fleet.get(name)
+            if task is None or self._ending or task.elsewhere is not self._share.has(name):
+                return
+            if not task.elsewhere:
+                await self._run_as(task.stored)
+            elif stored is not None:  # else the next round finds that it was removed
+                await self._run_as(stored)
+
     # What the registry asks for
 
     @asynccontextmanager
@@ -250,6 +311,7 @@ class Reconciler:
             self._refuse_changes(name)
             try:
                 await self._refresh(name)
+                self._refuse_elsewhere(name)
                 yield
             finally:
                 self._turned.add(name)
@@ -286,6 +348,12 @@ class Reconciler:
         if name in self._from_file.pending:
             raise Unavailable(f"{name}, of the configuration file: {self._from_file.pending[name]}")
 
+    def _refuse_elsewhere(self, name: str) -> None:
+        if name in self._fleet and self._fleet[name].elsewhere:
+            by = self._share.owner(name)
+            who = "no instance yet" if by is None else f"the instance {by}"
+            raise Elsewhere(f"{name} is run by {who}; nothing was changed")
+
     @asynccontextmanager
     async def stopped(self, name: str) -> AsyncIterator[None]:
         """Within a turn: stop the watcher. Where what is done within fails, it runs again as it was; else say next what
@@ -299,6 +367,8 @@ class Reconciler:
 
     async def carry_out(self, *changed: StoredWatcher) -> None:
         """Within a turn: let the watchers of one change run as they are stored now, from a new start."""
+        new = [one for one in changed if one.name not in self._fleet]
+        self._share.claim({one.name: one.watcher.source.database for one in new})
         if len(changed) > 1:
             self._fleet.expect(changed)
         for number, stored in enumerate(changed, 1):
@@ -310,6 +380,7 @@ class Reconciler:
     async def carry_out_removal(self, name: str, revision: int) -> None:
         """Within a turn: forget a watcher that was removed from the store by the change `revision`."""
         await self._fleet.dismiss(name)
+        self._share.forget(name)
         self._instance.carried_out(revision)
 
     def forget_position(self, name: str) -> None:
@@ -362,9 +433,17 @@ class Reconciler:
     async def drain(self) -> bool:
         """Stop every watcher, and start none from now on; False where a drain did not finish in time."""
         self._ending = True
-        return await self._fleet.stop_all()
+        if self._shift is not None:
+            await asyncio.wait([self._shift])
+        return await self._fleet.stop_all(self._share.let_go)
 
     async def leave(self) -> None:
         """Say that this instance is gone. The task that runs the rounds has ended: a round would say the opposite."""
         if self._server_probe.mongo.up:
             await self._instance.leave()
+
+
+def _report_shift(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        known = isinstance(error, ChangewireError)
+        log.warning("shift_failed", error=str(error), exc_info=None if known else error)  # the next look tries again

@@ -6,6 +6,7 @@ of the request that asked for it: half of one would be a watcher that is stopped
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -23,8 +24,9 @@ from app.control.instance import Instance
 from app.control.positions import Positions
 from app.control.reconciler import Reconciler
 from app.control.server_probe import ServerProbe
+from app.control.share import Share
 from app.control.stream_browser import StreamBrowser
-from app.domain.errors import NotFound, Outdated, Unavailable
+from app.domain.errors import ChangewireError, NotFound, Outdated, Unavailable
 from app.domain.lifecycle import Desired, State
 from app.domain.status import Happening, Health, Lag, TokenView, WatcherView
 from app.domain.watcher import Start, StoredWatcher, Watcher
@@ -32,6 +34,9 @@ from app.pipeline.dependencies import Dependencies, servers_needed
 from app.ports import WatcherStore
 
 log = structlog.get_logger(__name__)
+
+LAST_PLAN_SECONDS = 2.0
+"""How long a stop may take to tell the other instances, before the watchers drain and after that."""
 
 T = TypeVar("T")
 
@@ -76,13 +81,17 @@ class Registry:
         from_file: Sequence[Watcher] | None = None,
         times: Times = Times(),
         server_probe: ServerProbe | None = None,
+        share: Share | None = None,
     ) -> None:
-        """`from_file`: the watchers of mongodb-nats-connector's file; None where there is no file."""
+        """`from_file`: the watchers of mongodb-nats-connector's file; None where there is no file. `share`: None where
+        every watcher is this instance's."""
         self._dependencies = dependencies
         self._store = store = FallbackStore(store, possible=bool(from_file))
         self._times = times
         self._server_probe = server_probe or ServerProbe(dependencies.mongo, dependencies.nats, dependencies.quiet_pace)
         self._positions = Positions(dependencies)
+        self.share = share or Share.of_everything()
+        self.share.unfit = lambda: None if self._server_probe.nats.up else self._server_probe.nats.reason
         instance = Instance(store)
         fleet = Fleet(dependencies, store, instance, drain_seconds=times.drain)
         self._watchers: Mapping[str, Watched] = fleet
@@ -93,12 +102,14 @@ class Registry:
             self._server_probe,
             FileWatchers(store, self._positions, from_file, rules.allowed),
             rules,
+            self.share,
             reconcile_seconds=times.reconcile,
         )
         self._changes = Changes(
             dependencies, store, fleet, self._reconciler, Admission(rules, dependencies, store, fleet), self._positions
         )
-        self._fleet_health = FleetHealth(dependencies, fleet, self._server_probe)
+        self._own = fleet.own
+        self._fleet_health = FleetHealth(dependencies, fleet.own, self._server_probe)
         self.letters = DeadLetterService(dependencies, self._watched)
         self.streams = StreamBrowser(dependencies, self._watched)
         self._tasks: list[asyncio.Task[None]] = []
@@ -111,6 +122,7 @@ class Registry:
         self._tasks = [
             asyncio.create_task(self._reconciler.run(), name="reconciler"),
             asyncio.create_task(self._server_probe.run(), name="server_probe"),
+            asyncio.create_task(self.share.run(self._reconciler.shift), name="share"),
             asyncio.create_task(self._fleet_health.watch(self._times.min_headroom), name="watch"),
         ]
         for task in self._tasks:
@@ -122,6 +134,9 @@ class Registry:
 
     async def close(self) -> bool:
         """Drain every watcher and stop; False where a drain did not finish in time."""
+        with contextlib.suppress(ChangewireError, TimeoutError):
+            async with asyncio.timeout(LAST_PLAN_SECONDS):
+                await self.share.stop()
         tasks = [*self._tasks, *self._in_flight]
         for task in tasks:
             task.cancel()
@@ -129,6 +144,9 @@ class Registry:
         if tasks:
             await asyncio.wait(tasks)
         await self._reconciler.leave()
+        with contextlib.suppress(ChangewireError, TimeoutError):
+            async with asyncio.timeout(LAST_PLAN_SECONDS):
+                await self.share.leave()
         return drained
 
     # Reading
@@ -136,7 +154,7 @@ class Registry:
     async def watchers(self, state: State | None = None) -> list[WatcherView]:
         """Return all watchers, by name, or those in one state. Raises Unavailable while they are not loaded."""
         await self._reconciler.loaded()
-        views = [self._view(name) for name in self._watchers]
+        views = [self._view(name) for name in self._own]
         return [view for view in views if state is None or view.status.state is state]
 
     async def names(self) -> list[str]:

@@ -65,6 +65,8 @@ class WatcherTask:
         self.run_state: RunState = RunState() if before is None else before.run_state
         self.statistics: RunStatistics = RunStatistics() if before is None else before.statistics
         self.refused = False
+        self.elsewhere = False
+        """Whether another instance owns it: nothing runs here, and this task's state says nothing."""
         self._dependencies = dependencies
         self._store = store
         self._instance = instance
@@ -123,6 +125,11 @@ class WatcherTask:
         """Mark a watcher that cannot be run at all, with the reason."""
         self.refused = True
         self._state.failed(PermanentError(reason))
+
+    def rest(self, *, refused: bool) -> None:
+        """Another instance owns the watcher; `refused` as there."""
+        self.elsewhere, self.refused = True, refused
+        self._state.settled.set()
 
     def forget_position(self) -> None:
         """Drop what this process remembers: somebody has moved the watcher on purpose."""

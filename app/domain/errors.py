@@ -29,6 +29,7 @@
         ├── NotFound                there is no such watcher, or no such dead letter
         ├── Conflict                it contradicts what is stored or runs
         ├── Outdated                it expects another revision of the watcher
+        ├── Elsewhere               another instance owns the watcher, or takes it over now
         └── Unavailable             a server that is needed to decide cannot be reached
             └── InstanceSilent          the instance that runs the watcher does not answer
 
@@ -208,6 +209,10 @@ class Conflict(RegistryError):
 
 class Outdated(RegistryError):
     """The watcher has another revision than the request expects (`If-Match`)."""
+
+
+class Elsewhere(RegistryError):
+    """Another instance owns the watcher, or takes it over at this moment; nothing was changed."""
 
 
 class Unavailable(RegistryError):

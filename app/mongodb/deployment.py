@@ -14,6 +14,7 @@ from app.mongodb.checks import WatcherChecks
 from app.mongodb.connection import PATIENT, CommandListener, connect
 from app.mongodb.entries_source import EntriesSource
 from app.mongodb.feeds.hub import FeedHub
+from app.mongodb.instance_store import MongoInstanceStore
 from app.mongodb.probe import DeploymentProbe
 from app.mongodb.reach import Reach
 from app.mongodb.several_places import SeveralPlaces
@@ -109,6 +110,10 @@ class MongoDeployment:
     def watchers(self) -> MongoWatcherStore:
         """The registry's store, `watchers` in the state database."""
         return MongoWatcherStore(self._client[self._state_database])
+
+    def instances(self) -> MongoInstanceStore:
+        """Which instances there are, and what each owns."""
+        return MongoInstanceStore(self._client[self._state_database])
 
     def examiner(self) -> "MongoExaminer":
         """What `changewire doctor` asks."""

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_COUNTER: Final = "revision"
+REVISION: Final = "revision"
 _LARGE: Final = 16 * 1024
 """Characters of a pipeline whose parsing takes a noticeable time."""
 _AT_ONCE: Final = 100
@@ -103,7 +103,7 @@ class MongoWatcherStore:
 
     async def _read_revision(self) -> int:
         with self._guarded("reading the registry's revision"):
-            counter = await self._registry.find_one({"_id": _COUNTER})
+            counter = await self._registry.find_one({"_id": REVISION})
         return 0 if counter is None else int(counter["value"])
 
     async def check(self, check: Check) -> None:
@@ -186,7 +186,7 @@ class MongoWatcherStore:
                 raise Conflict("the watchers are there")
             await self._watchers.insert_many(documents, session=session)
             at_least = {"$max": {"value": counted + 1}}
-            await self._registry.update_one({"_id": _COUNTER}, at_least, session=session)
+            await self._registry.update_one({"_id": REVISION}, at_least, session=session)
 
         self._ready = False  # the counter may be gone as well
         try:
@@ -225,7 +225,7 @@ class MongoWatcherStore:
         async def counted(session: "AsyncIOMotorClientSession") -> None:
             nonlocal revision
             counter = await self._registry.find_one_and_update(
-                {"_id": _COUNTER}, {"$inc": {"value": 1}}, return_document=ReturnDocument.AFTER, session=session
+                {"_id": REVISION}, {"$inc": {"value": 1}}, return_document=ReturnDocument.AFTER, session=session
             )
             if counter is None:
                 raise StoreUnavailable(f"the counter in {self._registry.full_name} is gone; try again")
@@ -267,7 +267,7 @@ class MongoWatcherStore:
         highest = await self._watchers.find_one({}, {"revision": 1}, sort=[("revision", -1)])
         first = {"value": highest["revision"] if highest is not None else 0}
         with contextlib.suppress(DuplicateKeyError):
-            await self._registry.update_one({"_id": _COUNTER}, {"$setOnInsert": first}, upsert=True)
+            await self._registry.update_one({"_id": REVISION}, {"$setOnInsert": first}, upsert=True)
         if highest is None:
             try:
                 await self._watchers.database.create_collection("watchers", check_exists=False)

@@ -47,6 +47,7 @@ ANSWERS = {
     "NotFound": (404, "Not found", "urn:changewire:not-found"),
     "Conflict": (409, "Conflict", "urn:changewire:conflict"),
     "Outdated": (412, "Outdated", "urn:changewire:outdated"),
+    "Elsewhere": (503, "Elsewhere", "urn:changewire:elsewhere"),
     "Unavailable": UNAVAILABLE,
     "InstanceSilent": UNAVAILABLE,
 }

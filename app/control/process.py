@@ -1,0 +1,47 @@
+"""This process as its machine knows it, so that the next one here knows whether it still runs.
+
+A process that was killed cannot take back its report. Its successor on the same machine need not wait until the report
+is too old: it can look. Where the machine has no /proc nothing is known, and the report has to grow old.
+"""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+NAMESPACE = Path("/proc/self/ns/pid")
+
+
+def this_process() -> str:
+    """Return what tells this process from every other one, as text."""
+    return json.dumps([*_machine(), os.getpid(), _started(os.getpid())])
+
+
+def has_ended(process: str) -> bool:
+    """Whether a process, as its `this_process` was, is known to have ended. False where that is not known."""
+    try:
+        host, boot, namespace, number, started = json.loads(process)
+    except (ValueError, TypeError):
+        return False
+    if [host, boot, namespace] != _machine() or not boot or not namespace or not started:
+        return False
+    return bool(_started(int(number)) != started)
+
+
+def _machine() -> list[str]:
+    """Host, boot and the namespace of process ids; empty where the machine does not say."""
+    try:
+        return [socket.gethostname(), BOOT.read_text().strip(), str(NAMESPACE.readlink())]
+    except OSError:
+        return [socket.gethostname(), "", ""]
+
+
+def _started(number: int) -> str:
+    """Return when a process was started, in ticks since the machine was; empty where there is no such process."""
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return "" if fields[0] in "ZX" else fields[19]
