@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.auth import FORWARDED, OPEN_METHODS, allowed
 from app.api.others import READ_SECONDS, Others
 from app.api.parameters import SILENCE, Silence
-from app.api.problems import RETRY_AFTER, Problem, kind_of
+from app.api.problems import MOVED, RETRY_AFTER, Problem, kind_of
 from app.config.api_tokens import Caller
 from app.control import audit
 from app.domain.errors import InstanceSilent, Unavailable
@@ -62,9 +62,6 @@ LOOK_SECONDS = 0.4
 LOOKS = 5
 TAKEN_OVER_SECONDS = 6
 """Within so many seconds another instance takes over the watchers of one that is gone."""
-MOVED = "changewire-moved"
-"""In an answer to another instance: the watcher is not owned here."""
-
 _PREFIX = "/watchers/"
 _LETTERS = "dead-letters/"
 _KEPT_OUT = frozenset({"content-length", "connection", "transfer-encoding"})
@@ -83,14 +80,16 @@ class Forwarding:
         owner = None if name is None else self._owners.owner(name)
         if FORWARDED in scope and scope["method"] not in OPEN_METHODS:
             audit.note(through=scope[FORWARDED])
-        if name is None or owner is None:
+        if name is None or (owner is None and (FORWARDED in scope or scope["method"] in OPEN_METHODS)):
             await self.app(scope, receive, send)
         elif FORWARDED in scope:
             await _send(Answer(421, ((MOVED, "1"),)), send)
         elif scope["method"] in OPEN_METHODS:
             await self._read(name, owner, scope, receive, send)
+        elif owner is None and not self._owners.others():
+            await self.app(scope, receive, send)
         else:
-            await self._change(name, owner, scope, receive, send)
+            await self._change(name, scope, receive, send)
 
     async def _read(self, name: str, owner: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a read from the owner, or from what is known here where it does not answer."""
@@ -113,23 +112,23 @@ class Forwarding:
                     owner = self._owners.owner(name)
         await self.app(scope if silence is None else {**scope, SILENCE: silence}, receive, send)
 
-    async def _change(self, name: str, owner: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have a change made by the owner; 503 where it does not answer."""
+    async def _change(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a change made where the watcher is owned; 503 where that does not answer."""
         message = await receive()
         ask = self._others.ask_of(scope, message.get("body", b""))
-        problem = f"{name} is moving between instances; nothing was changed, try again"
+        problem, silent = f"{name} is moving between instances; nothing was changed, try again", None
         for look in range(LOOKS):
             if look > 0:
                 await asyncio.sleep(LOOK_SECONDS)
-            now = self._owners.owner(name)
-            if now is None:
-                await self.app(scope, _again(message, receive), send)
-                return
-            owner = now
+            owner = self._owners.owner(name)
+            if owner is None:
+                if await self._change_here(scope, _again(message, receive), send):
+                    return
+                continue
             try:
                 answer = await self._ask(owner, ask)
             except InstanceSilent as error:
-                problem = _unchanged(name, owner, error)
+                problem, silent = _unchanged(name, owner, error), owner
                 if error.begun:
                     break
             else:
@@ -137,11 +136,20 @@ class Forwarding:
                     audit.elsewhere()
                     await _send(answer, send)
                     return
-                problem = f"{name} is moving between instances; nothing was changed, try again"
-        audit.note(instance=owner)
+        if silent is not None:
+            audit.note(instance=silent)
         kind = kind_of(Unavailable)
         refused = Problem(kind.status, kind.title, problem, kind=kind.type, headers=RETRY_AFTER)
         await refused.response()(scope, receive, send)
+
+    async def _change_here(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Make a change in this process; False, with nothing sent, where the watcher turns out not to be owned here."""
+        attempt, held = dict(scope), _UnlessMoved(send)
+        await self.app(attempt, receive, held)
+        if held.moved:
+            return False
+        scope.update(attempt)  # the route, for the audit log
+        return True
 
     async def _ask(self, owner: str, ask: Ask) -> Answer:
         """Ask for a change, for as long as the owner lives. Raises InstanceSilent."""
@@ -221,6 +229,20 @@ class _Sent:
             self.headers = [(name, value) for name, value in pairs if name not in _KEPT_OUT]
         else:
             self.body += message.get("body", b"")
+
+
+class _UnlessMoved:
+    """Sends an answer, unless it says that the watcher is not owned here."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.moved = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.moved = any(name == MOVED.encode() for name, _ in message.get("headers", ()))
+        if not self.moved:
+            await self._send(message)
 
 
 async def _send(answer: Answer, send: Send) -> None:

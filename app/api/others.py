@@ -7,7 +7,7 @@ as they were last heard of, with `as_of`.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Annotated, Any
 
 import orjson
@@ -21,7 +21,7 @@ from app.api.schemas.base import moment
 from app.api.schemas.status import LagAnswer, StatusAnswer
 from app.api.schemas.watchers import WatcherAnswer
 from app.control.registry import Registry
-from app.domain.errors import InstanceSilent
+from app.domain.errors import InstanceSilent, NotFound
 from app.domain.lifecycle import Desired, State
 from app.domain.peer_messages import ASKED_HEADERS, Answer, Ask
 from app.domain.status import Lag, Status, WatcherView
@@ -61,50 +61,65 @@ class Others:
 
     async def watchers(self, registry: Registry, state: State | None, scope: Scope) -> Iterable[WatcherAnswer | Heard]:
         """Return all watchers by name, or those in one state. For another instance: those that run here."""
-        if not self._owners.others():
-            return (WatcherAnswer.of(view) for view in await registry.watchers(state))
-        views = await registry.watchers()
+        own = {view.stored.name: view for view in await registry.watchers()}
         if FORWARDED in scope:
-            return (WatcherAnswer.of(view) for view in views if self._owners.owner(view.stored.name) is None)
-        heard = _by_name(await self._ask_all("/watchers", scope, _are_watchers))
-        self._remember_all(heard, {view.stored.name for view in views})
-        return self._merged({view.stored.name: view for view in views}, heard, state)
+            return map(WatcherAnswer.of, own.values())
+        parts: Mapping[str, Any] = {}
+        if self._owners.others():
+            parts = await self._ask_all("/watchers", scope, _are_watchers)
+        heard, rest = _by_name(parts), dict[str, WatcherAnswer]()
+        for name in await registry.names():
+            if name not in own and name not in heard:
+                view = await self._unanswered(registry, name, parts)
+                if view is not None:
+                    rest[name] = view
+        self._remember_all(heard, own.keys() | heard.keys() | rest.keys())
+        return self._merged(own, heard, rest, state)
+
+    async def _unanswered(self, registry: Registry, name: str, parts: Container[object]) -> WatcherAnswer | None:
+        """Return a watcher that no instance has listed; None where it is not there any more."""
+        owner = self._owners.owner(name)
+        try:
+            view = await registry.watcher(name, afresh=owner in parts)  # else its removal is not known here yet
+        except NotFound:
+            return None
+        if owner is None:
+            return WatcherAnswer.of(view)
+        reason = f"{name} is moving between instances" if owner in parts else f"the instance {owner} did not answer"
+        return self.unheard(view, Silence(owner, reason))
 
     def _merged(
-        self, views: Mapping[str, WatcherView], heard: Mapping[str, Heard], state: State | None
+        self,
+        own: Mapping[str, WatcherView],
+        heard: Mapping[str, Heard],
+        rest: Mapping[str, WatcherAnswer],
+        state: State | None,
     ) -> Iterator[WatcherAnswer | Heard]:
-        for name in sorted(views.keys() | heard.keys()):
-            owner, view, entry = self._owners.owner(name), views.get(name), heard.get(name)
-            if view is not None and owner is None:
-                if state is None or view.status.state is state:
-                    yield WatcherAnswer.of(view)
-            elif entry is not None:
-                # One that is not known here is new; one that nobody runs is known here, or was removed.
-                if (view is not None or entry["status"]["instance"]) and state in (None, entry["status"]["state"]):
-                    yield entry
-            elif view is not None and owner is not None:
-                answer = self.unheard(view, Silence(owner, f"the instance {owner} did not answer"))
-                if state in (None, answer.status.state):
-                    yield answer
+        for name in sorted(own.keys() | heard.keys() | rest.keys()):
+            if name in own:
+                if state in (None, own[name].status.state):
+                    yield WatcherAnswer.of(own[name])
+            elif name in heard:
+                if state in (None, heard[name]["status"]["state"]):
+                    yield heard[name]
+            elif state in (None, rest[name].status.state):
+                yield rest[name]
 
     async def lags(self, registry: Registry, scope: Scope) -> dict[str, LagAnswer]:
         """Return how far each watcher is behind, by name. For another instance: those that run here."""
-        names = await registry.names()
-        own = [name for name in names if self._owners.owner(name) is None]
-        if FORWARDED in scope or not self._owners.others():
-            return {name: LagAnswer.of(lag) for name, lag in (await registry.lags(own)).items()}
+        if FORWARDED in scope:
+            return {name: LagAnswer.of(lag) for name, lag in (await registry.lags()).items()}
         asking = asyncio.create_task(self._ask_all("/lag", scope, _are_lags), name="ask:all")
         try:
-            mine = await registry.lags(own)
-            parts = await asking
+            mine = await registry.lags()
+            found: dict[str, Any] = dict(entry for part in (await asking).values() for entry in part.items())
         finally:
             asking.cancel()
             await asyncio.wait([asking])
-        found: dict[str, Any] = {name: LagAnswer.of(lag) for name, lag in mine.items()}
-        for part in parts.values():
-            found = part | found
-        for name, lag in (await registry.lags(name for name in names if name not in found)).items():
-            found[name] = self.unheard_lag(lag)
+        found |= {name: LagAnswer.of(lag) for name, lag in mine.items()}
+        rest = await registry.lags(name for name in await registry.names() if name not in found)
+        for name, lag in rest.items():
+            found[name] = LagAnswer.of(lag) if self._owners.owner(name) is None else self.unheard_lag(lag)
         return {name: found[name] for name in sorted(found)}
 
     async def _ask_all(self, path: str, scope: Scope, fits: Callable[[Any], bool]) -> dict[str, Any]:
@@ -153,7 +168,7 @@ class Others:
         """Keep the status of a watcher that runs elsewhere."""
         self._remembered[name] = self._clock(), status
 
-    def _remember_all(self, heard: Mapping[str, Heard], known: set[str]) -> None:
+    def _remember_all(self, heard: Mapping[str, Heard], known: Set[str]) -> None:
         for name in self._remembered.keys() - known:
             del self._remembered[name]
         for name, entry in heard.items():

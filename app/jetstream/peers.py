@@ -9,16 +9,17 @@ subjects without the key is not heard.
 """
 
 import asyncio
+import contextlib
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from app.domain.errors import InstanceSilent, SinkUnavailable
+from app.domain.errors import ChangewireError, InstanceSilent, SinkUnavailable
 from app.domain.peer_messages import Answer, Ask
 from app.domain.sealing import NOBODY, NONCE_BYTES, Kind, Message, Opener, Refused, seal
 from app.jetstream.connection import Listener, NatsConnection
@@ -29,7 +30,9 @@ from app.ports.peers import Circle, Handler
 MOST_AT_ONCE: Final = 64
 """Requests that are carried out for others at the same time."""
 LOOK_SECONDS: Final = 0.25
-"""How often it is looked whether the state database has said by now what the instances share."""
+"""How often it is looked whether there is somebody to ask, and what the instances share."""
+FRESH_SECONDS: Final = 10.0
+"""How often it is looked again: the state database may have been dropped and made again."""
 SAID_SECONDS: Final = 60.0
 """For so long what is wrong with a message is not logged again."""
 LARGE_BYTES: Final = 128 * 1024
@@ -46,8 +49,8 @@ class Member:
     name: str
     prefix: str
     """The first part of all subjects."""
-    circle: Callable[[], Circle | None]
-    """What the instances share; None until the state database was reached."""
+    circle: Callable[[], Awaitable[Circle | None]]
+    """Reads what the instances share; None while there is nobody to ask. Raises what the store raises."""
 
 
 class JetStreamPeers:
@@ -86,13 +89,15 @@ class JetStreamPeers:
         self._listen(None)
 
     async def _keep_listening(self) -> None:
-        """Listen for what concerns this instance, as soon as it is known under which subjects; the state database may
-        be dropped and made again."""
+        """Listen for what concerns this instance, as soon as it is known under which subjects."""
         while True:
-            circle = self._me.circle()
-            if self._handler is not None and circle is not None and circle != self._circle:
+            circle = None
+            if self._handler is not None:
+                with contextlib.suppress(ChangewireError):  # the state database cannot be reached: what is known counts
+                    circle = await self._me.circle()
+            if circle is not None and circle != self._circle:
                 self._listen(circle)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS if circle is None else FRESH_SECONDS)
 
     def _listen(self, circle: Circle | None) -> None:
         for listener in self._listeners:

@@ -49,13 +49,17 @@ Two = Callable[[str], Awaitable[tuple[Instance, Instance]]]
 async def two(unique: str) -> AsyncIterator[Two]:
     """`await two(url of a nats-server)`: instances a and b, whose registries know nothing yet."""
     network = Network(handlers={"a": _never, "b": _never})
+
+    async def circle() -> Circle:
+        return Circle(f"c{unique}", b"k" * 32)
+
     async with AsyncExitStack() as stack:
 
         async def one(name: str, url: str) -> Instance:
             connection = NatsConnection(NatsOptions((url,)))
             stack.push_async_callback(connection.close)
             connection.start()
-            peers = JetStreamPeers(connection, Member(name, "changewire", lambda: Circle(f"c{unique}", b"k" * 32)))
+            peers = JetStreamPeers(connection, Member(name, "changewire", circle))
             stack.push_async_callback(peers.close)
             peers.start()
             registry, owners = FakeRegistry(), FakeOwners(name, network)
@@ -90,6 +94,8 @@ def share(two: Two, a: Instance, b: Instance, owners: dict[str, str]) -> None:
         for each in (a, b):
             state = State.RUNNING if each.owners.name == owner else State.STARTING
             each.registry.views[name] = each.registry.show(watcher, state, instance=owner)
+            if each.owners.name != owner:
+                each.registry.elsewhere.add(name)
 
 
 async def test_each_of_two_instances_answers_for_the_other(two: Two, nats_url: str) -> None:

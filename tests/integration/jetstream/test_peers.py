@@ -39,7 +39,9 @@ async def join(connect: Connect, nats_url: str, unique: str) -> AsyncIterator[Jo
         name: str, *, url: str = nats_url, handler: Any = echo, circle: Any = None, **user: Any
     ) -> JetStreamPeers:
         connection = connect(url, **user)
-        peers = JetStreamPeers(connection, Member(name, "changewire", circle or (lambda: Circle(f"c{unique}", KEY))))
+        peers = JetStreamPeers(
+            connection, Member(name, "changewire", _soon(circle or (lambda: Circle(f"c{unique}", KEY))))
+        )
         made.append(peers)
         peers.serve(handler)
         peers.start()
@@ -51,6 +53,13 @@ async def join(connect: Connect, nats_url: str, unique: str) -> AsyncIterator[Jo
     yield one
     for peers in made:
         await peers.close()
+
+
+def _soon(circle: Callable[[], Circle | None]) -> Callable[[], Awaitable[Circle | None]]:
+    async def read() -> Circle | None:
+        return circle()
+
+    return read
 
 
 def asking(path: str = "/watchers/orders", through: str = "a", **more: Any) -> Ask:
@@ -227,7 +236,7 @@ async def test_it_starts_before_nats_and_before_the_state_database_is_known(
     await own_nats.stop()
     known: list[Circle] = []
     connection = connect(own_nats.url)
-    b = JetStreamPeers(connection, Member("b", "changewire", lambda: known[0] if known else None))
+    b = JetStreamPeers(connection, Member("b", "changewire", _soon(lambda: known[0] if known else None)))
     b.serve(echo)
     b.start()
     try:
@@ -275,7 +284,10 @@ async def test_after_a_lost_connection_it_works_again_and_what_was_asked_is_unkn
     await until(lambda: _answers(a))
 
 
-async def test_another_circle_is_followed_when_the_state_database_was_made_again(join: Join, unique: str) -> None:
+async def test_another_circle_is_followed_when_the_state_database_was_made_again(
+    join: Join, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FRESH_SECONDS", 0.05)
     now = [Circle(f"one{unique}", KEY)]
     a, b = await join("a", circle=lambda: now[0]), await join("b", circle=lambda: now[0])
     await until(lambda: _answers(a))

@@ -73,6 +73,8 @@ async def instances(network: Network) -> AsyncIterator[tuple[One, One, One]]:
                 mine = each.name == owner
                 shown = each.registry.show(watcher, State.RUNNING if mine else State.STARTING, instance=owner or None)
                 each.registry.views[name] = shown
+                if not mine:
+                    each.registry.elsewhere.add(name)
         yield a, b, c
 
 
@@ -351,6 +353,22 @@ async def test_a_watcher_that_another_instance_has_just_added_is_listed(
     new = from_document({"name": "new", "source": {"database": "shop", "collection": "new"}})
     b.registry.views["new"] = b.registry.show(new, State.RUNNING, instance="b")
     assert states(await a.get("/watchers")) == [("new", "RUNNING", "b"), *ALL]
+
+
+async def test_a_watcher_that_another_instance_has_just_removed_is_not_listed(instances: tuple[One, ...]) -> None:
+    a, b, _ = instances
+    del b.registry.views["orders"]
+    a.registry.outdated.add("orders")
+    assert states(await a.get("/watchers")) == ALL[1:]
+
+
+async def test_a_watcher_that_moves_while_all_are_listed_is_listed(instances: tuple[One, ...]) -> None:
+    a, b, _ = instances
+    b.registry.elsewhere.add("orders")
+    listed = await a.get("/watchers")
+    assert [each["name"] for each in listed] == ["orders", "x", "y", "z"]
+    assert listed[0]["status"]["as_of"] is not None
+    assert "moving between instances" in listed[0]["status"]["reason"]
 
 
 async def test_an_instance_that_answers_something_else_counts_as_silent(
