@@ -356,6 +356,14 @@ class Reconciler:
         if name in self._from_file.pending:
             raise Unavailable(f"{name}, of the configuration file: {self._from_file.pending[name]}")
 
+    async def look_at(self, name: str) -> None:
+        """Follow what is stored of one watcher now, unless it is being changed here: another instance may have just
+        added or removed it."""
+        lock = self._lock(name)
+        if self._server_probe.mongo.up and not self._ending and not lock.locked():
+            async with lock:
+                await self._refresh(name)
+
     def _refuse_elsewhere(self, name: str) -> None:
         if name in self._fleet and self._fleet[name].elsewhere:
             by = self._share.owner(name)
