@@ -114,16 +114,18 @@ class Registry:
         self.letters = DeadLetterService(dependencies, self._watched)
         self.streams = StreamBrowser(dependencies, self._watched)
         self._tasks: list[asyncio.Task[None]] = []
+        self._looking: asyncio.Task[None] | None = None
         self._in_flight: set[asyncio.Task[Any]] = set()
 
     # Life
 
     def start(self) -> None:
         """Begin to load, to follow the store and to watch the servers; returns at once."""
+        self._looking = asyncio.create_task(self.share.run(self._reconciler.shift), name="share")
         self._tasks = [
             asyncio.create_task(self._reconciler.run(), name="reconciler"),
             asyncio.create_task(self._server_probe.run(), name="server_probe"),
-            asyncio.create_task(self.share.run(self._reconciler.shift), name="share"),
+            self._looking,
             asyncio.create_task(self._fleet_health.watch(self._times.min_headroom), name="watch"),
         ]
         for task in self._tasks:
@@ -140,8 +142,11 @@ class Registry:
                 await self.share.stop()
         tasks = [*self._tasks, *self._in_flight]
         for task in tasks:
-            task.cancel()
+            if task is not self._looking:  # while the watchers drain, it says that this instance is there
+                task.cancel()
         drained = await self._reconciler.drain()  # meanwhile: a server that is frozen holds a change for seconds
+        if self._looking is not None:
+            self._looking.cancel()
         if tasks:
             await asyncio.wait(tasks)
         await self._reconciler.leave()

@@ -66,6 +66,8 @@ class Share:
         self._claimed: set[str] = set()
         """Watchers that were added here, and are not in the record yet."""
         self._joined = asyncio.Event()
+        self.name_taken = asyncio.Event()
+        """Set once another live instance has this one's name. This one owns nothing then, and has to end."""
         self._beaten_at = float("-inf")
         self._steady_since = float("-inf")
         self._pending: dict[str, Change] = {}
@@ -89,6 +91,8 @@ class Share:
 
     def has(self, watcher: str) -> bool:
         """Whether this instance is to run a watcher."""
+        if self.name_taken.is_set() and not self.alone:
+            return False
         if self.alone or watcher in self._claimed:
             return True
         owner = self._owners.of.get(watcher)
@@ -100,6 +104,12 @@ class Share:
             return None
         owner = self._owners.of.get(watcher)
         return owner.by if owner is not None and owner.by != self.name and owner.by in self.others() else None
+
+    def lacks_owner(self, watchers: Iterable[str]) -> bool:
+        """Whether one of these has no owner in the record, though there is an instance that could own it."""
+        if self.alone or not any(member.eligible for member in self.members):
+            return False
+        return any(name not in self._owners.of and name not in self._claimed for name in watchers)
 
     def others(self) -> list[str]:
         """Return the other live instances, by name."""
@@ -118,7 +128,7 @@ class Share:
             return
         over = await self._predecessor()
         if not await self._store.join(self._me, over):
-            raise _twin(self.name)
+            raise self._twin()
         await self.look()
         self._joined.set()
         log.info("instance_joined", instance=self.name, others=self.others())
@@ -136,12 +146,23 @@ class Share:
                     if member.gone:
                         return member.session
                     if seen is not None and member.seen > seen:
-                        raise _twin(self.name)
+                        raise self._twin()
                     seen = member.seen
                     break
             else:
                 return None
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _twin(self) -> Conflict:
+        self.name_taken.set()
+        return Conflict(self.taken())
+
+    def taken(self) -> str:
+        """Return what to say where another one has the name."""
+        return (
+            f"another live instance has the name {self.name}: give each a name of its own with CHANGEWIRE_INSTANCE, or "
+            "leave it out; this one runs no watcher"
+        )
 
     async def run(self, carry_out: Callable[[int], None]) -> None:
         """Look until cancelled. `carry_out` makes what runs here what the record says, and returns at once; it gets the
@@ -154,6 +175,8 @@ class Share:
                 if self._steady_since < float("inf"):
                     log.warning("instances_unreachable", error=str(error))
                 self._steady_since = float("inf")
+                if self.name_taken.is_set():
+                    carry_out(self.registry_revision)
             else:
                 carry_out(self.registry_revision)
             await asyncio.sleep(self._pace)
@@ -187,7 +210,7 @@ class Share:
         if me == self._me and now - self._beaten_at < BEAT_SECONDS:
             return
         if not await self._store.beat(me) and not await self._store.join(me, None):
-            raise _twin(self.name)
+            raise self._twin()
         self._me, self._beaten_at = me, now
 
     def _why_unfit(self, now: float) -> str | None:
@@ -215,10 +238,11 @@ class Share:
         """Give away what gone members owned, and balance."""
         assert self._store is not None
         async with self._one_at_a_time:
-            changed = planned(self._owners.of, self.members)
-            if changed:
-                log.info("watchers_placed", changed=len(changed), members=len(self.others()) + 1)
-                await self._store_owners(changed, ())
+            while changed := planned(self._owners.of, self.members):
+                if await self._store_owners(changed, ()):
+                    log.info("watchers_placed", changed=len(changed), members=len(self.others()) + 1)
+                    return
+                await self._read_owners()
 
     async def stop(self) -> None:
         """Say that this instance stops, and plan without it, so that each watcher can be handed over once it has
@@ -254,11 +278,16 @@ class Share:
         if self._store is None or self.alone:
             return
         async with self._one_at_a_time:
-            missing = {name: Owner("", group=group) for name, group in groups.items() if name not in self._owners.of}
-            drop = [name for name in known if name not in groups and name in self._owners.of]
-            if missing or drop:
-                placed = planned({**self._owners.of, **missing}, self.members)
-                await self._store_owners({name: placed[name] for name in missing if name in placed}, drop)
+            while True:
+                missing = {
+                    name: Owner("", group=group) for name, group in groups.items() if name not in self._owners.of
+                }
+                placed = planned({**self._owners.of, **missing}, self.members) if missing else {}
+                put = {name: placed[name] for name in missing if name in placed}
+                drop = [name for name in known if name not in groups and name in self._owners.of]
+                if (not put and not drop) or await self._store_owners(put, drop):
+                    return
+                await self._read_owners()
 
     def forget(self, name: str) -> None:
         """A watcher was removed."""
@@ -285,6 +314,8 @@ class Share:
         return replace(owner, by=owner.to, to=None)
 
     def _change(self, name: str, change: Change) -> None:
+        if self.name_taken.is_set():  # what the record says of this name is the other one's
+            return
         self._pending[name] = change
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="owners")
@@ -329,13 +360,6 @@ class Share:
             of = {name: one for name, one in known.of.items() if name not in drop}
             self._owners = Owners(known.revision + 1, of | dict(put))
         return True
-
-
-def _twin(name: str) -> Conflict:
-    return Conflict(
-        f"another live instance has the name {name}: give each a name of its own with CHANGEWIRE_INSTANCE, or leave it "
-        "out; this one runs no watcher"
-    )
 
 
 def _report_end(task: "asyncio.Task[None]") -> None:
