@@ -58,10 +58,8 @@ class Instances(Crowd):
             return f"{', '.join(nowhere)}: run by no instance; {await self._recorded(nowhere)}"
         return f"{', '.join(twice)}: run by more than one instance" if twice else None
 
-    async def recovered(self, what: str = "after it") -> None:
-        """Wait until the lag is short and every watcher runs in exactly one instance; a problem where that does not
-        come."""
-        await super().recovered(what)
+    async def settled(self, what: str) -> None:
+        """Wait until every watcher runs in exactly one instance; a problem where that does not come."""
         found: list[str | None] = []
 
         async def each_once() -> bool:

@@ -204,6 +204,7 @@ async def _strike(testbed: Testbed, step: Step, began: float) -> Outcome:
     whole = time.monotonic()
     await asyncio.sleep(max(0.0, lifted + STRUCK_SECONDS - time.monotonic()))
     await testbed.recovered(f"after {step.name}")
+    await testbed.settled(f"after {step.name}")
     late, idle = (max(0.0, moment - struck) for moment in (testbed.lag.late_at, testbed.lag.idle_at))
     took = time.monotonic() - struck
     await testbed.note_modes()
