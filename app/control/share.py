@@ -101,6 +101,11 @@ class Share:
         owner = self._owners.of.get(watcher)
         return owner.by if owner is not None and owner.by != self.name and owner.by in self.others() else None
 
+    def leaving(self) -> list[str]:
+        """Return the watchers that this instance is to hand over."""
+        mine = self._owners.of.items()
+        return [name for name, one in mine if one.by == self.name and one.leaving and name not in self._claimed]
+
     def others(self) -> list[str]:
         """Return the other live instances, by name."""
         return [member.name for member in self.members if member.name != self.name and not member.gone]
