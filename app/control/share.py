@@ -111,6 +111,11 @@ class Share:
             return False
         return any(name not in self._owners.of and name not in self._claimed for name in watchers)
 
+    def leaving(self) -> list[str]:
+        """Return the watchers that this instance is to hand over."""
+        mine = self._owners.of.items()
+        return [name for name, one in mine if one.by == self.name and one.leaving and name not in self._claimed]
+
     def others(self) -> list[str]:
         """Return the other live instances, by name."""
         return [member.name for member in self.members if member.name != self.name and not member.gone]
