@@ -21,12 +21,14 @@ from app.control.file_watchers import FileWatchers
 from app.control.fleet import Fleet, Watched
 from app.control.health import FleetHealth
 from app.control.instance import Instance
+from app.control.membership import Membership
 from app.control.positions import Positions
 from app.control.reconciler import Reconciler
 from app.control.server_probe import ServerProbe
 from app.control.share import Share
 from app.control.stream_browser import StreamBrowser
 from app.domain.errors import ChangewireError, NotFound, Outdated, Unavailable
+from app.domain.instances import InstanceView
 from app.domain.lifecycle import Desired, State
 from app.domain.status import Happening, Health, Lag, TokenView, WatcherView
 from app.domain.watcher import Start, StoredWatcher, Watcher
@@ -109,6 +111,8 @@ class Registry:
             dependencies, store, fleet, self._reconciler, Admission(rules, dependencies, store, fleet), self._positions
         )
         self._own = fleet.own
+        self.share.rate = self._rate
+        self._membership = Membership(self.share, fleet.own, dependencies.clock)
         self._fleet_health = FleetHealth(dependencies, fleet.own, self._server_probe)
         self.letters = DeadLetterService(dependencies, self._watched)
         self.streams = StreamBrowser(dependencies, self._watched)
@@ -191,6 +195,15 @@ class Registry:
         async with servers_needed():
             return await self._fleet_health.lags()
 
+    async def instances(self) -> list[InstanceView]:
+        """Return the instances that share the watchers, by name. Raises Unavailable."""
+        await self._reconciler.loaded()
+        return self._membership.views()
+
+    def _rate(self) -> float:
+        now = self._dependencies.clock()
+        return sum(watched.statistics.rates.per_second(60, now) for watched in self._own.values())
+
     async def health(self) -> Health:
         """Return how the service does, from facts not older than a few seconds."""
         missing, notice = self._store.out_of_reach, None
@@ -269,6 +282,12 @@ class Registry:
     async def reset_token(self, name: str, *, expected: Revisions | None = None) -> TokenView:
         """Move a paused or failed watcher back to its own start, in a new epoch. Errors as `set_token`."""
         return await self._change(name, lambda: self._changes.move(name, None), expected)
+
+    async def drain_instance(self, name: str, *, on: bool, force: bool = False) -> InstanceView:
+        """Ask an instance to give up its watchers, or to take some again. Raises NotFound, Conflict, Unavailable."""
+        await self._reconciler.loaded()
+        async with servers_needed():
+            return await self._membership.drain(name, on=on, force=force)
 
     # One change at a time of each watcher
 

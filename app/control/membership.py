@@ -1,0 +1,82 @@
+"""What is told of the instances, and asking one of them to give up its watchers.
+
+Every instance reads all reports a few times per second (`share.py`), so telling asks nobody. Where the state database
+cannot be reached, what was read last is told, with its age.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import structlog
+
+from app.control import audit
+from app.control.fleet import Watched
+from app.control.share import Share
+from app.domain.errors import Conflict, NotFound, Unavailable
+from app.domain.instances import GONE_SECONDS, InstanceView, Member
+
+log = structlog.get_logger(__name__)
+
+
+class Membership:
+    """The instances on the state database, this one among them."""
+
+    def __init__(self, share: Share, own: Mapping[str, Watched], clock: Callable[[], float]) -> None:
+        """`own`: the watchers that this instance owns. `clock` gives seconds since 1970."""
+        self._share = share
+        self._own = own
+        self._clock = clock
+        self._since = clock()
+
+    def views(self) -> list[InstanceView]:
+        """Return all instances by name, those that are gone for less than an hour too."""
+        if self._share.store is None:
+            me = replace(self._share.me, since=self._since, seen=self._clock())
+            return [InstanceView(me, len(self._own), itself=True)]
+        count = Counter(owner.by for owner in self._share.owners.values())
+        ago = asyncio.get_running_loop().time() - self._share.looked_at
+        as_of = None if ago <= GONE_SECONDS else self._clock() - ago
+        return [self._view(member, count[member.name], as_of) for member in self._share.members]
+
+    def _view(self, member: Member, watchers: int, as_of: float | None = None) -> InstanceView:
+        itself = member.name == self._share.name
+        if itself:
+            me = self._share.me
+            member = replace(member, unfit=me.unfit, stopping=me.stopping, rate=me.rate)
+        return InstanceView(member, watchers, itself, as_of)
+
+    async def drain(self, name: str, *, on: bool, force: bool = False) -> InstanceView:
+        """Ask an instance to give up its watchers and to take no new ones, or take that back.
+
+        Raises NotFound; Conflict where it is gone or the only one that could run watchers, unless `force` is set;
+        Unavailable, StoreUnavailable."""
+        store = self._share.store
+        if store is None:
+            raise Unavailable("this instance runs without the state database, so there is no other one to take over")
+        members = {member.name: member for member in await store.members()}
+        if name not in members:
+            raise NotFound(f"there is no instance {name}")
+        if on and not force:
+            _refuse(members, name)
+        if not await store.drain(name, on=on):
+            raise NotFound(f"there is no instance {name} any more")
+        audit.note(instance=name, draining=on)
+        log.info("instance_draining" if on else "instance_takes_watchers", instance=name)
+        count = Counter(owner.by for owner in self._share.owners.values())
+        return self._view(replace(members[name], drained=on), count[name])
+
+
+def _refuse(members: Mapping[str, Member], name: str) -> None:
+    """Raise Conflict where draining an instance would move nothing."""
+    if members[name].gone:
+        raise Conflict(
+            f"the instance {name} was not heard of for {members[name].age:.0f} seconds, and its watchers are given to "
+            "others; with ?force=true it takes none when it comes back"
+        )
+    if not any(member.eligible for member in members.values() if member.name != name):
+        raise Conflict(
+            f"no other instance could run the watchers of {name} now; start one, or use ?force=true: {name} goes on "
+            "running them until there is another one"
+        )
