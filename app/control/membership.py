@@ -1,7 +1,7 @@
 """What is told of the instances, and asking one of them to give up its watchers.
 
-Every instance reads all reports a few times per second (`share.py`), so telling asks nobody. Where the state database
-cannot be reached, what was read last is told, with its age.
+The state database is asked each time, so that every instance tells the same. Where it cannot be reached, what was read
+last (`share.py`) is told, with its age.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import structlog
 from app.control import audit
 from app.control.fleet import Watched
 from app.control.share import Share
-from app.domain.errors import Conflict, NotFound, Unavailable
+from app.domain.errors import ChangewireError, Conflict, NotFound, Unavailable
 from app.domain.instances import GONE_SECONDS, InstanceView, Member
 
 log = structlog.get_logger(__name__)
@@ -30,15 +30,23 @@ class Membership:
         self._clock = clock
         self._since = clock()
 
-    def views(self) -> list[InstanceView]:
+    async def views(self) -> list[InstanceView]:
         """Return all instances by name, those that are gone for less than an hour too."""
-        if self._share.store is None:
+        store = self._share.store
+        if store is None:
             me = replace(self._share.me, since=self._since, seen=self._clock())
             return [InstanceView(me, len(self._own), itself=True)]
         count = Counter(owner.by for owner in self._share.owners.values())
+        members, as_of = self._share.members, None
         ago = asyncio.get_running_loop().time() - self._share.looked_at
-        as_of = None if ago <= GONE_SECONDS else self._clock() - ago
-        return [self._view(member, count[member.name], as_of) for member in self._share.members]
+        try:
+            if ago <= GONE_SECONDS:  # else it is not reached now, and nobody has to wait for that once more
+                members, ago = await store.members(), 0.0
+        except ChangewireError as error:
+            log.info("instances_not_read", error=str(error))
+        if ago > 0.0:
+            as_of = self._clock() - ago
+        return [self._view(member, count[member.name], as_of) for member in members]
 
     def _view(self, member: Member, watchers: int, as_of: float | None = None) -> InstanceView:
         itself = member.name == self._share.name

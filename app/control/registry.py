@@ -198,7 +198,7 @@ class Registry:
     async def instances(self) -> list[InstanceView]:
         """Return the instances that share the watchers, by name. Raises Unavailable."""
         await self._reconciler.loaded()
-        return self._membership.views()
+        return await self._membership.views()
 
     def _rate(self) -> float:
         now = self._dependencies.clock()

@@ -7,7 +7,7 @@ import pytest
 
 from app.control.membership import Membership
 from app.control.share import Share
-from app.domain.errors import Conflict, NotFound, Unavailable
+from app.domain.errors import Conflict, NotFound, StoreUnavailable, Unavailable
 from app.domain.instances import Member, Owner, Owners, Standing
 
 NOW = 1_700_000_000.0
@@ -18,9 +18,12 @@ class Reports:
 
     def __init__(self, *members: Member) -> None:
         self.rows = {member.name: member for member in members}
+        self.broken = False
         self.record = Owners(1, {"orders": Owner("a"), "items": Owner("a"), "users": Owner("b")})
 
     async def members(self) -> list[Member]:
+        if self.broken:
+            raise StoreUnavailable("no answer")
         return sorted(self.rows.values(), key=lambda member: member.name)
 
     async def join(self, member: Member, over: str | None) -> bool:
@@ -63,7 +66,7 @@ async def test_each_instance_is_told_with_what_it_owns_and_what_it_does() -> Non
         )
     )
     share.rate = lambda: 7.0
-    views = {view.member.name: view for view in membership.views()}
+    views = {view.member.name: view for view in await membership.views()}
     assert {name: view.member.standing for name, view in views.items()} == {
         "a": Standing.ACTIVE, "b": Standing.DRAINING, "c": Standing.UNFIT, "d": Standing.GONE, "e": Standing.STOPPING,
     }  # fmt: skip
@@ -73,19 +76,22 @@ async def test_each_instance_is_told_with_what_it_owns_and_what_it_does() -> Non
     assert {view.as_of for view in views.values()} == {None}
 
 
-async def test_what_was_read_long_ago_is_told_with_its_age(monkeypatch: pytest.MonkeyPatch) -> None:
-    share, membership = await joined(Reports(member("b")))
-    share.looked_at -= 60.0
-    (mine, other) = membership.views()
+@pytest.mark.parametrize("ago", [1.0, 60.0], ids=["not reached now", "not reached for long"])
+async def test_what_was_read_before_is_told_with_its_age_where_nobody_can_be_asked(ago: float) -> None:
+    store = Reports(member("b"))
+    share, membership = await joined(store)
+    share.looked_at -= ago
+    store.broken = True
+    (mine, other) = await membership.views()
     assert mine.as_of is not None
     assert other.as_of is not None
-    assert NOW - 61 < other.as_of <= NOW - 60
+    assert NOW - ago - 1 < other.as_of <= NOW - ago
     assert other.member.standing is Standing.ACTIVE
 
 
 async def test_without_a_state_database_there_is_only_this_instance() -> None:
     share = Share.of_everything()
-    (view,) = Membership(share, {}, lambda: NOW).views()
+    (view,) = await Membership(share, {}, lambda: NOW).views()
     assert (view.member.name, view.member.since, view.itself) == ("alone", NOW, True)
     with pytest.raises(Unavailable, match="without the state database"):
         await Membership(share, {}, lambda: NOW).drain("alone", on=True)
