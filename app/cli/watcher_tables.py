@@ -1,7 +1,7 @@
-"""Watchers and instances on a terminal: the tables of `changewire watchers` and `changewire instances`, made of what the
-service answers.
+"""Watchers and instances on a terminal: the tables of `changewire watchers` and `changewire instances`.
 
-Text from servers and documents is shown with control characters escaped, so that no message moves the cursor.
+They are made of what the service answers. Text from servers and documents is shown with control characters escaped, so
+that no message moves the cursor.
 """
 
 import json
