@@ -36,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 50
 """Watchers that are looked at before others have their turn."""
+LET_GO_AT_ONCE = 8
+"""Watchers that are handed over to other instances at the same time."""
 FIRST_LOAD_SECONDS = 5.0
 """How long a call waits for a service that has just started to load its watchers."""
 
@@ -150,7 +152,7 @@ class Reconciler:
         does not wait for it: the other watchers have to be followed, and this instance has to say that it is alive."""
         waiting = self._from_file.pending
         found = {one.name: one for one in stored if one.name not in waiting}
-        self._fleet.expect(one for name, one in found.items() if name not in self._fleet)
+        self._fleet.expect(one for name, one in found.items() if name not in self._fleet and self._share.has(name))
         for number, name in enumerate(found):
             if name not in self._fleet:  # in order, so that of two that overlap the same one is refused every time
                 await self._follow(name, found[name])
@@ -281,13 +283,19 @@ class Reconciler:
         return [name for name, task in self._fleet.items() if task.elsewhere is self._share.has(name)]
 
     async def _carry_out_shift(self) -> None:
-        """Let go of what others are to have, and take over what has come to this instance, as it is stored now."""
+        """Let go of what others are to have, and take over what has come to this instance, as it is stored now.
+
+        What is let go of is handed over a few at a time: the others' changes go on meanwhile, and these wait less."""
         names = [name for name in self._misplaced() if not self._lock(name).locked()]
-        found: dict[str, StoredWatcher] = {}
-        if any(self._share.has(name) for name in names):
+        come = [name for name in names if self._share.has(name)]
+        if come:
             found = {one.name: one for one in await self._store.load()}
-            self._fleet.expect(one for name, one in found.items() if name in names and self._share.has(name))
-        await asyncio.gather(*(self._shift_one(name, found.get(name)) for name in names))
+            self._fleet.expect(found[name] for name in come if name in found)
+            await asyncio.gather(*(self._shift_one(name, found.get(name)) for name in come))
+        gone = [name for name in names if not self._share.has(name)]
+        for first in range(0, len(gone), LET_GO_AT_ONCE):
+            await asyncio.gather(*(self._shift_one(name, None) for name in gone[first : first + LET_GO_AT_ONCE]))
+            await self._share.written()
 
     async def _shift_one(self, name: str, stored: StoredWatcher | None) -> None:
         async with self._lock(name):

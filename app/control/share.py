@@ -30,6 +30,8 @@ from app.ports.instance_store import InstanceStore
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS: Final = 0.25
+EXPECTED_SECONDS: Final = 0.05
+"""While a watcher is on its way to this instance: its changes wait."""
 ALONE_SECONDS: Final = 1.0
 """How often an instance looks that has no other one beside it."""
 BEAT_SECONDS: Final = 1.0
@@ -166,7 +168,13 @@ class Share:
                 self._steady_since = float("inf")
             else:
                 carry_out(self.registry_revision)
-            await asyncio.sleep(LOOK_SECONDS if self.others() else ALONE_SECONDS)
+            await asyncio.sleep(self._pace)
+
+    @property
+    def _pace(self) -> float:
+        if any(owner.to == self.name and owner.by != self.name for owner in self._owners.of.values()):
+            return EXPECTED_SECONDS
+        return LOOK_SECONDS if self.others() else ALONE_SECONDS
 
     async def look(self) -> None:
         """Report, read the members and the owners, and plan where that is this one's to do."""
