@@ -6,8 +6,9 @@ last (`share.py`) is told, with its age.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Final
 
 import structlog
 
@@ -16,8 +17,12 @@ from app.control.fleet import Watched
 from app.control.share import Share
 from app.domain.errors import ChangewireError, Conflict, NotFound, Unavailable
 from app.domain.instances import GONE_SECONDS, InstanceView, Member
+from app.ports import Observer
 
 log = structlog.get_logger(__name__)
+
+HOMELESS_SECONDS: Final = 15.0
+"""A watcher without an instance for longer than this is told of: a new owner is found much sooner."""
 
 
 class Membership:
@@ -29,6 +34,39 @@ class Membership:
         self._own = own
         self._clock = clock
         self._since = clock()
+        self._homeless: dict[str, float] = {}
+        """Watchers that no live instance owns, and since when by the loop's clock."""
+
+    # What is seen
+
+    def look(self, watchers: Iterable[str]) -> None:
+        """Note which of the stored watchers no live instance owns; to be called after each look at the others."""
+        if self._share.store is None:
+            self._homeless = {}
+            return
+        now, owners = asyncio.get_running_loop().time(), self._share.owners
+        live = {member.name for member in self._share.members if not member.gone}
+        found = [
+            name
+            for name in watchers
+            if not self._share.has(name) and ((owner := owners.get(name)) is None or owner.by not in live)
+        ]
+        self._homeless = {name: self._homeless.get(name, now) for name in found}
+
+    def homeless(self) -> list[str]:
+        """Return the watchers that no live instance has owned for some time, by name."""
+        before = asyncio.get_running_loop().time() - HOMELESS_SECONDS
+        return sorted(name for name, since in self._homeless.items() if since <= before)
+
+    def observe(self, observer: Observer) -> None:
+        """Tell the observer of this instance's share, and of the others as they were seen last."""
+        gone = sum(member.gone for member in self._share.members)
+        live = max(1, len(self._share.members) - gone)  # this one is, whatever is stored
+        observer.instances(
+            self._share.name, watchers=len(self._own), live=live, gone=gone, homeless=len(self.homeless())
+        )
+
+    # What is told, and asked for
 
     async def views(self) -> list[InstanceView]:
         """Return all instances by name, those that are gone for less than an hour too."""

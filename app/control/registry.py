@@ -126,11 +126,16 @@ class Registry:
         self._tasks = [
             asyncio.create_task(self._reconciler.run(), name="reconciler"),
             asyncio.create_task(self._server_probe.run(), name="server_probe"),
-            asyncio.create_task(self.share.run(self._reconciler.shift), name="share"),
+            asyncio.create_task(self.share.run(self._looked), name="share"),
             asyncio.create_task(self._fleet_health.watch(self._times.min_headroom), name="watch"),
         ]
         for task in self._tasks:
             task.add_done_callback(_report_end)
+
+    def _looked(self, revision: int) -> None:
+        """The share has looked at the other instances; the registry has this revision."""
+        self._reconciler.shift(revision)
+        self._membership.look(self._watchers)
 
     async def settled(self) -> None:
         """Wait until the stored watchers are known, and each of them runs or says why not."""
@@ -212,8 +217,9 @@ class Registry:
         return self._fleet_health.health(self._reconciler.unknown(), notice)
 
     def observe_positions(self) -> None:
-        """Tell the observer every watcher's lag and headroom, as they are now; asked for by each scrape."""
+        """Tell the observer every watcher's lag and headroom, and who runs how much, as it is now; scrapes ask."""
         self._fleet_health.observe_positions()
+        self._membership.observe(self._dependencies.observer)
 
     # Changing
 

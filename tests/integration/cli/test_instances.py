@@ -71,7 +71,11 @@ async def test_the_only_instance_is_drained_only_by_force(instances: Command, li
 async def test_one_instance_is_drained_through_the_other_and_nothing_is_missing(
     instances: Command, live: Live, mongo_uri: str, nats_url: str, unique: str
 ) -> None:
-    there = {"CHANGEWIRE_STATE_DB": live.state_db, "CHANGEWIRE_INSTANCE": "b", "CHANGEWIRE_API_TOKEN": SECRET}
+    there: dict[str, Any] = {
+        "CHANGEWIRE_STATE_DB": live.state_db,
+        "CHANGEWIRE_INSTANCE": "b",
+        "CHANGEWIRE_API_TOKEN": SECRET,
+    }
     async with Live(mongo_uri, nats_url, f"{unique}b", **there) as other:
         await live.add()
 

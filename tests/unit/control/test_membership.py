@@ -9,6 +9,7 @@ from app.control.membership import Membership
 from app.control.share import Share
 from app.domain.errors import Conflict, NotFound, StoreUnavailable, Unavailable
 from app.domain.instances import Member, Owner, Owners, Standing
+from tests.fakes import NullObserver
 
 NOW = 1_700_000_000.0
 
@@ -132,3 +133,23 @@ async def test_one_that_is_gone_is_drained_only_by_force() -> None:
     assert not store.rows["b"].drained
     assert (await membership.drain("b", on=True, force=True)).member.standing is Standing.GONE
     assert store.rows["b"].drained
+
+
+async def test_a_watcher_that_no_live_instance_owns_is_told_of_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Reports(member("b"), member("c", age=60.0))
+    store.record = Owners(1, {"mine": Owner("a"), "other": Owner("b"), "lost": Owner("c")})
+    share, membership = await joined(store)
+    observer = NullObserver()
+    membership.look(["mine", "other", "lost", "new"])
+    assert membership.homeless() == []
+    monkeypatch.setattr("app.control.membership.HOMELESS_SECONDS", 0.0)
+    assert membership.homeless() == ["lost", "new"]
+    membership.observe(observer)
+    assert observer.shares == {"a": 0, "live": 2, "gone": 1, "homeless": 2}
+    store.record = Owners(2, {**store.record.of, "lost": Owner("b"), "new": Owner("a")})
+    await share.look()
+    membership.look(["mine", "other", "lost", "new"])
+    assert membership.homeless() == []
+    share.within_reach(False)  # from then on every watcher is this instance's
+    membership.look(["elsewhere"])
+    assert membership.homeless() == []
