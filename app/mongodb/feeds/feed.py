@@ -165,7 +165,6 @@ class Feed:
                 if self._needs_other_filter():
                     await self._drop(reading)
                     reading = None
-                    self._recent.clear()  # it lacks what the other filter lets through
                     await self._open()
                 if reading is None:
                     reading = self._read(self.position)
@@ -288,7 +287,7 @@ class Feed:
         asked, self._asked = self._asked, set()
         if not all(self._filter.covers(name) for name in asked):
             only = None if self._filter.only is None or len(wanted) > FEW else frozenset(wanted)
-            self._filter = Filter(only, self._filter.without - wanted)
+            self._use(Filter(only, self._filter.without - wanted))
             return True
         better = self._waste.better(self._filter, wanted)
         if better is None or better == self._filter:
@@ -297,8 +296,14 @@ class Feed:
             "feed_filtered", feed=self.name, only=None if better.only is None else len(better.only),
             without=len(better.without),
         )  # fmt: skip
-        self._filter = better
+        self._use(better)
         return True
+
+    def _use(self, wanted: Filter) -> None:
+        """Use another filter from the next opening on. What is kept lacks what this one lets through, so nobody may join
+        from there any more, at once: those who ask while the stream is still being closed are covered by now."""
+        self._filter = wanted
+        self._recent.clear()
 
     # Who holds up the others
 

@@ -53,3 +53,38 @@ async def test_a_stream_that_resumes_while_a_batch_is_handed_over_brings_nothing
     await asyncio.gather(running, return_exceptions=True)
     assert deployment.opened == ["*", "*"]
     assert got == deployment.tokens("a")
+
+
+async def test_nobody_joins_a_feed_from_before_it_covered_their_collection() -> None:
+    """What it kept lacks the collection, also while it still closes the stream with the other filter."""
+    deployment, closing, closed = Deployment(), asyncio.Event(), asyncio.Event()
+
+    class Slow(Stream):
+        async def close(self) -> None:
+            if self.is_open:
+                closing.set()
+                await closed.wait()
+            await super().close()
+
+    def opens(wanted: Filter) -> Stream:
+        return Slow(deployment, wanted=wanted)
+
+    one = Feed("shop", opens, None, deployment.now, lambda: {"a"}, Room())
+    one._filter = Filter(only=frozenset({"a"}))
+    await one.begin()
+    member, before = one.attach("shop", "a", one.position), one.position
+    for name in "ba":
+        deployment.write(name)
+    running = asyncio.create_task(one.run(lambda: True))
+    async with asyncio.timeout(10):
+        await member.wait(1)
+        assert one.reaches_back <= before
+        one.ask("b")
+        await closing.wait()
+        assert not one.covers("b") or before < one.reaches_back
+        closed.set()
+        while not one.covers("b"):
+            await asyncio.sleep(0)
+    assert before < one.reaches_back
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
