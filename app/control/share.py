@@ -53,6 +53,8 @@ class Share:
         self._me = replace(member, process=process.this_process())
         self.unfit: Callable[[], str | None] = lambda: None
         """Tells why it cannot publish now."""
+        self.rate: Callable[[], float] = lambda: 0.0
+        """Tells how many changes it publishes per second."""
         self._unfit_since: float | None = None
         self.alone = store is None
         """Whether every watcher is this one's: there is no state database that others could use."""
@@ -88,6 +90,16 @@ class Share:
     @property
     def name(self) -> str:
         return self._me.name
+
+    @property
+    def me(self) -> Member:
+        """This instance as it is now, whatever was stored of it last."""
+        return replace(self._me, rate=self.rate())
+
+    @property
+    def store(self) -> InstanceStore | None:
+        """Where the instances report; None where there is nothing to share."""
+        return None if self.alone else self._store
 
     def has(self, watcher: str) -> bool:
         """Whether this instance is to run a watcher."""
@@ -212,8 +224,9 @@ class Share:
     async def _report(self, now: float) -> None:
         assert self._store is not None
         me = replace(self._me, unfit=self._why_unfit(now))
-        if me == self._me and now - self._beaten_at < BEAT_SECONDS:
+        if me.unfit == self._me.unfit and now - self._beaten_at < BEAT_SECONDS:
             return
+        me = replace(me, rate=self.rate())
         if not await self._store.beat(me) and not await self._store.join(me, None):
             raise self._twin()
         self._me, self._beaten_at = me, now
