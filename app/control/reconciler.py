@@ -278,9 +278,18 @@ class Reconciler:
             return
         if registry > max(self._looked_at, self._instance.applied) or self._share.lacks_owner(self._fleet):
             self._sooner.set()
+        for name in self._share.leaving():
+            if self._never_ran(name):
+                self._share.let_go(name)
         if self._misplaced() and (self._shift is None or self._shift.done()):
             self._shift = asyncio.create_task(self._carry_out_shift(), name="shift")
             self._shift.add_done_callback(_report_shift)
+
+    def _never_ran(self, name: str) -> bool:
+        """Whether a watcher that is to be handed over does not run here: it came and was to go again before it was
+        started, or a process of this name has died. Nothing drains, so nothing else would let go of it."""
+        task = self._fleet.get(name)
+        return (task is None or task.elsewhere) and not self._lock(name).locked()
 
     def _misplaced(self) -> list[str]:
         return [name for name, task in self._fleet.items() if task.elsewhere is self._share.has(name)]
@@ -358,6 +367,14 @@ class Reconciler:
             )
         if name in self._from_file.pending:
             raise Unavailable(f"{name}, of the configuration file: {self._from_file.pending[name]}")
+
+    async def look_at(self, name: str) -> None:
+        """Follow what is stored of one watcher now, unless it is being changed here: another instance may have just
+        added or removed it."""
+        lock = self._lock(name)
+        if self._server_probe.mongo.up and not self._ending and not lock.locked():
+            async with lock:
+                await self._refresh(name)
 
     def _refuse_elsewhere(self, name: str) -> None:
         if name in self._fleet and self._fleet[name].elsewhere:

@@ -53,6 +53,8 @@ class Share:
         self._me = replace(member, process=process.this_process())
         self.unfit: Callable[[], str | None] = lambda: None
         """Tells why it cannot publish now."""
+        self.rate: Callable[[], float] = lambda: 0.0
+        """Tells how many changes it publishes per second."""
         self._unfit_since: float | None = None
         self.alone = store is None
         """Whether every watcher is this one's: there is no state database that others could use."""
@@ -89,6 +91,16 @@ class Share:
     def name(self) -> str:
         return self._me.name
 
+    @property
+    def me(self) -> Member:
+        """This instance as it is now, whatever was stored of it last."""
+        return replace(self._me, rate=self.rate())
+
+    @property
+    def store(self) -> InstanceStore | None:
+        """Where the instances report; None where there is nothing to share."""
+        return None if self.alone else self._store
+
     def has(self, watcher: str) -> bool:
         """Whether this instance is to run a watcher."""
         if self.name_taken.is_set() and not self.alone:
@@ -110,6 +122,11 @@ class Share:
         if self.alone or not any(member.eligible for member in self.members):
             return False
         return any(name not in self._owners.of and name not in self._claimed for name in watchers)
+
+    def leaving(self) -> list[str]:
+        """Return the watchers that this instance is to hand over."""
+        mine = self._owners.of.items()
+        return [name for name, one in mine if one.by == self.name and one.leaving and name not in self._claimed]
 
     def others(self) -> list[str]:
         """Return the other live instances, by name."""
@@ -207,8 +224,9 @@ class Share:
     async def _report(self, now: float) -> None:
         assert self._store is not None
         me = replace(self._me, unfit=self._why_unfit(now))
-        if me == self._me and now - self._beaten_at < BEAT_SECONDS:
+        if me.unfit == self._me.unfit and now - self._beaten_at < BEAT_SECONDS:
             return
+        me = replace(me, rate=self.rate())
         if not await self._store.beat(me) and not await self._store.join(me, None):
             raise self._twin()
         self._me, self._beaten_at = me, now

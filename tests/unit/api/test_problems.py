@@ -49,6 +49,7 @@ ANSWERS = {
     "Outdated": (412, "Outdated", "urn:changewire:outdated"),
     "Elsewhere": (503, "Elsewhere", "urn:changewire:elsewhere"),
     "Unavailable": UNAVAILABLE,
+    "InstanceSilent": UNAVAILABLE,
 }
 """What each class of the tree answers: a new class has to say so here."""
 
