@@ -76,9 +76,9 @@ class Reconciler:
         self._loaded = False
         self._looked_at = 0
         """The store's revision in the last round that came to its end."""
-        self._carried_out = 0
-        """The same, of the last round after which all that was stored was carried out here. Only this one tells whether
-        watchers that are gone were dropped: one whose removal is not carried out yet still runs."""
+        self._without_removals = 0
+        """The same, of the last round after which no removal was left to carry out. Only this one tells whether watchers
+        that are gone were dropped."""
         self._ending = False
         self._tried_to_load = asyncio.Event()
         """Set once the store was read, or could not be."""
@@ -109,7 +109,7 @@ class Reconciler:
         # Said before loading, so that nobody changes something meanwhile without waiting for this instance.
         if (not self._loaded or self._store.out_of_reach) and await self._instance.arrive():
             self._from_file.start_over()
-            self._looked_at = self._carried_out = -1
+            self._looked_at = self._without_removals = -1
         self._share.within_reach(self._store.out_of_reach is None)
         await self._share.join()
         await self._from_file.settle()
@@ -123,8 +123,8 @@ class Reconciler:
         await self._share.place({one.name: one.watcher.source.database for one in stored}, known)
         complete = await self._reconcile(stored)
         self._looked_at = revision
-        if complete:
-            self._carried_out = revision
+        if set(self._fleet) <= {one.name for one in stored}:
+            self._without_removals = revision
         await self._instance.followed(revision if complete else self._instance.applied)
         self._load_problem, self._loaded = None, True
 
@@ -141,7 +141,7 @@ class Reconciler:
         return self._loaded and not stored and revision <= self._counted() and bool(self._fleet)
 
     def _counted(self) -> int:
-        return max(self._carried_out, self._instance.applied)
+        return max(self._without_removals, self._instance.applied)
 
     async def _restore(self) -> list[StoredWatcher]:
         """Store the watchers of this process again, unless another instance was faster; what is stored then."""
