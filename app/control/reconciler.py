@@ -77,8 +77,8 @@ class Reconciler:
         self._looked_at = 0
         """The store's revision in the last round that came to its end."""
         self._without_removals = 0
-        """The same, of the last round after which no removal was left to carry out. Only this one tells whether watchers
-        that are gone were dropped."""
+        """The same, of the last round after which no removal was left to carry out. Only this one tells whether
+        watchers that are gone were dropped."""
         self._ending = False
         self._tried_to_load = asyncio.Event()
         """Set once the store was read, or could not be."""
