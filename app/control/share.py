@@ -252,6 +252,12 @@ class Share:
             return
         self._owners = found
 
+    async def _outrun(self) -> bool:
+        """Read the record again after a change of it was refused; whether it is another one than was known."""
+        known = self._owners.revision
+        await self._read_owners()
+        return self._owners.revision != known
+
     async def _plan(self) -> None:
         """Give away what gone members owned, and balance."""
         assert self._store is not None
@@ -260,7 +266,8 @@ class Share:
                 if await self._store_owners(changed, ()):
                     log.info("watchers_placed", changed=len(changed), members=len(self.others()) + 1)
                     return
-                await self._read_owners()
+                if not await self._outrun():
+                    return
 
     async def stop(self) -> None:
         """Say that this instance stops, and plan without it, so that each watcher can be handed over once it has
@@ -305,7 +312,8 @@ class Share:
                 drop = [name for name in known if name not in groups and name in self._owners.of]
                 if (not put and not drop) or await self._store_owners(put, drop):
                     return
-                await self._read_owners()
+                if not await self._outrun():
+                    return
 
     def forget(self, name: str) -> None:
         """A watcher was removed."""
