@@ -81,7 +81,7 @@ export function Restart({ watcher, close }) {
     changed(`${name} is restarted`);
   };
   return html`<${Dialog} title="Restart ${name}?" action="Restart" run=${run} close=${close}>
-    <p>Its task in this instance is stopped and started again. It continues from its position; nothing is lost or published twice.</p>
+    <p>Its task is stopped and started again. It continues from its position; nothing is lost or published twice.</p>
   <//>`;
 }
 
