@@ -25,7 +25,7 @@ from app.api.middleware.last_resort import LastResort
 from app.api.middleware.limits import RequestLimits
 from app.api.middleware.security_headers import SecurityHeaders
 from app.api.others import Alone, Others
-from app.api.routes import dead_letters, page, positions, status, streams, watchers
+from app.api.routes import dead_letters, instances, page, positions, status, streams, watchers
 from app.config.settings import Settings
 from app.control.registry import Registry
 from app.ports.peers import Owners, Peers
@@ -41,6 +41,7 @@ _TAGS = [
     {"name": "dead letters", "description": "Changes that could not be published: list, replay, delete."},
     {"name": "streams", "description": "A watcher's stream, and its messages as they arrive."},
     {"name": "status", "description": "The status of watchers, and how far they are behind."},
+    {"name": "instances", "description": "The instances that share the watchers, and what each of them runs."},
     {"name": "probes", "description": "For load balancers, Kubernetes and Prometheus."},
 ]
 
@@ -101,6 +102,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
     app.include_router(dead_letters.router)
     app.include_router(status.router)
     app.include_router(streams.router)
+    app.include_router(instances.router)
     app.include_router(page.router)
     error_handlers.install(app)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from app.control.registry import Addition, Revisions
 from app.domain.errors import Conflict, FieldProblem, Invalid, NotFound
+from app.domain.instances import InstanceView
 from app.domain.lifecycle import Desired, State
 from app.domain.status import Component, Health, Lag, Status, TokenView, WatcherView
 from app.domain.watcher import Start, StoredWatcher, Watcher, problems
@@ -29,6 +31,7 @@ class FakeRegistry:
         self.expected: list[Revisions | None] = []
         self.failure: Exception | None = None
         self.not_ready: str | None = None
+        self.members: dict[str, InstanceView] = {}
         self.components = {
             "mongo": Component(True), "nats": Component(True), "watchers": Component(True, counts={"RUNNING": 2}),
         }  # fmt: skip
@@ -146,6 +149,18 @@ class FakeRegistry:
         self._view(name)
         self.moves.append((name, None))
         return TokenView(None, None, None, 2, None)
+
+    async def instances(self) -> list[InstanceView]:
+        return list(self.members.values())
+
+    async def drain_instance(self, name: str, *, on: bool, force: bool = False) -> InstanceView:
+        if name not in self.members:
+            raise NotFound(f"there is no instance {name}")
+        if self.failure is not None and not force:
+            raise self.failure
+        view = self.members[name]
+        self.members[name] = replace(view, member=replace(view.member, drained=on))
+        return self.members[name]
 
     async def health(self) -> Health:
         return Health(self.components)
