@@ -198,7 +198,7 @@ def answerer(app: ASGIApp) -> Callable[[Ask], Awaitable[Answer]]:
             "method": ask.method,
             "scheme": "http",
             "path": ask.path,
-            "raw_path": quote(ask.path).encode(),
+            "raw_path": quote(ask.path, errors="replace").encode(),
             "query_string": ask.query.encode("latin-1"),
             "root_path": "",
             "headers": [
