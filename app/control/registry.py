@@ -137,7 +137,7 @@ class Registry:
 
     def _looked(self, revision: int) -> None:
         """The share has looked at the other instances; the registry has this revision."""
-        self._reconciler.shift(revision)
+        self._reconciler.follow(revision)
         self._membership.look(self._watchers)
 
     async def settled(self) -> None:

@@ -37,6 +37,8 @@ ALONE_SECONDS: Final = 1.0
 BEAT_SECONDS: Final = 1.0
 GATHER_SECONDS: Final = 0.02
 """For how long changes of the record are gathered, so that they are written together."""
+PLANS: Final = 3
+"""How often a plan is made again at once where another instance was faster; the next look plans too."""
 UNFIT_SECONDS: Final = 5.0
 """Without NATS for so long, an instance gives up its watchers where another one can publish."""
 
@@ -256,7 +258,10 @@ class Share:
         """Give away what gone members owned, and balance."""
         assert self._store is not None
         async with self._one_at_a_time:
-            while changed := planned(self._owners.of, self.members):
+            for _ in range(PLANS):
+                changed = planned(self._owners.of, self.members)
+                if not changed:
+                    return
                 if await self._store_owners(changed, ()):
                     log.info("watchers_placed", changed=len(changed), members=len(self.others()) + 1)
                     return
@@ -334,7 +339,7 @@ class Share:
     def _change(self, name: str, change: Change) -> None:
         if self.name_taken.is_set():  # what the record says of this name is the other one's
             return
-        self._pending[name] = change
+        self._pending[name] = _both(self._pending.get(name), change)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="owners")
             self._writing.add_done_callback(_report_end)
@@ -353,7 +358,7 @@ class Share:
                 await self._write_changes(pending)
             except ChangewireError as error:
                 log.info("owners_not_stored", error=str(error))
-                self._pending = pending | self._pending
+                self._pending |= {name: _both(change, self._pending.get(name)) for name, change in pending.items()}
                 await asyncio.sleep(BEAT_SECONDS)
 
     async def _write_changes(self, pending: Mapping[str, Change]) -> None:
@@ -378,6 +383,13 @@ class Share:
             of = {name: one for name, one in known.of.items() if name not in drop}
             self._owners = Owners(known.revision + 1, of | dict(put))
         return True
+
+
+def _both(first: Change | None, then: Change | None) -> Change:
+    """Return one change that makes these, in this order."""
+    if first is None or then is None:
+        return first or then or (lambda owner: owner)
+    return lambda owner: then(first(owner))
 
 
 def _report_end(task: "asyncio.Task[None]") -> None:
