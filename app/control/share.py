@@ -24,7 +24,7 @@ import structlog
 
 from app.control import process
 from app.domain.errors import ChangewireError, Conflict
-from app.domain.instances import GONE_SECONDS, Member, Owner, Owners, planned, speaker
+from app.domain.instances import FORMAT, GONE_SECONDS, Member, Owner, Owners, planned, speaker
 from app.ports.instance_store import InstanceStore
 
 log = structlog.get_logger(__name__)
@@ -67,12 +67,15 @@ class Share:
         self._owners = Owners()
         self._claimed: set[str] = set()
         """Watchers that were added here, and are not in the record yet."""
+        self.outdated: str | None = None
+        """Why this instance runs and changes nothing: the registry is of a later version. None where it is not."""
         self._joined = asyncio.Event()
         self._beaten_at = float("-inf")
         self._steady_since = float("-inf")
         self._pending: dict[str, Change] = {}
         self._writing: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()
+        self._reporting = asyncio.Lock()
 
     @classmethod
     def of_everything(cls) -> "Share":
@@ -101,6 +104,8 @@ class Share:
 
     def has(self, watcher: str) -> bool:
         """Whether this instance is to run a watcher."""
+        if self.outdated is not None:
+            return False
         if self.alone or watcher in self._claimed:
             return True
         owner = self._owners.of.get(watcher)
@@ -121,7 +126,29 @@ class Share:
     def owners(self) -> Mapping[str, Owner]:
         return self._owners.of
 
+    @property
+    def drained(self) -> bool:
+        """Whether somebody asked this instance to give up its watchers."""
+        return any(member.name == self.name and member.drained for member in self.members)
+
     # Life
+
+    async def check_format(self) -> None:
+        """Look whether the registry is one that this version knows. Raises what the store raises."""
+        if self._store is None or self.alone:
+            self.outdated = None
+            return
+        found, before = await self._store.format(FORMAT), self.outdated
+        self.outdated = None
+        if found > FORMAT:
+            self.outdated = (
+                f"the registry has format {found}, and this version of Changewire knows formats up to {FORMAT}: it "
+                "serves reads, and runs and changes nothing; start a newer version"
+            )
+            self._claimed.clear()
+            self._pending.clear()
+        if self.outdated != before:
+            log.error("registry_of_a_later_version", format=found, known=FORMAT, runs=self.outdated is None)
 
     async def join(self) -> None:
         """Report for the first time. Raises Conflict where another live instance has the name, and what the store
@@ -190,12 +217,16 @@ class Share:
         self.members, self.looked_at = found, now
         async with self._one_at_a_time:
             await self._read_owners()
-        if speaker(found) == self.name:
+        if speaker(found) == self.name and self.outdated is None:
             await self._plan()
 
     async def _report(self, now: float) -> None:
+        async with self._reporting:
+            await self._report_in_turn(now)
+
+    async def _report_in_turn(self, now: float) -> None:
         assert self._store is not None
-        me = replace(self._me, unfit=self._why_unfit(now))
+        me = replace(self._me, unfit=self._why_unfit(now), idle=self.outdated is not None)
         if me.unfit == self._me.unfit and now - self._beaten_at < BEAT_SECONDS:
             return
         me = replace(me, rate=self.rate())
@@ -204,6 +235,8 @@ class Share:
         self._me, self._beaten_at = me, now
 
     def _why_unfit(self, now: float) -> str | None:
+        if self.outdated is not None:
+            return self.outdated
         why = self.unfit()
         if why is None:
             self._unfit_since = None
@@ -217,7 +250,9 @@ class Share:
         self.registry_revision, found = await self._store.owners(self._owners.revision)
         if found is None:
             return
-        if found.revision == 0:  # the record was dropped by hand: what is known here is stored again
+        if (
+            found.revision == 0 and self.outdated is None
+        ):  # the record was dropped by hand: what is known here is stored again
             known = self._owners.of
             if not known or await self._store.change_owners(0, known, ()):
                 self._owners = Owners(1 if known else 0, known)
@@ -238,8 +273,9 @@ class Share:
         drained. Raises what the store raises."""
         if self._store is None or self.alone or not self._joined.is_set():
             return
-        self._me = replace(self._me, stopping=True)
-        await self._store.beat(self._me)
+        async with self._reporting:  # else a report that is under way would take it back
+            self._me = replace(self._me, stopping=True)
+            await self._store.beat(self._me)
         await self.look()
         await self._plan()
 
@@ -264,7 +300,7 @@ class Share:
 
         `groups` has all that are stored, and what could share a change stream; `known` are the watchers that had an
         owner before they were read. Raises what the store raises."""
-        if self._store is None or self.alone:
+        if self._store is None or self.alone or self.outdated is not None:
             return
         async with self._one_at_a_time:
             missing = {name: Owner("", group=group) for name, group in groups.items() if name not in self._owners.of}
@@ -298,6 +334,8 @@ class Share:
         return replace(owner, by=owner.to, to=None)
 
     def _change(self, name: str, change: Change) -> None:
+        if self.outdated is not None:
+            return
         self._pending[name] = change
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="owners")
