@@ -155,17 +155,17 @@ screenshots: $(STAMP) ## Take the pictures of the page in docs/images again
 MONGOD := $(if $(NEWER),$(NEWER_MONGOD))
 FAULTS := $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(NEWER),--mongod $(NEWER_MONGOD))
 
-faults: $(STAMP) $(MONGOD) ## Break everything it depends on, under load, then verify: eight minutes (SEED=n replays; NEWER=1; ARGS="--all", "--only zombie")
+faults: $(STAMP) $(MONGOD) ## Break everything it depends on, under load, then verify: ten minutes (SEED=n replays; NEWER=1; ARGS="--all", "--only zombie")
 	@$(FAULTS) $(ARGS)
 
-faults-full: $(STAMP) $(MONGOD) ## The same with 200 faults over 300,000 changes: about fifty minutes (SEED=n, ARGS="--json run.json")
+faults-full: $(STAMP) $(MONGOD) ## The same with 350 faults over 500,000 changes: an hour and a half (SEED=n, ARGS="--json run.json")
 	@$(FAULTS) --full $(ARGS)
 
 soak: $(STAMP) $(MONGOD) ## The same for as long as asked: MINUTES=600
 	@test -n "$(MINUTES)" || { echo 'How long? make soak MINUTES=600' >&2; exit 2; }
 	@$(FAULTS) --minutes $(MINUTES) $(ARGS)
 
-mutants: $(STAMP) $(MONGOD) ## Break the protocol on purpose in thirteen places, and check that the faults show it
+mutants: $(STAMP) $(MONGOD) ## Break the protocol on purpose in fifteen places, and check that the faults show it
 	@$(BIN)/python -m tests.faults.mutants $(if $(NEWER),--mongod $(NEWER_MONGOD)) $(ARGS)
 
 check: $(STAMP) ## Lint, format, spelling, types, import rules; of native/ too where cargo is there

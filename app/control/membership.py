@@ -71,8 +71,8 @@ class Membership:
     def notices(self) -> list[str]:
         """Return what a person should know of this instance's share, and of watchers that nobody has."""
         found = []
-        if self._share.drained:
-            name = self._share.name
+        name = self._share.name
+        if any(member.name == name and member.drained for member in self._share.members):
             found.append(f"this instance is drained: it takes no watchers until `changewire instances undrain {name}`")
         if self._share.me.unfit is not None and self._share.outdated is None:
             found.append(f"other instances take this one's watchers: {self._share.me.unfit}")

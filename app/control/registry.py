@@ -96,6 +96,7 @@ class Registry:
         self.share.unfit = lambda: None if self._server_probe.nats.up else self._server_probe.nats.reason
         instance = Instance(store)
         fleet = Fleet(dependencies, store, instance, drain_seconds=times.drain)
+        fleet.run_by = None if share is None else share.name
         self._watchers: Mapping[str, Watched] = fleet
         self._reconciler = Reconciler(
             store,
@@ -117,16 +118,18 @@ class Registry:
         self.letters = DeadLetterService(dependencies, self._watched)
         self.streams = StreamBrowser(dependencies, self._watched)
         self._tasks: list[asyncio.Task[None]] = []
+        self._looking: asyncio.Task[None] | None = None
         self._in_flight: set[asyncio.Task[Any]] = set()
 
     # Life
 
     def start(self) -> None:
         """Begin to load, to follow the store and to watch the servers; returns at once."""
+        self._looking = asyncio.create_task(self.share.run(self._looked), name="share")
         self._tasks = [
             asyncio.create_task(self._reconciler.run(), name="reconciler"),
             asyncio.create_task(self._server_probe.run(), name="server_probe"),
-            asyncio.create_task(self.share.run(self._looked), name="share"),
+            self._looking,
             asyncio.create_task(self._fleet_health.watch(self._times.min_headroom), name="watch"),
         ]
         for task in self._tasks:
@@ -148,8 +151,11 @@ class Registry:
                 await self.share.stop()
         tasks = [*self._tasks, *self._in_flight]
         for task in tasks:
-            task.cancel()
+            if task is not self._looking:  # while the watchers drain, it says that this instance is there
+                task.cancel()
         drained = await self._reconciler.drain()  # meanwhile: a server that is frozen holds a change for seconds
+        if self._looking is not None:
+            self._looking.cancel()
         if tasks:
             await asyncio.wait(tasks)
         await self._reconciler.leave()
@@ -161,14 +167,21 @@ class Registry:
     # Reading
 
     async def watchers(self, state: State | None = None) -> list[WatcherView]:
-        """Return all watchers, by name, or those in one state. Raises Unavailable while they are not loaded."""
+        """Return those that this instance owns, by name, or those in one state. Raises Unavailable while they are not
+        loaded."""
         await self._reconciler.loaded()
         views = [self._view(name) for name in self._own]
         return [view for view in views if state is None or view.status.state is state]
 
-    async def watcher(self, name: str) -> WatcherView:
-        """Return one. Raises NotFound, and Unavailable while the watchers are not loaded."""
-        await self._watched(name)
+    async def names(self) -> list[str]:
+        """Return the names of all watchers of all instances, in order. Raises Unavailable while they are not known."""
+        await self._reconciler.loaded()
+        return list(self._watchers)
+
+    async def watcher(self, name: str, *, afresh: bool = False) -> WatcherView:
+        """Return one; `afresh`: look first whether it is stored still. Raises NotFound, and Unavailable while the
+        watchers are not loaded."""
+        await self._watched(name, afresh=afresh)
         return self._view(name)
 
     async def token(self, name: str) -> TokenView:
@@ -190,16 +203,17 @@ class Registry:
         return self._reconciler.unknown() or self.share.outdated
 
     async def lag(self, name: str) -> Lag:
-        """Return how far a watcher is behind. Raises NotFound, Unavailable."""
-        await self._watched(name)
+        """Return how far a watcher is behind, on any instance. Raises NotFound, Unavailable."""
+        watched = await self._watched(name)
         async with servers_needed():
-            return await self._fleet_health.lag(name)
+            return await self._fleet_health.lag(watched)
 
-    async def lags(self) -> dict[str, Lag]:
-        """Return every watcher's lag, by name. Raises Unavailable."""
+    async def lags(self, names: Iterable[str] | None = None) -> dict[str, Lag]:
+        """Return the lag of these watchers, or of those that this instance owns, by name. Raises Unavailable."""
         await self._reconciler.loaded()
+        known = None if names is None else {name: self._watchers[name] for name in names if name in self._watchers}
         async with servers_needed():
-            return await self._fleet_health.lags()
+            return await self._fleet_health.lags(known)
 
     async def instances(self) -> list[InstanceView]:
         """Return the instances that share the watchers, by name. Raises Unavailable."""
@@ -337,8 +351,11 @@ class Registry:
 
     # One watcher
 
-    async def _watched(self, name: str) -> Watched:
+    async def _watched(self, name: str, *, afresh: bool = False) -> Watched:
         await self._reconciler.loaded()
+        if afresh or (name not in self._watchers and self.share.others()):
+            async with servers_needed():
+                await self._reconciler.look_at(name)
         if name not in self._watchers:
             raise NotFound(f"there is no watcher {name}")
         return self._watchers[name]

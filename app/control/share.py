@@ -70,6 +70,8 @@ class Share:
         self.outdated: str | None = None
         """Why this instance runs and changes nothing: the registry is of a later version. None where it is not."""
         self._joined = asyncio.Event()
+        self.name_taken = asyncio.Event()
+        """Set once another live instance has this one's name. This one owns nothing then, and has to end."""
         self._beaten_at = float("-inf")
         self._steady_since = float("-inf")
         self._pending: dict[str, Change] = {}
@@ -104,12 +106,17 @@ class Share:
 
     def has(self, watcher: str) -> bool:
         """Whether this instance is to run a watcher."""
-        if self.outdated is not None:
+        if self._silenced and not self.alone:
             return False
         if self.alone or watcher in self._claimed:
             return True
         owner = self._owners.of.get(watcher)
         return owner is not None and owner.by == self.name and not owner.leaving
+
+    @property
+    def _silenced(self) -> bool:
+        """Whether this instance may neither own nor say anything."""
+        return self.name_taken.is_set() or self.outdated is not None
 
     def owner(self, watcher: str) -> str | None:
         """Return the other live instance that owns a watcher; None where it is this one, or none."""
@@ -117,6 +124,17 @@ class Share:
             return None
         owner = self._owners.of.get(watcher)
         return owner.by if owner is not None and owner.by != self.name and owner.by in self.others() else None
+
+    def lacks_owner(self, watchers: Iterable[str]) -> bool:
+        """Whether one of these has no owner in the record, though there is an instance that could own it."""
+        if self.alone or self._silenced or not any(member.eligible for member in self.members):
+            return False
+        return any(name not in self._owners.of and name not in self._claimed for name in watchers)
+
+    def leaving(self) -> list[str]:
+        """Return the watchers that this instance is to hand over."""
+        mine = self._owners.of.items()
+        return [name for name, one in mine if one.by == self.name and one.leaving and name not in self._claimed]
 
     def others(self) -> list[str]:
         """Return the other live instances, by name."""
@@ -126,29 +144,14 @@ class Share:
     def owners(self) -> Mapping[str, Owner]:
         return self._owners.of
 
-    @property
-    def drained(self) -> bool:
-        """Whether somebody asked this instance to give up its watchers."""
-        return any(member.name == self.name and member.drained for member in self.members)
-
     # Life
 
     async def check_format(self) -> None:
         """Look whether the registry is one that this version knows. Raises what the store raises."""
-        if self._store is None or self.alone:
-            self.outdated = None
-            return
-        found, before = await self._store.format(FORMAT), self.outdated
-        self.outdated = None
-        if found > FORMAT:
-            self.outdated = (
-                f"the registry has format {found}, and this version of Changewire knows formats up to {FORMAT}: it "
-                "serves reads, and runs and changes nothing; start a newer version"
-            )
-            self._claimed.clear()
-            self._pending.clear()
-        if self.outdated != before:
-            log.error("registry_of_a_later_version", format=found, known=FORMAT, runs=self.outdated is None)
+        found = None if self._store is None or self.alone else _of_a_later_version(await self._store.format(FORMAT))
+        if found != self.outdated:
+            log.error("registry_of_a_later_version", problem=found)
+        self.outdated = found
 
     async def join(self) -> None:
         """Report for the first time. Raises Conflict where another live instance has the name, and what the store
@@ -157,7 +160,7 @@ class Share:
             return
         over = await self._predecessor()
         if not await self._store.join(self._me, over):
-            raise _twin(self.name)
+            raise self._twin()
         await self.look()
         self._joined.set()
         log.info("instance_joined", instance=self.name, others=self.others())
@@ -175,12 +178,23 @@ class Share:
                     if member.gone:
                         return member.session
                     if seen is not None and member.seen > seen:
-                        raise _twin(self.name)
+                        raise self._twin()
                     seen = member.seen
                     break
             else:
                 return None
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _twin(self) -> Conflict:
+        self.name_taken.set()
+        return Conflict(self.taken())
+
+    def taken(self) -> str:
+        """Return what to say where another one has the name."""
+        return (
+            f"another live instance has the name {self.name}: give each a name of its own with CHANGEWIRE_INSTANCE, or "
+            "leave it out; this one runs no watcher"
+        )
 
     async def run(self, carry_out: Callable[[int], None]) -> None:
         """Look until cancelled. `carry_out` makes what runs here what the record says, and returns at once; it gets the
@@ -193,6 +207,8 @@ class Share:
                 if self._steady_since < float("inf"):
                     log.warning("instances_unreachable", error=str(error))
                 self._steady_since = float("inf")
+                if self.name_taken.is_set():
+                    carry_out(self.registry_revision)
             else:
                 carry_out(self.registry_revision)
             await asyncio.sleep(self._pace)
@@ -231,7 +247,7 @@ class Share:
             return
         me = replace(me, rate=self.rate())
         if not await self._store.beat(me) and not await self._store.join(me, None):
-            raise _twin(self.name)
+            raise self._twin()
         self._me, self._beaten_at = me, now
 
     def _why_unfit(self, now: float) -> str | None:
@@ -250,9 +266,7 @@ class Share:
         self.registry_revision, found = await self._store.owners(self._owners.revision)
         if found is None:
             return
-        if (
-            found.revision == 0 and self.outdated is None
-        ):  # the record was dropped by hand: what is known here is stored again
+        if found.revision == 0 and not self._silenced:  # dropped by hand: what is known here is stored again
             known = self._owners.of
             if not known or await self._store.change_owners(0, known, ()):
                 self._owners = Owners(1 if known else 0, known)
@@ -263,10 +277,11 @@ class Share:
         """Give away what gone members owned, and balance."""
         assert self._store is not None
         async with self._one_at_a_time:
-            changed = planned(self._owners.of, self.members)
-            if changed:
-                log.info("watchers_placed", changed=len(changed), members=len(self.others()) + 1)
-                await self._store_owners(changed, ())
+            while changed := planned(self._owners.of, self.members):
+                if await self._store_owners(changed, ()):
+                    log.info("watchers_placed", changed=len(changed), members=len(self.others()) + 1)
+                    return
+                await self._read_owners()
 
     async def stop(self) -> None:
         """Say that this instance stops, and plan without it, so that each watcher can be handed over once it has
@@ -303,11 +318,16 @@ class Share:
         if self._store is None or self.alone or self.outdated is not None:
             return
         async with self._one_at_a_time:
-            missing = {name: Owner("", group=group) for name, group in groups.items() if name not in self._owners.of}
-            drop = [name for name in known if name not in groups and name in self._owners.of]
-            if missing or drop:
-                placed = planned({**self._owners.of, **missing}, self.members)
-                await self._store_owners({name: placed[name] for name in missing if name in placed}, drop)
+            while True:
+                missing = {
+                    name: Owner("", group=group) for name, group in groups.items() if name not in self._owners.of
+                }
+                placed = planned({**self._owners.of, **missing}, self.members) if missing else {}
+                put = {name: placed[name] for name in missing if name in placed}
+                drop = [name for name in known if name not in groups and name in self._owners.of]
+                if (not put and not drop) or await self._store_owners(put, drop):
+                    return
+                await self._read_owners()
 
     def forget(self, name: str) -> None:
         """A watcher was removed."""
@@ -334,7 +354,7 @@ class Share:
         return replace(owner, by=owner.to, to=None)
 
     def _change(self, name: str, change: Change) -> None:
-        if self.outdated is not None:
+        if self._silenced:  # what the record says of this name is the other one's, or another version's
             return
         self._pending[name] = change
         if self._writing is None or self._writing.done():
@@ -348,7 +368,7 @@ class Share:
 
     async def _write(self) -> None:
         """Store what is pending, together, until nothing is. What cannot be stored now is tried again."""
-        while self._pending:
+        while self._pending and not self._silenced:
             await asyncio.sleep(GATHER_SECONDS)
             pending, self._pending = self._pending, {}
             try:
@@ -382,11 +402,12 @@ class Share:
         return True
 
 
-def _twin(name: str) -> Conflict:
-    return Conflict(
-        f"another live instance has the name {name}: give each a name of its own with CHANGEWIRE_INSTANCE, or leave it "
-        "out; this one runs no watcher"
-    )
+def _of_a_later_version(found: int) -> str | None:
+    """Return why a registry of this format is left alone; None for one that this version knows."""
+    if found <= FORMAT:
+        return None
+    known = f"this version of Changewire knows formats up to {FORMAT}"
+    return f"the registry has format {found}, and {known}: it serves reads and runs nothing; start a newer version"
 
 
 def _report_end(task: "asyncio.Task[None]") -> None:

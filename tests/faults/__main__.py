@@ -12,18 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.devservers.servers import NotAvailable, StartError
-from tests.faults.catalogue import ALL, CROWD, FAULTS
+from tests.faults.catalogue import ALL, CROWD, FAULTS, INSTANCES
 from tests.faults.run import Plan, run
 from tests.faults.testbed import RECOVERY_SECONDS, SILENCE_SECONDS, Load
 from tests.faults.writers import BURSTS
 
-FORMS = {"ways": FAULTS, "crowd": CROWD}
-MINUTES = 6.5
-CROWD_PART = 0.35
-"""How much of the minutes the crowd gets, after the form with a watcher for each way to publish."""
-FULL_FAULTS, FULL_CHANGES = 200, 300_000
-FULL_CROWD = 40
-"""Faults of the crowd in a full run."""
+FORMS = {"ways": FAULTS, "crowd": CROWD, "instances": INSTANCES}
+MINUTES = 9.0
+PARTS = {"ways": 0.45, "crowd": 0.25, "instances": 0.3}
+"""How much of the minutes each form gets."""
+FULL = {"ways": (200, 300_000), "crowd": (40, None), "instances": (110, 200_000)}
+"""Faults and changes of each form in a full run."""
 FULL_LOAD = Load(writers=8, pause=0.03, kinds=BURSTS)
 
 
@@ -38,9 +37,11 @@ def parse(argv: list[str] | None = None) -> list[Plan]:
     parser.add_argument(
         "--minutes", type=float, metavar="N", help=f"round after round, for this long (default: {MINUTES:g})"
     )
-    parser.add_argument("--form", choices=FORMS, help="this form alone: a watcher for each way to publish, or forty")
     parser.add_argument(
-        "--full", action="store_true", help="200 faults or more over 300,000 changes or more, at a higher load"
+        "--form", choices=FORMS, help="this form alone: a watcher for each way to publish, forty, or three instances"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="350 faults or more over 500,000 changes or more, at a higher load"
     )
     parser.add_argument("--mongod", type=program, metavar="FILE", help="run on this mongod (make: NEWER=1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, for tests.faults.report")
@@ -51,28 +52,30 @@ def parse(argv: list[str] | None = None) -> list[Plan]:
     minutes = given.minutes
     if minutes is None and not (given.only or given.all or given.full):
         minutes = MINUTES
-    forms = [form for name, form in FORMS.items() if given.form in (None, name)]
-    chosen = [[name for name in form if name in (given.only or form)] for form in forms]
-    chosen = [names for names in chosen if names]
+    forms = {name: form for name, form in FORMS.items() if given.form in (None, name)}
+    chosen = {name: [fault for fault in form if fault in (given.only or form)] for name, form in forms.items()}
+    chosen = {name: faults for name, faults in chosen.items() if faults}
     plan = Plan(
         seed, minutes=minutes, patience=given.patience, silence=given.silence, mongod=given.mongod,
         command=_command(seed, argv),
     )  # fmt: skip
     plans = []
-    for names in chosen:
-        crowded, json = names[0] in CROWD, given.json
-        if len(chosen) > 1 and crowded:
-            json = json and json.with_suffix(f".crowd{json.suffix}")
-        part = 1.0 if len(chosen) == 1 else CROWD_PART if crowded else 1 - CROWD_PART
+    for name, names in chosen.items():
+        json, part = given.json, 1.0
+        if len(chosen) > 1:
+            part = PARTS[name]
+            if name != "ways":
+                json = json and json.with_suffix(f".{name}{json.suffix}")
+        faults, changes = FULL[name] if given.full else (None, None)
         plans.append(
             replace(
                 plan,
                 names=tuple(names),
                 minutes=None if minutes is None else minutes * part,
-                load=FULL_LOAD if given.full and not crowded else None,
+                load=FULL_LOAD if given.full and name != "crowd" else None,
                 json=json,
-                faults=(FULL_CROWD if crowded else FULL_FAULTS) if given.full else None,
-                changes=FULL_CHANGES if given.full and not crowded else None,
+                faults=faults,
+                changes=changes,
             )
         )
     return plans

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from tests.faults import crowd_hands, hands, middle
+from tests.faults import crowd_hands, hands, instance_hands, middle
 from tests.faults.cluster import Node
 from tests.faults.proxy import Direction, Link
 from tests.faults.testbed import (
@@ -25,6 +25,8 @@ from tests.service import Service, until
 
 AWAY_SECONDS = 1.5
 """Longer than the duplicate window, so that a server or service that comes back finds no ids that are still known."""
+OF_ONE = ("restarted", "frozen", "cut")
+"""What happens to an instance alone, and may come together with a fault of a server."""
 FROZEN_SECONDS = 12.0
 """Longer than every time-out of the service, and than its standby's patience (10 s)."""
 LONG_FROZEN_SECONDS = 30.0
@@ -39,7 +41,19 @@ BYTES_PER_SECOND = 50_000
 TEARS = 5
 
 CROWD_PREFIX = "crowd-"
-ALWAYS = ("nats-kill-leader", "nats-kill-only", "crowd-paused", "crowd-let-go", "crowd-strangers", "crowd-visited")
+INSTANCES_PREFIX = "instances-"
+ALWAYS = (
+    "nats-kill-leader",
+    "nats-kill-only",
+    "crowd-paused",
+    "crowd-let-go",
+    "crowd-strangers",
+    "crowd-visited",
+    "instances-zombie",
+    "instances-killed",
+    "instances-cut-from-mongo",
+    "instances-cut-from-nats",
+)
 
 Victim = Service | Node[Any]
 Strike = Callable[[Testbed, random.Random], AbstractAsyncContextManager[str]]
@@ -62,14 +76,16 @@ class Fault:
 
     @property
     def always(self) -> bool:
-        """Whether it is for every run, however short: what strikes batches under way, the two kinds of leaders, and
-        single watchers of a crowd."""
+        """Whether it is for every run, however short: what strikes batches under way, the two kinds of leaders,
+        single watchers of a crowd, and single instances of three."""
         return self.name.startswith("batch-") or self.name in ALWAYS
 
     @property
     def side(self) -> str | None:
         """Whom it strikes, where it may strike while another fault lasts that strikes somebody else."""
-        kind, _, rest = self.name.removeprefix(CROWD_PREFIX).partition("-")
+        kind, _, rest = self.name.removeprefix(CROWD_PREFIX).removeprefix(INSTANCES_PREFIX).partition("-")
+        if kind in OF_ONE:
+            return "service"
         if self.name.endswith(("-reset", "-no-ack")):  # these wait for batches
             return None
         return rest.partition("-")[0] if kind == "link" else kind if kind in ("service", "mongo", "nats") else None
@@ -153,14 +169,12 @@ async def _nats_stepdown(testbed: Testbed, draw: random.Random) -> AsyncIterator
 
 @asynccontextmanager
 async def _zombie(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
-    """The active service is frozen until the other has taken every watcher over, then thawed, its batches in hand."""
+    """The busiest service is frozen until others have taken every watcher over, then thawed, its batches in hand."""
     active = await testbed.active()
-    (other,) = [service for service in testbed.services if service is not active]
     active.freeze()
     frozen = time.time()
-    for name in testbed.names:
-        await other.until_state(name, "RUNNING", within=60)
-    await until(lambda: testbed.lag.reached > frozen, "the standby has taken over", within=60)
+    await until(testbed.all_run, "the others have taken over", within=60)
+    await until(lambda: testbed.lag.reached > frozen, "the others publish", within=60)
     yield active.name
     active.thaw()
 
@@ -315,4 +329,39 @@ CROWD = {
     ]
 }
 """All of the form with forty watchers (`crowd.py`)."""
-ALL = {**FAULTS, **CROWD}
+EVER_MORE = (
+    "service-kill-all",
+    "service-term-all",
+    "service-freeze-all",
+    "mongo-kill-primary",
+    "mongo-freeze-primary",
+    "mongo-stepdown",
+    "nats-kill-leader",
+    "nats-kill-all",
+    "nats-freeze-leader",
+    "link-mongo-cut",
+    "link-nats-cut",
+    "link-nats-reset",
+    "registry-dropped",
+)
+"""Those of the first form that strike three instances as well."""
+INSTANCES = {
+    fault.name: fault
+    for fault in [
+        *(replace(FAULTS[name], name=f"{INSTANCES_PREFIX}{name}") for name in EVER_MORE),
+        Fault("instances-killed", instance_hands.killed, 0),
+        Fault("instances-two-killed", instance_hands.two_killed, 0),
+        Fault("instances-restarted", instance_hands.restarted_at_once, 0),
+        Fault("instances-rolling", instance_hands.rolling, 0),
+        Fault("instances-left", instance_hands.left, AWAY_SECONDS),
+        Fault("instances-fourth", instance_hands.fourth, AWAY_SECONDS),
+        Fault("instances-frozen", instance_hands.frozen, 0),
+        Fault("instances-zombie", instance_hands.zombie, 0),
+        Fault("instances-cut-from-mongo", instance_hands.cut("mongo"), FROZEN_SECONDS),
+        Fault("instances-cut-from-nats", instance_hands.cut("nats"), FROZEN_SECONDS),
+        Fault("instances-paused", instance_hands.paused, 0),
+        Fault("instances-visited", instance_hands.visited, 0),
+    ]
+}
+"""All of the form with three instances that share watchers (`instances.py`)."""
+ALL = {**FAULTS, **CROWD, **INSTANCES}

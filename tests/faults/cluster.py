@@ -26,7 +26,7 @@ from pymongo.errors import AutoReconnect, PyMongoError
 
 from app.devservers.nats_cluster import membership
 from app.devservers.servers import HOST, Launch, MongoServer, NatsServer, Server, free_port
-from tests.faults.proxy import Link, Proxy
+from tests.faults.proxy import Apart, Link, Proxy
 from tests.service import until
 
 MEMBERS = 3
@@ -41,9 +41,10 @@ OPLOG_MB = 20_000
 ENOUGH_BYTES = 100 << 30
 """What the account may store where nothing is wrong."""
 ACCOUNT = """
-accounts {{ FAULTS {{ jetstream {{ max_file: {} }}, users: [ {{ user: "anybody", password: "anything" }} ] }} }}
+accounts {{ FAULTS {{ jetstream {{ max_file: {} }}, users: [ {} ] }} }}
 no_auth_user: anybody
 """
+PASSWORD = "anything"
 
 S = TypeVar("S", bound=Server)
 
@@ -76,17 +77,22 @@ class NatsNode(NatsServer):
 
     plain = ""
     """Its configuration but for the account."""
+    users: Sequence[str] = ("anybody",)
+    """Who may connect; those who do not say who they are come as the first."""
 
     def healthy(self) -> bool:
         return self._healthy()
 
     def bound_store(self, limit: int) -> None:
         """Bound what the account may store, at once where it runs. A message too many is refused as by a full disk."""
-        before, self.config = self.config, self.plain + ACCOUNT.format(limit)
+        before, self.config = self.config, self.plain + ACCOUNT.format(limit, self._users())
         if self.running:
             path = self.data / "nats-server.conf"
             path.write_text(path.read_text().replace(before, self.config))
             os.kill(self.pid, signal.SIGHUP)
+
+    def _users(self) -> str:
+        return ", ".join(f'{{ user: "{name}", password: "{PASSWORD}" }}' for name in self.users)
 
 
 class Node(Generic[S]):
@@ -125,6 +131,8 @@ class Cluster(ABC, Generic[S]):
 
     def __init__(self) -> None:
         self.link = Link()
+        self.apart: Apart = {}
+        """By an instance's mark: what is wrong with its way alone."""
         self.nodes: list[Node[S]] = []
 
     async def __aenter__(self) -> Self:
@@ -150,7 +158,8 @@ class Cluster(ABC, Generic[S]):
 
     async def repair(self) -> None:
         """End every fault there may be."""
-        self.link.heal()
+        for link in (self.link, *self.apart.values()):
+            link.heal()
         for node in self.nodes:
             if node.server.running:
                 node.thaw()
@@ -169,7 +178,7 @@ class MongoCluster(Cluster[MongoMember]):
         super().__init__()
         for index in range(MEMBERS):
             member = MongoMember(replica_set=SET_NAME, oplog_mb=OPLOG_MB, launch=Launch(binary=binary))
-            proxy = Proxy(self.link, partial(getattr, member, "port"), APP_NAME.encode())
+            proxy = Proxy(self.link, partial(getattr, member, "port"), APP_NAME.encode(), self.apart)
             self.nodes.append(Node(f"mongod {index}", member, proxy))
 
     @property
@@ -222,14 +231,15 @@ class MongoCluster(Cluster[MongoMember]):
 
 
 class NatsCluster(Cluster[NatsNode]):
-    """Three nats-servers with JetStream."""
+    """Three nats-servers with JetStream, for these users besides those who do not say who they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, users: Sequence[str] = ()) -> None:
         super().__init__()
         ports = [free_port() for _ in range(MEMBERS)]
         for index in range(MEMBERS):
             node = NatsNode()
-            proxy = Proxy(self.link, partial(getattr, node, "port"))
+            node.users = ("anybody", *users)
+            proxy = Proxy(self.link, partial(getattr, node, "port"), apart=self.apart)
             node.plain = membership(index, ports, cluster=SET_NAME, advertise=f"{HOST}:{proxy.port}")
             node.bound_store(ENOUGH_BYTES)
             self.nodes.append(Node(f"n{index}", node, proxy))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import httpx
 from tests.faults.cluster import MEMBERS
 from tests.faults.testbed import DATABASE, WINDOW_SECONDS, Load, Testbed, stream_of
 from tests.faults.writers import LAST
-from tests.service import Service, until
+from tests.service import is_stopped, until
 
 OTHER_DATABASE = "depot"
 HOT = ("s00", "s01", "d00", "d01")
@@ -62,27 +64,38 @@ class Visit:
     """The `_id` of a document written once the watcher ran."""
     last: str = LAST
     """The `_id` of one that arrived before the watcher was removed."""
+    removed: bool = False
 
 
 class Crowd(Testbed):
     """Testbed of this form."""
 
-    databases: Mapping[str, str] = {name: database_of(name) for name in WATCHED}
+    shared_ones: Sequence[str] = SHARED
+    """The watchers, named as their collections, that read from shared change streams."""
+    watched: Sequence[str] = WATCHED
+    """All but the one of a whole database."""
+    strangers: Sequence[str] = STRANGERS
     names: Sequence[str] = LOOKED_AT
     recorded: Sequence[str] = ()
-    replicated: Sequence[str] = tuple(name for index, name in enumerate(WATCHED) if index % 5 == 0)
-    one_replica: Sequence[str] = tuple(name for index, name in enumerate(WATCHED) if index % 5)
 
     def __init__(
         self, load: Load | None = None, *, patience: float, good: float, silence: float, mongod: Path | None = None
     ) -> None:
+        self.databases = {name: database_of(name) for name in self.watched}
+        self.replicated = tuple(name for index, name in enumerate(self.watched) if index % 5 == 0)
+        self.one_replica = tuple(name for index, name in enumerate(self.watched) if index % 5)
         super().__init__(load or LOAD, patience=patience, good=max(good, GOOD_SECONDS), silence=silence, mongod=mongod)
         self.visits: list[Visit] = []
         self.reads: dict[str, Counter[str]] = {watcher["name"]: Counter() for watcher in self.watchers}
         """How often each watcher was seen on a shared change stream, and on its own."""
 
     def _described(self) -> list[dict[str, Any]]:
-        return [*(self.described(name, name) for name in WATCHED), self.described(WHOLE, None)]
+        return [*(self.described(name, name) for name in self.watched), self.described(WHOLE, None)]
+
+    def some(self, draw: random.Random, count: int) -> Sequence[str]:
+        """So many of those that share: hot ones and quiet ones."""
+        quiet = [name for name in self.shared_ones if name not in HOT]
+        return [*draw.sample(HOT, count // 3), *draw.sample(quiet, count - count // 3)]
 
     def described(self, name: str, collection: str | None) -> dict[str, Any]:
         """A watcher, as it is added."""
@@ -101,7 +114,7 @@ class Crowd(Testbed):
         return {"name": name, "source": source, "sink": sink, "checkpoint": {"collection": f"of_{name}"}}
 
     def _written(self) -> tuple[Mapping[str, str], Sequence[str]]:
-        names = (*WATCHED, *STRANGERS)
+        names = (*self.watched, *self.strangers)
         drawn = [name for name in names for _ in range(TIMES.get(name, 1))]
         return {name: database_of(name) for name in names}, drawn
 
@@ -142,7 +155,7 @@ class Crowd(Testbed):
 
     def _judge_modes(self) -> None:
         for name, seen in self.reads.items():
-            wanted = "shared" if name in SHARED else "own"
+            wanted = "shared" if name in self.shared_ones else "own"
             if not seen[wanted] or (wanted == "own" and seen["shared"]):
                 self.problems.append(f"{name} has to read from a {wanted} change stream: {dict(seen) or 'never seen'}")
 
@@ -152,14 +165,18 @@ class Crowd(Testbed):
 
     # Visitors
 
-    async def visit(self, service: Service, collection: str) -> Visit:
+    async def visit(self, collection: str) -> Visit:
         """Add a watcher beside those that are there, and wait until it runs."""
         name = f"visitor{len(self.visits)}"
         visit = Visit(name, collection, f"{name}-first")
         self.visits.append(visit)
         watcher = self.described(name, collection)
+        turns = cycle(self.services)
 
         async def added() -> bool:
+            service = next(turns)
+            if not service.running or is_stopped(service.pid):
+                return False
             with suppress(httpx.TransportError):
                 answer = await service.call("PUT", f"/watchers/{name}", watcher)
                 assert answer.status_code in (200, 201, 503), answer.text
@@ -212,12 +229,15 @@ class Crowd(Testbed):
 
     # The end
 
+    def _of_the_whole(self) -> list[str]:
+        return [name for name in self.watched if name in DEPOT]
+
     async def _ended(self) -> bool:
         """Whether the last document of each collection is on its watcher's stream, and on the database's."""
         waiting = [(watcher["name"], watcher["source"].get("collection")) for watcher in self.watchers]
         waiting += [(visit.name, visit.collection) for visit in self.visits if visit.last == LAST]
         for name, collection in waiting:
-            for each in [collection] if collection else [one for one in DEPOT if database_of(one) == WHOLE]:
+            for each in [collection] if collection else self._of_the_whole():
                 if not await self.last_of(name, each, LAST):
                     return False
         return True

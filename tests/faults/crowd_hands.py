@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from tests.faults.crowd import HOT, SHARED, STRANGERS, Crowd, database_of
+from tests.faults.crowd import HOT, Crowd, database_of
 from tests.faults.hands import ROOM_MESSAGES, asked, bounded, stuck
 from tests.faults.testbed import Testbed, stream_of
 
@@ -37,25 +37,19 @@ def of_crowd(strike: CrowdStrike) -> Strike:
     return checked
 
 
-def _some(draw: random.Random) -> Sequence[str]:
-    """Hot ones and quiet ones."""
-    quiet = [name for name in SHARED if name not in HOT]
-    return [*draw.sample(HOT, SOME // 3), *draw.sample(quiet, SOME - SOME // 3)]
-
-
 @of_crowd
 @asynccontextmanager
 async def paused(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
     """Some watchers are paused, and have missed a lot when they are resumed. They catch up, and join the others."""
-    names, (service, *_) = _some(draw), crowd.services
+    names = crowd.some(draw, SOME)
     for name in names:
-        await asked(service, "PUT", f"/watchers/{name}/pause", None, 202)
+        await asked(crowd, "PUT", f"/watchers/{name}/pause", None, 202)
     crowd.lag.away = {stream_of(name) for name in names}
     for name in names:
         await crowd.writers.pour(name, draw.randint(1, 200))
     yield ", ".join(names)
     for name in names:
-        await asked(service, "PUT", f"/watchers/{name}/resume", None, 202)
+        await asked(crowd, "PUT", f"/watchers/{name}/resume", None, 202)
     await crowd.shared(names)
     crowd.lag.away = set()
 
@@ -100,13 +94,12 @@ async def let_go(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
 async def visited(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
     """Watchers are added while changes flow: beside one that is there, and of a collection that nobody watched. One
     stays, the other is removed."""
-    service = crowd.services[0]
-    places = [draw.choice(SHARED), draw.choice(STRANGERS)]
-    visits = [await crowd.visit(service, place) for place in places]
+    places = [draw.choice(crowd.shared_ones), draw.choice(crowd.strangers)]
+    visits = [await crowd.visit(place) for place in places]
     yield ", ".join(f"{visit.name} of {visit.collection}" for visit in visits)
     leaves = draw.choice(visits)
     await crowd.end_visit(leaves)
-    await asked(service, "DELETE", f"/watchers/{leaves.name}", None, 204, 404)
+    await asked(crowd, "DELETE", f"/watchers/{leaves.name}", None, 204, 404)
 
 
 @of_crowd
@@ -114,8 +107,8 @@ async def visited(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
 async def strangers(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
     """Collections that nobody watches are written so much that the server is asked to leave them out. Then somebody
     does watch one."""
-    name = draw.choice(STRANGERS)
+    name = draw.choice(crowd.strangers)
     for _ in range(2):
         await crowd.writers.pour(name, STRANGE)
     yield f"{name} of {database_of(name)}"
-    await crowd.visit(crowd.services[0], name)
+    await crowd.visit(name)

@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ from pymongo.errors import PyMongoError
 
 from tests.faults.recorder import Recorder
 from tests.faults.testbed import ANEW_BY_HAND, ANEW_WITH_GAP, RECORDED, Testbed, stream_of
-from tests.service import Service, until
+from tests.service import is_stopped, until
 
 FULL_SECONDS = 3.0
 """A stream is full once nothing has come for so long."""
@@ -103,20 +104,18 @@ async def stream_recreated_by_hand(testbed: Testbed, _: random.Random) -> AsyncI
     yield stream
     await make()
 
-    async def failed() -> Service | None:
-        for service in testbed.services:
-            if await service.state(name) == "FAILED":
-                return service
-        return None
-
-    service: Service = await until(failed, f"{name} has failed", within=60)
+    await until(partial(_says, testbed, name, "FAILED"), f"{name} has failed", within=60)
     token = recorder.records[-1].token
     recorder.resets[recorder.records[-1].incarnation + 1] = token
-    await asked(service, "PUT", f"/watchers/{name}/pause", None, 202)
-    for each in testbed.services:
-        await each.until_state(name, "PAUSED", within=60)
-    await asked(service, "PUT", f"/watchers/{name}/token", {"token": token}, 200)
-    await asked(service, "PUT", f"/watchers/{name}/resume", None, 202)
+    await asked(testbed, "PUT", f"/watchers/{name}/pause", None, 202)
+    await until(partial(_says, testbed, name, "PAUSED"), f"{name} is paused", within=60)
+    await asked(testbed, "PUT", f"/watchers/{name}/token", {"token": token}, 200)
+    await asked(testbed, "PUT", f"/watchers/{name}/resume", None, 202)
+
+
+async def _says(testbed: Testbed, name: str, state: str) -> bool:
+    """Whether a service says that a watcher is in this state."""
+    return any([await service.state(name) == state for service in testbed.services])
 
 
 async def _deleted(testbed: Testbed, stream: str, recorder: Recorder) -> Callable[[], Any]:
@@ -141,10 +140,15 @@ async def _deleted(testbed: Testbed, stream: str, recorder: Recorder) -> Callabl
     return make
 
 
-async def asked(service: Service, method: str, path: str, body: object, *statuses: int) -> None:
-    """Make a call, again while the service says that a server is not there."""
+async def asked(testbed: Testbed, method: str, path: str, body: object, *statuses: int) -> None:
+    """Make a call, of one service after the other, again while it says that a server is not there or that another
+    instance runs the watcher."""
+    turns = cycle(testbed.services)
 
     async def answered() -> bool:
+        service = next(turns)
+        if not service.running or is_stopped(service.pid):
+            return False
         try:
             answer = await service.call(method, path, body)
         except httpx.TransportError:
@@ -248,7 +252,7 @@ async def _drop_checkpoints(testbed: Testbed) -> None:
 async def registry_dropped(testbed: Testbed, _: random.Random) -> AsyncIterator[str]:
     """The registry's collections are dropped under the running services, which store their watchers again."""
     state = testbed.client[testbed.state]
-    for name in ("watchers", "registry", "instances"):
+    for name in ("watchers", "registry", "instances", "members"):
         await _done(partial(state.drop_collection, name), "the registry is dropped")
     yield "all watchers"
 

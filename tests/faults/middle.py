@@ -48,8 +48,8 @@ def open_batch(stream: str) -> re.Pattern[bytes]:
 
 @asynccontextmanager
 async def in_the_middle(testbed: Testbed, name: str, draw: random.Random, chunks: range = ANY) -> AsyncIterator[Hold]:
-    """For as long as the block lasts, the rest of a batch to a watcher's stream is held back. The other service stands
-    by: it would publish what is held back."""
+    """For as long as the block lasts, the rest of a batch to a watcher's stream is held back. No other service runs the
+    watcher: it would publish what is held back."""
     await testbed.publisher(name)
     link, pattern = testbed.nats.link, open_batch(stream_of(name))
     gate = link.hold = Hold(pattern)
@@ -78,8 +78,8 @@ async def _caught(testbed: Testbed, name: str, hold: Hold, *, pour: bool) -> Non
 
 async def _reopened(testbed: Testbed, name: str) -> None:
     """Have the watcher look at its stream again, which chooses the mode: later faults are to meet the best one."""
-    service = await testbed.publisher(name)
-    await asked(service, "POST", f"/watchers/{name}/restart", None, 202)
+    await testbed.publisher(name)
+    await asked(testbed, "POST", f"/watchers/{name}/restart", None, 202)
 
     async def best() -> bool:
         states = [await each.status(name) for each in testbed.services]
@@ -124,9 +124,8 @@ def zombie(name: str) -> Strike:
         async with in_the_middle(testbed, name, draw):
             active = await testbed.publisher(name)
             active.freeze()
-            (other,) = [service for service in testbed.services if service is not active]
             frozen = time.time()
-            await other.until_state(name, "RUNNING", within=60)
+            await until(lambda: testbed.runners(name), f"another service runs {name}", within=60)
             await until(lambda: testbed.lag.newest(stream_of(name)) > frozen, f"{name} goes on", within=60)
             await asyncio.sleep(FORGOTTEN_SECONDS)
         active.thaw()

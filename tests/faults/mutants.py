@@ -1,8 +1,8 @@
 """Breaks the protocol on purpose, and looks whether the fault runner notices: `make mutants`.
 
 Each mutant is a copy of the project with a few lines of `app/` changed, run under the faults that should give it away.
-It is caught where the streams turn out wrong; a run that merely stops does not count. The copy that is not
-changed goes through all these faults, and has to come out right.
+It is caught where the streams turn out wrong, or where a problem says what is looked for; a run that merely stops does
+not count. The copy that is not changed goes through all these faults, and has to come out right.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from app.verify.findings import KINDS
 from tests.faults.__main__ import program
-from tests.faults.catalogue import CROWD, FAULTS
+from tests.faults.catalogue import CROWD, FAULTS, INSTANCES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_SECONDS = 30
@@ -47,6 +47,8 @@ class Mutant:
     edits: tuple[Edit, ...]
     minutes: float | None = None
     """For how long, where once is not enough."""
+    says: str | None = None
+    """What a problem of the run says where no stream shows it."""
 
 
 MUTANTS = (
@@ -223,10 +225,27 @@ MUTANTS = (
             ),
         ),
     ),
+    Mutant(
+        "never replace an owner that is gone",
+        ("instances-killed",),
+        (Edit("app/domain/instances.py", "        if owner.by not in live:\n", '        if owner.by == "":\n'),),
+        says="the others run everything",
+    ),
+    Mutant(
+        "thaw an owner that nothing fences",
+        ("instances-zombie",),
+        (
+            Edit(
+                "app/jetstream/publish/sender.py",
+                "return frames.fence(self.stream, sequence, None if self.exclusive else self._filter)",
+                'return ""',
+            ),
+        ),
+    ),
 )
 UNCHANGED = tuple(
     Mutant("none", names, ())
-    for form in (FAULTS, CROWD)
+    for form in (FAULTS, CROWD, INSTANCES)
     if (names := tuple(dict.fromkeys(fault for mutant in MUTANTS for fault in mutant.faults if fault in form)))
 )
 """The code as it is, under all of these faults: one run for each form."""
@@ -280,6 +299,8 @@ def judge(mutant: Mutant, seed: int, mongod: Path | None = None) -> tuple[bool, 
         return False, True, f"{document['taken_back']:,} acknowledgements taken back"
     totals = {kind: sum(verdict["wrong"][kind] for verdict in document["verdicts"]) for kind in KINDS}
     wrong = ", ".join(f"{total:,} {kind}" for kind, total in totals.items() if total)
+    if mutant.says is not None:
+        wrong = next((problem[:200] for problem in document["problems"] if mutant.says in problem), wrong)
     return code == 0, bool(wrong), wrong or "; ".join(document["problems"])[:500] or "nothing"
 
 

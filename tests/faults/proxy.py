@@ -2,7 +2,8 @@
 
 Bytes are never dropped or changed: a network that loses packets shows to TCP as one that stalls, or as a reset. What is
 stalled flows on once the fault is over. Only what comes from Changewire is harmed: `mark` is what its first bytes hold,
-where others (replication, the writers) come by the same way.
+where others (replication, the writers) come by the same way. What comes from one instance alone is told by its first
+bytes too (`Apart`).
 
 A `Hold` stops one connection in the middle of something that is told by its bytes: a batch, of which the server has the
 first part by then.
@@ -16,6 +17,7 @@ import re
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from app.devservers.servers import HOST, free_port
@@ -107,12 +109,31 @@ class Link:
         return self.hold if self.hold is not None and direction == "up" and self.hold.takes(data) else None
 
 
+Apart = dict[bytes, Link]
+"""What is wrong with the ways of single clients, by what the first bytes of each hold: each can be stalled alone."""
+
+
+@dataclass
+class _Way:
+    """One connection's: what is wrong with it as with all others, and by itself."""
+
+    link: Link
+    apart: Link
+
+    async def passes(self, direction: Direction) -> None:
+        await self.link.passes(direction)
+        await self.apart.passes(direction)
+
+
 class Proxy:
     """Listens on a port of its own, also while its server is away, unless it is told to refuse as that would."""
 
-    def __init__(self, link: Link, server_port: Callable[[], int], mark: bytes | None = None) -> None:
+    def __init__(
+        self, link: Link, server_port: Callable[[], int], mark: bytes | None = None, apart: Apart | None = None
+    ) -> None:
         self.port = free_port()
         self._link = link
+        self._apart = {} if apart is None else apart
         self._sound = Link()
         self._server_port = server_port
         self._mark = mark
@@ -148,11 +169,11 @@ class Proxy:
                 server_reader, server_writer = await asyncio.open_connection(HOST, self._server_port())
                 writers.append(server_writer)
                 first = b"" if self._mark is None else await reader.read(CHUNK)
-                link = self._link if self._mark is None or self._mark in first else self._sound
+                way = _Way(self._link if self._mark is None or self._mark in first else self._sound, self._sound)
                 pumps = [
-                    asyncio.create_task(self._pump(reader, server_writer, writer, link, "up", first), name="proxy up"),
+                    asyncio.create_task(self._pump(reader, server_writer, writer, way, "up", first), name="proxy up"),
                     asyncio.create_task(
-                        self._pump(server_reader, writer, server_writer, link, "down"), name="proxy down"
+                        self._pump(server_reader, writer, server_writer, way, "down"), name="proxy down"
                     ),
                 ]
                 try:
@@ -166,20 +187,27 @@ class Proxy:
                 for each in writers:
                     each.transport.abort()
 
+    def _client(self, first: bytes) -> Link:
+        """What is wrong with the way of the client that begins like this, by itself."""
+        return next((link for mark, link in self._apart.items() if mark in first), self._sound)
+
     async def _pump(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         back: asyncio.StreamWriter,
-        link: Link,
+        way: _Way,
         direction: Direction,
         first: bytes = b"",
     ) -> None:
+        link = way.link
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(AHEAD)
         now = asyncio.get_running_loop().time
 
         async def take() -> None:
             data = first or await reader.read(CHUNK)
+            if direction == "up":  # a NATS server speaks first; from here on its client is known
+                way.apart = self._client(data)
             while data:
                 await under_way.put((now() + link.delay, data))
                 data = await reader.read(CHUNK)
@@ -189,7 +217,7 @@ class Proxy:
             while True:
                 due, data = await under_way.get()
                 await asyncio.sleep(due - now())
-                await link.passes(direction)
+                await way.passes(direction)
                 if not data:
                     return
                 if link.tears_now(direction, len(data)):

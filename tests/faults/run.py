@@ -15,9 +15,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 from app.devservers.servers import MongoServer, NatsServer, find_program
-from tests.faults.catalogue import ALL, AWAY_SECONDS, CROWD, FAULTS, Fault
+from tests.faults.catalogue import ALL, AWAY_SECONDS, CROWD, FAULTS, INSTANCES, Fault
 from tests.faults.crowd import Crowd
 from tests.faults.crowd_verdict import verify as verify_crowd
+from tests.faults.instances import Instances
 from tests.faults.lag import GOOD_SECONDS
 from tests.faults.report import Outcome, Run
 from tests.faults.testbed import RECOVERY_SECONDS, SILENCE_SECONDS, Load, Testbed
@@ -75,9 +76,10 @@ class Plan:
     """What repeats it."""
 
     @property
-    def crowded(self) -> bool:
-        """Whether these are faults for a crowd."""
-        return self.names[0] in CROWD
+    def form(self) -> type[Testbed]:
+        """What these faults strike."""
+        name = self.names[0]
+        return Crowd if name in CROWD else Instances if name in INSTANCES else Testbed
 
     @property
     def bounded(self) -> bool:
@@ -130,8 +132,7 @@ def _step(faults: Sequence[Fault], draw: random.Random, *, long: bool) -> Step:
 async def run(plan: Plan) -> int:
     """Do it, and print what happens. Returns the exit code: 1 where anything was found."""
     print(f"seed {plan.seed}, {len(plan.names)} kinds of fault", flush=True)
-    form = Crowd if plan.crowded else Testbed
-    async with form(
+    async with plan.form(
         plan.load, patience=plan.patience, good=plan.good, silence=plan.silence, mongod=plan.mongod
     ) as testbed:
         began = time.monotonic()
@@ -203,6 +204,7 @@ async def _strike(testbed: Testbed, step: Step, began: float) -> Outcome:
     whole = time.monotonic()
     await asyncio.sleep(max(0.0, lifted + STRUCK_SECONDS - time.monotonic()))
     await testbed.recovered(f"after {step.name}")
+    await testbed.settled(f"after {step.name}")
     late, idle = (max(0.0, moment - struck) for moment in (testbed.lag.late_at, testbed.lag.idle_at))
     took = time.monotonic() - struck
     await testbed.note_modes()

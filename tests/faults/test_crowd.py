@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults.__main__ import MINUTES, parse
-from tests.faults.catalogue import CROWD, FAULTS
-from tests.faults.crowd import APART, SHARED, STRANGERS, WATCHED, Visit, database_of
+from tests.faults.catalogue import CROWD, FAULTS, INSTANCES
+from tests.faults.crowd import APART, SHARED, STRANGERS, WATCHED, Crowd, Visit, database_of
 from tests.faults.crowd_verdict import visited
+from tests.faults.instances import Instances
 from tests.faults.recorder import Record
+from tests.faults.testbed import Testbed
 from tests.faults.writers import LAST
 
 HISTORY = [(f"82{number:08X}", ("insert", f"d{number}", f"n{number}")) for number in range(10)]
@@ -24,19 +28,21 @@ def test_there_are_forty_watchers_of_two_databases_and_collections_that_nobody_w
     assert not set(STRANGERS) & set(WATCHED)
 
 
-def test_a_run_of_everything_has_both_forms_and_writes_a_result_of_each() -> None:
-    ways, crowd = parse(["--seed", "1", "--json", "run.json"])
-    assert (set(ways.names), set(crowd.names)) == (set(FAULTS), set(CROWD))
-    assert (ways.minutes or 0) + (crowd.minutes or 0) == MINUTES
-    assert (ways.json, crowd.json) == (Path("run.json"), Path("run.crowd.json"))
+def test_a_run_of_everything_has_all_forms_and_writes_a_result_of_each() -> None:
+    plans = parse(["--seed", "1", "--json", "run.json"])
+    assert [set(plan.names) for plan in plans] == [set(FAULTS), set(CROWD), set(INSTANCES)]
+    assert sum(plan.minutes or 0 for plan in plans) == pytest.approx(MINUTES)
+    names = ["run.json", "run.crowd.json", "run.instances.json"]
+    assert [plan.json for plan in plans] == [Path(name) for name in names]
+    assert [plan.form for plan in plans] == [Testbed, Crowd, Instances]
 
 
 def test_what_is_asked_for_by_name_runs_in_its_own_form() -> None:
     (plan,) = parse(["--only", "crowd-paused,crowd-full", "--json", "run.json"])
-    assert plan.crowded
+    assert plan.form is Crowd
     assert (plan.minutes, plan.json) == (None, Path("run.json"))
     (plan,) = parse(["--form", "ways", "--minutes", "10"])
-    assert (plan.crowded, plan.minutes) == (False, 10)
+    assert (plan.form, plan.minutes) == (Testbed, 10)
 
 
 def test_a_visitor_has_to_have_what_lies_between_its_marks_and_all_between_what_it_has() -> None:

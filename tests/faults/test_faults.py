@@ -21,6 +21,7 @@ SHORT = (
     "stream-recreated-with-gap",
 )
 CROWDED = ("crowd-paused", "crowd-let-go")
+SHARING = ("instances-killed", "instances-zombie")
 NEWER = ("mongo-kill-primary", "service-kill")
 SILENCE_SECONDS = 2.0
 """The standby's patience: a fifth of its default, so that a takeover is soon."""
@@ -50,6 +51,15 @@ async def test_a_minute_of_faults_loses_doubles_reorders_and_alters_nothing(caps
 @pytest.mark.timeout(600)
 async def test_forty_watchers_get_everything_while_some_of_them_come_and_go(capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan(seed=1, names=CROWDED, load=Load(writers=3, pause=0.05, bulk=100), good=5.0, silence=SILENCE_SECONDS)
+    assert await run(plan) == 0, capsys.readouterr().out
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_three_instances_lose_nothing_while_one_dies_and_another_one_is_replaced_and_comes_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = Plan(seed=1, names=SHARING, load=Load(writers=3, pause=0.05, bulk=100), good=5.0)
     assert await run(plan) == 0, capsys.readouterr().out
 
 

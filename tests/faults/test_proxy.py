@@ -11,6 +11,7 @@ from app.devservers.servers import HOST
 from tests.faults.proxy import BATCH_BYTES, Hold, Link, Proxy
 
 MARK = b"harm me"
+ALONE = b"harm me alone"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -21,7 +22,8 @@ class Echo:
         self.got = b""
         self.link = Link()
         self.port = 0
-        self.proxy = Proxy(self.link, lambda: self.port, MARK)
+        self.apart = {ALONE: Link()}
+        self.proxy = Proxy(self.link, lambda: self.port, MARK, self.apart)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -67,6 +69,24 @@ async def test_stalled_bytes_arrive_once_the_link_is_healed(echo: Echo) -> None:
     assert echo.got == MARK
     echo.link.heal()
     assert await reading == b"late"
+
+
+async def test_one_client_alone_can_be_cut_off_also_one_that_comes_later(echo: Echo) -> None:
+    reader, writer = await echo.connect(ALONE)
+    echo.apart[ALONE].stall("up", "down")
+    await say(writer, b"late")
+    reading = asyncio.create_task(reader.readexactly(4))
+    late_reader, late_writer = await asyncio.open_connection(HOST, echo.proxy.port)
+    await say(late_writer, ALONE)
+    late = asyncio.create_task(late_reader.readexactly(len(ALONE)))
+    other_reader, other_writer = await echo.connect()
+    await say(other_writer, b"free")
+    assert await other_reader.readexactly(4) == b"free"
+    await still(reading)
+    await still(late)
+    echo.apart[ALONE].heal()
+    assert await reading == b"late"
+    assert await late == ALONE
 
 
 async def test_one_direction_alone_can_be_stalled(echo: Echo) -> None:

@@ -1,4 +1,4 @@
-"""What is broken: two clusters, two services with one registry, a watcher and a stream for each collection, writers.
+"""What is broken: two clusters, instances with one registry, a watcher and a stream for each collection, writers.
 
 Each way to publish has a collection of its own, so that every run covers them all.
 """
@@ -19,8 +19,9 @@ from typing import Any, Self
 import nats.errors
 from pymongo import AsyncMongoClient
 
-from tests.faults.cluster import APP_NAME, MEMBERS, MongoCluster, NatsCluster, accompanied, connected
+from tests.faults.cluster import APP_NAME, MEMBERS, PASSWORD, MongoCluster, NatsCluster, accompanied, connected
 from tests.faults.lag import GOOD_SECONDS, Lag
+from tests.faults.proxy import Link
 from tests.faults.recorder import Recorder
 from tests.faults.writers import KINDS, Writers
 from tests.service import Service, Stage, until
@@ -48,11 +49,8 @@ MODES = {
     ANEW_BY_HAND: "atomic",
 }
 """The publish mode that each watcher has to have had in a run."""
-BATCH_SIZES = (500, 120)
-"""Of the two services: where one follows on the other, their batches do not begin at the same changes."""
-STANDBY_SECONDS = 0.1
-RACE = 50
-"""Documents that make two services race for their messages."""
+BATCH_SIZES = (500, 120, 250, 90)
+"""Of the services: where one follows on another, their batches do not begin at the same changes."""
 NEIGHBOURS = "neighbours"
 """Whose messages come to the shared stream all the time."""
 NEIGHBOUR_SECONDS = 0.1
@@ -84,6 +82,8 @@ class Load:
 class Testbed:
     """All of it, running. An async context manager. This form has a watcher for each way to publish."""
 
+    __test__ = False  # for pytest, which takes it for a test by its name
+
     databases: Mapping[str, str] = dict.fromkeys(COLLECTIONS, DATABASE)
     """The collections that faults strike, and the database of each."""
     names: Sequence[str] = COLLECTIONS
@@ -91,6 +91,10 @@ class Testbed:
     recorded: Sequence[str] = RECORDED
     replicated: Sequence[str] = REPLICATED
     one_replica: Sequence[str] = ONE_REPLICA
+    instances: Sequence[str] = ("one", "two")
+    """The services that are to run all the time."""
+    guests: Sequence[str] = ()
+    """Those that may join them."""
 
     def __init__(
         self,
@@ -102,8 +106,13 @@ class Testbed:
         mongod: Path | None = None,
     ) -> None:
         self.mongo = MongoCluster(mongod)
-        self.nats = NatsCluster()
+        marks = [mark_of(name) for name in (*self.instances, *self.guests)]
+        self.nats = NatsCluster(marks)
+        for cluster in (self.mongo, self.nats):
+            cluster.apart.update({mark.encode(): Link() for mark in marks})
         self.services: list[Service] = []
+        self.visiting: list[Service] = []
+        """The guests, of which some may run."""
         self.problems: list[str] = []
         """What was not as it should be, apart from what the streams hold."""
         self.environment: dict[str, str] = {}
@@ -159,21 +168,24 @@ class Testbed:
         await self._stack.aclose()
 
     async def _serve(self, stack: AsyncExitStack) -> None:
-        stage = Stage(f"{self.mongo.uri}&appName={APP_NAME}", self.nats.url, self.folder, "faults")
-        stack.push_async_callback(stage.mongo.close)
-        for name, size in zip(("one", "two"), BATCH_SIZES, strict=True):
-            service = stage.service(f"service {name}", standby_silence_seconds=self._silence, batch_size=size)
+        for name, size in zip((*self.instances, *self.guests), BATCH_SIZES, strict=False):
+            mark = mark_of(name)
+            stage = Stage(f"{self.mongo.uri}&appName={APP_NAME}-{mark}", self.nats.url, self.folder, "faults")
+            stack.push_async_callback(stage.mongo.close)
+            service = stage.service(
+                name, standby_silence_seconds=self._silence, batch_size=size, instance=name, nats_user=mark,
+                nats_password=PASSWORD,
+            )  # fmt: skip
             stack.push_async_callback(service.close)
-            self.services.append(service)
-        self.environment = stage.environment()
+            (self.services if name in self.instances else self.visiting).append(service)
+            self.environment = stage.environment()
         self.state = self.environment["CHANGEWIRE_STATE_DB"]
         await asyncio.gather(*(service.start() for service in self.services))
         first = self.services[0]
-        await until(lambda: stage.takes(first), "a service takes watchers")
+        await until(lambda: Stage.takes(first), "a service takes watchers")
         await self._make_streams()
         await first.call("POST", "/watchers", self.watchers, status=201)
-        for watcher in self.watchers:
-            await first.until_state(watcher["name"], "RUNNING", within=self.patience)
+        await until(self.all_run, "every watcher runs in a service", within=self.patience)
 
     def _described(self) -> list[dict[str, Any]]:
         """The watchers, as they are added."""
@@ -212,8 +224,8 @@ class Testbed:
 
     async def note_modes(self) -> None:
         """Look by which mode each watcher publishes now, as far as a service says."""
-        for service in self.services:
-            for name in self.names:
+        for service, names in (await self.running()).items():
+            for name in names & set(self.names):
                 status = await service.status(name)
                 if status.get("state") == "RUNNING" and status.get("publish_mode"):
                     self.modes[name][status["publish_mode"]] += 1
@@ -225,22 +237,29 @@ class Testbed:
 
     async def active(self) -> Service:
         """The service that publishes for most of the watchers, as far as they say."""
-        running: Counter[str] = Counter()
-        for service in self.services:
-            for name in self.names:
-                running[service.name] += await service.state(name) == "RUNNING"
-        return max(self.services, key=lambda service: running[service.name])
+        running = await self.running()
+        return max(self.services, key=lambda service: len(running.get(service, set()) & set(self.names)))
+
+    async def running(self) -> dict[Service, set[str]]:
+        """The watchers that are RUNNING in each service that runs itself; a frozen one does not say so of any."""
+        live = [service for service in (*self.services, *self.visiting) if service.running]
+        return dict(zip(live, await asyncio.gather(*(service.runs() for service in live)), strict=True))
+
+    async def all_run(self) -> bool:
+        """Whether every watcher that is to run is RUNNING in a service."""
+        running: set[str] = set().union(*(await self.running()).values())
+        return set(self.names) <= running
+
+    async def runners(self, name: str) -> list[Service]:
+        """The services in which this watcher is RUNNING."""
+        return [service for service, names in (await self.running()).items() if name in names]
 
     async def publisher(self, name: str) -> Service:
-        """The only service that publishes for this watcher; waits until the other one stands by."""
+        """The only service that runs this watcher; waits until there is exactly one."""
 
         async def alone() -> Service | None:
-            running = [service for service in self.services if await service.state(name) == "RUNNING"]
-            if len(running) == 1:
-                return running[0]
-            await asyncio.sleep(STANDBY_SECONDS)
-            await self.writers.pour(name, RACE)  # of two that race, one gives way
-            return None
+            found = await self.runners(name)
+            return found[0] if len(found) == 1 else None
 
         found: Service = await until(alone, f"one service publishes for {name}", within=60)
         return found
@@ -281,6 +300,9 @@ class Testbed:
             else:
                 print(f"{error}, but {late:.1f} s: is the machine too busy?", flush=True)
 
+    async def settled(self, what: str) -> None:
+        """Wait until all else is as it should be, once changes flow again."""
+
     async def states(self) -> dict[str, Any]:
         """What the services say of their watchers."""
         return {
@@ -318,6 +340,11 @@ class Testbed:
         for name, mode in MODES.items():
             if not self.modes[name][mode]:
                 self.problems.append(f"{name} never published by {mode}: {dict(self.modes[name]) or 'never looked'}")
+
+
+def mark_of(name: str) -> str:
+    """By what the proxies tell an instance's connections: a part of its `appName`, and its user."""
+    return f"instance-{name}"
 
 
 def stream_of(collection: str) -> str:

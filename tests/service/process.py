@@ -19,6 +19,9 @@ from tests.service.waiting import is_stopped, until
 from tests.traps import Trap
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+ASKED_SECONDS = 2.0
+"""How long a process may take to tell what runs in it: it may be frozen."""
+_STATE = re.compile(r'changewire_watcher_state\{state="RUNNING",watcher="(?P<name>[^"]+)"\} (?P<value>\S+)')
 
 # Ends with the test run, even where that is killed; see `app/devservers/process.py`.
 _DIES_WITH_PARENT = """\
@@ -166,6 +169,16 @@ class Service:
         except AssertionError:
             raise AssertionError(f"{watcher} in {self.name} is not {' or '.join(states)} but {seen}") from None
         return seen
+
+    async def runs(self) -> set[str]:
+        """The watchers that are RUNNING in this very process, by its metrics: what it says of a watcher's status may be
+        another instance's answer. Empty where it does not answer soon."""
+        try:
+            answer = await self._http.get("/metrics", timeout=ASKED_SECONDS)
+        except httpx.TransportError:
+            return set()
+        states = (_STATE.fullmatch(line) for line in answer.text.splitlines())
+        return {found["name"] for found in states if found is not None and float(found["value"])}
 
     async def up(self) -> bool:
         """Whether /healthz says UP."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,10 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.views: dict[str, WatcherView] = {}
+        self.elsewhere: set[str] = set()
+        """Those that another instance owns, or none."""
+        self.outdated: set[str] = set()
+        """Those that another instance has removed, which is not known here yet."""
         self.moves: list[tuple[str, Start | None]] = []
         self.removed: list[tuple[str, bool]] = []
         self.explicit: list[bool] = []
@@ -43,9 +48,12 @@ class FakeRegistry:
         return WatcherView(StoredWatcher(watcher, desired=desired), Status(state, 1_700_000_000.5, **more))
 
     async def watchers(self, state: State | None = None) -> list[WatcherView]:
-        return [view for _, view in sorted(self.views.items()) if state is None or view.status.state is state]
+        own = [view for name, view in sorted(self.views.items()) if name not in self.elsewhere]
+        return [view for view in own if state is None or view.status.state is state]
 
-    async def watcher(self, name: str) -> WatcherView:
+    async def watcher(self, name: str, *, afresh: bool = False) -> WatcherView:
+        if afresh and name in self.outdated:
+            del self.views[name]
         return self._view(name)
 
     async def add(
@@ -121,8 +129,12 @@ class FakeRegistry:
         self._view(name)
         return Lag(1.0, None, "not permitted", 1_700_000_000.25, 2.0)
 
-    async def lags(self) -> dict[str, Lag]:
-        return {name: await self.lag(name) for name in self.views}
+    async def names(self) -> list[str]:
+        return sorted(self.views)
+
+    async def lags(self, names: Iterable[str] | None = None) -> dict[str, Lag]:
+        own = [name for name in self.views if name not in self.elsewhere]
+        return {name: await self.lag(name) for name in (own if names is None else names)}
 
     async def token(self, name: str) -> TokenView:
         self._view(name)
