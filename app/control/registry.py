@@ -27,6 +27,7 @@ from app.control.reconciler import Reconciler
 from app.control.server_probe import ServerProbe
 from app.control.share import Share
 from app.control.stream_browser import StreamBrowser
+from app.control.weights import Weights
 from app.domain.errors import ChangewireError, NotFound, Outdated, Unavailable
 from app.domain.instances import InstanceView
 from app.domain.lifecycle import Desired, State
@@ -130,6 +131,7 @@ class Registry:
             asyncio.create_task(self._reconciler.run(), name="reconciler"),
             asyncio.create_task(self._server_probe.run(), name="server_probe"),
             self._looking,
+            asyncio.create_task(Weights(self.share, self._own).run(), name="weights"),
             asyncio.create_task(self._fleet_health.watch(self._times.min_headroom), name="watch"),
         ]
         for task in self._tasks:

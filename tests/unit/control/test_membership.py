@@ -150,7 +150,7 @@ async def test_one_that_is_gone_is_drained_only_by_force() -> None:
 
 async def test_a_watcher_that_no_live_instance_owns_is_told_of_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Reports(member("b"), member("c", age=60.0))
-    monkeypatch.setattr("app.control.share.planned", lambda *_: {})  # nobody gives them away
+    monkeypatch.setattr("app.control.owners_record.planned", lambda *_: {})  # nobody gives them away
     store.record = Owners(1, {"mine": Owner("a"), "other": Owner("b"), "lost": Owner("c")})
     share, membership = await joined(store)
     observer = NullObserver()
@@ -199,7 +199,7 @@ async def test_an_instance_that_does_not_know_the_registrys_format_runs_and_chan
 
 async def test_what_a_person_should_know_of_this_instance_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Reports(member("b", drained=True))
-    monkeypatch.setattr("app.control.share.planned", lambda *_: {})
+    monkeypatch.setattr("app.control.owners_record.planned", lambda *_: {})
     share, membership = await joined(store)
     assert membership.notices() == []
     await membership.drain("a", on=True, force=True)
