@@ -105,8 +105,10 @@ class Reconciler:
             self._from_file.start_over()
             self._looked_at = -1
         self._share.within_reach(self._store.out_of_reach is None)
+        await self._share.check_format()  # before anything is stored
         await self._share.join()
-        await self._from_file.settle()
+        if self._share.outdated is None:
+            await self._from_file.settle()
         known = frozenset(self._share.owners)
         revision = await self._store.revision()
         self._turned.clear()
@@ -130,6 +132,8 @@ class Reconciler:
 
     def _lost(self, stored: Sequence[StoredWatcher], revision: int) -> bool:
         """Whether the store has lost all watchers: every removal counts itself, and none was counted."""
+        if self._share.outdated is not None:
+            return False
         return self._loaded and not stored and revision <= self._counted() and bool(self._fleet)
 
     def _counted(self) -> int:
@@ -277,6 +281,8 @@ class Reconciler:
             raise Unavailable(f"{self._server_probe.mongo.reason}; nothing was changed")
         if self._load_problem is not None:
             raise Unavailable(self._load_problem)
+        if self._share.outdated is not None:
+            raise Unavailable(f"{self._share.outdated}, or ask another instance")
         if self._store.out_of_reach is not None:
             raise Unavailable(
                 f"nothing can be changed over HTTP without the state database, and {self._store.out_of_reach}"
