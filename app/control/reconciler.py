@@ -275,6 +275,8 @@ class Reconciler:
                 self._turned.update(names)
 
     def _refuse_changes(self, name: str) -> None:
+        if self._runner.ending and self._share.others():
+            raise Elsewhere("the instance is stopping, and another one takes over; nothing was changed")
         if self._runner.ending:
             raise Unavailable("the service is stopping; nothing was changed")
         if not self._server_probe.mongo.up:  # known, so that nobody waits for a time-out to hear it

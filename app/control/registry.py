@@ -355,7 +355,8 @@ class Registry:
 
     async def _watched(self, name: str, *, afresh: bool = False) -> Watched:
         await self._reconciler.loaded()
-        if afresh or (name not in self._watchers and self.share.others()):
+        # One that no instance owns may have been added or removed by another one a moment ago.
+        if afresh or (self.share.others() and name not in self._own and self.share.owner(name) is None):
             async with servers_needed():
                 await self._reconciler.look_at(name)
         if name not in self._watchers:
