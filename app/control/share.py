@@ -299,8 +299,8 @@ class Share:
 
     def _claiming(self, group: str) -> Change:
         def claim(owner: Owner | None) -> Owner:
-            if owner is not None and owner.by != self.name and owner.by in self.others():
-                return owner
+            if owner is not None and owner.by != self.name:
+                return owner  # if that one is gone, the next plan gives the watcher away
             return Owner(self.name, group=group)
 
         return claim
