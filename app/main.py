@@ -19,16 +19,18 @@ from app.config.settings import Settings
 from app.control.admission import Rules
 from app.control.registry import Registry, Times
 from app.control.share import Share
-from app.domain.instances import Member
+from app.domain import instances
 from app.formats import native
 from app.formats.extended_json import encode, identify, names_of, reduced
 from app.jetstream.account import JetStream
 from app.jetstream.connection import NatsConnection
 from app.jetstream.options import nats_options
+from app.jetstream.peers import JetStreamPeers, Member, subjects_of
 from app.metrics.observer import PrometheusObserver
 from app.mongodb.deployment import MongoDeployment
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.dependencies import Dependencies, Tuning
+from app.ports.peers import Circle
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -51,6 +53,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.registry = registry
+        self.peers = JetStreamPeers(connection, Member(registry.share.name, settings.nats_prefix, self._circle))
         self._mongo = mongo
         self._connection = connection
         self._observer = observer
@@ -59,14 +62,20 @@ class Service:
         """Begin to connect, to load the watchers and to run them; returns at once."""
         self._connection.start()
         self.registry.start()
+        self.peers.start()
 
     async def close(self) -> bool:
         """Drain every watcher and stop; False where a drain had to be cut short."""
         drained = await self.registry.close()
+        await self.peers.close()
         await self._connection.close()
         await self._mongo.end_feeds()
         self._mongo.close()
         return drained
+
+    async def _circle(self) -> Circle | None:
+        """Read what the instances share; None while this one is alone. Raises StoreUnavailable, StateOutOfReach."""
+        return Circle(*await self._mongo.instances().secret()) if self.registry.share.others() else None
 
     async def render_metrics(self) -> tuple[bytes, str]:
         """What Prometheus reads, and its content type. Written in a thread: with many watchers it is a long text."""
@@ -97,7 +106,12 @@ def compose(settings: Settings) -> Service:
     registry = Registry(
         dependencies,
         mongo.watchers(),
-        Rules(settings.state_db, settings.allowed, javascript=settings.allow_server_side_javascript),
+        Rules(
+            settings.state_db,
+            settings.allowed,
+            javascript=settings.allow_server_side_javascript,
+            between_instances=subjects_of(settings.nats_prefix),
+        ),
         from_file=settings.connector.watchers if settings.connector is not None else None,
         times=Times(
             drain=settings.drain_seconds,
@@ -106,7 +120,7 @@ def compose(settings: Settings) -> Service:
         ),
         share=Share(
             mongo.instances(),
-            Member(
+            instances.Member(
                 settings.instance or f"{socket.gethostname()}-{secrets.token_hex(2)}",
                 secrets.token_hex(8),
                 weight=settings.weight,
@@ -129,6 +143,8 @@ def interface(service: Service, lifespan: "Lifespan | None" = None) -> "FastAPI"
         settings=service.settings,
         render_metrics=service.render_metrics,
         lifespan=lifespan,
+        owners=service.registry.share,
+        peers=service.peers,
     )
     app.state.stop_following = service.registry.streams.close
     return app

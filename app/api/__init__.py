@@ -4,6 +4,7 @@
 registry (`control/registry.py`), and answers with a model. A request passes, from the outside in:
 
     middleware/     security headers, audit log, last resort; head_requests.py; auth.py; limits
+    forwarding.py   sends it to the instance that runs the watcher; others.py puts lists of all instances together
     routes/         the calls, one module for each group
     schemas/        the shapes of requests and answers; answering.py sends an answer, problems.py says what went wrong
 """
@@ -17,14 +18,17 @@ from fastapi.routing import APIRoute
 
 from app.api import documentation, error_handlers, event_stream, problems
 from app.api.auth import Authority, is_open
+from app.api.forwarding import Forwarding, answerer
 from app.api.head_requests import HeadAsGet
 from app.api.middleware.audit_log import AuditLog
 from app.api.middleware.last_resort import LastResort
 from app.api.middleware.limits import RequestLimits
 from app.api.middleware.security_headers import SecurityHeaders
-from app.api.routes import dead_letters, page, positions, status, streams, watchers
+from app.api.others import Alone, Others
+from app.api.routes import dead_letters, instances, page, positions, status, streams, watchers
 from app.config.settings import Settings
 from app.control.registry import Registry
+from app.ports.peers import Owners, Peers
 
 INTERFACE_VERSION = "1.0"
 """Of the HTTP interface, not of the package: it grows with new calls or fields."""
@@ -37,6 +41,7 @@ _TAGS = [
     {"name": "dead letters", "description": "Changes that could not be published: list, replay, delete."},
     {"name": "streams", "description": "A watcher's stream, and its messages as they arrive."},
     {"name": "status", "description": "The status of watchers, and how far they are behind."},
+    {"name": "instances", "description": "The instances that share the watchers, and what each of them runs."},
     {"name": "probes", "description": "For load balancers, Kubernetes and Prometheus."},
 ]
 
@@ -47,18 +52,28 @@ def create_api(
     settings: Settings,
     render_metrics: Callable[[], Awaitable[tuple[bytes, str]]],
     lifespan: Lifespan | None = None,
+    owners: Owners | None = None,
+    peers: Peers | None = None,
 ) -> FastAPI:
-    """Make the application. `render_metrics` gives the body and content type of /metrics."""
+    """Make the application. `render_metrics` gives the body and content type of /metrics.
+
+    `owners` tells which watchers other instances run, `peers` is the way to them; None where there are none."""
     app = _application(lifespan)
+    owners = owners or Alone()
+    others = Others(owners, peers)
     app.state.registry = registry
     app.state.render_metrics = render_metrics
+    app.state.others = others
     # The last added is the outermost.
+    app.add_middleware(Forwarding, owners=owners, others=others)
     app.add_middleware(RequestLimits)
     app.add_middleware(Authority, settings=settings)
     app.add_middleware(HeadAsGet)
     app.add_middleware(LastResort)
     app.add_middleware(AuditLog)
     app.add_middleware(SecurityHeaders)
+    if peers is not None:
+        peers.serve(answerer(app))
     return app
 
 
@@ -87,6 +102,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
     app.include_router(dead_letters.router)
     app.include_router(status.router)
     app.include_router(streams.router)
+    app.include_router(instances.router)
     app.include_router(page.router)
     error_handlers.install(app)
 

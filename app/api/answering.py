@@ -37,13 +37,13 @@ class Answered(Response, Generic[A]):
 
 
 class AnsweredInPieces(StreamingResponse, Generic[A]):
-    """A response whose body is a list of models, each made when its turn comes.
+    """A response whose body is a list of models, each made when its turn comes; or as another instance has made it.
 
     Hundreds of watchers may have a large pipeline each, and no other task has to wait until all are written."""
 
     media_type = "application/json"
 
-    def __init__(self, answers: Iterable[A]) -> None:
+    def __init__(self, answers: Iterable[A | Mapping[str, Any]]) -> None:
         super().__init__(_in_pieces(answers))
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:

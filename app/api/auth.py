@@ -7,6 +7,8 @@ its Host (DNS rebinding) nor its Origin is this server's. Reads without a token 
 answer may hold whole documents. All this is decided before the body is read.
 """
 
+from typing import Any
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -21,6 +23,8 @@ OPEN_PATHS = frozenset({"/", "/healthz", "/livez", "/readyz", "/docs", "/openapi
 """Paths that need no token even where reads do: probes, and what is the same in every installation."""
 OPEN_FOLDER = "/assets/"
 """The folder of the page's files."""
+FORWARDED = "changewire.forwarded"
+"""In the scope of a request that another instance has allowed: the name of that instance. No client can set it."""
 _CALLER = "changewire.caller"
 _NOT_OWN = "the request's Host is not this server (localhost, 127.0.0.1 or [::1] with its port)"
 _ALLOW_HOST = f"Send a token, use an address instead of the name, or add the name to {variable('allowed_hosts')}"
@@ -36,7 +40,7 @@ class Authority:
         self._hosts = settings.hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] == "http" and FORWARDED not in scope:
             headers = Headers(scope=scope)
             scope[_CALLER] = self._caller(headers.getlist("authorization"))
             problem = self._refusal(scope, headers)
@@ -120,6 +124,11 @@ class Authority:
 def is_open(path: str) -> bool:
     """Whether a path may be read without a token under all settings."""
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+
+
+def allowed(caller: Caller, through: str) -> dict[str, Any]:
+    """What the scope of a request holds that the instance `through` has allowed."""
+    return {FORWARDED: through, _CALLER: caller}
 
 
 def caller_of(scope: Scope) -> Caller:

@@ -19,8 +19,8 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app.api.problems import INTERNAL, MANY, ONE, RETRY_AFTER, Problem, invalid, kind_of
-from app.domain.errors import ChangewireError, FieldProblem, Invalid
+from app.api.problems import INTERNAL, MANY, MOVED, ONE, RETRY_AFTER, Problem, invalid, kind_of
+from app.domain.errors import ChangewireError, Elsewhere, FieldProblem, Invalid
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,9 @@ async def _from_changewire(request: Request, error: Exception) -> Response:
     kind = kind_of(type(error))
     if kind is INTERNAL:
         return unexpected(request.scope, error).response()
-    headers = RETRY_AFTER if kind.status == 503 else None
+    headers = RETRY_AFTER if kind.status == 503 else {}
+    if isinstance(error, Elsewhere):
+        headers = headers | {MOVED: "1"}
     return Problem(kind.status, kind.title, str(error), kind=kind.type, headers=headers).response()
 
 

@@ -1,6 +1,6 @@
 """What the calls share: the registry, the watcher's name out of the path, and the mark of a call that changes."""
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
@@ -13,7 +13,16 @@ from app.domain.names import name_problem
 _bearer = HTTPBearer(auto_error=False, description="An API token, if any are configured.")
 CHANGES = [Security(_bearer)]
 
+SILENCE = "changewire.silence"
+"""In the scope of a read that is answered from what is known here: the `Silence` of the instance that would know."""
 NOT_CACHED = {"Cache-Control": "no-store"}
+
+
+class Silence(NamedTuple):
+    """Another instance runs the watcher, and did not answer."""
+
+    instance: str
+    reason: str
 
 
 async def _registry(request: Request) -> Registry:
@@ -29,5 +38,12 @@ async def _possible_name(name: str) -> str:
     return name
 
 
+async def _silence(request: Request) -> Silence | None:
+    silence: Silence | None = request.scope.get(SILENCE)
+    return silence
+
+
 CurrentRegistry = Annotated[Registry, Depends(_registry)]
 Name = Annotated[str, Depends(_possible_name)]
+Silent = Annotated[Silence | None, Depends(_silence)]
+"""That the instance that runs the watcher did not answer; None where this one runs it, or nobody does."""

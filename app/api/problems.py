@@ -41,6 +41,8 @@ MAX_FIELD, MAX_PROBLEM, MAX_DETAIL = 200, 500, 4000
 ONE, MANY = "one", "many"
 """How pydantic names the forms of a body that is one object or a list of them, in the place of an error."""
 
+MOVED = "changewire-moved"
+"""A header, in lower case, of an answer that says that the watcher is not owned here: `forwarding.py` looks again."""
 RETRY_AFTER = {"Retry-After": "5"}
 """With each 503: seconds after which a client may ask again."""
 

@@ -6,9 +6,9 @@ Settings come from the environment, then a .env file, then the configuration fil
 (CONFIG_FILE, by default connector.yaml if it exists). The first one that has a setting wins. docs/settings.md lists all
 settings.
 
-Exit codes: 0 after a complete stop; 1 if the service could not start, or did not finish within
-CHANGEWIRE_DRAIN_SECONDS; 2 for invalid settings; 130 if Ctrl-C came before the service was up, or a second time (143:
-SIGTERM, 129: SIGHUP, 131: SIGQUIT).
+Exit codes: 0 after a complete stop; 1 if the service could not start, did not finish within CHANGEWIRE_DRAIN_SECONDS,
+or if another live instance has its name; 2 for invalid settings; 130 if Ctrl-C came before the service was up, or a
+second time (143: SIGTERM, 129: SIGHUP, 131: SIGQUIT).
 """
 
 import argparse
@@ -111,14 +111,21 @@ async def _serve(settings: "Settings") -> int:
 
     signals.on_stop(stop)
     service.start()
-    dated = asyncio.create_task(_look_at_certificates(settings), name="certificates")
+    share = service.registry.share
+    beside = [
+        asyncio.create_task(_look_at_certificates(settings), name="certificates"),
+        asyncio.create_task(_stop_where(share.name_taken, stopping), name="name_taken"),
+    ]
     try:
         await _serve_http(service, sockets, stopping)
     finally:
-        dated.cancel()
+        for task in beside:
+            task.cancel()
         for each in sockets:
             each.close()
         drained = await service.close()
+    if share.name_taken.is_set():
+        raise CommandError(share.taken())
     if not drained:
         raise CommandError(
             f"batches were still in flight after {settings.drain_seconds:g} seconds; nothing is lost: the next start "
@@ -126,6 +133,12 @@ async def _serve(settings: "Settings") -> int:
         )
     log.info("stopped")
     return OK
+
+
+async def _stop_where(fact: asyncio.Event, stopping: asyncio.Event) -> None:
+    """Stop as a signal does, once something is so."""
+    await fact.wait()
+    stopping.set()
 
 
 async def _look_at_certificates(settings: "Settings") -> None:

@@ -1,6 +1,7 @@
-"""Watchers on a terminal: the tables of `changewire watchers`, made of what the service answers.
+"""Watchers and instances on a terminal: the tables of `changewire watchers` and `changewire instances`.
 
-Text from servers and documents is shown with control characters escaped, so that no message moves the cursor.
+They are made of what the service answers. Text from servers and documents is shown with control characters escaped, so
+that no message moves the cursor.
 """
 
 import json
@@ -13,14 +14,30 @@ from rich.text import Text
 from app.cli import typed
 from app.domain.plain import plain
 
-STYLES = {"RUNNING": "green", "STARTING": "yellow", "RETRYING": "yellow", "PAUSED": "cyan", "FENCED": "cyan"}
-"""Every other state is an error."""
-_NUMBERS = frozenset({"lag", "headroom", "published", "per second", "restarts"})
+STYLES = {
+    "RUNNING": "green", "STARTING": "yellow", "RETRYING": "yellow", "PAUSED": "cyan", "FENCED": "cyan",
+    "active": "green", "draining": "cyan", "stopping": "yellow",
+}  # fmt: skip
+"""Of watchers, and of instances. Every other state is an error."""
+_NUMBERS = frozenset({"lag", "headroom", "published", "per second", "restarts", "watchers", "weight"})
 
 
 def listing(watchers: Sequence[Mapping[str, Any]], lags: Mapping[str, Any]) -> None:
     """Print one line for each watcher."""
-    names = ("name", "state", "source", "stream", "lag", "headroom", "published", "per second", "restarts", "reason")
+    several = len({each["status"].get("instance") for each in watchers}) > 1
+    names = (
+        "name",
+        "state",
+        *(("instance",) if several else ()),
+        "source",
+        "stream",
+        "lag",
+        "headroom",
+        "published",
+        "per second",
+        "restarts",
+        "reason",
+    )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
         table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
@@ -30,6 +47,7 @@ def listing(watchers: Sequence[Mapping[str, Any]], lags: Mapping[str, Any]) -> N
         table.add_row(
             plain(watcher["name"]),
             state(status["state"]),
+            *((plain(status.get("instance") or "-"),) if several else ()),
             plain(f"{source['database'] or '*'}.{source['collection'] or '*'}"),
             plain(watcher["sink"]["stream"]),
             seconds(lag.get("seconds")),
@@ -38,6 +56,26 @@ def listing(watchers: Sequence[Mapping[str, Any]], lags: Mapping[str, Any]) -> N
             f"{status['rates']['last_60s']:g}",
             str(status["restarts"]),
             plain(status["reason"] or ""),
+        )
+    typed.console().print(table)
+
+
+def instances(found: Sequence[Mapping[str, Any]]) -> None:
+    """Print one line for each instance, the one that answered with a star."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("name", "state", "watchers", "per second", "weight", "since", "seen", "version", "reason"):
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
+    for each in found:
+        table.add_row(
+            plain(f"{each['name']}{'*' if each['self'] else ''}"),
+            state(each["state"]),
+            f"{each['watchers']:,}",
+            f"{each['events_per_second']:g}",
+            f"{each['weight']:g}",
+            plain(each["since"]),
+            plain(each["seen"]),
+            plain(each["version"]),
+            plain(each["reason"] or (f"as of {each['as_of']}" if each["as_of"] else "")),
         )
     typed.console().print(table)
 

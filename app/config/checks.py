@@ -14,10 +14,14 @@ from app.config import api_tokens, key_files
 from app.config.addresses import mongo_uri_problem, nats_url_problem, parse_hosts, split_address
 from app.config.variables import variable
 from app.domain.namespaces import Namespaces
+from app.domain.subjects import subject_problem
 from app.domain.watcher import Source, StreamSettings, Watcher, problems
 from app.formats import native
 
 T = TypeVar("T")
+
+MAX_PREFIX = 200
+"""Characters of the first part of the subjects between instances, whose names follow."""
 
 
 def _without(problem: Callable[[str], str | None]) -> Callable[[SecretStr], SecretStr]:
@@ -56,6 +60,12 @@ def _state_database(value: str) -> str:
     probe = Watcher(name="probe", source=Source(database=value, collection="probe")).with_defaults()
     found = (each.problem for each in problems(probe, state_database="") if each.field == "source.database")
     _refuse(next(found, None))
+    return value
+
+
+def _subject_prefix(value: str) -> str:
+    _refuse(subject_problem(value))
+    _refuse(f"is longer than {MAX_PREFIX} characters" if len(value) > MAX_PREFIX else None)
     return value
 
 
@@ -110,6 +120,7 @@ ApiToken = Annotated[SecretStr | None, AfterValidator(_readable(api_tokens.check
 ApiTokens = Annotated[SecretStr | None, AfterValidator(_readable(api_tokens.parse))]
 Hosts = Annotated[str | None, AfterValidator(_readable(parse_hosts))]
 WatchedNamespaces = Annotated[str | None, AfterValidator(_readable(Namespaces.parse))]
+SubjectPrefix = Annotated[str, AfterValidator(_subject_prefix)]
 Instance = Annotated[str | None, AfterValidator(_instance)]
 StateDatabase = Annotated[str, AfterValidator(_state_database)]
 CredentialsFile = Annotated[Path | None, AfterValidator(_file(key_files.credentials_problem))]

@@ -157,6 +157,10 @@ class Settings(BaseSettings):
     nats_tls_key: checks.PrivateKeyFile = Field(default=None, examples=["/etc/nats/client-key.pem"])
     """PEM file of that certificate's key, without a password. Default: none."""
 
+    nats_prefix: checks.SubjectPrefix = Field(default="changewire", examples=["changewire"])
+    """How the subjects begin by which instances ask each other. The NATS account has to be able to publish and to
+    subscribe there (`changewire.>`), and no stream may take these subjects. Default: changewire."""
+
     tls_cert: checks.CertificatesFile = Field(default=None, examples=["/etc/changewire/server.pem"])
     """PEM file of the HTTP server's certificate; needs its key. Default: none, plain HTTP."""
 

@@ -14,6 +14,7 @@ from app.domain.javascript import javascript_problem
 from app.domain.namespaces import Namespaces
 from app.domain.overlap import refuse_overlap
 from app.domain.overlap_index import OverlapIndex, order
+from app.domain.subjects import overlap
 from app.domain.watcher import StoredWatcher, Watcher, outside, problems, problems_when_added
 from app.pipeline.dependencies import Dependencies
 from app.ports import Check, WatcherStore
@@ -29,10 +30,18 @@ class Rules:
     """The collections that may be used; None: all."""
     javascript: bool = False
     """Whether pipelines may run JavaScript in the server."""
+    between_instances: tuple[str, ...] = ()
+    """The subjects by which instances ask each other, as patterns: a stream must not take them."""
 
     def problems(self, watcher: Watcher) -> list[Problem]:
         """List what is wrong with a watcher as far as it can be told without a server."""
         return problems(watcher, state_database=self.state_database, allowed=self.allowed, javascript=self.javascript)
+
+    def taken(self, watcher: Watcher) -> list[Problem]:
+        """Say where a watcher that is added, or gets other subjects, takes some of those between instances."""
+        found = next((each for each in self.between_instances if overlap(watcher.space, each)), None)
+        what = f"takes subjects of {found}, by which instances ask each other"
+        return [] if found is None else [Problem("sink.subject", what)]
 
     def fault(self, stored: StoredWatcher, fleet: Fleet) -> str | None:
         """Why a stored watcher cannot run; None where it can. Those that are refused themselves do not count.
@@ -79,6 +88,8 @@ class Admission:
         found = self.rules.problems(watcher)
         if before is None or before.sink.stream != watcher.sink.stream:
             found += [each for each in problems_when_added(watcher) if each.field not in {one.field for one in found}]
+        if before is None or before.space != watcher.space:
+            found += self.rules.taken(watcher)
         if found:
             raise Invalid(problems=tuple(found))
         self.beside(watcher)(self._fleet.index)

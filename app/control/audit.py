@@ -33,6 +33,8 @@ class Record:
 
     changes: list[Changed] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    elsewhere: bool = False
+    """Whether another instance has answered the request, and has written the line."""
 
 
 record: ContextVar[Record | None] = ContextVar("audit_record", default=None)
@@ -55,6 +57,13 @@ def note(**facts: Any) -> None:
     current = record.get()
     if current is not None:
         current.facts |= facts
+
+
+def elsewhere() -> None:
+    """Note that another instance has answered, and writes the line."""
+    current = record.get()
+    if current is not None:
+        current.elsewhere = True
 
 
 def _flat(stored: StoredWatcher | None) -> dict[str, Any] | None:

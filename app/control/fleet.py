@@ -78,6 +78,8 @@ class Fleet(Mapping[str, WatcherTask]):
         """All of them as they are stored."""
         self._touched: set[str] = set()
         self.own: Mapping[str, Watched] = Own(self)
+        self.run_by: str | None = None
+        """This instance's name, which its watchers' status says."""
 
     def __getitem__(self, name: str) -> WatcherTask:
         return self._tasks[name]
@@ -98,6 +100,7 @@ class Fleet(Mapping[str, WatcherTask]):
         if before is not None and (before.stored.added != stored.added or before.elsewhere):
             before = None  # removed and added, or another instance has had it
         task = WatcherTask(stored, self._dependencies, self._store, self._instance, before)
+        task.run_by = self.run_by
         if stored.name not in self._tasks:
             bisect.insort(self._names, stored.name)
         self._tasks[stored.name] = task

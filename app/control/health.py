@@ -66,23 +66,25 @@ class FleetHealth:
         )
         return Health({"mongo": self._server_probe.mongo, "nats": self._server_probe.nats, "watchers": watchers})
 
-    async def lags(self) -> dict[str, Lag]:
-        """Return how far each watcher is behind, by name. Raises as `lag`."""
+    async def lags(self, watched: Mapping[str, Watched] | None = None) -> dict[str, Lag]:
+        """Return how far these watchers, or all that this instance owns, are behind, by name. Raises as `lag`."""
+        wanted = self._watchers if watched is None else watched
         found: dict[str, Lag] = {}
 
         async def look(name: str) -> None:
-            if name in self._watchers:
-                found[name] = await self.lag(name)
+            with contextlib.suppress(KeyError):  # removed, or handed over
+                task = wanted[name]
+                found[name] = await self.lag(task)
 
-        await in_parts(self._watchers, look)
+        names = list(wanted)
+        await in_parts(names, look)
         # Without those that were removed while the store was asked for positions.
-        return {name: found[name] for name in self._watchers if name in found}
+        return {name: found[name] for name in names if name in found and name in wanted}
 
-    async def lag(self, name: str) -> Lag:
+    async def lag(self, task: Watched) -> Lag:
         """Return how far a watcher is behind; where this process has no position, the stored one counts.
 
         Raises StoreUnavailable, NotAuthorised."""
-        task = self._watchers[name]
         position, checkpointed_at = await self._position(task)
         seconds, headroom = self._distances(position, task)
         return Lag(

@@ -26,7 +26,8 @@ def has_ended(process: str) -> bool:
         return False
     if [host, boot, namespace] != _machine() or not boot or not namespace or not started:
         return False
-    return bool(_started(int(number)) != started)
+    now = _started(int(number))
+    return now != started and (bool(now) or not _is_there(int(number)))
 
 
 def _machine() -> list[str]:
@@ -35,6 +36,17 @@ def _machine() -> list[str]:
         return [socket.gethostname(), BOOT.read_text().strip(), str(NAMESPACE.readlink())]
     except OSError:
         return [socket.gethostname(), "", ""]
+
+
+def _is_there(number: int) -> bool:
+    """Whether there is such a process, also where /proc hides those of other users; a zombie is not."""
+    try:
+        os.kill(number, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not Path(f"/proc/{number}/stat").exists()  # else it is a zombie
 
 
 def _started(number: int) -> str:

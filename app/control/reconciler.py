@@ -246,6 +246,7 @@ class Reconciler:
             await self._fleet.stop(stored.name)
         self._launch(stored)
         if task is not None and not task.elsewhere and not self._share.has(stored.name):
+            log.info("watcher_let_go", watcher=stored.name)
             self._share.let_go(stored.name)
 
     def _launch(self, stored: StoredWatcher) -> None:
@@ -273,12 +274,14 @@ class Reconciler:
         """Carry out who owns what, and in a round at once what others have changed: the store's revision is this one.
 
         Returns at once: what a watcher drains may take long, and this instance has to go on saying that it is alive."""
-        if registry > max(self._looked_at, self._instance.applied):
+        if self._ending or not self._loaded:
+            return
+        if registry > max(self._looked_at, self._instance.applied) or self._share.lacks_owner(self._fleet):
             self._sooner.set()
         for name in self._share.leaving():
             if self._never_ran(name):
                 self._share.let_go(name)
-        if self._loaded and self._misplaced() and (self._shift is None or self._shift.done()):
+        if self._misplaced() and (self._shift is None or self._shift.done()):
             self._shift = asyncio.create_task(self._carry_out_shift(), name="shift")
             self._shift.add_done_callback(_report_shift)
 
@@ -365,6 +368,14 @@ class Reconciler:
         if name in self._from_file.pending:
             raise Unavailable(f"{name}, of the configuration file: {self._from_file.pending[name]}")
 
+    async def look_at(self, name: str) -> None:
+        """Follow what is stored of one watcher now, unless it is being changed here: another instance may have just
+        added or removed it."""
+        lock = self._lock(name)
+        if self._server_probe.mongo.up and not self._ending and not lock.locked():
+            async with lock:
+                await self._refresh(name)
+
     def _refuse_elsewhere(self, name: str) -> None:
         if name in self._fleet and self._fleet[name].elsewhere:
             by = self._share.owner(name)
@@ -450,9 +461,11 @@ class Reconciler:
     async def drain(self) -> bool:
         """Stop every watcher, and start none from now on; False where a drain did not finish in time."""
         self._ending = True
+        drained = await self._fleet.stop_all(self._share.let_go)
         if self._shift is not None:
+            self._shift.cancel()  # it has nothing left to stop, and may wait for a store that does not answer
             await asyncio.wait([self._shift])
-        return await self._fleet.stop_all(self._share.let_go)
+        return drained
 
     async def leave(self) -> None:
         """Say that this instance is gone. The task that runs the rounds has ended: a round would say the opposite."""

@@ -21,12 +21,14 @@ from app.control.file_watchers import FileWatchers
 from app.control.fleet import Fleet, Watched
 from app.control.health import FleetHealth
 from app.control.instance import Instance
+from app.control.membership import Membership
 from app.control.positions import Positions
 from app.control.reconciler import Reconciler
 from app.control.server_probe import ServerProbe
 from app.control.share import Share
 from app.control.stream_browser import StreamBrowser
 from app.domain.errors import ChangewireError, NotFound, Outdated, Unavailable
+from app.domain.instances import InstanceView
 from app.domain.lifecycle import Desired, State
 from app.domain.status import Happening, Health, Lag, TokenView, WatcherView
 from app.domain.watcher import Start, StoredWatcher, Watcher
@@ -94,6 +96,7 @@ class Registry:
         self.share.unfit = lambda: None if self._server_probe.nats.up else self._server_probe.nats.reason
         instance = Instance(store)
         fleet = Fleet(dependencies, store, instance, drain_seconds=times.drain)
+        fleet.run_by = None if share is None else share.name
         self._watchers: Mapping[str, Watched] = fleet
         self._reconciler = Reconciler(
             store,
@@ -109,24 +112,33 @@ class Registry:
             dependencies, store, fleet, self._reconciler, Admission(rules, dependencies, store, fleet), self._positions
         )
         self._own = fleet.own
+        self.share.rate = self._rate
+        self._membership = Membership(self.share, fleet.own, dependencies.clock)
         self._fleet_health = FleetHealth(dependencies, fleet.own, self._server_probe)
         self.letters = DeadLetterService(dependencies, self._watched)
         self.streams = StreamBrowser(dependencies, self._watched)
         self._tasks: list[asyncio.Task[None]] = []
+        self._looking: asyncio.Task[None] | None = None
         self._in_flight: set[asyncio.Task[Any]] = set()
 
     # Life
 
     def start(self) -> None:
         """Begin to load, to follow the store and to watch the servers; returns at once."""
+        self._looking = asyncio.create_task(self.share.run(self._looked), name="share")
         self._tasks = [
             asyncio.create_task(self._reconciler.run(), name="reconciler"),
             asyncio.create_task(self._server_probe.run(), name="server_probe"),
-            asyncio.create_task(self.share.run(self._reconciler.shift), name="share"),
+            self._looking,
             asyncio.create_task(self._fleet_health.watch(self._times.min_headroom), name="watch"),
         ]
         for task in self._tasks:
             task.add_done_callback(_report_end)
+
+    def _looked(self, revision: int) -> None:
+        """The share has looked at the other instances; the registry has this revision."""
+        self._reconciler.shift(revision)
+        self._membership.look(self._watchers)
 
     async def settled(self) -> None:
         """Wait until the stored watchers are known, and each of them runs or says why not."""
@@ -139,8 +151,11 @@ class Registry:
                 await self.share.stop()
         tasks = [*self._tasks, *self._in_flight]
         for task in tasks:
-            task.cancel()
+            if task is not self._looking:  # while the watchers drain, it says that this instance is there
+                task.cancel()
         drained = await self._reconciler.drain()  # meanwhile: a server that is frozen holds a change for seconds
+        if self._looking is not None:
+            self._looking.cancel()
         if tasks:
             await asyncio.wait(tasks)
         await self._reconciler.leave()
@@ -152,14 +167,21 @@ class Registry:
     # Reading
 
     async def watchers(self, state: State | None = None) -> list[WatcherView]:
-        """Return all watchers, by name, or those in one state. Raises Unavailable while they are not loaded."""
+        """Return those that this instance owns, by name, or those in one state. Raises Unavailable while they are not
+        loaded."""
         await self._reconciler.loaded()
         views = [self._view(name) for name in self._own]
         return [view for view in views if state is None or view.status.state is state]
 
-    async def watcher(self, name: str) -> WatcherView:
-        """Return one. Raises NotFound, and Unavailable while the watchers are not loaded."""
-        await self._watched(name)
+    async def names(self) -> list[str]:
+        """Return the names of all watchers of all instances, in order. Raises Unavailable while they are not known."""
+        await self._reconciler.loaded()
+        return list(self._watchers)
+
+    async def watcher(self, name: str, *, afresh: bool = False) -> WatcherView:
+        """Return one; `afresh`: look first whether it is stored still. Raises NotFound, and Unavailable while the
+        watchers are not loaded."""
+        await self._watched(name, afresh=afresh)
         return self._view(name)
 
     async def token(self, name: str) -> TokenView:
@@ -180,16 +202,26 @@ class Registry:
         return self._reconciler.unknown()
 
     async def lag(self, name: str) -> Lag:
-        """Return how far a watcher is behind. Raises NotFound, Unavailable."""
-        await self._watched(name)
+        """Return how far a watcher is behind, on any instance. Raises NotFound, Unavailable."""
+        watched = await self._watched(name)
         async with servers_needed():
-            return await self._fleet_health.lag(name)
+            return await self._fleet_health.lag(watched)
 
-    async def lags(self) -> dict[str, Lag]:
-        """Return every watcher's lag, by name. Raises Unavailable."""
+    async def lags(self, names: Iterable[str] | None = None) -> dict[str, Lag]:
+        """Return the lag of these watchers, or of those that this instance owns, by name. Raises Unavailable."""
         await self._reconciler.loaded()
+        known = None if names is None else {name: self._watchers[name] for name in names if name in self._watchers}
         async with servers_needed():
-            return await self._fleet_health.lags()
+            return await self._fleet_health.lags(known)
+
+    async def instances(self) -> list[InstanceView]:
+        """Return the instances that share the watchers, by name. Raises Unavailable."""
+        await self._reconciler.loaded()
+        return await self._membership.views()
+
+    def _rate(self) -> float:
+        now = self._dependencies.clock()
+        return sum(watched.statistics.rates.per_second(60, now) for watched in self._own.values())
 
     async def health(self) -> Health:
         """Return how the service does, from facts not older than a few seconds."""
@@ -199,8 +231,9 @@ class Registry:
         return self._fleet_health.health(self._reconciler.unknown(), notice)
 
     def observe_positions(self) -> None:
-        """Tell the observer every watcher's lag and headroom, as they are now; asked for by each scrape."""
+        """Tell the observer every watcher's lag and headroom, and who runs how much, as it is now; scrapes ask."""
         self._fleet_health.observe_positions()
+        self._membership.observe(self._dependencies.observer)
 
     # Changing
 
@@ -270,6 +303,12 @@ class Registry:
         """Move a paused or failed watcher back to its own start, in a new epoch. Errors as `set_token`."""
         return await self._change(name, lambda: self._changes.move(name, None), expected)
 
+    async def drain_instance(self, name: str, *, on: bool, force: bool = False) -> InstanceView:
+        """Ask an instance to give up its watchers, or to take some again. Raises NotFound, Conflict, Unavailable."""
+        await self._reconciler.loaded()
+        async with servers_needed():
+            return await self._membership.drain(name, on=on, force=force)
+
     # One change at a time of each watcher
 
     async def _change(self, name: str, work: Callable[[], Awaitable[T]], expected: Revisions | None = None) -> T:
@@ -309,8 +348,11 @@ class Registry:
 
     # One watcher
 
-    async def _watched(self, name: str) -> Watched:
+    async def _watched(self, name: str, *, afresh: bool = False) -> Watched:
         await self._reconciler.loaded()
+        if afresh or (name not in self._watchers and self.share.others()):
+            async with servers_needed():
+                await self._reconciler.look_at(name)
         if name not in self._watchers:
             raise NotFound(f"there is no watcher {name}")
         return self._watchers[name]

@@ -53,6 +53,8 @@ class Share:
         self._me = replace(member, process=process.this_process())
         self.unfit: Callable[[], str | None] = lambda: None
         """Tells why it cannot publish now."""
+        self.rate: Callable[[], float] = lambda: 0.0
+        """Tells how many changes it publishes per second."""
         self._unfit_since: float | None = None
         self.alone = store is None
         """Whether every watcher is this one's: there is no state database that others could use."""
@@ -66,6 +68,8 @@ class Share:
         self._claimed: set[str] = set()
         """Watchers that were added here, and are not in the record yet."""
         self._joined = asyncio.Event()
+        self.name_taken = asyncio.Event()
+        """Set once another live instance has this one's name. This one owns nothing then, and has to end."""
         self._beaten_at = float("-inf")
         self._steady_since = float("-inf")
         self._pending: dict[str, Change] = {}
@@ -87,8 +91,20 @@ class Share:
     def name(self) -> str:
         return self._me.name
 
+    @property
+    def me(self) -> Member:
+        """This instance as it is now, whatever was stored of it last."""
+        return replace(self._me, rate=self.rate())
+
+    @property
+    def store(self) -> InstanceStore | None:
+        """Where the instances report; None where there is nothing to share."""
+        return None if self.alone else self._store
+
     def has(self, watcher: str) -> bool:
         """Whether this instance is to run a watcher."""
+        if self.name_taken.is_set() and not self.alone:
+            return False
         if self.alone or watcher in self._claimed:
             return True
         owner = self._owners.of.get(watcher)
@@ -100,6 +116,12 @@ class Share:
             return None
         owner = self._owners.of.get(watcher)
         return owner.by if owner is not None and owner.by != self.name and owner.by in self.others() else None
+
+    def lacks_owner(self, watchers: Iterable[str]) -> bool:
+        """Whether one of these has no owner in the record, though there is an instance that could own it."""
+        if self.alone or not any(member.eligible for member in self.members):
+            return False
+        return any(name not in self._owners.of and name not in self._claimed for name in watchers)
 
     def leaving(self) -> list[str]:
         """Return the watchers that this instance is to hand over."""
@@ -123,7 +145,7 @@ class Share:
             return
         over = await self._predecessor()
         if not await self._store.join(self._me, over):
-            raise _twin(self.name)
+            raise self._twin()
         await self.look()
         self._joined.set()
         log.info("instance_joined", instance=self.name, others=self.others())
@@ -141,12 +163,23 @@ class Share:
                     if member.gone:
                         return member.session
                     if seen is not None and member.seen > seen:
-                        raise _twin(self.name)
+                        raise self._twin()
                     seen = member.seen
                     break
             else:
                 return None
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _twin(self) -> Conflict:
+        self.name_taken.set()
+        return Conflict(self.taken())
+
+    def taken(self) -> str:
+        """Return what to say where another one has the name."""
+        return (
+            f"another live instance has the name {self.name}: give each a name of its own with CHANGEWIRE_INSTANCE, or "
+            "leave it out; this one runs no watcher"
+        )
 
     async def run(self, carry_out: Callable[[int], None]) -> None:
         """Look until cancelled. `carry_out` makes what runs here what the record says, and returns at once; it gets the
@@ -159,6 +192,8 @@ class Share:
                 if self._steady_since < float("inf"):
                     log.warning("instances_unreachable", error=str(error))
                 self._steady_since = float("inf")
+                if self.name_taken.is_set():
+                    carry_out(self.registry_revision)
             else:
                 carry_out(self.registry_revision)
             await asyncio.sleep(self._pace)
@@ -189,10 +224,11 @@ class Share:
     async def _report(self, now: float) -> None:
         assert self._store is not None
         me = replace(self._me, unfit=self._why_unfit(now))
-        if me == self._me and now - self._beaten_at < BEAT_SECONDS:
+        if me.unfit == self._me.unfit and now - self._beaten_at < BEAT_SECONDS:
             return
+        me = replace(me, rate=self.rate())
         if not await self._store.beat(me) and not await self._store.join(me, None):
-            raise _twin(self.name)
+            raise self._twin()
         self._me, self._beaten_at = me, now
 
     def _why_unfit(self, now: float) -> str | None:
@@ -220,10 +256,11 @@ class Share:
         """Give away what gone members owned, and balance."""
         assert self._store is not None
         async with self._one_at_a_time:
-            changed = planned(self._owners.of, self.members)
-            if changed:
-                log.info("watchers_placed", changed=len(changed), members=len(self.others()) + 1)
-                await self._store_owners(changed, ())
+            while changed := planned(self._owners.of, self.members):
+                if await self._store_owners(changed, ()):
+                    log.info("watchers_placed", changed=len(changed), members=len(self.others()) + 1)
+                    return
+                await self._read_owners()
 
     async def stop(self) -> None:
         """Say that this instance stops, and plan without it, so that each watcher can be handed over once it has
@@ -259,11 +296,16 @@ class Share:
         if self._store is None or self.alone:
             return
         async with self._one_at_a_time:
-            missing = {name: Owner("", group=group) for name, group in groups.items() if name not in self._owners.of}
-            drop = [name for name in known if name not in groups and name in self._owners.of]
-            if missing or drop:
-                placed = planned({**self._owners.of, **missing}, self.members)
-                await self._store_owners({name: placed[name] for name in missing if name in placed}, drop)
+            while True:
+                missing = {
+                    name: Owner("", group=group) for name, group in groups.items() if name not in self._owners.of
+                }
+                placed = planned({**self._owners.of, **missing}, self.members) if missing else {}
+                put = {name: placed[name] for name in missing if name in placed}
+                drop = [name for name in known if name not in groups and name in self._owners.of]
+                if (not put and not drop) or await self._store_owners(put, drop):
+                    return
+                await self._read_owners()
 
     def forget(self, name: str) -> None:
         """A watcher was removed."""
@@ -290,6 +332,8 @@ class Share:
         return replace(owner, by=owner.to, to=None)
 
     def _change(self, name: str, change: Change) -> None:
+        if self.name_taken.is_set():  # what the record says of this name is the other one's
+            return
         self._pending[name] = change
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="owners")
@@ -334,13 +378,6 @@ class Share:
             of = {name: one for name, one in known.of.items() if name not in drop}
             self._owners = Owners(known.revision + 1, of | dict(put))
         return True
-
-
-def _twin(name: str) -> Conflict:
-    return Conflict(
-        f"another live instance has the name {name}: give each a name of its own with CHANGEWIRE_INSTANCE, or leave it "
-        "out; this one runs no watcher"
-    )
 
 
 def _report_end(task: "asyncio.Task[None]") -> None:

@@ -74,7 +74,8 @@ class WatcherState:
         self.restarts += 1
         self._observer.restarted(self._name, reason)
 
-    def status(self) -> Status:
+    def status(self, instance: str | None = None) -> Status:
+        """Return what there is to say; `instance` is this one's name."""
         statistics, now = self._statistics, self._clock()
         return Status(
             state=self.now,
@@ -92,6 +93,7 @@ class WatcherState:
             dead_letters=statistics.dead_letters,
             notes=tuple(statistics.notes.values()),
             overdue=statistics.overdue.problem(now) if self.now in AT_WORK else None,
+            instance=instance,
         )
 
     def _note_error(self, error: Exception) -> str:

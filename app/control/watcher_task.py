@@ -67,6 +67,8 @@ class WatcherTask:
         self.refused = False
         self.elsewhere = False
         """Whether another instance owns it: nothing runs here, and this task's state says nothing."""
+        self.run_by: str | None = None
+        """This instance's name, where it has one."""
         self._dependencies = dependencies
         self._store = store
         self._instance = instance
@@ -185,7 +187,14 @@ class WatcherTask:
         return self._state.now
 
     def status(self) -> Status:
-        return self._state.status()
+        if not self.elsewhere:
+            return self._state.status(self.run_by)
+        paused = self.stored.desired is Desired.PAUSED
+        return Status(
+            State.PAUSED if paused else State.STARTING,
+            self._state.since,
+            None if paused else "an instance takes it over",
+        )
 
     # The run
 

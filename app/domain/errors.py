@@ -29,7 +29,9 @@
         ├── NotFound                there is no such watcher, or no such dead letter
         ├── Conflict                it contradicts what is stored or runs
         ├── Outdated                it expects another revision of the watcher
+        ├── Elsewhere               another instance owns the watcher, or takes it over now
         └── Unavailable             a server that is needed to decide cannot be reached
+            └── InstanceSilent          the instance that runs the watcher does not answer
 
 `mongodb/` and `jetstream/` translate their vendors' errors into these and keep the cause (`raise … from error`). A
 message is for people: it says what is wrong and what to do, and never holds a secret. A class's docstring is its
@@ -215,3 +217,13 @@ class Elsewhere(RegistryError):
 
 class Unavailable(RegistryError):
     """A server that is needed to answer this cannot be reached."""
+
+
+class InstanceSilent(Unavailable):
+    """Another instance, which runs the watcher, does not answer.
+
+    `begun`: whether it may have carried out what it was asked all the same."""
+
+    def __init__(self, message: str = "", *, begun: bool = False) -> None:
+        super().__init__(message)
+        self.begun = begun

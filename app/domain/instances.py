@@ -6,6 +6,7 @@ is for efficiency: where two instances run a watcher for a moment, the fence on 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Final
 
 from app.domain.placement import Load, place
@@ -14,6 +15,21 @@ GONE_SECONDS: Final = 5.0
 """A member that was not heard of for so long, by the server's clock, is gone."""
 FLOOR: Final = 1.0
 """What a watcher weighs at least, in changes per second."""
+
+
+class Standing(StrEnum):
+    """What an instance does among the others."""
+
+    ACTIVE = "active"
+    """It runs its share."""
+    DRAINING = "draining"
+    """Somebody asked it to give up its watchers."""
+    STOPPING = "stopping"
+    """Its process is about to end, and hands its watchers over."""
+    UNFIT = "unfit"
+    """It cannot publish now, and says why."""
+    GONE = "gone"
+    """It was not heard of for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +69,16 @@ class Member:
         """Whether watchers may be given to it."""
         return not self.gone and not self.draining and self.unfit is None
 
+    @property
+    def standing(self) -> Standing:
+        if self.gone:
+            return Standing.GONE
+        if self.stopping:
+            return Standing.STOPPING
+        if self.unfit is not None:
+            return Standing.UNFIT
+        return Standing.DRAINING if self.drained else Standing.ACTIVE
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -70,6 +96,18 @@ class Owner:
     @property
     def leaving(self) -> bool:
         return self.to is not None and self.to != self.by
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """An instance as it is told: what it reports, and what it owns by the record."""
+
+    member: Member
+    watchers: int
+    itself: bool
+    """Whether it is the one that tells."""
+    as_of: float | None = None
+    """How old that is, where the state database could not be asked: seconds since 1970. None: it is of now."""
 
 
 @dataclass(frozen=True, slots=True)

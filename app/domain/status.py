@@ -67,6 +67,10 @@ class Status:
     """Information that is no error, such as the reason for a slower publish mode."""
     overdue: str | None = None
     """What should have been published long ago, in any state; None if nothing."""
+    instance: str | None = None
+    """The instance that runs it; None where nobody does."""
+    as_of: float | None = None
+    """Where the instance that runs it could not be asked: when it was so. None: now."""
 
 
 @dataclass(frozen=True, slots=True)

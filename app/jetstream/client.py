@@ -31,6 +31,12 @@ PILE_BYTES = 64 * 1024
 """Only a larger pile of unsent bytes tells something: the kernel of a frozen server takes a smaller one too, and a slow
 link sends it before the silence counts."""
 
+OWN_SUBSCRIPTIONS = 1_000_000
+"""Above the numbers that nats-py gives to its subscriptions."""
+
+Heard = Callable[[bytes, bytes, bytes | None], None]
+"""Takes a message to a subject that is listened to: subject, data, headers. It never raises and never waits."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -89,6 +95,8 @@ class OneConnection(Client):
         self._on_reply = on_reply
         self._on_forbidden = on_forbidden
         self._inbox_sid = -1
+        self._listeners: dict[int, Heard] = {}
+        self._listened = OWN_SUBSCRIPTIONS
         self._inbox_cut = len(self.inbox)
         self._heard = 0
         self._sent = 0
@@ -169,6 +177,17 @@ class OneConnection(Client):
         except (OSError, RuntimeError) as error:  # uvloop raises on a closed transport, asyncio does not
             self.lose(describe(error))
 
+    def listen(self, subject: str, heard: Heard) -> int:
+        """Subscribe past nats-py, which would give each subscription a queue and a task. Return its number."""
+        self._listened += 1
+        self._listeners[self._listened] = heard
+        self.send(f"SUB {subject} {self._listened}\r\n".encode())
+        return self._listened
+
+    def unlisten(self, number: int) -> None:
+        if self._listeners.pop(number, None) is not None:
+            self.send(f"UNSUB {number}\r\n".encode())
+
     def progress(self) -> tuple[int, int]:
         """Return two numbers of which one grows as long as the server says something, or takes what has piled up."""
         waiting = self._socket().get_write_buffer_size() + self._unacknowledged()
@@ -232,6 +251,8 @@ class OneConnection(Client):
         self._heard += 1
         if sid == self._inbox_sid:
             self._on_reply(subject[self._inbox_cut :], data, headers)
+        elif (heard := self._listeners.get(sid)) is not None:
+            heard(subject, data, headers)
         else:
             await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
 

@@ -18,7 +18,7 @@ from nats.aio.client import Client
 
 from app.domain.errors import SinkUnavailable
 from app.domain.subjects import covers
-from app.jetstream.client import CONNECT_SECONDS, NatsOptions, OneConnection
+from app.jetstream.client import CONNECT_SECONDS, Heard, NatsOptions, OneConnection
 from app.jetstream.errors import (
     NOT_CONNECTED,
     ConnectionLost,
@@ -60,6 +60,7 @@ class NatsConnection:
         self._name = f"{secrets.token_hex(5)}-"
         """Before the number of a conversation: a server knows batches of other clients by such names too."""
         self._limits = Limits()
+        self._listeners: dict[str, Listener] = {}
         self._told = ""
 
     @property
@@ -156,6 +157,25 @@ class NatsConnection:
         except (TimeoutError, ConnectionLost, Forbidden) as error:
             raise unanswered(error, subject, seconds) from error
 
+    def listen(self, subject: str, heard: Heard) -> "Listener":
+        """Have each message to a subject heard, over this connection and those that follow, until it is unlistened."""
+        listener = self._listeners[subject] = Listener(subject, heard)
+        if self._client is not None:
+            listener.subscribe(self._client)
+        return listener
+
+    def unlisten(self, listener: "Listener") -> None:
+        """Hear nothing more of a subject. May be called twice."""
+        if self._listeners.get(listener.subject) is listener:
+            del self._listeners[listener.subject]
+        listener.unsubscribe(self._client)
+
+    def write(self, frames: Iterable[bytes]) -> None:
+        """Write whole frames that are not answered. Raises SinkUnavailable while not connected."""
+        client = self._require()
+        for frame in frames:
+            client.send(frame)
+
     def _require(self) -> OneConnection:
         client = self._client
         if client is not None and client.lost.done():
@@ -217,6 +237,8 @@ class NatsConnection:
         try:
             await self._limits.meet(client.max_payload, lambda kind, size: self._fits(client, kind, size))
             self._client = client
+            for listener in self._listeners.values():
+                listener.subscribe(client)
             self._tried.set()
             _heed_cancellation()
             idle, before = 0, client.progress()
@@ -280,6 +302,11 @@ class NatsConnection:
         """Fail what needed the subject. The server names it in an error, which nats-py puts in lower case."""
         found = _FORBIDDEN.search(text)
         subject = found.group(2) if found else ""
+        if found is not None and found.group(1) == "subscription":
+            for listener in self._listeners.values():
+                if listener.subject.lower() == subject:
+                    listener.refuse()
+            return
         for exchange in list(self._exchanges.values()):
             if exchange.outcome.done():
                 continue
@@ -315,6 +342,33 @@ class Conversation:
     def end(self) -> None:
         """Hear nothing more. May be called twice."""
         self._exchanges.pop(self.key, None)
+
+
+class Listener:
+    """A subject that is listened to, over one connection after the other."""
+
+    def __init__(self, subject: str, heard: Heard) -> None:
+        self.subject = subject
+        self.problem: str | None = None
+        """Why nothing is heard; None where the server has not refused it."""
+        self._heard = heard
+        self._over: tuple[OneConnection, int] | None = None
+
+    def subscribe(self, client: OneConnection) -> None:
+        self.problem = None
+        self._over = client, client.listen(self.subject, self._heard)
+
+    def unsubscribe(self, client: OneConnection | None) -> None:
+        if self._over is not None and self._over[0] is client and not client.lost.done():
+            client.unlisten(self._over[1])
+        self._over = None
+
+    def refuse(self) -> None:
+        """The server does not let this account listen there."""
+        log.warning("nats_permission_denied", subject=self.subject)
+        self.problem = (
+            f"the NATS account may not subscribe to {self.subject}; add that to the user's subscribe permissions"
+        )
 
 
 def _heed_cancellation() -> None:

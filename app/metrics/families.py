@@ -95,6 +95,19 @@ class Families:
         self.feed_members = GaugeFamily(
             "changewire_feed_members", "Watchers that read from a shared change stream.", ("database",)
         )
+        self.instance_watchers = GaugeFamily(
+            "changewire_instance_watchers",
+            "Watchers that this instance owns, paused and failed ones too.",
+            ("instance",),
+        )
+        self.instances = GaugeFamily(
+            "changewire_instances",
+            "Instances that share the watchers, as this one sees them: `live`, or `gone` for less than an hour.",
+            ("state",),
+        )
+        self.without_instance = GaugeFamily(
+            "changewire_watchers_without_instance", "Watchers that no live instance has owned for 15 seconds.", ()
+        )
         self.build_info = GaugeFamily("changewire_build_info", "The version that runs; always 1.", ("version",))
 
     def __iter__(self) -> Iterator[Family]:
@@ -104,7 +117,7 @@ class Families:
     def forget(self, watcher: str, subjects: Collection[str]) -> None:
         """Remove every series of a watcher, and of the subjects that nobody publishes to any more."""
         for family in self:
-            if family.labels[0] == "watcher":
+            if family.labels[:1] == ("watcher",):
                 family.drop(0, (watcher,))
-            elif family.labels[-1] == "subject":
+            elif family.labels[-1:] == ("subject",):
                 family.drop(-1, subjects)

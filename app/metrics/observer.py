@@ -94,6 +94,12 @@ class PrometheusObserver:
             self._families.feed_members.series.clear()
             self._families.feed_members.series.update({(name,): float(count) for name, count in members.items()})
 
+    def instances(self, name: str, *, watchers: int, live: int, gone: int, homeless: int) -> None:
+        with self._lock:
+            self._families.instance_watchers.series[(name,)] = float(watchers)
+            self._families.instances.series.update({("live",): float(live), ("gone",): float(gone)})
+            self._families.without_instance.series[()] = float(homeless)
+
     def checkpointed(self, watcher: str, at: float) -> None:
         with self._lock:
             self._checkpoints[watcher] = at

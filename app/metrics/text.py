@@ -41,7 +41,7 @@ def written(now: Seen) -> str:
     names = [family.labels[place] for place in order]
     for labels, value in now.values.items():
         pairs = ",".join(f'{each}="{_escaped(labels[place])}"' for each, place in zip(names, order, strict=True))
-        lines.append(f"{name}{{{pairs}}} {_number(value)}\n")
+        lines.append(f"{name}{{{pairs}}} {_number(value)}\n" if pairs else f"{name} {_number(value)}\n")
     if isinstance(family, HistogramFamily):
         first = [each for each in names if each < _BOUND]
         for labels, counts, total in now.histograms:

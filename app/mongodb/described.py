@@ -1,10 +1,12 @@
-"""What MongoDB says of a collection: `listCollections` of one name.
+"""What MongoDB says of a collection: `listCollections` of one name. And which collections of a database are views.
 
-Pure: the command, and what its reply holds.
+Pure: the commands, and what their replies hold.
 """
 
 from collections.abc import Mapping
 from typing import Any
+
+from app.domain.tokens import ClusterTime
 
 
 def described_by(collection: str) -> dict[str, Any]:
@@ -22,3 +24,21 @@ def uuid_in(described: Mapping[str, Any] | None) -> str | None:
     """Return the UUID of a collection, as `description` returns it: 32 lower-case hex digits."""
     uuid = (described or {}).get("info", {}).get("uuid")
     return None if uuid is None else str(uuid.hex())
+
+
+def views_described() -> dict[str, Any]:
+    """Build the command whose reply `names_and_time_in` reads: the views and time-series collections of a database.
+
+    Names and types alone are open to every account that may read something there."""
+    return {
+        "listCollections": 1,
+        "nameOnly": True,
+        "authorizedCollections": True,
+        "filter": {"type": {"$in": ["view", "timeseries"]}},
+    }
+
+
+def names_and_time_in(reply: Mapping[str, Any]) -> tuple[frozenset[str], ClusterTime]:
+    """Return the names that are listed, and the cluster time of the answer."""
+    at = reply["operationTime"]
+    return frozenset(str(each["name"]) for each in reply["cursor"]["firstBatch"]), ClusterTime(at.time, at.inc)

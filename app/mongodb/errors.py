@@ -41,7 +41,7 @@ STANDALONE: Final = (
 )
 _NO_CHANGE_STREAM: Final[dict[int, str]] = {
     73: "MongoDB has no change streams on this namespace (a system database or collection)",
-    166: "the namespace is a view, which has no change stream; watch the collection it is made from",
+    166: "the namespace is a view or a time series, which has no change stream; watch what the view is made from",
     NO_REPLICA_SET: STANDALONE,
 }
 _ALTERED: Final = (

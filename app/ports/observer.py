@@ -41,6 +41,10 @@ class Observer(Protocol):
     def change_streams(self, *, shared: int, own: int, members: Mapping[str, int]) -> None:
         """How many are open; `members`: how many watchers read from shared ones, by database."""
 
+    def instances(self, name: str, *, watchers: int, live: int, gone: int, homeless: int) -> None:
+        """This instance's name and how many watchers it owns; how many instances there are; how many watchers no
+        instance owns."""
+
     def forget(self, watcher: str) -> None: ...
     def command_started(self, database: str, command: str) -> None: ...
     def command_succeeded(self, database: str, command: str, seconds: float) -> None: ...

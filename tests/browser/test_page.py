@@ -9,6 +9,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from playwright.async_api import expect
 
 from tests.browser.conftest import Site, Tab
+from tests.browser.test_page_for_all import complaints
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -85,6 +86,32 @@ async def test_dead_letters_are_shown_and_deleted_once_it_is_confirmed(site: Sit
     await dialog.get_by_role("button", name="Delete").click()
     await expect(letters).to_contain_text("None")
     await expect(page.get_by_role("status")).to_contain_text("was deleted")
+    assert tab.faults == []
+
+
+async def test_instances_are_listed_and_one_is_drained_once_it_is_confirmed(site: Site, tab: Tab) -> None:
+    await site.add("orders")
+    page = await tab.open()
+    await expect(page.get_by_role("row", name="orders")).to_contain_text("RUNNING")
+    await expect(page.get_by_role("region", name="Instances")).to_have_count(0)  # there is only one
+    other = await site.stage.service("other", instance="other").start()
+    instances = page.get_by_role("region", name="Instances")
+    row = instances.get_by_role("row", name="other")
+    await expect(row.locator(".state")).to_have_text("active")
+    await expect(instances.get_by_role("row")).to_have_count(3)
+    await expect(instances).to_contain_text("(this one)")
+    assert await complaints(page) == []
+    await row.get_by_role("button", name="Drain…").click()
+    dialog = page.get_by_role("dialog", name="Drain other?")
+    await expect(dialog).to_contain_text("hands its")
+    await dialog.get_by_role("button", name="Drain", exact=True).click()
+    await expect(row.locator(".state")).to_have_text("draining")
+    await expect(row.locator(".figure").first).to_have_text("0")
+    await row.get_by_role("button", name="Stop draining…").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Stop draining", exact=True).click()
+    await expect(row.locator(".state")).to_have_text("active")
+    assert await other.terminate() == 0
+    await expect(page.get_by_role("region", name="Instances")).to_have_count(0)
     assert tab.faults == []
 
 

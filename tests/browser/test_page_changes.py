@@ -172,7 +172,7 @@ async def test_pause_resume_restart_rewind_and_remove_say_what_will_happen(site:
     await page.get_by_role("button", name="Pause…").click()
     await page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     assert await site.service.state(name) == "RUNNING"
-    await confirm(page, "Pause", "Pause orders?", "is paused in every instance")
+    await confirm(page, "Pause", "Pause orders?", "is paused until you resume it")
     await expect(heading).to_contain_text("PAUSED")
     await expect(page.get_by_role("status")).to_contain_text("orders is paused")
     await confirm(page, "Resume", "Resume orders?", "continues from its position")

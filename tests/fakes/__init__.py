@@ -6,6 +6,7 @@ What they do wrong is scripted: `FakeStream.faults` and `FakeOplog.faults` are q
 
 from tests.fakes.checkpoint_store import FakeCheckpoints
 from tests.fakes.dead_letter_queue import FakeBox, FakeLetters
+from tests.fakes.instance_store import FakeInstances, FakeInstanceState
 from tests.fakes.observer import NullObserver
 from tests.fakes.servers import FakeMongo, FakeNats
 from tests.fakes.sink import MAX_ID, FakeSink
@@ -15,7 +16,7 @@ from tests.fakes.stream_reader import FakeReader
 from tests.fakes.watcher_store import FakeWatchers
 
 __all__ = [
-    "BEGIN", "MAX_ID", "UUID", "Deed", "FakeBox", "FakeCheckpoints", "FakeLetters", "FakeMessage", "FakeMongo",
-    "FakeNats", "FakeOplog", "FakeReader", "FakeSink", "FakeSource", "FakeStream", "FakeWatchers", "NullObserver",
-    "PipelinedMode", "event_token", "mark_token", "raw_event",
+    "BEGIN", "MAX_ID", "UUID", "Deed", "FakeBox", "FakeCheckpoints", "FakeInstanceState", "FakeInstances",
+    "FakeLetters", "FakeMessage", "FakeMongo", "FakeNats", "FakeOplog", "FakeReader", "FakeSink", "FakeSource",
+    "FakeStream", "FakeWatchers", "NullObserver", "PipelinedMode", "event_token", "mark_token", "raw_event",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ class NullObserver:
         self.overdues: dict[str, bool] = {}
         self.streams: dict[str, int] = {}
         self.members: dict[str, int] = {}
+        self.shares: dict[str, int] = {}
 
     def published(self, batch: Published) -> None:
         self.published_events += len(batch.changes)
@@ -49,6 +50,9 @@ class NullObserver:
     def change_streams(self, *, shared: int, own: int, members: Mapping[str, int]) -> None:
         self.streams = {"shared": shared, "own": own}
         self.members = dict(members)
+
+    def instances(self, name: str, *, watchers: int, live: int, gone: int, homeless: int) -> None:
+        self.shares = {name: watchers, "live": live, "gone": gone, "homeless": homeless}
 
     def checkpointed(self, watcher: str, at: float) -> None:
         self.checkpoints += 1

@@ -37,6 +37,7 @@ class Stage:
         self.database = f"db_{unique}"
         self.stream = f"S_{unique}".upper()
         self.watcher = "things"
+        self.state_database = f"state_{unique}"
         self.written: list[Change] = []
         """Every change made to the watched collection, in order."""
         self._workdir = workdir
@@ -73,9 +74,10 @@ class Stage:
     def service(
         self, name: str = "service", *, trap: Trap | None = None, nats_url: str | None = None, **settings: object
     ) -> Service:
-        """A service on this stage's servers, not started. All share one registry. `settings`: CHANGEWIRE_ ones;
-        `nats_url` leads to the stage's server in another way, such as through a proxy."""
-        environment = self.environment(**settings)
+        """A service on this stage's servers, not started. All share one registry, where an instance has the name of its
+        service. `settings`: CHANGEWIRE_ ones; `nats_url` leads to the stage's server in another way, such as through a
+        proxy."""
+        environment = self.environment(**{"instance": name, **settings})
         if nats_url is not None:
             environment["NATS_URL"] = nats_url
         service = Service(name, self._workdir, environment, trap=trap)
@@ -87,7 +89,7 @@ class Stage:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
         if codec := os.environ.get("CHANGEWIRE_CODEC"):  # the tests may be run on either encoder
             inherited["CHANGEWIRE_CODEC"] = codec
-        asked = {"STATE_DB": f"state_{self._unique}", "LOG_FORMAT": "json", "RECONCILE_SECONDS": 0.5, **settings}
+        asked = {"STATE_DB": self.state_database, "LOG_FORMAT": "json", "RECONCILE_SECONDS": 0.5, **settings}
         return {
             **inherited,
             "PYTHONPATH": str(ROOT),
@@ -111,6 +113,27 @@ class Stage:
         await service.call("POST", "/watchers", self.described(**sink), status=201)
         if running:
             await service.until_state(self.watcher, "RUNNING")
+
+    async def owners(self) -> dict[str, str]:
+        """Which instance owns each watcher, as the state database has it; without those that are being handed over."""
+        found = await self.mongo[self.state_database]["registry"].find_one({"_id": "owners"})
+        owners = {} if found is None else found["owners"]
+        return {
+            name.replace("%2E", "."): one["by"] for name, one in owners.items() if one.get("to") in (None, one["by"])
+        }
+
+    async def owner(self, watcher: str = "") -> Service:
+        """The service that owns a watcher, once it runs there (or is PAUSED or FAILED)."""
+
+        async def found() -> Service | None:
+            by = (await self.owners()).get(watcher or self.watcher)
+            service = next((one for one in self._services if one.name == by and one.running), None)
+            if service is None or await service.state(watcher or self.watcher) in (None, "STARTING"):
+                return None
+            return service
+
+        owner: Service = await until(found, "the watcher has an owner, and runs there")
+        return owner
 
     @staticmethod
     async def takes(service: Service) -> bool:

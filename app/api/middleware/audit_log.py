@@ -1,5 +1,6 @@
 """The audit log: a log line, named `audit`, for each request that asks for a change, also for one that fails. A request
-that changes several watchers has a line for each.
+that changes several watchers has a line for each. Where another instance carries a request out, the line is in that
+one's log, with the instance that was asked as `through`.
 
 It says who asked, from where, for what, how it ended, and which fields of the watcher's definition changed. Refused
 requests (401, 403) are logged too, at most `REFUSALS` a minute: guessing tokens must not fill the disk. What a change
@@ -52,7 +53,8 @@ class AuditLog:
             await self.app(scope, receive, watched)
         finally:  # also for a cancelled request: what it has changed stays changed
             audit.record.reset(token)
-            await self._write(scope, record, status)
+            if not record.elsewhere:
+                await self._write(scope, record, status)
 
     def _watching_reads(self, scope: Scope, send: Send) -> Send:
         async def watched(message: Message) -> None:

@@ -58,7 +58,7 @@ export function Pause({ watcher, lag, close }) {
     changed(`${name} is paused`);
   };
   return html`<${Dialog} title="Pause ${name}?" action="Pause" run=${run} close=${close}>
-    <p>It finishes what is in flight, keeps its position, and is paused in every instance until you resume it.</p>
+    <p>It finishes what is in flight, keeps its position, and is paused until you resume it.</p>
     <p>Changes made meanwhile wait in MongoDB's oplog${headroom ? `, which now reaches back ${duration(headroom)} before its position` : ""}. If the oplog overtakes that position, they are lost.</p>
   <//>`;
 }
@@ -81,7 +81,7 @@ export function Restart({ watcher, close }) {
     changed(`${name} is restarted`);
   };
   return html`<${Dialog} title="Restart ${name}?" action="Restart" run=${run} close=${close}>
-    <p>Its task in this instance is stopped and started again. It continues from its position; nothing is lost or published twice.</p>
+    <p>Its task is stopped and started again. It continues from its position; nothing is lost or published twice.</p>
   <//>`;
 }
 
@@ -149,7 +149,7 @@ export function Remove({ watcher, close, removed }) {
     <input type="radio" name="checkpoint" value=${value} checked=${keep === value} onChange=${() => setKeep(value)} /> ${words}
   </label>`;
   return html`<${Dialog} title="Remove ${name}?" action="Remove" danger run=${run} close=${close}>
-    <p>It stops in every instance and its definition is deleted. The stream ${sink.stream} and its messages stay.</p>
+    <p>It stops and its definition is deleted. The stream ${sink.stream} and its messages stay.</p>
     <fieldset>
       <legend>Its position${checkpoint && `, in ${checkpoint.database}.${checkpoint.collection}`}</legend>
       ${choice("keep", "keep it: a watcher added under this name continues from there")}

@@ -1,10 +1,12 @@
 // All watchers at a glance.
 
 import { Chart } from "./chart.js";
+import { Instances } from "./instances.js";
 import { duration, html, link, number, State, watched } from "./lib.js";
 
 export function List({ watchers, lags, tick }) {
   if (watchers === null) return html`<p class="quiet">Loading the watchers…</p>`;
+  const several = new Set(watchers.map((each) => each.status.instance)).size > 1;
   return html`
     <h1>Watchers</h1>
     ${watchers.length === 0
@@ -14,6 +16,7 @@ export function List({ watchers, lags, tick }) {
             <tr>
               <th scope="col">Name</th>
               <th scope="col">State</th>
+              ${several && html`<th scope="col">Instance</th>`}
               <th scope="col">Events per second</th>
               <th scope="col">Lag</th>
               <th scope="col">Oplog headroom</th>
@@ -21,13 +24,14 @@ export function List({ watchers, lags, tick }) {
             </tr>
           </thead>
           <tbody>
-            ${watchers.map((each) => html`<${Row} key=${each.name} watcher=${each} lag=${lags?.[each.name]} tick=${tick} />`)}
+            ${watchers.map((each) => html`<${Row} key=${each.name} watcher=${each} lag=${lags?.[each.name]} tick=${tick} several=${several} />`)}
           </tbody>
         </table>`}
+    <${Instances} />
   `;
 }
 
-function Row({ watcher, lag, tick }) {
+function Row({ watcher, lag, tick, several }) {
   const { name, source, sink, status } = watcher;
   const rate = status.rates.last_10s;
   const why = status.reason ?? status.notes[0];
@@ -37,6 +41,7 @@ function Row({ watcher, lag, tick }) {
       <div class="quiet"><small>${watched(source)} → ${sink.stream}</small></div>
     </th>
     <td data-head="State"><div><${State} state=${status.state} />${why && html`<small class="why">${why}</small>`}</div></td>
+    ${several && html`<td data-head="Instance">${status.instance ?? "–"}</td>`}
     <td data-head="Events per second" class="figure">
       <span class="rate">${number(rate)}</span> <${Chart} name=${name} what="rate" tick=${tick} label="Events per second of ${name}, ${number(rate)} now" />
     </td>

@@ -3,10 +3,10 @@
 import { get, path } from "./api.js";
 import { Chart } from "./chart.js";
 import { Discard, Pause, Remove, Replay, Restart, Resume, Rewind } from "./dialogs.js";
-import { bytes, duration, exact, html, link, number, State, Time, Trouble, useEffect, useState, watched } from "./lib.js";
+import { bytes, duration, exact, html, link, number, State, Time, Trouble, useState, watched } from "./lib.js";
 import { Messages } from "./messages.js";
+import { Section, usePoll } from "./poll.js";
 
-const INTERVAL = 4000;
 const MODES = {
   fast_ingest: "fast ingest: one batch stays open while there is work",
   atomic: "atomic batches",
@@ -29,6 +29,7 @@ export function WatcherView({ name, watchers, lags, tick }) {
   return html`
     <h1>${name} <${State} state=${status.state} /></h1>
     ${status.reason && html`<p class=${status.state === "FAILED" ? "outage" : "warning"}>${status.reason}</p>`}
+    ${status.as_of && html`<p class="warning">The instance ${status.instance} does not answer. This is how the watcher was at <${Time} at=${status.as_of} />.</p>`}
     ${status.notes.map((note) => html`<p class="warning" key=${note}>${note}</p>`)}
     <div class="actions">
       ${still || status.state === "FAILED"
@@ -77,44 +78,10 @@ function Facts({ watcher: { source, sink, status }, lag }) {
       <${Fact} what="Last event"><${Time} at=${lag?.last_event_at} /><//>
       <${Fact} what="Restarts">${number(status.restarts)}<//>
       <${Fact} what="Change stream">${READS[status.reads] ?? "–"}${status.reads_why ? `: ${status.reads_why}` : ""}<//>
+      ${status.instance && html`<${Fact} what="Instance">${status.instance}<//>`}
       <${Fact} what="Publish mode">${MODES[status.publish_mode] ?? "–"}${FENCES[status.fence] ?? ""}<//>
     </dl>
     ${error && html`<p class="quiet">Last error, <${Time} at=${error.time} />${error.count > 1 ? `, ${error.count} times` : ""}: ${error.type}: ${error.message}</p>`}`;
-}
-
-/** The answer of a call, asked again every few seconds and after each change. */
-function usePoll(where, options) {
-  const [seen, setSeen] = useState({ value: null, problem: null });
-  useEffect(() => {
-    let over = false;
-    let timer = 0;
-    const look = async () => {
-      clearTimeout(timer);
-      try {
-        const value = document.hidden ? undefined : await get(where, options);
-        if (!over && value !== undefined) setSeen({ value, problem: null });
-      } catch (problem) {
-        if (!over) setSeen((before) => ({ ...before, problem }));
-      }
-      if (!over) timer = setTimeout(look, INTERVAL);
-    };
-    look();
-    addEventListener("changewire:changed", look);
-    return () => {
-      over = true;
-      clearTimeout(timer);
-      removeEventListener("changewire:changed", look);
-    };
-  }, [where]);
-  return seen;
-}
-
-function Section({ id, title, seen, children }) {
-  return html`<section aria-labelledby=${id} class=${seen.problem ? "stale" : ""}>
-    <h2 id=${id}>${title}</h2>
-    ${seen.problem && html`<p class="warning">${seen.problem.message}</p>`}
-    ${seen.value !== null && children(seen.value)}
-  </section>`;
 }
 
 function History({ name }) {

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from app.api.answering import Answered, Call
-from app.api.parameters import NOT_CACHED, CurrentRegistry, Name
+from app.api.others import CurrentOthers
+from app.api.parameters import NOT_CACHED, CurrentRegistry, Name, Silent
 from app.api.problems import documented
 from app.api.schemas.status import (
     HappeningAnswer,
@@ -27,10 +28,13 @@ def _down(model: Any, description: str) -> dict[int | str, dict[str, Any]]:
 
 
 @router.get("/watchers/{name}/status", tags=["status"], responses=documented(404, 422, 503))
-async def get_watcher_status(registry: CurrentRegistry, name: Name) -> Answered[StatusAnswer]:
+async def get_watcher_status(
+    registry: CurrentRegistry, others: CurrentOthers, silent: Silent, name: Name
+) -> Answered[StatusAnswer]:
     """Get a watcher's status: state and reason, last error, events, rates."""
     view = await registry.watcher(name)
-    return Answered(StatusAnswer.of(view.status), headers=NOT_CACHED)
+    answer = StatusAnswer.of(view.status) if silent is None else others.unheard(view, silent).status
+    return Answered(answer, headers=NOT_CACHED)
 
 
 @router.get(
@@ -38,26 +42,29 @@ async def get_watcher_status(registry: CurrentRegistry, name: Name) -> Answered[
     tags=["status"],
     responses={**documented(404, 422), **_down(HealthAnswer, "The watcher is not healthy.")},
 )
-async def get_watcher_health(registry: CurrentRegistry, name: Name) -> Answered[HealthAnswer]:
+async def get_watcher_health(registry: CurrentRegistry, silent: Silent, name: Name) -> Answered[HealthAnswer]:
     """Get a watcher's health: 200 when it runs, is paused or stands by for another instance; otherwise 503."""
     try:
-        answer = HealthAnswer.of((await registry.watcher(name)).status)
+        view = await registry.watcher(name)
+        answer = HealthAnswer.of(view.status) if silent is None else HealthAnswer.unknown(silent.reason)
     except Unavailable as unavailable:
         answer = HealthAnswer.unknown(str(unavailable))
     return Answered(answer, 200 if answer.status == "UP" else 503, NOT_CACHED)
 
 
 @router.get("/watchers/{name}/lag", tags=["status"], responses=documented(404, 422, 503))
-async def get_watcher_lag(registry: CurrentRegistry, name: Name) -> Answered[LagAnswer]:
+async def get_watcher_lag(
+    registry: CurrentRegistry, others: CurrentOthers, silent: Silent, name: Name
+) -> Answered[LagAnswer]:
     """Get how far a watcher is behind, and how much oplog is left before its position."""
-    return Answered(LagAnswer.of(await registry.lag(name)), headers=NOT_CACHED)
+    lag = await registry.lag(name)
+    return Answered(LagAnswer.of(lag) if silent is None else others.unheard_lag(lag), headers=NOT_CACHED)
 
 
 @router.get("/lag", tags=["status"], responses=documented(503))
-async def get_lag(registry: CurrentRegistry) -> Answered[dict[str, LagAnswer]]:
-    """Get how far each watcher is behind, by name."""
-    lags = await registry.lags()
-    return Answered({name: LagAnswer.of(value) for name, value in lags.items()}, headers=NOT_CACHED)
+async def get_lag(request: Request, registry: CurrentRegistry, others: CurrentOthers) -> Answered[dict[str, LagAnswer]]:
+    """Get how far each watcher of all instances is behind, by name."""
+    return Answered(await others.lags(registry, request.scope), headers=NOT_CACHED)
 
 
 @router.get(
@@ -108,6 +115,8 @@ async def metrics(request: Request) -> Response:
     tags=["status"],
     responses=documented(404, 422, 503),
 )
-async def get_watcher_history(registry: CurrentRegistry, name: Name) -> Answered[list[HappeningAnswer]]:
-    """Get the last 50 states and errors of a watcher in this instance since it started, oldest first."""
+async def get_watcher_history(registry: CurrentRegistry, silent: Silent, name: Name) -> Answered[list[HappeningAnswer]]:
+    """Get the last 50 states and errors of a watcher in the instance that runs it, since that started, oldest first."""
+    if silent is not None:
+        raise Unavailable(f"the instance {silent.instance} has the history of {name}, and {silent.reason}; try again")
     return Answered([HappeningAnswer.of(each) for each in await registry.history(name)], headers=NOT_CACHED)

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import Response
 
 from app.api import preconditions
 from app.api.answering import Answered, AnsweredInPieces, Call
-from app.api.parameters import CHANGES, CurrentRegistry, Name
+from app.api.others import CurrentOthers
+from app.api.parameters import CHANGES, CurrentRegistry, Name, Silent
 from app.api.preconditions import Expected, tagged
 from app.api.problems import documented, invalid
 from app.api.schemas.watchers import Additions, Listing, NewWatcher, Removal, Trial, WatcherAnswer, WatcherShape
@@ -22,11 +23,10 @@ router = APIRouter(tags=["watchers"], route_class=Call)
 
 @router.get("/watchers", responses=documented(422, 503))
 async def list_watchers(
-    registry: CurrentRegistry, query: Annotated[Listing, Query()]
+    request: Request, registry: CurrentRegistry, others: CurrentOthers, query: Annotated[Listing, Query()]
 ) -> AnsweredInPieces[WatcherAnswer]:
-    """List the watchers by name, all or those in one state."""
-    views = await registry.watchers(query.state)
-    return AnsweredInPieces(WatcherAnswer.of(view) for view in views)
+    """List the watchers of all instances by name, all or those in one state."""
+    return AnsweredInPieces(await others.watchers(registry, query.state, request.scope))
 
 
 @router.post(
@@ -69,10 +69,13 @@ async def _add_all(
     "/watchers/{name}",
     responses={**preconditions.tagged_answers(200), **documented(404, 422, 503)},
 )
-async def get_watcher(registry: CurrentRegistry, name: Name) -> Answered[WatcherAnswer]:
+async def get_watcher(
+    registry: CurrentRegistry, others: CurrentOthers, silent: Silent, name: Name
+) -> Answered[WatcherAnswer]:
     """Get one watcher with all defaults filled in, and its status."""
     view = await registry.watcher(name)
-    return Answered(WatcherAnswer.of(view), headers=tagged(view))
+    answer = WatcherAnswer.of(view) if silent is None else others.unheard(view, silent)
+    return Answered(answer, headers=tagged(view))
 
 
 @router.put(

@@ -65,6 +65,11 @@ class StatusAnswer(Answer):
     """How many changes are set aside, as far as this instance knows. Null until they were counted."""
     notes: list[str]
     """Information that is no error, such as the reason for a slower publish mode and what to do about it."""
+    instance: str | None
+    """The instance that runs it. Null where nobody does."""
+    as_of: Time | None
+    """Null where the instance that runs the watcher has answered. Otherwise it could not be asked, and this is how the
+    watcher was at that time."""
 
     @staticmethod
     def of(value: Status) -> "StatusAnswer":
@@ -82,6 +87,8 @@ class StatusAnswer(Answer):
             reads_why=None if value.reads is None else shown(value.reads.why),
             dead_letters=value.dead_letters,
             notes=list(value.notes),
+            instance=value.instance,
+            as_of=moment(value.as_of),
         )
 
 
@@ -117,15 +124,19 @@ class LagAnswer(Answer):
     """Why the headroom is not known."""
     last_event_at: Time | None
     checkpoint_age_seconds: float | None
+    as_of: Time | None
+    """Null where the instance that runs the watcher has answered. Otherwise it could not be asked, and this is what the
+    position tells that was stored at that time."""
 
     @staticmethod
-    def of(value: Lag) -> "LagAnswer":
+    def of(value: Lag, as_of: float | None = None) -> "LagAnswer":
         return LagAnswer(
             seconds=_thousandths(value.seconds),
             oplog_headroom_seconds=_thousandths(value.oplog_headroom_seconds),
             oplog_headroom_why=value.oplog_headroom_why,
             last_event_at=moment(value.last_event_at),
             checkpoint_age_seconds=_thousandths(value.checkpoint_age_seconds),
+            as_of=moment(as_of),
         )
 
 

@@ -231,7 +231,8 @@ class WatcherAnswer(WatcherShape):
     status: StatusAnswer
 
     @staticmethod
-    def of(view: WatcherView) -> "WatcherAnswer":
+    def of(view: WatcherView, status: StatusAnswer | None = None) -> "WatcherAnswer":
+        """`status`: in place of that of the view."""
         watcher = view.stored.watcher
         return WatcherAnswer.model_construct(
             name=watcher.name,
@@ -241,7 +242,7 @@ class WatcherAnswer(WatcherShape):
             start=StartShape.of(watcher.start),
             on_history_lost=watcher.on_history_lost,
             paused=view.stored.desired is Desired.PAUSED,
-            status=StatusAnswer.of(view.status),
+            status=StatusAnswer.of(view.status) if status is None else status,
         )
 
 

@@ -24,13 +24,14 @@ import structlog
 from app.domain.errors import ChangewireError, SourceUnavailable, TransientError
 from app.domain.parts import Part, Split
 from app.domain.raw_events import RawEvents
-from app.domain.tokens import is_mark
+from app.domain.tokens import cluster_time, is_mark
 from app.mongodb.feeds import parts
 from app.mongodb.feeds.filters import FEW, Filter, Waste
 from app.mongodb.feeds.hot import Hot
 from app.mongodb.feeds.member import Member
 from app.mongodb.feeds.recent import Kept, Recent
 from app.mongodb.feeds.room import Room
+from app.mongodb.feeds.views import NONE, Seen
 from app.ports import ChangeSource, SourceBatch
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ ASIDE_BYTES: Final = 128 * 1024
 """From which size on a batch is taken apart on a thread."""
 SLOW: Final = "it took its changes more slowly than the other watchers of the shared change stream"
 HOT: Final = "its collection is written more than all others of the shared change stream, which would wait for it"
+VIEW: Final = "its collection was dropped and is a view or a time series now, which has no change stream"
 
 
 class Opens(Protocol):
@@ -84,6 +86,8 @@ class Feed:
         """Set where the loop has to look up: somebody has asked, or has left."""
         self._recent = Recent()
         self._hot = Hot()
+        self._views = NONE
+        self._of_views: frozenset[Member] = frozenset()
         self._room = room
         self._waited = 0.0
         self._waited_at = 0.0
@@ -143,6 +147,14 @@ class Feed:
     def let_all_go(self, why: str) -> None:
         self._end_all(let_go=why)
 
+    def found_views(self, seen: Seen) -> None:
+        """Let go of the members whose collections are views, as soon as they have taken everything until then: by a
+        stream of their own they would not get what came before."""
+        self._of_views = frozenset(member for member in self._each() if member.collection in seen.names)
+        self._views = seen
+        if self._of_views:
+            self._stir.set()
+
     # The stream
 
     async def begin(self) -> None:
@@ -161,6 +173,7 @@ class Feed:
         reading: asyncio.Task[SourceBatch] | None = None
         try:
             while between():
+                self._let_go_of_views()
                 await self._until_room()
                 if self._needs_other_filter():
                     await self._drop(reading)
@@ -279,6 +292,11 @@ class Feed:
         for group in self._members.values():
             yield from group
 
+    def _let_go_of_views(self) -> None:
+        if self._of_views and cluster_time(self.position) >= self._views.at:
+            self._of_views = self._of_views.intersection(self._each())
+            self._let_go([member for member in self._of_views if not member.held], VIEW)
+
     # Which collections
 
     def _needs_other_filter(self) -> bool:
@@ -300,7 +318,7 @@ class Feed:
         return True
 
     def _use(self, wanted: Filter) -> None:
-        """Use another filter from the next opening on. What is kept lacks what this one lets through, so nobody may join
+        """Use another filter from the next opening on. What is kept lacks what it lets through, so nobody may join
         from there any more, at once: those who ask while the stream is still being closed are covered by now."""
         self._filter = wanted
         self._recent.clear()

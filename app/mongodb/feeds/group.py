@@ -22,7 +22,7 @@ catches up with it, and then its members move over. One that has no neighbours c
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +34,7 @@ from app.domain.tokens import cluster_time
 from app.mongodb.feeds.feed import Feed, Opens
 from app.mongodb.feeds.member import Member
 from app.mongodb.feeds.room import Room
+from app.mongodb.feeds.views import Seen
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,8 @@ NEAR_SECONDS: Final = 300
 """Positions so far apart, in the deployment's time, are near: reading from the earliest is cheaper than two streams."""
 BLOCKED_SECONDS: Final = 60.0
 """How long a database that the account may not watch is not tried again."""
+VIEWS_SECONDS: Final = 30.0
+"""How often the server is asked which collections are views, while a feed is there."""
 ALONE: Final = "it is the only watcher of its database with these options"
 
 
@@ -69,11 +72,17 @@ class Waiting:
 class Group:
     """Of one database, and one choice of options."""
 
-    def __init__(self, database: str, opens: Opens, split: Split | None, room: Room) -> None:
+    def __init__(
+        self, database: str, opens: Opens, split: Split | None, room: Room, views: Callable[[], Awaitable[Seen]]
+    ) -> None:
+        """`views` asks the server which of the database's collections are views."""
         self.database = database
         self._opens = opens
         self._split = split
         self._room = room
+        self._views = views
+        self._looks = False
+        """Whether a task looks for views from time to time."""
         self._here: dict[object, str] = {}
         """Who reads, or is on the way to, and which collection."""
         self._apart: set[object] = set()
@@ -134,8 +143,11 @@ class Group:
     @property
     def members(self) -> int:
         """How many watchers read from a feed."""
-        feeds = self._behind if self._live is None else [self._live, *self._behind]
-        return sum(len(feed.members) for feed in feeds)
+        return sum(len(feed.members) for feed in self._feeds)
+
+    @property
+    def _feeds(self) -> list[Feed]:
+        return self._behind if self._live is None else [self._live, *self._behind]
 
     @property
     def _together(self) -> bool:
@@ -147,9 +159,15 @@ class Group:
     # Joining
 
     async def join(self, who: object, collection: str, after: str) -> Member | None:
-        """Return the place in a feed of a watcher that is to go on after a token, or None: by a stream of its own."""
-        self._on_their_way.discard(who)
-        if not self._together:
+        """Return the place in a feed of a watcher that is to go on after a token, or None: by a stream of its own.
+
+        A view gets None, since its own stream says what is wrong with it."""
+        try:
+            joins = self._live is not None and after >= self._live.reaches_back  # for the others `_gather` asks
+            is_view = joins and collection in (await self._views()).names
+        finally:
+            self._on_their_way.discard(who)
+        if is_view or not self._together:
             return None
         if (member := self._attach(collection, after)) is not None:
             return member
@@ -197,7 +215,8 @@ class Group:
         self._expected.clear()
         waiting, self._waiting = self._waiting, []
         try:
-            await self._place(waiting)
+            views = (await self._views()).names
+            await self._place([each for each in waiting if each.collection not in views])
         finally:
             for each in waiting:
                 if not each.told.done():
@@ -265,6 +284,9 @@ class Group:
             self._behind.append(feed)
         log.info("feed_opened", feed=self.database, members=len(feed.members), catching_up=not live)
         self._start(self._follow(feed), f"feed:{self.database}")
+        if not self._looks:
+            self._looks = True
+            self._start(self._look_for_views(), f"views:{self.database}")
 
     async def _follow(self, feed: Feed) -> None:
         try:
@@ -276,6 +298,17 @@ class Group:
             elif feed in self._behind:
                 self._behind.remove(feed)
             log.info("feed_closed", feed=self.database)
+
+    async def _look_for_views(self) -> None:
+        """Find the members whose collections became views, as long as a feed is there: no event tells."""
+        try:
+            while self._feeds:
+                await asyncio.sleep(VIEWS_SECONDS)
+                seen = await self._views()
+                for feed in self._feeds:
+                    feed.found_views(seen)
+        finally:
+            self._looks = False
 
     def _goes_on(self, feed: Feed) -> bool:
         """Before a read of a feed: move its members to where they are with the others. Whether it is still needed."""

@@ -12,6 +12,7 @@ from app.mongodb.feeds.filters import Filter
 from app.mongodb.feeds.group import Group
 from app.mongodb.feeds.room import Room
 from app.mongodb.feeds.sharing import SharingSource
+from app.mongodb.feeds.views import Views
 from app.mongodb.reach import Reach
 
 FEED_BATCH: Final = 1_000
@@ -27,6 +28,8 @@ class FeedHub:
         self._batch_size = batch_size
         self._room = Room()
         self._groups: dict[Kind, Group] = {}
+        self._views: dict[str, Views] = {}
+        """By database: its groups ask together."""
 
     def source(self, watcher: Watcher) -> MongoChangeSource | SharingSource:
         """Return the source of a watcher, shared where it may be."""
@@ -65,5 +68,6 @@ class FeedHub:
                 feed = Watcher(f"feed of {kind.database}", kind.source(wanted.stages()))
                 return MongoChangeSource(feed, self._reach, batch_size=FEED_BATCH, shared=True)
 
-            group = self._groups[kind] = Group(kind.database, make_source, self._split, self._room)
+            views = self._views.setdefault(kind.database, Views(self._reach, kind.database))
+            group = self._groups[kind] = Group(kind.database, make_source, self._split, self._room, views.seen)
         return group

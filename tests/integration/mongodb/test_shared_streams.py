@@ -9,13 +9,13 @@ import pymongo
 import pytest
 import pytest_asyncio
 
-from app.domain.errors import HistoryLost
+from app.domain.errors import HistoryLost, SourceRefused
 from app.domain.watcher import Source, Start, Watcher
 from app.formats import native
 from app.mongodb import watcher_stream
 from app.mongodb.change_source import MongoChangeSource
 from app.mongodb.deployment import MongoDeployment
-from app.mongodb.feeds import filters, group, sharing
+from app.mongodb.feeds import feed, filters, group, sharing
 from app.ports import ChangeSource
 from tests.conftest import MakeMongo
 from tests.fakes import NullObserver
@@ -328,3 +328,52 @@ async def test_the_metrics_count_the_change_streams_that_are_open(watched: Watch
         await source.close()
     await watched.deployment.end_feeds()
     assert observed() == ({"shared": 0, "own": 0}, {})
+
+
+AS_VIEWS: list[Document] = [{"viewOn": "b"}, {"timeseries": {"timeField": "at"}}]
+
+
+@pytest.mark.parametrize("options", AS_VIEWS, ids=["view", "time series"])
+async def test_a_collection_that_becomes_a_view_while_it_is_read_ends_its_watcher_alone(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, options: Document
+) -> None:
+    monkeypatch.setattr(group, "VIEWS_SECONDS", 0.2)
+    await watched.open("a", "b", "c")
+    await watched.shared()
+    watched.database.a.insert_one({"_id": 1})
+    watched.database.a.drop()
+    watched.database.create_collection("a", **options)
+    with pytest.raises(SourceRefused, match="view"):
+        await watched.until(lambda: False)
+    assert [event["operationType"] for event in watched.got["a"]] == ["insert", "drop"]
+    refused = watched.sources.pop("a")
+    assert refused.reads.why == feed.VIEW
+    await refused.close()
+    for name in "bc":
+        watched.database[name].insert_one({"_id": 2})
+    await watched.until(lambda: all(watched.keys(name) == [2] for name in "bc"))
+    assert all(source.reads.shared for source in watched.sources.values())
+    with pytest.raises(SourceRefused, match="view"):
+        await watched.open("a")  # nor does it come back
+    watched.database.a.drop()
+    await watched.open("a")
+    watched.database.a.insert_one({"_id": 3})
+    await watched.until(lambda: watched.keys("a") == [3])
+
+
+async def test_many_watchers_that_open_at_once_ask_a_few_times_which_collections_are_views(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    commands = {"listCollections"}
+    monkeypatch.setattr(
+        watched.observer, "command_started", lambda _, name: asked.append(name) if name in commands else None
+    )
+    start = await MongoChangeSource(Watcher("s", Source(watched.database.name, "a")), watched.deployment.reach).locate(
+        Start("latest")
+    )
+    names = [f"c{number}" for number in range(400)]
+    await watched.open(*names[:200], after=start)
+    assert len(asked) == 1, "they are gathered"
+    await watched.open(*names[200:], after=start)
+    assert len(asked) <= 12, "a feed is there, and each asks as it comes"

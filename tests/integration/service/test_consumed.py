@@ -165,10 +165,12 @@ async def test_of_two_instances_one_stands_by_and_takes_over_though_all_is_consu
     """The one never sees a message of the other: only the count tells that somebody has published."""
     async with consuming(stage, "workqueue") as consumer:
         tuned: dict[str, Any] = {"standby_silence_seconds": 1, "reconcile_seconds": 0.5, "batch_size": 20}
-        one, other = stage.service("one", **tuned), stage.service("other", **tuned)
+        one, other = (  # of two registries: where they share one, only one of them runs the watcher
+            stage.service(name, state_db=f"{stage.state_database}_{name}", **tuned) for name in ("one", "other")
+        )
         await asyncio.gather(one.start(), other.start())
-        await stage.add(one)
-        await other.until_state(stage.watcher, "RUNNING")
+        for each in (one, other):
+            await stage.add(each)
         states: dict[Any, str | None] = {}
 
         async def one_stands_by() -> bool:

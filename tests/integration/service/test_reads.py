@@ -83,3 +83,23 @@ async def test_one_that_is_behind_catches_up_by_its_own_and_shares_again(live: L
         await reads(live, "a", "own", "catches up")
     await reads(live, "a", "shared", None)
     await live.seen(*map(str, range(MANY)), stream=f"a_{live.unique}".upper())
+
+
+async def test_one_whose_collection_becomes_a_view_fails_by_itself_and_says_why(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group, "VIEWS_SECONDS", 0.5)
+    for name in "ab":
+        await add(live, name)
+    for name in "ab":
+        await reads(live, name, "shared", None)
+    database, stream = live.mongo[live.database], f"a_{live.unique}".upper()
+    database["a"].insert_one({"_id": 1})
+    database["a"].drop()
+    database.create_collection("a", viewOn="b")
+    await live.reaches("FAILED", "a")
+    assert "view" in (await live.get("/watchers/a"))["status"]["reason"]
+    await live.seen("1", stream=stream)
+    database["b"].insert_one({"_id": 1})
+    await live.seen("1", stream=f"b_{live.unique}".upper())
+    assert (await live.get("/watchers/b"))["status"]["restarts"] == 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from app.control.registry import Addition, Revisions
 from app.domain.errors import Conflict, FieldProblem, Invalid, NotFound
+from app.domain.instances import InstanceView
 from app.domain.lifecycle import Desired, State
 from app.domain.status import Component, Health, Lag, Status, TokenView, WatcherView
 from app.domain.watcher import Start, StoredWatcher, Watcher, problems
@@ -18,12 +21,17 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.views: dict[str, WatcherView] = {}
+        self.elsewhere: set[str] = set()
+        """Those that another instance owns, or none."""
+        self.outdated: set[str] = set()
+        """Those that another instance has removed, which is not known here yet."""
         self.moves: list[tuple[str, Start | None]] = []
         self.removed: list[tuple[str, bool]] = []
         self.explicit: list[bool] = []
         self.expected: list[Revisions | None] = []
         self.failure: Exception | None = None
         self.not_ready: str | None = None
+        self.members: dict[str, InstanceView] = {}
         self.components = {
             "mongo": Component(True), "nats": Component(True), "watchers": Component(True, counts={"RUNNING": 2}),
         }  # fmt: skip
@@ -40,9 +48,12 @@ class FakeRegistry:
         return WatcherView(StoredWatcher(watcher, desired=desired), Status(state, 1_700_000_000.5, **more))
 
     async def watchers(self, state: State | None = None) -> list[WatcherView]:
-        return [view for _, view in sorted(self.views.items()) if state is None or view.status.state is state]
+        own = [view for name, view in sorted(self.views.items()) if name not in self.elsewhere]
+        return [view for view in own if state is None or view.status.state is state]
 
-    async def watcher(self, name: str) -> WatcherView:
+    async def watcher(self, name: str, *, afresh: bool = False) -> WatcherView:
+        if afresh and name in self.outdated:
+            del self.views[name]
         return self._view(name)
 
     async def add(
@@ -118,8 +129,12 @@ class FakeRegistry:
         self._view(name)
         return Lag(1.0, None, "not permitted", 1_700_000_000.25, 2.0)
 
-    async def lags(self) -> dict[str, Lag]:
-        return {name: await self.lag(name) for name in self.views}
+    async def names(self) -> list[str]:
+        return sorted(self.views)
+
+    async def lags(self, names: Iterable[str] | None = None) -> dict[str, Lag]:
+        own = [name for name in self.views if name not in self.elsewhere]
+        return {name: await self.lag(name) for name in (own if names is None else names)}
 
     async def token(self, name: str) -> TokenView:
         self._view(name)
@@ -134,6 +149,18 @@ class FakeRegistry:
         self._view(name)
         self.moves.append((name, None))
         return TokenView(None, None, None, 2, None)
+
+    async def instances(self) -> list[InstanceView]:
+        return list(self.members.values())
+
+    async def drain_instance(self, name: str, *, on: bool, force: bool = False) -> InstanceView:
+        if name not in self.members:
+            raise NotFound(f"there is no instance {name}")
+        if self.failure is not None and not force:
+            raise self.failure
+        view = self.members[name]
+        self.members[name] = replace(view, member=replace(view.member, drained=on))
+        return self.members[name]
 
     async def health(self) -> Health:
         return Health(self.components)

@@ -18,11 +18,13 @@ from app.api import openapi_document
 from app.api.answering import PIECE_BYTES
 from app.api.schemas.base import moment, to_json
 from app.api.schemas.dead_letters import LetterAnswer, LettersAnswer, ReplayAnswer, WholeLetterAnswer
+from app.api.schemas.instances import InstanceAnswer
 from app.api.schemas.positions import TokenAnswer
 from app.api.schemas.status import HappeningAnswer, HealthAnswer, LagAnswer, ProbeAnswer, ServiceAnswer, StatusAnswer
 from app.api.schemas.streams import MessageEvent, StreamAnswer
 from app.api.schemas.watchers import WatcherAnswer
 from app.domain.dead_letters import DeadLetter, Replay
+from app.domain.instances import InstanceView, Member
 from app.domain.lifecycle import Desired, State
 from app.domain.status import Component, ErrorSeen, Happening, Health, Lag, Reads, Status, TokenView, WatcherView
 from app.domain.streams import ConsumerFacts, StoredMessage, StreamFacts
@@ -83,6 +85,11 @@ components = st.builds(
 lags = st.builds(Lag, maybe_seconds, maybe_seconds, st.none() | text, maybe_seconds, maybe_seconds)
 happenings = st.builds(Happening, st.sampled_from(State), seconds, seconds, st.none() | text, number)
 positions = st.builds(TokenView, st.none() | text, maybe_seconds, st.none() | number, number, maybe_seconds)
+members = st.builds(
+    Member, text, text, seconds, st.booleans(), st.booleans(), st.none() | text, seconds, text, text, since=seconds,
+    seen=seconds, age=seconds,
+)  # fmt: skip
+instances = st.builds(InstanceView, members, number, st.booleans(), maybe_seconds)
 bodies = st.binary(max_size=40) | values.map(orjson.dumps)
 messages = st.builds(StoredMessage, number, seconds, text, st.dictionaries(text, text, max_size=2), bodies)
 
@@ -102,6 +109,7 @@ ANSWERS: list[tuple[str, Callable[[Any], Any], st.SearchStrategy[Any]]] = [
     ("LettersAnswer", lambda found: LettersAnswer.of(7, found, 2), st.lists(letters, max_size=2)),
     ("ReplayAnswer", ReplayAnswer.of, st.builds(Replay, text, number, text)),
     ("StreamAnswer", StreamAnswer.of, streams),
+    ("InstanceAnswer", InstanceAnswer.of, instances),
     ("MessageEvent", MessageEvent.of, messages),
 ]  # fmt: skip
 

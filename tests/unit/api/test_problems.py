@@ -47,7 +47,9 @@ ANSWERS = {
     "NotFound": (404, "Not found", "urn:changewire:not-found"),
     "Conflict": (409, "Conflict", "urn:changewire:conflict"),
     "Outdated": (412, "Outdated", "urn:changewire:outdated"),
+    "Elsewhere": (503, "Elsewhere", "urn:changewire:elsewhere"),
     "Unavailable": UNAVAILABLE,
+    "InstanceSilent": UNAVAILABLE,
 }
 """What each class of the tree answers: a new class has to say so here."""
 

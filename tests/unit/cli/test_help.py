@@ -16,7 +16,7 @@ def test_help_names_every_command_and_needs_none_of_them(capsys: pytest.CaptureF
     assert "usage: changewire" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["doctor", "watchers"])
+@pytest.mark.parametrize("command", ["doctor", "instances", "streams", "watchers"])
 def test_help_of_each_command_made_with_typer(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     printed = capsys.readouterr().out

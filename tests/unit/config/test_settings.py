@@ -141,3 +141,21 @@ def test_settings_made_by_hand_read_nothing_else(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("BATCH_SIZE", "1")
     assert Settings().batch_size == 500
     assert variable("batch_size") == "CHANGEWIRE_BATCH_SIZE"
+
+
+@pytest.mark.parametrize("prefix", ["changewire", "prod.changewire", "a-b_c"])
+def test_subjects_between_instances_may_begin_as_wished(prefix: str) -> None:
+    assert load(environ={"CHANGEWIRE_NATS_PREFIX": prefix}).nats_prefix == prefix
+
+
+@pytest.mark.parametrize(
+    ("prefix", "problem"),
+    [
+        ("a b", "white space"), ("a.*", "wildcard"), (">", "wildcard"), ("a..b", "empty part"), (".a", "empty part"),
+        ("a.", "empty part"), ("$JS.a", "NATS reserves"), ("_INBOX", "NATS reserves"), ("a" * 201, "200 characters"),
+    ],
+)  # fmt: skip
+def test_a_prefix_that_cannot_begin_a_subject_is_refused(prefix: str, problem: str) -> None:
+    said = refused(CHANGEWIRE_NATS_PREFIX=prefix)
+    assert problem in said
+    assert said.startswith("CHANGEWIRE_NATS_PREFIX=")

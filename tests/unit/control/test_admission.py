@@ -2,10 +2,12 @@
 
 import pytest
 
+from app.control.admission import Rules
 from app.domain.errors import Conflict, Invalid
 from app.domain.lifecycle import State
 from app.domain.namespaces import Namespaces
-from app.domain.watcher import Start, StoredWatcher, Watcher
+from app.domain.watcher import Sink, Source, Start, StoredWatcher, Watcher
+from app.jetstream.peers import subjects_of
 from tests.fakes import FakeSource
 from tests.unit.deployment import Fakes, until_state, watcher
 
@@ -64,3 +66,17 @@ async def test_watchers_of_file_and_store_that_may_not_be_any_longer_say_so_and_
     assert set(read) == {"orders", "invoices"}
     await registry.remove("people")
     await registry.close()
+
+
+def test_a_watcher_that_would_take_the_subjects_between_instances_is_told_so() -> None:
+    rules = Rules("changewire", between_instances=subjects_of("changewire"))
+
+    def taken(subject: str, stream: str = "changewire") -> list[str]:
+        wanted = Watcher("all", Source(database="shop"), Sink(stream=stream, subject=subject)).with_defaults()
+        return [f"{each.field} {each.problem}" for each in rules.taken(wanted)]
+
+    for subject in ("changewire.{collection}.{operation}", "{stream}.a.b.{operation}"):
+        (problem,) = taken(subject)
+        assert problem.startswith("sink.subject takes subjects of changewire.*")
+    assert taken("{stream}.{operation}") == []
+    assert taken("{stream}.{collection}.{operation}", "SHOP") == []

@@ -37,7 +37,7 @@ class Instance:
     async def answers(self, *, at_once: bool = False) -> list[Any]:
         """What every read answers."""
         asked = [
-            self._status(), self._health(), self.health.lag("orders"), self._history(), self._scrape(),
+            self._status(), self._health(), self.health.lag(self.task), self._history(), self._scrape(),
             self.positions.view(self.task.stored.watcher), self.letters.page("orders", after=0, limit=10),
             self.letters.get("orders", 1, 1000),
         ]  # fmt: skip

@@ -38,6 +38,9 @@ CONTRACT = {
     "changewire_event_delay_seconds": {"watcher"},
     "changewire_change_streams": {"kind"},
     "changewire_feed_members": {"database"},
+    "changewire_instance_watchers": {"instance"},
+    "changewire_instances": {"state"},
+    "changewire_watchers_without_instance": set(),
     "changewire_build_info": {"version"},
 }
 
@@ -91,6 +94,7 @@ def test_it_is_an_observer(observer: PrometheusObserver) -> None:
 def test_every_metric_of_the_contract_with_its_labels(observer: PrometheusObserver) -> None:
     exercise(observer, "w")
     observer.change_streams(shared=1, own=2, members={"shop": 40})
+    observer.instances("a", watchers=3, live=2, gone=1, homeless=4)
     observer.command_started("shop", "getMore")
     observer.command_succeeded("shop", "getMore", 0.1)
     observer.command_failed("shop", "getMore", 0.1)

@@ -19,6 +19,7 @@ def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
         (group, "LINGER_SECONDS", 0.01),
         (group, "GATHER_SECONDS", 0.05),
         (group, "PAUSE_SECONDS", 0.01),
+        (group, "VIEWS_SECONDS", 0.01),
         (recent, "KEPT_BYTES", 6 * EVENT_BYTES),
         (feed, "PATIENCE_SECONDS", 0.001),
         (feed, "STALLED_SECONDS", 0.0),

@@ -5,11 +5,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.domain.errors import SourceUnavailable
+from app.domain.errors import SourceRefused, SourceUnavailable
 from app.domain.status import Reads
+from app.domain.tokens import cluster_time
 from app.domain.watcher import Start
 from app.mongodb.feeds.filters import Filter
 from app.mongodb.feeds.parts import concerned
+from app.mongodb.feeds.views import Seen
 from app.ports import SourceBatch
 from tests.encoders import raw_events
 from tests.fakes import BEGIN, event_token, mark_token, raw_event
@@ -30,6 +32,10 @@ class Deployment:
     """What the next reads of database streams raise."""
     refused: Exception | None = None
     """What the opening of a database's stream raises."""
+    views: set[str] = field(default_factory=set)
+    """Collections that were dropped and created again as views: nothing is written there, and nothing opens."""
+    asked: int = 0
+    """How often somebody asked for the views."""
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     def write(self, collection: str, operation: str = "insert", database: str = "shop", **fields: Any) -> str:
@@ -39,6 +45,12 @@ class Deployment:
         self.events.append((token, database, collection, raw_event(self.moment, operation, **fields)))
         self._arrived.set()
         return token
+
+    async def see_views(self) -> Seen:
+        self.asked += 1
+        seen = Seen(frozenset(self.views), cluster_time(self.now))
+        await asyncio.sleep(0)
+        return seen
 
     @property
     def now(self) -> str:
@@ -89,6 +101,8 @@ class Stream:
         await asyncio.sleep(0)
         if not self._collection and self.deployment.refused is not None:
             raise self.deployment.refused
+        if self._collection in self.deployment.views:
+            raise SourceRefused(f"{self._collection} is a view")
         self.deployment.opened.append(self._collection or "*")
         self._position, self.is_open = after, True
 

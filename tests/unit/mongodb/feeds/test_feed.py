@@ -8,10 +8,12 @@ import pytest
 
 from app.domain.errors import SourceUnavailable
 from app.domain.parts import Part
+from app.domain.tokens import cluster_time
 from app.mongodb.feeds import feed, parts
 from app.mongodb.feeds.feed import Feed
 from app.mongodb.feeds.filters import Filter
 from app.mongodb.feeds.room import Room
+from app.mongodb.feeds.views import Seen
 from tests.unit.mongodb.feeds.scripted import Deployment, Stream
 
 
@@ -86,5 +88,28 @@ async def test_nobody_joins_a_feed_from_before_it_covered_their_collection() -> 
         while not one.covers("b"):
             await asyncio.sleep(0)
     assert before < one.reaches_back
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_member_whose_collection_is_a_view_gets_what_came_before_and_is_let_go() -> None:
+    deployment = Deployment()
+    one = Feed("shop", lambda wanted: Stream(deployment, wanted=wanted), parts.split, deployment.now, set, Room())
+    await one.begin()
+    began = one.position
+    members = [one.attach("shop", name, began) for name in "ab"]
+    for _ in range(10):
+        deployment.write("a")
+    one.found_views(Seen(frozenset("a"), cluster_time(deployment.now)))  # the feed has read nothing of that yet
+    running = asyncio.create_task(one.run(lambda: True))
+    got: list[str] = []
+    async with asyncio.timeout(10):
+        while not members[0].ended:
+            got += [parts.token_of(raw) for raw in members[0].take(100).events]
+            await members[0].wait(1)
+    assert members[0].let_go == feed.VIEW
+    assert got == deployment.tokens("a", began)
+    assert not members[1].ended
+    assert one.members == members[1:]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

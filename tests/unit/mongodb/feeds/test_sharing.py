@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.errors import HistoryLost, NotAuthorised, SourceUnavailable
+from app.domain.errors import HistoryLost, NotAuthorised, SourceRefused, SourceUnavailable
 from app.domain.watcher import Source, Watcher
-from app.mongodb.feeds import feed, filters, hot, parts, recent, sharing
+from app.mongodb.feeds import feed, filters, group, hot, parts, recent, sharing
 from app.mongodb.feeds.group import Group
 from app.mongodb.feeds.parts import token_of
 from app.mongodb.feeds.room import Room
@@ -41,14 +41,18 @@ class Reader:
         if self.source is None:
             self.source = SharingSource(self.own, self._group, self._watcher, batch_size=2)
             await self.source.prepare()
-            await self.source.open(self.position)
+            try:
+                await self.source.open(self.position)
+            except SourceRefused as error:
+                self.errors.append(str(error))
+                await self.close()
 
     async def read(self) -> None:
         if self.source is None:
             return
         try:
             batch = await self.source.read()
-        except SourceUnavailable as error:
+        except (SourceUnavailable, SourceRefused) as error:
             self.errors.append(str(error))
             await self.close()
             return
@@ -72,7 +76,13 @@ class Reader:
 class Scene:
     def __init__(self, *collections: str) -> None:
         self.deployment = Deployment()
-        self.group = Group("shop", lambda wanted: Stream(self.deployment, wanted=wanted), parts.split, Room())
+        self.group = Group(
+            "shop",
+            lambda wanted: Stream(self.deployment, wanted=wanted),
+            parts.split,
+            Room(),
+            self.deployment.see_views,
+        )
         self.readers = [Reader(self.deployment, self.group, name) for name in collections]
 
     async def open_all(self) -> None:
@@ -301,6 +311,61 @@ async def test_what_nobody_wants_is_filtered_away_and_a_newcomer_let_in_again(on
 
 
 @scene("a", "b", "c")
+async def test_one_whose_collection_became_a_view_is_told_so_by_its_own_stream_and_the_others_go_on(one: Scene) -> None:
+    became, *others = one.readers
+    await one.open_all()
+    await one.until_shared()
+    for name in "abca":
+        one.deployment.write(name)
+    one.deployment.views.add("a")
+    await one.until(lambda: became.errors)
+    assert became.errors == ["a is a view"]
+    assert not became.missing, "it has what came before"
+    for name in "bc":
+        one.deployment.write(name)
+    await one.until_complete(*others)
+    assert all(reader.source is not None and reader.source.reads.shared for reader in others)
+    await became.open()
+    assert became.errors == ["a is a view"] * 2
+    one.deployment.views.clear()
+    await became.open()
+    one.deployment.write("a")
+    await one.until_complete()
+
+
+@scene("a", "b", "c")
+async def test_a_view_is_let_go_only_when_the_feed_has_come_to_where_it_became_one(one: Scene) -> None:
+    became, *others = one.readers
+    await one.open_all()
+    await one.until_shared()
+    for name in "ab" * 50:
+        one.deployment.write(name)
+    one.deployment.views.add("a")
+    await one.until(lambda: became.errors)
+    assert not became.missing
+    await one.until_complete(*others)
+
+
+@scene("a", "b", "c")
+async def test_views_do_not_join_those_that_come_together_do(one: Scene) -> None:
+    one.deployment.views.add("b")
+    await one.open_all()
+    await one.until(lambda: all(reader.source is None or reader.source.reads.shared for reader in one.readers))
+    assert [reader.errors for reader in one.readers] == [[], ["b is a view"], []]
+    assert one.deployment.opened == ["*"]
+
+
+async def test_who_come_together_ask_once_for_the_views() -> None:
+    one = Scene(*(f"c{number}" for number in range(100)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(group, "VIEWS_SECONDS", 60.0)
+        await one.open_all()
+        await one.until_shared()
+    assert one.deployment.asked == 1
+    await one.end()
+
+
+@scene("a", "b", "c")
 async def test_a_rename_reaches_both_names_and_a_dropped_database_nobody(one: Scene) -> None:
     await one.open_all()
     one.deployment.write("a")
@@ -316,6 +381,7 @@ STEPS = st.one_of(
     st.tuples(st.just("write"), st.sampled_from("abcz")),
     st.tuples(st.sampled_from(["open", "read", "read", "read", "close"]), st.integers(0, 4)),
     st.tuples(st.just("trouble"), st.sampled_from([SourceUnavailable("gone"), HistoryLost("lost")])),
+    st.tuples(st.just("view"), st.sampled_from("abc")),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.003, 0.015])),
 )
 
@@ -330,7 +396,10 @@ def test_whatever_happens_each_gets_everything_once_and_in_order(
         for step, value in steps:
             match step:
                 case "write":
-                    one.deployment.write(value)
+                    if value not in one.deployment.views:
+                        one.deployment.write(value)
+                case "view":
+                    one.deployment.views ^= {value}
                 case "open":
                     opening.add(asyncio.create_task(one.readers[value].open()))
                     await asyncio.sleep(0)
@@ -343,6 +412,7 @@ def test_whatever_happens_each_gets_everything_once_and_in_order(
                     await getattr(one.readers[value], step)()
         await asyncio.gather(*opening)
         one.deployment.trouble.clear()
+        one.deployment.views.clear()
         async with asyncio.timeout(20):
             while any(reader.missing or reader.source is None for reader in one.readers):
                 await one.open_all()
