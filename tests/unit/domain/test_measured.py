@@ -44,17 +44,17 @@ def test_events_of_no_time_are_counted_with_the_next_ones(seconds: float) -> Non
     assert one.weight == other.weight > FLOOR
 
 
-def test_a_weight_is_told_again_after_it_has_doubled_or_halved() -> None:
-    assert not worth_telling(100, 199)
-    assert worth_telling(100, 200)
-    assert not worth_telling(100, 51)
-    assert worth_telling(100, 50)
+def test_a_weight_is_told_again_after_it_has_changed_by_half() -> None:
+    assert not worth_telling(100, 149)
+    assert worth_telling(100, 150)
+    assert not worth_telling(150, 101)
+    assert worth_telling(150, 100)
 
 
 def test_below_the_floor_nothing_is_worth_telling() -> None:
-    assert not worth_telling(0, 1.9)
+    assert not worth_telling(0, 1.4)
     assert not worth_telling(0.1, 0.9)
-    assert not worth_telling(1.9, 0)
+    assert not worth_telling(1.4, 0)
     assert worth_telling(0, 2)
 
 
