@@ -107,14 +107,15 @@ async def test_a_watcher_that_is_to_move_on_before_it_was_started_is_let_go_of(
     fakes: Fakes, instances: Instances
 ) -> None:
     """Nothing drains there, so no end of a drain tells that it may go."""
-    one, other = await instances.start("a"), await instances.start("b")
-    await add(other)
-    await until(lambda: one.share.owner("orders") == "b")
-    await until(lambda: "orders" in one._watchers)
+    runs = await instances.start("a")
+    await add(runs)
+    await until(lambda: instances.owner() == "a")
+    idle = await instances.start("b")
+    await until(lambda: "orders" in idle._watchers)
     record = fakes.members.owners
-    fakes.members.owners = Owners(record.revision + 1, {"orders": replace(record.of["orders"], by="a", to="b")})
-    await until(lambda: instances.owner() == "b")
-    await until_state(other, "orders", State.RUNNING)
+    fakes.members.owners = Owners(record.revision + 1, {"orders": replace(record.of["orders"], by="b", to="a")})
+    await until(lambda: instances.owner() == "a")
+    await until_state(runs, "orders", State.RUNNING)
     token = fakes.oplog.happen()
     await until(lambda: fakes.stream().published() == [token])
 
