@@ -57,6 +57,10 @@ class Program:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(self._process.wait, STOP_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it as a crash does (SIGKILL), and wait until it has ended."""
         self._signal(signal.SIGKILL)
         self._process.wait()
 
