@@ -121,13 +121,13 @@ def _drains(rows: Rows, runs: Sequence[Run]) -> None:
 def _remarks(data: Run) -> list[str]:
     remarks = [
         "A delay is from the acknowledgement of a change by a majority to its arrival at a JetStream push consumer.",
-        "After a kill, of each watcher that the instance owned the first change is awaited that was made after it. "
-        "The others wait until the instance was silent for five seconds; it reports every second.",
-        "Balanced: each instance is within 20 % of its share by weight, or one watcher from that, and none is on its way. "
+        "After a kill, each of its watchers has published again once the first change made after the kill has arrived.",
+        "An instance reports every second. The others give its watchers away once they heard nothing for five seconds.",
+        "Balanced: each instance is within 20 % of its share by weight, or one watcher from it, and none is moving.",
         "An instance that was stopped or killed joins again, which counts as a join.",
         "An idle instance owns no watcher: it was drained by hand.",
-        f"Drains: {data['events']:,} changes wait, evenly spread, while all watchers are paused. Counted from the first "
-        "call that resumes one. In brackets: service / mongod / nats-server.",
+        f"Drains: {data['events']:,} changes wait, evenly spread, while all watchers are paused; then all resume.",
+        "In brackets behind the processor time of both that drain: service / mongod / nats-server.",
     ]
     busy = [*data["mongod"], *data["drains"]]
     if busy:
