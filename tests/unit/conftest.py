@@ -20,6 +20,9 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         ("pipeline.standby.LOOK_SECONDS", 0.01),
         ("control.instance.LOOK_SECONDS", 0.01),
         ("control.server_probe.INTERVAL_SECONDS", 0.05),
+        ("control.share.LOOK_SECONDS", 0.01),
+        ("control.share.ALONE_SECONDS", 0.01),
+        ("control.share.BEAT_SECONDS", 0.02),
     ):
         monkeypatch.setattr(f"app.{name}", seconds)
     for kind in PermanentError.__subclasses__():

@@ -11,9 +11,11 @@ from app.control.fallback_store import FallbackStore
 from app.control.instance import Instance
 from app.control.registry import Registry, Times
 from app.control.server_probe import ServerProbe
+from app.control.share import Share
 from app.control.watcher_task import WatcherTask
 from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import NotFound, Unavailable
+from app.domain.instances import Member
 from app.domain.lifecycle import State
 from app.domain.namespaces import Namespaces
 from app.domain.watcher import Sink, Source, StoredWatcher, Watcher
@@ -27,6 +29,8 @@ from app.pipeline.run_statistics import RunStatistics
 from tests.fakes import (
     FakeBox,
     FakeCheckpoints,
+    FakeInstances,
+    FakeInstanceState,
     FakeLetters,
     FakeMongo,
     FakeNats,
@@ -56,6 +60,9 @@ class Fakes:
         self.mongo = FakeMongo(self.oplog)
         self.nats = FakeNats()
         self.watchers = FakeWatchers(stored)
+        self.members = FakeInstanceState()
+        self.instances: dict[str, FakeInstances] = {}
+        """The way to the members and owners of each instance that shares the watchers, by name."""
         self.observers: list[NullObserver] = []
         """Of each instance, in the order in which they were made; so are the probes of those that are services."""
         self.probes: list[ServerProbe] = []
@@ -72,8 +79,18 @@ class Fakes:
         )
 
     def registry(
-        self, *, from_file: list[Watcher] | None = None, allowed: Namespaces | None = None, **tuning: Any
+        self,
+        *,
+        from_file: list[Watcher] | None = None,
+        allowed: Namespaces | None = None,
+        instance: str | None = None,
+        **tuning: Any,
     ) -> Registry:
+        """An instance of the service; with a name it shares the watchers with the others that have one."""
+        share = None
+        if instance is not None:
+            self.instances[instance] = FakeInstances(self.members)
+            share = Share(self.instances[instance], Member(instance, f"session {len(self.probes)}"))
         dependencies = self.dependencies(**tuning)
         self.probes.append(ServerProbe(dependencies.mongo, dependencies.nats))
         return Registry(
@@ -83,6 +100,7 @@ class Fakes:
             from_file=from_file,
             times=Times(drain=2.0, reconcile=0.05),
             server_probe=self.probes[-1],
+            share=share,
         )
 
     def task(self, stored: StoredWatcher, dependencies: Dependencies | None = None, /, **tuning: Any) -> WatcherTask:
