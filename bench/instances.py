@@ -177,16 +177,18 @@ class _Section:
         )
 
     async def _drains(self, members: Members, first: int) -> int:
-        """Let changes wait while all watchers are paused, and resume them; how many there were."""
+        """Let changes wait while all instances are frozen, and thaw them; how many there were.
+
+        So nobody is measured while it starts, and a frozen instance is not replaced so quickly."""
         stage, events = self._stage, self._sizes.events
-        await members.each("pause")
-        await members.all_in("PAUSED")
         held = await stage.count(members.places)
         collections = [stage.collection(place) for place in members.places]
-        await asyncio.to_thread(workload.write, HEADLINE, collections, range(first, first + events))
-        await stage.settle()
-        before, began = members.moment(), time.time()
-        await members.each("resume")
+        members.freeze()
+        try:
+            await asyncio.to_thread(workload.write, HEADLINE, collections, range(first, first + events))
+        finally:
+            before, began = members.moment(), time.time()
+            members.thaw()
         await stage.until(members.places, held + events, self._sizes.patience)
         span, (_, last) = members.moment().since(before), await stage.times(members.places)
         self._keep(
@@ -196,7 +198,6 @@ class _Section:
             cpu_us={name: used * 1e6 / events for name, used in span.used.items()},
             others_share=span.others,
         )
-        await members.all_in("RUNNING")
         return events
 
     async def _settle(self, traffic: Traffic | None = None) -> None:

@@ -81,20 +81,23 @@ def _mongod(rows: Rows, runs: Sequence[Run]) -> None:
     for rate in dict.fromkeys(each["rate"] for each in runs):
         words, figure = (f"{rate} changes/s", "cpu_ms") if rate else ("nothing written", "cpu")
         used = {
-            what: median_of(each[figure]["mongod"] for each in runs if (each["what"], each["rate"]) == (what, rate))
+            what: {
+                name: median_of(each[figure][name] for each in runs if (each["what"], each["rate"]) == (what, rate))
+                for name in ("mongod", "service")
+            }
             for what in dict.fromkeys(each["what"] for each in runs if each["rate"] == rate)
         }
         one = used.pop("one")
         unit = "ms a change" if rate else "of a core"
-        rows.add(f"{words}: mongod with one instance, {unit}", _spent(one, rate))
+        rows.add(f"{words}: mongod / service with one instance, {unit}", _spent(one, rate))
         for what, spent in used.items():
             title = f"{words}: mongod with {what}, against one"
             most = MONGOD_TIMES if rate else None
-            rows.most(title, spent / max(one, 1e-9), most, " ×", f" ({_spent(spent, rate)})")
+            rows.most(title, spent["mongod"] / max(one["mongod"], 1e-9), most, " ×", f" ({_spent(spent, rate)})")
 
 
-def _spent(value: float, rate: int) -> str:
-    return f"{value:.2f}" if rate else f"{value:.1%}"
+def _spent(used: Mapping[str, float], rate: int) -> str:
+    return " / ".join(f"{used[name]:.2f}" if rate else f"{used[name]:.1%}" for name in ("mongod", "service"))
 
 
 def _drains(rows: Rows, runs: Sequence[Run]) -> None:
@@ -125,8 +128,8 @@ def _remarks(data: Run) -> list[str]:
         "An instance reports every second. The others give its watchers away once they heard nothing for five seconds.",
         "Balanced: each instance is within 20 % of its share by weight, or one watcher from it, and none is moving.",
         "An instance that was stopped or killed joins again, which counts as a join.",
-        "An idle instance owns no watcher: it was drained by hand.",
-        f"Drains: {data['events']:,} changes wait, evenly spread, while all watchers are paused; then all resume.",
+        "An idle instance owns no watcher: it was drained by hand. In brackets: mongod / all services.",
+        f"Drains: {data['events']:,} changes wait, evenly spread, while all instances are frozen (SIGSTOP).",
         "In brackets behind the processor time of both that drain: service / mongod / nats-server.",
     ]
     busy = [*data["mongod"], *data["drains"]]

@@ -78,6 +78,15 @@ class Members:
         """Ask one to end, and wait for it."""
         await self.running.pop(name).stop()
 
+    def freeze(self) -> None:
+        """Have none of them do anything until they are thawed."""
+        for program in self.running.values():
+            program.freeze()
+
+    def thaw(self) -> None:
+        for program in self.running.values():
+            program.thaw()
+
     # Watchers
 
     async def add(self, name: str) -> None:
@@ -92,31 +101,12 @@ class Members:
             for place in self.places
         ]
         await self.instance(name).ask("POST", "/watchers", bodies)
-        await self.all_in("RUNNING")
-
-    async def all_in(self, state: str) -> None:
-        """Wait until all watchers are in a state."""
-        name, program = next(iter(self.running.items()))
 
         async def asked() -> bool:
-            answer = await self.instance(name).answer(program, f"/watchers?state={state}")
+            answer = await self.instance(name).answer(self.running[name], "/watchers?state=RUNNING")
             return answer is not None and len(answer) == len(self.places)
 
-        await self.until(asked, lambda: f"not all watchers are {state}", pause=0.1)
-
-    async def each(self, action: str) -> None:
-        """Pause or resume all watchers, each through its owner; the owners are asked at the same time."""
-        owned: dict[str, list[str]] = {name: [] for name in self.running}
-        for watcher, owner in (await self.owners()).items():
-            owned[owner["by"]].append(watcher)
-
-        async def by(name: str) -> None:
-            for watcher in owned[name]:
-                await self.instance(name).ask("PUT", f"/watchers/{watcher}/{action}")
-
-        async with asyncio.TaskGroup() as tasks:
-            for name in owned:
-                tasks.create_task(by(name), name=f"{action} by {name}")
+        await self.until(asked, lambda: "not all watchers are RUNNING", pause=0.1)
 
     # The record
 

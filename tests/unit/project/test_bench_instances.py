@@ -105,9 +105,9 @@ def verdicts(data: dict[str, Any]) -> list[bool]:
 
 def used(what: str, rate: int, mongod: float) -> dict[str, Any]:
     """`mongod`: ms per change, and per cent of a core."""
-    return {
-        "what": what, "rate": rate, "cpu": {"mongod": mongod / 100}, "cpu_ms": {"mongod": mongod}, "others_share": 0.02
-    }  # fmt: skip
+    cpu_ms = {"mongod": mongod, "service": 3.0}
+    cpu = {"mongod": mongod / 100, "service": 0.03}
+    return {"what": what, "rate": rate, "cpu": cpu, "cpu_ms": cpu_ms, "others_share": 0.02}
 
 
 def drained(instances: int, rate: float, service: float) -> dict[str, Any]:
@@ -144,10 +144,10 @@ class TestRows:
     def test_mongod_is_judged_per_change_and_shown_per_second_where_nothing_is_written(self) -> None:
         runs = [used("one", 200, 1.0), used("two", 200, 1.25), used("one", 0, 2.0), used("two", 0, 4.0)]
         assert rows(measured(mongod=runs)) == {
-            "200 changes/s: mongod with one instance, ms a change": ["", "1.00"],
-            "200 changes/s: mongod with two, against one": ["≤ 1.1 ×", "1.25 × (1.25)"],
-            "nothing written: mongod with one instance, of a core": ["", "2.0%"],
-            "nothing written: mongod with two, against one": ["", "2.00 × (4.0%)"],
+            "200 changes/s: mongod / service with one instance, ms a change": ["", "1.00 / 3.00"],
+            "200 changes/s: mongod with two, against one": ["≤ 1.1 ×", "1.25 × (1.25 / 3.00)"],
+            "nothing written: mongod / service with one instance, of a core": ["", "2.0% / 3.0%"],
+            "nothing written: mongod with two, against one": ["", "2.00 × (4.0% / 3.0%)"],
         }
         assert verdicts(measured(mongod=runs)) == [False]
 
