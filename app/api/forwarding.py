@@ -44,6 +44,8 @@ AT_THE_OWNER: Final = frozenset(
     }
 )
 """The calls below `/watchers/{name}` that need the instance that runs the watcher: method and the rest of the path."""
+LISTS: Final = frozenset({"/watchers", "/lag"})
+"""What is read of each instance, to be put together."""
 ANYWHERE: Final = frozenset(
     {
         ("GET", "token"),
@@ -196,7 +198,7 @@ def answerer(app: ASGIApp) -> Callable[[Ask], Awaitable[Answer]]:
             "method": ask.method,
             "scheme": "http",
             "path": ask.path,
-            "raw_path": quote(ask.path).encode(),
+            "raw_path": quote(ask.path, errors="replace").encode(),
             "query_string": ask.query.encode("latin-1"),
             "root_path": "",
             "headers": [
@@ -207,6 +209,8 @@ def answerer(app: ASGIApp) -> Callable[[Ask], Awaitable[Answer]]:
             "server": None,
             **allowed(caller, ask.through),
         }
+        if watcher_of(scope) is None and (ask.method, ask.path in LISTS) != ("GET", True):
+            return Answer(404)  # only an instance of another version asks that
         sent = _Sent()
         await app(scope, _again(body, _gone), sent)
         return Answer(sent.status, tuple(sent.headers), bytes(sent.body))

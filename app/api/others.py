@@ -20,6 +20,7 @@ from app.api.parameters import Silence
 from app.api.schemas.base import moment
 from app.api.schemas.status import LagAnswer, StatusAnswer
 from app.api.schemas.watchers import WatcherAnswer
+from app.control.health import in_parts
 from app.control.registry import Registry
 from app.domain.errors import InstanceSilent, NotFound
 from app.domain.lifecycle import Desired, State
@@ -68,11 +69,13 @@ class Others:
         if self._owners.others():
             parts = await self._ask_all("/watchers", scope, _are_watchers)
         heard, rest = _by_name(parts), dict[str, WatcherAnswer]()
-        for name in await registry.names():
-            if name not in own and name not in heard:
-                view = await self._unanswered(registry, name, parts)
-                if view is not None:
-                    rest[name] = view
+
+        async def look(name: str) -> None:
+            answer = await self._unanswered(registry, name, parts)
+            if answer is not None:
+                rest[name] = answer
+
+        await in_parts([name for name in await registry.names() if name not in own and name not in heard], look)
         self._remember_all(heard, own.keys() | heard.keys() | rest.keys())
         return self._merged(own, heard, rest, state)
 
@@ -80,7 +83,8 @@ class Others:
         """Return a watcher that no instance has listed; None where it is not there any more."""
         owner = self._owners.owner(name)
         try:
-            view = await registry.watcher(name, afresh=owner in parts)  # else its removal is not known here yet
+            # Where its instance would have listed it, or it has none: it may have been removed a moment ago.
+            view = await registry.watcher(name, afresh=owner is None or owner in parts)
         except NotFound:
             return None
         if owner is None:

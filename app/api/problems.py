@@ -127,7 +127,7 @@ _DESCRIPTIONS = {
     413: "The body is larger than 1 MiB, or holds more than 20000 values.",
     415: "The body is not sent as application/json.",
     422: "The request is not valid; `errors` names the fields.",
-    503: "A server that this call needs cannot be reached.",
+    503: "A server that this call needs, or the instance that runs the watcher, cannot be reached.",
 }
 
 

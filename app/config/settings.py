@@ -158,8 +158,9 @@ class Settings(BaseSettings):
     """PEM file of that certificate's key, without a password. Default: none."""
 
     nats_prefix: checks.SubjectPrefix = Field(default="changewire", examples=["changewire"])
-    """How the subjects begin by which instances ask each other. The NATS account has to be able to publish and to
-    subscribe there (`changewire.>`), and no stream may take these subjects. Default: changewire."""
+    """How the subjects begin by which instances ask each other, the same for all of one state database. The NATS
+    account has to be able to publish and to subscribe there (`changewire.>`), and no stream may take these subjects.
+    Default: changewire."""
 
     tls_cert: checks.CertificatesFile = Field(default=None, examples=["/etc/changewire/server.pem"])
     """PEM file of the HTTP server's certificate; needs its key. Default: none, plain HTTP."""

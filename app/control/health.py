@@ -39,9 +39,9 @@ class FleetHealth:
         self._watchers = watchers
         self._server_probe = server_probe
 
-    def health(self, load_problem: str | None, notice: str | None = None) -> Health:
-        """Return how the service does; `load_problem` is why the watchers are not loaded, if they are not, `notice`
-        what is said of them all the same."""
+    def health(self, load_problem: str | None, notices: Iterable[str] = ()) -> Health:
+        """Return how the service does; `load_problem` is why the watchers are not loaded, or cannot be run; `notices`
+        are what is said of them all the same."""
         now = self._dependencies.clock()
         statuses = {name: watched.status() for name, watched in self._watchers.items()}
         ill = [
@@ -55,7 +55,7 @@ class FleetHealth:
             up=not ill and load_problem is None,
             reason="; ".join(ill) or load_problem,
             warnings=(
-                *(() if notice is None else (notice,)),
+                *notices,
                 *(
                     f"{name}: {warning}"
                     for name in statuses

@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 HOMELESS_SECONDS: Final = 15.0
 """A watcher without an instance for longer than this is told of: a new owner is found much sooner."""
+SHOWN: Final = 5
+"""Watchers that a notice names."""
 
 
 class Membership:
@@ -45,7 +47,7 @@ class Membership:
             self._homeless = {}
             return
         now, owners = asyncio.get_running_loop().time(), self._share.owners
-        live = {member.name for member in self._share.members if not member.gone}
+        live = {member.name for member in self._share.members if not member.gone and not member.idle}
         found = [
             name
             for name in watchers
@@ -65,6 +67,19 @@ class Membership:
         observer.instances(
             self._share.name, watchers=len(self._own), live=live, gone=gone, homeless=len(self.homeless())
         )
+
+    def notices(self) -> list[str]:
+        """Return what a person should know of this instance's share, and of watchers that nobody has."""
+        found = []
+        name = self._share.name
+        if any(member.name == name and member.drained for member in self._share.members):
+            found.append(f"this instance is drained: it takes no watchers until `changewire instances undrain {name}`")
+        if self._share.me.unfit is not None and self._share.outdated is None:
+            found.append(f"other instances take this one's watchers: {self._share.me.unfit}")
+        if homeless := self.homeless():
+            named = ", ".join(homeless[:SHOWN]) + (", …" if len(homeless) > SHOWN else "")
+            found.append(f"no instance runs {len(homeless)} of the watchers: {named}")
+        return found
 
     # What is told, and asked for
 
@@ -101,6 +116,8 @@ class Membership:
         store = self._share.store
         if store is None:
             raise Unavailable("this instance runs without the state database, so there is no other one to take over")
+        if self._share.outdated is not None:
+            raise Unavailable(f"{self._share.outdated}, or ask another instance")
         members = {member.name: member for member in await store.members()}
         if name not in members:
             raise NotFound(f"there is no instance {name}")
@@ -109,7 +126,10 @@ class Membership:
         if not await store.drain(name, on=on):
             raise NotFound(f"there is no instance {name} any more")
         audit.note(instance=name, draining=on)
-        log.info("instance_draining" if on else "instance_takes_watchers", instance=name)
+        if on:
+            log.info("instance_draining", instance=name)
+        else:
+            log.info("instance_takes_watchers", instance=name)
         count = Counter(owner.by for owner in self._share.owners.values())
         return self._view(replace(members[name], drained=on), count[name])
 

@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from weakref import WeakValueDictionary
 
 import structlog
 
@@ -24,20 +23,20 @@ from app.control.admission import Rules
 from app.control.fallback_store import FallbackStore
 from app.control.file_watchers import FileWatchers
 from app.control.fleet import Fleet
+from app.control.handover import Handover
 from app.control.instance import Instance
+from app.control.runner import Runner
 from app.control.server_probe import ServerProbe
 from app.control.share import Share
 from app.domain import backoff
 from app.domain.errors import ChangewireError, Elsewhere, StoreUnavailable, Unavailable
-from app.domain.lifecycle import Desired, State
+from app.domain.lifecycle import State
 from app.domain.watcher import StoredWatcher
 
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 50
 """Watchers that are looked at before others have their turn."""
-LET_GO_AT_ONCE = 8
-"""Watchers that are handed over to other instances at the same time."""
 FIRST_LOAD_SECONDS = 5.0
 """How long a call waits for a service that has just started to load its watchers."""
 
@@ -58,7 +57,8 @@ class Reconciler:
         reconcile_seconds: float,
     ) -> None:
         self._share = share
-        self._shift: asyncio.Task[None] | None = None
+        self._runner = Runner(fleet, share, rules)
+        self._handover = Handover(store, fleet, share, self._runner)
         self._sooner = asyncio.Event()
         """Set where a round should begin now."""
         self._store = store
@@ -66,20 +66,17 @@ class Reconciler:
         self._fleet = fleet
         self._server_probe = server_probe
         self._from_file = from_file
-        self._rules = rules
         self._reconcile_seconds = reconcile_seconds
         self._load_problem: str | None = "the stored watchers are not loaded yet"
         """Why what is stored is not known; None where it is."""
         self._turned: set[str] = set()
         """The watchers whose turn has ended since this round began to read the store."""
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loaded = False
         self._looked_at = 0
         """The store's revision in the last round that came to its end."""
-        self._without_removals = 0
-        """The same, of the last round after which no removal was left to carry out. Only this one tells whether
-        watchers that are gone were dropped."""
-        self._ending = False
+        self._found = False
+        """Whether that round has found any watcher, or one was added since. Where not, those that run here still were
+        removed by a change that is not carried out yet, and are not lost."""
         self._tried_to_load = asyncio.Event()
         """Set once the store was read, or could not be."""
 
@@ -109,10 +106,12 @@ class Reconciler:
         # Said before loading, so that nobody changes something meanwhile without waiting for this instance.
         if (not self._loaded or self._store.out_of_reach) and await self._instance.arrive():
             self._from_file.start_over()
-            self._looked_at = self._without_removals = -1
+            self._looked_at = -1
         self._share.within_reach(self._store.out_of_reach is None)
+        await self._share.check_format()  # before anything is stored
         await self._share.join()
-        await self._from_file.settle()
+        if self._share.outdated is None:
+            await self._from_file.settle()
         known = frozenset(self._share.owners)
         revision = await self._store.revision()
         self._turned.clear()
@@ -122,9 +121,7 @@ class Reconciler:
             revision = await self._store.revision()
         await self._share.place({one.name: one.watcher.source.database for one in stored}, known)
         complete = await self._reconcile(stored)
-        self._looked_at = revision
-        if set(self._fleet) <= {one.name for one in stored}:
-            self._without_removals = revision
+        self._looked_at, self._found = revision, bool(stored)
         await self._instance.followed(revision if complete else self._instance.applied)
         self._load_problem, self._loaded = None, True
 
@@ -138,10 +135,12 @@ class Reconciler:
 
     def _lost(self, stored: Sequence[StoredWatcher], revision: int) -> bool:
         """Whether the store has lost all watchers: every removal counts itself, and none was counted."""
-        return self._loaded and not stored and revision <= self._counted() and bool(self._fleet)
+        if self._share.outdated is not None:
+            return False
+        return self._loaded and self._found and not stored and revision <= self._counted() and bool(self._fleet)
 
     def _counted(self) -> int:
-        return max(self._without_removals, self._instance.applied)
+        return max(self._looked_at, self._instance.applied)
 
     async def _restore(self) -> list[StoredWatcher]:
         """Store the watchers of this process again, unless another instance was faster; what is stored then."""
@@ -171,7 +170,7 @@ class Reconciler:
             or found[name].revision != task.stored.revision
             or task.elsewhere is self._share.has(name)
         ]
-        free = [name for name in different if not self._lock(name).locked()]
+        free = [name for name in different if not self._runner.lock(name).locked()]
         await asyncio.gather(*(self._follow(name, found.get(name)) for name in free))
         await self._judge_all()
         begun = [one.name for one in stored if one.begin is not None and self._runs(one.name)]
@@ -182,11 +181,11 @@ class Reconciler:
         """Let one watcher run as this round has read it; None where it has not found it.
 
         One that had a turn meanwhile may have been read before that, so it is read again."""
-        async with self._lock(name):
+        async with self._runner.lock(name):
             if name in self._turned or name in self._from_file.pending:
                 await self._refresh(name)
             elif stored is not None:
-                await self._run_as_stored(stored)
+                await self._runner.run_as_stored(stored)
             elif name in self._fleet:
                 await self._fleet.dismiss(name)
 
@@ -202,17 +201,17 @@ class Reconciler:
         """Refuse a watcher that another one has come to stand in the way of, and let one go whose way is free now."""
         if not self._misjudged(name):
             return
-        async with self._lock(name):
+        async with self._runner.lock(name):
             if self._misjudged(name):
-                await self._run_as(self._fleet[name].stored)
+                await self._runner.run_as(self._fleet[name].stored)
 
     def _misjudged(self, name: str) -> bool:
         task = self._fleet.get(name)
-        return task is not None and task.refused != (self._fault(task.stored) is not None)
+        return task is not None and task.refused != (self._runner.fault(task.stored) is not None)
 
     async def _take_back_start(self, name: str) -> None:
         """Where the watcher could not do this itself: the position that its first opening led to is stored by now."""
-        async with self._lock(name):
+        async with self._runner.lock(name):
             if self._runs(name):
                 await self._fleet[name].forget_start()
 
@@ -222,107 +221,26 @@ class Reconciler:
 
     # One watcher. The caller holds its lock.
 
-    def _lock(self, name: str) -> asyncio.Lock:
-        return self._locks.setdefault(name, asyncio.Lock())
-
     async def _refresh(self, name: str) -> None:
         """Let one watcher run as the store says now."""
         now = await self._store.get(name)
         if now is not None:
-            await self._run_as_stored(now)
+            await self._runner.run_as_stored(now)
         elif name in self._fleet:
             if self._lost(await self._store.load(), await self._store.revision()):
                 raise Unavailable("the registry's collections were dropped; it is being restored, try again")
             await self._fleet.dismiss(name)
 
-    async def _run_as_stored(self, stored: StoredWatcher) -> None:
-        task = self._fleet.get(stored.name)
-        if (
-            task is None
-            or task.over
-            or task.stored.revision != stored.revision
-            or task.elsewhere is self._share.has(stored.name)
-        ):
-            await self._run_as(stored)
-
-    async def _run_as(self, stored: StoredWatcher) -> None:
-        task = self._fleet.get(stored.name)
-        if task is not None and not task.elsewhere:
-            await self._fleet.stop(stored.name)
-        self._launch(stored)
-        if task is not None and not task.elsewhere and not self._share.has(stored.name):
-            log.info("watcher_let_go", watcher=stored.name)
-            self._share.let_go(stored.name)
-
-    def _launch(self, stored: StoredWatcher) -> None:
-        """Start a watcher as it is stored, let it be paused, or refuse it with the reason."""
-        if self._ending:
-            return
-        if not self._share.has(stored.name):
-            self._fleet.rest(stored, refused=self._fault(stored) is not None)
-            return
-        task = self._fleet.adopt(stored)
-        fault = self._fault(stored)
-        if fault is not None:
-            task.refuse(fault)
-        elif stored.desired is Desired.RUNNING:
-            task.start()
-        else:
-            task.pause()
-
-    def _fault(self, stored: StoredWatcher) -> str | None:
-        return self._rules.fault(stored, self._fleet)
-
     # What the share asks for
 
-    def shift(self, registry: int) -> None:
-        """Carry out who owns what, and in a round at once what others have changed: the store's revision is this one.
-
-        Returns at once: what a watcher drains may take long, and this instance has to go on saying that it is alive."""
-        if self._ending or not self._loaded:
+    def follow(self, registry: int) -> None:
+        """The share has looked: carry out who owns what; and what others have changed in a round at once, where the
+        registry has another revision than this instance has followed. Returns at once."""
+        if self._runner.ending or not self._loaded:
             return
         if registry > max(self._looked_at, self._instance.applied) or self._share.lacks_owner(self._fleet):
             self._sooner.set()
-        for name in self._share.leaving():
-            if self._never_ran(name):
-                self._share.let_go(name)
-        if self._misplaced() and (self._shift is None or self._shift.done()):
-            self._shift = asyncio.create_task(self._carry_out_shift(), name="shift")
-            self._shift.add_done_callback(_report_shift)
-
-    def _never_ran(self, name: str) -> bool:
-        """Whether a watcher that is to be handed over does not run here: it came and was to go again before it was
-        started, or a process of this name has died. Nothing drains, so nothing else would let go of it."""
-        task = self._fleet.get(name)
-        return (task is None or task.elsewhere) and not self._lock(name).locked()
-
-    def _misplaced(self) -> list[str]:
-        return [name for name, task in self._fleet.items() if task.elsewhere is self._share.has(name)]
-
-    async def _carry_out_shift(self) -> None:
-        """Let go of what others are to have, and take over what has come to this instance, as it is stored now.
-
-        What is let go of is handed over a few at a time: the others' changes go on meanwhile, and these wait less."""
-        names = [name for name in self._misplaced() if not self._lock(name).locked()]
-        come = [name for name in names if self._share.has(name)]
-        if come:
-            found = {one.name: one for one in await self._store.load()}
-            self._fleet.expect(found[name] for name in come if name in found)
-            await asyncio.gather(*(self._shift_one(name, found.get(name)) for name in come))
-        gone = [name for name in names if not self._share.has(name)]
-        for first in range(0, len(gone), LET_GO_AT_ONCE):
-            await asyncio.gather(*(self._shift_one(name, None) for name in gone[first : first + LET_GO_AT_ONCE]))
-            await self._share.written()
-
-    async def _shift_one(self, name: str, stored: StoredWatcher | None) -> None:
-        async with self._lock(name):
-            task = self._fleet.get(name)
-            if task is None or self._ending or task.elsewhere is not self._share.has(name):
-                return
-            if not task.elsewhere:
-                await self._run_as(task.stored)
-            elif stored is not None:  # else the next round finds that it was removed
-                await self._run_as(stored)
+        self._handover.carry_out()
 
     # What the registry asks for
 
@@ -332,7 +250,7 @@ class Reconciler:
 
         Raises Unavailable where nothing can be changed now, and what the store raises."""
         await self.loaded()  # outside the lock, which loading takes too
-        async with self._lock(name):
+        async with self._runner.lock(name):
             self._refuse_changes(name)
             try:
                 await self._refresh(name)
@@ -349,7 +267,7 @@ class Reconciler:
         names = sorted(set(names))  # in order, so that no two changes wait for each other
         async with AsyncExitStack() as locks:
             for name in names:
-                await locks.enter_async_context(self._lock(name))
+                await locks.enter_async_context(self._runner.lock(name))
                 self._refuse_changes(name)
             try:
                 for name in names:
@@ -360,12 +278,16 @@ class Reconciler:
                 self._turned.update(names)
 
     def _refuse_changes(self, name: str) -> None:
-        if self._ending:
+        if self._runner.ending and self._share.others():
+            raise Elsewhere("the instance is stopping, and another one takes over; nothing was changed")
+        if self._runner.ending:
             raise Unavailable("the service is stopping; nothing was changed")
         if not self._server_probe.mongo.up:  # known, so that nobody waits for a time-out to hear it
             raise Unavailable(f"{self._server_probe.mongo.reason}; nothing was changed")
         if self._load_problem is not None:
             raise Unavailable(self._load_problem)
+        if self._share.outdated is not None:
+            raise Unavailable(f"{self._share.outdated}, or ask another instance")
         if self._store.out_of_reach is not None:
             raise Unavailable(
                 f"nothing can be changed over HTTP without the state database, and {self._store.out_of_reach}"
@@ -376,8 +298,8 @@ class Reconciler:
     async def look_at(self, name: str) -> None:
         """Follow what is stored of one watcher now, unless it is being changed here: another instance may have just
         added or removed it."""
-        lock = self._lock(name)
-        if self._server_probe.mongo.up and not self._ending and not lock.locked():
+        lock = self._runner.lock(name)
+        if self._server_probe.mongo.up and not self._runner.ending and not lock.locked():
             async with lock:
                 await self._refresh(name)
 
@@ -395,17 +317,18 @@ class Reconciler:
         try:
             yield
         except BaseException:
-            self._launch(self._fleet[name].stored)
+            self._runner.launch(self._fleet[name].stored)
             raise
 
     async def carry_out(self, *changed: StoredWatcher) -> None:
         """Within a turn: let the watchers of one change run as they are stored now, from a new start."""
         new = [one for one in changed if one.name not in self._fleet]
+        self._found = True
         self._share.claim({one.name: one.watcher.source.database for one in new})
         if len(changed) > 1:
             self._fleet.expect(changed)
         for number, stored in enumerate(changed, 1):
-            await self._run_as(stored)
+            await self._runner.run_as(stored)
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
         self._instance.carried_out(changed[-1].revision)
@@ -465,20 +388,12 @@ class Reconciler:
 
     async def drain(self) -> bool:
         """Stop every watcher, and start none from now on; False where a drain did not finish in time."""
-        self._ending = True
+        self._runner.ending = True
         drained = await self._fleet.stop_all(self._share.let_go)
-        if self._shift is not None:
-            self._shift.cancel()  # it has nothing left to stop, and may wait for a store that does not answer
-            await asyncio.wait([self._shift])
+        await self._handover.end()
         return drained
 
     async def leave(self) -> None:
         """Say that this instance is gone. The task that runs the rounds has ended: a round would say the opposite."""
         if self._server_probe.mongo.up:
             await self._instance.leave()
-
-
-def _report_shift(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        known = isinstance(error, ChangewireError)
-        log.warning("shift_failed", error=str(error), exc_info=None if known else error)  # the next look tries again

@@ -27,6 +27,7 @@ from app.control.reconciler import Reconciler
 from app.control.server_probe import ServerProbe
 from app.control.share import Share
 from app.control.stream_browser import StreamBrowser
+from app.control.weights import Weights
 from app.domain.errors import ChangewireError, NotFound, Outdated, Unavailable
 from app.domain.instances import InstanceView
 from app.domain.lifecycle import Desired, State
@@ -130,6 +131,7 @@ class Registry:
             asyncio.create_task(self._reconciler.run(), name="reconciler"),
             asyncio.create_task(self._server_probe.run(), name="server_probe"),
             self._looking,
+            asyncio.create_task(Weights(self.share, self._own).run(), name="weights"),
             asyncio.create_task(self._fleet_health.watch(self._times.min_headroom), name="watch"),
         ]
         for task in self._tasks:
@@ -137,7 +139,7 @@ class Registry:
 
     def _looked(self, revision: int) -> None:
         """The share has looked at the other instances; the registry has this revision."""
-        self._reconciler.shift(revision)
+        self._reconciler.follow(revision)
         self._membership.look(self._watchers)
 
     async def settled(self) -> None:
@@ -195,11 +197,12 @@ class Registry:
         return list((await self._watched(name)).statistics.history)
 
     def ready(self) -> str | None:
-        """Return why the service is not ready, or None where it is: both servers answer, the watchers are loaded."""
+        """Return why the service is not ready, or None where it is: both servers answer, the watchers are loaded, and
+        this instance may run its share of them."""
         for component in (self._server_probe.mongo, self._server_probe.nats):
             if not component.up:
                 return component.reason
-        return self._reconciler.unknown()
+        return self._reconciler.unknown() or self.share.outdated
 
     async def lag(self, name: str) -> Lag:
         """Return how far a watcher is behind, on any instance. Raises NotFound, Unavailable."""
@@ -225,10 +228,12 @@ class Registry:
 
     async def health(self) -> Health:
         """Return how the service does, from facts not older than a few seconds."""
-        missing, notice = self._store.out_of_reach, None
+        missing, notices = self._store.out_of_reach, self._membership.notices()
         if missing is not None:
-            notice = f"only the configuration file's watchers are run, and changes over HTTP are refused: {missing}"
-        return self._fleet_health.health(self._reconciler.unknown(), notice)
+            notices.append(
+                f"only the configuration file's watchers are run, and changes over HTTP are refused: {missing}"
+            )
+        return self._fleet_health.health(self._reconciler.unknown() or self.share.outdated, notices)
 
     def observe_positions(self) -> None:
         """Tell the observer every watcher's lag and headroom, and who runs how much, as it is now; scrapes ask."""
@@ -350,7 +355,8 @@ class Registry:
 
     async def _watched(self, name: str, *, afresh: bool = False) -> Watched:
         await self._reconciler.loaded()
-        if afresh or (name not in self._watchers and self.share.others()):
+        # One that no instance owns may have been added or removed by another one a moment ago.
+        if afresh or (self.share.others() and name not in self._own and self.share.owner(name) is None):
             async with servers_needed():
                 await self._reconciler.look_at(name)
         if name not in self._watchers:

@@ -15,7 +15,6 @@ itself: the others may have had the same trouble.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Final
@@ -23,8 +22,10 @@ from typing import Final
 import structlog
 
 from app.control import process
+from app.control.owners_record import Change, OwnersRecord
 from app.domain.errors import ChangewireError, Conflict
-from app.domain.instances import GONE_SECONDS, Member, Owner, Owners, planned, speaker
+from app.domain.instances import FORMAT, GONE_SECONDS, Member, Owner, speaker
+from app.domain.measured import worth_telling
 from app.ports.instance_store import InstanceStore
 
 log = structlog.get_logger(__name__)
@@ -35,13 +36,8 @@ EXPECTED_SECONDS: Final = 0.05
 ALONE_SECONDS: Final = 1.0
 """How often an instance looks that has no other one beside it."""
 BEAT_SECONDS: Final = 1.0
-GATHER_SECONDS: Final = 0.02
-"""For how long changes of the record are gathered, so that they are written together."""
 UNFIT_SECONDS: Final = 5.0
 """Without NATS for so long, an instance gives up its watchers where another one can publish."""
-
-Change = Callable[[Owner | None], Owner | None]
-"""Makes of a watcher's owner as it is recorded what it has to be; the same where nothing has to change."""
 
 
 class Share:
@@ -62,19 +58,15 @@ class Share:
         """As they were read last, this one too, and those that are gone."""
         self.looked_at = float("-inf")
         """When that was, by the loop's clock."""
-        self.registry_revision = 0
-        """The registry's, when it was looked at last."""
-        self._owners = Owners()
-        self._claimed: set[str] = set()
-        """Watchers that were added here, and are not in the record yet."""
+        self._record = OwnersRecord(store, lambda: self._silenced)
+        self.outdated: str | None = None
+        """Why this instance runs and changes nothing: the registry is of a later version. None where it is not."""
         self._joined = asyncio.Event()
         self.name_taken = asyncio.Event()
         """Set once another live instance has this one's name. This one owns nothing then, and has to end."""
         self._beaten_at = float("-inf")
         self._steady_since = float("-inf")
-        self._pending: dict[str, Change] = {}
-        self._writing: asyncio.Task[None] | None = None
-        self._one_at_a_time = asyncio.Lock()
+        self._reporting = asyncio.Lock()
 
     @classmethod
     def of_everything(cls) -> "Share":
@@ -103,30 +95,35 @@ class Share:
 
     def has(self, watcher: str) -> bool:
         """Whether this instance is to run a watcher."""
-        if self.name_taken.is_set() and not self.alone:
+        if self._silenced and not self.alone:
             return False
-        if self.alone or watcher in self._claimed:
+        if self.alone or watcher in self._record.claimed:
             return True
-        owner = self._owners.of.get(watcher)
+        owner = self._record.known.of.get(watcher)
         return owner is not None and owner.by == self.name and not owner.leaving
+
+    @property
+    def _silenced(self) -> bool:
+        """Whether this instance may neither own nor say anything."""
+        return self.name_taken.is_set() or self.outdated is not None
 
     def owner(self, watcher: str) -> str | None:
         """Return the other live instance that owns a watcher; None where it is this one, or none."""
-        if self.alone or watcher in self._claimed:
+        if self.alone or watcher in self._record.claimed:
             return None
-        owner = self._owners.of.get(watcher)
+        owner = self._record.known.of.get(watcher)
         return owner.by if owner is not None and owner.by != self.name and owner.by in self.others() else None
 
     def lacks_owner(self, watchers: Iterable[str]) -> bool:
         """Whether one of these has no owner in the record, though there is an instance that could own it."""
-        if self.alone or not any(member.eligible for member in self.members):
+        if self.alone or self._silenced or not any(member.eligible for member in self.members):
             return False
-        return any(name not in self._owners.of and name not in self._claimed for name in watchers)
+        return any(name not in self._record.known.of and name not in self._record.claimed for name in watchers)
 
     def leaving(self) -> list[str]:
         """Return the watchers that this instance is to hand over."""
-        mine = self._owners.of.items()
-        return [name for name, one in mine if one.by == self.name and one.leaving and name not in self._claimed]
+        mine = self._record.known.of.items()
+        return [name for name, one in mine if one.by == self.name and one.leaving and name not in self._record.claimed]
 
     def others(self) -> list[str]:
         """Return the other live instances, by name."""
@@ -134,9 +131,16 @@ class Share:
 
     @property
     def owners(self) -> Mapping[str, Owner]:
-        return self._owners.of
+        return self._record.known.of
 
     # Life
+
+    async def check_format(self) -> None:
+        """Look whether the registry is one that this version knows. Raises what the store raises."""
+        found = None if self._store is None or self.alone else _of_a_later_version(await self._store.format(FORMAT))
+        if found != self.outdated:
+            log.error("registry_of_a_later_version", problem=found)
+        self.outdated = found
 
     async def join(self) -> None:
         """Report for the first time. Raises Conflict where another live instance has the name, and what the store
@@ -193,14 +197,14 @@ class Share:
                     log.warning("instances_unreachable", error=str(error))
                 self._steady_since = float("inf")
                 if self.name_taken.is_set():
-                    carry_out(self.registry_revision)
+                    carry_out(self._record.registry_revision)
             else:
-                carry_out(self.registry_revision)
+                carry_out(self._record.registry_revision)
             await asyncio.sleep(self._pace)
 
     @property
     def _pace(self) -> float:
-        if any(owner.to == self.name and owner.by != self.name for owner in self._owners.of.values()):
+        if any(owner.to == self.name and owner.by != self.name for owner in self._record.known.of.values()):
             return EXPECTED_SECONDS
         return LOOK_SECONDS if self.others() else ALONE_SECONDS
 
@@ -216,14 +220,17 @@ class Share:
         if now - self._steady_since < GONE_SECONDS:  # the others may have had the same trouble
             found = [replace(member, age=min(member.age, GONE_SECONDS)) for member in found]
         self.members, self.looked_at = found, now
-        async with self._one_at_a_time:
-            await self._read_owners()
-        if speaker(found) == self.name:
-            await self._plan()
+        await self._record.read()
+        if speaker(found) == self.name and self.outdated is None:
+            await self._record.plan(lambda: self.members)
 
     async def _report(self, now: float) -> None:
+        async with self._reporting:
+            await self._report_in_turn(now)
+
+    async def _report_in_turn(self, now: float) -> None:
         assert self._store is not None
-        me = replace(self._me, unfit=self._why_unfit(now))
+        me = replace(self._me, unfit=self._why_unfit(now), idle=self.outdated is not None)
         if me.unfit == self._me.unfit and now - self._beaten_at < BEAT_SECONDS:
             return
         me = replace(me, rate=self.rate())
@@ -232,6 +239,8 @@ class Share:
         self._me, self._beaten_at = me, now
 
     def _why_unfit(self, now: float) -> str | None:
+        if self.outdated is not None:
+            return self.outdated
         why = self.unfit()
         if why is None:
             self._unfit_since = None
@@ -240,44 +249,17 @@ class Share:
             self._unfit_since = now
         return why if now - self._unfit_since >= UNFIT_SECONDS else None
 
-    async def _read_owners(self) -> None:
-        assert self._store is not None
-        self.registry_revision, found = await self._store.owners(self._owners.revision)
-        if found is None:
-            return
-        if found.revision == 0:  # the record was dropped by hand: what is known here is stored again
-            known = self._owners.of
-            if not known or await self._store.change_owners(0, known, ()):
-                self._owners = Owners(1 if known else 0, known)
-            return
-        self._owners = found
-
-    async def _outrun(self) -> bool:
-        """Read the record again after a change of it was refused; whether it is another one than was known."""
-        known = self._owners.revision
-        await self._read_owners()
-        return self._owners.revision != known
-
-    async def _plan(self) -> None:
-        """Give away what gone members owned, and balance."""
-        assert self._store is not None
-        async with self._one_at_a_time:
-            while changed := planned(self._owners.of, self.members):
-                if await self._store_owners(changed, ()):
-                    log.info("watchers_placed", changed=len(changed), members=len(self.others()) + 1)
-                    return
-                if not await self._outrun():
-                    return
-
     async def stop(self) -> None:
         """Say that this instance stops, and plan without it, so that each watcher can be handed over once it has
         drained. Raises what the store raises."""
         if self._store is None or self.alone or not self._joined.is_set():
             return
-        self._me = replace(self._me, stopping=True)
-        await self._store.beat(self._me)
+        async with self._reporting:  # else a report that is under way would take it back
+            self._me = replace(self._me, stopping=True)
+            await self._store.beat(self._me)
         await self.look()
-        await self._plan()
+        if self.outdated is None:
+            await self._record.plan(lambda: self.members)
 
     async def leave(self) -> None:
         """Take back the report. Raises what the store raises."""
@@ -292,39 +274,28 @@ class Share:
         if self.alone:
             return
         for name, group in groups.items():
-            self._claimed.add(name)
-            self._change(name, self._claiming(group))
+            self._record.claimed.add(name)
+            self._record.change(name, self._claiming(group))
 
     async def place(self, groups: Mapping[str, str], known: Set[str]) -> None:
         """Give an owner to stored watchers that have none, and forget those that are not stored any more.
 
         `groups` has all that are stored, and what could share a change stream; `known` are the watchers that had an
         owner before they were read. Raises what the store raises."""
-        if self._store is None or self.alone:
+        if self._store is None or self.alone or self.outdated is not None:
             return
-        async with self._one_at_a_time:
-            while True:
-                missing = {
-                    name: Owner("", group=group) for name, group in groups.items() if name not in self._owners.of
-                }
-                placed = planned({**self._owners.of, **missing}, self.members) if missing else {}
-                put = {name: placed[name] for name in missing if name in placed}
-                drop = [name for name in known if name not in groups and name in self._owners.of]
-                if (not put and not drop) or await self._store_owners(put, drop):
-                    return
-                if not await self._outrun():
-                    return
+        await self._record.place(groups, known, lambda: self.members)
 
     def forget(self, name: str) -> None:
         """A watcher was removed."""
         if self.alone:
             return
-        self._claimed.discard(name)
-        self._change(name, lambda _: None)
+        self._record.claimed.discard(name)
+        self._record.change(name, lambda _: None)
 
     def let_go(self, name: str) -> None:
         """A watcher that is to be handed over has stopped here, and its position is stored."""
-        self._change(name, self._handed_over)
+        self._record.change(name, self._handed_over)
 
     def _claiming(self, group: str) -> Change:
         def claim(owner: Owner | None) -> Owner:
@@ -339,56 +310,29 @@ class Share:
             return owner
         return replace(owner, by=owner.to, to=None)
 
-    def _change(self, name: str, change: Change) -> None:
-        if self.name_taken.is_set():  # what the record says of this name is the other one's
-            return
-        self._pending[name] = change
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write(), name="owners")
-            self._writing.add_done_callback(_report_end)
-
     async def written(self) -> None:
         """Wait until every change of the record is stored, or was tried."""
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        await self._record.written()
 
-    async def _write(self) -> None:
-        """Store what is pending, together, until nothing is. What cannot be stored now is tried again."""
-        while self._pending:
-            await asyncio.sleep(GATHER_SECONDS)
-            pending, self._pending = self._pending, {}
-            try:
-                await self._write_changes(pending)
-            except ChangewireError as error:
-                log.info("owners_not_stored", error=str(error))
-                self._pending = pending | self._pending
-                await asyncio.sleep(BEAT_SECONDS)
+    def weigh(self, weights: Mapping[str, float]) -> None:
+        """Say what this instance's watchers weigh, in changes per second. What has not changed much is not stored."""
+        for name, weight in weights.items():
+            owner = self.owners.get(name)
+            if owner is None or owner.by != self.name or self._record.changes(name):
+                continue
+            if worth_telling(owner.weight, weight):
+                self._record.change(name, self._weighing(weight))
 
-    async def _write_changes(self, pending: Mapping[str, Change]) -> None:
-        async with self._one_at_a_time:
-            while True:
-                known = self._owners.of
-                wanted = {name: change(known.get(name)) for name, change in pending.items()}
-                put = {name: one for name, one in wanted.items() if one is not None and one != known.get(name)}
-                drop = [name for name, one in wanted.items() if one is None and name in known]
-                if (not put and not drop) or await self._store_owners(put, drop):
-                    break
-                await self._read_owners()
-            self._claimed -= {name for name in pending if name not in self._pending}
+    def _weighing(self, weight: float) -> Change:
+        def weigh(owner: Owner | None) -> Owner | None:
+            return owner if owner is None or owner.by != self.name else replace(owner, weight=weight)
 
-    async def _store_owners(self, put: Mapping[str, Owner], drop: Iterable[str]) -> bool:
-        """Change the record; False where somebody else has changed it, which the next look reads."""
-        assert self._store is not None
-        known, drop = self._owners, list(drop)
-        if not await self._store.change_owners(known.revision, put, drop):
-            return False
-        if self._owners is known:
-            of = {name: one for name, one in known.of.items() if name not in drop}
-            self._owners = Owners(known.revision + 1, of | dict(put))
-        return True
+        return weigh
 
 
-def _report_end(task: "asyncio.Task[None]") -> None:
-    with contextlib.suppress(asyncio.CancelledError):
-        if (error := task.exception()) is not None:
-            log.error("owners_task_ended", exc_info=error)
+def _of_a_later_version(found: int) -> str | None:
+    """Return why a registry of this format is left alone; None for one that this version knows."""
+    if found <= FORMAT:
+        return None
+    known = f"this version of Changewire knows formats up to {FORMAT}"
+    return f"the registry has format {found}, and {known}: it serves reads and runs nothing; start a newer version"

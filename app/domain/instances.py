@@ -13,6 +13,9 @@ from app.domain.placement import Load, place
 
 GONE_SECONDS: Final = 5.0
 """A member that was not heard of for so long, by the server's clock, is gone."""
+FORMAT: Final = 1
+"""The registry's format that this version knows. A later version that stores something that this one would damage or
+misunderstand counts it up."""
 FLOOR: Final = 1.0
 """What a watcher weighs at least, in changes per second."""
 
@@ -45,6 +48,8 @@ class Member:
     """Whether somebody asked it to give up its watchers."""
     unfit: str | None = None
     """Why it cannot publish for the time being."""
+    idle: bool = False
+    """Whether it runs nothing and plans nothing, since the registry is of a format that it does not know."""
     rate: float = 0.0
     """The changes that it publishes per second."""
     version: str = ""
@@ -121,9 +126,9 @@ class Owners:
 def planned(owners: Mapping[str, Owner], members: Iterable[Member]) -> dict[str, Owner]:
     """Return the owners that should change, as they should be.
 
-    What a gone member owned is given away at once. A live owner keeps a watcher until it has let go of it."""
+    What a gone or idle member owned is given away at once. A live owner keeps a watcher until it has let go of it."""
     members = list(members)
-    live = {member.name for member in members if not member.gone}
+    live = {member.name for member in members if not member.gone and not member.idle}
     eligible = {member.name: member.weight for member in members if member.eligible}
     if not eligible:
         return {}
@@ -146,4 +151,4 @@ def planned(owners: Mapping[str, Owner], members: Iterable[Member]) -> dict[str,
 
 def speaker(members: Iterable[Member]) -> str | None:
     """Return the member that plans for all: the first live one by name. Two that think so do no harm."""
-    return min((member.name for member in members if not member.gone), default=None)
+    return min((member.name for member in members if not member.gone and not member.idle), default=None)

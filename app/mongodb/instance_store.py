@@ -1,8 +1,8 @@
 """Members and owners in the state database.
 
 `members`: one document for each instance, its `_id` the instance's name. `registry`: one document, `owners`, with the
-owners of all watchers, which is changed by comparing and setting its revision; and one, `peers`, with the key that
-instances sign their messages with. Times are the server's.
+owners of all watchers, which is changed by comparing and setting its revision; one, `peers`, with the key that
+instances sign their messages with; and one, `format`, which tells a later version's registry. Times are the server's.
 """
 
 import secrets
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _OWNERS: Final = "owners"
 _PEERS: Final = "peers"
+_FORMAT: Final = "format"
 _FORGOTTEN_SECONDS: Final = 3600
 _KEY_BYTES: Final = 32
 _AGE: Final = {"$divide": [{"$subtract": ["$$NOW", "$seen"]}, 1000]}
@@ -106,18 +107,30 @@ class MongoInstanceStore:
             result = await self._registry.update_one({"_id": _OWNERS, "revision": revision}, change)
         return bool(result.matched_count)
 
+    async def format(self, known: int) -> int:
+        with self._guarded("reading the registry's format"):
+            found = await self._registry.find_one({"_id": _FORMAT})
+            if found is None:
+                found = await self._made_once(_FORMAT, {"value": known})
+        return int(found["value"])
+
     async def secret(self) -> tuple[str, bytes]:
         made = {"group": secrets.token_hex(6), "key": Binary(secrets.token_bytes(_KEY_BYTES))}
         with self._guarded("reading what the instances share"):
-            while True:
-                try:
-                    found = await self._registry.find_one_and_update(
-                        {"_id": _PEERS}, {"$setOnInsert": made}, upsert=True, return_document=ReturnDocument.AFTER
-                    )
-                except DuplicateKeyError:  # another instance was faster
-                    continue
-                assert found is not None, "it is there by now"
-                return str(found["group"]), bytes(found["key"])
+            found = await self._made_once(_PEERS, made)
+        return str(found["group"]), bytes(found["key"])
+
+    async def _made_once(self, name: str, made: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a document of the registry, which is made by the first instance that asks for it."""
+        while True:
+            try:
+                found = await self._registry.find_one_and_update(
+                    {"_id": name}, {"$setOnInsert": made}, upsert=True, return_document=ReturnDocument.AFTER
+                )
+            except DuplicateKeyError:  # another instance was faster
+                continue
+            assert found is not None, "it is there by now"
+            return found
 
     def _guarded(self, doing: str) -> AbstractContextManager[None]:
         grant = f"readWrite on {self._members.database.name}"
@@ -132,6 +145,7 @@ def _report(member: Member) -> dict[str, Any]:
         "stopping": member.stopping,
         "drained": member.drained,
         "unfit": member.unfit,
+        "idle": member.idle,
         "rate": member.rate,
         "version": member.version,
         "process": member.process,
@@ -147,6 +161,7 @@ def _member(found: Mapping[str, Any]) -> Member:
         stopping=bool(found["stopping"]),
         drained=bool(found["drained"]),
         unfit=found["unfit"],
+        idle=bool(found.get("idle", False)),
         rate=float(found["rate"]),
         version=found["version"],
         process=found["process"],

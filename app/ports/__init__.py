@@ -6,6 +6,7 @@
     sink.py                 EventSink: its subjects, and the fence         -> jetstream/
     dead_letter_queue.py    DeadLetterQueue: changes set aside             -> jetstream/
     stream_reader.py        StreamReader: its stream, to look at           -> jetstream/
+    peers.py                Peers, Owners: the other instances            -> jetstream/, control/
     deployment.py           Mongo, Nats: each server as a whole            -> mongodb/, jetstream/
     observer.py             Observer: what is told, for metrics            -> metrics/
 
@@ -18,6 +19,7 @@ from app.ports.checkpoint_store import CheckpointStore
 from app.ports.dead_letter_queue import DeadLetterQueue
 from app.ports.deployment import Mongo, Nats
 from app.ports.observer import Observer, Published
+from app.ports.peers import Circle, Owners, Peers
 from app.ports.sink import EventSink
 from app.ports.source import ChangeSource, SourceBatch
 from app.ports.stream_reader import StreamReader
@@ -28,11 +30,14 @@ __all__ = [
     "ChangeSource",
     "Check",
     "CheckpointStore",
+    "Circle",
     "DeadLetterQueue",
     "EventSink",
     "Mongo",
     "Nats",
     "Observer",
+    "Owners",
+    "Peers",
     "Published",
     "SourceBatch",
     "StreamReader",

@@ -33,5 +33,8 @@ class InstanceStore(Protocol):
         """Change the record where its revision is still this one, which adds one to it. Returns False where it is
         not."""
 
+    async def format(self, known: int) -> int:
+        """Return the registry's format, which is the known one where none was stored before."""
+
     async def secret(self) -> tuple[str, bytes]:
         """Return what the instances on this state database share: an id, and a key of 32 bytes."""

@@ -213,3 +213,9 @@ async def test_all_processes_get_the_same_secret(bench: Bench) -> None:
     ((group, key),) = secrets
     assert group
     assert len(key) == 32
+
+
+async def test_the_first_format_that_is_told_stays(bench: Bench) -> None:
+    stores = [bench.open() for _ in range(6)]
+    assert set(await asyncio.gather(*(each.format(2) for each in stores))) == {2}
+    assert await bench.open().format(1) == 2

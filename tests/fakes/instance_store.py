@@ -21,6 +21,7 @@ class FakeInstanceState:
     registry: int = 0
     """The registry's revision."""
     secret: tuple[str, bytes] | None = None
+    format: int | None = None
 
 
 class FakeInstances:
@@ -93,6 +94,12 @@ class FakeInstances:
         kept = {name: one for name, one in found.of.items() if name not in drop}
         self.state.owners = Owners(revision + 1, kept | dict(put))
         return True
+
+    async def format(self, known: int) -> int:
+        await self._reach()
+        if self.state.format is None:
+            self.state.format = known
+        return self.state.format
 
     async def secret(self) -> tuple[str, bytes]:
         await self._reach()

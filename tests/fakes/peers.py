@@ -59,9 +59,18 @@ class FakePeers:
         self._network.asked.append((instance, ask))
         if instance in self._network.silent:
             raise self._network.silent[instance]
-        if instance in self._network.frozen:
-            await asyncio.Event().wait()
-        return await self._network.handlers[instance](Ask.from_bytes(ask.to_bytes()))
+        handler = self._network.handlers.get(instance)
+        if handler is None:
+            raise InstanceSilent(f"the instance {instance} does not listen")
+        try:
+            async with asyncio.timeout(seconds):
+                if instance in self._network.frozen:
+                    await asyncio.Event().wait()
+                return await handler(Ask.from_bytes(ask.to_bytes()))
+        except TimeoutError:
+            raise InstanceSilent(f"the instance {instance} did not answer within {seconds:g} s", begun=True) from None
+        except Exception as error:
+            raise InstanceSilent(f"the instance {instance} met an error", begun=True) from error
 
     async def close(self) -> None:
         self._network.handlers.pop(self._name, None)

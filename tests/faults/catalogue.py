@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from tests.faults import crowd_hands, hands, instance_hands, middle
 from tests.faults.cluster import Node
+from tests.faults.instances import BATCHES_ONE, FAST_ONE
 from tests.faults.proxy import Direction, Link
 from tests.faults.testbed import (
     ANEW_BY_HAND,
@@ -49,7 +50,8 @@ ALWAYS = (
     "crowd-let-go",
     "crowd-strangers",
     "crowd-visited",
-    "instances-zombie",
+    "instances-zombie-r1",
+    "instances-zombie-r3",
     "instances-killed",
     "instances-cut-from-mongo",
     "instances-cut-from-nats",
@@ -356,7 +358,8 @@ INSTANCES = {
         Fault("instances-left", instance_hands.left, AWAY_SECONDS),
         Fault("instances-fourth", instance_hands.fourth, AWAY_SECONDS),
         Fault("instances-frozen", instance_hands.frozen, 0),
-        Fault("instances-zombie", instance_hands.zombie, 0),
+        Fault("instances-zombie-r1", instance_hands.zombie(FAST_ONE), 0),
+        Fault("instances-zombie-r3", instance_hands.zombie(BATCHES_ONE), 0),
         Fault("instances-cut-from-mongo", instance_hands.cut("mongo"), FROZEN_SECONDS),
         Fault("instances-cut-from-nats", instance_hands.cut("nats"), FROZEN_SECONDS),
         Fault("instances-paused", instance_hands.paused, 0),

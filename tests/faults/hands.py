@@ -261,6 +261,6 @@ async def registry_dropped(testbed: Testbed, _: random.Random) -> AsyncIterator[
             stored = await state["watchers"].distinct("_id")
         except PyMongoError:
             return False
-        return set(stored) == {watcher["name"] for watcher in testbed.watchers}
+        return set(stored) >= {watcher["name"] for watcher in testbed.watchers}
 
     await until(restored, "all watchers are stored again", within=60)

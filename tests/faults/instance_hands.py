@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal
 
+from tests.faults import middle
 from tests.faults.crowd_hands import SOME
 from tests.faults.hands import asked
 from tests.faults.instances import Instances
@@ -110,19 +111,23 @@ async def frozen(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     victim.thaw()
 
 
-@of_instances
-@asynccontextmanager
-async def zombie(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
-    """One is frozen, its batches in hand, until the others have taken over and published; then it is thawed."""
-    victim = await testbed.active()
-    for name in (await testbed.running()).get(victim, ()):
-        if name in testbed.names:
-            await testbed.writers.pour(name, draw.randint(500, 2_000))
-    victim.freeze()
-    await testbed.replaced(victim)
-    await testbed.taken_over()
-    yield victim.name
-    victim.thaw()
+def zombie(name: str) -> Strike:
+    """The instance that runs this watcher is frozen in the middle of a batch until the others have taken over and
+    published; then the rest of the batch arrives, and it is thawed."""
+
+    @of_instances
+    @asynccontextmanager
+    async def strike(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
+        async with middle.in_the_middle(testbed, name, draw):
+            victim = await testbed.publisher(name)
+            victim.freeze()
+            await testbed.replaced(victim)
+            await testbed.taken_over()
+            await asyncio.sleep(middle.FORGOTTEN_SECONDS)
+        victim.thaw()
+        yield f"{victim.name} in {stream_of(name)}"
+
+    return strike
 
 
 def cut(side: Literal["mongo", "nats"]) -> Strike:

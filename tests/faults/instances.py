@@ -14,12 +14,14 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
-from tests.faults.crowd import APART, DEPOT, SHOP, STRANGERS, Crowd
+from tests.faults.crowd import APART, DEPOT, HOT, SHOP, STRANGERS, Crowd
 from tests.faults.testbed import Load
 from tests.service import Service, Stage, until
 
 PLAIN = ("s16", "s17")
 SHARED = (*SHOP[:6], *DEPOT[:6], *PLAIN)
+BATCHES_ONE, FAST_ONE = HOT[:2]
+"""Of the hot ones: one with three replicas, and one with one."""
 UNEVEN = 1.2
 """How much more than its fair share an instance may have, and one watcher more than that: one cannot be divided."""
 

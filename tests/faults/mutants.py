@@ -233,7 +233,7 @@ MUTANTS = (
     ),
     Mutant(
         "thaw an owner that nothing fences",
-        ("instances-zombie",),
+        ("instances-zombie-r3", "instances-zombie-r1"),
         (
             Edit(
                 "app/jetstream/publish/sender.py",

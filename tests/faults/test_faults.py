@@ -21,7 +21,7 @@ SHORT = (
     "stream-recreated-with-gap",
 )
 CROWDED = ("crowd-paused", "crowd-let-go")
-SHARING = ("instances-killed", "instances-zombie")
+SHARING = ("instances-killed", "instances-zombie-r3")
 NEWER = ("mongo-kill-primary", "service-kill")
 SILENCE_SECONDS = 2.0
 """The standby's patience: a fifth of its default, so that a takeover is soon."""

@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.catalogue import INSTANCES
 from tests.faults.crowd import Visit
-from tests.faults.instances import Instances
+from tests.faults.instances import BATCHES_ONE, FAST_ONE, Instances
 from tests.faults.run import Plan
 from tests.service import Service
 
@@ -37,6 +37,8 @@ def scripted() -> Scripted:
 
 def test_eighteen_watchers_are_shared_by_three_instances(scripted: Scripted) -> None:
     assert (len(scripted.wanted), len(scripted.instances)) == (18, 3)
+    assert BATCHES_ONE in scripted.replicated
+    assert FAST_ONE in scripted.one_replica
     assert Plan(1, names=tuple(INSTANCES)).form is Instances
 
 

@@ -45,7 +45,7 @@ async def get_dead_letter(registry: CurrentRegistry, name: Name, sequence: Seque
 )
 async def replay_dead_letter(registry: CurrentRegistry, name: Name, sequence: Sequence) -> Answered[ReplayAnswer]:
     """Replay a dead letter: publish it after everything that is already published, then remove it. The watcher has to
-    be RUNNING in this instance. You may repeat the call after a 503 or a lost answer: it is still published once."""
+    be RUNNING. You may repeat the call after a 503 or a lost answer: it is still published once."""
     return Answered(ReplayAnswer.of(await registry.letters.replay(name, sequence)))
 
 

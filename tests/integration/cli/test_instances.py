@@ -55,6 +55,10 @@ def instances(
     return Command(capfd)
 
 
+async def live_is_drained(live: Live) -> bool:
+    return "warnings" in (await live.get("/healthz"))["components"]["watchers"]
+
+
 async def test_the_only_instance_is_drained_only_by_force(instances: Command, live: Live) -> None:
     await live.add()
     table = await instances()
@@ -63,8 +67,11 @@ async def test_the_only_instance_is_drained_only_by_force(instances: Command, li
     assert "no other instance could run the watchers of a" in await instances("drain", "a", code=1)
     assert "no instance z" in await instances("undrain", "z", code=1)
     assert await instances("drain", "a", "--force") == "a: draining, hands 1 watcher over\n"
+    await until(lambda: live_is_drained(live))
     live.insert(1)
     await live.seen("1")  # nobody else is there, so it goes on
+    assert "this instance is drained" in (await live.get("/healthz"))["components"]["watchers"]["warnings"][0]
+    assert await live.is_ready()  # for requests
     assert await instances("undrain", "a") == "a: active, takes watchers again; it has 1 watcher now\n"
 
 

@@ -12,7 +12,7 @@ from tests.conftest import MakeMongo, MakeNats
 from tests.docs_reference import DOCS
 from tests.integration.connector.test_takeover import Connector, as_nats_go_asks, entry, write_config
 from tests.letters import spoilt, stored
-from tests.live import Live
+from tests.live import Live, until
 from tests.nats_account import Account, changes, ids, make_watcher, opened
 
 CONNECTORS = (
@@ -157,4 +157,45 @@ async def test_the_rights_of_the_migration_page_are_enough_for_all(
         assert (await live.get(f"/watchers/{watcher}/lag"))["oplog_headroom_seconds"] is not None
         health = await live.get("/healthz")
         assert "warnings" not in health["components"]["watchers"]
+        async with Live(uri, nats, unique, look_at=(mongo.uri, root), CHANGEWIRE_INSTANCE="second") as second:
+            await until(lambda: _answers_for(second, watcher))
+            await second.call("PUT", f"/watchers/{watcher}/pause", 202)
+            assert "nats_permission_denied" not in second.log.getvalue()
         assert "nats_permission_denied" not in live.log.getvalue()
+
+
+async def _answers_for(live: Live, watcher: str) -> bool:
+    """Whether it has asked the instance that runs the watcher."""
+    status = (await live.call("GET", f"/watchers/{watcher}")).json().get("status", {})
+    return status.get("instance") not in (None, "second") and status["as_of"] is None
+
+
+async def test_without_the_rights_between_instances_the_answer_names_them(
+    make_nats: MakeNats, mongo_uri: str, unique: str
+) -> None:
+    wide = 'publish: {allow: [">"], deny: ["changewire.>"]}, subscribe: {allow: ["_INBOX.>"]}'
+    root, nats = await served(make_nats, wide)
+    async with (
+        Live(mongo_uri, nats, unique, look_at=(mongo_uri, root), CHANGEWIRE_INSTANCE="a") as a,
+        Live(mongo_uri, nats, unique, look_at=(mongo_uri, root), CHANGEWIRE_INSTANCE="b") as b,
+    ):
+        assert "nats_permission_denied" not in a.log.getvalue(), "one that is alone asks nobody"
+        await a.call("POST", "/watchers", 201, json=a.definition())
+
+        async def told() -> bool:
+            answer = await b.call("PUT", "/watchers/orders/pause")
+            return answer.status_code == 503 and "may not subscribe to changewire." in answer.json()["detail"]
+
+        await until(told)
+        assert (await b.get("/watchers/orders"))["status"]["as_of"] is not None
+        a.insert(1)
+        await a.seen("1")
+
+
+async def test_the_rights_between_instances_are_those_of_the_operations_page() -> None:
+    text = (DOCS / "operations.md").read_text()
+    found = re.search(r"```\npermissions: (.*?)```", text[text.index("### Every instance answers") :], re.DOTALL)
+    assert found is not None
+    more = set(re.findall(r'"([^"]+)"', found.group(1)))
+    assert more == {"changewire.>", "_INBOX.>"}
+    assert more <= set(re.findall(r'"([^"]+)"', rights("ORDERS")))

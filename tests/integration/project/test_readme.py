@@ -1,6 +1,7 @@
 """The README's commands and the walk through, word for word, on the demo that they start from."""
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+
+from app.devservers.servers import free_port
 
 ROOT = Path(__file__).parents[3]
 PLACES = {"http": r"HTTP interface\s+http://(\S+)/", "nats": r"nats-server \S+\s+nats://(\S+)"}
@@ -99,7 +102,7 @@ async def test_the_walk_through_does_what_it_says(demo: Demo) -> None:
 
 
 async def test_the_watcher_of_the_readme_is_one_and_its_port_is_the_demos(demo: Demo) -> None:
-    two, servers, add = commands("README.md")
+    two, servers, add, *_ = commands("README.md")
     assert two.split() == ["make", "demo", "make", "test"]
     assert [line.split()[:2] for line in servers.splitlines()[2:]] == [
         [".venv/bin/changewire", "doctor"],
@@ -110,6 +113,45 @@ async def test_the_watcher_of_the_readme_is_one_and_its_port_is_the_demos(demo: 
     assert "orders" in answer["detail"], answer
     renamed = asked.replace('"name": "orders"', '"name": "more"').replace('"orders"}', '"more"}')
     assert json.loads(await demo.shell(renamed))["sink"]["stream"] == "MORE"
+
+
+async def test_three_instances_on_one_machine_share_the_watchers_and_replace_one_that_is_killed(
+    mongo_uri: str, nats_url: str, unique: str, tmp_path: Path
+) -> None:
+    *_, start, kill = commands("README.md")
+    look, _ = kill.strip().splitlines()
+    ports = {f"127.0.0.1:{port}": f"127.0.0.1:{free_port()}" for port in (8081, 8082, 8083)}
+    add = "127.0.0.1:8083"
+    waiting = f"""
+        until_states() {{ until {look} --json 2> /dev/null | grep -o '"state": "[a-z]*"' | sort | uniq -c | xargs |
+            grep -q "$1"; do sleep 0.2; done; }}
+        until_states '3 state: active'
+        for name in a b c d e f; do curl -sf http://{add}/watchers -H 'Content-Type: application/json' -d '{{"name":
+            "'$name'", "source": {{"database": "db_{unique}", "collection": "'$name'"}}, "sink":
+            {{"stream": "{unique}-'$name'"}}}}' > /dev/null || exit 1; done
+    """
+    script = f"{start}\n{waiting}\n{kill}\nuntil_states '2 state: active 1 state: gone'\n{look}\nkill %2 %3; wait"
+    for written, real in {**ports, ".venv/bin/changewire": f"{sys.executable} -m app"}.items():
+        script = script.replace(written, real)
+    settings = {"MONGO_URI": mongo_uri, "NATS_URL": nats_url, "CHANGEWIRE_STATE_DB": f"state_{unique}"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CHANGEWIRE_")}
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", script, cwd=tmp_path, env={**environment, **settings, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(90):
+            printed = (await process.communicate())[0].decode()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    rows = [line.split() for line in printed.splitlines() if line.startswith(("one", "two", "three"))]
+    before, after = ({row[0].strip("*"): (row[1], int(row[2])) for row in part} for part in (rows[:3], rows[3:]))
+    assert {state for state, _ in before.values()} == {"active"}, printed
+    assert after["one"] == ("gone", 0), printed
+    assert sum(count for _, count in after.values()) == 6, printed
+    for name in ("two", "three"):
+        assert (tmp_path / f"{name}.log").read_text().count('"event": "stopped"') == 1
 
 
 def test_a_taken_port_is_answered_as_the_demo_answers_it() -> None:

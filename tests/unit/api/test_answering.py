@@ -86,7 +86,8 @@ lags = st.builds(Lag, maybe_seconds, maybe_seconds, st.none() | text, maybe_seco
 happenings = st.builds(Happening, st.sampled_from(State), seconds, seconds, st.none() | text, number)
 positions = st.builds(TokenView, st.none() | text, maybe_seconds, st.none() | number, number, maybe_seconds)
 members = st.builds(
-    Member, text, text, seconds, st.booleans(), st.booleans(), st.none() | text, seconds, text, text, since=seconds,
+    Member, text, text, seconds, st.booleans(), st.booleans(), st.none() | text, st.booleans(), seconds, text, text,
+    since=seconds,
     seen=seconds, age=seconds,
 )  # fmt: skip
 instances = st.builds(InstanceView, members, number, st.booleans(), maybe_seconds)

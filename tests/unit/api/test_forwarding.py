@@ -186,6 +186,16 @@ async def test_a_change_leaves_one_line_where_it_is_made(instances: tuple[One, .
     assert [(line["action"], line["remote"]) for line in lines] == [("pause_watcher", "127.0.0.1")] * 2
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/watchers/x/messages"), ("GET", "/metrics"), ("POST", "/watchers"), ("GET", "/absent")],
+)
+async def test_another_instance_is_answered_only_what_needs_an_owner(
+    instances: tuple[One, ...], network: Network, method: str, path: str
+) -> None:
+    assert (await network.handlers["a"](Ask(method, path, through="b", role="write"))).status == 404
+
+
 # Ownership that moves
 
 

@@ -1,5 +1,7 @@
 """What is told of the instances, and who may be drained."""
 
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 from app.control.membership import Membership
 from app.control.share import Share
 from app.domain.errors import Conflict, NotFound, StoreUnavailable, Unavailable
-from app.domain.instances import Member, Owner, Owners, Standing
+from app.domain.instances import FORMAT, Member, Owner, Owners, Standing
 from tests.fakes import NullObserver
 
 NOW = 1_700_000_000.0
@@ -20,7 +22,11 @@ class Reports:
     def __init__(self, *members: Member) -> None:
         self.rows = {member.name: member for member in members}
         self.broken = False
+        self.known = FORMAT
         self.record = Owners(1, {"orders": Owner("a"), "items": Owner("a"), "users": Owner("b")})
+
+    def by(self) -> list[str]:
+        return [owner.by for owner in self.record.of.values()]
 
     async def members(self) -> list[Member]:
         if self.broken:
@@ -43,8 +49,15 @@ class Reports:
     async def owners(self, known: int) -> tuple[int, Owners | None]:
         return 0, None if known == self.record.revision else self.record
 
-    async def change_owners(self, *_: Any) -> bool:
-        return False
+    async def change_owners(self, revision: int, put: Mapping[str, Owner], drop: Iterable[str]) -> bool:
+        if revision != self.record.revision:
+            return False
+        kept = {name: owner for name, owner in self.record.of.items() if name not in set(drop)}
+        self.record = Owners(revision + 1, {**kept, **put})
+        return True
+
+    async def format(self, known: int) -> int:
+        return max(known, self.known)
 
 
 async def joined(store: Reports, name: str = "a") -> tuple[Share, Membership]:
@@ -121,7 +134,7 @@ async def test_one_that_no_other_could_replace_is_drained_only_by_force(other: d
         await membership.drain("a", on=True)
     assert not store.rows["a"].drained
     view = await membership.drain("a", on=True, force=True)
-    assert (view.member.standing, view.watchers) == (Standing.DRAINING, 2)
+    assert (view.member.standing, view.watchers) == (Standing.DRAINING, sum(by == "a" for by in store.by()))
     await membership.drain("a", on=False)  # taking it back needs nobody else
 
 
@@ -137,6 +150,7 @@ async def test_one_that_is_gone_is_drained_only_by_force() -> None:
 
 async def test_a_watcher_that_no_live_instance_owns_is_told_of_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Reports(member("b"), member("c", age=60.0))
+    monkeypatch.setattr("app.control.owners_record.planned", lambda *_: {})  # nobody gives them away
     store.record = Owners(1, {"mine": Owner("a"), "other": Owner("b"), "lost": Owner("c")})
     share, membership = await joined(store)
     observer = NullObserver()
@@ -153,3 +167,60 @@ async def test_a_watcher_that_no_live_instance_owns_is_told_of_after_a_while(mon
     share.within_reach(False)  # from then on every watcher is this instance's
     membership.look(["elsewhere"])
     assert membership.homeless() == []
+
+
+async def test_an_instance_that_does_not_know_the_registrys_format_runs_and_changes_nothing() -> None:
+    store = Reports()
+    share, membership = await joined(store)
+    assert share.has("orders")
+    store.known = FORMAT + 1
+    await share.check_format()
+    assert share.outdated is not None
+    assert f"format {FORMAT + 1}" in share.outdated
+    before = store.record
+    assert not share.has("orders")
+    share.claim({"new": "shop"})
+    share.let_go("orders")
+    await share.place({"new": "shop"}, frozenset())
+    await share.look()
+    await share.written()
+    assert store.record is before
+    with pytest.raises(Unavailable, match=f"format {FORMAT + 1}"):
+        await membership.drain("b", on=True)
+    row = store.rows["a"]
+    assert (row.idle, row.unfit, row.standing, row.eligible) == (True, share.outdated, Standing.UNFIT, False)
+    await joined(store, "c")  # one that knows it gives the watchers away, at once
+    assert "a" not in store.by()
+    store.known = FORMAT
+    await share.check_format()
+    await share.look()
+    assert not store.rows["a"].idle
+
+
+async def test_what_a_person_should_know_of_this_instance_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Reports(member("b", drained=True))
+    monkeypatch.setattr("app.control.owners_record.planned", lambda *_: {})
+    share, membership = await joined(store)
+    assert membership.notices() == []
+    await membership.drain("a", on=True, force=True)
+    store.record = Owners(9, {f"w{number}": Owner("nobody") for number in range(7)})
+    share.unfit = lambda: "NATS does not answer"
+    monkeypatch.setattr("app.control.share.UNFIT_SECONDS", 0.0)
+    monkeypatch.setattr("app.control.membership.HOMELESS_SECONDS", 0.0)
+    await share.look()
+    membership.look(store.record.of)
+    drained, unfit, homeless = membership.notices()
+    assert "changewire instances undrain a" in drained
+    assert "NATS does not answer" in unfit
+    assert homeless == "no instance runs 7 of the watchers: w0, w1, w2, w3, w4, …"
+
+
+async def test_a_report_that_is_under_way_does_not_take_back_that_the_instance_stops() -> None:
+    store = Reports(member("b"))
+    share, _ = await joined(store)
+    share.unfit = lambda: "anything"  # so that the next look reports at once
+    looking = asyncio.create_task(share.look(), name="look")
+    await share.stop()
+    await looking
+    assert store.rows["a"].stopping
+    assert share.me.stopping

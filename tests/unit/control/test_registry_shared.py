@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from app.control.registry import Registry
 from app.domain.errors import Elsewhere, Unavailable
-from app.domain.instances import GONE_SECONDS
+from app.domain.instances import GONE_SECONDS, Owners
 from app.domain.lifecycle import State
 from tests.unit.deployment import Fakes, until, until_state, watcher
 
@@ -101,6 +101,23 @@ async def test_what_one_that_was_cut_off_owned_is_taken_over_and_let_go_of_once_
             await asyncio.sleep(0.001)
     await until(lambda: len(fakes.stream().messages) == 6)
     assert fakes.stream().published() == tokens
+
+
+async def test_a_watcher_that_is_to_move_on_before_it_was_started_is_let_go_of(
+    fakes: Fakes, instances: Instances
+) -> None:
+    """Nothing drains there, so no end of a drain tells that it may go."""
+    runs = await instances.start("a")
+    await add(runs)
+    await until(lambda: instances.owner() == "a")
+    idle = await instances.start("b")
+    await until(lambda: "orders" in idle._watchers)
+    record = fakes.members.owners
+    fakes.members.owners = Owners(record.revision + 1, {"orders": replace(record.of["orders"], by="b", to="a")})
+    await until(lambda: instances.owner() == "a")
+    await until_state(runs, "orders", State.RUNNING)
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().published() == [token])
 
 
 async def test_a_paused_watcher_is_paused_at_its_next_owner(instances: Instances) -> None:

@@ -33,10 +33,11 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ALONE_SECONDS", 0.005),
         ("EXPECTED_SECONDS", 0.005),
         ("BEAT_SECONDS", 0.0),
-        ("GATHER_SECONDS", 0.0),
         ("UNFIT_SECONDS", 0.0),
     ):
         monkeypatch.setattr(f"app.control.share.{name}", seconds)
+    for name in ("GATHER_SECONDS", "AGAIN_SECONDS"):
+        monkeypatch.setattr(f"app.control.owners_record.{name}", 0.0)
 
 
 class Deployment:
@@ -305,7 +306,7 @@ async def test_the_first_live_member_plans_and_the_others_do_not(on: Deployment)
 async def test_who_is_let_go_of_and_was_given_to_another_meanwhile_goes_there(on: Deployment) -> None:
     one, *_ = await on.joined("a", "b", "c")
     on.have(w1=Owner("a", to="b"))
-    await one._read_owners()
+    await one._record.read()
     on.have(w1=Owner("a", to="c"))
     one.let_go("w1")
     await one.written()
@@ -315,7 +316,7 @@ async def test_who_is_let_go_of_and_was_given_to_another_meanwhile_goes_there(on
 async def test_letting_go_of_what_another_one_owns_changes_nothing(on: Deployment) -> None:
     one, _ = await on.joined("a", "b")
     on.have(w1=Owner("b", to="a"))
-    await one._read_owners()
+    await one._record.read()
     one.let_go("w1")
     await one.written()
     assert on.owners == {"w1": ("b", "a")}

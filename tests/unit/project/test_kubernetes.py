@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from app.config.settings import load, variables
+from app.metrics.families import Families
 
 ROOT = Path(__file__).parents[3]
 DIRECTORY = ROOT / "deploy" / "kubernetes"
@@ -23,7 +24,7 @@ NOT_KUBERNETES_OWN = ("kustomization", "podmonitor")
 POD = MANIFESTS["deployment"]["spec"]["template"]
 CONTAINER = POD["spec"]["containers"][0]
 SETTINGS: dict[str, str] = MANIFESTS["settings"]["data"]
-FROM_FILES = {each["name"]: each["value"] for each in CONTAINER["env"]}
+FROM_FILES = {each["name"]: each["value"] for each in CONTAINER["env"] if "value" in each}
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 
 
@@ -38,7 +39,7 @@ def test_the_kustomization_names_every_manifest_the_optional_ones_in_comments() 
     named = set(re.findall(r"- (\w+)\.yaml", text))
     assert named == MANIFESTS.keys() - {"kustomization"}
     left_out = named - {Path(each).stem for each in MANIFESTS["kustomization"]["resources"]}
-    assert left_out == {"networkpolicy", "podmonitor"}
+    assert left_out == {"hpa", "networkpolicy", "podmonitor"}
 
 
 def test_the_service_takes_what_the_manifests_set(tmp_path: Path) -> None:
@@ -55,6 +56,30 @@ def test_the_service_takes_what_the_manifests_set(tmp_path: Path) -> None:
     (port,) = CONTAINER["ports"]
     assert settings.port == port["containerPort"]
     assert settings.drain_seconds < POD["spec"]["terminationGracePeriodSeconds"]
+
+
+def test_each_pod_is_an_instance_of_its_own_name(tmp_path: Path) -> None:
+    (named,) = (each for each in CONTAINER["env"] if each["name"] == "CHANGEWIRE_INSTANCE")
+    assert named["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    pod = "changewire-7d4b9c6f5d-x2x9k"
+    assert load(environ={"CHANGEWIRE_INSTANCE": pod}, dotenv=tmp_path / ".env").instance == pod
+    deployment = MANIFESTS["deployment"]["spec"]
+    assert deployment["replicas"] >= 2
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+def test_the_autoscaler_scales_the_deployment_by_a_metric_that_the_page_makes_of_the_services() -> None:
+    scaler = MANIFESTS["hpa"]["spec"]
+    deployment = MANIFESTS["deployment"]
+    target = scaler["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == (deployment["kind"], deployment["metadata"]["name"])
+    assert scaler["minReplicas"] >= MANIFESTS["poddisruptionbudget"]["spec"]["maxUnavailable"] + 1
+    (metric,) = scaler["metrics"]
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    (rules,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (rule,) = yaml.safe_load(rules)["rules"]["custom"]
+    assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
+    assert rule["seriesQuery"].partition("{")[0] in {family.name for family in Families()}
 
 
 def test_no_variable_of_a_service_is_taken_for_a_setting() -> None:
@@ -132,5 +157,5 @@ def test_a_container_has_no_more_rights_than_it_needs() -> None:
 
 def test_one_instance_stays_while_nodes_are_drained_and_versions_change() -> None:
     spec = MANIFESTS["deployment"]["spec"]
-    assert spec["replicas"] > MANIFESTS["poddisruptionbudget"]["spec"]["minAvailable"] >= 1
+    assert spec["replicas"] > MANIFESTS["poddisruptionbudget"]["spec"]["maxUnavailable"] == 1
     assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0

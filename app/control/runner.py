@@ -1,0 +1,70 @@
+"""How one watcher is made to run as it is stored: started, paused, refused, or left to the instance that owns it.
+
+Everything that is done to one watcher is done under its lock, except at shutdown.
+"""
+
+import asyncio
+from weakref import WeakValueDictionary
+
+import structlog
+
+from app.control.admission import Rules
+from app.control.fleet import Fleet
+from app.control.share import Share
+from app.domain.lifecycle import Desired
+from app.domain.watcher import StoredWatcher
+
+log = structlog.get_logger(__name__)
+
+
+class Runner:
+    """Starts and stops the watchers of a fleet. The caller holds the watcher's lock."""
+
+    def __init__(self, fleet: Fleet, share: Share, rules: Rules) -> None:
+        self._fleet = fleet
+        self._share = share
+        self._rules = rules
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.ending = False
+        """Whether the service stops: nothing is started any more."""
+
+    def lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def run_as_stored(self, stored: StoredWatcher) -> None:
+        task = self._fleet.get(stored.name)
+        if (
+            task is None
+            or task.over
+            or task.stored.revision != stored.revision
+            or task.elsewhere is self._share.has(stored.name)
+        ):
+            await self.run_as(stored)
+
+    async def run_as(self, stored: StoredWatcher) -> None:
+        task = self._fleet.get(stored.name)
+        if task is not None and not task.elsewhere:
+            await self._fleet.stop(stored.name)
+        self.launch(stored)
+        if task is not None and not task.elsewhere and not self._share.has(stored.name):
+            log.info("watcher_let_go", watcher=stored.name)
+            self._share.let_go(stored.name)
+
+    def launch(self, stored: StoredWatcher) -> None:
+        """Start a watcher as it is stored, let it be paused, or refuse it with the reason."""
+        if self.ending:
+            return
+        if not self._share.has(stored.name):
+            self._fleet.rest(stored, refused=self.fault(stored) is not None)
+            return
+        task = self._fleet.adopt(stored)
+        fault = self.fault(stored)
+        if fault is not None:
+            task.refuse(fault)
+        elif stored.desired is Desired.RUNNING:
+            task.start()
+        else:
+            task.pause()
+
+    def fault(self, stored: StoredWatcher) -> str | None:
+        return self._rules.fault(stored, self._fleet)
