@@ -16,7 +16,21 @@ from pathlib import Path
 
 from app.devservers.servers import NotAvailable, StartError
 from app.formats import native
-from bench import costs, drain, fan_out, floors, latency, memory, procfs, replicas, report, startup, watchers, workloads
+from bench import (
+    costs,
+    drain,
+    fan_out,
+    floors,
+    instances,
+    latency,
+    memory,
+    procfs,
+    replicas,
+    report,
+    startup,
+    watchers,
+    workloads,
+)
 from bench.contenders import Changewire, Contender, InPython, Version
 from bench.debezium import Debezium
 from bench.others import MqBridge, Peer, baseline
@@ -24,7 +38,18 @@ from bench.report import Result
 from bench.stage import Incomplete, Stage
 from bench.workload import HEADLINE, SIZES, WORKLOADS
 
-SECTIONS = ("drain", "floors", "workloads", "replicas", "latency", "memory", "watchers", "fan-out", "startup")
+SECTIONS = (
+    "drain",
+    "floors",
+    "workloads",
+    "replicas",
+    "latency",
+    "memory",
+    "watchers",
+    "fan-out",
+    "instances",
+    "startup",
+)
 OWN: tuple[type[Contender], ...] = (Changewire, InPython, MqBridge)
 BASELINE = "one-by-one"
 NAMES = (*(each.name for each in OWN), BASELINE)
@@ -89,7 +114,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "fan-out-events": ("waiting in each drain of the fan-out", 30_000, 3_000),
         "fan-out-rounds": ("of these drains; with the most watchers always one", 3, 1),
         "fan-out-seconds": ("of each rate and of idling there", 15, 2),
-        "patience": ("seconds that a step of the fan-out may take", 120, 60),
+        "patience": ("seconds that a step of the fan-out and of the instances may take", 120, 60),
+        "instances-watchers": ("that the instances share", 60, 12),
+        "instances-rounds": ("of stops, rolling restarts, costs and drains there", 2, 1),
+        "instances-seconds": ("of each rate whose costs are measured there", 5, 1),
+        "instances-events": ("waiting in each drain there", 30_000, 3_000),
+        "kills": ("of instances", 20, 2),
         "starts": ("of each program", 5, 1),
     }
     for name, (what, full, quick) in sizes.items():
@@ -217,6 +247,17 @@ async def run(arguments: argparse.Namespace) -> list[Result]:
                     patience=arguments.patience,
                 ),
                 [] if arguments.debezium is None else [arguments.debezium],
+            ),
+            "instances": lambda: instances.measure(
+                stage,
+                instances.Sizes(
+                    watchers=arguments.instances_watchers,
+                    kills=arguments.kills,
+                    rounds=arguments.instances_rounds,
+                    seconds=arguments.instances_seconds,
+                    events=arguments.instances_events,
+                    patience=arguments.patience,
+                ),
             ),
             "startup": lambda: startup.measure(stage, programs, rounds=arguments.starts),
         }

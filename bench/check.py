@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import pairwise
 
 from bench.stage import Incomplete, Place, Stage
 from bench.wire import Wire
@@ -19,11 +20,13 @@ SETTLE_SECONDS = 0.5
 BATCH = 256
 
 
-async def exactly(stage: Stage, places: Sequence[Place], events: int) -> int:
-    """Raise Incomplete unless the streams hold each number below `events` once; return the bytes of all messages."""
+async def exactly(stage: Stage, places: Sequence[Place], events: int, *, ordered: bool = False) -> int:
+    """Raise Incomplete unless the streams hold each number below `events` once; return the bytes of all messages.
+
+    `ordered`: also unless each stream's numbers ascend, as those of a collection do that one writer writes to."""
     await asyncio.sleep(SETTLE_SECONDS)
     numbers: Counter[int] = Counter()
-    size = 0
+    size = early = 0
     for place in places:
         held = await stage.count([place])
         if not held:
@@ -33,12 +36,16 @@ async def exactly(stage: Stage, places: Sequence[Place], events: int) -> int:
         if "error" in answer:
             raise Incomplete(f"{place.stream} cannot be read: {answer['error']}")
         bodies = await asyncio.to_thread(_read, stage.nats.url, place.stream, answer["name"], held)
-        numbers.update(numbers_of(bodies))
+        found = [*numbers_of(bodies)]
+        early += sum(1 for before, after in pairwise(found) if after < before) if ordered else 0
+        numbers.update(found)
         size += sum(map(len, bodies))
     missing = events - sum(1 for number in range(events) if numbers[number])
     surplus = numbers.total() - events + missing
     if missing or surplus:
         raise Incomplete(f"of {events:,} changes {missing:,} have no message, and {surplus:,} messages are too many")
+    if early:
+        raise Incomplete(f"of {events:,} changes {early:,} came before one that was made earlier")
     return size
 
 

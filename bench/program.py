@@ -57,8 +57,19 @@ class Program:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(self._process.wait, STOP_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it as a crash does (SIGKILL), and wait until it has ended."""
         self._signal(signal.SIGKILL)
         self._process.wait()
+
+    def freeze(self) -> None:
+        """Have it do nothing until it is thawed (SIGSTOP)."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

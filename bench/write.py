@@ -56,7 +56,7 @@ Put = Callable[[list[str], range], float]
 def main() -> None:
     """Write, and tell."""
     asked = Steadily(**json.loads(sys.argv[1]))
-    make = _publisher if asked.uri.startswith("nats") else _inserter
+    make = _publisher if asked.uri.startswith("nats") else inserter
     puts = [make(asked.uri) for _ in range(asked.writers)]
     dice = random.Random(0)
     for number in range(asked.count, asked.count + asked.warm):
@@ -85,7 +85,8 @@ def _steadily(asked: Steadily, part: int, put: Put) -> list[tuple[int, float]]:
     return acknowledged
 
 
-def _inserter(uri: str) -> Put:
+def inserter(uri: str) -> Put:
+    """Return what writes orders into a collection by a connection of its own."""
     parts = urlsplit(uri)
     connection = socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 27017), timeout=30)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

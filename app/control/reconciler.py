@@ -74,9 +74,9 @@ class Reconciler:
         self._loaded = False
         self._looked_at = 0
         """The store's revision in the last round that came to its end."""
-        self._carried_out = 0
-        """The same, of the last round after which all that was stored was carried out here. Only this one tells whether
-        watchers that are gone were dropped: one whose removal is not carried out yet still runs."""
+        self._found = False
+        """Whether that round has found any watcher, or one was added since. Where not, those that run here still were
+        removed by a change that is not carried out yet, and are not lost."""
         self._tried_to_load = asyncio.Event()
         """Set once the store was read, or could not be."""
 
@@ -106,7 +106,7 @@ class Reconciler:
         # Said before loading, so that nobody changes something meanwhile without waiting for this instance.
         if (not self._loaded or self._store.out_of_reach) and await self._instance.arrive():
             self._from_file.start_over()
-            self._looked_at = self._carried_out = -1
+            self._looked_at = -1
         self._share.within_reach(self._store.out_of_reach is None)
         await self._share.check_format()  # before anything is stored
         await self._share.join()
@@ -121,9 +121,7 @@ class Reconciler:
             revision = await self._store.revision()
         await self._share.place({one.name: one.watcher.source.database for one in stored}, known)
         complete = await self._reconcile(stored)
-        self._looked_at = revision
-        if complete:
-            self._carried_out = revision
+        self._looked_at, self._found = revision, bool(stored)
         await self._instance.followed(revision if complete else self._instance.applied)
         self._load_problem, self._loaded = None, True
 
@@ -139,10 +137,10 @@ class Reconciler:
         """Whether the store has lost all watchers: every removal counts itself, and none was counted."""
         if self._share.outdated is not None:
             return False
-        return self._loaded and not stored and revision <= self._counted() and bool(self._fleet)
+        return self._loaded and self._found and not stored and revision <= self._counted() and bool(self._fleet)
 
     def _counted(self) -> int:
-        return max(self._carried_out, self._instance.applied)
+        return max(self._looked_at, self._instance.applied)
 
     async def _restore(self) -> list[StoredWatcher]:
         """Store the watchers of this process again, unless another instance was faster; what is stored then."""
@@ -325,6 +323,7 @@ class Reconciler:
     async def carry_out(self, *changed: StoredWatcher) -> None:
         """Within a turn: let the watchers of one change run as they are stored now, from a new start."""
         new = [one for one in changed if one.name not in self._fleet]
+        self._found = True
         self._share.claim({one.name: one.watcher.source.database for one in new})
         if len(changed) > 1:
             self._fleet.expect(changed)

@@ -46,8 +46,10 @@ async def test_status_tells_state_events_and_how_it_publishes(service: Live) -> 
     status = await service.get("/watchers/orders/status")
     assert set(status) == {
         "state", "since", "reason", "last_error", "restarts", "events", "rates", "publish_mode", "fence",
-        "dead_letters", "notes", "reads", "reads_why",
+        "dead_letters", "notes", "reads", "reads_why", "instance", "as_of",
     }  # fmt: skip
+    assert status["instance"]
+    assert status["as_of"] is None
     assert (status["state"], status["reason"], status["last_error"], status["restarts"]) == ("RUNNING", None, None, 0)
     assert status["reads"] == "own"
     assert "the only watcher of its database" in status["reads_why"]
@@ -76,7 +78,7 @@ async def test_lag_is_small_where_the_watcher_keeps_up_and_all_are_listed(servic
     await until(known)
     lag = await service.get("/watchers/orders/lag")
     assert set(lag) == {
-        "seconds", "oplog_headroom_seconds", "oplog_headroom_why", "last_event_at", "checkpoint_age_seconds",
+        "seconds", "oplog_headroom_seconds", "oplog_headroom_why", "last_event_at", "checkpoint_age_seconds", "as_of",
     }  # fmt: skip
     assert 0 <= lag["seconds"] <= 11  # an idle position moves with the server's no-ops, every ten seconds
     assert lag["oplog_headroom_seconds"] >= 0

@@ -86,6 +86,28 @@ def test_many_watchers_are_measured_beside_one_and_beside_one_of_the_whole_datab
     assert data["refused"] == data["too_slow"] == []
 
 
+@pytest.mark.timeout(300)
+def test_instances_are_killed_stopped_and_joined_while_changes_go_on(tmp_path: Path) -> None:
+    sections = bench(
+        tmp_path / "run.json",
+        *("--only", "instances", "--quick", "--instances-watchers", "6", "--kills", "1", "--instances-events", "300"),
+    )
+    data = sections["instances"]["data"]
+    assert [(run["name"], run["of"]) for run in data["joins"]] == [
+        ("two", 2), ("three", 3), ("three", 3), ("one", 3),
+    ]  # fmt: skip
+    assert [(run["name"], run["watchers"] > 0) for run in data["stops"]] == [("three", True)]
+    assert [(run["name"], run["watchers"] > 0) for run in data["kills"]] == [("one", True)]
+    assert data["kills"][0]["worst"] > 1
+    assert len(data["rolling"]) == 1
+    kinds = ["one", "two", "one and an idle one"]
+    assert [(run["what"], run["rate"]) for run in data["mongod"]] == [
+        (kind, rate) for kind in kinds for rate in (200, 0)
+    ]
+    assert [(run["instances"], run["rate"] > 0) for run in data["drains"]] == [(1, True), (2, True)]
+    assert all(changes > 600 for changes in data["checked"])
+
+
 async def test_a_cluster_keeps_what_it_stores_over_a_stop() -> None:
     cluster = NatsCluster("kept")
     try:
@@ -123,6 +145,7 @@ async def test_streams_that_lack_or_repeat_a_change_are_refused() -> None:
         rest, fewer = await stage.stretch(places, 0.5)
         assert (whole, rest) == (4, 2)
         assert 0 < fewer < seconds
+        assert await check.exactly(stage, places, 6, ordered=True) > 0
         with pytest.raises(Incomplete, match="1 have no message, and 0 messages are too many"):
             await check.exactly(stage, places, 7)
         await stream.publish(f"{places[0].stream}.insert", b'{"number": 3}')
@@ -130,3 +153,14 @@ async def test_streams_that_lack_or_repeat_a_change_are_refused() -> None:
             await check.exactly(stage, places, 6)
         with pytest.raises(Incomplete, match="1 have no message, and 1 messages are too many"):
             await check.exactly(stage, places, 7)
+
+
+async def test_streams_whose_changes_are_out_of_order_are_refused_where_order_is_asked_for() -> None:
+    async with Stage() as stage:
+        place = stage.place("order")
+        await stage.create_stream(place)
+        for number in (0, 2, 1):
+            await stage.bus.jetstream().publish(f"{place.stream}.insert", b'{"number": %d}' % number)
+        await check.exactly(stage, [place], 3)
+        with pytest.raises(Incomplete, match="1 came before one that was made earlier"):
+            await check.exactly(stage, [place], 3, ordered=True)

@@ -129,6 +129,32 @@ async def test_watchers_that_are_dropped_during_a_drain_are_stored_again(
     assert [view.stored.name for view in await registry.watchers()] == ["items", "orders"]
 
 
+async def test_a_watcher_removed_elsewhere_during_a_drain_is_not_stored_again(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    drain = Drain(monkeypatch)
+    fakes.oplog.happen("insert")
+    await drain.held.wait()
+    pause = asyncio.ensure_future(registry.pause("orders"))
+    await until(lambda: fakes.watchers.stored["orders"].desired is Desired.PAUSED)
+    looks, load = 0, fakes.watchers.load
+
+    async def counted() -> list[StoredWatcher]:
+        nonlocal looks
+        looks += 1
+        return await load()
+
+    monkeypatch.setattr(fakes.watchers, "load", counted)
+    await fakes.watchers.delete("orders")
+    await until(lambda: looks >= 4)
+    assert not fakes.watchers.stored
+    drain.released.set()
+    await asyncio.gather(pause, return_exceptions=True)
+    await until(lambda: not fakes.watchers.stored)
+
+
 async def test_a_service_that_stops_ends_the_changes_that_are_under_way(
     fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
