@@ -299,8 +299,8 @@ class Share:
 
     def _claiming(self, group: str) -> Change:
         def claim(owner: Owner | None) -> Owner:
-            if owner is not None and owner.by != self.name:
-                return owner  # if that one is gone, the next plan gives the watcher away
+            if owner is not None and (owner.by != self.name or owner.leaving):
+                return owner  # if that one is gone, the next plan gives the watcher away; or it has done so already
             return Owner(self.name, group=group)
 
         return claim
