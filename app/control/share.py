@@ -299,9 +299,10 @@ class Share:
 
     def _claiming(self, group: str) -> Change:
         def claim(owner: Owner | None) -> Owner:
-            if owner is not None and (owner.by != self.name or owner.leaving):
-                return owner  # if that one is gone, the next plan gives the watcher away; or it has done so already
-            return Owner(self.name, group=group)
+            if owner is None:
+                return Owner(self.name, group=group)
+            # Another owner's that is gone is given away by the next plan. One of its own may have been planned away.
+            return replace(owner, group=group) if owner.by == self.name else owner
 
         return claim
 

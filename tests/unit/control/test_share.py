@@ -194,6 +194,16 @@ async def test_a_claim_does_not_take_a_watcher_from_a_live_owner(on: Deployment)
     assert not one.has("w1")
 
 
+async def test_a_claim_that_comes_late_takes_back_no_move_that_was_planned_meanwhile(on: Deployment) -> None:
+    one, _ = await on.joined("a", "b")
+    one.claim(TWO)
+    on.have(w1=Owner("a", to="b"))
+    one.let_go("w1")
+    await one.written()
+    assert on.owners["w1"] == ("b", None)
+    assert on.owners["w2"][0] == "a"
+
+
 async def test_claims_of_two_at_once_are_both_stored(on: Deployment) -> None:
     one, other = await on.joined("a", "b")
     one.claim({"w1": "shop"})
