@@ -194,7 +194,7 @@ class Others:
             answer = StatusAnswer.model_validate(status)
         except ValidationError:  # of an instance of another version
             return None
-        answer.as_of = moment(when)
+        answer.as_of, answer.instance = moment(when), silence.instance
         answer.notes = [*answer.notes, silence.reason]
         return answer
 

@@ -111,7 +111,7 @@ class Membership:
     async def drain(self, name: str, *, on: bool, force: bool = False) -> InstanceView:
         """Ask an instance to give up its watchers and to take no new ones, or take that back.
 
-        Raises NotFound; Conflict where it is gone or the only one that could run watchers, unless `force` is set;
+        Raises NotFound; Conflict where it is gone, or the only one that could run watchers unless `force` is set;
         Unavailable, StoreUnavailable."""
         store = self._share.store
         if store is None:
@@ -121,8 +121,8 @@ class Membership:
         members = {member.name: member for member in await store.members()}
         if name not in members:
             raise NotFound(f"there is no instance {name}")
-        if on and not force:
-            _refuse(members, name)
+        if on:
+            _refuse(members, name, force=force)
         if not await store.drain(name, on=on):
             raise NotFound(f"there is no instance {name} any more")
         audit.note(instance=name, draining=on)
@@ -134,14 +134,14 @@ class Membership:
         return self._view(replace(members[name], drained=on), count[name])
 
 
-def _refuse(members: Mapping[str, Member], name: str) -> None:
+def _refuse(members: Mapping[str, Member], name: str, *, force: bool) -> None:
     """Raise Conflict where draining an instance would move nothing."""
     if members[name].gone:
         raise Conflict(
             f"the instance {name} was not heard of for {members[name].age:.0f} seconds, and its watchers are given to "
-            "others; with ?force=true it takes none when it comes back"
+            "others: there is nothing to hand over"
         )
-    if not any(member.eligible for member in members.values() if member.name != name):
+    if not force and not any(member.eligible for member in members.values() if member.name != name):
         raise Conflict(
             f"no other instance could run the watchers of {name} now; start one, or use ?force=true: {name} goes on "
             "running them until there is another one"

@@ -192,14 +192,16 @@ class Share:
             await self._joined.wait()
             try:
                 await self.look()
+                carry_out(self._record.registry_revision)
             except ChangewireError as error:
                 if self._steady_since < float("inf"):
                     log.warning("instances_unreachable", error=str(error))
                 self._steady_since = float("inf")
                 if self.name_taken.is_set():
                     carry_out(self._record.registry_revision)
-            else:
-                carry_out(self._record.registry_revision)
+            except Exception as error:
+                log.error("instances_error", exc_info=error)  # whatever it is, the next look is made
+                self._steady_since = float("inf")
             await asyncio.sleep(self._pace)
 
     @property

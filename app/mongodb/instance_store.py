@@ -6,10 +6,11 @@ instances sign their messages with; and one, `format`, which tells a later versi
 """
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import structlog
 from bson import Binary
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
@@ -23,12 +24,19 @@ from app.mongodb.watcher_store import REVISION
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
 
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
 _OWNERS: Final = "owners"
 _PEERS: Final = "peers"
 _FORMAT: Final = "format"
 _FORGOTTEN_SECONDS: Final = 3600
 _KEY_BYTES: Final = 32
-_AGE: Final = {"$divide": [{"$subtract": ["$$NOW", "$seen"]}, 1000]}
+_AGE: Final = {
+    "$cond": [{"$eq": [{"$type": "$seen"}, "date"]}, {"$divide": [{"$subtract": ["$$NOW", "$seen"]}, 1000]}, None]
+}
+"""Seconds; null for a document that is no report. A subtraction would fail there, for all members together."""
 
 
 class MongoInstanceStore:
@@ -36,6 +44,7 @@ class MongoInstanceStore:
 
     def __init__(self, database: "AsyncIOMotorDatabase[Mapping[str, Any]]") -> None:
         self._members: AsyncIOMotorCollection[Mapping[str, Any]] = database.get_collection("members", **DURABLE)
+        self._unreadable: set[str] = set()
         self._registry: AsyncIOMotorCollection[Mapping[str, Any]] = database.get_collection("registry", **DURABLE)
 
     async def members(self) -> list[Member]:
@@ -44,7 +53,7 @@ class MongoInstanceStore:
             found = await self._members.aggregate([recent, {"$set": {"age": _AGE}}, {"$sort": {"_id": 1}}]).to_list(
                 None
             )
-        return [_member(each) for each in found]
+        return [member for each in found if (member := self._readable(each["_id"], _member, each)) is not None]
 
     async def join(self, member: Member, over: str | None) -> bool:
         with self._guarded("reporting this instance"):
@@ -87,8 +96,8 @@ class MongoInstanceStore:
             found = await self._registry.find_one({"_id": _OWNERS}) if _OWNERS in there else None
         if found is None:
             return registry, Owners()
-        owners = {_name(key): _owner(each) for key, each in found["owners"].items()}
-        return registry, Owners(int(found["revision"]), owners)
+        owners = {_name(key): self._readable(f"owners of {_name(key)}", _owner, each) for key, each in _owned(found)}
+        return registry, Owners(int(found["revision"]), {name: one for name, one in owners.items() if one is not None})
 
     async def change_owners(self, revision: int, put: Mapping[str, Owner], drop: Iterable[str]) -> bool:
         change: dict[str, Any] = {"$inc": {"revision": 1}}
@@ -132,6 +141,20 @@ class MongoInstanceStore:
             assert found is not None, "it is there by now"
             return found
 
+    def _readable(self, what: str, read: Callable[[Mapping[str, Any]], T], found: Mapping[str, Any]) -> T | None:
+        """Return what a document says; None where a person or a later version has written something else, which must
+        not keep the others from being read. That is logged once."""
+        try:
+            return read(found)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if what not in self._unreadable:
+                self._unreadable.add(what)
+                log.error(
+                    "instance_unreadable", what=str(what), database=self._members.database.name, error=repr(error),
+                    hint="remove what is not Changewire's, or start the version that has written it",
+                )  # fmt: skip
+            return None
+
     def _guarded(self, doing: str) -> AbstractContextManager[None]:
         grant = f"readWrite on {self._members.database.name}"
         return translated(doing, grant=grant, kind=StoreUnavailable, lacking=StateOutOfReach, seconds=SECONDS)
@@ -154,6 +177,8 @@ def _report(member: Member) -> dict[str, Any]:
 
 
 def _member(found: Mapping[str, Any]) -> Member:
+    if not isinstance(found["_id"], str) or not isinstance(found["session"], str):
+        raise TypeError("a report has text as its _id and session")
     return Member(
         name=found["_id"],
         session=found["session"],
@@ -169,6 +194,11 @@ def _member(found: Mapping[str, Any]) -> Member:
         seen=found["seen"].timestamp(),
         age=float(found["age"]),
     )
+
+
+def _owned(found: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    owners = found.get("owners")
+    return owners.items() if isinstance(owners, Mapping) else ()
 
 
 def _as_stored(owner: Owner) -> dict[str, Any]:

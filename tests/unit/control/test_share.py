@@ -523,3 +523,19 @@ async def test_it_asks_to_carry_out_after_each_look_with_the_registrys_revision_
         assert [one["event"] for one in logged].count("instances_unreachable") <= 1, "said once"
         with pytest.raises(StoreUnavailable):
             await share.look()
+
+
+async def test_whatever_a_look_meets_the_next_one_is_made(on: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    (share,) = await on.joined("a")
+    members = on.stores["a"].members
+
+    async def broken() -> list[Member]:
+        monkeypatch.setattr(on.stores["a"], "members", members)
+        raise KeyError("session")
+
+    async with running(share) as asked:
+        await until(lambda: asked)
+        monkeypatch.setattr(on.stores["a"], "members", broken)
+        await until(lambda: on.stores["a"].members is members)
+        before = len(asked)
+        await until(lambda: len(asked) > before)
