@@ -39,9 +39,10 @@ class Rules:
 
     def taken(self, watcher: Watcher) -> list[Problem]:
         """Say where a watcher that is added, or gets other subjects, takes some of those between instances."""
-        found = next((each for each in self.between_instances if overlap(watcher.space, each)), None)
-        what = f"takes subjects of {found}, by which instances ask each other"
-        return [] if found is None else [Problem("sink.subject", what)]
+        if not any(overlap(watcher.space, each) for each in self.between_instances):
+            return []
+        why = "takes subjects by which the instances ask each other (CHANGEWIRE_NATS_PREFIX); choose another beginning"
+        return [Problem("sink.subject", why)]
 
     def fault(self, stored: StoredWatcher, fleet: Fleet) -> str | None:
         """Why a stored watcher cannot run; None where it can. Those that are refused themselves do not count.

@@ -270,9 +270,15 @@ class Asked(Exchange[Message | None]):
         """Nobody is told the reply subject of the conversation."""
 
 
+_ANY_GROUP: Final = "0" * 12
+
+
 def subjects_of(prefix: str) -> tuple[str, ...]:
-    """Return all subjects between instances, as patterns."""
-    return f"{prefix}.*.*", f"{prefix}.*.*.*"
+    """Return patterns that overlap with all other patterns that would take subjects between instances.
+
+    The second token is the group's: twelve random digits, which nobody writes into a subject. So `*.shop.orders`, where
+    the first token is an operation, takes none of them."""
+    return f"{prefix}.{_ANY_GROUP}.*", f"{prefix}.{_ANY_GROUP}.*.*"
 
 
 def token_of(instance: str) -> str:

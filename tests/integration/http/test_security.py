@@ -230,10 +230,11 @@ async def test_nothing_in_a_path_or_query_is_an_error_of_the_service(service: Li
             queries = [each["name"] for each in call.get("parameters", ()) if each["in"] == "query"]
             for odd in ODD:
                 if "{" in path:
-                    targets.append((method.upper(), path.format(name=odd, sequence=odd)))
-                    targets.append((method.upper(), path.format(name="absent", sequence=odd)))
+                    targets.append((method.upper(), path.format(name=odd, sequence=odd, instance=odd)))
+                    targets.append((method.upper(), path.format(name="absent", sequence=odd, instance=odd)))
                 targets += [
-                    (method.upper(), f"{path.format(name='absent', sequence=1)}?{name}={odd}") for name in queries
+                    (method.upper(), f"{path.format(name='absent', sequence=1, instance='absent')}?{name}={odd}")
+                    for name in queries
                 ]
     targets += [("GET", f"/{odd}") for odd in ODD] + [("GET", f"/watchers?{odd}={odd}") for odd in ODD]
     seen = set[int]()

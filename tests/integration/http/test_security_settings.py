@@ -78,7 +78,7 @@ async def test_a_page_that_had_its_name_lead_to_a_loopback_address_reads_nothing
         live.insert("secret-document")
         await live.seen("secret-document")
         port = httpx.URL(live.url).port
-        paths = [path.format(name="orders", sequence=1) for path in openapi_document()["paths"]]
+        paths = [path.format(name="orders", sequence=1, instance="one") for path in openapi_document()["paths"]]
         for path in [
             *paths,
             "/",

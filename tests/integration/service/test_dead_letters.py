@@ -336,10 +336,11 @@ async def test_what_a_rewound_watcher_has_published_in_its_place_is_not_replayed
 
 async def test_a_fenced_instance_says_that_another_one_replays(mongo_uri: str, nats_url: str, unique: str) -> None:
     async with (
-        Live(mongo_uri, nats_url, unique, CHANGEWIRE_RECONCILE_SECONDS="0.2") as one,
-        Live(mongo_uri, nats_url, unique, CHANGEWIRE_RECONCILE_SECONDS="0.2") as two,
+        Live(mongo_uri, nats_url, unique, CHANGEWIRE_STATE_DB=f"state_{unique}_one") as one,
+        Live(mongo_uri, nats_url, unique, CHANGEWIRE_STATE_DB=f"state_{unique}_two") as two,
     ):
-        await one.add()
+        for rival in (one, two):
+            await rival.add(checkpoint={"database": f"tokens_{unique}", "collection": "orders"})
         spoil(one, 1)
         (letter,) = await set_aside(one, 1)
 

@@ -75,8 +75,9 @@ def test_a_watcher_that_would_take_the_subjects_between_instances_is_told_so() -
         wanted = Watcher("all", Source(database="shop"), Sink(stream=stream, subject=subject)).with_defaults()
         return [f"{each.field} {each.problem}" for each in rules.taken(wanted)]
 
-    for subject in ("changewire.{collection}.{operation}", "{stream}.a.b.{operation}"):
+    for subject in ("changewire.{collection}.{operation}", "{stream}.{collection}.b.{operation}"):
         (problem,) = taken(subject)
-        assert problem.startswith("sink.subject takes subjects of changewire.*")
+        assert problem.startswith("sink.subject takes subjects by which the instances ask each other")
+    assert taken("{operation}.a.{collection}") == [], "no operation has the prefix as its name"
     assert taken("{stream}.{operation}") == []
     assert taken("{stream}.{collection}.{operation}", "SHOP") == []
