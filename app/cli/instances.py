@@ -16,13 +16,11 @@ import typer
 
 from app.cli import OK, say, say_json, typed
 from app.cli.http_client import Service, connect
+from app.cli.typed import Json, Token, Url
 
 app = typed.application(None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="the instance's name", show_default=False)]
-Url = Annotated[str | None, typer.Option("--url", help="address of the service", show_default=False)]
-Token = Annotated[str | None, typer.Option("--api-token", help="API token of the service", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -5,7 +5,7 @@ Imports typer and rich, so it is imported by those commands alone.
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Annotated, cast
 
 import typer
 import typer.main
@@ -13,6 +13,10 @@ from rich.console import Console
 
 from app.cli import FAILED, MISUSE, OK, say
 
+Url = Annotated[str | None, typer.Option("--url", help="address of the service", show_default=False)]
+Token = Annotated[str | None, typer.Option("--api-token", help="API token of the service", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+"""Options of every command that asks a running service."""
 WIDTH = 160
 """Columns where the output is no terminal: a table is not to be cut there."""
 _UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])

@@ -18,14 +18,12 @@ import typer
 
 from app.cli import FAILED, OK, CommandError, say, say_json, typed
 from app.cli.http_client import Refused, connect
+from app.cli.typed import Json, Token, Url
 from app.domain.plain import plain
 
 app = typed.application(__doc__)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="the watcher's name", show_default=False)]
-Url = Annotated[str | None, typer.Option("--url", help="address of the service", show_default=False)]
-Token = Annotated[str | None, typer.Option("--api-token", help="API token of the service", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask for confirmation")]
 
 REFUSED = (409, 413, 422)

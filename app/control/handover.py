@@ -55,7 +55,7 @@ class Handover:
         return (task is None or task.elsewhere) and not self._runner.lock(name).locked()
 
     def _misplaced(self) -> list[str]:
-        return [name for name, task in self._fleet.items() if task.elsewhere is self._share.has(name)]
+        return [name for name in self._fleet if self._runner.misplaced(name)]
 
     async def _carry_out(self) -> None:
         """Let go of what others are to have, and take over what has come to this instance, as it is stored now.
@@ -75,7 +75,7 @@ class Handover:
     async def _shift_one(self, name: str, stored: StoredWatcher | None) -> None:
         async with self._runner.lock(name):
             task = self._fleet.get(name)
-            if task is None or self._runner.ending or task.elsewhere is not self._share.has(name):
+            if task is None or self._runner.ending or not self._runner.misplaced(name):
                 return
             if not task.elsewhere:
                 await self._runner.run_as(task.stored)

@@ -89,7 +89,7 @@ class Membership:
         if store is None:
             me = replace(self._share.me, since=self._since, seen=self._clock())
             return [InstanceView(me, len(self._own), itself=True)]
-        count = Counter(owner.by for owner in self._share.owners.values())
+        count = self._owned()
         members, as_of = self._share.members, None
         ago = asyncio.get_running_loop().time() - self._share.looked_at
         try:
@@ -100,6 +100,10 @@ class Membership:
         if ago > 0.0:
             as_of = self._clock() - ago
         return [self._view(member, count[member.name], as_of) for member in members]
+
+    def _owned(self) -> Counter[str]:
+        """Count the watchers of each instance."""
+        return Counter(owner.by for owner in self._share.owners.values())
 
     def _view(self, member: Member, watchers: int, as_of: float | None = None) -> InstanceView:
         itself = member.name == self._share.name
@@ -130,8 +134,7 @@ class Membership:
             log.info("instance_draining", instance=name)
         else:
             log.info("instance_takes_watchers", instance=name)
-        count = Counter(owner.by for owner in self._share.owners.values())
-        return self._view(replace(members[name], drained=on), count[name])
+        return self._view(replace(members[name], drained=on), self._owned()[name])
 
 
 def _refuse(members: Mapping[str, Member], name: str, *, force: bool) -> None:

@@ -22,13 +22,11 @@ GATHER_SECONDS: Final = 0.02
 """For how long changes of the record are gathered, so that they are written together."""
 AGAIN_SECONDS: Final = 1.0
 """After which a change is tried again that could not be stored."""
+PLANS: Final = 3
+"""How often a plan is made again at once where another instance was faster; the next look plans too."""
 
 Change = Callable[[Owner | None], Owner | None]
 """Makes of a watcher's owner as it is recorded what it has to be; the same where nothing has to change."""
-
-
-PLANS: Final = 3
-"""How often a plan is made again at once where another instance was faster; the next look plans too."""
 
 
 class OwnersRecord:

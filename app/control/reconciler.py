@@ -119,7 +119,7 @@ class Reconciler:
         if self._lost(stored, revision):
             stored = await self._restore()
             revision = await self._store.revision()
-        await self._share.place({one.name: one.watcher.source.database for one in stored}, known)
+        await self._share.place(_groups(stored), known)
         complete = await self._reconcile(stored)
         self._looked_at, self._found = revision, bool(stored)
         await self._instance.followed(revision if complete else self._instance.applied)
@@ -162,14 +162,7 @@ class Reconciler:
                 await self._follow(name, found[name])
             if number % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
-        different = [
-            name
-            for name, task in self._fleet.items()
-            if task.over
-            or name not in found
-            or found[name].revision != task.stored.revision
-            or task.elsewhere is self._share.has(name)
-        ]
+        different = [name for name in self._fleet if self._runner.differs(name, found.get(name))]
         free = [name for name in different if not self._runner.lock(name).locked()]
         await asyncio.gather(*(self._follow(name, found.get(name)) for name in free))
         await self._judge_all()
@@ -322,9 +315,8 @@ class Reconciler:
 
     async def carry_out(self, *changed: StoredWatcher) -> None:
         """Within a turn: let the watchers of one change run as they are stored now, from a new start."""
-        new = [one for one in changed if one.name not in self._fleet]
         self._found = True
-        self._share.claim({one.name: one.watcher.source.database for one in new})
+        self._share.claim(_groups(one for one in changed if one.name not in self._fleet))
         if len(changed) > 1:
             self._fleet.expect(changed)
         for number, stored in enumerate(changed, 1):
@@ -397,3 +389,8 @@ class Reconciler:
         """Say that this instance is gone. The task that runs the rounds has ended: a round would say the opposite."""
         if self._server_probe.mongo.up:
             await self._instance.leave()
+
+
+def _groups(stored: Iterable[StoredWatcher]) -> dict[str, str]:
+    """Return of each watcher what it could share a change stream with."""
+    return {one.name: one.watcher.source.database for one in stored}

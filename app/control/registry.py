@@ -148,9 +148,7 @@ class Registry:
 
     async def close(self) -> bool:
         """Drain every watcher and stop; False where a drain did not finish in time."""
-        with contextlib.suppress(ChangewireError, TimeoutError):
-            async with asyncio.timeout(LAST_PLAN_SECONDS):
-                await self.share.stop()
+        await _told(self.share.stop())
         tasks = [*self._tasks, *self._in_flight]
         for task in tasks:
             if task is not self._looking:  # while the watchers drain, it says that this instance is there
@@ -161,9 +159,7 @@ class Registry:
         if tasks:
             await asyncio.wait(tasks)
         await self._reconciler.leave()
-        with contextlib.suppress(ChangewireError, TimeoutError):
-            async with asyncio.timeout(LAST_PLAN_SECONDS):
-                await self.share.leave()
+        await _told(self.share.leave())
         return drained
 
     # Reading
@@ -366,6 +362,13 @@ class Registry:
     def _view(self, name: str) -> WatcherView:
         watched = self._watchers[name]
         return WatcherView(watched.stored, watched.status())
+
+
+async def _told(telling: Awaitable[None]) -> None:
+    """Tell the other instances, where that works and does not take long: they find out in any case."""
+    with contextlib.suppress(ChangewireError, TimeoutError):
+        async with asyncio.timeout(LAST_PLAN_SECONDS):
+            await telling
 
 
 def _wanted(watcher: Watcher, paused: bool, explicit_start: bool) -> StoredWatcher:

@@ -31,14 +31,19 @@ class Runner:
     def lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
 
+    def misplaced(self, name: str) -> bool:
+        """Whether a watcher runs here that another instance is to run, or the reverse."""
+        return self._fleet[name].elsewhere is self._share.has(name)
+
+    def differs(self, name: str, stored: StoredWatcher | None) -> bool:
+        """Whether a watcher does not run here as it is stored; None where it is not."""
+        task = self._fleet.get(name)
+        if task is None or stored is None:
+            return task is not None or stored is not None
+        return task.over or task.stored.revision != stored.revision or self.misplaced(name)
+
     async def run_as_stored(self, stored: StoredWatcher) -> None:
-        task = self._fleet.get(stored.name)
-        if (
-            task is None
-            or task.over
-            or task.stored.revision != stored.revision
-            or task.elsewhere is self._share.has(stored.name)
-        ):
+        if self.differs(stored.name, stored):
             await self.run_as(stored)
 
     async def run_as(self, stored: StoredWatcher) -> None:

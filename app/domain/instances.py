@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from app.domain.measured import FLOOR
 from app.domain.placement import Load, place
 
 GONE_SECONDS: Final = 5.0
@@ -16,8 +17,6 @@ GONE_SECONDS: Final = 5.0
 FORMAT: Final = 1
 """The registry's format that this version knows. A later version that stores something that this one would damage or
 misunderstand counts it up."""
-FLOOR: Final = 1.0
-"""What a watcher weighs at least, in changes per second."""
 
 
 class Standing(StrEnum):

@@ -16,7 +16,8 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from app.domain.errors import StateOutOfReach, StoreUnavailable
-from app.domain.instances import FLOOR, Member, Owner, Owners
+from app.domain.instances import Member, Owner, Owners
+from app.domain.measured import FLOOR
 from app.mongodb.durable import DURABLE, SECONDS
 from app.mongodb.errors import translated
 from app.mongodb.watcher_store import REVISION

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from tests.faults import crowd_hands, hands, instance_hands, middle
 from tests.faults.cluster import Node
 from tests.faults.instances import BATCHES_ONE, FAST_ONE
 from tests.faults.proxy import Direction, Link
+from tests.faults.strikes import Strike
 from tests.faults.testbed import (
     ANEW_BY_HAND,
     ANEW_WITH_GAP,
@@ -58,7 +59,6 @@ ALWAYS = (
 )
 
 Victim = Service | Node[Any]
-Strike = Callable[[Testbed, random.Random], AbstractAsyncContextManager[str]]
 Pick = Callable[[Testbed, random.Random], Awaitable[Sequence[Victim]]]
 Action = Literal["kill", "term", "freeze"]
 

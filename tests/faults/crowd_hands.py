@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from tests.faults.crowd import HOT, Crowd, database_of
 from tests.faults.hands import ROOM_MESSAGES, asked, bounded, stuck
-from tests.faults.testbed import Testbed, stream_of
+from tests.faults.strikes import of
+from tests.faults.testbed import stream_of
 
 SOME = 6
 """So many watchers are paused at once."""
@@ -21,23 +22,8 @@ LARGE_SECONDS = 60.0
 STRANGE = 3_000
 """Changes that nobody wants: enough of them for another filter."""
 
-CrowdStrike = Callable[[Crowd, random.Random], AbstractAsyncContextManager[str]]
-Strike = Callable[[Testbed, random.Random], AbstractAsyncContextManager[str]]
 
-
-def of_crowd(strike: CrowdStrike) -> Strike:
-    """Such a fault strikes a crowd only."""
-
-    @asynccontextmanager
-    async def checked(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
-        assert isinstance(testbed, Crowd)
-        async with strike(testbed, draw) as victim:
-            yield victim
-
-    return checked
-
-
-@of_crowd
+@of(Crowd)
 @asynccontextmanager
 async def paused(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
     """Some watchers are paused, and have missed a lot when they are resumed. They catch up, and join the others."""
@@ -54,7 +40,7 @@ async def paused(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
     crowd.lag.away = set()
 
 
-@of_crowd
+@of(Crowd)
 @asynccontextmanager
 async def full(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
     """One hot stream refuses everything for a while. The other watchers of its change stream go on."""
@@ -71,7 +57,7 @@ async def full(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
     crowd.lag.away = set()
 
 
-@of_crowd
+@of(Crowd)
 @asynccontextmanager
 async def let_go(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
     """One collection gets more than NATS takes in time, until its watcher is let go. It comes back later."""
@@ -89,7 +75,7 @@ async def let_go(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
     await crowd.shared([name])
 
 
-@of_crowd
+@of(Crowd)
 @asynccontextmanager
 async def visited(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
     """Watchers are added while changes flow: beside one that is there, and of a collection that nobody watched. One
@@ -102,7 +88,7 @@ async def visited(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
     await asked(crowd, "DELETE", f"/watchers/{leaves.name}", None, 204, 404)
 
 
-@of_crowd
+@of(Crowd)
 @asynccontextmanager
 async def strangers(crowd: Crowd, draw: random.Random) -> AsyncIterator[str]:
     """Collections that nobody watches are written so much that the server is asked to leave them out. Then somebody

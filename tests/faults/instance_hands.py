@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Literal
 
 from tests.faults import middle
 from tests.faults.crowd_hands import SOME
 from tests.faults.hands import asked
 from tests.faults.instances import Instances
-from tests.faults.testbed import Testbed, mark_of, stream_of
+from tests.faults.strikes import Strike, of
+from tests.faults.testbed import mark_of, stream_of
 from tests.service import Service
 
 AROUND = (3.0, 9.0)
 """For how many seconds an instance is frozen: before, about and after the moment at which others take it for gone."""
-
-InstanceStrike = Callable[[Instances, random.Random], AbstractAsyncContextManager[str]]
-Strike = Callable[[Testbed, random.Random], AbstractAsyncContextManager[str]]
-
-
-def of_instances(strike: InstanceStrike) -> Strike:
-    """Such a fault strikes instances that share only."""
-
-    @asynccontextmanager
-    async def checked(testbed: Testbed, draw: random.Random) -> AsyncIterator[str]:
-        assert isinstance(testbed, Instances)
-        async with strike(testbed, draw) as victim:
-            yield victim
-
-    return checked
 
 
 async def _owner(testbed: Instances, draw: random.Random) -> Service:
@@ -40,7 +26,7 @@ async def _owner(testbed: Instances, draw: random.Random) -> Service:
     return draw.choice([service for service in testbed.services if running.get(service)] or testbed.services)
 
 
-@of_instances
+@of(Instances)
 @asynccontextmanager
 async def killed(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     """One is killed, and comes back once the others have taken over."""
@@ -51,7 +37,7 @@ async def killed(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     await victim.start()
 
 
-@of_instances
+@of(Instances)
 @asynccontextmanager
 async def two_killed(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     """Two of three are killed at once, and come back once the third has taken over."""
@@ -63,7 +49,7 @@ async def two_killed(testbed: Instances, draw: random.Random) -> AsyncIterator[s
     await asyncio.gather(*(victim.start() for victim in victims))
 
 
-@of_instances
+@of(Instances)
 @asynccontextmanager
 async def left(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     """One leaves (SIGTERM), and joins again later."""
@@ -75,7 +61,7 @@ async def left(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     await testbed.balanced()
 
 
-@of_instances
+@of(Instances)
 @asynccontextmanager
 async def restarted_at_once(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     """One is killed or ended, and started at once."""
@@ -88,7 +74,7 @@ async def restarted_at_once(testbed: Instances, draw: random.Random) -> AsyncIte
     yield f"{victim.name}, {'killed' if killed else 'ended'}"
 
 
-@of_instances
+@of(Instances)
 @asynccontextmanager
 async def rolling(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     """All are restarted, one after the other, as a rolling update does."""
@@ -100,7 +86,7 @@ async def rolling(testbed: Instances, draw: random.Random) -> AsyncIterator[str]
     yield ", ".join(victim.name for victim in victims)
 
 
-@of_instances
+@of(Instances)
 @asynccontextmanager
 async def frozen(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     """One is frozen for about as long as the others wait for it."""
@@ -115,7 +101,7 @@ def zombie(name: str) -> Strike:
     """The instance that runs this watcher is frozen in the middle of a batch until the others have taken over and
     published; then the rest of the batch arrives, and it is thawed."""
 
-    @of_instances
+    @of(Instances)
     @asynccontextmanager
     async def strike(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
         async with middle.in_the_middle(testbed, name, draw):
@@ -133,7 +119,7 @@ def zombie(name: str) -> Strike:
 def cut(side: Literal["mongo", "nats"]) -> Strike:
     """One instance alone cannot reach the servers of one kind."""
 
-    @of_instances
+    @of(Instances)
     @asynccontextmanager
     async def strike(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
         victim = await _owner(testbed, draw)
@@ -145,7 +131,7 @@ def cut(side: Literal["mongo", "nats"]) -> Strike:
     return strike
 
 
-@of_instances
+@of(Instances)
 @asynccontextmanager
 async def fourth(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     """A fourth joins, gets its share, and leaves or is killed."""
@@ -160,7 +146,7 @@ async def fourth(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     await testbed.replaced(guest)
 
 
-@of_instances
+@of(Instances)
 @asynccontextmanager
 async def paused(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     """Some watchers are paused through any instance, while one of those that run them dies; and resumed."""
@@ -183,7 +169,7 @@ async def paused(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     testbed.lag.away = set()
 
 
-@of_instances
+@of(Instances)
 @asynccontextmanager
 async def visited(testbed: Instances, draw: random.Random) -> AsyncIterator[str]:
     """Watchers are added through any instance, one of which dies, and one of the watchers is removed."""

@@ -12,12 +12,13 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from tests.faults.hands import asked, bounded, stuck
 from tests.faults.proxy import Hold
+from tests.faults.strikes import Strike
 from tests.faults.testbed import FAST, MODES, WINDOW_SECONDS, Testbed, stream_of
 from tests.service import until
 
@@ -34,8 +35,6 @@ FOREIGN = (1, 1, 2, 3, 40)
 """How many messages of somebody else come in between."""
 ROOM = 100
 """Messages that still fit onto a stream that becomes full."""
-
-Strike = Callable[[Testbed, random.Random], AbstractAsyncContextManager[str]]
 
 
 def open_batch(stream: str) -> re.Pattern[bytes]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,29 +10,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from app.__main__ import main
+from tests.integration.cli.command import SECRET, Command
 from tests.live import Live, until
 
-SECRET = "hunter2hunter2"
 
-
-class Command:
-    """The command, as somebody calls it whose environment names service and token."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
-        self._capfd = capfd
-
-    async def __call__(self, *arguments: str, code: int = 0) -> str:
-        """What it prints: of an error the message, else the output."""
-        self._capfd.readouterr()
-        got = await asyncio.to_thread(main, ["instances", *arguments])
-        said, errors = self._capfd.readouterr()
-        assert SECRET not in said + errors
-        assert got == code, said + errors
-        return errors if code else said
-
-    async def found(self, *arguments: str) -> dict[str, Any]:
-        return {each["name"]: each for each in json.loads(await self(*arguments, "--json"))}
+def by_name(found: list[dict[str, Any]]) -> dict[str, Any]:
+    return {each["name"]: each for each in found}
 
 
 @pytest_asyncio.fixture
@@ -52,7 +33,7 @@ def instances(
         monkeypatch.delenv(name)
     monkeypatch.setenv("CHANGEWIRE_URL", live.url)
     monkeypatch.setenv("CHANGEWIRE_API_TOKEN", SECRET)
-    return Command(capfd)
+    return Command("instances", capfd)
 
 
 async def live_is_drained(live: Live) -> bool:
@@ -87,7 +68,7 @@ async def test_one_instance_is_drained_through_the_other_and_nothing_is_missing(
         await live.add()
 
         async def owner() -> list[str]:
-            return [name for name, each in (await instances.found()).items() if each["watchers"] == 1]
+            return [name for name, each in by_name(await instances.json()).items() if each["watchers"] == 1]
 
         async def has_moved(to: str) -> bool:
             return await owner() == [to]
@@ -99,11 +80,13 @@ async def test_one_instance_is_drained_through_the_other_and_nothing_is_missing(
         await until(lambda: has_moved(after))
         live.insert(2)
         await live.seen("1", "2")
-        found = await instances.found()
+        found = by_name(await instances.json())
         assert (found[before]["state"], found[after]["state"]) == ("draining", "active")
-        assert [name for name, each in (await instances.found("--url", other.url)).items() if each["self"]] == ["b"]
+        assert [name for name, each in by_name(await instances.json("--url", other.url)).items() if each["self"]] == [
+            "b"
+        ]
         await instances("undrain", before)
-        assert (await instances.found())[before]["state"] == "active"
+        assert by_name(await instances.json())[before]["state"] == "active"
 
 
 @pytest.mark.parametrize(
@@ -118,6 +101,6 @@ async def test_one_instance_is_drained_through_the_other_and_nothing_is_missing(
 async def test_misuse_is_one_line_and_two(
     capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
 ) -> None:
-    told = await Command(capfd)(*arguments, code=2)
+    told = await Command("instances", capfd)(*arguments, code=2)
     assert said in told
     assert len(told.splitlines()) == 1, told

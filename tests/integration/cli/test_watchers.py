@@ -20,30 +20,9 @@ import pytest_asyncio
 
 from app.__main__ import main
 from app.devservers.servers import free_port
+from tests.integration.cli.command import SECRET, Command
 from tests.live import Live
 from tests.service import ROOT
-
-SECRET = "hunter2hunter2"
-
-
-class Command:
-    """The command, as somebody calls it whose environment names service and token."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
-        self._capfd = capfd
-
-    async def __call__(self, *arguments: str, code: int = 0) -> str:
-        """What it prints: of an error the message, else the output."""
-        self._capfd.readouterr()
-        got = await asyncio.to_thread(main, ["watchers", *arguments])
-        said, errors = self._capfd.readouterr()
-        assert SECRET not in said + errors
-        assert got == code, said + errors
-        assert errors == "" or code
-        return errors if code else said
-
-    async def json(self, *arguments: str) -> Any:
-        return json.loads(await self(*arguments, "--json"))
 
 
 @pytest_asyncio.fixture
@@ -67,7 +46,7 @@ def watchers(
 ) -> Command:
     monkeypatch.setenv("CHANGEWIRE_URL", live.url)
     monkeypatch.setenv("CHANGEWIRE_API_TOKEN", SECRET)
-    return Command(capfd)
+    return Command("watchers", capfd)
 
 
 def stored(directory: Path, name: str, *definitions: dict[str, Any]) -> str:
@@ -268,7 +247,7 @@ async def test_misuse_is_one_line_and_two(
     (elsewhere / "broken.yaml").write_text("a: [")
     (elsewhere / "scalar.yaml").write_text("just text")
     (elsewhere / "empty.yaml").write_text("watchers: []")
-    told = await Command(capfd)(*arguments, code=2)
+    told = await Command("watchers", capfd)(*arguments, code=2)
     assert said in told
     assert told.startswith("changewire")
     assert len(told.splitlines()) == 1, told
@@ -276,14 +255,14 @@ async def test_misuse_is_one_line_and_two(
 
 @pytest.mark.parametrize("command", [(), *((each,) for each in ("list", "show", "add", "rewind", "remove", "tail"))])
 async def test_help_of_each(elsewhere: Path, capfd: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
-    said = await Command(capfd)(*command, "--help")
+    said = await Command("watchers", capfd)(*command, "--help")
     assert f"changewire watchers {' '.join(command)}".rstrip() in said
 
 
 async def test_a_service_that_is_not_there_is_said_with_where_it_was_looked_for(
     elsewhere: Path, capfd: pytest.CaptureFixture[str], nats_url: str
 ) -> None:
-    watchers, port = Command(capfd), free_port()
+    watchers, port = Command("watchers", capfd), free_port()
     said = await watchers("list", "--url", f"127.0.0.1:{port}", code=1)
     assert (
         f"http://127.0.0.1:{port} cannot be reached: connection refused; set its address with CHANGEWIRE_URL or --url"
@@ -350,7 +329,7 @@ def event(sequence: int, **more: Any) -> bytes:
 async def test_tail_prints_messages_and_passes_over_all_else(
     elsewhere: Path, capfd: pytest.CaptureFixture[str], sending: Callable[[bytes, str], str]
 ) -> None:
-    watchers = Command(capfd)
+    watchers = Command("watchers", capfd)
     body = (
         b": hello\n\nevent: position\ndata: 7\n\n"
         + event(1)
@@ -373,7 +352,7 @@ async def test_tail_says_what_it_cannot_show(
     elsewhere: Path, capfd: pytest.CaptureFixture[str], sending: Callable[[bytes, str], str]
 ) -> None:
     body = b'event: trouble\ndata: {"reason": "gone\\u009b"}\n\nevent: skipped\ndata: {"after": 1, "before": 9}\n\n'
-    said = await Command(capfd)("tail", "orders", "--url", sending(body, "text/event-stream"), code=1)
+    said = await Command("watchers", capfd)("tail", "orders", "--url", sending(body, "text/event-stream"), code=1)
     assert said.splitlines()[:2] == [
         "-- the service cannot read the stream: gone\\u009b",
         "-- messages between #1 and #9 are left out: there are too many",
@@ -401,7 +380,7 @@ async def test_tail_prints_each_message_as_it_comes_and_says_when_the_service_br
         def log_message(self, *_: Any) -> None:
             """Quiet."""
 
-    watchers = Command(capfd)
+    watchers = Command("watchers", capfd)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), name="chunks", daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
@@ -416,7 +395,7 @@ async def test_tail_prints_each_message_as_it_comes_and_says_when_the_service_br
 async def test_somebody_elses_answer_is_not_taken_for_the_services(
     elsewhere: Path, capfd: pytest.CaptureFixture[str], sending: Callable[[bytes, str], str]
 ) -> None:
-    watchers = Command(capfd)
+    watchers = Command("watchers", capfd)
     page = sending(b"<p>hello", "text/html")
     assert "is not Changewire (200, text/html)" in await watchers("list", "--url", page, code=1)
     assert "is not Changewire (200, text/html)" in await watchers("tail", "orders", "--url", page, code=1)

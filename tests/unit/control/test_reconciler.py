@@ -10,6 +10,7 @@ import pytest
 from app.control.registry import Registry
 from app.domain.errors import Unavailable
 from app.domain.lifecycle import Desired, State
+from app.domain.status import WatcherView
 from app.domain.watcher import Sink, StoredWatcher
 from tests.fakes import FakeSink
 from tests.unit.deployment import Fakes, kill, until, until_state, watcher
@@ -31,6 +32,20 @@ class Drain:
             return await publish(*arguments)
 
         monkeypatch.setattr(FakeSink, "publish", slow)
+
+
+async def pausing(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Drain, asyncio.Future[WatcherView]]:
+    """Add a watcher, and pause it: that is stored, and its drain held back."""
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    drain = Drain(monkeypatch)
+    fakes.oplog.happen("insert")
+    await drain.held.wait()
+    pause = asyncio.ensure_future(registry.pause("orders"))
+    await until(lambda: fakes.watchers.stored["orders"].desired is Desired.PAUSED)
+    return drain, pause
 
 
 def stored_as(fakes: Fakes, expected: StoredWatcher | None) -> bool:
@@ -111,13 +126,7 @@ async def test_a_drain_holds_up_no_other_watcher_and_is_not_said_to_be_over(
 async def test_watchers_that_are_dropped_during_a_drain_are_stored_again(
     fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await registry.add(ORDERS)
-    await until_state(registry, "orders", State.RUNNING)
-    drain = Drain(monkeypatch)
-    fakes.oplog.happen("insert")
-    await drain.held.wait()
-    pause = asyncio.ensure_future(registry.pause("orders"))
-    await until(lambda: fakes.watchers.stored["orders"].desired is Desired.PAUSED)
+    drain, pause = await pausing(fakes, registry, monkeypatch)
     items = replace(watcher("items"), sink=Sink("ITEMS", operations=("delete",)))
     await fakes.watchers.insert(StoredWatcher(items))  # a round that sees this has seen the pause
     await until_state(registry, "items", State.RUNNING)
@@ -132,13 +141,7 @@ async def test_watchers_that_are_dropped_during_a_drain_are_stored_again(
 async def test_a_watcher_removed_elsewhere_during_a_drain_is_not_stored_again(
     fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await registry.add(ORDERS)
-    await until_state(registry, "orders", State.RUNNING)
-    drain = Drain(monkeypatch)
-    fakes.oplog.happen("insert")
-    await drain.held.wait()
-    pause = asyncio.ensure_future(registry.pause("orders"))
-    await until(lambda: fakes.watchers.stored["orders"].desired is Desired.PAUSED)
+    drain, pause = await pausing(fakes, registry, monkeypatch)
     looks, load = 0, fakes.watchers.load
 
     async def counted() -> list[StoredWatcher]:
