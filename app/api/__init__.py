@@ -25,7 +25,7 @@ from app.api.middleware.last_resort import LastResort
 from app.api.middleware.limits import RequestLimits
 from app.api.middleware.security_headers import SecurityHeaders
 from app.api.others import Alone, Others
-from app.api.routes import dead_letters, instances, page, positions, status, streams, watchers
+from app.api.routes import dead_letters, instances, page, positions, snapshots, status, streams, watchers
 from app.config.settings import Settings
 from app.control.registry import Registry
 from app.ports.peers import Owners, Peers
@@ -99,6 +99,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
     )
     app.include_router(watchers.router)
     app.include_router(positions.router)
+    app.include_router(snapshots.router)
     app.include_router(dead_letters.router)
     app.include_router(status.router)
     app.include_router(streams.router)

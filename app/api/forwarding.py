@@ -39,6 +39,8 @@ AT_THE_OWNER: Final = frozenset(
         ("GET", "history"),
         ("PUT", "token"),
         ("DELETE", "token"),
+        ("POST", "snapshot"),
+        ("DELETE", "snapshot"),
         ("POST", "dead-letters/{sequence}/replay"),
         ("DELETE", "dead-letters/{sequence}"),
     }

@@ -26,6 +26,7 @@ from app.control.positions import Positions
 from app.control.reconciler import Reconciler
 from app.control.server_probe import ServerProbe
 from app.control.share import Share
+from app.control.snapshots import SnapshotService
 from app.control.stream_browser import StreamBrowser
 from app.control.weights import Weights
 from app.domain.errors import ChangewireError, NotFound, Outdated, Unavailable
@@ -117,6 +118,7 @@ class Registry:
         self._membership = Membership(self.share, fleet.own, dependencies.clock)
         self._fleet_health = FleetHealth(dependencies, fleet.own, self._server_probe)
         self.letters = DeadLetterService(dependencies, self._watched)
+        self.snapshots = SnapshotService(dependencies, rules, self._watched)
         self.streams = StreamBrowser(dependencies, self._watched)
         self._tasks: list[asyncio.Task[None]] = []
         self._looking: asyncio.Task[None] | None = None

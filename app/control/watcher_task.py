@@ -177,6 +177,11 @@ class WatcherTask:
         why = f": {self._state.reason}" if self._state.reason else ""
         raise Conflict(f"{name} is {state}, and only a RUNNING watcher replays{why}")
 
+    def look_at_snapshot(self) -> None:
+        """A run of the snapshot began, or was ended. A watcher that does not run finds that when it is opened."""
+        if self._capture is not None:
+            self._capture.look_at_snapshot()
+
     @property
     def active(self) -> bool:
         """Whether there is a run, in whatever state."""

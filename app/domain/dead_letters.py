@@ -154,9 +154,11 @@ def letter_subject(stream: str, watcher: str, token: str, kind: str = "event") -
 
 
 def name_of(token: str) -> str:
-    """Return what names a change's object and subject: the token, or where that is too long its time and a hash."""
+    """Return what names a change's object and subject: the token, or where that is too long its time and a hash.
+
+    A row's place has a dot, which would end a part of a subject."""
     if len(token) <= LONGEST_NAME:
-        return token
+        return token.replace(".", "_")
     return f"{token[:18]}-{hashlib.sha256(token.encode()).hexdigest()}"
 
 

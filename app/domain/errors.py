@@ -3,6 +3,7 @@
     ChangewireError
     ├── TransientError          try again indefinitely, with backoff    -> RETRYING
     │   ├── SourceUnavailable       MongoDB cannot be reached, failover, cursor killed
+    │   │   └── MomentGone              MongoDB cannot be read as of that cluster time (any more)
     │   ├── SinkUnavailable         NATS cannot be reached, no answer in time
     │   ├── StreamRefused           the stream is sealed, deleted, without a leader
     │   │   └── StreamFull              it has no room for so many messages now, or takes no batch that large
@@ -22,6 +23,7 @@
     ├── OutcomeUnknown          the batch may or may not be stored: read back, never guess
     │   ├── FenceLost               another message is where this batch expected to be
     │   └── SeenBefore              the stream's duplicate window knows one of the ids
+    ├── CollectionMoved         a snapshot's collection has another name, or is gone
     ├── Stale                   the watcher's epoch or configuration moved on: open again
     ├── Fenced                  another writer keeps winning: stand by
     └── RegistryError           a request is refused, and nothing is changed
@@ -57,6 +59,10 @@ class TransientError(ChangewireError):
 
 class SourceUnavailable(TransientError):
     """MongoDB cannot be reached."""
+
+
+class MomentGone(SourceUnavailable):
+    """MongoDB cannot be read as of that time any more."""
 
 
 class SinkUnavailable(TransientError):
@@ -169,6 +175,14 @@ class FenceLost(OutcomeUnknown):
 
 class SeenBefore(OutcomeUnknown):
     """The stream's duplicate window already knows a message of the batch."""
+
+
+class CollectionMoved(ChangewireError):
+    """A snapshot's collection has another name. `namespace` is that name, None where it is gone."""
+
+    def __init__(self, namespace: str | None) -> None:
+        super().__init__(f"the collection is {namespace} by now" if namespace else "the collection is gone")
+        self.namespace = namespace
 
 
 class Stale(ChangewireError):

@@ -26,7 +26,7 @@ class Numbered(NamedTuple):
 
 
 class PackedChanges(Sequence[Change]):
-    """Plain changes: none has headers of its own, a pointer or a letter. A slice copies nothing."""
+    """Plain changes: none has a pointer or a letter, and all have the same headers. A slice copies nothing."""
 
     @property
     @abstractmethod
@@ -39,6 +39,10 @@ class PackedChanges(Sequence[Change]):
     @overload
     @abstractmethod
     def __getitem__(self, index: slice) -> "PackedChanges": ...
+
+    @abstractmethod
+    def with_headers(self, headers: tuple[tuple[str, str], ...]) -> "PackedChanges":
+        """Return the same changes, each with these headers of its own: few and short ones, without a line break."""
 
     @abstractmethod
     def fitting(self, size: int, beside: int) -> int:

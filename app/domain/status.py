@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from app.domain.lifecycle import State
+from app.domain.snapshot import Snapshot
 from app.domain.watcher import StoredWatcher
 
 
@@ -67,6 +68,8 @@ class Status:
     """Information that is no error, such as the reason for a slower publish mode."""
     overdue: str | None = None
     """What should have been published long ago, in any state; None if nothing."""
+    snapshot: Snapshot | None = None
+    """The run of its snapshot that is running, or the last one."""
     instance: str | None = None
     """The instance that runs it; None where nobody does."""
     as_of: float | None = None

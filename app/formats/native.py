@@ -116,12 +116,13 @@ def splitter(wish: Wish) -> Split | None:
 class NativeChanges(PackedChanges):
     """The changes of a block from one index to another."""
 
-    __slots__ = ("_block", "_start", "_stop")
+    __slots__ = ("_block", "_headers", "_start", "_stop")
 
-    def __init__(self, block: "Block", start: int, stop: int) -> None:
+    def __init__(self, block: "Block", start: int, stop: int, headers: tuple[tuple[str, str], ...] = ()) -> None:
         self._block = block
         self._start = start
         self._stop = stop
+        self._headers = headers
 
     def __len__(self) -> int:
         return self._stop - self._start
@@ -135,14 +136,17 @@ class NativeChanges(PackedChanges):
             start, stop, step = index.indices(len(self))
             if step != 1:
                 raise ValueError("changes are taken in their order: a slice has no step")
-            return NativeChanges(self._block, self._start + start, self._start + max(start, stop))
+            return NativeChanges(self._block, self._start + start, self._start + max(start, stop), self._headers)
         place = index + (len(self) if index < 0 else 0)
         if not 0 <= place < len(self):
             raise IndexError("there is no such change")
-        return Change(*self._block.change(self._start + place))
+        return Change(*self._block.change(self._start + place), headers=self._headers)
 
     def __repr__(self) -> str:
         return f"NativeChanges({len(self)} changes, {self.size} bytes)"
+
+    def with_headers(self, headers: tuple[tuple[str, str], ...]) -> "NativeChanges":
+        return NativeChanges(self._block, self._start, self._stop, headers)
 
     @property
     def size(self) -> int:
@@ -162,6 +166,8 @@ class NativeChanges(PackedChanges):
         self, subjects: Mapping[str, str], reply: Numbered | None, lines: Numbered, size: int
     ) -> Iterator[bytes]:
         by_operation = [subjects[name] for name in self._block.operations]
+        own = "".join(f"{name}: {value}\r\n" for name, value in self._headers)
+        lines = lines._replace(prefix=own + lines.prefix)
         index = self._start
         while index < self._stop:
             places = (self._start, index, self._stop)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection
 
 from app.domain.position import OwnMessage
+from app.domain.snapshot import ROW_OPERATIONS
 from app.domain.subjects import covers
 from app.domain.tokens import MessageId, parse_message_id
 from app.domain.watcher import OPERATIONS, Watcher
@@ -57,7 +58,7 @@ async def _last_of_each_subject(api: StreamApi, watcher: Watcher, name: str) -> 
     a subject that is not ours.
     """
     own, hidden = None, 0
-    for subject in sorted({watcher.subject(operation) for operation in (*OPERATIONS, "gap")}):
+    for subject in sorted({watcher.subject(operation) for operation in (*OPERATIONS, *ROW_OPERATIONS, "gap")}):
         found = await api.last(name, subject)
         if found is None:
             continue

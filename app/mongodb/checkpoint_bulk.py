@@ -19,6 +19,7 @@ from pymongo.errors import AutoReconnect, OperationFailure, WriteConcernError, W
 from pymongo.read_concern import ReadConcern
 
 from app.domain.errors import ChangewireError, FieldProblem, ScopeMismatch, StoreUnavailable
+from app.mongodb.checkpoint_document import position_of
 from app.mongodb.checkpoint_place import problem_of_all
 from app.mongodb.codes import already_exists
 from app.mongodb.described import described_by, description, uuid_in
@@ -85,16 +86,23 @@ class Write(Request[bool]):
             mine = {"scope": {"$in": [None, scope_of(self.namespace)]}}
             return {"q": {"$and": [there, mine, {"epoch": {"$lte": self.epoch}}]}, "u": {"$set": self.fields}}
         scope = {"scope": {"$in": [None, self.fields["scope"]]}}
-        later = {"$or": [{"epoch": {"$lt": self.epoch}}, {"epoch": self.epoch, "value": {"$lt": self.fields["value"]}}]}
-        return {"q": {"$and": [there, scope, later]}, "u": {"$set": self.document(home, flush)}}
+        value, row = self.fields["value"], self.fields["row"]
+        later = [{"epoch": {"$lt": self.epoch}}, {"epoch": self.epoch, "value": {"$lt": value}}]
+        if row is not None:
+            later.append({"epoch": self.epoch, "value": value, "row": {"$not": {"$gte": row}}})
+        return {"q": {"$and": [there, scope, {"$or": later}]}, "u": {"$set": self.document(home, flush)}}
 
     def is_stored(self, there: Mapping[str, Any], flush: ObjectId) -> bool:
         """Whether it was this write that stored what is there."""
-        return there.get("flush") == flush and (there["epoch"], there["value"]) == (self.epoch, self.fields["value"])
+        return there.get("flush") == flush and (there["epoch"], position_of(there)) == self._place
 
     def refused_by(self, there: Mapping[str, Any]) -> bool:
         """Whether what is stored is of a later epoch, or not earlier."""
-        return bool((there["epoch"], there["value"]) >= (self.epoch, self.fields["value"]))
+        return (there["epoch"], position_of(there)) >= self._place
+
+    @property
+    def _place(self) -> tuple[int, str]:
+        return self.epoch, position_of(self.fields)
 
 
 class CheckpointBulk:

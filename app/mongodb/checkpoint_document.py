@@ -1,6 +1,7 @@
 """A position as a document: mongodb-nats-connector's (`value` is the token's `_data`) with fields of our own beside it.
 
-Either program goes on from what the other left. Which document of a collection is a position at all is in `owned.py`.
+Either program goes on from what the other left. A position within a snapshot's rows is the `value` that events are read
+on after, and the row's place beside it. Which document of a collection is a position at all is in `owned.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from bson.timestamp import Timestamp
 
 from app.domain.position import Checkpoint, OwnMessage
-from app.domain.tokens import cluster_time, parse_message_id
+from app.domain.tokens import cluster_time, is_row, parse_message_id, token_of
 from app.domain.watcher import Route
 
 
@@ -29,8 +30,16 @@ def newest_of(documents: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | Non
     return max(ours, key=_rank) if ours else None
 
 
+def position_of(document: Mapping[str, Any]) -> str:
+    """Return the position that a document tells: its token, or the row's place after that moment.
+
+    A row beside another token is what mongodb-nats-connector left beside its own."""
+    value, row = document["value"], document.get("row")
+    return row if isinstance(row, str) and token_of(row) == value else value
+
+
 def _rank(document: Mapping[str, Any]) -> tuple[int, str]:
-    return document["epoch"], document["value"]
+    return document["epoch"], position_of(document)
 
 
 def may_follow(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:
@@ -38,16 +47,23 @@ def may_follow(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:
 
     What mongodb-nats-connector stored has no epoch; its token alone counts."""
     epoch = checkpoint.epoch or 0
-    return bool((stored.get("epoch", epoch), stored["value"]) < (epoch, checkpoint.token))
+    return bool((stored.get("epoch", epoch), position_of(stored)) < (epoch, checkpoint.token))
 
 
 def set_where_it_may_follow(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Build the update that sets `fields` where `may_follow` is true of what is stored, and else changes nothing."""
     epoch = {"$ifNull": ["$epoch", fields["epoch"]]}
+    earlier_position = {
+        "$or": [
+            {"$lt": ["$value", fields["value"]]},
+            # A missing row is less than any text; of a row and none, the row is the later position.
+            {"$and": [{"$eq": ["$value", fields["value"]]}, {"$lt": [{"$ifNull": ["$row", ""]}, fields["row"] or ""]}]},
+        ]
+    }
     earlier = {
         "$or": [
             {"$lt": [epoch, fields["epoch"]]},
-            {"$and": [{"$eq": [epoch, fields["epoch"]]}, {"$lt": ["$value", fields["value"]]}]},
+            {"$and": [{"$eq": [epoch, fields["epoch"]]}, earlier_position]},
         ]
     }
     return _set_where(earlier, fields)
@@ -72,7 +88,8 @@ def as_fields(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the fields that tell a position; `home` and `registry` tell where it is stored."""
     moment = cluster_time(checkpoint.token)
     return {
-        "value": checkpoint.token,
+        "value": token_of(checkpoint.token),
+        "row": checkpoint.token if is_row(checkpoint.token) else None,
         "clusterTime": Timestamp(moment.seconds, moment.increment),
         "sequence": checkpoint.sequence,
         "streamCreated": checkpoint.stream_created,
@@ -94,7 +111,7 @@ def as_checkpoint(document: Mapping[str, Any], home: str | None) -> Checkpoint:
     updated_at, own_id = document.get("updatedAt"), parse_message_id(document.get("ownId"))
     stream, subject, selection = (document.get(name) for name in ("stream", "subject", "selection"))
     return Checkpoint(
-        token=document["value"],
+        token=position_of(document),
         epoch=document.get("epoch"),
         sequence=document.get("sequence"),
         stream_created=document.get("streamCreated"),

@@ -17,9 +17,11 @@ from app.mongodb.feeds.hub import FeedHub
 from app.mongodb.instance_store import MongoInstanceStore
 from app.mongodb.probe import DeploymentProbe
 from app.mongodb.reach import Reach
+from app.mongodb.row_source import MongoRowSource
 from app.mongodb.several_places import SeveralPlaces
+from app.mongodb.snapshot_store import MongoSnapshotStore
 from app.mongodb.watcher_store import MongoWatcherStore
-from app.ports import ChangeSource, CheckpointStore, Observer
+from app.ports import ChangeSource, CheckpointStore, Observer, RowSource, SnapshotStore
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
@@ -55,6 +57,7 @@ class MongoDeployment:
         self._client = connect(uri, self._listeners)
         self._patient_client: AsyncIOMotorClient[Mapping[str, Any]] | None = None
         self._bulk = CheckpointBulk(self._client[state_database])
+        self._snapshots = MongoSnapshotStore(self._client[state_database])
         self._probe = DeploymentProbe(self._client)
         self.reach = Reach(self._client, self._patient, self._probe.oplog_first, state_database)
         """What the change streams of this deployment share."""
@@ -106,6 +109,12 @@ class MongoDeployment:
         return MongoCheckpointStore(
             self._client[place.database], place, namespace=watcher.source.namespace, registry=self._state_database
         )
+
+    def rows(self, watcher: Watcher) -> RowSource:
+        return MongoRowSource(watcher, self.reach)
+
+    def snapshots(self) -> SnapshotStore:
+        return self._snapshots
 
     def watchers(self) -> MongoWatcherStore:
         """The registry's store, `watchers` in the state database."""

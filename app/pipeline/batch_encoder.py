@@ -15,6 +15,7 @@ from app.domain.errors import EventNotEncodable, MessageTooLarge, PermanentError
 from app.domain.events import Change
 from app.domain.packed import PackedChanges
 from app.domain.raw_events import RawEvents
+from app.domain.snapshot import ROW_OPERATIONS
 from app.domain.watcher import Watcher
 from app.pipeline.run_statistics import RunStatistics
 from app.ports import EventSink, Observer, SourceBatch
@@ -25,6 +26,7 @@ YIELD_BYTES = 256 * 1024
 """How much is encoded before other tasks get their turn."""
 THREAD_BYTES = 128 * 1024
 """From which size on a batch is given to a thread to be transcoded; a smaller one is done before a thread has begun."""
+_ROWS = frozenset(ROW_OPERATIONS)
 LEAST_POINTER = 2
 """The bytes of an empty object: the least that a pointer's body takes."""
 
@@ -63,6 +65,15 @@ async def _aside(size: int, work: Callable[[], T]) -> T:
     return work() if size < THREAD_BYTES else await asyncio.get_running_loop().run_in_executor(None, work)
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which events are published, and how: these operations, with what follows the token in an id, and with headers."""
+
+    operations: frozenset[str]
+    suffix: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 class BatchEncoder:
     """One capture's encoding."""
 
@@ -86,32 +97,45 @@ class BatchEncoder:
         `suffix` follows the token in their ids. The batch has no events afterwards, which frees their memory. Where an
         event cannot be published, the batch ends before it, and the error is the `failure`; where none of its changes
         comes before it, raises PermanentError (MessageTooLarge, EventNotEncodable)."""
-        changes = await self._packed(batch, suffix, last)
-        if changes is None:
-            changes = await self._one_by_one(batch, suffix, last)
+        changes = await self._encode(batch, Selection(self._operations, suffix), last)
         if skipped := len(batch.events) - len(changes):
             self._statistics.skipped += skipped
             self._observer.skipped(self._watcher.name, "operation", skipped)
         batch.events = ()  # all is in the changes now, and the batch may be held until they are published
         return changes
 
-    async def _packed(self, batch: SourceBatch, suffix: str, last: str) -> Sequence[Change] | None:
+    async def rows(self, events: RawEvents, run: str, last: str) -> Sequence[Change]:
+        """Return the rows of a snapshot's run as changes, all later than the position `last`. Raises PermanentError
+        where one of them cannot be published."""
+        batch = SourceBatch(events, last, 0, events.size)
+        changes = await self._encode(batch, Selection(_ROWS, "", (("Changewire-Snapshot", run),)), last)
+        if self.failure is not None:  # the run's, not the watcher's: its changes go on
+            failure, self.failure = self.failure, None
+            raise failure
+        return changes
+
+    async def _encode(self, batch: SourceBatch, selection: Selection, last: str) -> Sequence[Change]:
+        changes = await self._packed(batch, selection, last)
+        return await self._one_by_one(batch, selection, last) if changes is None else changes
+
+    async def _packed(self, batch: SourceBatch, selection: Selection, last: str) -> Sequence[Change] | None:
         """Return the changes of a regular batch in one piece; None where it has to be looked at event by event."""
         events, pack = batch.events, self._codec.pack
         if pack is None or not isinstance(events, RawEvents) or not events or batch.reduced:
             return None
-        work = partial(pack, events, suffix, last, self._operations, self._sink.surely_fits, self._pieces)
-        return await _aside(batch.size, work)
+        operations = selection.operations
+        work = partial(pack, events, selection.suffix, last, operations, self._sink.surely_fits, self._pieces)
+        packed = await _aside(batch.size, work)
+        return packed.with_headers(selection.headers) if packed is not None and selection.headers else packed
 
-    async def _one_by_one(self, batch: SourceBatch, suffix: str, last: str) -> Sequence[Change]:
+    async def _one_by_one(self, batch: SourceBatch, selection: Selection, last: str) -> Sequence[Change]:
         """Make a change of each event: the reference, for every batch. Raises as `encode`."""
-        operations = self._operations
         changes: list[Change] = []
         unyielded = 0
-        transcoded = await self._codec.transcoded(batch, suffix)
+        transcoded = await self._codec.transcoded(batch, selection.suffix)
         for index, (raw, ready) in enumerate(zip(batch.events, transcoded, strict=True)):
             try:
-                change = self._change(raw, ready, suffix, batch.reduced, last)
+                change = self._change(raw, ready, selection, batch.reduced, last)
             except PermanentError as error:
                 if not changes:
                     raise
@@ -119,7 +143,7 @@ class BatchEncoder:
                 batch.events, batch.position = batch.events[:index], last
                 break
             last = change.token
-            if change.operation in operations:
+            if change.operation in selection.operations:
                 changes.append(change)
             unyielded += len(raw) if ready is None else 0
             if unyielded > YIELD_BYTES:
@@ -127,22 +151,25 @@ class BatchEncoder:
                 await asyncio.sleep(0)
         return changes
 
-    def _change(self, raw: bytes, ready: Change | None, suffix: str, reduced: tuple[str, ...], last: str) -> Change:
+    def _change(
+        self, raw: bytes, ready: Change | None, selection: Selection, reduced: tuple[str, ...], last: str
+    ) -> Change:
         """Make one change; `ready` is what could be made of it already. Raises as `encode`."""
         try:
-            change = self._codec.encode(raw, suffix) if ready is None else ready
+            change = self._codec.encode(raw, selection.suffix) if ready is None else ready
         except EventNotEncodable as error:
             change = self._not_encodable(raw, error, reduced)
         if self._pieces is not None and change.letter is None:
             change.subject = self._subjects.subject(*self._codec.names(raw), change.operation)
-        if reduced:
-            change = replace(change, headers=(("Changewire-Reduced", ", ".join(reduced)),))
+        if reduced or selection.headers:
+            left_out = (("Changewire-Reduced", ", ".join(reduced)),) if reduced else ()
+            change = replace(change, headers=(*selection.headers, *left_out))
         if change.token <= last:
             # The protocol rests on tokens that only grow; where they do not, stopping is the only right answer.
             raise PermanentError(
                 f"MongoDB delivered token {name_of(change.token)} after {name_of(last)}: the order cannot be kept"
             )
-        if change.operation in self._operations and change.letter is None and self._sink.too_large(change):
+        if change.operation in selection.operations and change.letter is None and self._sink.too_large(change):
             return self._pointing(change, raw, reduced)
         return change
 

@@ -48,11 +48,24 @@ class Turn:
             self.done.exception()  # read once: the one who asked may be gone
 
 
+@dataclass(slots=True, eq=False)
+class Settling:
+    """Somebody waits until all that was put before is on the stream, or was not to be."""
+
+    done: asyncio.Future[None]
+
+    def fail(self, error: Exception) -> None:
+        """Tell the one who waits, unless it is done."""
+        if not self.done.done():
+            self.done.set_exception(error)
+            self.done.exception()
+
+
 class BatchQueue:
     """The queue of one capture. One task puts batches on it, one takes them off; turns may be asked for anywhere."""
 
     def __init__(self) -> None:
-        self._items: deque[Encoded | Turn | None] = deque()
+        self._items: deque[Encoded | Turn | Settling | None] = deque()
         self._came = asyncio.Event()
         self._first: asyncio.Future[None] | None = None
         """Done when no batch is ahead of the one that the encoder holds."""
@@ -91,11 +104,18 @@ class BatchQueue:
         self._add(turn)
         return turn.done
 
+    def settled(self) -> asyncio.Future[None]:
+        """Return what is done once all that waits already is on the stream, or was not to be; Unavailable at the
+        end."""
+        settling = Settling(asyncio.get_running_loop().create_future())
+        self._add(settling)
+        return settling.done
+
     def close(self) -> None:
         """Nothing more will be put."""
         self._add(None)
 
-    async def take(self) -> Encoded | Turn | None:
+    async def take(self) -> Encoded | Turn | Settling | None:
         """Return what comes next, small batches that follow one another as one; None after the last."""
         while not self._items:
             self._came.clear()
@@ -113,10 +133,10 @@ class BatchQueue:
     def end_turns(self) -> None:
         """Tell everybody who still waits for a turn that there will be none."""
         for turn in self._items:
-            if isinstance(turn, Turn):
+            if isinstance(turn, Turn | Settling):
                 turn.fail(Unavailable("the watcher has stopped; nothing was published"))
         self._items.clear()
 
-    def _add(self, item: Encoded | Turn | None) -> None:
+    def _add(self, item: Encoded | Turn | Settling | None) -> None:
         self._items.append(item)
         self._came.set()

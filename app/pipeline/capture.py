@@ -27,6 +27,7 @@ from app.pipeline.publisher import Publisher
 from app.pipeline.reader import Reader
 from app.pipeline.replays import Replays
 from app.pipeline.run import Run
+from app.pipeline.snapshot import SnapshotProducer
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,9 @@ class Capture:
             # Such a watcher may be given back to mongodb-nats-connector, which reads the same checkpoint.
             prompt=run.stored.origin == "file", places=len(watcher.entries) or 1, quiet_pace=shared.quiet_pace,
         )  # fmt: skip
+        self._snapshot = SnapshotProducer(
+            run, self._ledger, self._encoder, self._batch_queue, self._reader, self._share, self._checkpointer
+        )
         self._overdue = run.statistics.overdue
         self._ended = False
 
@@ -69,6 +73,10 @@ class Capture:
             raise Unavailable("the watcher is about to stop; nothing was published")
         return await self._batch_queue.ask(sequence)
 
+    def look_at_snapshot(self) -> None:
+        """The stored run of the snapshot was changed: one began, or this one is to end."""
+        self._snapshot.look()
+
     async def run(self, opened: Callable[[], None]) -> None:
         """Open, tell `begun` and `opened`, and publish until stopped; returns only after a drain.
 
@@ -77,11 +85,13 @@ class Capture:
             reached = await Opening(self._run, self._ledger, self._publisher, self._checkpointer).open()
             if self._begun is not None:
                 await self._begun()
+            await self._snapshot.resume()
             opened()
             await self._follow(reached)
         finally:
             self._ended = True
             self._batch_queue.end_turns()
+            self._snapshot.close()
             self._run.statistics.caught_up = False
             self._share.give_all_back()
             await self._run.ports.source.close()
@@ -97,7 +107,8 @@ class Capture:
                 tasks.create_task(unless_asked(self._read_and_encode(reached)), name=f"read:{name}")
                 publishing = tasks.create_task(unless_asked(self._publish_and_checkpoint()), name=f"publish:{name}")
                 writing = tasks.create_task(unless_asked(self._checkpointer.run()), name=f"checkpoint:{name}")
-                publishing.add_done_callback(lambda _: writing.cancel())
+                storing = tasks.create_task(unless_asked(self._snapshot.run()), name=f"snapshot:{name}")
+                publishing.add_done_callback(lambda _: (writing.cancel(), storing.cancel()))
         except BaseExceptionGroup as group:
             failure = group.exceptions[0]
             # Up to Python 3.12 the group leaves its own request to cancel this task standing. Python 3.11.2 then takes
@@ -108,6 +119,7 @@ class Capture:
             raise failure
         try:
             await self._checkpointer.flush()
+            await self._snapshot.store()
         except StoreUnavailable as error:
             log.warning("last_checkpoint_not_written", watcher=name, error=str(error))
         if self._encoder.failure is not None:
@@ -121,13 +133,17 @@ class Capture:
         suffix, last, first = id_suffix(reached.epoch), reached.token, True
         try:
             while (batch := await self._reader.next()) is not None:
-                read_at = time.perf_counter()
+                read_at, caught_up = time.perf_counter(), batch.caught_up or not batch.events
                 changes = await self._encoder.encode(batch, suffix, last)
                 if changes:
                     self._overdue.changes_read(self._run.now())
                 elif not first and self._share.held == batch.size:  # the first comes with the opening, mostly empty
                     self._overdue.nothing_waits(self._run.now())
-                await self._batch_queue.put(Encoded(changes, batch.position, read_at, batch.size))
+                encoded = Encoded(changes, batch.position, read_at, batch.size)
+                if self._snapshot.active:
+                    await self._snapshot.weave(encoded, caught_up=caught_up)
+                else:
+                    await self._batch_queue.put(encoded)
                 if self._encoder.failure is not None:
                     break
                 last, first = batch.position, False
@@ -146,7 +162,10 @@ class Capture:
             await self._in_flight.settle()
             if encoded is None:
                 return
-            await self._take_turn(encoded)
+            if isinstance(encoded, Turn):
+                await self._take_turn(encoded)
+            elif not encoded.done.done():
+                encoded.done.set_result(None)
 
     def _published(self, encoded: Encoded) -> None:
         """All of a batch is on the stream, or was not to be."""
@@ -155,6 +174,7 @@ class Capture:
             checkpoint = self._run.checkpoint(self._ledger.reached)
             self._checkpointer.note(checkpoint, quiet=not encoded.changes, changes=len(encoded.changes))
         self._share.give_back(encoded.size)
+        self._snapshot.published()
         if encoded.changes and not self._share.held:
             self._overdue.nothing_waits(self._run.now())
         if self._checkpointer.written_at is not None:

@@ -83,6 +83,11 @@ class Checkpointer:
         self._wake = asyncio.Event()
         self.written_at: float | None = None
 
+    @property
+    def position(self) -> str | None:
+        """The position that is stored; None before this writer has stored one."""
+        return None if self._written is None else self._written.token
+
     def note(self, checkpoint: Checkpoint, *, quiet: bool = False, changes: int = 1) -> None:
         """Take a position that is acknowledged; `quiet` where no event came with it, else so many `changes`."""
         self._latest = checkpoint

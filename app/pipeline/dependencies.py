@@ -10,6 +10,7 @@ from app.pipeline.batch_encoder import Codec
 from app.pipeline.memory_budget import MemoryBudget
 from app.pipeline.opening_gate import OpeningGate
 from app.pipeline.quiet_pace import QuietPace
+from app.pipeline.snapshot_limits import SnapshotLimits
 from app.ports import Mongo, Nats, Observer
 
 
@@ -26,8 +27,8 @@ class Tuning:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
     """What all runs of a process share, whatever they watch: the codec, the observer who is told what happens, the
-    clock (seconds since 1970), when to give way, how much may be held, how many open at the same time, and how often
-    quiet positions are stored."""
+    clock (seconds since 1970), when to give way, how much may be held, how many open at the same time, how often quiet
+    positions are stored, and how much snapshots may take."""
 
     codec: Codec
     observer: Observer
@@ -36,6 +37,7 @@ class Shared:
     memory_budget: MemoryBudget = field(default_factory=MemoryBudget)
     opening_gate: OpeningGate = field(default_factory=OpeningGate)
     quiet_pace: QuietPace = field(default_factory=QuietPace)
+    snapshots: SnapshotLimits = field(default_factory=SnapshotLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,11 @@ import structlog
 
 from app.domain.counted import Counted
 from app.domain.dead_letters import Unpublishable
-from app.domain.errors import Fenced, OutcomeUnknown
+from app.domain.errors import Fenced, OutcomeUnknown, Stale
 from app.domain.events import Change
 from app.domain.position import OwnMessage, Reached
 from app.domain.read_back import Writer, decide_read_back
-from app.domain.tokens import parse_message_id
+from app.domain.tokens import is_row, parse_message_id
 from app.pipeline.proof import Proof
 from app.pipeline.run import Run
 from app.pipeline.stream_end import is_displaced
@@ -39,12 +39,15 @@ class Ledger:
         self._fence = 0
         self._sent = ""
         self._gone = Counted()
+        self._rows_until = ""
+        """The rows of a snapshot up to this position are on the stream; of later ones its position does not tell."""
 
     def begin(self, reached: Reached, fence: int, *, gone: int = 0, until: int = 0) -> None:
         """Take over the position that the opening has decided.
 
         The next `gone` changes are published already, and none of them is later than `until` (in seconds since 1970).
         """
+        self._rows_until = reached.token
         if self._run_state.begin(reached, self._watcher.route):
             self._statistics.overdue.progressed(self._run.now())  # another instance has published what waited
         self._fence, self._gone = fence, Counted(gone, until)
@@ -59,6 +62,11 @@ class Ledger:
     def fence(self) -> int:
         """The sequence that the next publish expects."""
         return self._fence
+
+    @property
+    def left(self) -> int:
+        """How many changes are still to come that are published already, though their messages are gone."""
+        return self._gone.left
 
     @property
     def sent(self) -> str:
@@ -79,6 +87,8 @@ class Ledger:
         id_, own = parse_message_id(last.id), self.reached.own
         if id_ is not None and sequence > self._fence:  # else the stream knew the change and has no message of it
             own = OwnMessage(sequence, id_)
+        if is_row(last.token):
+            self._rows_until = last.token
         self._fence, self._sent = sequence, ""  # what went out before and has not arrived never will
         self._run_state.published(last.token, sequence, own)
 
@@ -103,6 +113,7 @@ class Ledger:
             stream=self._watcher.sink.stream,
         )  # fmt: skip
         await self._proof.of(found.claim)
+        self._check_rows(found.reached.token, waiting)
         if found.reached.token > reached.token:
             self._statistics.overdue.progressed(self._run.now())
         self._run_state.read_back(found.reached)
@@ -118,10 +129,24 @@ class Ledger:
             raise Fenced(f"another writer has published {found.others} messages that are gone already; waiting for it")
         return rest
 
+    def _check_rows(self, position: str, waiting: Sequence[Change]) -> None:
+        """Look at a position that the stream's end tells. Raises Stale where it is a row of a snapshot that is not this
+        writer's: another instance takes that."""
+        if not is_row(position) or position <= self.reached.token:
+            return
+        if all(change.token != position for change in waiting):
+            raise Stale("another instance goes on with the snapshot")
+        self._rows_until = position
+
     def not_there_yet(self, waiting: Sequence[Change]) -> Sequence[Change]:
-        """Return those of the changes that are later than what is reached."""
+        """Return those of the changes that are later than what is reached.
+
+        Raises Stale where others have published changes that come after rows of a snapshot, and those rows are not
+        known to be there: the next opening looks for them."""
         position = self.reached.token
         rest = [change for change in waiting if change.token > position]
+        if any(self._rows_until < change.token <= position and is_row(change.token) for change in waiting):
+            raise Stale("another writer has published changes that come after the snapshot's rows")
         if there := len(waiting) - len(rest):
             self._already_there(there)
         return rest

@@ -105,6 +105,7 @@ from app.domain.gap import OPERATION as GAP
 from app.domain.gap import Gap, history_gap, moment
 from app.domain.opening import Facts, FirstStart, Plan, Refill, decide_opening
 from app.domain.position import Checkpoint, Reached, check_scope, known_until, last_known, recreated
+from app.domain.tokens import token_of
 from app.domain.watcher import Start
 from app.pipeline.checkpointer import Checkpointer
 from app.pipeline.entry_positions import EntryPositions
@@ -139,7 +140,7 @@ class Opening:
         Raises TransientError, PermanentError, and Stale where another instance was faster."""
         async with self._run.shared.opening_gate.passing():  # not while the stream opens, which waits for the others
             plan, facts, reached = await self._find_place()
-        gap = await self._open_source(plan, reached.token)  # 10
+        gap = await self._open_source(plan, token_of(reached.token))  # 10
         if gap is None:
             self._ledger.begin(reached, plan.beginning.fence, gone=plan.count.gone, until=self._until)  # 11
         else:

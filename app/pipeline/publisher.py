@@ -18,6 +18,7 @@ from app.domain.events import Change
 from app.domain.gap import OPERATION as GAP
 from app.domain.packed import are_plain, front
 from app.domain.position import Reached
+from app.domain.snapshot import ROW_OPERATIONS
 from app.pipeline.ledger import Ledger
 from app.pipeline.run import Run
 from app.ports import Published
@@ -70,7 +71,9 @@ class Publisher:
         self._observer = run.shared.observer
         self._ledger = ledger
         self._batch = run.state.batch
-        self._subjects = {operation: watcher.subject(operation) for operation in (*watcher.sink.operations, GAP)}
+        self._subjects = {
+            operation: watcher.subject(operation) for operation in (*watcher.sink.operations, *ROW_OPERATIONS, GAP)
+        }
 
     async def publish(self, changes: Sequence[Change], read_at: float) -> None:
         """Put the changes on the stream, each once and in order, whatever other writers do.

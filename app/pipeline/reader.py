@@ -20,36 +20,53 @@ class Reader:
         self._run = run
         self._source = run.ports.source
         self._share = share
-        self._stopping = asyncio.Event()
-        self._stop_asked: asyncio.Task[bool] | None = None
         self._ahead: asyncio.Task[SourceBatch] | None = None
+        self._woken = asyncio.Event()
+        self._until_woken: asyncio.Task[bool] | None = None
+        self._position: str | None = None
+        self.stopping = False
+        """Whether a stop was asked for."""
         self.overtaken: HistoryLost | None = None
         """Why there is no next batch, where the oplog has moved on over the position. It is raised once what was read
         is published: that cannot be read again."""
 
     def stop(self) -> None:
         """Ask for no further reads. What the server has not brought by now stays in the oplog."""
-        self._stopping.set()
+        self.stopping = True
+        self._woken.set()
+
+    def nudge(self) -> None:
+        """Have `next` return without waiting for changes: there is something else to be done."""
+        self._woken.set()
+
+    def look(self) -> bool:
+        """Read on where there is room, and return whether the next batch is there."""
+        if self._ahead is None and self._share.room and not self.stopping:
+            self._ahead = self._read()
+        return self._ahead is not None and self._ahead.done()
 
     async def next(self) -> SourceBatch | None:
-        """Return the next batch; None where a stop was asked for, or the oplog has moved on. Raises as a source."""
-        if self._stopping.is_set():
+        """Return the next batch, an empty one after a nudge; None where a stop was asked for, or the oplog has moved
+        on. Raises as a source."""
+        if self.stopping:
             return None
         if self._ahead is None:
             await self._share.until_room()
             self._ahead = self._read()
-        if self._stop_asked is None:
-            self._stop_asked = asyncio.create_task(self._stopping.wait(), name=f"stopping:{self._run.watcher.name}")
-        await asyncio.wait((self._ahead, self._stop_asked), return_when=asyncio.FIRST_COMPLETED)
-        if not self._ahead.done():
-            return None
+        while not await self._came(self._ahead):
+            if self.stopping:
+                return None
+            self._woken.clear()
+            if self._position is not None:
+                return SourceBatch((), self._position, self._run.state.operation_time, 0)
         try:
             batch = self._ahead.result()
         except HistoryLost as error:
             self.overtaken = error
             return None
+        self._position = batch.position
         self._share.take(batch.size)
-        large = batch.size > YIELD_BYTES and self._share.room and not self._stopping.is_set()
+        large = batch.size > YIELD_BYTES and self._share.room and not self.stopping
         self._ahead = self._read() if large else None
         self._run.state.replied(batch.operation_time)
         self._run.statistics.caught_up = batch.caught_up or not batch.events
@@ -59,11 +76,18 @@ class Reader:
 
     async def close(self) -> None:
         """Cancel what is under way. The source is good for `close` only after that."""
-        for task in (self._ahead, self._stop_asked):
+        for task in (self._ahead, self._until_woken):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        self._ahead = self._stop_asked = None
+        self._ahead = self._until_woken = None
+
+    async def _came(self, ahead: "asyncio.Task[SourceBatch]") -> bool:
+        """Wait for a batch, or to be woken; return whether the batch is there."""
+        if self._until_woken is None or self._until_woken.done():
+            self._until_woken = asyncio.create_task(self._woken.wait(), name=f"woken:{self._run.watcher.name}")
+        await asyncio.wait((ahead, self._until_woken), return_when=asyncio.FIRST_COMPLETED)
+        return ahead.done()
 
     def _read(self) -> asyncio.Task[SourceBatch]:
         return asyncio.create_task(self._source.read(), name=f"batch:{self._run.watcher.name}")

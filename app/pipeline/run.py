@@ -11,17 +11,19 @@ from app.domain.watcher import StoredWatcher, Watcher
 from app.pipeline.dependencies import Dependencies, Shared
 from app.pipeline.run_state import RunState
 from app.pipeline.run_statistics import RunStatistics
-from app.ports import ChangeSource, CheckpointStore, DeadLetterQueue, EventSink
+from app.ports import ChangeSource, CheckpointStore, DeadLetterQueue, EventSink, RowSource, SnapshotStore
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """One watcher's change stream, its place on a stream, its dead letters and its stored position."""
+    """One watcher's change stream, its place on a stream, its dead letters, its stored position, and its snapshot."""
 
     source: ChangeSource
     sink: EventSink
     letters: DeadLetterQueue
     checkpoints: CheckpointStore
+    rows: RowSource
+    snapshots: SnapshotStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,10 @@ class Run:
     def of(cls, stored: StoredWatcher, dependencies: Dependencies, state: RunState, statistics: RunStatistics) -> "Run":
         """Return a run with ports of its own to both servers."""
         mongo, nats, watcher = dependencies.mongo, dependencies.nats, stored.watcher
-        ports = Ports(mongo.source(watcher), nats.sink(watcher), nats.letters(watcher), mongo.checkpoints(watcher))
+        ports = Ports(
+            mongo.source(watcher), nats.sink(watcher), nats.letters(watcher), mongo.checkpoints(watcher),
+            mongo.rows(watcher), mongo.snapshots(),
+        )  # fmt: skip
         return cls(stored, ports, dependencies, state, statistics)
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from app.domain.lifecycle import State
 from app.domain.overdue import Overdue
+from app.domain.snapshot import Snapshot
 from app.domain.status import Happening, Reads
 
 _SECONDS = 60
@@ -59,6 +60,8 @@ class RunStatistics:
     publish_mode: str | None = None
     fence: str | None = None
     reads: Reads | None = None
+    snapshot: Snapshot | None = None
+    """The run of its snapshot, as far as this process knows one: the one that runs, or the last one."""
     notes: dict[str, str] = field(default_factory=dict)
     """By topic, what is not an error and a person should know."""
     overdue: Overdue = field(default_factory=Overdue)

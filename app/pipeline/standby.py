@@ -11,6 +11,7 @@ from dataclasses import replace
 from app.domain.errors import EventNotEncodable, Stale
 from app.domain.evidence import claim_of_message
 from app.domain.position import Reached, check_searched, news
+from app.domain.tokens import token_of
 from app.pipeline.proof import Proof
 from app.pipeline.run import Run
 
@@ -51,7 +52,7 @@ class Standby:
                 elif waiting_since is None:
                     if not reading:
                         await self._catch_up()
-                        await self._source.open(self._reached.token)
+                        await self._source.open(token_of(self._reached.token))
                         reading = True
                     if await self._changes_wait():
                         waiting_since = self._run.now()

@@ -1,6 +1,8 @@
 """The ports: what `pipeline/` and `control/` need from outside, as protocols in the project's own terms.
 
     source.py               ChangeSource: one watcher's change stream      -> mongodb/
+    row_source.py           RowSource: a snapshot's rows                   -> mongodb/
+    snapshot_store.py       SnapshotStore: how far snapshots came          -> mongodb/
     checkpoint_store.py     CheckpointStore: its stored position           -> mongodb/
     watcher_store.py        WatcherStore: all watchers, and the instances  -> mongodb/
     sink.py                 EventSink: its subjects, and the fence         -> jetstream/
@@ -20,7 +22,9 @@ from app.ports.dead_letter_queue import DeadLetterQueue
 from app.ports.deployment import Mongo, Nats
 from app.ports.observer import Observer, Published
 from app.ports.peers import Circle, Owners, Peers
+from app.ports.row_source import Rows, RowSource
 from app.ports.sink import EventSink
+from app.ports.snapshot_store import SnapshotStore, Summary
 from app.ports.source import ChangeSource, SourceBatch
 from app.ports.stream_reader import StreamReader
 from app.ports.watcher_store import ALIVE_SECONDS, Check, WatcherStore
@@ -39,7 +43,11 @@ __all__ = [
     "Owners",
     "Peers",
     "Published",
+    "RowSource",
+    "Rows",
+    "SnapshotStore",
     "SourceBatch",
     "StreamReader",
+    "Summary",
     "WatcherStore",
 ]

@@ -7,7 +7,9 @@ from app.domain.lag import Oplog
 from app.domain.watcher import Watcher
 from app.ports.checkpoint_store import CheckpointStore
 from app.ports.dead_letter_queue import DeadLetterQueue
+from app.ports.row_source import RowSource
 from app.ports.sink import EventSink
+from app.ports.snapshot_store import SnapshotStore
 from app.ports.source import ChangeSource
 from app.ports.stream_reader import StreamReader
 
@@ -40,6 +42,10 @@ class Mongo(Protocol):
     def source(self, watcher: Watcher) -> ChangeSource: ...
 
     def checkpoints(self, watcher: Watcher) -> CheckpointStore: ...
+
+    def rows(self, watcher: Watcher) -> RowSource: ...
+
+    def snapshots(self) -> SnapshotStore: ...
 
 
 class Nats(Protocol):

@@ -8,8 +8,10 @@ from tests.fakes.checkpoint_store import FakeCheckpoints
 from tests.fakes.dead_letter_queue import FakeBox, FakeLetters
 from tests.fakes.instance_store import FakeInstances, FakeInstanceState
 from tests.fakes.observer import NullObserver
+from tests.fakes.row_source import FakeRows
 from tests.fakes.servers import FakeMongo, FakeNats
 from tests.fakes.sink import MAX_ID, FakeSink
+from tests.fakes.snapshot_store import FakeSnapshots
 from tests.fakes.source import BEGIN, UUID, FakeOplog, FakeSource, event_token, mark_token, raw_event
 from tests.fakes.stream import Deed, FakeMessage, FakeStream, PipelinedMode
 from tests.fakes.stream_reader import FakeReader
@@ -17,6 +19,7 @@ from tests.fakes.watcher_store import FakeWatchers
 
 __all__ = [
     "BEGIN", "MAX_ID", "UUID", "Deed", "FakeBox", "FakeCheckpoints", "FakeInstanceState", "FakeInstances",
-    "FakeLetters", "FakeMessage", "FakeMongo", "FakeNats", "FakeOplog", "FakeReader", "FakeSink", "FakeSource",
-    "FakeStream", "FakeWatchers", "NullObserver", "PipelinedMode", "event_token", "mark_token", "raw_event",
+    "FakeLetters", "FakeMessage", "FakeMongo", "FakeNats", "FakeOplog", "FakeReader", "FakeRows", "FakeSink",
+    "FakeSnapshots", "FakeSource", "FakeStream", "FakeWatchers", "NullObserver", "PipelinedMode", "event_token",
+    "mark_token", "raw_event",
 ]  # fmt: skip

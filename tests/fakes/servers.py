@@ -5,10 +5,13 @@ from collections.abc import Iterable
 from app.domain.errors import SinkUnavailable
 from app.domain.lag import Oplog
 from app.domain.position import Checkpoint
+from app.domain.snapshot import Snapshot
 from app.domain.watcher import Start, Watcher
 from tests.fakes.checkpoint_store import FakeCheckpoints
 from tests.fakes.dead_letter_queue import FakeBox, FakeLetters
+from tests.fakes.row_source import FakeRows
 from tests.fakes.sink import FakeSink
+from tests.fakes.snapshot_store import FakeSnapshots
 from tests.fakes.source import BEGIN, FakeOplog, FakeSource
 from tests.fakes.stream import FakeStream
 from tests.fakes.stream_reader import FakeReader
@@ -21,6 +24,7 @@ class FakeMongo:
         self.oplog = oplog
         self.batch = batch
         self.places: dict[str, dict[str, Checkpoint]] = {}
+        self.runs: dict[str, Snapshot] = {}
         self.refusal: Exception | None = None
         self.undeletable: Exception | None = None
         self.full = False
@@ -51,6 +55,12 @@ class FakeMongo:
 
     def source(self, watcher: Watcher) -> FakeSource:
         return FakeSource(self.oplog, self.batch, collection=watcher.source.collection)
+
+    def rows(self, watcher: Watcher) -> FakeRows:
+        return FakeRows()
+
+    def snapshots(self) -> FakeSnapshots:
+        return FakeSnapshots(self.runs)
 
     def checkpoints(self, watcher: Watcher) -> FakeCheckpoints:
         checkpoints = FakeCheckpoints(self.place(watcher))

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.events import Change
-from app.pipeline.batch_queue import TOGETHER_BYTES, BatchQueue, Encoded, Turn
+from app.pipeline.batch_queue import TOGETHER_BYTES, BatchQueue, Encoded, Settling, Turn
 
 Step = Literal["put", "ask", "take", "turn of the loop", "cancel the put", "cancel the take"]
 STEPS = st.lists(
@@ -70,7 +70,8 @@ class Play:
     async def _take(self) -> None:
         self._note(await self.queue.take())
 
-    def _note(self, item: Encoded | Turn | None) -> None:
+    def _note(self, item: Encoded | Turn | Settling | None) -> None:
+        assert not isinstance(item, Settling), "nobody has asked for it"
         if isinstance(item, Turn):
             self.out.append(f"turn {item.sequence}")
         elif item is not None:

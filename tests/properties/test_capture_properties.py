@@ -27,7 +27,9 @@ from tests.fakes import (
     FakeCheckpoints,
     FakeLetters,
     FakeOplog,
+    FakeRows,
     FakeSink,
+    FakeSnapshots,
     FakeSource,
     FakeStream,
     NullObserver,
@@ -55,6 +57,8 @@ class Writer:
             FakeSink(self.stream, WATCHER),
             FakeLetters(self.box, WATCHER),
             FakeCheckpoints(self.place),
+            FakeRows(),
+            FakeSnapshots(),
         )
         options = Shared(
             codec=Codec(encode, reduced, identify, names_of),

@@ -8,6 +8,7 @@ import asyncio
 import selectors
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -26,7 +27,7 @@ from app.domain.errors import (
 )
 from app.domain.events import Change
 from app.jetstream.account import JetStream
-from app.pipeline.run import Ports, Run
+from app.pipeline.run import Run
 from tests.contract.sink.places import change
 from tests.fakes import FakeOplog, FakeStream
 from tests.fakes.nats_server import IngestDeed, Kept, MemoryNats, MemoryStream
@@ -176,7 +177,7 @@ class Relay(Writer):
         sink = JetStream(self.server.connection).sink(WATCHER)
         return Run(
             run.stored,
-            Ports(ports.source, sink, ports.letters, ports.checkpoints),
+            replace(ports, sink=sink),
             run.shared,
             run.state,
             run.statistics,

@@ -35,7 +35,9 @@ from tests.fakes import (
     FakeMongo,
     FakeNats,
     FakeOplog,
+    FakeRows,
     FakeSink,
+    FakeSnapshots,
     FakeSource,
     FakeStream,
     FakeWatchers,
@@ -152,7 +154,10 @@ def capture(
     stream: FakeStream, source: FakeSource, *, sink: FakeSink | None = None, codec: Codec | None = None, **shared: Any
 ) -> Capture:
     """A capture of its own, of the watcher `ORDERS`, with no position stored; see `Shared` for the options."""
-    ports = Ports(source, sink or FakeSink(stream, ORDERS), FakeLetters(FakeBox(), ORDERS), FakeCheckpoints({}))
+    ports = Ports(
+        source, sink or FakeSink(stream, ORDERS), FakeLetters(FakeBox(), ORDERS), FakeCheckpoints({}), FakeRows(),
+        FakeSnapshots(),
+    )  # fmt: skip
     shared.setdefault("observer", NullObserver())
     options = Shared(codec=codec or Codec(encode, reduced, identify, names_of), **shared)
     return Capture(Run(StoredWatcher(ORDERS), ports, options, RunState(), RunStatistics()))

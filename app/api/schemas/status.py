@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from app.api.schemas.base import Answer, Brief, Time, moment, shown
+from app.api.schemas.snapshots import SnapshotAnswer
 from app.domain.lifecycle import State
 from app.domain.status import Component, ErrorSeen, Happening, Health, Lag, Status
 
@@ -65,6 +66,8 @@ class StatusAnswer(Answer):
     """How many changes are set aside, as far as this instance knows. Null until they were counted."""
     notes: list[str]
     """Information that is no error, such as the reason for a slower publish mode and what to do about it."""
+    snapshot: SnapshotAnswer | None
+    """The snapshot that is running, or the last one. Null where none was ever begun."""
     instance: str | None
     """The instance that runs it. Null where nobody does."""
     as_of: Time | None
@@ -87,6 +90,7 @@ class StatusAnswer(Answer):
             reads_why=None if value.reads is None else shown(value.reads.why),
             dead_letters=value.dead_letters,
             notes=list(value.notes),
+            snapshot=None if value.snapshot is None else SnapshotAnswer.of(value.snapshot),
             instance=value.instance,
             as_of=moment(value.as_of),
         )

@@ -114,6 +114,7 @@ _TOKEN_SCHEMA = {
 }
 
 Pipeline = Annotated[list[Annotated[dict[str, Any], Field(min_length=1)]], AfterValidator(_storable)]
+Filter = Annotated[dict[str, Any], AfterValidator(_storable)]
 StartAt = Annotated[
     Any,
     BeforeValidator(_start_at),

@@ -22,7 +22,9 @@ from tests.fakes import (
     FakeCheckpoints,
     FakeLetters,
     FakeOplog,
+    FakeRows,
     FakeSink,
+    FakeSnapshots,
     FakeSource,
     FakeStream,
     NullObserver,
@@ -46,7 +48,8 @@ class Deployment:
         self.before.pop(name, lambda: None)()
 
     def run(self) -> Run:
-        ports = Ports(Source(self), Sink(self), FakeLetters(FakeBox(), ORDERS), Checkpoints(self))
+        letters = FakeLetters(FakeBox(), ORDERS)
+        ports = Ports(Source(self), Sink(self), letters, Checkpoints(self), FakeRows(), FakeSnapshots())
         shared = Shared(codec=Codec(encode, reduced, identify, names_of), observer=self.observer)
         return Run(self.stored, ports, shared, self.state, self.statistics)
 

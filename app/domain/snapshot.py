@@ -1,0 +1,208 @@
+"""A snapshot: every document of some collections as a row on the stream, each at an exact place among the changes.
+
+A *run* reads one collection after the other in the order of `_id`, chunk by chunk. A chunk is read as of one cluster
+time, and its rows stand on the stream between the last change up to that time and the first one after it. This module
+holds what is stored of a run, and how it moves on. `pipeline/snapshot.py` reads and publishes.
+
+What is stored is enough to make every row again that was ever sent: before the first row of a chunk goes out, the chunk
+is *planned*: its mark, the key that it begins after, and the keys of all its rows. So after a crash a row is known by
+its place, like a change by its token: what is on the stream is left out, the rest is read again as of the same time.
+Where MongoDB no longer has that time, the chunk ends with its last row on the stream, whose key is known, and the next
+one goes on after it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
+
+from app.domain.tokens import RowPlace
+
+OPERATION: Final = "snapshot"
+DONE: Final = "snapshot_done"
+ROW_OPERATIONS: Final = (OPERATION, DONE)
+"""What a snapshot publishes: rows, and one message when a run is complete."""
+
+MOST_ROWS: Final = 10_000
+"""The most rows of a chunk: their keys are stored with its plan."""
+
+Kind = Literal["initial", "on_demand"]
+State = Literal["running", "done", "cancelled", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A collection that a run reads. `uuid` is what MongoDB calls it whatever its name (32 hexadecimal digits), None
+    where that is not known. `capped`: it can be read as of no cluster time."""
+
+    namespace: str
+    uuid: str | None = None
+    capped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows that are read as of one time, planned before the first of them is sent.
+
+    They stand after the high-water mark `mark`. `keys` are those of all rows, in their order: each a BSON document with
+    the `_id` alone. `after` is the key that the chunk begins after (None: at the beginning), `until` the last one that
+    was looked at (None: the collection's end). `since` is the stream's last sequence when it was planned. A chunk with
+    no part ends the run: its only row says so.
+    """
+
+    number: int
+    mark: str
+    part: int | None
+    after: bytes | None = None
+    until: bytes | None = None
+    keys: tuple[bytes, ...] = ()
+    since: int = 0
+
+    @property
+    def rows(self) -> int:
+        return 1 if self.part is None else len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One run of a watcher's snapshot, as it is stored. Times are seconds since 1970.
+
+    `filter` is a query on documents as extended JSON, `wanted` the collections that were asked for (none: all that are
+    watched). `epoch` is the watcher's, None until the run begins to read. `parts` are read in their order; `part` is
+    the index of the one that is being read, `after` the key up to which it was read, `next` the number of the next
+    chunk. `chunks` are planned and may not be on the stream. `documents` counts the rows that were planned. `version`
+    grows with each change.
+    """
+
+    watcher: str
+    run: str
+    kind: Kind
+    requested_at: float
+    filter: str | None = None
+    wanted: tuple[str, ...] = ()
+    state: State = "running"
+    reason: str | None = None
+    epoch: int | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    estimated_total: int | None = None
+    parts: tuple[Part, ...] = ()
+    part: int = 0
+    after: bytes | None = None
+    next: int = 0
+    chunks: tuple[Chunk, ...] = field(default=(), repr=False)
+    documents: int = 0
+    version: int = 0
+
+    @property
+    def running(self) -> bool:
+        return self.state == "running"
+
+    @property
+    def open(self) -> bool:
+        """Whether anything is left to be done about it: read, or to know rows by that are on the stream."""
+        return self.running or bool(self.chunks)
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is known which collections are read, and in which epoch."""
+        return self.epoch is not None
+
+    @property
+    def read(self) -> bool:
+        """Whether every collection was read to its end."""
+        return self.begun and self.part >= len(self.parts)
+
+    def place(self, chunk: Chunk, row: int) -> str:
+        """Return the position of a chunk's row."""
+        assert self.epoch is not None, "begin comes first"
+        return str(RowPlace(chunk.mark, self.epoch, self.run, chunk.number, row))
+
+    def end(self, chunk: Chunk) -> str:
+        """Return the position of a chunk's last row."""
+        return self.place(chunk, chunk.rows - 1)
+
+    # How it moves on. Each returns what is to be stored.
+
+    def begin(self, epoch: int, parts: Sequence[Part], estimated: int | None, now: float) -> "Snapshot":
+        """It is known what is to be read."""
+        return replace(
+            self, epoch=epoch, parts=tuple(parts), estimated_total=estimated, started_at=now, version=self.version + 1
+        )
+
+    def planned(self, chunk: Chunk) -> "Snapshot":
+        """A chunk was read, or it ends the run, and is about to be sent. A chunk that was read to the collection's end
+        is that collection's last one."""
+        after, part = chunk.until, self.part
+        if chunk.part is not None and after is None:
+            part += 1
+        return replace(
+            self, chunks=(*self.chunks, chunk), next=chunk.number + 1, after=after, part=part,
+            documents=self.documents + len(chunk.keys), version=self.version + 1,
+        )  # fmt: skip
+
+    def passed(self, until: bytes | None) -> "Snapshot":
+        """No row was found up to this key, or to the collection's end. Nothing of that has to be stored at once."""
+        return replace(self, after=until, part=self.part + (until is None))
+
+    def also(self, parts: Sequence[Part]) -> "Snapshot":
+        """These collections have to be read too."""
+        return replace(self, parts=(*self.parts, *parts), version=self.version + 1)
+
+    def renamed(self, namespace: str) -> "Snapshot":
+        """The collection that is being read has another name by now."""
+        part = replace(self.parts[self.part], namespace=namespace)
+        return replace(
+            self, parts=(*self.parts[: self.part], part, *self.parts[self.part + 1 :]), version=self.version + 1
+        )
+
+    def acknowledged(self, position: str) -> "Snapshot":
+        """All up to a position is on the stream, and the stored checkpoint says so: forget the chunks up to there."""
+        left = tuple(chunk for chunk in self.chunks if self.end(chunk) > position)
+        return self if len(left) == len(self.chunks) else replace(self, chunks=left, version=self.version + 1)
+
+    def cut(self, number: int, rows: int) -> "Snapshot":
+        """A chunk cannot be read again as of its time: it ends with its first `rows` rows, and what was planned after
+        it is planned again. Its numbers are not used again."""
+        chunk = next(each for each in self.chunks if each.number == number)
+        assert chunk.part is not None, "the end of a run is not read"
+        dropped = sum(len(each.keys) for each in self.chunks if each.number > number) + len(chunk.keys) - rows
+        after = chunk.keys[rows - 1] if rows else chunk.after
+        kept = tuple(each for each in self.chunks if each.number < number)
+        if rows:
+            kept += (replace(chunk, keys=chunk.keys[:rows], until=after),)
+        return replace(
+            self, chunks=kept, after=after, part=chunk.part, documents=self.documents - dropped,
+            version=self.version + 1,
+        )  # fmt: skip
+
+    def ended(self, state: State, now: float, reason: str | None = None) -> "Snapshot":
+        """It is over. Chunks whose rows may be on the stream stay known until the checkpoint is past them."""
+        return replace(self, state=state, reason=reason, finished_at=now, version=self.version + 1)
+
+    def forgotten(self) -> "Snapshot":
+        """Its rows are of another epoch, and say nothing any more."""
+        return replace(self, chunks=(), version=self.version + 1)
+
+
+def next_run(before: Snapshot | None, now: float) -> str:
+    """Return the name of a new run, greater than that of the one before: milliseconds, as hexadecimal digits."""
+    milliseconds = int(now * 1000)
+    if before is not None:
+        milliseconds = max(milliseconds, int(before.run, 16) + 1)
+    return f"{milliseconds:012x}"
+
+
+@dataclass(slots=True)
+class ChunkSize:
+    """How many documents the next chunk asks for, by the size of those read last."""
+
+    target: int
+    """Bytes that a chunk is meant to have."""
+    rows: int = 100
+
+    def came(self, rows: int, size: int) -> None:
+        """A chunk of so many rows and bytes was read."""
+        if rows:
+            mean = max(1, size // rows)
+            # Not more than eight times as many at once: the next documents may be larger.
+            self.rows = max(1, min(MOST_ROWS, self.target // mean, self.rows * 8))

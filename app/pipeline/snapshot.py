@@ -1,0 +1,279 @@
+"""The capture's second producer: a snapshot's rows, put between the changes at their exact place.
+
+Theory of operation
+===================
+
+The stream of changes comes to a *mark*: a position of a cluster time C at which all changes before C are read, and none
+of C or later. Documents read as of the time just before C have the effects of all those changes, and of no others. So
+their rows belong exactly there, and a consumer that applies messages in order has each document's true state: no row is
+older than a change before it, none is newer than a change after it.
+
+A *window* opens at a mark. Changes after it wait while chunks are read as of its time and put on the queue, for
+`HOLD_SECONDS` at most once one waits. Then they go on, and the next window opens at a later mark. Where nothing comes,
+a window lasts until the change stream says that time has passed. Where MongoDB's replies end in a mark, which they do
+when nothing happens, no change ever waits for rows that are behind it. After a change, the mark of the next cluster
+time is the place, once the stream has come to it.
+
+What is planned and what is sent
+--------------------------------
+
+Each row has a place that nothing else ever has: mark, epoch, run, chunk and row (`domain/tokens.RowPlace`). It compares
+with tokens in the stream's order, so the ledger treats rows as changes, and after an unknown outcome reads back how far
+they got. Before the first row of a chunk is sent, the chunk is planned: stored with its mark, and with the keys of all
+its rows (`domain/snapshot.py`). Only who has seen the run's last version may plan.
+
+    a crash                                    the next opening finds
+    -----------------------------------------  -----------------------------------------------------------------------
+    before a chunk is planned                  nothing of it: it is read as of a later time
+    after that, before its last row            the chunk, and on the stream (or by its count) how many rows are there.
+                                               When the changes have come to its mark again, it is read again as of the
+                                               same time, and the rest is sent. Where MongoDB has that time no more, the
+                                               chunk ends with its last row there, and the next begins after that key
+    after its last row                         that its last row is there, or a later message is
+    after the last chunk                       that the end is planned: the message that says so has its place too
+
+Another writer that does not know of the run may publish changes past a mark at which rows are to come: its capture was
+opened before the run began, and it was frozen meanwhile. The ledger raises Stale then, and the opening looks on the
+stream how many of those rows are there (`_overtaken`).
+"""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import structlog
+
+from app.domain.errors import MomentGone, PermanentError, SourceUnavailable, StoreUnavailable
+from app.domain.position import Reached
+from app.domain.snapshot import Chunk, Snapshot
+from app.domain.tokens import MessageId, RowPlace, cluster_time, is_mark, mark_after, mark_of
+from app.pipeline.batch_encoder import BatchEncoder
+from app.pipeline.batch_queue import BatchQueue, Encoded
+from app.pipeline.checkpointer import Checkpointer
+from app.pipeline.ledger import Ledger
+from app.pipeline.memory_budget import Share
+from app.pipeline.reader import Reader
+from app.pipeline.run import Run
+from app.pipeline.snapshot_record import SnapshotRecord
+from app.pipeline.snapshot_rows import SnapshotRows
+
+log = structlog.get_logger(__name__)
+
+HOLD_SECONDS = 0.1
+"""How long changes wait for rows, about, before they go on."""
+BETWEEN_SECONDS = 0.5
+"""The least time between two windows while MongoDB has more changes than were read."""
+AGAIN_SECONDS = 1.0
+"""The pause after rows could not be read, while the changes go on."""
+TOO_OLD_TRIES = 20
+"""So many marks in a row whose time MongoDB does not have end the run."""
+
+
+class SnapshotProducer:
+    """One capture's. One task weaves; another one stores what was published (`run`)."""
+
+    def __init__(
+        self, run: Run, ledger: Ledger, encoder: BatchEncoder, queue: BatchQueue, reader: Reader, share: Share,
+        checkpointer: Checkpointer,
+    ) -> None:  # fmt: skip
+        self._run = run
+        self._name = run.watcher.name
+        self._limits = run.shared.snapshots
+        self._ledger = ledger
+        self._queue = queue
+        self._reader = reader
+        self._record = SnapshotRecord(run, checkpointer)
+        self._rows = SnapshotRows(run, self._record, ledger, encoder, queue, share)
+        self._asked = False
+        self._again: list[Chunk] = []
+        """Planned chunks of which rows may be missing on the stream, in their order."""
+        self._due: str | None = None
+        """The mark at which the next window opens, once the changes have come to it."""
+        self._not_before = 0.0
+        self._window_ended = 0.0
+        self._too_old = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is to be done between changes."""
+        return self._asked or self._record.now is not None
+
+    def look(self) -> None:
+        """The stored run was changed: it began, or is to end."""
+        self._asked = True
+        self._reader.nudge()
+
+    def close(self) -> None:
+        """Give up the run's place among those that read."""
+        self._limits.release(self._name)
+
+    # What is left to be done
+
+    async def resume(self) -> None:
+        """Find out at an opening what is left of a run, before anything is read. Raises StoreUnavailable, and what a
+        sink raises."""
+        await self._record.load_if_open()
+        run, reached = self._record.now, self._ledger.reached
+        if run is None or await self._moved_away(run):
+            return
+        passed = [chunk for chunk in run.chunks if run.end(chunk) <= reached.token]
+        if passed and (there := await self._overtaken(run, passed[-1], reached)) is not None:
+            log.warning("snapshot_overtaken", watcher=self._name, run=run.run, chunk=passed[-1].number, rows=there)
+            await self._rows.cut(passed[-1], there)
+            return
+        self._again = [chunk for chunk in run.chunks if run.end(chunk) > reached.token]
+
+    async def _look_again(self) -> None:
+        """Somebody has begun a run, or ended it. Raises StoreUnavailable."""
+        self._asked = False
+        await self._record.load()
+        self._due, self._not_before, self._too_old = None, 0.0, 0
+        run = self._record.now
+        if run is None or not run.running:
+            self._limits.release(self._name)
+        elif not await self._moved_away(run):
+            self._again = [chunk for chunk in self._again if chunk in run.chunks]
+
+    async def _moved_away(self, run: Snapshot) -> bool:
+        """Whether a run is of an epoch that is over, and end it then."""
+        if not run.begun or run.epoch == self._ledger.reached.epoch:
+            return False
+        if run.running:
+            await self._record.end("cancelled", "the watcher was moved to another position, or its stream recreated")
+        await self._record.move(lambda run: run.forgotten())
+        return True
+
+    async def _overtaken(self, run: Snapshot, chunk: Chunk, reached: Reached) -> int | None:
+        """Return how many rows of a chunk are on the stream, where another writer went past it with changes before all
+        of them were there; None where all are.
+
+        Where messages from there on are gone, the rows are taken for published: so they were, unless a writer that
+        knows nothing of the run, a crash and a consumer that removes messages meet."""
+        place = RowPlace.parse(reached.token)
+        if chunk.part is None or not run.running or (place is not None and place.run == run.run):
+            return None  # where the last message is a row of the run, what is before it is there
+        sink, epoch = self._run.ports.sink, reached.epoch
+        if await sink.published(MessageId(run.end(chunk), epoch)) or not (await sink.following(chunk.since)).whole:
+            return None
+        low, high = 0, chunk.rows - 1  # rows before `low` are there, those from `high` on are not
+        while low < high:
+            middle = (low + high) // 2
+            there = await sink.published(MessageId(run.place(chunk, middle), epoch))
+            low, high = (middle + 1, high) if there else (low, middle)
+        return low
+
+    # Weaving
+
+    async def weave(self, encoded: Encoded, *, caught_up: bool) -> None:
+        """Put a batch of changes on the queue, and rows before, behind or between them. `caught_up`: MongoDB had no
+        more changes than these. Raises what a source, a sink and a store raise, and Stale."""
+        if self._asked:
+            await self._look_again()
+        while self._again and encoded.position >= (mark := self._again[0].mark):
+            encoded = await self._up_to(mark, encoded)
+            await self._send_again()
+        run = self._record.now
+        if run is None or not run.running or self._again:
+            await self._queue.put(encoded)
+            return
+        if self._due is not None and encoded.position >= self._due and self._may(encoded, caught_up=caught_up):
+            mark, self._due = self._due, None
+            encoded = await self._up_to(mark, encoded)
+            await self._window(mark, waiting=bool(encoded.changes))
+        await self._queue.put(encoded)
+        end = encoded.position
+        if not is_mark(end):
+            self._due = mark_after(end)
+        elif self._may(encoded, caught_up=caught_up):
+            await self._window(end, waiting=False)
+
+    async def _up_to(self, mark: str, encoded: Encoded) -> Encoded:
+        """Put the changes before a mark on the queue, and return the rest."""
+        changes = encoded.changes
+        low, high = 0, len(changes)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if changes[middle].token < mark else (low, middle)
+        await self._queue.put(Encoded(changes[:low], mark, encoded.read_at, 0))
+        return replace(encoded, changes=changes[low:])
+
+    async def _send_again(self) -> None:
+        """Send the first planned chunk again, or end it, and with it those after it."""
+        chunk = self._again[0]
+        rows = await self._rows.again(chunk)
+        if rows is None and self._record.run.running:
+            self._again = []
+            return
+        self._again.pop(0)
+        if rows is not None:
+            await self._queue.put(rows)
+
+    def _may(self, encoded: Encoded, *, caught_up: bool) -> bool:
+        """Whether rows may be read now: not while the changes lag, and not at once after a read that failed."""
+        now = time.monotonic()
+        if now < self._not_before or self._reader.stopping or mark_of(encoded.position) is None:
+            return False
+        if not caught_up:
+            lag = self._run.now() - cluster_time(encoded.position).seconds
+            if lag > self._limits.max_lag_seconds or now - self._window_ended < BETWEEN_SECONDS:
+                return False
+        return self._limits.take(self._name)
+
+    async def _window(self, mark: str, *, waiting: bool) -> None:
+        """Put chunks on the queue that are read as of a mark; `waiting` says that changes wait behind it. Rows that
+        cannot be read end the window, and perhaps the run, but not the capture."""
+        try:
+            await self._rows.begin()
+            await self._chunks(mark, waiting=waiting)
+        except MomentGone as error:
+            self._too_old += 1
+            if self._too_old >= TOO_OLD_TRIES:
+                await self._record.end(
+                    "failed", f"{error} (minSnapshotHistoryWindowInSeconds says how far back it can)"
+                )
+        except (SourceUnavailable, StoreUnavailable) as error:
+            self._not_before = time.monotonic() + AGAIN_SECONDS
+            log.warning("snapshot_delayed", watcher=self._name, run=self._record.run.run, reason=str(error))
+        except PermanentError as error:
+            await self._record.end("failed", str(error))
+        finally:
+            self._window_ended = time.monotonic()
+        run = self._record.now
+        if run is None or not run.running:
+            self._limits.release(self._name)
+
+    async def _chunks(self, mark: str, *, waiting: bool) -> None:
+        """Put chunks on the queue, each read while the one before is published, until changes have waited for long, or
+        there are no more."""
+        began = time.monotonic()
+        ahead = self._next(mark)
+        try:
+            while (rows := await ahead) is not None:
+                self._too_old = 0
+                held = (waiting or self._reader.look()) and time.monotonic() - began > HOLD_SECONDS
+                last = held or self._reader.stopping or self._asked
+                if not last:
+                    ahead = self._next(mark)
+                await self._queue.put(rows)
+                if last:
+                    return
+        finally:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
+
+    def _next(self, mark: str) -> "asyncio.Task[Encoded | None]":
+        return asyncio.create_task(self._rows.next(mark), name=f"rows:{self._name}")
+
+    # What is stored
+
+    def published(self) -> None:
+        """Something was published."""
+        self._record.published()
+
+    async def run(self) -> None:
+        """Store in the background how far the run came, indefinitely. Raises Stale, StoreUnavailable."""
+        await self._record.keep()
+
+    async def store(self) -> None:
+        """Store how far the run came. Raises as `run`."""
+        await self._record.store()

@@ -1,0 +1,116 @@
+"""A snapshot's run as one capture knows it, and as it is stored.
+
+Two tasks change it: the one that reads and plans, and the one that stores what was published. Each says how it moves
+on, and the moves come one after another. A run that somebody else has moved on meanwhile ends the capture (Stale): the
+next opening finds what there is.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from app.domain.errors import Stale, StoreUnavailable
+from app.domain.snapshot import Snapshot, State
+from app.pipeline.checkpointer import Checkpointer
+from app.pipeline.run import Run
+
+log = structlog.get_logger(__name__)
+
+STORE_SECONDS = 0.5
+"""How often what was published is stored, about."""
+
+Move = Callable[[Snapshot], Snapshot]
+
+
+class SnapshotRecord:
+    """One capture's. `load` comes first."""
+
+    def __init__(self, run: Run, checkpointer: Checkpointer) -> None:
+        self._name = run.watcher.name
+        self._store = run.ports.snapshots
+        self._statistics = run.statistics
+        self._clock = run.now
+        self._checkpointer = checkpointer
+        self._now: Snapshot | None = None
+        self._stored: Snapshot | None = None
+        self._moving = asyncio.Lock()
+        self._published = asyncio.Event()
+
+    @property
+    def now(self) -> Snapshot | None:
+        """The run, as far as it came; None where nothing is left to be done about any."""
+        return self._now if self._now is not None and self._now.open else None
+
+    @property
+    def run(self) -> Snapshot:
+        """The run. There has to be one."""
+        assert self._now is not None, "there is a run"
+        return self._now
+
+    async def load(self) -> None:
+        """Read what is stored. Raises StoreUnavailable."""
+        async with self._moving:
+            self._take(await self._store.read(self._name))
+            self._stored = self._now
+
+    async def load_if_open(self) -> None:
+        """The same at an opening, where most watchers have nothing to read."""
+        there = (await self._store.all()).get(self._name)
+        if there is not None and there.open:
+            await self.load()
+        elif there is not None:
+            self._take(there.run)
+
+    async def move(self, move: Move) -> Snapshot:
+        """Move the run on, and return it once it is stored. Raises Stale, StoreUnavailable."""
+        async with self._moving:
+            after = move(self.run)
+            assert self._stored is not None, "load comes first"
+            if after.version > self._stored.version and not await self._store.change(self._stored, after):
+                raise Stale("the snapshot was moved on, ended or begun again by somebody else")
+            self._take(after)
+            if after.version > self._stored.version:
+                self._stored = after
+            return after
+
+    async def end(self, state: State, reason: str | None = None, *, position: str = "") -> None:
+        """End the run; `position` is the one that is stored. Raises as `move`."""
+        now = self._clock()
+        ended = await self.move(lambda run: run.acknowledged(position).ended(state, now, reason))
+        level = log.info if state == "done" else log.warning
+        level(
+            "snapshot_ended", watcher=self._name, run=ended.run, state=state, documents=ended.documents, reason=reason
+        )
+
+    def published(self) -> None:
+        """Something was published: what is stored may be moved on."""
+        if self._now is not None and self._now.chunks:
+            self._published.set()
+
+    async def keep(self) -> None:
+        """Store in the background what was published, indefinitely. Raises Stale."""
+        while True:
+            await self._published.wait()
+            self._published.clear()
+            while (run := self.now) is not None and run.chunks:
+                await asyncio.sleep(STORE_SECONDS)
+                try:
+                    await self.store()
+                except StoreUnavailable as error:
+                    log.info("snapshot_not_stored", watcher=self._name, run=run.run, error=str(error))
+
+    async def store(self) -> None:
+        """Store what was published by now: chunks up to the stored checkpoint, and that the run is complete. Raises as
+        `move`."""
+        run, position = self.now, self._checkpointer.position
+        if run is None or position is None or not run.chunks or run.end(run.chunks[0]) > position:
+            return
+        end = run.chunks[-1]
+        if run.running and end.part is None and run.end(end) <= position:
+            await self.end("done", position=position)
+        else:
+            await self.move(lambda run: run.acknowledged(position))
+
+    def _take(self, snapshot: Snapshot | None) -> None:
+        self._now = self._statistics.snapshot = snapshot

@@ -1,0 +1,180 @@
+"""A snapshot's chunks: read as of a mark, planned, and made messages. Of what is planned already: sent again, or ended.
+
+When a chunk is read, and where its rows go between the changes, is decided in `snapshot.py`.
+"""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+
+from app.domain import row_events
+from app.domain.errors import CollectionMoved, MomentGone
+from app.domain.events import Change
+from app.domain.snapshot import OPERATION, Chunk, ChunkSize, Snapshot
+from app.domain.tokens import moment_before
+from app.pipeline.batch_encoder import BatchEncoder
+from app.pipeline.batch_queue import BatchQueue, Encoded
+from app.pipeline.ledger import Ledger
+from app.pipeline.memory_budget import Share
+from app.pipeline.run import Run
+from app.pipeline.snapshot_record import SnapshotRecord
+from app.ports import Rows
+
+log = structlog.get_logger(__name__)
+
+CHUNK_BYTES = 2 * 1024 * 1024
+"""What a chunk is meant to have."""
+SCANNED = 10_000
+"""How many documents are looked at for one chunk where a filter or a pipeline leaves some out."""
+SEARCH_SECONDS = 0.1
+"""How long rows are looked for at one mark without any being found."""
+
+
+class SnapshotRows:
+    """One capture's. One chunk is read at a time."""
+
+    def __init__(
+        self, run: Run, record: SnapshotRecord, ledger: Ledger, encoder: BatchEncoder, queue: BatchQueue, share: Share
+    ) -> None:
+        self._name = run.watcher.name
+        self._watched = run.watcher.source
+        self._clock = run.now
+        self._source = run.ports.rows
+        self._record = record
+        self._ledger = ledger
+        self._encoder = encoder
+        self._queue = queue
+        self._share = share
+        self._size = ChunkSize(CHUNK_BYTES)
+
+    async def begin(self) -> None:
+        """Find out which collections are read, where that is not known yet. Raises as `next`."""
+        if self._record.run.begun:
+            return
+        parts = await self._source.parts(self._record.run.wanted)
+        estimated = None if self._record.run.filter else await self._source.estimate(parts)
+        epoch, now = self._ledger.reached.epoch, self._clock()
+        begun = await self._record.move(lambda run: run.begin(epoch, parts, estimated, now))
+        log.info("snapshot_begun", watcher=self._name, run=begun.run, collections=len(parts), documents=estimated)
+
+    async def next(self, mark: str) -> Encoded | None:
+        """Read the next chunk as of a mark, plan it, and return its rows; after the last one, the message that the run
+        is complete. None where nothing more is to be sent, or none was found in time.
+
+        Raises MomentGone and what a row source raises, what an encoder raises, Stale, StoreUnavailable."""
+        began, read_at = time.monotonic(), time.perf_counter()
+        while (run := self._record.now) is not None and run.running:
+            if run.read:
+                return await self._end(run, mark)
+            await self._share.until_room()
+            try:
+                rows, until = await self._read(run, mark)
+            except CollectionMoved as moved:
+                await self._follow(run, moved)
+                continue
+            if rows.keys:
+                since = self._ledger.reached.sequence or 0
+                chunk = Chunk(run.next, mark, run.part, run.after, until, tuple(rows.keys), since)
+                planned = await self._record.move(partial(Snapshot.planned, chunk=chunk))
+                return await self._encoded(planned, chunk, rows, read_at)
+            await self._record.move(partial(Snapshot.passed, until=until))
+            if time.monotonic() - began > SEARCH_SECONDS:
+                return None
+        return None
+
+    async def _read(self, run: Snapshot, mark: str) -> tuple[Rows, bytes | None]:
+        """Read on, and return the rows, and up to where all was looked at (None: the collection's end)."""
+        part, after, at = run.parts[run.part], run.after, moment_before(mark)
+        if run.filter or self._watched.pipeline:
+            until = await self._source.boundary(part, after, SCANNED)
+            rows = await self._source.read(part, at, after=after, until=until, limit=SCANNED + 1, filter_=run.filter)
+            return rows, until
+        rows = await self._source.read(part, at, after=after, until=None, limit=self._size.rows, filter_=None)
+        self._size.came(len(rows.keys), rows.size)
+        return rows, rows.keys[-1] if rows.keys else None
+
+    async def _follow(self, run: Snapshot, moved: CollectionMoved) -> None:
+        """Go on with a collection under its new name, where the watcher reads that; else with the next one."""
+        database, _, collection = (moved.namespace or "").partition(".")
+        if moved.namespace is not None and self._watched.has(database, collection):
+            await self._record.move(partial(Snapshot.renamed, namespace=moved.namespace))
+        else:
+            await self._record.move(partial(Snapshot.passed, until=None))
+        log.info("snapshot_collection_moved", watcher=self._name, run=run.run, now=moved.namespace)
+
+    async def _end(self, run: Snapshot, mark: str) -> Encoded | None:
+        """Plan the message that the run is complete; None where it is planned."""
+        if any(chunk.part is None for chunk in run.chunks):
+            return None
+        chunk = Chunk(run.next, mark, None, since=self._ledger.reached.sequence or 0)
+        return await self._end_encoded(await self._record.move(partial(Snapshot.planned, chunk=chunk)), chunk)
+
+    async def _encoded(self, run: Snapshot, chunk: Chunk, rows: Rows, read_at: float) -> Encoded:
+        """Make a planned chunk's rows messages."""
+        assert chunk.part is not None, "the end of a run has no rows"
+        places = places_of(run, chunk)
+        if rows.whole:
+            at, namespace = moment_before(chunk.mark), run.parts[chunk.part].namespace
+            events = row_events.of_documents(rows.documents, rows.keys, places, at, namespace)
+        else:
+            events = row_events.of_events(rows.documents, places)
+        size = events.size
+        self._share.take(size)
+        return Encoded(await self._encoder.rows(events, run.run, chunk.mark), places[-1], read_at, size)
+
+    async def _end_encoded(self, run: Snapshot, chunk: Chunk) -> Encoded:
+        place, names = run.place(chunk, 0), [part.namespace for part in run.parts]
+        events = row_events.of_done(place, moment_before(chunk.mark), run.run, run.documents, names)
+        return Encoded(await self._encoder.rows(events, run.run, chunk.mark), place, time.perf_counter(), 0)
+
+    # What an earlier capture has planned
+
+    async def again(self, chunk: Chunk) -> Encoded | None:
+        """Return the rows of a planned chunk once more: those that are there are left out by their places. None where
+        it had to be ended: what was planned after it is planned again. Raises as `next`."""
+        run, read_at = self._record.run, time.perf_counter()
+        if not run.running:
+            await self._pass_over(run, chunk)
+            return None
+        if chunk.part is None:
+            return await self._end_encoded(run, chunk)
+        part, at = run.parts[chunk.part], moment_before(chunk.mark)
+        limit = SCANNED + 1 if run.filter or self._watched.pipeline else chunk.rows
+        try:
+            rows = await self._source.read(
+                part, at, after=chunk.after, until=chunk.until, limit=limit, filter_=run.filter
+            )
+        except (MomentGone, CollectionMoved) as error:
+            reason = str(error)
+        else:
+            if tuple(rows.keys) == chunk.keys:
+                return await self._encoded(run, chunk, rows, read_at)
+            reason = "its documents are others"
+        there = await self._pass_over(run, chunk)
+        await self.cut(chunk, there)
+        log.info("snapshot_chunk_ended", watcher=self._name, chunk=chunk.number, rows=there, reason=reason)
+        return None
+
+    async def _pass_over(self, run: Snapshot, chunk: Chunk) -> int:
+        """Return how many rows of a chunk are on the stream, once it is known. Those that are gone from there, and only
+        counted, are passed over: for that no document is needed."""
+        await self._queue.settled()
+        places = places_of(run, chunk)
+        there = sum(place <= self._ledger.reached.token for place in places)
+        gone = places[there : there + self._ledger.left]
+        if gone:
+            rows = [Change(place, OPERATION, b"", 0.0, place) for place in gone]
+            await self._queue.put(Encoded(rows, gone[-1], time.perf_counter(), 0))
+            await self._queue.settled()
+        return there + len(gone)
+
+    async def cut(self, chunk: Chunk, rows: int) -> None:
+        """End a chunk with its first rows. Raises Stale, StoreUnavailable."""
+        await self._record.move(lambda run: run.cut(chunk.number, rows))
+
+
+def places_of(run: Snapshot, chunk: Chunk) -> Sequence[str]:
+    """Return the positions of a chunk's rows."""
+    return [run.place(chunk, row) for row in range(chunk.rows)]

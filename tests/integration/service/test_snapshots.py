@@ -1,0 +1,90 @@
+"""Snapshots: every document once, at its exact place among the changes, whatever dies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.service import Service, Stage, until
+from tests.service.messages import Message, assert_same
+from tests.service.rows import check_rows, is_of_snapshot
+
+
+async def fill(stage: Stage, count: int, *, size: int = 200) -> dict[Any, int]:
+    """Insert documents that no watcher sees, and return the number of each."""
+    await stage.collection.insert_many([{"_id": -n, "n": -n, "text": "x" * size} for n in range(1, count + 1)])
+    return {-n: -n for n in range(1, count + 1)}
+
+
+async def now(stage: Stage) -> dict[Any, int]:
+    return {each["_id"]: each["n"] async for each in stage.collection.find({}, {"n": 1})}
+
+
+async def begin(stage: Stage, service: Service, **wish: Any) -> str:
+    answer = await service.call("POST", f"/watchers/{stage.watcher}/snapshot", wish or None, status=202)
+    return str(answer.json()["run"])
+
+
+async def until_ended(stage: Stage, service: Service, state: str = "done", within: float = 60) -> dict[str, Any]:
+    seen: dict[str, Any] = {}
+
+    async def ended() -> bool:
+        nonlocal seen
+        seen = (await service.status(stage.watcher)).get("snapshot") or {}
+        return seen.get("state") not in (None, "running")
+
+    await until(ended, f"the snapshot has ended: {seen}", within=within)
+    assert seen["state"] == state, seen
+    return seen
+
+
+async def arrived(stage: Stage) -> list[Message]:
+    """Wait until every change is there, end the services, and return all messages; the changes are checked."""
+    await until(lambda: changes_are_there(stage), "every change is on the stream", within=60)
+    for service in stage._services:
+        if service.running:
+            service.thaw()
+            assert await service.terminate() == 0, service.log_tail()
+    messages = await stage.messages()
+    assert_same(stage.written, [each.change for each in messages if not is_of_snapshot(each)])
+    return messages
+
+
+async def changes_are_there(stage: Stage) -> bool:
+    last = [each for each in (await stage.messages())[-2000:] if not is_of_snapshot(each)]
+    return not stage.written or bool(last and last[-1].change == stage.written[-1])
+
+
+async def test_each_document_comes_once_where_nothing_else_happens(stage: Stage) -> None:
+    before = await fill(stage, 5000)
+    service = await stage.service().start()
+    await stage.add(service)
+    run = await begin(stage, service)
+    seen = await until_ended(stage, service)
+    assert (seen["documents"], seen["estimated_total"], seen["run"]) == (5000, 5000, run)
+    assert check_rows(before, await arrived(stage), await now(stage)) == 5000
+
+
+async def test_each_row_is_as_the_changes_before_it_have_left_it(stage: Stage) -> None:
+    before = await fill(stage, 20_000)
+    stage._alive.extend(before)
+    service = await stage.service().start()
+    await stage.add(service)
+    async with stage.load():
+        await begin(stage, service)
+        await until_ended(stage, service)
+    check_rows(before, await arrived(stage), await now(stage))
+
+
+async def test_a_run_goes_on_where_it_was_when_the_service_was_killed(stage: Stage) -> None:
+    before = await fill(stage, 60_000)
+    stage._alive.extend(before)
+    service = await stage.service().start()
+    await stage.add(service)
+    async with stage.load():
+        await begin(stage, service)
+        for rows in (2_000, 15_000, 40_000):
+            await stage.until_length(rows, within=60)
+            service.kill()
+            await service.start()
+        await until_ended(stage, service)
+    check_rows(before, await arrived(stage), await now(stage))
