@@ -102,5 +102,7 @@ class ServerProbe:
         if not now.up and not before.up and at - self._said.get(name, ("", float("-inf")))[1] < SAY_SECONDS:
             return
         self._said[name] = (now.reason or "", at)
-        level = log.info if now.up else log.warning
-        level("component_changed", component=name, up=now.up, reason=now.reason)
+        if now.up:
+            log.info("component_changed", component=name, up=True)
+        else:
+            log.warning("component_changed", component=name, up=False, reason=now.reason)
