@@ -21,6 +21,8 @@ OPERATION: Final = "snapshot"
 DONE: Final = "snapshot_done"
 ROW_OPERATIONS: Final = (OPERATION, DONE)
 """What a snapshot publishes: rows, and one message when a run is complete."""
+HEADER: Final = "Changewire-Snapshot"
+"""Each of these messages names its run in this header."""
 
 MOST_ROWS: Final = 10_000
 """The most rows of a chunk: their keys are stored with its plan."""
