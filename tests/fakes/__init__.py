@@ -19,8 +19,8 @@ from tests.fakes.stream_reader import FakeReader
 from tests.fakes.watcher_store import FakeWatchers
 
 __all__ = [
-    "BEGIN", "MAX_ID", "UUID", "Deed", "FakeBox", "FakeCheckpoints", "FakeCollections", "FakeInstanceState", "FakeInstances",
-    "FakeLetters", "FakeMessage", "FakeMongo", "FakeNats", "FakeOplog", "FakeReader", "FakeRows", "FakeSink",
-    "FakeSnapshots", "FakeSource", "FakeStream", "FakeWatchers", "NullObserver", "PipelinedMode", "Unheard", "event_token",
-    "mark_token", "raw_event",
+    "BEGIN", "MAX_ID", "UUID", "Deed", "FakeBox", "FakeCheckpoints", "FakeCollections", "FakeInstanceState",
+    "FakeInstances", "FakeLetters", "FakeMessage", "FakeMongo", "FakeNats", "FakeOplog", "FakeReader", "FakeRows",
+    "FakeSink", "FakeSnapshots", "FakeSource", "FakeStream", "FakeWatchers", "NullObserver", "PipelinedMode", "Unheard",
+    "event_token", "mark_token", "raw_event",
 ]  # fmt: skip

@@ -95,10 +95,11 @@ class FakeRows:
             if _is_after(key, after)
             and (until is None or order_of(key_value(key)) <= order_of(key_value(until)))
             and all(document.get(name) == value for name, value in wanted.items())
-        ][: min(limit, self.most)]
+        ]
         await asyncio.sleep(0)
-        documents = [bson.encode(document) for _, document in found]
-        return Rows(documents, [key for key, _ in found], sum(map(len, documents)))
+        told = found[: min(limit, self.most)]
+        documents = [bson.encode(document) for _, document in told]
+        return Rows(documents, [key for key, _ in told], sum(map(len, documents)), more=len(found) > len(told))
 
     @property
     def _present(self) -> ClusterTime:

@@ -1,4 +1,4 @@
-"""A model of collections, changes and a snapshot's runs, with everything that can go wrong between them, and the oracle.
+"""A model of collections, changes and a snapshot's runs, with all that can go wrong between them, and the oracle.
 
 The oracle is the strongest thing that can be said of a stream: changes and rows are applied in the stream's order to
 what was there when the watcher began. Each change is there once, in the oplog's order; each row is the document exactly
@@ -507,13 +507,12 @@ def check(world: World, *, unique: bool = True) -> Counter[str]:
             counts[run] += 1
             known[name].add(key)
         elif change.operation == "drop":
-            for each in (state, known, uuids):
-                each.pop(name, None)
+            state.pop(name, None), known.pop(name, None), uuids.pop(name, None)
         elif change.operation == "rename":
             to = f"{event['to']['db']}.{event['to']['coll']}"
-            for each in (state, known, uuids):
-                if name in each:
-                    each[to] = each.pop(name)
+            _rename(state, name, to)
+            _rename(known, name, to)
+            _rename(uuids, name, to)
         else:
             key = order_of(event["documentKey"]["_id"])
             documents = state.setdefault(name, {})
@@ -535,6 +534,11 @@ def check(world: World, *, unique: bool = True) -> Counter[str]:
             assert done[run.run] == counts[run.run] + len(letters)
         _check_complete(world, run, known, {_letter_key(letter) for letter in letters})
     return counts
+
+
+def _rename(by_name: dict[str, Any], name: str, to: str) -> None:
+    if name in by_name:
+        by_name[to] = by_name.pop(name)
 
 
 def _letter_key(letter: Any) -> Any:
