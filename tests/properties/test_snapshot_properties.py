@@ -95,7 +95,7 @@ def world_of(seed: int, documents: int, batch: int, most: int) -> World:
 
 def run(coroutine) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await coroutine
 
     asyncio.run(bounded())
