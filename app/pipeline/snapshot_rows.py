@@ -48,6 +48,7 @@ class SnapshotRows:
         self._queue = queue
         self._share = share
         self._size = ChunkSize(CHUNK_BYTES)
+        self._scanned = SCANNED
 
     async def begin(self) -> None:
         """Find out which collections are read, where that is not known yet. Raises as `next`."""
@@ -74,6 +75,8 @@ class SnapshotRows:
             except CollectionMoved as moved:
                 await self._follow(run, moved)
                 continue
+            if sum(map(len, rows.keys)) + sum(sum(map(len, chunk.keys)) for chunk in run.chunks) > PLANNED_BYTES:
+                return None
             if rows.keys:
                 since = self._ledger.reached.sequence or 0
                 chunk = Chunk(run.next, mark, run.part, run.after, until, tuple(rows.keys), since)
@@ -86,14 +89,23 @@ class SnapshotRows:
 
     async def _read(self, run: Snapshot, mark: str) -> tuple[Rows, bytes | None]:
         """Read on, and return the rows, and up to where all was looked at (None: the collection's end)."""
-        part, after, at = run.parts[run.part], run.after, moment_before(mark)
-        if run.filter or self._watched.pipeline:
-            until = await self._source.boundary(part, after, SCANNED)
-            rows = await self._source.read(part, at, after=after, until=until, limit=SCANNED + 1, filter_=run.filter)
-            return rows, until
-        rows = await self._source.read(part, at, after=after, until=None, limit=self._size.rows, filter_=None)
+        part, after, at, until = run.parts[run.part], run.after, moment_before(mark), None
+        try:
+            if run.filter or self._watched.pipeline:
+                until = await self._source.boundary(part, after, self._scanned)
+            rows = await self._source.read(
+                part, at, after=after, until=until, limit=self._size.rows, filter_=run.filter
+            )
+        except ReadTooLong:
+            self._size.took_too_long()
+            self._scanned = max(1, self._scanned // 4)
+            raise
+        self._scanned = min(SCANNED, self._scanned * 2)
         self._size.came(len(rows.keys), rows.size)
-        return rows, rows.keys[-1] if rows.keys else None
+        rows = _fitting(rows)
+        if rows.keys and (rows.more or until is None):
+            until = rows.keys[-1]
+        return rows, until
 
     async def _follow(self, run: Snapshot, moved: CollectionMoved) -> None:
         """Go on with a collection under its new name, where the watcher reads that; else with the next one."""
