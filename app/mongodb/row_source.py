@@ -1,9 +1,9 @@
 """The rows of a snapshot: collections read in the order of `_id`, as they were at a cluster time.
 
-A read is one `find` with `readConcern: {level: snapshot, atClusterTime}` (MongoDB 5.0 and later), or an `aggregate` where
-the watcher has a pipeline (`row_commands.py`). A filter may fit few documents, and a read that looks for many of them
-would keep the changes waiting. So with a filter or a pipeline a read gets both ends: `boundary` finds the upper one in
-the index alone. Capped collections are read in another way (`capped_rows.py`).
+A read is one `find` with `readConcern: {level: snapshot, atClusterTime}` (MongoDB 5.0 and later), or an `aggregate`
+where the watcher has a pipeline (`row_commands.py`). A filter may fit few documents, and a read that looks for many of
+them would keep the changes waiting. So with a filter or a pipeline a read gets both ends: `boundary` finds the upper
+one in the index alone. Capped collections are read in another way (`capped_rows.py`).
 
 From MongoDB 6.0 on a read names the collection's UUID, so that it fails where another collection has the name by now,
 and says where this one went.
@@ -28,7 +28,6 @@ from app.domain.errors import (
     MomentGone,
     ReadTooLong,
     SourceRefused,
-    SourceUnavailable,
 )
 from app.domain.snapshot import Part
 from app.domain.tokens import ClusterTime
