@@ -41,11 +41,13 @@ State = Literal["running", "done", "cancelled", "failed"]
 @dataclass(frozen=True, slots=True)
 class Part:
     """A collection that a run reads. `uuid` is what MongoDB calls it whatever its name (32 hexadecimal digits), None
-    where that is not known. `capped`: it can be read as of no cluster time."""
+    where that is not known. `capped`: MongoDB does not read it as of a cluster time. `clustered`: it has no index on
+    `_id`."""
 
     namespace: str
     uuid: str | None = None
     capped: bool = False
+    clustered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,3 +263,7 @@ class ChunkSize:
             mean = max(1, size // rows)
             # Not more than eight times as many at once: the next documents may be larger.
             self.rows = max(1, min(MOST_ROWS, self.target // mean, self.rows * 8))
+
+    def took_too_long(self) -> None:
+        """So many could not be read in time."""
+        self.rows = max(1, self.rows // 4)
