@@ -66,9 +66,10 @@ async def test_a_watcher_without_changes_does_not_say_running_while_nats_is_down
         await down(service, "nats")
         status = await service.until_state(stage.watcher, "RETRYING")
         assert "NATS" in status["reason"]
-        assert f'changewire_watcher_state{{state="RUNNING",watcher="{stage.watcher}"}} 0' in (
-            await service.call("GET", "/metrics")
-        ).text
+        assert (
+            f'changewire_watcher_state{{state="RUNNING",watcher="{stage.watcher}"}} 0'
+            in (await service.call("GET", "/metrics")).text
+        )
         await own_nats.start()
         assert (await service.until_state(stage.watcher, "RUNNING"))["restarts"] == 0
 
