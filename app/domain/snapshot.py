@@ -249,6 +249,11 @@ def next_run(before: Snapshot | None, now: float) -> str:
     return f"{milliseconds:012x}"
 
 
+def first_run(watcher: str, now: float) -> Snapshot:
+    """Return the run that begins when a watcher is added."""
+    return Snapshot(watcher, next_run(None, now), "initial", now)
+
+
 @dataclass(slots=True)
 class ChunkSize:
     """How many documents the next chunk asks for, by the size of those read last."""
