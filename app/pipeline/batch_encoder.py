@@ -85,7 +85,7 @@ class BatchEncoder:
         self._sink = sink
         self._statistics = statistics
         self._observer = observer
-        self._operations = frozenset(watcher.sink.operations)
+        self._operations = watcher.operations
         self._subjects = watcher.subjects
         self._pieces = self._subjects.pieces
         self.failure: PermanentError | None = None
