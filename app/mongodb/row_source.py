@@ -33,7 +33,7 @@ from app.domain.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from app.domain.raw_bson import elements, key_of
+from app.domain.raw_bson import elements, key_of, keys_of
 from app.domain.snapshot import Part
 from app.domain.tokens import ClusterTime
 from app.domain.watcher import Watcher
@@ -42,6 +42,7 @@ from app.mongodb.cursor import RAW
 from app.mongodb.described import described_by, description
 from app.mongodb.errors import of_command, resource_of, translated
 from app.mongodb.probe import PROBE_SECONDS
+from app.mongodb.raw_reply import read_documents
 from app.mongodb.reach import Reach
 from app.mongodb.stream import parse_pipeline
 from app.mongodb.words import quiet_words
@@ -215,9 +216,9 @@ class MongoRowSource:
             reply = await self._reach.client[database].command(command, codec_options=RAW)
         except PyMongoError as error:
             raise self._explained(error, part) from error
-        documents = [bytes(each.raw) for each in reply["cursor"]["firstBatch"]]
-        keys = list(map(key_of if whole else _key_in_id, documents))
-        return Rows(documents, keys, sum(map(len, documents)), whole)
+        documents = read_documents(bytes(reply.raw))  # no copy: a whole reply is bytes
+        keys = keys_of(documents) if whole else list(map(_key_in_id, documents))
+        return Rows(documents, keys, documents.size, whole)
 
     def _explained(self, error: PyMongoError, part: Part) -> Exception:
         if isinstance(error, OperationFailure):
