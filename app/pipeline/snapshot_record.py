@@ -99,10 +99,10 @@ class SnapshotRecord:
         """End the run; `position` is the one that is stored. Raises as `move`."""
         now = self._clock()
         ended = await self.move(lambda run: run.acknowledged(position).ended(state, now, reason))
-        level = log.info if state == "done" else log.warning
-        level(
-            "snapshot_ended", watcher=self._name, run=ended.run, state=state, documents=ended.documents, reason=reason
-        )
+        if state == "done":
+            log.info("snapshot_done", watcher=self._name, run=ended.run, documents=ended.documents)
+        else:
+            log.warning("snapshot_ended", watcher=self._name, run=ended.run, state=state, reason=reason)
 
     def published(self) -> None:
         """Something was published: what is stored may be moved on."""
