@@ -203,8 +203,8 @@ openapi: $(STAMP) ## Write openapi.json from the application
 	@$(BIN)/changewire openapi > openapi.json.new
 	@mv openapi.json.new openapi.json
 
-examples: $(STAMP) ## Run the programs under examples/, the one in Go too: up to a minute the first time
-	@CHANGEWIRE_TEST_GO=1 $(BIN)/python -m pytest tests/integration/project/test_examples.py $(ARGS)
+examples: $(STAMP) ## Run the programs under examples/, those in Go too: up to a minute the first time
+	@CHANGEWIRE_TEST_GO=1 $(BIN)/python -m pytest tests/integration/project/test_examples.py tests/integration/project/test_copies.py $(ARGS)
 
 docs: $(STAMP) ## Write the tables of settings and metrics in docs/ from the code
 	@$(BIN)/python -m tests.docs_reference

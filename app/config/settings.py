@@ -114,6 +114,14 @@ class Settings(BaseSettings):
     """Whether watchers of one database share its change stream (`reads` in their status says which do). Without it,
     each has a change stream of its own, and MongoDB reads its oplog once for each. Default: true."""
 
+    snapshots_at_once: int = Field(default=4, ge=1, le=1000, examples=["4"])
+    """How many snapshots this instance takes at the same time; the others wait. Each reads documents as fast as they
+    can be published. Default: 4."""
+
+    snapshot_max_lag_seconds: float = Field(default=10, ge=0, le=86_400, allow_inf_nan=False, examples=["10"])
+    """A snapshot waits while its watcher's changes are further behind than this many seconds, and goes on once they
+    have caught up. Default: 10."""
+
     drain_seconds: float = Field(default=10, ge=0, le=3600, allow_inf_nan=False, examples=["10"])
     """How many seconds a stop may take to finish the batches in flight. Default: 10, less than the 30 after which
     Kubernetes kills."""

@@ -12,6 +12,7 @@ import structlog
 
 from app.domain.errors import ChangewireError
 from app.domain.lag import Oplog
+from app.domain.outage import Outage
 from app.domain.status import Component
 from app.pipeline.quiet_pace import QuietPace
 from app.ports import Mongo, Nats
@@ -30,11 +31,14 @@ OPLOG_SECONDS = 10.0
 class ServerProbe:
     """The last known state of both servers. `run` keeps it true."""
 
-    def __init__(self, mongo: Mongo, nats: Nats, quiet_pace: QuietPace | None = None) -> None:
-        """`quiet_pace` is told how far the oplog reaches back."""
+    def __init__(
+        self, mongo: Mongo, nats: Nats, quiet_pace: QuietPace | None = None, outage: Outage | None = None
+    ) -> None:
+        """`quiet_pace` is told how far the oplog reaches back, `outage` which server does not answer."""
         self._mongo = mongo
         self._nats = nats
         self._quiet_pace = quiet_pace or QuietPace()
+        self._outage = outage or Outage()
         self.mongo = Component(up=False, reason="MongoDB was not reached yet")
         self.nats = Component(up=False, reason="NATS was not reached yet")
         self.mongo_seen = asyncio.Event()
@@ -91,6 +95,7 @@ class ServerProbe:
         except Exception as error:
             log.error("probe_failed", component=name, exc_info=error)
             now = Component(up=False, reason=f"asking {name} failed inside Changewire; the log has the details")
+        self._outage.seen(name, None if now.up else now.reason, time.time())
         self._say(name, now, before)
         return now
 

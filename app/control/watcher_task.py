@@ -80,6 +80,7 @@ class WatcherTask:
             dependencies.observer,
             dependencies.clock,
             self.statistics,
+            dependencies.outage,
             None if before is None else before._state,
         )
         self._task: asyncio.Task[None] | None = None

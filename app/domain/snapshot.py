@@ -24,6 +24,8 @@ OPERATION: Final = "snapshot"
 DONE: Final = "snapshot_done"
 ROW_OPERATIONS: Final = (OPERATION, DONE)
 """What a snapshot publishes: rows, and one message when a run is complete."""
+HEADER: Final = "Changewire-Snapshot"
+"""Each of these messages names its run in this header."""
 
 KEPT_SECONDS: Final = 300
 """How long a chunk is kept that is done: about as long as MongoDB can be read as of its time."""

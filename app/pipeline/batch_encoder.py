@@ -16,7 +16,7 @@ from app.domain.events import Change
 from app.domain.packed import PackedChanges
 from app.domain.raw_events import RawEvents
 from app.domain.row_events import RowHead, of_rows
-from app.domain.snapshot import ROW_OPERATIONS
+from app.domain.snapshot import HEADER, ROW_OPERATIONS
 from app.domain.watcher import Watcher
 from app.pipeline.run_statistics import RunStatistics
 from app.ports import EventSink, Observer, Rows, SourceBatch
@@ -92,7 +92,7 @@ class BatchEncoder:
         self._sink = sink
         self._statistics = statistics
         self._observer = observer
-        self._operations = frozenset(watcher.sink.operations)
+        self._operations = watcher.operations
         self._subjects = watcher.subjects
         self._pieces = self._subjects.pieces
         self.failure: PermanentError | None = None
@@ -118,14 +118,14 @@ class BatchEncoder:
             work = partial(pack, documents, head, last, self._sink.surely_fits, self._pieces)
             packed = await _aside(rows.size, work)
             if packed is not None:
-                return packed.with_headers(_of_run(run))
+                return packed.with_headers(((HEADER, run),))
         return await self.rows(of_rows(documents, rows.keys, head), run, last)
 
     async def rows(self, events: RawEvents, run: str, last: str) -> Sequence[Change]:
         """Return events of a snapshot's run as changes, all later than the position `last`. Raises PermanentError
         where one of them cannot be published."""
         batch = SourceBatch(events, last, 0, events.size)
-        changes = await self._encode(batch, Selection(_ROWS, "", _of_run(run)), last)
+        changes = await self._encode(batch, Selection(_ROWS, "", ((HEADER, run),)), last)
         if self.failure is not None:  # the run's, not the watcher's: its changes go on
             failure, self.failure = self.failure, None
             raise failure
@@ -229,7 +229,3 @@ class BatchEncoder:
                 raise MessageTooLarge(f"{what}; set sink.oversize to dead_letter, which keeps it beside the stream")
             raise MessageTooLarge(f"{what}; raise the limit, or set sink.oversize to claim_check")
         return replace(change, pointer=self._codec.reduce(raw, room))
-
-
-def _of_run(run: str) -> tuple[tuple[str, str], ...]:
-    return (("Changewire-Snapshot", run),)
