@@ -30,6 +30,13 @@ PATIENCE_SECONDS = 30
 SILENCE_SECONDS = 2
 """A standby that takes over so soon finds a zombie whose connections still hold: the fence alone stops it then."""
 RUN_SECONDS = 600
+AT_ONCE = """
+from hypothesis import Phase, settings
+
+settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), derandomize=True)
+settings.load_profile("mutants")
+"""
+"""What properties are tried with: that an example fails is enough, and the smallest one is not looked for."""
 
 
 MUTANTS = (
@@ -294,6 +301,8 @@ def judge(mutant: Mutant, seed: int, mongod: Path | None = None) -> tuple[bool, 
 
 def _tested(folder: Path, mutant: Mutant) -> tuple[bool, bool, str]:
     """As `judge`, by tests alone: what fails has to be a test, and not the tests' own beginning."""
+    with (folder / "tests" / "properties" / "conftest.py").open("a") as conftest:
+        conftest.write(AT_ONCE)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     done = subprocess.run(

@@ -38,8 +38,8 @@ SNAPSHOT_MUTANTS = (
         (
             Edit(
                 "app/pipeline/snapshot_rows.py",
-                "run.parts[run.part], run.after, moment_before(mark)\n",
-                "run.parts[run.part], run.after, type(moment_before(mark))(int(self._clock()), 0)\n",
+                "run.parts[run.part], run.after, moment_before(mark), None\n",
+                "run.parts[run.part], run.after, type(moment_before(mark))(int(self._clock()), 0), None\n",
             ),
         ),
         tests=(PROPERTIES,),
@@ -49,9 +49,9 @@ SNAPSHOT_MUTANTS = (
         (),
         (
             Edit(
-                "app/mongodb/row_source.py",
-                '{"$expr": {"$gt": [{"_id": "$_id"}, {"$literal": RawBSONDocument(key)}]}}',
-                '{"_id": {"$gt": bson.decode(key, _DECODED)["_id"]}}',
+                "app/mongodb/row_commands.py",
+                'bounds.append({"$expr": {"$gt": ["$_id", _renamed(after, b"$literal")]}})',
+                'bounds.append({"_id": _renamed(after, b"$gt")})',
             ),
         ),
         tests=(KEYS,),
