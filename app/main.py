@@ -30,6 +30,7 @@ from app.metrics.observer import PrometheusObserver
 from app.mongodb.deployment import MongoDeployment
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.dependencies import Dependencies, Tuning
+from app.pipeline.snapshot_limits import SnapshotLimits
 from app.ports.peers import Circle
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def compose(settings: Settings) -> Service:
         codec=codec_of(settings),
         observer=observer,
         tuning=Tuning(losses=settings.standby_losses, silence_seconds=settings.standby_silence_seconds),
+        snapshots=SnapshotLimits(settings.snapshots_at_once, settings.snapshot_max_lag_seconds),
     )
     registry = Registry(
         dependencies,

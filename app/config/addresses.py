@@ -5,6 +5,7 @@ A sentence about a connection string never repeats a part of it, since a passwor
 
 import re
 from ipaddress import ip_address
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 _HOST = re.compile(r"((\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
@@ -84,6 +85,18 @@ def mongo_certificate(uri: str) -> str | None:
         name, _, value = option.partition("=")
         if name.lower() == "tlscertificatekeyfile" and value:
             return unquote(value)
+    return None
+
+
+def mongo_file_problem(uri: str) -> str | None:
+    """Say which file that a MongoDB connection string names cannot be read, or return None."""
+    for option in uri.partition("?")[2].split("&"):
+        name, _, value = option.partition("=")
+        if name.lower() in ("tlscafile", "tlscertificatekeyfile", "tlscrlfile") and value:
+            try:
+                Path(unquote(value)).read_bytes()
+            except OSError as error:
+                return f"names a file in {name} that cannot be read ({error.strerror})"
     return None
 
 

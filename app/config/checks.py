@@ -20,6 +20,7 @@ from app.formats import native
 
 T = TypeVar("T")
 
+_INBOX = re.compile(r"(?=.{1,100}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 MAX_PREFIX = 200
 """Characters of the first part of the subjects between instances, whose names follow."""
 
@@ -66,6 +67,12 @@ def _state_database(value: str) -> str:
 def _subject_prefix(value: str) -> str:
     _refuse(subject_problem(value))
     _refuse(f"is longer than {MAX_PREFIX} characters" if len(value) > MAX_PREFIX else None)
+    return value
+
+
+def _inbox_prefix(value: str) -> str:
+    if _INBOX.fullmatch(value) is None:
+        raise ValueError("must be 1 to 100 letters, digits, hyphens and underscores, in parts with dots between them")
     return value
 
 
@@ -120,6 +127,7 @@ ApiToken = Annotated[SecretStr | None, AfterValidator(_readable(api_tokens.check
 ApiTokens = Annotated[SecretStr | None, AfterValidator(_readable(api_tokens.parse))]
 Hosts = Annotated[str | None, AfterValidator(_readable(parse_hosts))]
 WatchedNamespaces = Annotated[str | None, AfterValidator(_readable(Namespaces.parse))]
+InboxPrefix = Annotated[str, AfterValidator(_inbox_prefix)]
 SubjectPrefix = Annotated[str, AfterValidator(_subject_prefix)]
 Instance = Annotated[str | None, AfterValidator(_instance)]
 StateDatabase = Annotated[str, AfterValidator(_state_database)]

@@ -114,6 +114,14 @@ class Settings(BaseSettings):
     """Whether watchers of one database share its change stream (`reads` in their status says which do). Without it,
     each has a change stream of its own, and MongoDB reads its oplog once for each. Default: true."""
 
+    snapshots_at_once: int = Field(default=4, ge=1, le=1000, examples=["4"])
+    """How many snapshots this instance takes at the same time; the others wait. Each reads documents as fast as they
+    can be published. Default: 4."""
+
+    snapshot_max_lag_seconds: float = Field(default=10, ge=0, le=86_400, allow_inf_nan=False, examples=["10"])
+    """A snapshot waits while its watcher's changes are further behind than this many seconds, and goes on once they
+    have caught up. Default: 10."""
+
     drain_seconds: float = Field(default=10, ge=0, le=3600, allow_inf_nan=False, examples=["10"])
     """How many seconds a stop may take to finish the batches in flight. Default: 10, less than the 30 after which
     Kubernetes kills."""
@@ -157,6 +165,14 @@ class Settings(BaseSettings):
     nats_tls_key: checks.PrivateKeyFile = Field(default=None, examples=["/etc/nats/client-key.pem"])
     """PEM file of that certificate's key, without a password. Default: none."""
 
+    nats_tls_handshake_first: bool = Field(default=False, examples=["true"])
+    """Whether TLS begins before the NATS server introduces itself: for servers with `handshake_first` in their `tls`
+    section. Default: false."""
+
+    nats_inbox_prefix: checks.InboxPrefix = Field(default="_INBOX", examples=["_INBOX_changewire"])
+    """How the subjects begin on which the NATS server's answers arrive. The account has to be able to subscribe there
+    (`_INBOX.>`); with a prefix of its own it needs no right to hear the answers of others. Default: _INBOX."""
+
     nats_prefix: checks.SubjectPrefix = Field(default="changewire", examples=["changewire"])
     """How the subjects begin by which instances ask each other, the same for all of one state database. The NATS
     account has to be able to publish and to subscribe there (`changewire.>`), and no stream may take these subjects.
@@ -185,6 +201,7 @@ class Settings(BaseSettings):
 
     _connector: "ConnectorFile | None" = PrivateAttr(default=None)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
+    _files: Mapping[str, Path] = PrivateAttr(default_factory=dict)
 
     @property
     def connector(self) -> "ConnectorFile | None":
@@ -195,6 +212,10 @@ class Settings(BaseSettings):
     def warnings(self) -> tuple[str, ...]:
         """What looks like a mistake in the settings and does not keep the service from starting."""
         return self._warnings
+
+    def secret_file(self, name: str) -> Path | None:
+        """Return the file that holds a setting's secret; None where it is in no file. It may be replaced."""
+        return self._files.get(name)
 
     @property
     def host(self) -> str:
@@ -278,6 +299,11 @@ def load(
         raise SettingsError(*wrong, *_explain(error, values, origins)) from None
     if wrong:
         raise SettingsError(*wrong)
+    settings._files = {
+        name: Path(given[file_variable(name)])
+        for name, field in Settings.model_fields.items()
+        if _is_secret(field) and file_variable(name) in given
+    }
     settings._connector = connector and connector.with_stream_settings(settings.connector_streams)
     settings._warnings = (
         *unknown_variables(given, tuple(variables())),

@@ -14,6 +14,11 @@ from app.domain.text import is_text
 PREFIX: Final = "CHANGEWIRE_"
 UNPREFIXED: Final = frozenset({"mongo_uri", "nats_url", "server_addr", "log_level", "config_file"})
 """The five of mongodb-nats-connector; every other setting's variable starts with PREFIX."""
+MISTAKEN: Final = {
+    **dict.fromkeys(("MONGO_URL", "MONGODB_URI", "MONGODB_URL", "MONGO_CONNECTION_STRING"), "MONGO_URI"),
+    **dict.fromkeys(("NATS_URI", "NATS_SERVER", "NATS_SERVERS", "NATS_ADDR"), "NATS_URL"),
+}
+"""Names that other programs read, and that are easily taken for ours, with ours."""
 ELSEWHERE: Final = frozenset({"CHANGEWIRE_URL"})
 """Variables that other commands read; no reason to warn."""
 

@@ -154,7 +154,9 @@ class FleetHealth:
             seconds, headroom = self._distances(task.run_state.token or task.statistics.stored_token, task)
             self._dependencies.observer.position(name, lag_seconds=seconds, headroom_seconds=headroom)
             self._dependencies.observer.history_at_risk(name, HEADROOM in task.statistics.notes)
-            self._dependencies.observer.overdue(name, task.status().overdue is not None)
+            status = task.status()
+            self._dependencies.observer.state(name, status.state)
+            self._dependencies.observer.overdue(name, status.overdue is not None)
             self._dependencies.observer.dead_letters(name, task.statistics.dead_letters)
 
     async def _position(self, task: Watched) -> tuple[str | None, float | None]:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import secrets
 import sys
+from collections.abc import Callable
 
 import structlog
 
@@ -64,13 +65,15 @@ class Instance:
                 told = self.applied
                 await self._store.attend(self._name, told)
 
-    async def others_followed(self) -> bool:
+    async def others_followed(self, waits: Callable[[], None] = lambda: None) -> bool:
         """Wait until every other live instance has carried out what is stored by now; False where none had to be
-        waited for. Raises StoreUnavailable."""
+        waited for. `waits` is told when one has to be. Raises StoreUnavailable."""
         if not await self._store.behind(self._name, sys.maxsize):
             return False  # no other one lives
         revision, waited = await self._store.revision(), False
         while await self._store.behind(self._name, revision):
+            if not waited:
+                waits()
             waited = True
             await asyncio.sleep(LOOK_SECONDS)
             revision = min(revision, await self._store.revision())  # restored after a drop, it may count from less

@@ -11,7 +11,7 @@ from app.domain.errors import FieldProblem as Problem
 from app.domain.evidence import Claim, claim_of_position
 from app.domain.position import Checkpoint, Tail, check_scope, latest, next_epoch
 from app.domain.status import TokenView
-from app.domain.tokens import cluster_time
+from app.domain.tokens import cluster_time, token_of
 from app.domain.watcher import Start, StoredWatcher, Watcher
 from app.pipeline.dependencies import Dependencies
 from app.pipeline.proof import Proof
@@ -139,7 +139,7 @@ class Positions:
         if stored is not None and old is not None:
             check_scope(stored, scope=scope, operation_time=operation_time)
         moved = Checkpoint(
-            token=token,
+            token=token_of(token),  # a snapshot's row has its place in the epoch before
             epoch=max(next_epoch(stored, tail, now) for tail in tails),
             scope=scope,
             watcher=watcher.name,
@@ -179,7 +179,7 @@ def _view(stored: Checkpoint | None) -> TokenView:
     if stored is None:
         return TokenView(None, None, None, 0, None)
     return TokenView(
-        token=stored.token,
+        token=token_of(stored.token),
         cluster_time=float(cluster_time(stored.token).seconds),
         stream_sequence=stored.sequence,
         epoch=stored.epoch or 0,

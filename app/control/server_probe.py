@@ -12,6 +12,7 @@ import structlog
 
 from app.domain.errors import ChangewireError
 from app.domain.lag import Oplog
+from app.domain.outage import Outage
 from app.domain.status import Component
 from app.pipeline.quiet_pace import QuietPace
 from app.ports import Mongo, Nats
@@ -21,6 +22,8 @@ log = structlog.get_logger(__name__)
 INTERVAL_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
 """A server that takes longer than this to answer a ping counts as down."""
+SAY_SECONDS = 30.0
+"""The least time between two reasons of one server's that are logged while it is down."""
 OPLOG_SECONDS = 10.0
 """The time between two looks at the oplog; one that may turn over soon is looked at with every ping."""
 
@@ -28,11 +31,14 @@ OPLOG_SECONDS = 10.0
 class ServerProbe:
     """The last known state of both servers. `run` keeps it true."""
 
-    def __init__(self, mongo: Mongo, nats: Nats, quiet_pace: QuietPace | None = None) -> None:
-        """`quiet_pace` is told how far the oplog reaches back."""
+    def __init__(
+        self, mongo: Mongo, nats: Nats, quiet_pace: QuietPace | None = None, outage: Outage | None = None
+    ) -> None:
+        """`quiet_pace` is told how far the oplog reaches back, `outage` which server does not answer."""
         self._mongo = mongo
         self._nats = nats
         self._quiet_pace = quiet_pace or QuietPace()
+        self._outage = outage or Outage()
         self.mongo = Component(up=False, reason="MongoDB was not reached yet")
         self.nats = Component(up=False, reason="NATS was not reached yet")
         self.mongo_seen = asyncio.Event()
@@ -41,6 +47,8 @@ class ServerProbe:
         self.oplog: Oplog | None = None
         self.oplog_why: str | None = "not read yet"
         self._oplog_read_at = float("-inf")
+        self._said: dict[str, tuple[str, float]] = {}
+        """The last reason that was logged for each server, and when."""
 
     async def run(self) -> None:
         """Ask both servers, until cancelled."""
@@ -87,6 +95,19 @@ class ServerProbe:
         except Exception as error:
             log.error("probe_failed", component=name, exc_info=error)
             now = Component(up=False, reason=f"asking {name} failed inside Changewire; the log has the details")
-        if now.up != before.up:
-            log.info("component_changed", component=name, up=now.up, reason=now.reason)
+        self._outage.seen(name, None if now.up else now.reason, time.time())
+        self._say(name, now, before)
         return now
+
+    def _say(self, name: str, now: Component, before: Component) -> None:
+        """Log what has changed: a server that is down with a new reason too, but not with every look."""
+        at = time.monotonic()
+        if now.up == before.up and (now.up or now.reason == self._said.get(name, ("", 0.0))[0]):
+            return
+        if not now.up and not before.up and at - self._said.get(name, ("", float("-inf")))[1] < SAY_SECONDS:
+            return
+        self._said[name] = (now.reason or "", at)
+        if now.up:
+            log.info("component_changed", component=name, up=True)
+        else:
+            log.warning("component_changed", component=name, up=False, reason=now.reason)

@@ -11,6 +11,7 @@ import structlog
 
 from app.domain.errors import ChangewireError
 from app.domain.lifecycle import AT_WORK, Signal, State, move
+from app.domain.outage import Outage
 from app.domain.status import ErrorSeen, Status
 from app.pipeline.run_statistics import RunStatistics
 from app.ports import Observer
@@ -27,6 +28,7 @@ class WatcherState:
         observer: Observer,
         clock: Callable[[], float],
         statistics: RunStatistics,
+        outage: Outage,
         before: "WatcherState | None" = None,
     ) -> None:
         """`before` is that of the task whose place the watcher's task takes."""
@@ -34,6 +36,7 @@ class WatcherState:
         self._observer = observer
         self._clock = clock
         self._statistics = statistics
+        self._outage = outage
         self.now = State.STARTING
         self.since = clock()
         self.reason: str | None = None
@@ -77,10 +80,14 @@ class WatcherState:
     def status(self, instance: str | None = None) -> Status:
         """Return what there is to say; `instance` is this one's name."""
         statistics, now = self._statistics, self._clock()
+        state, since, reason = self.now, self.since, self.reason
+        if state is State.RUNNING and (outage := self._outage.now) is not None:
+            # It has nothing to publish, so it has not met the trouble yet.
+            state, (since, reason) = State.RETRYING, outage
         return Status(
-            state=self.now,
-            since=self.since,
-            reason=self.reason,
+            state=state,
+            since=since,
+            reason=reason,
             last_error=self.last_error,
             restarts=self.restarts,
             published=statistics.published,

@@ -80,6 +80,7 @@ class WatcherTask:
             dependencies.observer,
             dependencies.clock,
             self.statistics,
+            dependencies.outage,
             None if before is None else before._state,
         )
         self._task: asyncio.Task[None] | None = None
@@ -258,8 +259,7 @@ class WatcherTask:
 
     async def _capture_once(self) -> None:
         if not self._followed:
-            self._state.reason = "waiting until the other instances have followed the last change"
-            await self._instance.others_followed()
+            await self._instance.others_followed(self._waits_for_others)
             self._followed, self._state.reason = True, None
         await self._positions.carry_over(self.stored.watcher, self.run_state)
         self._capture = Capture(self._new_run(), begun=self.forget_start)
@@ -267,6 +267,9 @@ class WatcherTask:
             await unless_asked(self._capture.run(lambda: self._state.signal(Signal.OPENED)))
         finally:
             self._capture = None
+
+    def _waits_for_others(self) -> None:
+        self._state.reason = "waiting until the other instances have followed the last change"
 
     async def _stand_by(self) -> bool:
         """Stand by until the other writer goes silent; False where the watcher is no longer wanted as it is."""

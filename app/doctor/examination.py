@@ -19,6 +19,7 @@ from app.domain.evidence import claim_of_message
 from app.domain.findings import Finding, Level, worst
 from app.domain.lag import headroom_seconds, running_out
 from app.domain.position import Checkpoint
+from app.domain.tokens import token_of
 from app.domain.watcher import Watcher
 from app.domain.watcher import problems as problems_of
 from app.jetstream.account import JetStream
@@ -224,7 +225,7 @@ class _Patient:
             found = f"none yet in {place}; it starts at {watcher.start.at}"
             return None, Finding(name, "history", Level.OK, found)
         try:
-            await self._mongo.check_token(watcher, checkpoint.token)
+            await self._mongo.check_token(watcher, token_of(checkpoint.token))
         except ChangewireError as error:
             return checkpoint, Finding(name, "history", Level.PROBLEM, str(error), _REWIND.format(name))
         oplog = self._asked_mongo.oplog

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from app.domain.errors import PositionUndecidable
 from app.domain.events import Change
 from app.domain.position import Checkpoint, Reached, Tail, last_epoch, last_known
-from app.domain.tokens import cluster_time
+from app.domain.tokens import cluster_time, token_of
 
 SLACK_SECONDS = 30
 """How far MongoDB's clock, as it shows in a reply, may lag behind the moment in which a message was published."""
@@ -103,6 +103,6 @@ class Counted:
         return PositionUndecidable(
             f"the stream counts {self.left} more messages after the last known position than MongoDB has changes: "
             f"another program has published to {space} and its messages were consumed or purged, or the stream was "
-            f"purged beyond its end. Changes after {since.token} may have been taken for published; set the token to "
-            "say where to go on, and keep others from these subjects"
+            f"purged beyond its end. Changes after {token_of(since.token)} may have been taken for published; set the "
+            "token to say where to go on, and keep others from these subjects"
         )

@@ -9,19 +9,28 @@ is *planned*: its mark, the key that it begins after, and the keys of all its ro
 its place, like a change by its token: what is on the stream is left out, the rest is read again as of the same time.
 Where MongoDB no longer has that time, the chunk ends with its last row on the stream, whose key is known, and the next
 one goes on after it.
+
+Once the checkpoint is past a chunk its keys are dropped, and the rest is kept for a while: a stream that has lost its
+end (nats-server writes lazily) gets rows again, as it gets changes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from app.domain.tokens import RowPlace
+from app.domain.tokens import RowPlace, cluster_time
 
 OPERATION: Final = "snapshot"
 DONE: Final = "snapshot_done"
 ROW_OPERATIONS: Final = (OPERATION, DONE)
 """What a snapshot publishes: rows, and one message when a run is complete."""
+HEADER: Final = "Changewire-Snapshot"
+"""Each of these messages names its run in this header."""
 
+KEPT_SECONDS: Final = 300
+"""How long a chunk is kept that is done: about as long as MongoDB can be read as of its time."""
+KEPT_CHUNKS: Final = 3_000
+"""And how many at most."""
 MOST_ROWS: Final = 10_000
 """The most rows of a chunk: their keys are stored with its plan."""
 
@@ -43,10 +52,14 @@ class Part:
 class Chunk:
     """Rows that are read as of one time, planned before the first of them is sent.
 
-    They stand after the high-water mark `mark`. `keys` are those of all rows, in their order: each a BSON document with
-    the `_id` alone. `after` is the key that the chunk begins after (None: at the beginning), `until` the last one that
-    was looked at (None: the collection's end). `since` is the stream's last sequence when it was planned. A chunk with
-    no part ends the run: its only row says so.
+    They stand after the high-water mark `mark`. `count` is how many they are, and `keys` are theirs, in their order:
+    each a BSON document with the `_id` alone. `after` is the key that the chunk begins after (None: at the beginning),
+    `until` the last one that was looked at (None: the collection's end). `since` is the stream's last sequence when it
+    was planned. A chunk with no part ends the run: its only row says so. `settled`: the stored checkpoint is past it,
+    and its keys are dropped.
+
+    A chunk that was `cut` has so many rows, and no more are sent. Its other keys stay known: rows that were sent before
+    the cut, and not heard of, may still arrive, as long as nothing after them is on the stream.
     """
 
     number: int
@@ -56,10 +69,13 @@ class Chunk:
     until: bytes | None = None
     keys: tuple[bytes, ...] = ()
     since: int = 0
+    count: int = 1
+    cut: int | None = None
+    settled: bool = False
 
     @property
     def rows(self) -> int:
-        return 1 if self.part is None else len(self.keys)
+        return self.count if self.cut is None else self.cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +85,9 @@ class Snapshot:
     `filter` is a query on documents as extended JSON, `wanted` the collections that were asked for (none: all that are
     watched). `epoch` is the watcher's, None until the run begins to read. `parts` are read in their order; `part` is
     the index of the one that is being read, `after` the key up to which it was read, `next` the number of the next
-    chunk. `chunks` are planned and may not be on the stream. `documents` counts the rows that were planned. `version`
-    grows with each change.
+    chunk. `chunks` are planned and may not be on the stream, or were done a short time ago. `documents` counts the rows
+    that were planned. `last` is the position of the last row that was planned, `forgotten` that of the last chunk that
+    is not kept any more. `version` grows with each change.
     """
 
     watcher: str
@@ -91,6 +108,8 @@ class Snapshot:
     next: int = 0
     chunks: tuple[Chunk, ...] = field(default=(), repr=False)
     documents: int = 0
+    last: str = ""
+    forgotten: str = ""
     version: int = 0
 
     @property
@@ -100,7 +119,7 @@ class Snapshot:
     @property
     def open(self) -> bool:
         """Whether anything is left to be done about it: read, or to know rows by that are on the stream."""
-        return self.running or bool(self.chunks)
+        return self.running or any(not chunk.settled for chunk in self.chunks)
 
     @property
     def begun(self) -> bool:
@@ -118,8 +137,8 @@ class Snapshot:
         return str(RowPlace(chunk.mark, self.epoch, self.run, chunk.number, row))
 
     def end(self, chunk: Chunk) -> str:
-        """Return the position of a chunk's last row."""
-        return self.place(chunk, chunk.rows - 1)
+        """Return the position of a chunk's last row; of one that was cut before the first, its mark."""
+        return self.place(chunk, chunk.rows - 1) if chunk.rows else chunk.mark
 
     # How it moves on. Each returns what is to be stored.
 
@@ -137,7 +156,7 @@ class Snapshot:
             part += 1
         return replace(
             self, chunks=(*self.chunks, chunk), next=chunk.number + 1, after=after, part=part,
-            documents=self.documents + len(chunk.keys), version=self.version + 1,
+            documents=self.documents + len(chunk.keys), last=self.end(chunk), version=self.version + 1,
         )  # fmt: skip
 
     def passed(self, until: bytes | None) -> "Snapshot":
@@ -156,30 +175,48 @@ class Snapshot:
         )
 
     def acknowledged(self, position: str) -> "Snapshot":
-        """All up to a position is on the stream, and the stored checkpoint says so: forget the chunks up to there."""
-        left = tuple(chunk for chunk in self.chunks if self.end(chunk) > position)
-        return self if len(left) == len(self.chunks) else replace(self, chunks=left, version=self.version + 1)
+        """All up to a position is on the stream, and the stored checkpoint says so: the chunks up to there are done."""
+        if all(chunk.settled or self._last(chunk) > position for chunk in self.chunks):
+            return self
+        chunks = [
+            chunk if chunk.settled or self._last(chunk) > position else replace(chunk, keys=(), settled=True)
+            for chunk in self.chunks
+        ]
+        newest, forgotten = cluster_time(chunks[-1].mark).seconds, self.forgotten
+        while chunks[0].settled and (
+            len(chunks) > KEPT_CHUNKS or newest - cluster_time(chunks[0].mark).seconds > KEPT_SECONDS
+        ):
+            forgotten = self.end(chunks.pop(0))
+        return replace(self, chunks=tuple(chunks), forgotten=forgotten, version=self.version + 1)
+
+    def _last(self, chunk: Chunk) -> str:
+        """Return the last position that a row of a chunk may have on the stream."""
+        return self.end(chunk) if chunk.cut is None else self.place(chunk, len(chunk.keys))
 
     def cut(self, number: int, rows: int) -> "Snapshot":
         """A chunk cannot be read again as of its time: it ends with its first `rows` rows, and what was planned after
-        it is planned again. Its numbers are not used again."""
+        it is planned again. Its numbers are not used again. Where `rows` are some but not all, the keys are needed."""
         chunk = next(each for each in self.chunks if each.number == number)
         assert chunk.part is not None, "the end of a run is not read"
-        dropped = sum(len(each.keys) for each in self.chunks if each.number > number) + len(chunk.keys) - rows
+        dropped = sum(each.rows for each in self.chunks if each.number > number and each.part is not None)
+        dropped += chunk.rows - rows
         after = chunk.keys[rows - 1] if rows else chunk.after
         kept = tuple(each for each in self.chunks if each.number < number)
-        if rows:
-            kept += (replace(chunk, keys=chunk.keys[:rows], until=after),)
+        kept += (replace(chunk, cut=rows, until=after),)
         return replace(
-            self, chunks=kept, after=after, part=chunk.part, documents=self.documents - dropped,
+            self.reopened(), chunks=kept, after=after, part=chunk.part, documents=self.documents - dropped,
             version=self.version + 1,
         )  # fmt: skip
+
+    def reopened(self) -> "Snapshot":
+        """The stream has lost rows of a run that was done: it goes on."""
+        return replace(self, state="running", finished_at=None, version=self.version + 1)
 
     def ended(self, state: State, now: float, reason: str | None = None) -> "Snapshot":
         """It is over. Chunks whose rows may be on the stream stay known until the checkpoint is past them."""
         return replace(self, state=state, reason=reason, finished_at=now, version=self.version + 1)
 
-    def forgotten(self) -> "Snapshot":
+    def given_up(self) -> "Snapshot":
         """Its rows are of another epoch, and say nothing any more."""
         return replace(self, chunks=(), version=self.version + 1)
 

@@ -33,6 +33,7 @@ OPERATIONS = (
     "shardCollection", "reshardCollection", "refineCollectionShardKey",
 )  # fmt: skip
 OnHistoryLost = Literal["fail", "latest", "earliest"]
+WithSnapshot = Literal["none", "initial", "only"]
 StreamSettings = Literal["changewire", "connector"]
 """Whose settings the stream has. `changewire`: fast ingest, atomic batches and direct reads are switched on.
 `connector`: as mongodb-nats-connector makes it, and never changed; that program refuses any other settings."""
@@ -140,6 +141,8 @@ class Watcher:
     """None: beside the positions of all other watchers, in the state database, under the watcher's name."""
     start: Start = field(default_factory=Start)
     on_history_lost: OnHistoryLost = "fail"
+    snapshot: WithSnapshot = "none"
+    """Whether a snapshot begins when it is added; `only`: and nothing else is ever published."""
     entries: tuple["Watcher", ...] = ()
     """Several of `connector.yaml` with one stream, each as if it were alone (`entries.py`)."""
 
@@ -147,6 +150,11 @@ class Watcher:
     def places(self) -> tuple[CheckpointPlace, ...]:
         """The collections that it names for its position: none, one, or one for each of its entries."""
         return tuple(one.checkpoint for one in self.entries or (self,) if one.checkpoint is not None)
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """The operations whose changes are published."""
+        return frozenset(() if self.snapshot == "only" else self.sink.operations)
 
     @property
     def space(self) -> str:
@@ -177,7 +185,7 @@ class Watcher:
     def route(self) -> "Route":
         """What the watcher's position is a position of: which changes go where."""
         source = self.source
-        selected = [list(source.pipeline), source.show_expanded_events, sorted(self.sink.operations)]
+        selected = [list(source.pipeline), source.show_expanded_events, sorted(self.operations)]
         if source.include or source.exclude:
             selected += [sorted(source.include), sorted(source.exclude)]
         selection = hashlib.sha256(json.dumps(selected, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -279,11 +287,8 @@ def problems(
             )
         if meets_letters(watcher.space, sink.stream):
             wrong("sink.subject", f"overlaps with the subjects of its own dead letters, {letters_space(sink.stream)}")
-    for operation in sink.operations:
-        if operation not in OPERATIONS:
-            wrong(
-                "sink.operations", f"has an unknown operation {operation!r}; known operations: {', '.join(OPERATIONS)}"
-            )
+    for operation in (each for each in sink.operations if each not in OPERATIONS):
+        wrong("sink.operations", f"has an unknown operation {operation!r}; known operations: {', '.join(OPERATIONS)}")
     if not sink.operations:
         wrong("sink.operations", "is empty: nothing would be published")
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
@@ -326,6 +331,8 @@ def to_document(watcher: Watcher) -> dict[str, Any]:
             document["source"][patterns] = list(entries)
     document["sink"]["operations"] = list(watcher.sink.operations)
     document["start"] = start_to_document(watcher.start)
+    if watcher.snapshot == "none":  # left out as well
+        del document["snapshot"]
     del document["entries"]
     if watcher.entries:
         document["entries"] = [to_document(entry) for entry in watcher.entries]
@@ -352,7 +359,7 @@ def from_document(document: Mapping[str, Any]) -> Watcher:
     sink = {"subject": default_subject(source), **(document.get("sink") or {})}
     if "operations" in sink:
         sink["operations"] = tuple(sink["operations"])
-    rest = {key: value for key, value in document.items() if key in ("name", "on_history_lost")}
+    rest = {key: value for key, value in document.items() if key in ("name", "on_history_lost", "snapshot")}
     place = document.get("checkpoint")
     return Watcher(
         source=source,

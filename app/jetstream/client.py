@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import nats.errors
 import structlog
@@ -51,11 +51,35 @@ class NatsOptions:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
+    password_file: str | None = None
+    token_file: str | None = None
     creds_file: str | None = None
     nkey_seed_file: str | None = None
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
+    tls_handshake_first: bool = False
+    """Whether TLS begins before the server introduces itself, as a server with `handshake_first` wants it."""
+    inbox_prefix: str = "_INBOX"
+    """How the subjects begin on which answers arrive."""
+
+    def sign_in(self) -> tuple[str | None, str | None, str | None]:
+        """Return user, password and token for a server whose URL has none: the settings' own, else those of another
+        URL. A server that its cluster has told of takes what the others take."""
+        password, token = self._now(self.password, self.password_file), self._now(self.token, self.token_file)
+        if self.user is None and token is None and not self.creds_file and not self.nkey_seed_file:
+            found = (signed_in(url)[1:] for url in self.urls)
+            return next((each for each in found if each != (None, None, None)), (None, None, None))
+        return self.user, password, token
+
+    def _now(self, value: str | None, path: str | None) -> str | None:
+        """Return a password or token as it is now: what its file holds, where it is in one that can be read."""
+        if path is None:
+            return value
+        try:
+            return Path(path).read_text().strip() or value
+        except (OSError, UnicodeDecodeError):
+            return value  # the last one that is known: a file that is being replaced is missing for a moment
 
     def problem(self) -> str | None:
         """Return what is wrong with the files, naming their variables; nats-py itself would hang, or say little."""
@@ -86,11 +110,14 @@ class OneConnection(Client):
     """
 
     def __init__(
-        self, on_reply: Callable[[bytes, bytes, bytes | None], None], on_forbidden: Callable[[str], None]
+        self,
+        on_reply: Callable[[bytes, bytes, bytes | None], None],
+        on_forbidden: Callable[[str], None],
+        inbox_prefix: str = "_INBOX",
     ) -> None:
         super().__init__()
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.inbox = f"_INBOX.{NUID().next().decode()}."
+        self.inbox = f"{inbox_prefix}.{NUID().next().decode()}."
         self.last_failure: Exception | str | None = None
         self._on_reply = on_reply
         self._on_forbidden = on_forbidden
@@ -139,8 +166,11 @@ class OneConnection(Client):
             if not isinstance(error, nats.errors.NoServersError):
                 self.last_failure = error
 
+        address, user, password, token = signed_in(url)
+        if user is None and token is None:
+            user, password, token = options.sign_in()
         await self.connect(
-            servers=[url],
+            servers=[address],
             name=options.name,
             error_cb=note,
             allow_reconnect=False,
@@ -150,11 +180,12 @@ class OneConnection(Client):
             ping_interval=PING_SECONDS,
             max_outstanding_pings=1_000_000,  # `progress` judges better: a slow link delays pongs too
             pending_size=0,
-            user=options.user,
-            password=options.password,
-            token=options.token,
+            user=user,
+            password=password,
+            token=token,
             user_credentials=options.creds_file,
             nkeys_seed=options.nkey_seed_file,
+            tls_handshake_first=options.tls_handshake_first and self._tls_asked,
             **{name: value for name, value in tls.items() if value},
         )
 
@@ -167,7 +198,8 @@ class OneConnection(Client):
             await self.flush(CONNECT_SECONDS)
         if self.last_failure is not None:
             self.last_failure = None
-            raise SinkUnavailable("the account may not subscribe to _INBOX.>, where answers arrive")
+            prefix = self.inbox.rpartition(".")[0].rpartition(".")[0]
+            raise SinkUnavailable(f"the account may not subscribe to {prefix}.>, where answers arrive")
 
     def send(self, data: bytes) -> None:
         """Write whole frames to the socket, past nats-py's buffer, which outlives the connection. Never waits."""
@@ -269,6 +301,18 @@ class OneConnection(Client):
 
     async def _process_op_err(self, e: Exception) -> None:
         self.lose(describe(e))
+
+
+def signed_in(url: str) -> tuple[str, str | None, str | None, str | None]:
+    """Return the URL of a server without its credentials, and these: user and password, or a token alone.
+
+    They are percent-encoded in a URL, and nats-py would send them so."""
+    parts = urlsplit(url if "//" in url else f"//{url}")
+    if parts.username is None:
+        return url, None, None, None
+    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    user, password = unquote(parts.username), None if parts.password is None else unquote(parts.password)
+    return (address, None, None, user) if password is None else (address, user, password, None)
 
 
 def _tls(options: NatsOptions) -> ssl.SSLContext | None:

@@ -212,7 +212,7 @@ class NatsConnection:
             candidates.setdefault(url, tls_name)
         reasons = []
         for url, tls_name in candidates.items():
-            client = OneConnection(self._dispatch, self._forbidden)
+            client = OneConnection(self._dispatch, self._forbidden, self._options.inbox_prefix)
             try:
                 async with asyncio.timeout(3 * CONNECT_SECONDS):
                     await client.establish(url, tls_name, self._options)
@@ -263,7 +263,7 @@ class NatsConnection:
         """Try, on a connection of its own to the same server, whether that takes a message or a command of this size.
 
         Raises SinkUnavailable where it cannot be reached."""
-        probe = OneConnection(lambda *_: None, lambda _: None)
+        probe = OneConnection(lambda *_: None, lambda _: None, self._options.inbox_prefix)
         try:
             async with asyncio.timeout(3 * CONNECT_SECONDS):
                 await probe.establish(*client.address, self._options)

@@ -16,7 +16,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import monitoring
 from pymongo.errors import ConfigurationError
 
-from app.config.addresses import mongo_uri_problem
+from app.config.addresses import mongo_file_problem, mongo_uri_problem
 from app.domain.errors import FieldProblem, Invalid
 from app.mongodb.codes import NAMESPACE_EXISTS
 from app.mongodb.pinning import prefer_pinned
@@ -50,8 +50,8 @@ def connect(
     options = {name: value for name, value in OPTIONS.items() if name.lower() not in named} | dict(insist or {})
     try:
         return AsyncIOMotorClient(uri, event_listeners=list(listeners), server_selector=prefer_pinned, **options)
-    except (ConfigurationError, ValueError, TypeError) as error:
-        problem = mongo_uri_problem(uri) or "is not a MongoDB connection string"
+    except (ConfigurationError, ValueError, TypeError, OSError) as error:  # OSError: of a file that it names
+        problem = mongo_uri_problem(uri) or mongo_file_problem(uri) or "is not a MongoDB connection string"
         problem += "; write for example mongodb://user:password@host:27017/?replicaSet=rs0"
         raise Invalid(problems=(FieldProblem("MONGO_URI", problem),)) from error
 

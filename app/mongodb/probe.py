@@ -11,7 +11,9 @@ from pymongo.errors import PyMongoError
 
 from app.domain.errors import SourceUnavailable
 from app.domain.lag import Oplog
+from app.mongodb.codes import refuses_account
 from app.mongodb.errors import STANDALONE, unreachable, where_allowed
+from app.mongodb.words import words
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
@@ -37,6 +39,8 @@ class DeploymentProbe:
             with pymongo.timeout(PROBE_SECONDS):
                 reply = await self._client.admin.command("ping")
         except PyMongoError as error:
+            if refuses_account(error):
+                raise SourceUnavailable(f"MongoDB refuses the account in MONGO_URI: {words(error)}") from error
             raise unreachable(error, hint=self._hint()) from error
         if "operationTime" not in reply:
             raise SourceUnavailable(STANDALONE)

@@ -41,11 +41,9 @@ class MongoSnapshotStore:
         return await self._all.ask()
 
     async def _ask_all(self) -> Mapping[str, Summary]:
-        stages: list[Mapping[str, Any]] = [{"$set": {"planned": {"$ne": ["$chunks", {}]}}}, {"$unset": "chunks"}]
         with self._guarded("reading the snapshots"):
-            found = await self._collection.aggregate(stages).to_list(None)
-        runs = [(_restored(each), bool(each["planned"])) for each in found]
-        return {run.watcher: Summary(run, run.running or planned) for run, planned in runs}
+            found = await self._collection.find({}, {"chunks": 0}).to_list(None)
+        return {str(each["_id"]): Summary(_restored(each), bool(each["open"])) for each in found}
 
     async def read(self, watcher: str) -> Snapshot | None:
         with self._guarded("reading a snapshot"):
@@ -91,7 +89,7 @@ class MongoSnapshotStore:
 
 def _changed(before: Snapshot | None, after: Snapshot) -> dict[str, Any]:
     """Return the fields that differ; of a new run all of them."""
-    changed = {name: getattr(after, name) for name in _PLAIN}
+    changed = {name: getattr(after, name) for name in (*_PLAIN, "open")}
     if before is not None:
         changed = {name: value for name, value in changed.items() if value != getattr(before, name)}
     if before is None or before.wanted != after.wanted:
@@ -108,6 +106,7 @@ def _changed(before: Snapshot | None, after: Snapshot) -> dict[str, Any]:
 def _chunk(chunk: Chunk) -> dict[str, Any]:
     return {
         "mark": chunk.mark, "part": chunk.part, "after": chunk.after, "until": chunk.until, "since": chunk.since,
+        "count": chunk.count, "cut": chunk.cut, "settled": chunk.settled,
         "keys": Binary(b"".join(chunk.keys)),
     }  # fmt: skip
 
@@ -117,7 +116,7 @@ def _restored(document: Mapping[str, Any]) -> Snapshot:
     chunks = [
         Chunk(
             int(number), each["mark"], each["part"], _bytes(each["after"]), _bytes(each["until"]),
-            _keys(bytes(each["keys"])), each["since"],
+            _keys(bytes(each["keys"])), each["since"], each["count"], each["cut"], each["settled"],
         )
         for number, each in document.get("chunks", {}).items()
     ]  # fmt: skip

@@ -2,6 +2,9 @@
 
 Where no checkpoint place is named, `IN_BULK` is stored: a version that knows no such place must not take it for its own
 default, in which no position is. It finds the document unreadable instead, and does not run the watcher.
+
+Of a watcher that publishes a snapshot alone, the operations are kept beside an empty list: a version that
+knows no snapshot refuses it, and does not publish changes.
 """
 
 import json
@@ -22,6 +25,8 @@ def restored(document: Mapping[str, Any], pipeline: Any) -> StoredWatcher:
     plain["source"] = plain["source"] | {"pipeline": pipeline}
     if plain["checkpoint"] == IN_BULK:
         plain["checkpoint"] = None
+    if "operations" in plain:
+        plain["sink"] = plain["sink"] | {"operations": plain["operations"]}
     return StoredWatcher(
         watcher=from_document(plain),
         desired=Desired(document["desired"]),
@@ -39,6 +44,8 @@ def as_stored(stored: StoredWatcher) -> dict[str, Any]:
     plain["source"] = plain["source"] | {"pipeline": json.dumps(plain["source"]["pipeline"])}
     if plain["checkpoint"] is None:
         plain["checkpoint"] = IN_BULK
+    if stored.watcher.snapshot == "only":
+        plain["operations"], plain["sink"] = plain["sink"]["operations"], plain["sink"] | {"operations": []}
     return {
         "_id": stored.name,
         "watcher": plain,

@@ -15,7 +15,7 @@ from app.domain.errors import EventNotEncodable, MessageTooLarge, PermanentError
 from app.domain.events import Change
 from app.domain.packed import PackedChanges
 from app.domain.raw_events import RawEvents
-from app.domain.snapshot import ROW_OPERATIONS
+from app.domain.snapshot import HEADER, ROW_OPERATIONS
 from app.domain.watcher import Watcher
 from app.pipeline.run_statistics import RunStatistics
 from app.ports import EventSink, Observer, SourceBatch
@@ -85,7 +85,7 @@ class BatchEncoder:
         self._sink = sink
         self._statistics = statistics
         self._observer = observer
-        self._operations = frozenset(watcher.sink.operations)
+        self._operations = watcher.operations
         self._subjects = watcher.subjects
         self._pieces = self._subjects.pieces
         self.failure: PermanentError | None = None
@@ -108,7 +108,7 @@ class BatchEncoder:
         """Return the rows of a snapshot's run as changes, all later than the position `last`. Raises PermanentError
         where one of them cannot be published."""
         batch = SourceBatch(events, last, 0, events.size)
-        changes = await self._encode(batch, Selection(_ROWS, "", (("Changewire-Snapshot", run),)), last)
+        changes = await self._encode(batch, Selection(_ROWS, "", ((HEADER, run),)), last)
         if self.failure is not None:  # the run's, not the watcher's: its changes go on
             failure, self.failure = self.failure, None
             raise failure

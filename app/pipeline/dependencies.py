@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from app.domain.errors import ChangewireError, Conflict, NotAuthorised, RegistryError, Unavailable
+from app.domain.outage import Outage
 from app.pipeline.batch_encoder import Codec
 from app.pipeline.memory_budget import MemoryBudget
 from app.pipeline.opening_gate import OpeningGate
@@ -28,7 +29,7 @@ class Tuning:
 class Shared:
     """What all runs of a process share, whatever they watch: the codec, the observer who is told what happens, the
     clock (seconds since 1970), when to give way, how much may be held, how many open at the same time, how often quiet
-    positions are stored, and how much snapshots may take."""
+    positions are stored, and how much snapshots may take; and which server does not answer."""
 
     codec: Codec
     observer: Observer
@@ -38,6 +39,7 @@ class Shared:
     opening_gate: OpeningGate = field(default_factory=OpeningGate)
     quiet_pace: QuietPace = field(default_factory=QuietPace)
     snapshots: SnapshotLimits = field(default_factory=SnapshotLimits)
+    outage: Outage = field(default_factory=Outage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

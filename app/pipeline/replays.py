@@ -23,7 +23,8 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.events import Change
-from app.domain.tokens import MessageId
+from app.domain.snapshot import HEADER, ROW_OPERATIONS
+from app.domain.tokens import MessageId, RowPlace
 from app.pipeline.batch_encoder import LEAST_POINTER
 from app.pipeline.ledger import Ledger
 from app.pipeline.publisher import Publisher
@@ -114,7 +115,7 @@ class Replays:
     async def _message(self, letter: DeadLetter, id_: str) -> Change:
         """Make the message, a claim check where it has to be one. Raises Conflict, SinkUnavailable, StreamRefused."""
         sink = self._watcher.sink
-        if letter.operation not in sink.operations:
+        if letter.operation not in (*sink.operations, *ROW_OPERATIONS):
             raise Conflict(f"the watcher does not publish changes with the operation {letter.operation} (any more)")
         if letter.raw is None:
             raise Conflict(f"the event is not in the object store any more, or not whole: {letter.object}")
@@ -124,8 +125,11 @@ class Replays:
                 change.subject = self._watcher.subjects.subject(*self._codec.names(letter.raw), change.operation)
         except EventNotEncodable as error:
             raise Conflict(f"the change still cannot be published: {error}") from error
+        row = RowPlace.parse(change.token)
+        headers: tuple[tuple[str, str], ...] = () if row is None else ((HEADER, row.run),)
         if letter.reduced is not None:
-            change = replace(change, headers=(("Changewire-Reduced", letter.reduced),))
+            headers += (("Changewire-Reduced", letter.reduced),)
+        change = replace(change, headers=headers)
         if not self._sink.too_large(change):
             return change
         room = self._sink.room(change)

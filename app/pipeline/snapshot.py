@@ -54,7 +54,7 @@ from app.pipeline.ledger import Ledger
 from app.pipeline.memory_budget import Share
 from app.pipeline.reader import Reader
 from app.pipeline.run import Run
-from app.pipeline.snapshot_record import SnapshotRecord
+from app.pipeline.snapshot_record import RunEnded, SnapshotRecord
 from app.pipeline.snapshot_rows import SnapshotRows
 
 log = structlog.get_logger(__name__)
@@ -66,7 +66,8 @@ BETWEEN_SECONDS = 0.5
 AGAIN_SECONDS = 1.0
 """The pause after rows could not be read, while the changes go on."""
 TOO_OLD_TRIES = 20
-"""So many marks in a row whose time MongoDB does not have end the run."""
+"""So many times in a row that MongoDB does not have the time of a mark end the run: a good while, since a collection's
+new index or name makes it so as well."""
 
 
 class SnapshotProducer:
@@ -81,6 +82,7 @@ class SnapshotProducer:
         self._limits = run.shared.snapshots
         self._ledger = ledger
         self._queue = queue
+        self._share = share
         self._reader = reader
         self._record = SnapshotRecord(run, checkpointer)
         self._rows = SnapshotRows(run, self._record, ledger, encoder, queue, share)
@@ -112,16 +114,26 @@ class SnapshotProducer:
     async def resume(self) -> None:
         """Find out at an opening what is left of a run, before anything is read. Raises StoreUnavailable, and what a
         sink raises."""
-        await self._record.load_if_open()
-        run, reached = self._record.now, self._ledger.reached
+        reached = self._ledger.reached
+        await self._record.load_if_needed(reached.token)
+        run = self._record.known
         if run is None or await self._moved_away(run):
             return
-        passed = [chunk for chunk in run.chunks if run.end(chunk) <= reached.token]
+        if run.forgotten > reached.token:
+            await self._record.end("failed", "the stream has lost rows that cannot be made again; begin another one")
+            return
+        if (late := _arrived_late(run, reached)) is not None:
+            await self._rows.cut(*late)
+            return
+        passed = [chunk for chunk in run.chunks if run.end(chunk) <= reached.token and not chunk.settled]
         if passed and (there := await self._overtaken(run, passed[-1], reached)) is not None:
             log.warning("snapshot_overtaken", watcher=self._name, run=run.run, chunk=passed[-1].number, rows=there)
-            await self._rows.cut(passed[-1], there)
+            await self._rows.cut(passed[-1].number, there)
             return
-        self._again = [chunk for chunk in run.chunks if run.end(chunk) > reached.token]
+        self._again = [chunk for chunk in run.chunks if chunk.rows and run.end(chunk) > reached.token]
+        if self._again and run.state == "done":
+            log.warning("snapshot_lost_its_end", watcher=self._name, run=run.run, chunks=len(self._again))
+            await self._record.move(Snapshot.reopened)
 
     async def _look_again(self) -> None:
         """Somebody has begun a run, or ended it. Raises StoreUnavailable."""
@@ -140,7 +152,8 @@ class SnapshotProducer:
             return False
         if run.running:
             await self._record.end("cancelled", "the watcher was moved to another position, or its stream recreated")
-        await self._record.move(lambda run: run.forgotten())
+        if run.open:
+            await self._record.move(Snapshot.given_up)
         return True
 
     async def _overtaken(self, run: Snapshot, chunk: Chunk, reached: Reached) -> int | None:
@@ -179,7 +192,9 @@ class SnapshotProducer:
         if self._due is not None and encoded.position >= self._due and self._may(encoded, caught_up=caught_up):
             mark, self._due = self._due, None
             encoded = await self._up_to(mark, encoded)
+            self._share.give_back(encoded.size)  # else rows might wait for room that only these changes could give back
             await self._window(mark, waiting=bool(encoded.changes))
+            self._share.take(encoded.size)
         await self._queue.put(encoded)
         end = encoded.position
         if not is_mark(end):
@@ -225,7 +240,10 @@ class SnapshotProducer:
         try:
             await self._rows.begin()
             await self._chunks(mark, waiting=waiting)
+        except RunEnded:
+            log.info("snapshot_ended_elsewhere", watcher=self._name, run=self._record.run.run)
         except MomentGone as error:
+            self._not_before = time.monotonic() + AGAIN_SECONDS
             self._too_old += 1
             if self._too_old >= TOO_OLD_TRIES:
                 await self._record.end(
@@ -277,3 +295,14 @@ class SnapshotProducer:
     async def store(self) -> None:
         """Store how far the run came. Raises as `run`."""
         await self._record.store()
+
+
+def _arrived_late(run: Snapshot, reached: Reached) -> tuple[int, int] | None:
+    """Return which chunk was cut before rows of it arrived that were sent earlier, and how many rows it has now."""
+    place = RowPlace.parse(reached.token)
+    if place is None or place.run != run.run:
+        return None
+    chunk = next((each for each in run.chunks if each.number == place.chunk), None)
+    if chunk is None or chunk.cut is None or place.row < chunk.rows:
+        return None
+    return chunk.number, place.row + 1

@@ -7,6 +7,7 @@ next opening finds what there is.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -19,6 +20,11 @@ log = structlog.get_logger(__name__)
 
 STORE_SECONDS = 0.5
 """How often what was published is stored, about."""
+
+
+class RunEnded(Exception):
+    """The run was ended meanwhile, by a person or another instance. What was about to be stored is not."""
+
 
 Move = Callable[[Snapshot], Snapshot]
 
@@ -43,6 +49,11 @@ class SnapshotRecord:
         return self._now if self._now is not None and self._now.open else None
 
     @property
+    def known(self) -> Snapshot | None:
+        """The run, also where it is over; None where there is none, or `load` was not needed."""
+        return self._stored
+
+    @property
     def run(self) -> Snapshot:
         """The run. There has to be one."""
         assert self._now is not None, "there is a run"
@@ -54,38 +65,48 @@ class SnapshotRecord:
             self._take(await self._store.read(self._name))
             self._stored = self._now
 
-    async def load_if_open(self) -> None:
-        """The same at an opening, where most watchers have nothing to read."""
+    async def load_if_needed(self, position: str) -> None:
+        """The same at an opening at a position, where most watchers have nothing to read: a run that is over is read
+        only where the stream has lost rows of it."""
         there = (await self._store.all()).get(self._name)
-        if there is not None and there.open:
+        if there is not None and (there.open or there.run.last > position):
             await self.load()
         elif there is not None:
             self._take(there.run)
 
     async def move(self, move: Move) -> Snapshot:
-        """Move the run on, and return it once it is stored. Raises Stale, StoreUnavailable."""
+        """Move the run on, and return it once it is stored. Raises RunEnded, Stale, StoreUnavailable."""
         async with self._moving:
-            after = move(self.run)
-            assert self._stored is not None, "load comes first"
-            if after.version > self._stored.version and not await self._store.change(self._stored, after):
-                raise Stale("the snapshot was moved on, ended or begun again by somebody else")
-            self._take(after)
-            if after.version > self._stored.version:
+            after, stored = move(self.run), self._stored
+            assert stored is not None, "load comes first"
+            if after.version > stored.version:
+                if not await self._store.change(stored, after):
+                    await self._find_out(stored)
                 self._stored = after
+            self._take(after)
             return after
+
+    async def _find_out(self, known: Snapshot) -> None:
+        """Say why the stored run is not the known one any more. Raises RunEnded, Stale, StoreUnavailable."""
+        there = await self._store.read(self._name)
+        if there is None or there.run != known.run or there.running:
+            raise Stale("the snapshot was moved on, or begun again, by somebody else")
+        self._stored = there
+        self._take(there)
+        raise RunEnded
 
     async def end(self, state: State, reason: str | None = None, *, position: str = "") -> None:
         """End the run; `position` is the one that is stored. Raises as `move`."""
         now = self._clock()
         ended = await self.move(lambda run: run.acknowledged(position).ended(state, now, reason))
-        level = log.info if state == "done" else log.warning
-        level(
-            "snapshot_ended", watcher=self._name, run=ended.run, state=state, documents=ended.documents, reason=reason
-        )
+        if state == "done":
+            log.info("snapshot_done", watcher=self._name, run=ended.run, documents=ended.documents)
+        else:
+            log.warning("snapshot_ended", watcher=self._name, run=ended.run, state=state, reason=reason)
 
     def published(self) -> None:
         """Something was published: what is stored may be moved on."""
-        if self._now is not None and self._now.chunks:
+        if self._now is not None and self._now.chunks and not self._now.chunks[-1].settled:
             self._published.set()
 
     async def keep(self) -> None:
@@ -93,10 +114,11 @@ class SnapshotRecord:
         while True:
             await self._published.wait()
             self._published.clear()
-            while (run := self.now) is not None and run.chunks:
+            while (run := self.now) is not None and any(not chunk.settled for chunk in run.chunks):
                 await asyncio.sleep(STORE_SECONDS)
                 try:
-                    await self.store()
+                    with suppress(RunEnded):
+                        await self.store()
                 except StoreUnavailable as error:
                     log.info("snapshot_not_stored", watcher=self._name, run=run.run, error=str(error))
 
@@ -104,7 +126,7 @@ class SnapshotRecord:
         """Store what was published by now: chunks up to the stored checkpoint, and that the run is complete. Raises as
         `move`."""
         run, position = self.now, self._checkpointer.position
-        if run is None or position is None or not run.chunks or run.end(run.chunks[0]) > position:
+        if run is None or position is None or run.acknowledged(position) is run:
             return
         end = run.chunks[-1]
         if run.running and end.part is None and run.end(end) <= position:

@@ -28,6 +28,8 @@ CHUNK_BYTES = 2 * 1024 * 1024
 """What a chunk is meant to have."""
 SCANNED = 10_000
 """How many documents are looked at for one chunk where a filter or a pipeline leaves some out."""
+KEY_BYTES = 512 * 1024
+"""What the keys of a chunk may have, about: they are stored with its plan, in one document with those of others."""
 SEARCH_SECONDS = 0.1
 """How long rows are looked for at one mark without any being found."""
 
@@ -75,8 +77,10 @@ class SnapshotRows:
                 await self._follow(run, moved)
                 continue
             if rows.keys:
+                rows, until = within(rows, until)
                 since = self._ledger.reached.sequence or 0
-                chunk = Chunk(run.next, mark, run.part, run.after, until, tuple(rows.keys), since)
+                keys = tuple(rows.keys)
+                chunk = Chunk(run.next, mark, run.part, run.after, until, keys, since, len(keys))
                 planned = await self._record.move(partial(Snapshot.planned, chunk=chunk))
                 return await self._encoded(planned, chunk, rows, read_at)
             await self._record.move(partial(Snapshot.passed, until=until))
@@ -149,11 +153,14 @@ class SnapshotRows:
         except (MomentGone, CollectionMoved) as error:
             reason = str(error)
         else:
-            if tuple(rows.keys) == chunk.keys:
+            if tuple(rows.keys) == chunk.keys[: chunk.rows] or (chunk.settled and len(rows.keys) == chunk.rows):
                 return await self._encoded(run, chunk, rows, read_at)
             reason = "its documents are others"
         there = await self._pass_over(run, chunk)
-        await self.cut(chunk, there)
+        if chunk.settled and 0 < there < chunk.rows:  # which document the last row there is of is not known any more
+            await self._record.end("failed", f"the stream has lost rows that cannot be made again: {reason}")
+            return None
+        await self.cut(chunk.number, there)
         log.info("snapshot_chunk_ended", watcher=self._name, chunk=chunk.number, rows=there, reason=reason)
         return None
 
@@ -170,9 +177,23 @@ class SnapshotRows:
             await self._queue.settled()
         return there + len(gone)
 
-    async def cut(self, chunk: Chunk, rows: int) -> None:
-        """End a chunk with its first rows. Raises Stale, StoreUnavailable."""
-        await self._record.move(lambda run: run.cut(chunk.number, rows))
+    async def cut(self, number: int, rows: int) -> None:
+        """End a chunk with its first rows. Raises as `SnapshotRecord.move`."""
+        await self._record.move(lambda run: run.cut(number, rows))
+
+
+def within(rows: Rows, until: bytes | None) -> tuple[Rows, bytes | None]:
+    """Return as many of the rows as have keys that fit into a plan, and up to where all was looked at then."""
+    count, size = 0, 0
+    for key in rows.keys:
+        size += len(key)
+        if count and size > KEY_BYTES:
+            break
+        count += 1
+    if count == len(rows.keys):
+        return rows, until
+    documents = rows.documents[:count]
+    return Rows(documents, rows.keys[:count], sum(map(len, documents)), rows.whole), rows.keys[count - 1]
 
 
 def places_of(run: Snapshot, chunk: Chunk) -> Sequence[str]:

@@ -8,7 +8,7 @@ by another instance. So the places are stored beside the position before anythin
 
 from app.domain.errors import OutcomeUnknown, PositionUndecidable
 from app.domain.position import Checkpoint, OwnMessage
-from app.domain.tokens import parse_message_id
+from app.domain.tokens import parse_message_id, token_of
 from app.domain.watcher import Watcher
 from app.pipeline.run_state import RunState
 from app.ports import CheckpointStore, EventSink
@@ -49,8 +49,8 @@ class WindowRecovery:
                 raise PositionUndecidable(
                     f"another program published to {space} while a window of changes was under way, and its message "
                     f"took the place of one of them on the stream (sequence {place.sequence}, change "
-                    f"{place.id.position}): the changes after it are there, it is not. Set the token to the change "
-                    "before it, and keep others from these subjects"
+                    f"{token_of(place.id.position)}): the changes after it are there, it is not. Set the token to the "
+                    "change before it, and keep others from these subjects"
                 )
         await self._checkpoints.keep_unsettled((), epoch)
         self._run_state.settled()

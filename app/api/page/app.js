@@ -6,6 +6,7 @@ import { TokenDialog } from "./dialogs.js";
 import { WatcherForm } from "./form.js";
 import { html, link, render, State, useEffect, useState } from "./lib.js";
 import { List } from "./list.js";
+import { sampleSnapshots } from "./snapshot.js";
 import { Theme } from "./theme.js";
 import { WatcherView } from "./watcher.js";
 
@@ -127,6 +128,7 @@ function useLooks() {
       try {
         const found = await get("watchers");
         sample(found, lags);
+        sampleSnapshots(found);
         setSeen((before) => ({ ...before, watchers: found, trouble: null, tick: before.tick + 1 }));
       } catch (error) {
         add({ trouble: error.message });

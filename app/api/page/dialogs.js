@@ -9,8 +9,12 @@ export function changed(text) {
   dispatchEvent(new Event("changewire:changed"));
 }
 
-/** A modal dialog. `run` does the action; the dialog closes unless that throws. */
-export function Dialog({ title, action, danger, run, close, children }) {
+/**
+ * A modal dialog. `run` does the action; the dialog closes unless that throws.
+ *
+ * `children` may be a function of what is wrong, by field: of those in `fields`, which show it themselves.
+ */
+export function Dialog({ title, action, back = "Cancel", danger, run, close, fields = [], children }) {
   const dialog = useRef(null);
   const [problem, setProblem] = useState(null);
   const [busy, setBusy] = useState(false);
@@ -35,19 +39,41 @@ export function Dialog({ title, action, danger, run, close, children }) {
     event.preventDefault();
     close();
   };
+  useEffect(() => dialog.current.querySelector("[aria-invalid=true]")?.focus(), [problem]);
+  const { wrong, others } = placed(problem, fields);
   return html`<dialog ref=${dialog} onCancel=${cancel} aria-labelledby="dialog-title">
     <article>
       <form onSubmit=${submit} novalidate>
         <h2 id="dialog-title">${title}</h2>
-        ${children}
-        <${Trouble} problem=${problem} />
+        ${typeof children === "function" ? children(wrong) : children}
+        <${Trouble} problem=${others} />
         <footer>
-          <button type="button" class="secondary" onClick=${cancel}>Cancel</button>
+          <button type="button" class="secondary" onClick=${cancel}>${back}</button>
           <button type="submit" class=${danger ? "danger" : ""} aria-busy=${busy} disabled=${busy}>${action}</button>
         </footer>
       </form>
     </article>
   </dialog>`;
+}
+
+/** What is wrong, by field; and what is to be said elsewhere, because no field is there for it. */
+function placed(problem, fields) {
+  const given = Object.entries(problem?.fields ?? {});
+  const of = (field) => given.filter(([each]) => each === field || each.startsWith(`${field}.`)).map(([, words]) => words);
+  const wrong = Object.fromEntries(fields.map((field) => [field, of(field).join("; ")]));
+  const said = Object.values(wrong).filter((words) => words !== "").length > 0 && given.every(([each]) => fields.some((field) => each === field || each.startsWith(`${field}.`)));
+  return { wrong, others: said ? null : problem };
+}
+
+/** A text of several lines with its label, what is wrong with it, and what it is for. */
+export function Entry({ id, label, help, wrong, value, change, ...rest }) {
+  return html`<div class="field">
+    <label for=${id}>${label}</label>
+    <textarea id=${id} spellcheck=${false} aria-describedby=${wrong ? `${id}-wrong ${id}-help` : `${id}-help`} aria-invalid=${wrong ? "true" : undefined}
+      value=${value} onInput=${(event) => change(event.currentTarget.value)} ...${rest}></textarea>
+    ${wrong && html`<small class="wrong" id=${`${id}-wrong`}>${wrong}</small>`}
+    <small id=${`${id}-help`}>${help}</small>
+  </div>`;
 }
 
 export function Pause({ watcher, lag, close }) {

@@ -3,6 +3,7 @@
 import { Chart } from "./chart.js";
 import { Instances } from "./instances.js";
 import { duration, html, link, number, State, watched } from "./lib.js";
+import { SnapshotBrief } from "./snapshot.js";
 
 export function List({ watchers, lags, tick }) {
   if (watchers === null) return html`<p class="quiet">Loading the watchers…</p>`;
@@ -40,7 +41,7 @@ function Row({ watcher, lag, tick, several }) {
       <a href=${link.watcher(name)}>${name}</a>
       <div class="quiet"><small>${watched(source)} → ${sink.stream}</small></div>
     </th>
-    <td data-head="State"><div><${State} state=${status.state} />${why && html`<small class="why">${why}</small>`}</div></td>
+    <td data-head="State"><div><${State} state=${status.state} />${why && html`<small class="why">${why}</small>`}<${SnapshotBrief} name=${name} snapshot=${status.snapshot} /></div></td>
     ${several && html`<td data-head="Instance">${status.instance ?? "–"}</td>`}
     <td data-head="Events per second" class="figure">
       <span class="rate">${number(rate)}</span> <${Chart} name=${name} what="rate" tick=${tick} label="Events per second of ${name}, ${number(rate)} now" />

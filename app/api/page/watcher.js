@@ -6,6 +6,7 @@ import { Discard, Pause, Remove, Replay, Restart, Resume, Rewind } from "./dialo
 import { bytes, duration, exact, html, link, number, State, Time, Trouble, useState, watched } from "./lib.js";
 import { Messages } from "./messages.js";
 import { Section, usePoll } from "./poll.js";
+import { SnapshotPanel } from "./snapshot.js";
 
 const MODES = {
   fast_ingest: "fast ingest: one batch stays open while there is work",
@@ -52,6 +53,7 @@ export function WatcherView({ name, watchers, lags, tick }) {
         <${Chart} name=${name} what="lag" tick=${tick} height=${140} axes label="Lag, ${duration(lag?.seconds)} now" />
       </div>
     </div>
+    <${SnapshotPanel} watcher=${watcher} open=${(what) => setDialog(() => what)} />
     <${Messages} key=${name} name=${name} />
     <${History} name=${name} />
     <${Position} name=${name} />

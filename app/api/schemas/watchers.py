@@ -33,6 +33,7 @@ from app.domain.watcher import (
     Start,
     StreamSettings,
     Watcher,
+    WithSnapshot,
     from_document,
     start_to_document,
 )
@@ -173,6 +174,10 @@ class WatcherShape(Shape):
     """What happens when the oplog no longer reaches back to the position, or the stream was deleted and recreated.
     `fail` stops the watcher. `latest` continues from now and `earliest` from the beginning of the oplog, both after a
     message that marks the gap."""
+    snapshot: WithSnapshot = "none"
+    """`initial` begins a snapshot when the watcher is added: the documents that exist are published too, each once, at
+    its exact place among the changes. `only` publishes the documents and no change, and the position moves on all the
+    same. Put later, either of them begins nothing: `POST /watchers/{name}/snapshot` begins another snapshot."""
     paused: bool = False
     """Create the watcher paused."""
 
@@ -241,6 +246,7 @@ class WatcherAnswer(WatcherShape):
             checkpoint=None if watcher.checkpoint is None else CheckpointShape.of(watcher.checkpoint),
             start=StartShape.of(watcher.start),
             on_history_lost=watcher.on_history_lost,
+            snapshot=watcher.snapshot,
             paused=view.stored.desired is Desired.PAUSED,
             status=StatusAnswer.of(view.status) if status is None else status,
         )

@@ -10,6 +10,7 @@ from app.domain.errors import SinkUnavailable
 from app.domain.events import Change
 from app.domain.watcher import from_document
 from app.jetstream.account import JetStream
+from app.jetstream.client import NatsOptions
 from app.jetstream.connection import NatsConnection
 from tests.conftest import MakeNats
 from tests.credentials import Certificates, Key, Operator, credentials
@@ -70,6 +71,48 @@ async def test_user_and_password(connect: Connect, make_nats: MakeNats) -> None:
     await publishes(connect(server.url, user="me", password="right"))
     for wrong in ({"user": "me", "password": SECRET}, {"user": "you", "password": "right"}, {"token": SECRET}, {}):
         assert PUBLIC_REASON in await refused(connect(server.url, **wrong))
+
+
+async def test_what_stands_in_a_url_is_decoded(connect: Connect, make_nats: MakeNats) -> None:
+    server = await make_nats(config='authorization { user: "m@e", password: "p@ss/w%rd" }')
+    address = server.url.removeprefix("nats://")
+    await publishes(connect(f"nats://m%40e:p%40ss%2Fw%25rd@{address}"))
+    assert PUBLIC_REASON in await refused(connect(f"nats://m%40e:{SECRET}@{address}"))
+    by_token = await make_nats(config='authorization { token: "to/ken" }')
+    await publishes(connect(f"nats://to%2Fken@{by_token.url.removeprefix('nats://')}"))
+
+
+async def test_a_server_without_credentials_in_its_url_gets_those_of_another_url(
+    connect: Connect, make_nats: MakeNats
+) -> None:
+    server = await make_nats(config="authorization { user: me, password: right }")
+    connection = NatsConnection(NatsOptions(("nats://me:right@127.0.0.1:1", server.url)))
+    connection.start()
+    try:
+        await publishes(connection)
+    finally:
+        await connection.close()
+
+
+async def test_a_password_file_is_read_again(
+    connect: Connect, make_nats: MakeNats, file: Callable[[str, str], str]
+) -> None:
+    server = await make_nats(config="authorization { user: me, password: right }")
+    path = file("password", f"{SECRET}\n")
+    connection = connect(server.url, user="me", password=SECRET, password_file=path)
+    assert PUBLIC_REASON in await refused(connection)
+    file("password", "right\n")
+    await until(lambda: connected(connection))
+    await publishes(connection)
+
+
+async def test_answers_arrive_below_a_prefix_of_ones_own(connect: Connect, make_nats: MakeNats) -> None:
+    may = '{ publish: [">"], subscribe: ["_MINE.a.>"] }'
+    server = await make_nats(
+        config=f"authorization {{ users: [ {{ user: me, password: right, permissions: {may} }} ] }}"
+    )
+    await publishes(connect(server.url, user="me", password="right", inbox_prefix="_MINE.a"))
+    assert "may not subscribe to _INBOX.>" in await refused(connect(server.url, user="me", password="right"))
 
 
 async def test_token(connect: Connect, make_nats: MakeNats) -> None:
@@ -159,6 +202,14 @@ async def test_tls_with_an_authority_of_its_own(
             assert "CHANGEWIRE_NATS_TLS_CA" in reason
     elsewhere = await make_nats(config=nats_tls(certificates, certificates.elsewhere))
     assert "not valid for '127.0.0.1'" in await refused(connect(elsewhere.url, tls_ca=certificates.ca))
+
+
+async def test_tls_that_begins_before_the_server_introduces_itself(
+    connect: Connect, make_nats: MakeNats, certificates: Certificates
+) -> None:
+    first = nats_tls(certificates, certificates.server).replace("tls {", "tls { handshake_first: true,")
+    server = await make_nats(config=first)
+    await publishes(connect(server.url, tls_ca=certificates.ca, tls_handshake_first=True))
 
 
 async def test_a_client_certificate(connect: Connect, make_nats: MakeNats, certificates: Certificates) -> None:

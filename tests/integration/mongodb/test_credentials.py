@@ -85,6 +85,9 @@ async def test_a_wrong_authority_certificate_or_mechanism_says_so(
             if uri != first:
                 await live.restart(MONGO_URI=uri)
             await reason(live, *words.split("|"))
+            if "find user" in words:  # it was reached, and is not said to be out of reach
+                said_by_probe = (await live.call("GET", "/healthz", 503)).json()["components"]["mongo"]["reason"]
+                assert "refuses the account in MONGO_URI" in said_by_probe
             await live.refused(503, "POST", "/watchers", json=live.definition())
     said = "\n".join([*live.said, live.log.getvalue()])
     assert SECRET not in said

@@ -56,6 +56,24 @@ async def test_nats_stopped_and_started_under_load_loses_doubles_and_reorders_no
         await stage.check()
 
 
+async def test_a_watcher_without_changes_does_not_say_running_while_nats_is_down(
+    mongo_uri: str, own_nats: NatsServer, tmp_path: Path, unique: str
+) -> None:
+    async with staged(mongo_uri, own_nats.url, tmp_path, unique) as stage:
+        service = await stage.service().start()
+        await stage.add(service)
+        await end(own_nats, "SIGKILL")
+        await down(service, "nats")
+        status = await service.until_state(stage.watcher, "RETRYING")
+        assert "NATS" in status["reason"]
+        assert (
+            f'changewire_watcher_state{{state="RUNNING",watcher="{stage.watcher}"}} 0'
+            in (await service.call("GET", "/metrics")).text
+        )
+        await own_nats.start()
+        assert (await service.until_state(stage.watcher, "RUNNING"))["restarts"] == 0
+
+
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
 async def test_mongod_stopped_and_started_under_load_loses_doubles_and_reorders_nothing(
     own_mongo: MongoServer, nats_url: str, tmp_path: Path, unique: str, how: str

@@ -35,6 +35,7 @@ async def test_add_fills_in_every_default_of_the_contract(client: httpx.AsyncCli
         "checkpoint": None,
         "start": {"at": "latest"},
         "on_history_lost": "fail",
+        "snapshot": "none",
         "paused": False,
     }  # fmt: skip
     assert status["state"] == "STARTING"

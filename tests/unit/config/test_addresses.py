@@ -1,7 +1,10 @@
 """Addresses and connection strings: what they mean, and what is said of a wrong one."""
 
+from pathlib import Path
+
 import pytest
 
+from app.config.addresses import mongo_file_problem
 from app.config.settings import load
 from tests.unit.config.conftest import SECRET, refused
 
@@ -61,3 +64,12 @@ def test_server_address(address: str, host: str, port: int, loopback: bool) -> N
 def test_several_nats_servers() -> None:
     settings = load(environ={"NATS_URL": "nats://a:1, b:2,tls://c"})
     assert settings.nats_servers == ["nats://a:1", "nats://b:2", "tls://c"]
+
+
+def test_a_file_that_a_connection_string_names_and_that_is_not_there_is_named_by_its_option(tmp_path: Path) -> None:
+    there = tmp_path / "ca.pem"
+    there.write_text("")
+    assert mongo_file_problem(f"mongodb://h/?tls=true&tlsCAFile={there}") is None
+    assert mongo_file_problem(f"mongodb://h/?tls=true&tlsCAFile={there}.old") == (
+        "names a file in tlsCAFile that cannot be read (No such file or directory)"
+    )

@@ -18,6 +18,7 @@ def test_defaults_are_the_contracts() -> None:
     assert (settings.host, settings.port, settings.loopback) == ("127.0.0.1", 8080, True)
     assert (settings.batch_size, settings.drain_seconds, settings.state_db) == (500, 10, "changewire")
     assert (settings.standby_silence_seconds, settings.standby_losses, settings.reconcile_seconds) == (10, 3, 5)
+    assert (settings.snapshots_at_once, settings.snapshot_max_lag_seconds) == (4, 10)
     assert settings.api_token is None
     assert not settings.allow_anonymous
     assert settings.connector is None

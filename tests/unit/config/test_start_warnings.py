@@ -12,6 +12,15 @@ def test_unknown_variables_are_warned_about_with_the_nearest_known_name() -> Non
     )
 
 
+def test_names_of_other_programs_are_said_not_to_be_read() -> None:
+    settings = load(environ={"MONGODB_URI": "mongodb://h", "NATS_SERVERS": SECRET})
+    assert settings.warnings == (
+        "MONGODB_URI is not read; the setting is MONGO_URI",
+        "NATS_SERVERS is not read; the setting is NATS_URL",
+    )
+    assert load(environ={"NATS_SERVERS": SECRET, "NATS_URL": "nats://h"}).warnings == ()
+
+
 def test_anonymous_with_a_token_is_warned_about() -> None:
     environ = {"CHANGEWIRE_ALLOW_ANONYMOUS": "true", "CHANGEWIRE_API_TOKEN": SECRET}
     assert load(environ=environ).warnings == (

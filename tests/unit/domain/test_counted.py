@@ -2,9 +2,9 @@
 
 import pytest
 
-from app.domain.counted import SLACK_SECONDS, count_at_opening, count_gone, published_until
+from app.domain.counted import SLACK_SECONDS, Counted, count_at_opening, count_gone, published_until
 from app.domain.position import Checkpoint, OwnMessage, Reached, Tail
-from app.domain.tokens import MessageId
+from app.domain.tokens import MessageId, RowPlace
 from tests.fakes import event_token, mark_token
 from tests.unit.domain.values import CREATED, checkpoint, tail
 
@@ -73,3 +73,9 @@ def test_a_stored_promise_to_count_is_withdrawn_where_it_holds_no_longer(
 
 def test_no_change_later_than_the_streams_last_message_counts_as_published() -> None:
     assert published_until(1_000, tail(None, quiet=40.9)) == 1_000 - 40 + SLACK_SECONDS
+
+
+def test_a_refused_count_names_a_token_that_can_be_set_though_it_began_within_a_snapshots_rows() -> None:
+    since = Reached(str(RowPlace(mark_token(2), 0, "0123456789ab", 0, 3)), 0, 9, CREATED)
+    said = str(Counted(left=2).refusal(since, "ORDERS.*"))
+    assert f"Changes after {mark_token(2)} may" in said

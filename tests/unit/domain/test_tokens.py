@@ -14,12 +14,14 @@ from app.domain.tokens import (
     is_mark,
     is_token,
     parse_message_id,
+    token_of,
 )
 
 INSERT = "826B03F70E000000022B022C0100296E5A1004F21104B3626A4E42B629044FDF2A8DD8461E5F6964002B020004"
 MARK = "826B03F706000000022B0229296E04"
 DROP = "826B03F70E000000042B022C0100296E5A1004F21104B3626A4E42B629044FDF2A8DD804"
 INVALIDATE = "826B03F70E000000042B022C0100296F5A1004F21104B3626A4E42B629044FDF2A8DD804"
+ROW = f"{MARK}:3:s:0123456789ab:00000007.000041"
 
 
 def test_a_token_tells_its_cluster_time() -> None:
@@ -52,6 +54,10 @@ def test_what_is_no_token_is_refused(text: str) -> None:
         (f"{INSERT}:3", MessageId(INSERT, 3)),
         (f"{INSERT}:3:r:{MARK}", MessageId(INSERT, 3, MARK)),
         (f"{INSERT}:0:r:{MARK}:2", MessageId(INSERT, 0, f"{MARK}:2")),
+        (ROW, MessageId(ROW, 3)),
+        (f"{ROW}:r:{INSERT}", MessageId(ROW, 3, INSERT)),
+        (f"{ROW}:r:{ROW}", MessageId(ROW, 3, ROW)),
+        (f"{INSERT}:4:r:{ROW}", MessageId(INSERT, 4, ROW)),
     ],
 )
 def test_ids_of_ours_are_read_and_written(text: str, parsed: MessageId) -> None:
@@ -59,7 +65,20 @@ def test_ids_of_ours_are_read_and_written(text: str, parsed: MessageId) -> None:
     assert str(parsed) == text
 
 
-@pytest.mark.parametrize("text", [None, "", "order-17", f"{INSERT}:x", f"{INSERT}:1:x", f"{INSERT}:-1", "82:1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "order-17",
+        f"{INSERT}:x",
+        f"{INSERT}:1:x",
+        f"{INSERT}:-1",
+        "82:1",
+        f"{MARK}:3:s:",
+        f"{MARK}:3:s:run:1.1",
+    ],
+)
 def test_ids_of_others_are_foreign(text: str | None) -> None:
     assert parse_message_id(text) is None
 
@@ -67,7 +86,7 @@ def test_ids_of_others_are_foreign(text: str | None) -> None:
 @given(st.text(max_size=80))
 def test_reading_an_id_never_raises(text: str) -> None:
     parsed = parse_message_id(text)
-    assert parsed is None or parsed.position == text.partition(":")[0]
+    assert parsed is None or token_of(parsed.position) == text.partition(":")[0]
 
 
 def test_epoch_zero_leaves_the_connectors_ids() -> None:

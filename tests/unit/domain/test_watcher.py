@@ -77,6 +77,14 @@ def test_a_start_that_means_nothing_is_refused(start: dict[str, Any]) -> None:
         start_from_document(start)
 
 
+def test_a_watcher_of_a_snapshot_alone_publishes_no_change_by_a_route_of_its_own() -> None:
+    initial, only = (from_document(FULL | {"snapshot": each}) for each in ("initial", "only"))
+    assert to_document(only) == FULL | {"snapshot": "only"}
+    assert initial.operations == set(FULL["sink"]["operations"])
+    assert only.operations == set()
+    assert initial.route == ORDERS.route != only.route
+
+
 def test_a_route_is_stream_subject_and_what_is_selected() -> None:
     route = ORDERS.route
     assert route == Watcher("orders", Source("shop", "orders")).with_defaults().route

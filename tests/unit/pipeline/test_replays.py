@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from dataclasses import replace
 
+import bson
 import pytest
 
 from app.control.watcher_task import WatcherTask
@@ -29,10 +30,10 @@ from app.domain.errors import (
 )
 from app.domain.lifecycle import State
 from app.domain.subjects import covers
-from app.domain.tokens import MessageId, parse_message_id
+from app.domain.tokens import MessageId, RowPlace, parse_message_id
 from app.domain.watcher import Sink, StoredWatcher, Watcher
 from app.formats.extended_json import encode, identify
-from tests.fakes import Deed, FakeBox, FakeOplog, FakeSource, FakeStream, event_token, raw_event
+from tests.fakes import Deed, FakeBox, FakeOplog, FakeSource, FakeStream, event_token, mark_token, raw_event
 from tests.letters import spoilt_event
 from tests.unit.deployment import Fakes, capture, kill, outrun, until, watcher
 
@@ -91,8 +92,6 @@ def test_a_key_that_cannot_be_read_is_left_out() -> None:
 
 
 def spoilt_key() -> bytes:
-    import bson
-
     from tests.letters import spoilt
 
     return bytes(bson.encode(bson.decode(raw_event(5)) | {"documentKey": spoilt({"_id": 5})}))
@@ -449,3 +448,37 @@ async def test_an_oversized_change_is_set_aside_where_that_is_asked_for(fakes: F
 
 def test_a_sink_that_sets_aside_is_one_that_is_known() -> None:
     assert Watcher("w", watcher().source, Sink(oversize="dead_letter")).sink.oversize == "dead_letter"
+
+
+# Rows of a snapshot
+
+ROW = RowPlace(mark_token(2), 0, "0123456789ab", 0, 3)
+
+
+def row_event() -> bytes:
+    event = bson.decode(raw_event(2))
+    return bson.encode(event | {"_id": {"_data": str(ROW)}, "operationType": "snapshot"})
+
+
+async def test_a_row_that_was_set_aside_is_replayed_once_and_names_its_run(fakes: Fakes) -> None:
+    fine, _, sequence = await replayable(fakes)
+    name, letter = box(fakes).letters[sequence]
+    box(fakes).letters[sequence] = name, replace(letter, token=str(ROW), operation="snapshot", raw=row_event())
+    one = task(fakes)
+    one.start()
+    await until(lambda: one.state is State.RUNNING)
+    done = await one.replay(sequence)
+    assert done.token == str(ROW)
+    message = fakes.stream().messages[-1]
+    assert message.change.headers == (("Changewire-Snapshot", ROW.run),)
+    assert message.subject == "ORDERS.snapshot"
+    assert message.change.id.endswith(f":r:{ROW}")
+    await goes_on(fakes, one, [*fine, str(ROW)])
+
+
+def test_a_rows_letter_has_a_subject_of_its_own_below_the_watchers() -> None:
+    for kind in ("event", "replay"):
+        subject = letter_subject("ORDERS", "shop.orders *", str(ROW), kind)
+        assert subject.count(".") == 3
+        assert covers(letters_space("ORDERS"), subject)
+    assert name_of(str(ROW)) != name_of(str(replace(ROW, row=4)))
