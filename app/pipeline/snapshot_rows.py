@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 
 from app.domain import row_events
-from app.domain.errors import CollectionMoved, MomentGone
+from app.domain.errors import CollectionMoved, MomentGone, PermanentError
 from app.domain.events import Change
 from app.domain.snapshot import OPERATION, Chunk, ChunkSize, Snapshot
 from app.domain.tokens import moment_before
@@ -82,7 +82,11 @@ class SnapshotRows:
                 keys = tuple(rows.keys)
                 chunk = Chunk(run.next, mark, run.part, run.after, until, keys, since, len(keys))
                 planned = await self._record.move(partial(Snapshot.planned, chunk=chunk))
-                return await self._encoded(planned, chunk, rows, read_at)
+                try:
+                    return await self._encoded(planned, chunk, rows, read_at)
+                except PermanentError:  # nothing of it is sent, and nobody may take it for sent
+                    await self.cut(chunk.number, 0)
+                    raise
             await self._record.move(partial(Snapshot.passed, until=until))
             if time.monotonic() - began > SEARCH_SECONDS:
                 return None
@@ -94,7 +98,7 @@ class SnapshotRows:
         if run.filter or self._watched.pipeline:
             until = await self._source.boundary(part, after, SCANNED)
             rows = await self._source.read(part, at, after=after, until=until, limit=SCANNED + 1, filter_=run.filter)
-            return rows, until
+            return rows, rows.keys[-1] if rows.more else until
         rows = await self._source.read(part, at, after=after, until=None, limit=self._size.rows, filter_=None)
         self._size.came(len(rows.keys), rows.size)
         return rows, rows.keys[-1] if rows.keys else None
@@ -110,7 +114,7 @@ class SnapshotRows:
 
     async def _end(self, run: Snapshot, mark: str) -> Encoded | None:
         """Plan the message that the run is complete; None where it is planned."""
-        if any(chunk.part is None for chunk in run.chunks):
+        if run.end_planned:
             return None
         chunk = Chunk(run.next, mark, None, since=self._ledger.reached.sequence or 0)
         return await self._end_encoded(await self._record.move(partial(Snapshot.planned, chunk=chunk)), chunk)
@@ -140,7 +144,7 @@ class SnapshotRows:
         it had to be ended: what was planned after it is planned again. Raises as `next`."""
         run, read_at = self._record.run, time.perf_counter()
         if not run.running:
-            await self._pass_over(run, chunk)
+            await self._end_chunk(run, chunk, "the run is over")
             return None
         if chunk.part is None:
             return await self._end_encoded(run, chunk)
@@ -150,19 +154,28 @@ class SnapshotRows:
             rows = await self._source.read(
                 part, at, after=chunk.after, until=chunk.until, limit=limit, filter_=run.filter
             )
-        except (MomentGone, CollectionMoved) as error:
-            reason = str(error)
-        else:
             if tuple(rows.keys) == chunk.keys[: chunk.rows] or (chunk.settled and len(rows.keys) == chunk.rows):
                 return await self._encoded(run, chunk, rows, read_at)
             reason = "its documents are others"
+        except (MomentGone, CollectionMoved) as error:
+            reason = str(error)
+        except PermanentError as error:  # the run's, not the watcher's: its changes go on
+            await self._end_chunk(run, chunk, str(error))
+            await self._record.end("failed", str(error))
+            return None
+        await self._end_chunk(run, chunk, reason)
+        return None
+
+    async def _end_chunk(self, run: Snapshot, chunk: Chunk, reason: str) -> None:
+        """End a chunk with those of its rows that are on the stream, or gone from there, before anything else is sent:
+        where messages are only counted, no other may be taken for the rest of them."""
         there = await self._pass_over(run, chunk)
         if chunk.settled and 0 < there < chunk.rows:  # which document the last row there is of is not known any more
-            await self._record.end("failed", f"the stream has lost rows that cannot be made again: {reason}")
-            return None
-        await self.cut(chunk.number, there)
+            if run.running:
+                await self._record.end("failed", f"the stream has lost rows that cannot be made again: {reason}")
+        elif there < chunk.rows or run.running:
+            await self.cut(chunk.number, there)
         log.info("snapshot_chunk_ended", watcher=self._name, chunk=chunk.number, rows=there, reason=reason)
-        return None
 
     async def _pass_over(self, run: Snapshot, chunk: Chunk) -> int:
         """Return how many rows of a chunk are on the stream, once it is known. Those that are gone from there, and only
@@ -170,7 +183,7 @@ class SnapshotRows:
         await self._queue.settled()
         places = places_of(run, chunk)
         there = sum(place <= self._ledger.reached.token for place in places)
-        gone = places[there : there + self._ledger.left]
+        gone = places[there : there + self._ledger.left_at(chunk.mark)]
         if gone:
             rows = [Change(place, OPERATION, b"", 0.0, place) for place in gone]
             await self._queue.put(Encoded(rows, gone[-1], time.perf_counter(), 0))
@@ -178,8 +191,8 @@ class SnapshotRows:
         return there + len(gone)
 
     async def cut(self, number: int, rows: int) -> None:
-        """End a chunk with its first rows. Raises as `SnapshotRecord.move`."""
-        await self._record.move(lambda run: run.cut(number, rows))
+        """End a chunk with its first rows, and plan what comes after it again. Raises Stale, StoreUnavailable."""
+        await self._record.move(lambda run: run.cut(number, rows), though_ended=True)
 
 
 def within(rows: Rows, until: bytes | None) -> tuple[Rows, bytes | None]:

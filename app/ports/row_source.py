@@ -13,13 +13,15 @@ class Rows:
     """What one read brought: raw BSON in the order of `_id`, and each one's key, a document with the `_id` alone.
 
     Where the watcher has a pipeline, each of them is what that made of an insert of the document, with the key as its
-    `_id`; else the document itself (`whole`). `size` is their bytes.
+    `_id`; else the document itself (`whole`). `size` is their bytes. `more`: the reply was full, and there are others
+    between the keys that were asked for.
     """
 
     documents: Sequence[bytes]
     keys: Sequence[bytes]
     size: int
     whole: bool = True
+    more: bool = False
 
 
 class RowSource(Protocol):
