@@ -41,6 +41,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import replace
+from typing import Literal
 
 import structlog
 
@@ -110,6 +111,7 @@ class SnapshotProducer:
 
     def close(self) -> None:
         """Give up the run's place among those that read."""
+        self._run.statistics.snapshot_waits = None
         self._limits.release(self._name)
 
     # What is left to be done
@@ -271,15 +273,26 @@ class SnapshotProducer:
     def _may(self, encoded: Encoded, *, caught_up: bool) -> bool:
         """Whether rows may be read now: not while the changes lag, and not at once after a read that failed."""
         now = time.monotonic()
-        if now < self._not_before or self._reader.stopping or mark_of(encoded.position) is None:
+        if now < self._not_before or self._reader.stopping:
             return False
         if self._ledger.behind:
             return False  # a wrong count would take the rows for published
+        if mark_of(encoded.position) is None:
+            return self._wait("this MongoDB writes resume tokens in a form that is not known, which have no marks")
         if not caught_up:
             lag = self._run.now() - cluster_time(encoded.position).seconds
-            if lag > self._limits.max_lag_seconds or now - self._window_ended < BETWEEN_SECONDS:
+            if (most := self._limits.max_lag_seconds) < lag:
+                return self._wait(f"the changes are {lag:.0f} seconds behind, and rows wait from {most:g} on")
+            if now - self._window_ended < BETWEEN_SECONDS:
                 return False
-        return self._limits.take(self._name)
+        if not self._record.run.read and not self._limits.take(self._name):
+            return self._wait(f"{self._limits.at_once} other snapshots are being read, which is the most at once")
+        self._run.statistics.snapshot_waits = None
+        return True
+
+    def _wait(self, why: str) -> Literal[False]:
+        self._run.statistics.snapshot_waits = why
+        return False
 
     async def _window(self, mark: str, *, waiting: bool) -> None:
         """Put chunks on the queue that are read as of a mark; `waiting` says that changes wait behind it. Rows that
@@ -297,13 +310,14 @@ class SnapshotProducer:
                 await self._fail(f"{error} (minSnapshotHistoryWindowInSeconds says how far back it can)")
         except SourceUnavailable as error:
             self._not_before = time.monotonic() + AGAIN_SECONDS
+            self._wait(str(error))
             log.warning("snapshot_delayed", watcher=self._name, run=self._record.run.run, reason=str(error))
         except PermanentError as error:
             await self._fail(str(error))
         finally:
             self._window_ended = time.monotonic()
         run = self._record.now
-        if run is None or not run.running or run.end_planned:
+        if run is None or not run.running or run.read:
             self._limits.release(self._name)
 
     async def _fail(self, reason: str) -> None:
