@@ -116,6 +116,18 @@ class SnapshotProducer:
 
     # What is left to be done
 
+    async def gap_comes(self, position: str) -> None:
+        """Changes are missing on the stream after a position, and a marker is about to say so. A run that has rows up
+        to there, and not all of them, would say in the end that it is complete: end it.
+
+        Raises StoreUnavailable, Stale."""
+        await self._record.load()
+        run = self._record.known
+        if run is None or not (run.running and run.begun) or (run.end_planned and run.end(run.chunks[-1]) <= position):
+            return
+        with suppress(RunEnded):
+            await self._record.end("cancelled", "changes are missing on the stream since it began: a gap marks where")
+
     async def resume(self) -> None:
         """Find out at an opening what is left of a run, before anything is read. Raises StoreUnavailable, and what a
         sink raises."""
