@@ -30,7 +30,7 @@ def changes(before: Snapshot | None, after: Snapshot) -> dict[str, Any]:
     if before is None or before.wanted != after.wanted:
         changed["wanted"] = list(after.wanted)
     if before is None or before.parts != after.parts:
-        changed["parts"] = [[part.namespace, part.uuid, part.capped] for part in after.parts]
+        changed["parts"] = [[part.namespace, part.uuid, part.capped, part.clustered] for part in after.parts]
     if before is None:
         changed["chunks"] = {str(each.number): _chunk(each) for each in after.chunks}
     else:
