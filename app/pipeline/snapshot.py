@@ -263,17 +263,17 @@ class SnapshotProducer:
         now = time.monotonic()
         if now < self._not_before or self._reader.stopping:
             return False
-        if mark_of(encoded.position) is None:
-            return self._wait("this MongoDB writes resume tokens in a form that is not known, which have no marks")
         if self._ledger.behind:
             return False  # a wrong count would take the rows for published
+        if mark_of(encoded.position) is None:
+            return self._wait("this MongoDB writes resume tokens in a form that is not known, which have no marks")
         if not caught_up:
             lag = self._run.now() - cluster_time(encoded.position).seconds
             if (most := self._limits.max_lag_seconds) < lag:
                 return self._wait(f"the changes are {lag:.0f} seconds behind, and rows wait from {most:g} on")
             if now - self._window_ended < BETWEEN_SECONDS:
                 return False
-        if not self._record.run.end_planned and not self._limits.take(self._name):
+        if not self._record.run.read and not self._limits.take(self._name):
             return self._wait(f"other snapshots are being read, and {self._limits.at_once} at once is the most")
         self._run.statistics.snapshot_waits = None
         return True
@@ -305,7 +305,7 @@ class SnapshotProducer:
         finally:
             self._window_ended = time.monotonic()
         run = self._record.now
-        if run is None or not run.running or run.end_planned:
+        if run is None or not run.running or run.read:
             self._limits.release(self._name)
 
     async def _fail(self, reason: str) -> None:
