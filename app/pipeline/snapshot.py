@@ -286,7 +286,7 @@ class SnapshotProducer:
             if now - self._window_ended < BETWEEN_SECONDS:
                 return False
         if not self._record.run.read and not self._limits.take(self._name):
-            return self._wait(f"{self._limits.at_once} other snapshots are being read, which is the most at once")
+            return self._wait(f"other snapshots are being read, and {self._limits.at_once} at once is the most")
         self._run.statistics.snapshot_waits = None
         return True
 
