@@ -103,8 +103,7 @@ class SnapshotRows:
                 since = self._ledger.reached.sequence or 0
                 keys = tuple(rows.keys)
                 chunk = Chunk(run.next, mark, run.part, run.after, until, keys, since, len(keys))
-                planned = await self._record.move(partial(Snapshot.planned, chunk=chunk))
-                return await self._encoded(planned, chunk, rows, read_at)
+                return await self._planned(chunk, await self._encoded(run, chunk, rows, read_at))
             await self._record.move(partial(Snapshot.passed, until=until))
             if time.monotonic() - began > SEARCH_SECONDS:
                 return None
@@ -165,7 +164,16 @@ class SnapshotRows:
         if any(chunk.part is None for chunk in run.chunks):
             return None
         chunk = Chunk(run.next, mark, None, since=self._ledger.reached.sequence or 0)
-        return await self._end_encoded(await self._record.move(partial(Snapshot.planned, chunk=chunk)), chunk)
+        return await self._planned(chunk, await self._end_encoded(run, chunk))
+
+    async def _planned(self, chunk: Chunk, encoded: Encoded) -> Encoded:
+        """Plan a chunk whose messages can be made, and return them."""
+        try:
+            await self._record.move(partial(Snapshot.planned, chunk=chunk))
+        except BaseException:
+            self._share.give_back(encoded.size)
+            raise
+        return encoded
 
     async def _encoded(self, run: Snapshot, chunk: Chunk, rows: Rows, read_at: float) -> Encoded:
         """Make a planned chunk's rows messages."""
