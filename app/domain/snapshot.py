@@ -124,6 +124,16 @@ class Snapshot:
         return self.running or any(not chunk.settled for chunk in self.chunks)
 
     @property
+    def unstored(self) -> bool:
+        """Whether something has to be stored once it is published: that a chunk is done, or the run."""
+        return any(not chunk.settled for chunk in self.chunks) or (self.running and self.end_planned)
+
+    @property
+    def end_planned(self) -> bool:
+        """Whether the message that the run is complete is planned."""
+        return bool(self.chunks) and self.chunks[-1].part is None
+
+    @property
     def begun(self) -> bool:
         """Whether it is known which collections are read, and in which epoch."""
         return self.epoch is not None
@@ -199,16 +209,24 @@ class Snapshot:
         """A chunk cannot be read again as of its time: it ends with its first `rows` rows, and what was planned after
         it is planned again. Its numbers are not used again. Where `rows` are some but not all, the keys are needed."""
         chunk = next(each for each in self.chunks if each.number == number)
-        assert chunk.part is not None, "the end of a run is not read"
+        kept = tuple(each for each in self.chunks if each.number < number)
+        run = self.reopened() if self.state == "done" else self
+        if chunk.part is None:  # the message that the run is complete: it is planned again
+            return replace(run, chunks=kept, version=self.version + 1)
         dropped = sum(each.rows for each in self.chunks if each.number > number and each.part is not None)
         dropped += chunk.rows - rows
-        after = chunk.keys[rows - 1] if rows else chunk.after
-        kept = tuple(each for each in self.chunks if each.number < number)
-        kept += (replace(chunk, cut=rows, until=after),)
+        if rows == chunk.rows:
+            kept, after, part = (*kept, chunk), chunk.until, chunk.part + (chunk.until is None)
+        else:
+            after, part = chunk.keys[rows - 1] if rows else chunk.after, chunk.part
+            kept += (replace(chunk, cut=rows, until=after),)
         return replace(
-            self.reopened(), chunks=kept, after=after, part=chunk.part, documents=self.documents - dropped,
-            version=self.version + 1,
-        )  # fmt: skip
+            run, chunks=kept, after=after, part=part, documents=self.documents - dropped, version=self.version + 1
+        )
+
+    def taken(self) -> "Snapshot":
+        """A capture was opened that knows all chunks that are planned. Who planned before plans no more."""
+        return replace(self, version=self.version + 1)
 
     def reopened(self) -> "Snapshot":
         """The stream has lost rows of a run that was done: it goes on."""
@@ -229,6 +247,11 @@ def next_run(before: Snapshot | None, now: float) -> str:
     if before is not None:
         milliseconds = max(milliseconds, int(before.run, 16) + 1)
     return f"{milliseconds:012x}"
+
+
+def first_run(watcher: str, now: float) -> Snapshot:
+    """Return the run that begins when a watcher is added."""
+    return Snapshot(watcher, next_run(None, now), "initial", now)
 
 
 @dataclass(slots=True)

@@ -63,10 +63,9 @@ class Ledger:
         """The sequence that the next publish expects."""
         return self._fence
 
-    @property
-    def left(self) -> int:
-        """How many changes are still to come that are published already, though their messages are gone."""
-        return self._gone.left
+    def left_at(self, position: str) -> int:
+        """How many changes are published already, though their messages are gone, and may be at a position."""
+        return 0 if self._gone.overdue(position) else self._gone.left
 
     @property
     def sent(self) -> str:

@@ -148,7 +148,7 @@ class SnapshotRows:
 
         Documents of one that was created since come as changes. But of one that was renamed, and had another name that
         is not watched, nothing has come. So the run is complete only when all that are there were read."""
-        if any(chunk.part is None for chunk in run.chunks) or self._looks >= LOOKS:
+        if run.end_planned or self._looks >= LOOKS:
             return False
         self._looks += 1
         known = {part.uuid or part.namespace for part in run.parts}
@@ -161,7 +161,7 @@ class SnapshotRows:
 
     async def _end(self, run: Snapshot, mark: str) -> Encoded | None:
         """Plan the message that the run is complete; None where it is planned."""
-        if any(chunk.part is None for chunk in run.chunks):
+        if run.end_planned:
             return None
         chunk = Chunk(run.next, mark, None, since=self._ledger.reached.sequence or 0)
         return await self._planned(chunk, await self._end_encoded(run, chunk))
@@ -204,7 +204,7 @@ class SnapshotRows:
         it had to be ended: what was planned after it is planned again. Raises as `next`."""
         run, read_at = self._record.run, time.perf_counter()
         if not run.running:
-            await self._pass_over(run, chunk)
+            await self._end_chunk(run, chunk, "the run is over")
             return None
         if chunk.part is None:
             return await self._end_encoded(run, chunk)
@@ -218,13 +218,19 @@ class SnapshotRows:
             reason = "its documents are others"
         except (SourceUnavailable, CollectionMoved, PermanentError) as error:  # what is permanent comes again, and ends
             reason = str(error)  # the run, but not the watcher
+        await self._end_chunk(run, chunk, reason)
+        return None
+
+    async def _end_chunk(self, run: Snapshot, chunk: Chunk, reason: str) -> None:
+        """End a chunk with those of its rows that are on the stream, or gone from there, before anything else is sent:
+        where messages are only counted, no other may be taken for the rest of them."""
         there = await self._pass_over(run, chunk)
         if chunk.settled and 0 < there < chunk.rows:  # which document the last row there is of is not known any more
-            await self._record.end("failed", f"the stream has lost rows that cannot be made again: {reason}")
-            return None
-        await self.cut(chunk.number, there)
+            if run.running:
+                await self._record.end("failed", f"the stream has lost rows that cannot be made again: {reason}")
+        elif there < chunk.rows or run.running:
+            await self.cut(chunk.number, there)
         log.info("snapshot_chunk_ended", watcher=self._name, chunk=chunk.number, rows=there, reason=reason)
-        return None
 
     async def _pass_over(self, run: Snapshot, chunk: Chunk) -> int:
         """Return how many rows of a chunk are on the stream, once it is known. Those that are gone from there, and only
@@ -232,7 +238,7 @@ class SnapshotRows:
         await self._queue.settled()
         places = places_of(run, chunk)
         there = sum(place <= self._ledger.reached.token for place in places)
-        gone = places[there : there + self._ledger.left]
+        gone = places[there : there + self._ledger.left_at(chunk.mark)]
         if gone:
             rows = [Change(place, OPERATION, b"", 0.0, place) for place in gone]
             await self._queue.put(Encoded(rows, gone[-1], time.perf_counter(), 0))
@@ -240,8 +246,8 @@ class SnapshotRows:
         return there + len(gone)
 
     async def cut(self, number: int, rows: int) -> None:
-        """End a chunk with its first rows. Raises as `SnapshotRecord.move`."""
-        await self._record.move(lambda run: run.cut(number, rows))
+        """End a chunk with its first rows, and plan what comes after it again. Raises Stale, StoreUnavailable."""
+        await self._record.move(lambda run: run.cut(number, rows), though_ended=True)
 
 
 def within(rows: Rows, until: bytes | None) -> tuple[Rows, bytes | None]:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from app.verify.findings import KINDS
 from tests.faults.__main__ import program
-from tests.faults.catalogue import CROWD, FAULTS, INSTANCES
+from tests.faults.catalogue import FAULTS
+from tests.faults.forms import CROWD, INSTANCES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_SECONDS = 30

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.catalogue import ALL
+from tests.faults.forms import ALL
 from tests.faults.mutants import MUTANTS, Mutant, copy, mutate
 
 
