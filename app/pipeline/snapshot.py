@@ -45,7 +45,7 @@ from typing import Literal
 
 import structlog
 
-from app.domain.errors import MomentGone, PermanentError, SourceUnavailable
+from app.domain.errors import MomentGone, PermanentError, SourceUnavailable, Stale
 from app.domain.position import Reached
 from app.domain.snapshot import Chunk, Snapshot
 from app.domain.tokens import MessageId, RowPlace, cluster_time, is_mark, mark_after, mark_of
@@ -88,7 +88,7 @@ class SnapshotProducer:
         self._queue = queue
         self._share = share
         self._reader = reader
-        self._record = SnapshotRecord(run, checkpointer)
+        self._record = SnapshotRecord(run, ledger, checkpointer)
         self._rows = SnapshotRows(run, self._record, ledger, encoder, queue, share)
         self._asked = False
         self._again: list[Chunk] = []
@@ -159,11 +159,13 @@ class SnapshotProducer:
             await self._record.move(Snapshot.taken)
 
     async def _look_again(self) -> None:
-        """Somebody has begun a run, or ended it. Raises StoreUnavailable."""
+        """Somebody has begun a run, or ended it. Raises Stale, StoreUnavailable."""
         self._asked = False
-        await self._record.load()
+        news = await self._record.load()
         self._due, self._not_before, self._too_old = None, 0.0, 0
         run = self._record.now
+        if news and run is not None and run.running and run.chunks:
+            raise Stale("another instance has gone on with the snapshot")  # an opening finds out what it has sent
         if run is None or not run.running:
             self._limits.release(self._name)
         elif not await self._moved_away(run):
