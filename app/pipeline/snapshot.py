@@ -39,6 +39,7 @@ stream how many of those rows are there (`_overtaken`).
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -61,8 +62,12 @@ log = structlog.get_logger(__name__)
 
 HOLD_SECONDS = 0.1
 """How long changes wait for rows, about, before they go on."""
+FEW = 64
+FEW_BYTES = 256 * 1024
+FEW_SECONDS = 1
+"""So few changes at once, and none older than that, are new ones and no backlog."""
 BETWEEN_SECONDS = 0.5
-"""The least time between two windows while MongoDB has more changes than were read."""
+"""The least time between two windows while there is a backlog."""
 AGAIN_SECONDS = 1.0
 """The pause after rows could not be read, while the changes go on."""
 TOO_OLD_TRIES = 20
@@ -93,6 +98,8 @@ class SnapshotProducer:
         """The mark at which the next window opens, once the changes have come to it."""
         self._not_before = 0.0
         self._window_ended = 0.0
+        self._let_pass = True
+        """Whether the changes that waited behind the last window have passed."""
         self._too_old = 0
 
     @property
@@ -189,6 +196,7 @@ class SnapshotProducer:
         if run is None or not run.running or self._again:
             await self._queue.put(encoded)
             return
+        begun_at = self._reader.begun_at
         if self._due is not None and encoded.position >= self._due and self._may(encoded, caught_up=caught_up):
             mark, self._due = self._due, None
             encoded = await self._up_to(mark, encoded)
@@ -197,10 +205,23 @@ class SnapshotProducer:
             self._share.take(encoded.size)
         await self._queue.put(encoded)
         end = encoded.position
+        self._let_pass = self._let_pass or begun_at >= self._window_ended
         if not is_mark(end):
-            self._due = mark_after(end)
+            await self._until_due(mark_after(end), waited=self._due is not None and not encoded.changes)
         elif self._may(encoded, caught_up=caught_up):
             await self._window(end, waiting=False)
+
+    async def _until_due(self, mark: str | None, *, waited: bool) -> None:
+        """Have the changes come to a mark soon. `waited`: they were asked for, and none came.
+
+        Then nothing is written, so no time passes for MongoDB, unless the run itself is stored once more."""
+        self._due = mark
+        if time.monotonic() < self._not_before or not self._limits.take(self._name):
+            return
+        if waited:
+            with suppress(RunEnded, StoreUnavailable):
+                await self._record.move(Snapshot.touched)
+        self._reader.hurry()
 
     async def _up_to(self, mark: str, encoded: Encoded) -> Encoded:
         """Put the changes before a mark on the queue, and return the rest."""
@@ -224,13 +245,17 @@ class SnapshotProducer:
             await self._queue.put(rows)
 
     def _may(self, encoded: Encoded, *, caught_up: bool) -> bool:
-        """Whether rows may be read now: not while the changes lag, and not at once after a read that failed."""
+        """Whether rows may be read now: not while the changes lag, and not at once after a read that failed. Changes
+        that have waited for rows pass before the next ones are read."""
         now = time.monotonic()
         if now < self._not_before or self._reader.stopping or mark_of(encoded.position) is None:
             return False
-        if not caught_up:
-            lag = self._run.now() - cluster_time(encoded.position).seconds
-            if lag > self._limits.max_lag_seconds or now - self._window_ended < BETWEEN_SECONDS:
+        if encoded.changes or not caught_up:
+            lag = self._run.state.operation_time - cluster_time(encoded.position).seconds
+            few = len(encoded.changes) <= FEW and encoded.size <= FEW_BYTES and lag <= FEW_SECONDS
+            if lag > self._limits.max_lag_seconds:
+                return False
+            if not (self._let_pass and (caught_up or few)) and now - self._window_ended < BETWEEN_SECONDS:
                 return False
         return self._limits.take(self._name)
 
@@ -255,7 +280,7 @@ class SnapshotProducer:
         except PermanentError as error:
             await self._record.end("failed", str(error))
         finally:
-            self._window_ended = time.monotonic()
+            self._window_ended, self._let_pass = time.monotonic(), False
         run = self._record.now
         if run is None or not run.running:
             self._limits.release(self._name)
@@ -263,12 +288,14 @@ class SnapshotProducer:
     async def _chunks(self, mark: str, *, waiting: bool) -> None:
         """Put chunks on the queue, each read while the one before is published, until changes have waited for long, or
         there are no more."""
-        began = time.monotonic()
+        began = looked = time.monotonic()
         ahead = self._next(mark)
         try:
             while (rows := await ahead) is not None:
                 self._too_old = 0
-                held = (waiting or self._reader.look()) and time.monotonic() - began > HOLD_SECONDS
+                before, looked = looked, time.monotonic()
+                # Not longer by another chunk: it would take as long as this one did.
+                held = (waiting or self._reader.look()) and 2 * looked - before - began > HOLD_SECONDS
                 last = held or self._reader.stopping or self._asked
                 if not last:
                     ahead = self._next(mark)

@@ -3,6 +3,7 @@
 When a chunk is read, and where its rows go between the changes, is decided in `snapshot.py`.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -83,12 +84,22 @@ class SnapshotRows:
                 since = self._ledger.reached.sequence or 0
                 keys = tuple(rows.keys)
                 chunk = Chunk(run.next, mark, run.part, run.after, until, keys, since, len(keys))
-                planned = await self._record.move(partial(Snapshot.planned, chunk=chunk))
-                return await self._encoded(planned, chunk, rows, read_at)
+                return await self._planned(run, chunk, rows, read_at)
             await self._record.move(partial(Snapshot.passed, until=until))
             if time.monotonic() - began > SEARCH_SECONDS:
                 return None
         return None
+
+    async def _planned(self, run: Snapshot, chunk: Chunk, rows: Rows, read_at: float) -> Encoded:
+        """Plan a chunk, and make its rows messages meanwhile. Raises as `next`."""
+        encoding = asyncio.create_task(self._encoded(run, chunk, rows, read_at), name=f"encode:{self._name}")
+        try:
+            await self._record.move(partial(Snapshot.planned, chunk=chunk))
+        except BaseException:
+            encoding.cancel()
+            await asyncio.gather(encoding, return_exceptions=True)
+            raise
+        return await encoding
 
     async def _read(self, run: Snapshot, mark: str) -> tuple[Rows, bytes | None]:
         """Read on, and return the rows, and up to where all was looked at (None: the collection's end)."""
@@ -118,7 +129,7 @@ class SnapshotRows:
         return await self._end_encoded(await self._record.move(partial(Snapshot.planned, chunk=chunk)), chunk)
 
     async def _encoded(self, run: Snapshot, chunk: Chunk, rows: Rows, read_at: float) -> Encoded:
-        """Make a planned chunk's rows messages."""
+        """Make a chunk's rows messages."""
         assert chunk.part is not None, "the end of a run has no rows"
         database, _, collection = run.parts[chunk.part].namespace.partition(".")
         names = (database, collection) if rows.whole else None
