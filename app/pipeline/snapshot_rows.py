@@ -178,7 +178,7 @@ class SnapshotRows:
         return encoded
 
     async def _encoded(self, run: Snapshot, chunk: Chunk, rows: Rows, read_at: float) -> Encoded:
-        """Make a planned chunk's rows messages."""
+        """Make a chunk's rows messages."""
         assert chunk.part is not None, "the end of a run has no rows"
         database, _, collection = run.parts[chunk.part].namespace.partition(".")
         names = (database, collection) if rows.whole else None
