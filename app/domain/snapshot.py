@@ -41,11 +41,13 @@ State = Literal["running", "done", "cancelled", "failed"]
 @dataclass(frozen=True, slots=True)
 class Part:
     """A collection that a run reads. `uuid` is what MongoDB calls it whatever its name (32 hexadecimal digits), None
-    where that is not known. `capped`: it can be read as of no cluster time."""
+    where that is not known. `capped`: MongoDB does not read it as of a cluster time. `clustered`: it has no index on
+    `_id`."""
 
     namespace: str
     uuid: str | None = None
     capped: bool = False
+    clustered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +145,15 @@ class Snapshot:
 
     def place(self, chunk: Chunk, row: int) -> str:
         """Return the position of a chunk's row."""
+        return str(self._place(chunk, row))
+
+    def before(self, chunk: Chunk) -> str:
+        """Return what the positions of a chunk's rows begin with (`RowPlace.before`)."""
+        return self._place(chunk, 0).before
+
+    def _place(self, chunk: Chunk, row: int) -> RowPlace:
         assert self.epoch is not None, "begin comes first"
-        return str(RowPlace(chunk.mark, self.epoch, self.run, chunk.number, row))
+        return RowPlace(chunk.mark, self.epoch, self.run, chunk.number, row)
 
     def end(self, chunk: Chunk) -> str:
         """Return the position of a chunk's last row; of one that was cut before the first, its mark."""
@@ -176,6 +185,10 @@ class Snapshot:
     def also(self, parts: Sequence[Part]) -> "Snapshot":
         """These collections have to be read too."""
         return replace(self, parts=(*self.parts, *parts), version=self.version + 1)
+
+    def touched(self) -> "Snapshot":
+        """It is as it was, and stored all the same: MongoDB's time passes by what is written."""
+        return replace(self, version=self.version + 1)
 
     def renamed(self, namespace: str) -> "Snapshot":
         """The collection that is being read has another name by now."""
@@ -247,6 +260,11 @@ def next_run(before: Snapshot | None, now: float) -> str:
     return f"{milliseconds:012x}"
 
 
+def first_run(watcher: str, now: float) -> Snapshot:
+    """Return the run that begins when a watcher is added."""
+    return Snapshot(watcher, next_run(None, now), "initial", now)
+
+
 @dataclass(slots=True)
 class ChunkSize:
     """How many documents the next chunk asks for, by the size of those read last."""
@@ -261,3 +279,7 @@ class ChunkSize:
             mean = max(1, size // rows)
             # Not more than eight times as many at once: the next documents may be larger.
             self.rows = max(1, min(MOST_ROWS, self.target // mean, self.rows * 8))
+
+    def took_too_long(self) -> None:
+        """So many could not be read in time."""
+        self.rows = max(1, self.rows // 4)

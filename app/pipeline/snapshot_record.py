@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import structlog
 
-from app.domain.errors import Stale, StoreUnavailable
+from app.domain.errors import Stale, StateOutOfReach, StoreUnavailable
 from app.domain.snapshot import Snapshot, State
 from app.pipeline.checkpointer import Checkpointer
 from app.pipeline.ledger import Ledger
@@ -72,11 +72,14 @@ class SnapshotRecord:
     async def load_if_needed(self, position: str) -> None:
         """The same at an opening at a position, where most watchers have nothing to read: a run that is over is read
         only where the stream has lost rows of it."""
-        there = (await self._store.all()).get(self._name)
+        try:
+            there = (await self._store.all()).get(self._name)
+        except StateOutOfReach:
+            there = None  # watchers of a file run without the state database, and take no snapshots
         if there is not None and (there.open or there.run.last > position):
             await self.load()
-        elif there is not None:
-            self._take(there.run)
+        else:
+            self._take(None if there is None else there.run)
 
     async def move(self, move: Move, *, though_ended: bool = False) -> Snapshot:
         """Move the run on, and return it once it is stored; `though_ended`: one that was ended meanwhile as well.
@@ -157,4 +160,5 @@ class SnapshotRecord:
         return min(until, position) if overtaken else position
 
     def _take(self, snapshot: Snapshot | None) -> None:
-        self._now = self._statistics.snapshot = snapshot
+        self._now = snapshot
+        self._statistics.knows_snapshot(snapshot)

@@ -23,6 +23,11 @@ class Rows:
     whole: bool = True
     more: bool = False
 
+    def only(self, kept: Sequence[int], *, more: bool) -> "Rows":
+        """Return some of them, by their indexes."""
+        documents = [self.documents[index] for index in kept]
+        return Rows(documents, [self.keys[index] for index in kept], sum(map(len, documents)), self.whole, more)
+
 
 class RowSource(Protocol):
     """One watcher's collections. One reader at a time.
@@ -57,7 +62,7 @@ class RowSource(Protocol):
         filter_: str | None,
     ) -> Rows:
         """Return the documents with a key after `after` and up to `until` (None: to the end), as of a cluster time: at
-        most `limit` of them. None are there where there are no more; fewer than asked for may be a full reply.
+        most `limit` of them. Only where none are returned, there are no more: a reply may be full before.
 
-        Raises MomentGone where MongoDB has not got that time (any more), CollectionMoved where the collection has
-        another name, or is gone."""
+        Raises MomentGone where MongoDB has not got that time (any more), ReadTooLong where it had not enough time for
+        so much, CollectionMoved where the collection has another name, or is gone."""
