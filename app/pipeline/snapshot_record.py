@@ -153,8 +153,8 @@ class SnapshotRecord:
             await self.move(lambda run: run.acknowledged(position))
 
     def _certain(self, run: Snapshot, position: str) -> str:
-        """Return the stored position; where another writer has published changes that come after rows, the last row's that
-        is on the stream."""
+        """Return the stored position; where another writer has published changes that come after rows, that of the
+        last row that is on the stream."""
         until = self._ledger.rows_until
         overtaken = any(not chunk.settled and chunk.rows and until < run.end(chunk) <= position for chunk in run.chunks)
         return min(until, position) if overtaken else position
