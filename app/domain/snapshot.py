@@ -186,6 +186,10 @@ class Snapshot:
         """These collections have to be read too."""
         return replace(self, parts=(*self.parts, *parts), version=self.version + 1)
 
+    def touched(self) -> "Snapshot":
+        """It is as it was, and stored all the same: MongoDB's time passes by what is written."""
+        return replace(self, version=self.version + 1)
+
     def renamed(self, namespace: str) -> "Snapshot":
         """The collection that is being read has another name by now."""
         part = replace(self.parts[self.part], namespace=namespace)
