@@ -45,7 +45,7 @@ from typing import Literal
 
 import structlog
 
-from app.domain.errors import MomentGone, PermanentError, SourceUnavailable, Stale
+from app.domain.errors import MomentGone, PermanentError, SourceUnavailable, Stale, StoreUnavailable
 from app.domain.position import Reached
 from app.domain.snapshot import Chunk, Snapshot
 from app.domain.tokens import MessageId, RowPlace, cluster_time, is_mark, mark_after, mark_of
@@ -123,10 +123,8 @@ class SnapshotProducer:
     # What is left to be done
 
     async def gap_comes(self, position: str) -> None:
-        """Changes are missing on the stream after a position, and a marker is about to say so. A run that has rows up
-        to there, and not all of them, would say in the end that it is complete: end it.
-
-        Raises StoreUnavailable, Stale."""
+        """A gap is about to be marked after a position. A run with rows before it would say in the end that it is
+        complete, though changes are missing: end it. Raises Stale, StoreUnavailable."""
         await self._record.load()
         run = self._record.known
         if run is None or not (run.running and run.begun) or (run.end_planned and run.end(run.chunks[-1]) <= position):
@@ -139,8 +137,7 @@ class SnapshotProducer:
         sink raises."""
         reached = self._ledger.reached
         await self._record.load_if_needed(reached.token)
-        run = self._record.known
-        if run is None or await self._moved_away(run):
+        if (run := self._record.known) is None or await self._moved_away(run):
             return
         with suppress(RunEnded):
             await self._take_up(run, reached)
