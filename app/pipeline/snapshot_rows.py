@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 CHUNK_BYTES = 2 * 1024 * 1024
 """What a chunk is meant to have."""
+HEAD_BYTES = 256
+"""What a row has beside its document, about."""
 SCANNED = 10_000
 """How many documents are looked at for one chunk where a filter or a pipeline leaves some out."""
 SLOW_SECONDS = 0.25
@@ -176,21 +178,19 @@ class SnapshotRows:
         return encoded
 
     async def _encoded(self, run: Snapshot, chunk: Chunk, rows: Rows, read_at: float) -> Encoded:
-        """Make a planned chunk's rows messages."""
+        """Make a chunk's rows messages."""
         assert chunk.part is not None, "the end of a run has no rows"
-        places = places_of(run, chunk)
-        if rows.whole:
-            at, namespace = moment_before(chunk.mark), run.parts[chunk.part].namespace
-            events = row_events.of_documents(rows.documents, rows.keys, places, at, namespace)
-        else:
-            events = row_events.of_events(rows.documents, places)
-        size = events.size
+        database, _, collection = run.parts[chunk.part].namespace.partition(".")
+        names = (database, collection) if rows.whole else None
+        head = row_events.RowHead(run.before(chunk), moment_before(chunk.mark), names)
+        size = rows.size + HEAD_BYTES * len(rows.keys)
         self._share.take(size)
         try:
-            return Encoded(await self._encoder.rows(events, run.run, chunk.mark), places[-1], read_at, size)
+            changes = await self._encoder.chunk(rows, head, run.run, chunk.mark)
         except PermanentError:
             self._share.give_back(size)
             raise
+        return Encoded(changes, run.end(chunk), read_at, size)
 
     async def _end_encoded(self, run: Snapshot, chunk: Chunk) -> Encoded:
         place, names = run.place(chunk, 0), [part.namespace for part in run.parts]
