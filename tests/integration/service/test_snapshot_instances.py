@@ -22,7 +22,7 @@ async def two(stage: Stage) -> list[Service]:
 
 @pytest.mark.parametrize("end", ["drain", "kill"])
 async def test_a_run_goes_on_at_the_instance_that_the_watcher_moves_to(stage: Stage, end: str) -> None:
-    before = await fill(stage, 20_000, size=2000)
+    before = await fill(stage, 30_000)
     stage._alive.extend(before)
     services = await two(stage)
     await stage.add(services[0])
@@ -37,7 +37,7 @@ async def test_a_run_goes_on_at_the_instance_that_the_watcher_moves_to(stage: St
             await owner.call("PUT", f"/instances/{owner.name}/drain", status=202)
         seen = await until_ended(stage, other, within=100)
         assert (seen["run"], (await stage.owner()).name) == (run, other.name)
-    assert check_rows(before, await arrived(stage), await now(stage)) >= 15_000
+    assert check_rows(before, await arrived(stage, seen), await now(stage)) >= 30_000
 
 
 async def test_a_run_that_begins_with_its_watcher_begins_once_though_the_service_dies_at_once(stage: Stage) -> None:
@@ -58,4 +58,4 @@ async def test_a_run_that_begins_with_its_watcher_begins_once_though_the_service
     service.kill()
     await service.start()
     await service.until_state(stage.watcher, "RUNNING")
-    check_rows(before, await arrived(stage), await now(stage), run=run)
+    check_rows(before, await arrived(stage, seen), await now(stage), run=run)
