@@ -39,7 +39,7 @@ settings.load_profile("mutants")
 """What properties are tried with: that an example fails is enough, and the smallest one is not looked for."""
 
 
-MUTANTS = (
+MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "skip the read-back",  # what has no certain outcome counts as stored
         ("link-nats-reset", "nats-kill-all"),

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from app.formats.extended_json import encode
@@ -97,7 +97,7 @@ def world_of(seed: int, documents: int, batch: int, most: int) -> World:
 
 def run(coroutine) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await coroutine
 
     asyncio.run(bounded())
@@ -121,6 +121,7 @@ async def play_alone(world: World, steps: Sequence[Step], *, window: bool) -> No
 def test_each_document_once_at_its_exact_place_whatever_dies(
     steps: list[Step], window: bool, documents: int, batch: int, most: int, seed: int
 ) -> None:
+    note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
     world = world_of(seed, documents, batch, most)
     world.stream.lateness = lambda: world.chance.random() < 0.5
     run(play_alone(world, steps, window=window))
@@ -138,6 +139,7 @@ def test_each_document_once_though_messages_are_consumed(
     steps: list[Step], documents: int, batch: int, most: int, seed: int
 ) -> None:
     """On a work queue: what is consumed is gone from the stream, and only counted."""
+    note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
     world = world_of(seed, documents, batch, most)
     world.stream.keeps = False
     run(play_alone(world, steps, window=False))
@@ -156,6 +158,7 @@ def test_each_document_once_though_two_instances_publish(
         await come_to_an_end(world, both[:1])
         check(world)
 
+    note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
     world = world_of(seed, documents, batch, most)
     world.stream.lateness = lambda: world.chance.random() < 0.5
     run(scenario())
@@ -176,6 +179,7 @@ def test_each_document_once_though_an_instance_that_knows_of_no_run_publishes_to
         await come_to_an_end(world, both[:1])
         check(world)
 
+    note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
     world = world_of(seed, documents, batch, most)
     run(scenario())
 
