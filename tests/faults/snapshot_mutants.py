@@ -62,8 +62,8 @@ SNAPSHOT_MUTANTS = (
         (
             Edit(
                 "app/pipeline/snapshot_rows.py",
-                "planned = await self._record.move(partial(Snapshot.planned, chunk=chunk))\n",
-                "planned = run.planned(chunk)\n                self._record._take(planned)\n",
+                "await self._record.move(partial(Snapshot.planned, chunk=chunk))\n",
+                "self._record._take(self._record.run.planned(chunk))\n",
             ),
         ),
         tests=(PROPERTIES,),
