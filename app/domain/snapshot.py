@@ -60,8 +60,9 @@ class Chunk:
     was planned. A chunk with no part ends the run: its only row says so. `settled`: the stored checkpoint is past it,
     and its keys are dropped.
 
-    A chunk that was `cut` has so many rows, and no more are sent. Its other keys stay known: rows that were sent before
-    the cut, and not heard of, may still arrive, as long as nothing after them is on the stream.
+    A chunk that was `cut` has so many rows, and no more are sent; those that were planned after it have none. Their
+    keys stay known: rows that were sent before the cut, and not heard of, may still arrive, as long as nothing after
+    them is on the stream. `plan` tells chunks that were planned after a cut from those before it.
     """
 
     number: int
@@ -73,6 +74,7 @@ class Chunk:
     since: int = 0
     count: int = 1
     cut: int | None = None
+    plan: int = 0
     settled: bool = False
 
     @property
@@ -89,7 +91,7 @@ class Snapshot:
     the index of the one that is being read, `after` the key up to which it was read, `next` the number of the next
     chunk. `chunks` are planned and may not be on the stream, or were done a short time ago. `documents` counts the rows
     that were planned. `last` is the position of the last row that was planned, `forgotten` that of the last chunk that
-    is not kept any more. `version` grows with each change.
+    is not kept any more. `plan` counts the cuts, `version` grows with each change.
     """
 
     watcher: str
@@ -110,6 +112,7 @@ class Snapshot:
     next: int = 0
     chunks: tuple[Chunk, ...] = field(default=(), repr=False)
     documents: int = 0
+    plan: int = 0
     last: str = ""
     forgotten: str = ""
     version: int = 0
@@ -131,7 +134,12 @@ class Snapshot:
     @property
     def end_planned(self) -> bool:
         """Whether the message that the run is complete is planned."""
-        return bool(self.chunks) and self.chunks[-1].part is None
+        return bool(self.finish)
+
+    @property
+    def finish(self) -> str:
+        """The place of the message that the run is complete; empty where it is not planned."""
+        return next((self.end(chunk) for chunk in self.chunks if chunk.part is None and chunk.rows), "")
 
     @property
     def begun(self) -> bool:
@@ -174,7 +182,7 @@ class Snapshot:
         if chunk.part is not None and after is None:
             part += 1
         return replace(
-            self, chunks=(*self.chunks, chunk), next=chunk.number + 1, after=after, part=part,
+            self, chunks=(*self.chunks, replace(chunk, plan=self.plan)), next=chunk.number + 1, after=after, part=part,
             documents=self.documents + len(chunk.keys), last=self.end(chunk), version=self.version + 1,
         )  # fmt: skip
 
@@ -187,7 +195,8 @@ class Snapshot:
         return replace(self, parts=(*self.parts, *parts), version=self.version + 1)
 
     def touched(self) -> "Snapshot":
-        """It is as it was, and stored all the same: MongoDB's time passes by what is written."""
+        """It is as it was, and stored all the same: MongoDB's time passes by what is written, and who planned before
+        plans no more."""
         return replace(self, version=self.version + 1)
 
     def renamed(self, namespace: str) -> "Snapshot":
@@ -213,31 +222,36 @@ class Snapshot:
         return replace(self, chunks=tuple(chunks), forgotten=forgotten, version=self.version + 1)
 
     def _last(self, chunk: Chunk) -> str:
-        """Return the last position that a row of a chunk may have on the stream."""
-        return self.end(chunk) if chunk.cut is None else self.place(chunk, len(chunk.keys))
+        """Return the position with which a chunk is done: its last row's, or where more may arrive, one after them."""
+        return self.end(chunk) if chunk.cut is None else self.place(chunk, chunk.count)
 
     def cut(self, number: int, rows: int) -> "Snapshot":
-        """A chunk cannot be read again as of its time: it ends with its first `rows` rows, and what was planned after
-        it is planned again. Its numbers are not used again. Where `rows` are some but not all, the keys are needed."""
-        chunk = next(each for each in self.chunks if each.number == number)
-        kept = tuple(each for each in self.chunks if each.number < number)
-        run = self.reopened() if self.state == "done" else self
-        if chunk.part is None:  # the message that the run is complete: it is planned again
-            return replace(run, chunks=kept, version=self.version + 1)
-        dropped = sum(each.rows for each in self.chunks if each.number > number and each.part is not None)
-        dropped += chunk.rows - rows
-        if rows == chunk.rows:
-            kept, after, part = (*kept, chunk), chunk.until, chunk.part + (chunk.until is None)
-        else:
-            after, part = chunk.keys[rows - 1] if rows else chunk.after, chunk.part
-            kept += (replace(chunk, cut=rows, until=after),)
-        return replace(
-            run, chunks=kept, after=after, part=part, documents=self.documents - dropped, version=self.version + 1
-        )
+        """A chunk ends with its first `rows` rows, and what was planned after it is planned again. Numbers are not
+        used again. Where `rows` are some but not all, the keys are needed.
 
-    def taken(self) -> "Snapshot":
-        """A capture was opened that knows all chunks that are planned. Who planned before plans no more."""
-        return replace(self, version=self.version + 1)
+        They may be more than before: so many rows are on the stream, which were sent before the chunk was cut. So all
+        that were planned together with them, and before them, are there too."""
+        chunk = next(each for each in self.chunks if each.number == number)
+
+        def now(each: Chunk) -> Chunk:
+            if each.number == number:
+                return replace(each, cut=None if rows == each.count else rows)
+            if each.number > number:
+                return replace(each, cut=0)
+            return replace(each, cut=None) if rows > chunk.rows and each.plan == chunk.plan else each
+
+        chunks = tuple(map(now, self.chunks))
+        run = self.reopened() if self.state == "done" else self
+        after, part = None, len(self.parts)  # where only the message that the run is complete is missing
+        if chunk.part is not None:
+            whole = rows == chunk.count
+            after = chunk.until if whole else chunk.keys[rows - 1] if rows else chunk.after
+            part = chunk.part + (whole and chunk.until is None)
+        more = _documents(chunks) - _documents(self.chunks)
+        return replace(
+            run, chunks=chunks, after=after, part=part, documents=self.documents + more, plan=self.plan + 1,
+            version=self.version + 1,
+        )  # fmt: skip
 
     def reopened(self) -> "Snapshot":
         """The stream has lost rows of a run that was done: it goes on."""
@@ -250,6 +264,10 @@ class Snapshot:
     def given_up(self) -> "Snapshot":
         """Its rows are of another epoch, and say nothing any more."""
         return replace(self, chunks=(), version=self.version + 1)
+
+
+def _documents(chunks: Sequence[Chunk]) -> int:
+    return sum(chunk.rows for chunk in chunks if chunk.part is not None)
 
 
 def next_run(before: Snapshot | None, now: float) -> str:

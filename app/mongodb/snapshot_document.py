@@ -41,7 +41,7 @@ def changes(before: Snapshot | None, after: Snapshot) -> dict[str, Any]:
 def _chunk(chunk: Chunk) -> dict[str, Any]:
     return {
         "mark": chunk.mark, "part": chunk.part, "after": chunk.after, "until": chunk.until, "since": chunk.since,
-        "count": chunk.count, "cut": chunk.cut, "settled": chunk.settled,
+        "count": chunk.count, "cut": chunk.cut, "plan": chunk.plan, "settled": chunk.settled,
         "keys": Binary(b"".join(chunk.keys)),
     }  # fmt: skip
 
@@ -52,7 +52,8 @@ def restored(document: Mapping[str, Any]) -> Snapshot:
     chunks = [
         Chunk(
             int(number), each["mark"], each["part"], _bytes(each["after"]), _bytes(each["until"]),
-            _keys(bytes(each["keys"])), each["since"], each["count"], each["cut"], each["settled"],
+            _keys(bytes(each["keys"])), each["since"], each["count"], each["cut"],
+            each["plan"], each["settled"],
         )
         for number, each in document.get("chunks", {}).items()
     ]  # fmt: skip

@@ -34,7 +34,7 @@ its rows (`domain/snapshot.py`). Only who has seen the run's last version may pl
 
 Another writer that does not know of the run may publish changes past a mark at which rows are to come: its capture was
 opened before the run began, and it was frozen meanwhile. The ledger raises Stale then, and the opening looks on the
-stream how many of those rows are there (`snapshot_lookup.py`).
+stream how many of those rows are there (`snapshot_found.py`).
 """
 
 import asyncio
@@ -56,7 +56,7 @@ from app.pipeline.ledger import Ledger
 from app.pipeline.memory_budget import Share
 from app.pipeline.reader import Reader
 from app.pipeline.run import Run
-from app.pipeline.snapshot_lookup import RowLookup, arrived_late
+from app.pipeline.snapshot_found import other_than_planned
 from app.pipeline.snapshot_record import RunEnded, SnapshotRecord
 from app.pipeline.snapshot_rows import SnapshotRows
 
@@ -92,7 +92,6 @@ class SnapshotProducer:
         self._share = share
         self._reader = reader
         self._record = SnapshotRecord(run, ledger, checkpointer)
-        self._lookup = RowLookup(run)
         self._rows = SnapshotRows(run, self._record, ledger, encoder, queue, share)
         self._asked = False
         self._again: list[Chunk] = []
@@ -127,7 +126,7 @@ class SnapshotProducer:
         complete, though changes are missing: end it. Raises Stale, StoreUnavailable."""
         await self._record.load()
         run = self._record.known
-        if run is None or not (run.running and run.begun) or (run.end_planned and run.end(run.chunks[-1]) <= position):
+        if run is None or not (run.running and run.begun) or (run.end_planned and run.finish <= position):
             return
         with suppress(RunEnded):
             await self._record.end("cancelled", "changes are missing on the stream since it began: a gap marks where")
@@ -147,19 +146,16 @@ class SnapshotProducer:
         if run.forgotten > reached.token:
             await self._record.end("failed", "the stream has lost rows that cannot be made again; begin another one")
             return
-        if (late := arrived_late(run, reached)) is not None:
-            await self._rows.cut(*late)
-            return
-        if (overtaken := await self._lookup.overtaken(run, reached)) is not None:
-            log.warning("snapshot_overtaken", watcher=self._name, run=run.run, chunk=overtaken[0], rows=overtaken[1])
-            await self._rows.cut(*overtaken)
-            return
+        if run.running and (found := await other_than_planned(self._run.ports, run, reached)) is not None:
+            log.warning("snapshot_overtaken", watcher=self._name, run=run.run, chunk=found[0], rows=found[1])
+            await self._rows.cut(*found)
+            run = self._record.run
         self._again = [chunk for chunk in run.chunks if chunk.rows and run.end(chunk) > reached.token]
         if self._again and run.state == "done":
             log.warning("snapshot_lost_its_end", watcher=self._name, run=run.run, chunks=len(self._again))
             await self._record.move(Snapshot.reopened)
         elif run.running:  # a plan that is on its way from an earlier capture is refused from now on
-            await self._record.move(Snapshot.taken)
+            await self._record.move(Snapshot.touched)
 
     async def _look_again(self) -> None:
         """Somebody has begun a run, or ended it. Raises Stale, StoreUnavailable."""
@@ -176,8 +172,8 @@ class SnapshotProducer:
 
     def _keep_planned(self, run: Snapshot) -> None:
         """Leave out what is no longer planned."""
-        planned = {chunk.number for chunk in run.chunks}
-        self._again = [chunk for chunk in self._again if chunk.number in planned]
+        again = {chunk.number for chunk in self._again}
+        self._again = [chunk for chunk in run.chunks if chunk.number in again and chunk.rows]
 
     async def _moved_away(self, run: Snapshot) -> bool:
         """Whether a run is of an epoch that is over, and end it then."""

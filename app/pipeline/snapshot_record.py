@@ -147,14 +147,14 @@ class SnapshotRecord:
         if run is None or position is None:
             return
         position = self._certain(run, position)
-        if run.running and run.end_planned and run.end(run.chunks[-1]) <= position:
+        if run.running and run.end_planned and run.finish <= position:
             await self.end("done", position=position)
         elif run.acknowledged(position) is not run:
             await self.move(lambda run: run.acknowledged(position))
 
     def _certain(self, run: Snapshot, position: str) -> str:
-        """Return the stored position; where another writer went past rows that were to come, that of the last row
-        that is on the stream."""
+        """Return the stored position; where another writer has published changes that come after rows, that of the
+        last row that is on the stream."""
         until = self._ledger.rows_until
         overtaken = any(not chunk.settled and chunk.rows and until < run.end(chunk) <= position for chunk in run.chunks)
         return min(until, position) if overtaken else position

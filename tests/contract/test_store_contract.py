@@ -14,11 +14,11 @@ from app.domain.errors import Conflict, NotFound
 from app.domain.lifecycle import Desired
 from app.domain.position import Checkpoint, OwnMessage
 from app.domain.snapshot import first_run
-from app.domain.tokens import MessageId
+from app.domain.tokens import MessageId, RowPlace
 from app.domain.watcher import Source, Start, StoredWatcher, Watcher
 from app.mongodb.deployment import MongoDeployment
 from app.ports import CheckpointStore, SnapshotStore, WatcherStore
-from tests.fakes import FakeCheckpoints, FakeSnapshots, FakeWatchers, event_token
+from tests.fakes import FakeCheckpoints, FakeSnapshots, FakeWatchers, event_token, mark_token
 
 Open = Callable[[], CheckpointStore]
 
@@ -97,6 +97,41 @@ async def test_advance_moves_forwards_only(checkpoints: CheckpointStore) -> None
     assert not await checkpoints.advance(at(5))
     assert not await checkpoints.advance(at(4))
     assert (await reached(checkpoints)).token == event_token(5)
+
+
+def at_row(moment: int, row: int, epoch: int = 0, **more: Any) -> Checkpoint:
+    place = RowPlace(mark_token(moment), epoch, "0000000003e8", row // 3, row % 3)
+    return Checkpoint(str(place), epoch=epoch, **more)
+
+
+async def test_a_row_of_a_snapshot_is_a_position_that_moves_forwards_only(open_store: Open) -> None:
+    """Between the mark that it stands after and the next change, row by row."""
+    steps = [Checkpoint(mark_token(5), epoch=0), *(at_row(5, row) for row in range(5)), at(5), at_row(6, 0), at(6)]
+    for before, after in zip([None, *steps], [*steps, None], strict=True):
+        if before is not None:
+            assert await reached(open_store()) == before
+            for earlier in steps[: steps.index(before) + 1]:
+                assert not await open_store().advance(earlier)
+        if after is not None:
+            assert await open_store().advance(after)
+
+
+async def test_every_field_of_a_row_comes_back_to_another_process(open_store: Open) -> None:
+    own = OwnMessage(6, MessageId(at_row(5, 4, 2).token, 2))
+    replayed = OwnMessage(7, MessageId(at_row(5, 4, 2).token, 2, event_token(3)))
+    for one in (own, replayed):
+        stored = at_row(5, 4, 2, sequence=one.sequence, scope="rs0/shop.orders", watcher="w", updated_at=1e9, own=one)
+        await open_store().delete()
+        await open_store().begin(stored)
+        assert await open_store().read() == stored
+
+
+async def test_a_later_epoch_takes_the_place_of_a_row(open_store: Open) -> None:
+    await open_store().begin(at_row(5, 4))
+    assert await open_store().begin(at(2, 1))
+    assert not await open_store().advance(at_row(9, 4))
+    assert await open_store().advance(at_row(3, 0, 1))
+    assert await reached(open_store()) == at_row(3, 0, 1)
 
 
 async def test_a_thawed_writer_cannot_undo_a_rewind(open_store: Open) -> None:

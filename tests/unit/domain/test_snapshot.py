@@ -98,7 +98,7 @@ def test_not_more_chunks_are_kept_than_fit() -> None:
 def test_a_chunk_that_is_cut_ends_with_its_last_row_and_the_next_goes_on_after_it() -> None:
     run = plan(plan(plan(begun(), 3), 4), 2)
     cut = run.cut(1, 2)
-    assert [(chunk.number, chunk.rows) for chunk in cut.chunks] == [(0, 3), (1, 2)]
+    assert [(chunk.number, chunk.rows) for chunk in cut.chunks] == [(0, 3), (1, 2), (2, 0)]
     assert (cut.after, cut.part, cut.documents, cut.next) == (b"key 004", 0, 5, 3)
     assert cut.chunks[1].keys == run.chunks[1].keys
 
@@ -115,7 +115,8 @@ def test_a_chunk_of_which_all_rows_are_there_ends_as_it_was_planned() -> None:
     run = ended(plan(plan(begun(), 3), 2, until=None).passed(None))
     cut = run.cut(1, 2)
     assert (cut.part, cut.after, cut.documents) == (1, None, 5)
-    assert cut.chunks == run.chunks[:2]
+    assert cut.chunks[:2] == run.chunks[:2]
+    assert not cut.end_planned
     done = run.acknowledged(run.end(run.chunks[1]))
     assert done.cut(1, 2).part == 1  # without its keys
 
@@ -123,7 +124,25 @@ def test_a_chunk_of_which_all_rows_are_there_ends_as_it_was_planned() -> None:
 def test_rows_that_arrive_after_a_cut_are_taken_back_into_the_chunk() -> None:
     run = plan(plan(begun(), 5).cut(0, 1), 2)
     late = run.cut(0, 3)
-    assert (late.after, late.documents, [chunk.rows for chunk in late.chunks]) == (b"key 002", 3, [3])
+    assert (late.after, late.documents, [chunk.rows for chunk in late.chunks]) == (b"key 002", 3, [3, 0])
+
+
+def test_rows_that_arrive_late_say_that_all_planned_before_them_are_there() -> None:
+    """A run with two chunks is cut in the first one, and what was sent of both arrives after all."""
+    cut = plan(plan(begun(), 3), 4).cut(0, 1)
+    run = plan(cut, 2, moment=2)
+    late = run.cut(1, 2)
+    assert [chunk.rows for chunk in late.chunks] == [3, 2, 0]
+    assert (late.after, late.documents) == (b"key 004", 5)
+    again = run.cut(2, 1)  # of the new plan: what was cut before stays so
+    assert [chunk.rows for chunk in again.chunks] == [1, 0, 1]
+
+
+def test_the_end_of_a_run_that_arrives_late_ends_it() -> None:
+    run = ended(plan(plan(begun(), 3, until=None), 2, until=None))
+    late = plan(run.cut(0, 0), 3, moment=2).cut(2, 1)
+    assert (late.read, late.finish, late.documents) == (True, run.finish, 5)
+    assert [chunk.rows for chunk in late.chunks] == [3, 2, 1, 0]
 
 
 def test_the_message_that_a_run_is_complete_is_planned_again_where_it_is_cut() -> None:
@@ -161,7 +180,7 @@ def test_each_step_that_is_stored_has_a_version_of_its_own() -> None:
     steps.append(plan(steps[-1], 2))
     steps.append(steps[-1].renamed("shop.c"))
     steps.append(steps[-1].also([Part("shop.d")]))
-    steps.append(steps[-1].taken())
+    steps.append(steps[-1].touched())
     steps.append(steps[-1].acknowledged(steps[-1].last))
     steps.append(steps[-1].cut(0, 0))
     steps.append(steps[-1].ended("cancelled", 3.0))
