@@ -60,7 +60,7 @@ from app.pipeline.snapshot_rows import SnapshotRows
 
 log = structlog.get_logger(__name__)
 
-HOLD_SECONDS = 0.1
+HOLD_SECONDS = 0.05
 """How long changes wait for rows, about, before they go on."""
 FEW = 64
 FEW_BYTES = 256 * 1024
