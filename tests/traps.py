@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+LATER_SECONDS = 0.01
+"""Some of what was sent has left the process by then."""
+
 
 @dataclass(frozen=True)
 class Trap:
@@ -48,7 +51,16 @@ MOMENTS = (
     "after-receipt",
     "before-removal",  # it is replayed, and about to be removed
     "after-removal",
+    "before-plan",  # a chunk of a snapshot is read, and nothing of it is stored
+    "after-plan",  # it is planned, and nothing is sent
+    "before-rows",  # its rows are about to be sent
+    "within-rows",  # they are sent, with a change after them perhaps, and nothing is heard of them
+    "after-rows",  # they are acknowledged, and nothing has been done with that
+    "before-forgotten",  # the checkpoint is past a chunk, and its plan about to be dropped, or the run's end stored
+    "after-forgotten",
 )
+ROWS = ("before-rows", "within-rows", "after-rows")
+"""Moments of a publish, which come where it begins or ends with a snapshot's row."""
 
 
 def spring(trap: Trap) -> None:
@@ -58,6 +70,7 @@ def spring(trap: Trap) -> None:
     from app.jetstream.publish.sender import failed
     from app.jetstream.sink import JetStreamSink
     from app.mongodb.checkpoint_store import MongoCheckpointStore
+    from app.mongodb.snapshot_store import MongoSnapshotStore
 
     times = 0
     lost = False
@@ -88,6 +101,25 @@ def spring(trap: Trap) -> None:
             fire()
         return result
 
+    async def planning(original: Any, self: Any, before: Any, after: Any) -> Any:
+        if (after.next > before.next) is not trap.moment.endswith("plan"):
+            return await original(self, before, after)
+        return await around(original, self, before, after)
+
+    def is_of_rows(changes: Any) -> bool:
+        return ":s:" in changes[0].token or ":s:" in changes[-1].token
+
+    async def with_rows(original: Any, self: Any, changes: Any, *arguments: Any) -> Any:
+        due = is_of_rows(changes) and came()
+        if due and trap.moment == "before-rows":
+            fire()
+        if due and trap.moment == "within-rows":
+            asyncio.get_running_loop().call_later(LATER_SECONDS, fire)
+        result = await original(self, changes, *arguments)
+        if due and trap.moment == "after-rows":
+            fire()
+        return result
+
     async def failing(original: Any, self: Any, *arguments: Any) -> Any:
         if came():
             fire()
@@ -114,7 +146,10 @@ def spring(trap: Trap) -> None:
 
     def send(self: Any, *arguments: Any, **named: Any) -> asyncio.Future[int]:
         """The moments of `publish`, where several batches are under way: it is written before it returns."""
+        rows = trap.moment in ROWS and is_of_rows(arguments[0]) and came()
         if trap.moment == "before-publish" and came():
+            fire()
+        if rows and trap.moment == "before-rows":
             fire()
         if trap.moment == "publish-fails":
             if came():
@@ -122,6 +157,10 @@ def spring(trap: Trap) -> None:
             elif times < trap.nth:
                 return failed(SinkUnavailable("the trap says that there is no connection"))
         stored = sends(self, *arguments, **named)
+        if rows and trap.moment == "within-rows":
+            asyncio.get_running_loop().call_later(LATER_SECONDS, fire)
+        if rows and trap.moment == "after-rows":
+            stored.add_done_callback(lambda _: fire())
         if trap.moment == "after-publish":
             return asyncio.ensure_future(around(answer, stored))
         if trap.moment == "before-read-back":
@@ -131,15 +170,17 @@ def spring(trap: Trap) -> None:
     async def answer(stored: asyncio.Future[int]) -> int:
         return await stored
 
-    if trap.moment in ("before-publish", "publish-fails", "before-read-back", "after-publish"):
+    if trap.moment in ("before-publish", "publish-fails", "before-read-back", "after-publish", *ROWS):
         JetStreamSink.send = send  # type: ignore[method-assign]
     patch(MongoCheckpointStore, "create", ("before-first-position", "after-first-position"), around)
     patch(MongoCheckpointStore, "advance", ("before-checkpoint", "after-checkpoint"), around)
+    patch(MongoSnapshotStore, "change", ("before-plan", "after-plan", "before-forgotten", "after-forgotten"), planning)
     patch(JetStreamDeadLetterQueue, "store", ("before-letter", "after-letter"), around)
     patch(JetStreamDeadLetterQueue, "keep_receipt", ("before-receipt", "after-receipt"), around)
     patch(JetStreamDeadLetterQueue, "remove", ("before-removal", "after-removal"), around)
     patch(JetStreamSink, "publish", ("before-publish", "after-publish"), around)
     patch(JetStreamSink, "publish", ("publish-fails",), failing)
+    patch(JetStreamSink, "publish", ROWS, with_rows)
     patch(JetStreamSink, "publish", ("before-read-back",), unacknowledged)
     patch(JetStreamSink, "tail", ("before-read-back",), reading_back)
 

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from app.config.logging import redact
 from app.domain.errors import (
     ChangewireError,
+    CollectionMoved,
     Conflict,
     Elsewhere,
     Fenced,
@@ -68,6 +69,7 @@ KINDS: dict[type[ChangewireError], Kind] = {
     TransientError: Kind(503, "Unavailable", "unavailable"),
     # These are for a watcher's task. A request meets one only where the service has a fault.
     PermanentError: INTERNAL,
+    CollectionMoved: INTERNAL,
     OutcomeUnknown: INTERNAL,
     Stale: INTERNAL,
     Fenced: INTERNAL,

@@ -21,14 +21,18 @@ from app.cli import FAILED, MISUSE, OK, CommandError, load_settings, say, say_js
 from app.domain.plain import plain
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from app.config.settings import Settings
     from app.domain.watcher import Watcher
     from app.verify.comparison import Bounds, Event
     from app.verify.report import Report
+    from app.verify.rows import Record, Rows
     from app.verify.state import Client, Position
     from app.verify.streams import StreamInfo, StreamMessage, Streams
 
 SERVER_SECONDS = 5
+_WRITES = frozenset({"insert", "update", "replace", "delete"})
 READ_SECONDS = 600
 """While it looks for the next change of a quiet collection, a server may scan much of its oplog before it answers."""
 
@@ -91,7 +95,7 @@ async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Repor
 
     from app.config.addresses import mongo_uri_problem
     from app.verify.report import Report
-    from app.verify.state import read_position, read_watcher
+    from app.verify.state import read_position, read_run, read_watcher
     from app.verify.streams import Streams
     from app.verify.writes import compare_writes, read_writes
 
@@ -119,14 +123,46 @@ async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Repor
             before = await read_position(client, watcher, settings.state_db)
             info = await streams.info(watcher.sink.stream)
             after = await read_position(client, watcher, settings.state_db)
+            reading, run = _Reading(streams, watcher, info), await read_run(client, settings.state_db, watcher.name)
             if writes is None:
-                history = _History(client, streams, watcher, info, arguments.since, settings.state_db)
-                return await history.compare(before, after)
+                history = _History(client, reading, arguments.since, settings.state_db)
+                return await history.compare(before, after, run)
             messages = streams.messages(watcher, info.last)
-            findings = await compare_writes(messages, writes, watcher)
+            rows = reading.rows(await streams.letters(watcher))
+            findings = await compare_writes(messages, writes, watcher, rows)
+            await rows.finish(run, None if run is None else run.epoch)
             if info.first > 1:
                 findings.notes.append(f"the stream begins at #{info.first}: writes published before count as lost")
             return Report(watcher.name, watcher.source.namespace, watcher.sink.stream, str(arguments.writes), findings)
+
+
+@dataclass
+class _Reading:
+    """One watcher's messages."""
+
+    streams: "Streams"
+    watcher: "Watcher"
+    info: "StreamInfo"
+
+    def rows(self, letters: "Collection[str]", *, compares: bool = False) -> "Rows":
+        from app.verify.rows import Reading, Rows
+
+        return Rows(Reading(self.watcher.subjects.subject, self.whole, self.removed, letters, compares))
+
+    async def whole(self, message: "StreamMessage") -> dict[str, Any]:
+        """Return a message's body, fetched where it is elsewhere. Raises ValueError with the reason."""
+        from app.verify.bodies import from_json
+
+        if message.pointer is None:
+            return message.event
+        try:
+            return from_json(await self.streams.object(message.pointer))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"its object {message.pointer} is not JSON") from error
+
+    async def removed(self, sequence: int) -> bool:
+        """See `Comparison`."""
+        return (await self.streams.info(self.watcher.sink.stream)).first > max(sequence, 1)
 
 
 @dataclass
@@ -134,26 +170,28 @@ class _History:
     """The comparison of one watcher's stream with what MongoDB tells."""
 
     client: "Client"
-    streams: "Streams"
-    watcher: "Watcher"
-    info: "StreamInfo"
+    reading: _Reading
     since: float | None
     state_database: str
 
-    async def compare(self, before: "Position | None", after: "Position | None") -> "Report":
+    async def compare(self, before: "Position | None", after: "Position | None", run: "Record | None") -> "Report":
         from app.verify.bodies import Selection
         from app.verify.comparison import Comparison
         from app.verify.history import WatchedHistory
         from app.verify.report import Report, seconds_of
         from app.verify.state import parse_pipeline, read_clock
 
-        watcher, selection = self.watcher, Selection(self.watcher.source)
+        watcher, info = self.reading.watcher, self.reading.info
+        selection, streams = Selection(watcher.source), self.reading.streams
         clock, wire_version = await read_clock(self.client)
         if self.since is not None and self.since > clock.seconds:
             raise CommandError("--since is in the future of MongoDB's clock", MISUSE)
         notes: list[str] = []
         bounds = await self._bounds(before, after, selection.undecidable, notes)
-        bounds = replace(bounds, letters=await self.streams.letters(watcher))
+        bounds = replace(bounds, letters=await streams.letters(watcher))
+        # A pipeline or a choice of operations leaves changes out, after which a document is another one.
+        compares = not watcher.source.pipeline and set(watcher.sink.operations) >= _WRITES
+        rows = self.reading.rows(bounds.letters, compares=compares)
 
         async def difference(event: "Event", message: "StreamMessage") -> str | None:
             return await self._difference(event, message, selection.difference)
@@ -162,11 +200,12 @@ class _History:
         history = WatchedHistory(
             self.client, watcher, pipeline, end=clock, wire_version=wire_version, state_database=self.state_database
         )
-        comparison = Comparison(history, bounds, difference=difference, removed=self._removed)
+        comparison = Comparison(history, bounds, difference=difference, removed=self.reading.removed, rows=rows)
         try:
-            findings = await comparison.run(self.streams.messages(watcher, self.info.last))
+            findings = await comparison.run(streams.messages(watcher, info.last))
         finally:
             await history.close()
+        await rows.finish(run, findings.epochs[-1] if findings.epochs else bounds.position_epoch)
         findings.notes[:0] = notes
         begin = seconds_of(comparison.begin)
         end = None if begin is None else seconds_of(comparison.reached)
@@ -183,56 +222,47 @@ class _History:
         begin = await oplog_begin(self.client)
         since = None if self.since is None else bound(ClusterTime(int(self.since), 0))
         position = before if before is not None and self._counts(before, notes) else None
-        last_epoch = after.epoch if after is not None and after.belongs_to(self.watcher) else None
-        if self.info.first > 1:
-            notes.append(f"the stream begins at #{self.info.first}: what it held before cannot be compared")
+        watcher, info = self.reading.watcher, self.reading.info
+        last_epoch = after.epoch if after is not None and after.belongs_to(watcher) else None
+        if info.first > 1:
+            notes.append(f"the stream begins at #{info.first}: what it held before cannot be compared")
         return Bounds(
             floor=max(since or "", begin or ""),
-            covered=since is not None and self.info.first <= 1,
+            covered=since is not None and info.first <= 1,
             position=None if position is None else position.token,
             position_epoch=None if position is None else position.epoch,
             last_epoch=last_epoch,
             undecidable=undecidable,
-            removes=self.info.removes,
-            collections=self.watcher.source.is_scope,
+            removes=info.removes,
+            collections=watcher.source.is_scope,
         )
 
     def _counts(self, position: "Position", notes: list[str]) -> bool:
         """Whether a stored position tells how far this stream goes."""
-        if not position.belongs_to(self.watcher):
+        info = self.reading.info
+        if not position.belongs_to(self.reading.watcher):
             notes.append("the stored position belongs to another collection, stream or selection, and is ignored")
-        elif position.stream_created not in (None, self.info.created):
+        elif position.stream_created not in (None, info.created):
             notes.append("the stream was deleted and recreated after the position was stored")
-        elif position.sequence is not None and self.info.last < position.sequence:
-            notes.append(
-                f"the stream lost its end: #{position.sequence} was acknowledged, #{self.info.last} is the last"
-            )
+        elif position.sequence is not None and info.last < position.sequence:
+            notes.append(f"the stream lost its end: #{position.sequence} was acknowledged, #{info.last} is the last")
         else:
             return True
         return False
 
     async def _difference(self, event: "Event", message: "StreamMessage", differ: Any) -> str | None:
-        from app.verify.bodies import from_json
-
         names = event.body.get("ns") or {}
-        subject = self.watcher.subjects.subject(names.get("db", ""), names.get("coll", ""), event.operation)
+        subject = self.reading.watcher.subjects.subject(names.get("db", ""), names.get("coll", ""), event.operation)
         if message.subject != subject:
             return f"is on the subject {message.subject}, not {subject}"
-        body = message.event
-        if message.pointer is not None:
-            try:
-                body = from_json(await self.streams.object(message.pointer))
-            except json.JSONDecodeError:
-                return f"its object {message.pointer} is not JSON"
-            except ValueError as error:
-                return str(error)
+        try:
+            body = await self.reading.whole(message)
+        except ValueError as error:
+            return str(error)
         if not body:
             return "is not a JSON object"
         fields = differ(event.body, body, message.reduced)
         return None if fields is None else f"differs in {fields}"
-
-    async def _removed(self, sequence: int) -> bool:
-        return (await self.streams.info(self.watcher.sink.stream)).first > max(sequence, 1)
 
 
 def _moment(text: str) -> float:

@@ -56,7 +56,7 @@ def note(**facts: Any) -> None:
     """Note other facts, such as the position to which a watcher was moved."""
     current = record.get()
     if current is not None:
-        current.facts |= facts
+        current.facts |= {name: _value(value) for name, value in facts.items()}
 
 
 def elsewhere() -> None:

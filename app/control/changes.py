@@ -15,6 +15,7 @@ from app.control.admission import Admission
 from app.control.fleet import Watched
 from app.control.positions import Positions
 from app.control.reconciler import AT_ONCE, Reconciler
+from app.control.snapshots import SnapshotService
 from app.domain.errors import (
     ChangewireError,
     Conflict,
@@ -25,6 +26,7 @@ from app.domain.errors import (
 )
 from app.domain.lifecycle import Desired, State
 from app.domain.overlap_index import OverlapIndex
+from app.domain.snapshot import first_run
 from app.domain.status import Status, TokenView, WatcherView
 from app.domain.watcher import Start, StoredWatcher, Watcher
 from app.pipeline.dependencies import Dependencies
@@ -49,9 +51,11 @@ class Changes:
         reconciler: Reconciler,
         admission: Admission,
         positions: Positions,
+        snapshots: SnapshotService,
     ) -> None:
         self._dependencies = dependencies
         self._store = store
+        self._snapshots = snapshots
         self._watchers = watchers
         self._reconciler = reconciler
         self._admission = admission
@@ -78,6 +82,8 @@ class Changes:
         if name in self._watchers:
             raise _taken(name)
         now = await self._admission.check(watcher)
+        if watcher.snapshot != "none":
+            await self._snapshots.check_first(watcher)
         begin = now if watcher.start.at == "latest" else await self._positions.locate(watcher, watcher.start)
         return replace(wanted, begin=begin)
 
@@ -96,12 +102,16 @@ class Changes:
             await self._store.check(check)
             audit.note(dry_run=True)
             return [WatcherView(one, Status(_first_state(one), self._dependencies.clock())) for one in wanted]
-        added = await self._store.insert_all(wanted, check)
+        clock = self._dependencies.clock
+        runs = {one.name: first_run(one.name, clock()) for one in wanted if one.watcher.snapshot != "none"}
+        added = await self._store.insert_all(wanted, check, list(runs.values()))
         for stored in added:
             audit.changed(stored.name, None, stored)
         await self._reconciler.carry_out(*added)
         for number, stored in enumerate(added, 1):
-            watcher = stored.watcher
+            watcher, statistics = stored.watcher, self._watchers[stored.name].statistics
+            if not statistics.snapshot_known:  # else its capture has begun, and knows better
+                statistics.knows_snapshot(runs.get(stored.name))
             log.info("watcher_added", watcher=stored.name, source=watcher.source.namespace, stream=watcher.sink.stream)
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -124,6 +134,8 @@ class Changes:
             await self._positions.copy(before, watcher)
             check = self._admission.beside(watcher)
             after = await self._store.replace(after, expected_revision=before.revision, check=check)
+        if (before.watcher.route, before.watcher.source) != (watcher.route, watcher.source):
+            await self._snapshots.end(self._watchers[name], "the watcher was replaced, and publishes something else")
         audit.changed(name, before, after)
         await self._reconciler.carry_out(after)
         log.info("watcher_replaced", watcher=name, revision=after.revision)
@@ -183,6 +195,7 @@ class Changes:
             await self._reconciler.keep(await self._store.replace(begun, expected_revision=stored.revision))
         except ChangewireError as error:
             log.warning("move_not_announced", watcher=name, error=str(error))
+        await self._snapshots.end(self._watchers[name], "the watcher was moved to another position")
         log.info("watcher_moved", watcher=name, token=view.token, epoch=view.epoch)
         return view
 

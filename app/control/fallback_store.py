@@ -13,6 +13,7 @@ import structlog
 
 from app.domain.errors import NotFound, StateOutOfReach
 from app.domain.overlap_index import OverlapIndex
+from app.domain.snapshot import Snapshot
 from app.domain.watcher import StoredWatcher
 from app.ports import Check, WatcherStore
 
@@ -71,9 +72,11 @@ class FallbackStore:
     async def insert(self, stored: StoredWatcher, check: Check | None = None) -> StoredWatcher:
         return (await self.insert_all([stored], check))[0]
 
-    async def insert_all(self, wanted: Sequence[StoredWatcher], check: Check | None = None) -> list[StoredWatcher]:
+    async def insert_all(
+        self, wanted: Sequence[StoredWatcher], check: Check | None = None, runs: Sequence[Snapshot] = ()
+    ) -> list[StoredWatcher]:
         if self.out_of_reach is None:
-            return await self._store.insert_all(wanted, check)
+            return await self._store.insert_all(wanted, check, runs)
         self._revision += 1
         added = [replace(one, revision=self._revision, added=self._revision) for one in wanted]
         self._memory |= {one.name: one for one in added}

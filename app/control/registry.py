@@ -112,16 +112,17 @@ class Registry:
             self.share,
             reconcile_seconds=times.reconcile,
         )
+        self.snapshots = SnapshotService(dependencies, rules, store, self)
         self._changes = Changes(
-            dependencies, store, fleet, self._reconciler, Admission(rules, dependencies, store, fleet), self._positions
-        )
+            dependencies, store, fleet, self._reconciler, Admission(rules, dependencies, store, fleet), self._positions,
+            self.snapshots,
+        )  # fmt: skip
         self._own = fleet.own
         self.share.rate = self._rate
         self._membership = Membership(self.share, fleet.own, dependencies.clock)
         self._fleet_health = FleetHealth(dependencies, fleet.own, self._server_probe)
-        self.letters = DeadLetterService(dependencies, self._watched)
-        self.snapshots = SnapshotService(dependencies, rules, self._watched)
-        self.streams = StreamBrowser(dependencies, self._watched)
+        self.letters = DeadLetterService(dependencies, self.watched)
+        self.streams = StreamBrowser(dependencies, self.watched)
         self._tasks: list[asyncio.Task[None]] = []
         self._looking: asyncio.Task[None] | None = None
         self._in_flight: set[asyncio.Task[Any]] = set()
@@ -135,6 +136,7 @@ class Registry:
             asyncio.create_task(self._reconciler.run(), name="reconciler"),
             asyncio.create_task(self._server_probe.run(), name="server_probe"),
             self._looking,
+            asyncio.create_task(self.snapshots.watch(self._own), name="snapshots"),
             asyncio.create_task(Weights(self.share, self._own).run(), name="weights"),
             asyncio.create_task(self._fleet_health.watch(self._times.min_headroom), name="watch"),
         ]
@@ -172,6 +174,7 @@ class Registry:
         """Return those that this instance owns, by name, or those in one state. Raises Unavailable while they are not
         loaded."""
         await self._reconciler.loaded()
+        await self.snapshots.know(self._own.values())
         views = [self._view(name) for name in self._own]
         return [view for view in views if state is None or view.status.state is state]
 
@@ -183,18 +186,18 @@ class Registry:
     async def watcher(self, name: str, *, afresh: bool = False) -> WatcherView:
         """Return one; `afresh`: look first whether it is stored still. Raises NotFound, and Unavailable while the
         watchers are not loaded."""
-        await self._watched(name, afresh=afresh)
+        await self.snapshots.know([await self.watched(name, afresh=afresh)])
         return self._view(name)
 
     async def token(self, name: str) -> TokenView:
         """Return the stored position. Raises NotFound, Unavailable."""
-        watched = await self._watched(name)
+        watched = await self.watched(name)
         async with servers_needed():
             return await self._positions.view(watched.stored.watcher)
 
     async def history(self, name: str) -> list[Happening]:
         """Return what happened to a watcher in this process, oldest first. Raises NotFound, Unavailable."""
-        return list((await self._watched(name)).statistics.history)
+        return list((await self.watched(name)).statistics.history)
 
     def ready(self) -> str | None:
         """Return why the service is not ready, or None where it is: both servers answer, the watchers are loaded, and
@@ -206,7 +209,7 @@ class Registry:
 
     async def lag(self, name: str) -> Lag:
         """Return how far a watcher is behind, on any instance. Raises NotFound, Unavailable."""
-        watched = await self._watched(name)
+        watched = await self.watched(name)
         async with servers_needed():
             return await self._fleet_health.lag(watched)
 
@@ -238,6 +241,7 @@ class Registry:
     def observe_positions(self) -> None:
         """Tell the observer every watcher's lag and headroom, and who runs how much, as it is now; scrapes ask."""
         self._fleet_health.observe_positions()
+        self.snapshots.observe(self._own)
         self._membership.observe(self._dependencies.observer)
 
     # Changing
@@ -281,32 +285,32 @@ class Registry:
                 return await self._changes.replace(wanted, dry_run), False
             return await self._changes.add(wanted, dry_run), True
 
-        return await self._change(watcher.name, put, expected)
+        return await self.in_turn(watcher.name, put, expected)
 
     async def remove(self, name: str, *, delete_checkpoint: bool = False, expected: Revisions | None = None) -> None:
         """Stop a watcher and forget it; the stream stays. Raises NotFound, Conflict (from the file), Unavailable."""
         unchanged = expected is not None
-        await self._change(name, lambda: self._changes.remove(name, delete_checkpoint, unchanged), expected)
+        await self.in_turn(name, lambda: self._changes.remove(name, delete_checkpoint, unchanged), expected)
 
     async def pause(self, name: str, *, expected: Revisions | None = None) -> WatcherView:
         """Pause a watcher. Pausing a paused one is fine. Raises NotFound, Unavailable."""
-        return await self._change(name, lambda: self._changes.desire(name, Desired.PAUSED), expected)
+        return await self.in_turn(name, lambda: self._changes.desire(name, Desired.PAUSED), expected)
 
     async def resume(self, name: str, *, expected: Revisions | None = None) -> WatcherView:
         """Let a paused or failed watcher go on. Raises NotFound, Unavailable."""
-        return await self._change(name, lambda: self._changes.desire(name, Desired.RUNNING), expected)
+        return await self.in_turn(name, lambda: self._changes.desire(name, Desired.RUNNING), expected)
 
     async def restart(self, name: str, *, expected: Revisions | None = None) -> WatcherView:
         """Stop and start a watcher's task. Raises NotFound, Conflict (paused), Unavailable."""
-        return await self._change(name, lambda: self._changes.restart(name), expected)
+        return await self.in_turn(name, lambda: self._changes.restart(name), expected)
 
     async def set_token(self, name: str, start: Start, *, expected: Revisions | None = None) -> TokenView:
         """Move a paused or failed watcher and begin a new epoch. Raises NotFound, Conflict, Invalid, Unavailable."""
-        return await self._change(name, lambda: self._changes.move(name, start), expected)
+        return await self.in_turn(name, lambda: self._changes.move(name, start), expected)
 
     async def reset_token(self, name: str, *, expected: Revisions | None = None) -> TokenView:
         """Move a paused or failed watcher back to its own start, in a new epoch. Errors as `set_token`."""
-        return await self._change(name, lambda: self._changes.move(name, None), expected)
+        return await self.in_turn(name, lambda: self._changes.move(name, None), expected)
 
     async def drain_instance(self, name: str, *, on: bool, force: bool = False) -> InstanceView:
         """Ask an instance to give up its watchers, or to take some again. Raises NotFound, Conflict, Unavailable."""
@@ -316,7 +320,8 @@ class Registry:
 
     # One change at a time of each watcher
 
-    async def _change(self, name: str, work: Callable[[], Awaitable[T]], expected: Revisions | None = None) -> T:
+    async def in_turn(self, name: str, work: Callable[[], Awaitable[T]], expected: Revisions | None = None) -> T:
+        """Do something to a watcher while nobody else changes it. Raises Elsewhere where it is not this instance's."""
         return await self._go_on(self._in_turn(name, work, expected), name)
 
     async def _go_on(self, change: Coroutine[Any, Any, T], what: str) -> T:
@@ -341,6 +346,8 @@ class Registry:
     async def _in_turn(self, name: str, work: Callable[[], Awaitable[T]], expected: Revisions | None) -> T:
         """Do it on what the store holds now; a server's trouble is told as Unavailable."""
         async with servers_needed(), self._reconciler.turn(name):
+            if name in self._own:
+                await self.snapshots.know([self._own[name]])
             if expected is not None:
                 self._refuse_outdated(name, expected)
             return await work()
@@ -353,7 +360,8 @@ class Registry:
 
     # One watcher
 
-    async def _watched(self, name: str, *, afresh: bool = False) -> Watched:
+    async def watched(self, name: str, *, afresh: bool = False) -> Watched:
+        """Return a watcher as it is known here; `afresh` as in `watcher`, which says what is raised."""
         await self._reconciler.loaded()
         # One that no instance owns may have been added or removed by another one a moment ago.
         if afresh or (self.share.others() and name not in self._own and self.share.owner(name) is None):

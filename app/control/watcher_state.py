@@ -100,7 +100,7 @@ class WatcherState:
             dead_letters=statistics.dead_letters,
             notes=tuple(statistics.notes.values()),
             overdue=statistics.overdue.problem(now) if self.now in AT_WORK else None,
-            snapshot=statistics.snapshot,
+            snapshot=statistics.snapshot_view(self.now, now),
             instance=instance,
         )
 

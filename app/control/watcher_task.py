@@ -196,10 +196,12 @@ class WatcherTask:
         if not self.elsewhere:
             return self._state.status(self.run_by)
         paused = self.stored.desired is Desired.PAUSED
+        state = State.PAUSED if paused else State.STARTING
         return Status(
-            State.PAUSED if paused else State.STARTING,
+            state,
             self._state.since,
             None if paused else "an instance takes it over",
+            snapshot=self.statistics.snapshot_view(state, self._dependencies.clock()),
         )
 
     # The run

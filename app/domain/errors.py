@@ -65,6 +65,10 @@ class MomentGone(SourceUnavailable):
     """MongoDB cannot be read as of that time any more."""
 
 
+class ReadTooLong(SourceUnavailable):
+    """MongoDB did not read so much within the time that a read may take."""
+
+
 class SinkUnavailable(TransientError):
     """NATS cannot be reached."""
 

@@ -41,11 +41,13 @@ State = Literal["running", "done", "cancelled", "failed"]
 @dataclass(frozen=True, slots=True)
 class Part:
     """A collection that a run reads. `uuid` is what MongoDB calls it whatever its name (32 hexadecimal digits), None
-    where that is not known. `capped`: it can be read as of no cluster time."""
+    where that is not known. `capped`: MongoDB does not read it as of a cluster time. `clustered`: it has no index on
+    `_id`."""
 
     namespace: str
     uuid: str | None = None
     capped: bool = False
+    clustered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,16 @@ class Snapshot:
     def open(self) -> bool:
         """Whether anything is left to be done about it: read, or to know rows by that are on the stream."""
         return self.running or any(not chunk.settled for chunk in self.chunks)
+
+    @property
+    def unstored(self) -> bool:
+        """Whether something has to be stored once it is published: that a chunk is done, or the run."""
+        return any(not chunk.settled for chunk in self.chunks) or (self.running and self.end_planned)
+
+    @property
+    def end_planned(self) -> bool:
+        """Whether the message that the run is complete is planned."""
+        return bool(self.chunks) and self.chunks[-1].part is None
 
     @property
     def begun(self) -> bool:
@@ -208,16 +220,24 @@ class Snapshot:
         """A chunk cannot be read again as of its time: it ends with its first `rows` rows, and what was planned after
         it is planned again. Its numbers are not used again. Where `rows` are some but not all, the keys are needed."""
         chunk = next(each for each in self.chunks if each.number == number)
-        assert chunk.part is not None, "the end of a run is not read"
+        kept = tuple(each for each in self.chunks if each.number < number)
+        run = self.reopened() if self.state == "done" else self
+        if chunk.part is None:  # the message that the run is complete: it is planned again
+            return replace(run, chunks=kept, version=self.version + 1)
         dropped = sum(each.rows for each in self.chunks if each.number > number and each.part is not None)
         dropped += chunk.rows - rows
-        after = chunk.keys[rows - 1] if rows else chunk.after
-        kept = tuple(each for each in self.chunks if each.number < number)
-        kept += (replace(chunk, cut=rows, until=after),)
+        if rows == chunk.rows:
+            kept, after, part = (*kept, chunk), chunk.until, chunk.part + (chunk.until is None)
+        else:
+            after, part = chunk.keys[rows - 1] if rows else chunk.after, chunk.part
+            kept += (replace(chunk, cut=rows, until=after),)
         return replace(
-            self.reopened(), chunks=kept, after=after, part=chunk.part, documents=self.documents - dropped,
-            version=self.version + 1,
-        )  # fmt: skip
+            run, chunks=kept, after=after, part=part, documents=self.documents - dropped, version=self.version + 1
+        )
+
+    def taken(self) -> "Snapshot":
+        """A capture was opened that knows all chunks that are planned. Who planned before plans no more."""
+        return replace(self, version=self.version + 1)
 
     def reopened(self) -> "Snapshot":
         """The stream has lost rows of a run that was done: it goes on."""
@@ -240,6 +260,11 @@ def next_run(before: Snapshot | None, now: float) -> str:
     return f"{milliseconds:012x}"
 
 
+def first_run(watcher: str, now: float) -> Snapshot:
+    """Return the run that begins when a watcher is added."""
+    return Snapshot(watcher, next_run(None, now), "initial", now)
+
+
 @dataclass(slots=True)
 class ChunkSize:
     """How many documents the next chunk asks for, by the size of those read last."""
@@ -254,3 +279,7 @@ class ChunkSize:
             mean = max(1, size // rows)
             # Not more than eight times as many at once: the next documents may be larger.
             self.rows = max(1, min(MOST_ROWS, self.target // mean, self.rows * 8))
+
+    def took_too_long(self) -> None:
+        """So many could not be read in time."""
+        self.rows = max(1, self.rows // 4)

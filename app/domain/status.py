@@ -44,6 +44,19 @@ class Reads(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotView:
+    """The run of a watcher's snapshot that is running, or the last one."""
+
+    run: Snapshot
+    waits: str | None = None
+    """Why no documents are read now, though the run is running."""
+    rows_per_second: float = 0.0
+    """How many documents were published over the last ten seconds."""
+    estimated_end: float | None = None
+    """When it is done if it goes on as in the last minute; None where that cannot be told."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The status of a watcher. Rates are changes per second, over the last ten seconds and the last minute."""
 
@@ -68,8 +81,7 @@ class Status:
     """Information that is no error, such as the reason for a slower publish mode."""
     overdue: str | None = None
     """What should have been published long ago, in any state; None if nothing."""
-    snapshot: Snapshot | None = None
-    """The run of its snapshot that is running, or the last one."""
+    snapshot: SnapshotView | None = None
     instance: str | None = None
     """The instance that runs it; None where nobody does."""
     as_of: float | None = None

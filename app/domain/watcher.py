@@ -23,6 +23,7 @@ from app.domain.names import SYSTEM_COLLECTIONS, collection_problem, database_pr
 from app.domain.namespaces import Namespaces
 from app.domain.patterns import Choice, choice, is_name
 from app.domain.scopes import NEVER_WATCHED, image_problems, source_problems
+from app.domain.snapshot import ROW_OPERATIONS
 from app.domain.text import HALF, is_text
 from app.domain.tokens import is_token
 
@@ -172,14 +173,18 @@ class Watcher:
         return self.subjects.filter(operation)
 
     @property
+    def _all_operations(self) -> tuple[str, ...]:
+        return (*self.sink.operations, "gap", *(ROW_OPERATIONS if self.snapshot != "none" else ()))
+
+    @property
     def longest_subject(self) -> int:
         """The bytes of the longest subject it may publish to. A name that a change brings counts one here."""
-        return max(len(self.subject(operation).encode()) for operation in (*self.sink.operations, "gap"))
+        return max(len(self.subject(operation).encode()) for operation in self._all_operations)
 
     @property
     def most_subject_bytes(self) -> int:
         """The same, where names are as long as they can be."""
-        return max(self.subjects.most_bytes(operation) for operation in (*self.sink.operations, "gap"))
+        return max(self.subjects.most_bytes(operation) for operation in self._all_operations)
 
     @property
     def route(self) -> "Route":
@@ -280,17 +285,13 @@ def problems(
     wrong("sink.subject", template)
     if template is None:
         wrong("sink.subject", subjects.subject_problem(watcher.subjects.subject("x", "x", "insert")))
-        if watcher.longest_subject > subjects.MAX_SUBJECT:
-            wrong(
-                "sink.subject",
-                f"makes subjects of up to {watcher.longest_subject:,} bytes; NATS accepts {subjects.MAX_SUBJECT:,}",
-            )
+        if (longest := watcher.longest_subject) > subjects.MAX_SUBJECT:
+            wrong("sink.subject", f"makes subjects of up to {longest:,} bytes; NATS accepts {subjects.MAX_SUBJECT:,}")
         if meets_letters(watcher.space, sink.stream):
             wrong("sink.subject", f"overlaps with the subjects of its own dead letters, {letters_space(sink.stream)}")
     for operation in (each for each in sink.operations if each not in OPERATIONS):
         wrong("sink.operations", f"has an unknown operation {operation!r}; known operations: {', '.join(OPERATIONS)}")
-    if not sink.operations:
-        wrong("sink.operations", "is empty: nothing would be published")
+    wrong("sink.operations", None if sink.operations else "is empty: nothing would be published")
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
         wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
     return found

@@ -87,6 +87,13 @@ class Families:
         self.checkpoint_age = GaugeFamily(
             "changewire_watcher_checkpoint_age_seconds", "Seconds since the last checkpoint."
         )
+        self.snapshot_documents = CounterFamily(
+            "changewire_snapshot_documents_total", "Documents of snapshots published and acknowledged.", ("watcher",)
+        )
+        self.snapshot_running = GaugeFamily(
+            "changewire_snapshot_running",
+            "1 while a snapshot of the watcher is running, also where it waits; 0 when it has ended.",
+        )
         self.change_streams = GaugeFamily(
             "changewire_change_streams",
             "Change streams that this process has open: `shared` by watchers of a database, or a watcher's `own`.",

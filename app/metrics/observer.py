@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from app.domain.lifecycle import State
 from app.domain.packed import operations_of, wall_times_of
+from app.domain.snapshot import OPERATION as ROWS
 from app.metrics.families import Families
 from app.metrics.text import Seen, seen
 from app.ports import Published
@@ -43,6 +44,8 @@ class PrometheusObserver:
         with self._lock:
             self._families.batch_events.series[(watcher,)].observe(len(changes))
             self._families.event_delay.series[(watcher,)].observe_since(wall_times, acked_at)
+            if ROWS in operations:
+                self._families.snapshot_documents.series[(watcher,)] += operations[ROWS]
             for operation, count in operations.items():
                 self._families.events.series[watcher, operation] += count
                 subject = batch.subjects.get(operation)
@@ -87,6 +90,11 @@ class PrometheusObserver:
     def dead_letters(self, watcher: str, count: int | None) -> None:
         with self._lock:
             self._families.dead_letters.set(watcher, count)
+
+    def snapshot(self, watcher: str, *, running: bool) -> None:
+        with self._lock:
+            self._families.snapshot_running.set(watcher, float(running))
+            self._families.snapshot_documents.series[(watcher,)] += 0  # there from the beginning, so that it can grow
 
     def change_streams(self, *, shared: int, own: int, members: Mapping[str, int]) -> None:
         with self._lock:

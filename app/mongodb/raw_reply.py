@@ -68,11 +68,14 @@ def read_reply(reply: bytes, batch: str) -> RawReply:
     )
 
 
-def read_documents(reply: bytes) -> RawEvents:
-    """Find the documents of a command's first batch. Raises ProtocolError where the reply is damaged, or has none."""
+def read_documents(reply: bytes) -> tuple[RawEvents, int]:
+    """Find the documents of a command's first batch, and its cursor's id (0: the server has ended it).
+
+    Raises ProtocolError where the reply is damaged, or has none."""
     cursor = _of_type(_fields(reply, 0, len(reply), ("cursor",)), "cursor", _DOCUMENT)
-    array = _of_type(_fields(reply, cursor.start, cursor.end, ("firstBatch",)), "firstBatch", _ARRAY)
-    return _events(reply, array.start, array.end)
+    inner = _fields(reply, cursor.start, cursor.end, ("id", "firstBatch"))
+    array, id_ = _of_type(inner, "firstBatch", _ARRAY), _of_type(inner, "id", _LONG, _INTEGER)
+    return _events(reply, array.start, array.end), (_INT64 if id_.type == _LONG else _INT32)(reply, id_.start)[0]
 
 
 def _events(buffer: bytes, start: int, end: int) -> RawEvents:

@@ -1,63 +1,64 @@
 """The rows of a snapshot: collections read in the order of `_id`, as they were at a cluster time.
 
-A read is one `find` with `readConcern: {level: snapshot, atClusterTime}` (MongoDB 5.0 and later), and no cursor is left
-behind. Where it goes on it says by index bounds: `min` is a place in the index of `_id`, whatever types the keys have,
-while a `$gt` in a query sees only values of its operand's type. `min` includes the key itself, so `$expr` leaves that
-out: it compares as the index does, types and collation included.
-
-A filter may fit few documents, and a read that looks for many of them would keep the changes waiting. So with a filter
-or a pipeline a read gets both ends: `boundary` finds the upper one in the index alone.
+A read is one `find` with `readConcern: {level: snapshot, atClusterTime}` (MongoDB 5.0 and later), or an `aggregate`
+where the watcher has a pipeline (`row_commands.py`). A filter may fit few documents, and a read that looks for many of
+them would keep the changes waiting. So with a filter or a pipeline a read gets both ends: `boundary` finds the upper
+one in the index alone. Capped collections are read in another way (`capped_rows.py`).
 
 From MongoDB 6.0 on a read names the collection's UUID, so that it fails where another collection has the name by now,
 and says where this one went.
 """
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-import bson
 import pymongo
-from bson.binary import Binary, UuidRepresentation
-from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo.errors import OperationFailure, PyMongoError
 
 from app.domain.errors import (
+    ChangewireError,
     CollectionMoved,
     Conflict,
     FieldProblem,
     Invalid,
     MomentGone,
+    ReadTooLong,
     SourceRefused,
-    SourceUnavailable,
 )
-from app.domain.raw_bson import elements, key_of, keys_of
 from app.domain.snapshot import Part
 from app.domain.tokens import ClusterTime
 from app.domain.watcher import Watcher
+from app.mongodb.capped_rows import as_of_then, changed_since
 from app.mongodb.codes import MAX_TIME_EXPIRED, Meaning, meaning_of
-from app.mongodb.cursor import RAW
-from app.mongodb.described import described_by, description
+from app.mongodb.cursor import CLOSE_SECONDS, RAW
+from app.mongodb.described import described_by, description, uuid_in
 from app.mongodb.errors import of_command, resource_of, translated
+from app.mongodb.pinning import Pin, pinned
 from app.mongodb.probe import PROBE_SECONDS
 from app.mongodb.raw_reply import read_documents
 from app.mongodb.reach import Reach
-from app.mongodb.stream import parse_pipeline
+from app.mongodb.row_commands import find_boundary, find_rows, keys_in, of_uuid, piped_rows
+from app.mongodb.stream import Target, parse_pipeline
 from app.mongodb.words import quiet_words
 from app.ports.row_source import Rows
 
 MONGODB_5_0: Final = 13
 MONGODB_6_0: Final = 17
-READ_MS: Final = 10_000
-"""How long the server may work on one read."""
 TOO_OLD: Final = frozenset({239, 246})
 """SnapshotTooOld; SnapshotUnavailable, which also comes of a collection that was created or renamed since."""
 OTHER_UUID: Final = 361
 """CollectionUUIDMismatch."""
 NO_NAMESPACE: Final = 26
-_DECODED: Final[CodecOptions[dict[str, Any]]] = CodecOptions(uuid_representation=UuidRepresentation.UNSPECIFIED)
+CANNOT_BE_DONE: Final = frozenset({241, 291, 292})
+"""ConversionFailure, NoQueryExecutionPlans, QueryExceededMemoryLimitNoDiskUseAllowed: what a filter or a pipeline fails
+with once it is tried on documents."""
+_REFUSALS: Final = (Meaning.PARSER, Meaning.UNSPECIFIED, Meaning.NO_CHANGE_STREAM, Meaning.EVENT_TOO_LARGE)
+ESTIMATE_SECONDS: Final = 1.0
+"""How long the documents of many collections are counted."""
 
 
 class MongoRowSource:
@@ -67,15 +68,18 @@ class MongoRowSource:
         self._source = watcher.source
         self._reach = reach
         self._grant = f"find on {resource_of(watcher.source)}"
+        self._version = 0
 
     async def check(self, filter_: Mapping[str, Any] | None, wanted: Sequence[str]) -> None:
         try:
             await self._check_version()
         except SourceRefused as error:
             raise Conflict(str(error)) from error
+        if self._source.collection and (problem := await self._why_no_rows(self._source.namespace, may_lack=True)):
+            raise Conflict(f"{self._source.namespace} {problem}")
         found = [*(await self._problems(wanted))]
-        if filter_ and (problem := await self._filter_problem(filter_, wanted)):
-            found.append(FieldProblem("filter", problem))
+        if not found and (filter_ or self._source.pipeline):
+            found += await self._tried(filter_, wanted)
         if found:
             raise Invalid(problems=tuple(found))
 
@@ -83,40 +87,73 @@ class MongoRowSource:
         """Say what is wrong with the collections that are asked for."""
         problems = []
         for index, namespace in enumerate(wanted):
-            database, _, collection = namespace.partition(".")
-            problem: str | None
-            if not self._source.has(database, collection):
-                problem = "is not among the collections that the watcher reads"
+            if not self._source.has(*_split(namespace)):
+                problem: str | None = "is not among the collections that the watcher reads"
             else:
-                with translated(f"looking at {namespace}", grant=self._grant, seconds=PROBE_SECONDS):
-                    reply = await self._reach.client[database].command(described_by(collection))
-                problem = _why_no_rows(description(reply))
+                problem = await self._why_no_rows(namespace)
             if problem is not None:
                 problems.append(FieldProblem(f"collections.{index}", problem))
         return problems
 
-    async def _filter_problem(self, filter_: Mapping[str, Any], wanted: Sequence[str]) -> str | None:
-        """Have MongoDB parse the filter and plan the read, without reading."""
+    async def _described(self, namespace: str) -> Mapping[str, Any] | None:
+        database, collection = _split(namespace)
+        with translated(f"looking at {namespace}", grant=self._grant, seconds=PROBE_SECONDS):
+            return description(await self._reach.client[database].command(described_by(collection)))
+
+    async def _why_no_rows(self, namespace: str, *, may_lack: bool = False) -> str | None:
+        """Say in a sentence why a collection cannot be read row by row; `may_lack`: it need not exist."""
+        described = await self._described(namespace)
+        if described is None:
+            return None if may_lack else "does not exist"
+        return _NO_ROWS.get(described.get("type", ""))
+
+    async def _tried(self, filter_: Mapping[str, Any] | None, wanted: Sequence[str]) -> list[FieldProblem]:
+        """Have MongoDB parse the filter and the pipeline, and plan the read, without reading. Raises Conflict for a
+        pipeline that reads no documents."""
         try:
-            query = parse_pipeline([filter_])[0]
+            parse_pipeline([filter_] if filter_ else [])
         except Invalid as error:
-            return error.problems[0].problem
-        namespace = wanted[0] if wanted else ".".join(next(iter(self._source.named), (self._source.database, "")))
-        database, _, collection = namespace.partition(".")
-        find = {"find": collection or "snapshot", "filter": query, "sort": {"_id": 1}, "hint": {"_id": 1}, "limit": 1}
+            return [FieldProblem("filter", error.problems[0].problem)]
+        text = json.dumps(filter_) if filter_ else None
+        part = Part(await self._any_of(wanted))
+        if text and (refused := await self._explained(part, find_rows(part, **_ALL, filter_=text))):
+            return [FieldProblem("filter", f"is refused by MongoDB: {refused}")]
+        if self._source.pipeline:
+            now = ClusterTime(1, 1)
+            refused = await self._explained(part, piped_rows(part, now, self._source.pipeline, **_ALL, filter_=text))
+            if refused and text:
+                return [FieldProblem("filter", f"is refused by MongoDB, before the watcher's pipeline: {refused}")]
+            if refused:
+                raise Conflict(f"the watcher's pipeline cannot be used on documents: {refused}")
+        return []
+
+    async def _any_of(self, wanted: Sequence[str]) -> str:
+        """Return the name of a collection of those that are read, of one that exists where there is one."""
+        if wanted or self._source.named:
+            return wanted[0] if wanted else ".".join(self._source.named[0])
+        with translated("listing the collections of a snapshot", grant=self._grant, seconds=PROBE_SECONDS):
+            async for part in self._listed():
+                return part.namespace
+        return f"{self._source.database or 'test'}.snapshot"
+
+    async def _explained(self, part: Part, command: dict[str, Any]) -> str | None:
+        """Return the words that MongoDB refuses a read with."""
+        for option in ("batchSize", "comment", "maxTimeMS", "singleBatch"):
+            command.pop(option, None)
         try:
             with pymongo.timeout(PROBE_SECONDS):
-                await self._reach.client[database or "test"].command("explain", find, verbosity="queryPlanner")
+                database = self._reach.client[_split(part.namespace)[0]]
+                await database.command("explain", command, verbosity="queryPlanner")
         except OperationFailure as error:
-            if meaning_of(error) in (Meaning.PARSER, Meaning.UNSPECIFIED):
-                return f"is refused by MongoDB: {quiet_words(error)}"
+            if meaning_of(error) in _REFUSALS or error.code in CANNOT_BE_DONE:
+                return quiet_words(error)
             raise of_command(error, doing="trying the filter", grant=self._grant) from error
         except PyMongoError as error:
             raise of_command(error, doing="trying the filter", grant=self._grant) from error
         return None
 
     async def parts(self, wanted: Sequence[str]) -> list[Part]:
-        with translated("listing the collections of a snapshot", grant=self._grant, seconds=PROBE_SECONDS):
+        with translated("listing the collections of a snapshot", grant=self._grant):
             found = [part async for part in self._listed()]
         return [part for part in found if not wanted or part.namespace in wanted]
 
@@ -126,36 +163,30 @@ class MongoRowSource:
         for database in sorted(databases):
             if database == self._reach.state_database or not (source.database or source.has_database(database)):
                 continue
-            only = {"name": source.collection} if source.collection else {}
-            there = await client[database].command("listCollections", filter=only, cursor={"batchSize": 100_000})
-            for each in sorted(there["cursor"]["firstBatch"], key=lambda info: str(info["name"])):
-                name, kind, options = each["name"], each.get("type"), each.get("options", {})
-                if kind == "collection" and source.has(database, name):
-                    uuid = each.get("info", {}).get("uuid")
-                    yield Part(f"{database}.{name}", None if uuid is None else uuid.hex(), bool(options.get("capped")))
+            only = {"name": source.collection} if source.collection else {"type": "collection"}
+            there = await (await client[database].list_collections(filter=only)).to_list(None)
+            for each in sorted(there, key=lambda info: str(info["name"])):
+                name, options = each["name"], each.get("options", {})
+                if each.get("type") == "collection" and source.has(database, name):
+                    yield Part(
+                        f"{database}.{name}", uuid_in(each), bool(options.get("capped")), "clusteredIndex" in options
+                    )
 
     async def estimate(self, parts: Sequence[Part]) -> int | None:
         total = 0
         try:
-            for part in parts:
-                database, collection = _split(part)
-                count = await self._reach.client[database].command("count", collection, maxTimeMS=READ_MS)
-                total += int(count["n"])
+            with pymongo.timeout(ESTIMATE_SECONDS):
+                for part in parts:
+                    database, collection = _split(part.namespace)
+                    total += int((await self._reach.client[database].command("count", collection))["n"])
         except PyMongoError:
             return None
         return total
 
     async def boundary(self, part: Part, after: bytes | None, count: int) -> bytes | None:
-        database, collection = _split(part)
-        bounds = {} if after is None else {"min": RawBSONDocument(after)}
-        command = {
-            "find": collection, **bounds, "sort": {"_id": 1}, "hint": {"_id": 1}, "projection": {"_id": 1},
-            "skip": count, "limit": 1, "singleBatch": True, "maxTimeMS": READ_MS,
-        }  # fmt: skip
-        with translated(f"reading {part.namespace}", grant=self._grant):
-            reply = await self._reach.client[database].command(command, codec_options=RAW)
-        found = reply["cursor"]["firstBatch"]
-        return key_of(bytes(found[0].raw)) if found else None
+        reply = await self._ask(part, find_boundary(part, after, count))
+        found = keys_in([bytes(each.raw) for each in reply["cursor"]["firstBatch"]], whole=True)
+        return found[0] if found else None
 
     async def read(
         self,
@@ -167,123 +198,99 @@ class MongoRowSource:
         limit: int,
         filter_: str | None,
     ) -> Rows:
-        await self._check_version()
-        concern = {"level": "snapshot", "atClusterTime": Timestamp(at.seconds, at.increment)}
-        return await self._read(part, at, concern, after=after, until=until, limit=limit, filter_=filter_)
+        whole = not self._source.pipeline
+
+        async def ask(concern: Mapping[str, Any], after: bytes | None) -> tuple[Rows, Timestamp]:
+            if whole:
+                command = find_rows(part, after=after, until=until, limit=limit, filter_=filter_)
+            else:
+                command = piped_rows(
+                    part, at, self._source.pipeline, after=after, until=until, limit=limit, filter_=filter_
+                )
+            reply = await self._ask(part, command | {"readConcern": concern})
+            found, cursor = read_documents(bytes(reply.raw))  # no copy: a whole reply is bytes
+            documents = found[:limit]
+            more = bool(cursor) or len(found) > limit
+            keys = keys_in(documents, whole=whole)
+            return Rows(documents, keys, documents.size, whole, more), reply["operationTime"]
+
+        time = Timestamp(at.seconds, at.increment)
+        if not part.capped:
+            return (await ask({"level": "snapshot", "atClusterTime": time}, after))[0]
+        while True:
+            rows, now = await ask({"level": "majority", "afterClusterTime": time}, after)
+            try:
+                changed = await changed_since(self._reach.client, part, at, now) if rows.keys else {}
+            except PyMongoError as error:
+                raise await self._why(error, part) from error
+            kept, all_told = as_of_then(rows.keys, changed)
+            if kept or not rows.keys:
+                return rows.only(kept, more=rows.more or not all_told)
+            if not all_told:
+                raise MomentGone(f"{part.namespace} is capped, and its documents change while they are read")
+            if until is not None and not rows.more:
+                return rows.only([], more=False)
+            after = rows.keys[-1]  # all of them are later than that time
+
+    async def _ask(self, part: Part, command: dict[str, Any]) -> RawBSONDocument:
+        """Send a read, and leave no cursor behind. Raises as `read`."""
+        if (await self._check_version()) >= MONGODB_6_0:
+            command |= of_uuid(part)
+        database, pin = self._reach.client[_split(part.namespace)[0]], Pin()
+        try:
+            with pinned(pin):
+                reply: RawBSONDocument = await database.command(command, codec_options=RAW)
+        except PyMongoError as error:
+            raise await self._why(error, part) from error
+        if cursor := int(reply["cursor"]["id"]):
+            kill = Target(*_split(part.namespace)).kill(cursor)
+            with pinned(pin), contextlib.suppress(PyMongoError), pymongo.timeout(CLOSE_SECONDS):
+                await database.command(kill)
+        return reply
 
     async def _check_version(self) -> int:
-        version = int((await self._hello())["maxWireVersion"])
-        if version < MONGODB_5_0:
+        """Return the server's maxWireVersion. Raises SourceRefused where it is too early."""
+        if not self._version:
+            with translated("asking MongoDB what it is", seconds=PROBE_SECONDS):
+                self._version = int((await self._reach.hello.ask())["maxWireVersion"])
+        if self._version < MONGODB_5_0:
             raise SourceRefused(
                 "a snapshot needs MongoDB 5.0 or later: earlier ones cannot be read as of a cluster time outside of a "
                 "transaction"
             )
-        return version
+        return self._version
 
-    async def _hello(self) -> Mapping[str, Any]:
-        with translated("asking MongoDB what it is", seconds=PROBE_SECONDS):
-            return await self._reach.hello.ask()
-
-    async def _read(
-        self,
-        part: Part,
-        at: ClusterTime,
-        concern: Mapping[str, Any],
-        *,
-        after: bytes | None,
-        until: bytes | None,
-        limit: int,
-        filter_: str | None,
-    ) -> Rows:
-        database, collection = _split(part)
-        within = [each for each in (_after(after), _until(until), _filter(filter_)) if each]
-        shared: dict[str, Any] = {"hint": {"_id": 1}, "maxTimeMS": READ_MS, "readConcern": concern}
-        if part.uuid is not None and (await self._check_version()) >= MONGODB_6_0:
-            shared["collectionUUID"] = Binary(bytes.fromhex(part.uuid), 4)
-        whole = not self._source.pipeline
-        command: dict[str, Any] = {"find": collection, "filter": {"$and": within} if within else {}, **shared}
-        command |= {"sort": {"_id": 1}, "limit": limit, "batchSize": limit, "singleBatch": True}
-        if after is not None:
-            command["min"] = RawBSONDocument(after)
-        if not whole:
-            ranged = [each for each in (_from(after), _after(after), _until(until)) if each]
-            stages: list[Mapping[str, Any]] = [{"$match": {"$and": ranged}}] if ranged else []
-            stages += [{"$sort": {"_id": 1}}, {"$limit": limit}]
-            stages += [{"$match": _filter(filter_)}] if filter_ else []
-            stages += [{"$replaceWith": _insert(database, collection, at)}, *parse_pipeline(self._source.pipeline)]
-            command = {"aggregate": collection, "pipeline": stages, "cursor": {"batchSize": limit}, **shared}
-        try:
-            reply = await self._reach.client[database].command(command, codec_options=RAW)
-        except PyMongoError as error:
-            raise self._explained(error, part) from error
-        documents = read_documents(bytes(reply.raw))  # no copy: a whole reply is bytes
-        keys = keys_of(documents) if whole else list(map(_key_in_id, documents))
-        return Rows(documents, keys, documents.size, whole)
-
-    def _explained(self, error: PyMongoError, part: Part) -> Exception:
-        if isinstance(error, OperationFailure):
-            if error.code in TOO_OLD:
+    async def _why(self, error: PyMongoError, part: Part) -> ChangewireError:
+        """Return what a read that failed raises."""
+        doing = f"reading {part.namespace}"
+        if not isinstance(error, OperationFailure):
+            return of_command(error, doing=doing, grant=self._grant)
+        if error.code == OTHER_UUID:
+            name = (error.details or {}).get("actualCollection")
+            return CollectionMoved(None if name is None else f"{_split(part.namespace)[0]}.{name}")
+        if error.code == NO_NAMESPACE:
+            return CollectionMoved(None)
+        if error.code == MAX_TIME_EXPIRED:
+            return ReadTooLong(f"MongoDB did not read so much of {part.namespace} in time: {quiet_words(error)}")
+        too_old, meaning = error.code in TOO_OLD, meaning_of(error)
+        if too_old or meaning in _REFUSALS or error.code in CANNOT_BE_DONE:
+            described = await self._described(part.namespace)
+            if (described or {}).get("type") != "collection" or uuid_in(described) != (part.uuid or uuid_in(described)):
+                return CollectionMoved(None)  # such as a view by now, or capped: MongoDB does not say so by its code
+            if too_old:
                 return MomentGone(f"MongoDB cannot read {part.namespace} as of that time: {quiet_words(error)}")
-            if error.code == OTHER_UUID:
-                name = (error.details or {}).get("actualCollection")
-                return CollectionMoved(None if name is None else f"{part.namespace.partition('.')[0]}.{name}")
-            if error.code == NO_NAMESPACE:
-                return CollectionMoved(None)
-            if error.code != MAX_TIME_EXPIRED and meaning_of(error) in (Meaning.PARSER, Meaning.UNSPECIFIED):
-                return SourceRefused(f"MongoDB refuses to read {part.namespace} so: {quiet_words(error)}")
-        return of_command(error, doing=f"reading {part.namespace}", grant=self._grant, kind=SourceUnavailable)
+            return SourceRefused(f"MongoDB refuses to read {part.namespace} so: {quiet_words(error)}")
+        return of_command(error, doing=doing, grant=self._grant)
 
 
-def _split(part: Part) -> tuple[str, str]:
-    database, _, collection = part.namespace.partition(".")
+def _split(namespace: str) -> tuple[str, str]:
+    database, _, collection = namespace.partition(".")
     return database, collection
 
 
-def _from(key: bytes | None) -> dict[str, Any] | None:
-    """An aggregate has no `min`. What is compared by `$expr` alone has index bounds as well, on an index of its own."""
-    return None if key is None else {"$expr": {"$gte": ["$_id", {"$literal": bson.decode(key, _DECODED)["_id"]}]}}
-
-
-def _after(key: bytes | None) -> dict[str, Any] | None:
-    """Matches what comes after a key in the index; as a document, which takes every type as it is."""
-    return None if key is None else {"$expr": {"$gt": [{"_id": "$_id"}, {"$literal": RawBSONDocument(key)}]}}
-
-
-def _until(key: bytes | None) -> dict[str, Any] | None:
-    return None if key is None else {"$expr": {"$lte": [{"_id": "$_id"}, {"$literal": RawBSONDocument(key)}]}}
-
-
-def _filter(text: str | None) -> dict[str, Any] | None:
-    return parse_pipeline([json.loads(text)])[0] if text else None
-
-
-def _insert(database: str, collection: str, at: ClusterTime) -> dict[str, Any]:
-    """What a pipeline sees of a document: an insert of it. Its `_id` is the key, which no pipeline may touch."""
-    return {
-        "_id": {"_id": "$_id"},
-        "operationType": "insert",
-        "clusterTime": {"$literal": Timestamp(at.seconds, at.increment)},
-        "ns": {"$literal": {"db": database, "coll": collection}},
-        "documentKey": {"_id": "$_id"},
-        "fullDocument": "$$ROOT",
-    }
-
-
-def _why_no_rows(described: Mapping[str, Any] | None) -> str | None:
-    """Say in a sentence why a collection cannot be read row by row."""
-    match None if described is None else described.get("type"):
-        case None:
-            return "does not exist"
-        case "view":
-            return "is a view, which has no documents of its own; take a snapshot of what it is made from"
-        case "timeseries":
-            return "is a time series, which has no change stream"
-    return None
-
-
-def _key_in_id(event: bytes) -> bytes:
-    """Return the key of what came out of the pipeline."""
-    for name, _, value, end in elements(event):
-        if name == b"_id":
-            return event[value:end]
-    raise SourceRefused("the pipeline removes _id")
+_ALL: Final[Mapping[str, Any]] = {"after": None, "until": None, "limit": 1}
+"""A read of everything, as it is tried."""
+_NO_ROWS: Final[Mapping[str, str]] = {
+    "view": "is a view, which has no documents of its own; take a snapshot of what it is made from",
+    "timeseries": "is a time series, which has no change stream",
+}

@@ -1,8 +1,9 @@
 """The registry of watchers, kept in MongoDB and shared by every instance on the same state database.
 
 Three collections: `watchers`; `registry`, one document that counts the changes; `instances`, which are alive and how
-far each has followed. A change is a transaction that first counts itself, so that changes come one after another and
-each sees all before it. The store is followed in `control/reconciler.py`.
+far each has followed. The run of a watcher's snapshot, in `snapshots`, comes and goes with the watcher. A change is a
+transaction that first counts itself, so that changes come one after another and each sees all before it. The store is
+followed in `control/reconciler.py`.
 
 Nothing here may cost more with each watcher that is stored already. A change is checked against all of them without
 reading them again, where the count says that nobody else has changed anything since; a round that reads all decodes
@@ -25,12 +26,15 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
 from app.domain.errors import Conflict, NotFound, StateOutOfReach, StoreUnavailable
 from app.domain.overlap_index import OverlapIndex
+from app.domain.snapshot import Snapshot
 from app.domain.watcher import StoredWatcher
 from app.mongodb.codes import DUPLICATE_KEY, already_exists
 from app.mongodb.durable import DURABLE, SECONDS
 from app.mongodb.errors import translated
 from app.mongodb.one_answer import OneAnswer
 from app.mongodb.owned import INSTANCE
+from app.mongodb.snapshot_document import COLLECTION as SNAPSHOTS
+from app.mongodb.snapshot_document import as_document
 from app.mongodb.watcher_document import as_stored, restored
 from app.ports import ALIVE_SECONDS, Check
 
@@ -61,6 +65,7 @@ class MongoWatcherStore:
         self._watchers: Collection = database.get_collection("watchers", **DURABLE)
         self._registry: Collection = database.get_collection("registry", **DURABLE)
         self._instances: Collection = database.get_collection("instances", **DURABLE)
+        self._snapshots: Collection = database.get_collection(SNAPSHOTS, **DURABLE)
         raw: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
         self._raw: AsyncIOMotorCollection[Any] = self._watchers.with_options(codec_options=raw)
         self._ready = False
@@ -115,7 +120,9 @@ class MongoWatcherStore:
     async def insert(self, stored: StoredWatcher, check: Check | None = None) -> StoredWatcher:
         return (await self.insert_all([stored], check))[0]
 
-    async def insert_all(self, wanted: Sequence[StoredWatcher], check: Check | None = None) -> list[StoredWatcher]:
+    async def insert_all(
+        self, wanted: Sequence[StoredWatcher], check: Check | None = None, runs: Sequence[Snapshot] = ()
+    ) -> list[StoredWatcher]:
         added: list[StoredWatcher] = []
 
         async def body(session: "AsyncIOMotorClientSession", revision: int) -> None:
@@ -128,6 +135,9 @@ class MongoWatcherStore:
                 if first.get("code") != DUPLICATE_KEY:
                     raise
                 raise Conflict(f"there is a watcher {first['op']['_id']} already") from error
+            await self._snapshots.delete_many({"_id": {"$in": [one.name for one in wanted]}}, session=session)
+            if runs:
+                await self._snapshots.insert_many(list(map(as_document, runs)), session=session)
             added[:] = numbered
 
         def told(everybody: OverlapIndex, _revision: int) -> None:
@@ -174,6 +184,7 @@ class MongoWatcherStore:
                 raise NotFound(f"there is no watcher {name}")
             if expected_revision is not None:
                 _expect(there, expected_revision)
+            await self._snapshots.delete_one({"_id": name}, session=session)
 
         return await self._change(body, lambda everybody, _: everybody.drop(name))
 
@@ -268,9 +279,9 @@ class MongoWatcherStore:
         first = {"value": highest["revision"] if highest is not None else 0}
         with contextlib.suppress(DuplicateKeyError):
             await self._registry.update_one({"_id": REVISION}, {"$setOnInsert": first}, upsert=True)
-        if highest is None:
+        for missing in ("watchers", SNAPSHOTS) if highest is None else (SNAPSHOTS,):
             try:
-                await self._watchers.database.create_collection("watchers", check_exists=False)
+                await self._watchers.database.create_collection(missing, check_exists=False)
             except OperationFailure as error:
                 if not already_exists(error):
                     raise

@@ -19,6 +19,7 @@ from app.domain.gap import OPERATION as GAP
 from app.domain.packed import are_plain, front
 from app.domain.position import Reached
 from app.domain.snapshot import ROW_OPERATIONS
+from app.domain.tokens import is_row
 from app.pipeline.ledger import Ledger
 from app.pipeline.run import Run
 from app.ports import Published
@@ -267,6 +268,8 @@ class Publisher:
         now, wall = time.perf_counter(), self._run.now()
         self._ledger.acknowledged(unit[-1], sequence)
         self._statistics.add_published(len(unit), unit[-1].wall_time or wall, wall)
+        if is_row(unit[-1].token):
+            self._statistics.rows.add(len(unit), wall)
         self._observer.published(
             Published(
                 watcher=self._watcher.name,

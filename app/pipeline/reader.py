@@ -84,10 +84,10 @@ class Reader:
 
     async def close(self) -> None:
         """Cancel what is under way. The source is good for `close` only after that."""
-        for task in (self._ahead, self._until_woken):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        tasks = [task for task in (self._ahead, self._until_woken) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._ahead = self._until_woken = None
 
     async def _came(self, ahead: "asyncio.Task[SourceBatch]") -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from app.domain.lifecycle import State
 from app.domain.overdue import Overdue
 from app.domain.snapshot import Snapshot
-from app.domain.status import Happening, Reads
+from app.domain.status import Happening, Reads, SnapshotView
 
 _SECONDS = 60
 REMEMBERED = 50
@@ -61,7 +61,12 @@ class RunStatistics:
     fence: str | None = None
     reads: Reads | None = None
     snapshot: Snapshot | None = None
-    """The run of its snapshot, as far as this process knows one: the one that runs, or the last one."""
+    """The run of its snapshot: the one that runs, or the last one."""
+    snapshot_known: bool = False
+    """Whether that was looked up: None means that there is none."""
+    snapshot_waits: str | None = None
+    """Why no rows are read now, though watcher and run are running."""
+    rows: Rates = field(default_factory=Rates)
     notes: dict[str, str] = field(default_factory=dict)
     """By topic, what is not an error and a person should know."""
     overdue: Overdue = field(default_factory=Overdue)
@@ -74,6 +79,26 @@ class RunStatistics:
         self.last_event_at = event_at
         self.rates.add(count, now)
         self.overdue.progressed(now)
+
+    def knows_snapshot(self, run: Snapshot | None) -> None:
+        """This is what is stored of its snapshot."""
+        self.snapshot, self.snapshot_known = run, True
+        if run is None or not run.running:
+            self.snapshot_waits = None
+
+    def snapshot_view(self, state: State, now: float) -> SnapshotView | None:
+        """Return what there is to say of its snapshot, where the watcher is in this state."""
+        run = self.snapshot
+        if run is None or not run.running:
+            return None if run is None else SnapshotView(run)
+        waits = self.snapshot_waits if state is State.RUNNING else f"the watcher is {state}"
+        seconds = max(1, int(now - (run.started_at or now)) + 1)
+        rate = self.rows.per_second(min(_SECONDS, seconds), now)
+        left = None if run.estimated_total is None else run.estimated_total - run.documents
+        known = left is not None and left >= 0 and rate > 0 and waits is None
+        return SnapshotView(
+            run, waits, self.rows.per_second(min(10, seconds), now), now + left / rate if known and left else None
+        )
 
     def add_dead_letter(self) -> None:
         """One more change was set aside."""

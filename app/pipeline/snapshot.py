@@ -41,10 +41,11 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import replace
+from typing import Literal
 
 import structlog
 
-from app.domain.errors import MomentGone, PermanentError, SourceUnavailable, StoreUnavailable
+from app.domain.errors import MomentGone, PermanentError, SourceUnavailable, Stale
 from app.domain.position import Reached
 from app.domain.snapshot import Chunk, Snapshot
 from app.domain.tokens import MessageId, RowPlace, cluster_time, is_mark, mark_after, mark_of
@@ -70,6 +71,8 @@ BETWEEN_SECONDS = 0.5
 """The least time between two windows while there is a backlog."""
 AGAIN_SECONDS = 1.0
 """The pause after rows could not be read, while the changes go on."""
+LETTERS = 1_000
+"""How many dead letters are looked through at once."""
 TOO_OLD_TRIES = 20
 """So many times in a row that MongoDB does not have the time of a mark end the run: a good while, since a collection's
 new index or name makes it so as well."""
@@ -89,7 +92,7 @@ class SnapshotProducer:
         self._queue = queue
         self._share = share
         self._reader = reader
-        self._record = SnapshotRecord(run, checkpointer)
+        self._record = SnapshotRecord(run, ledger, checkpointer)
         self._rows = SnapshotRows(run, self._record, ledger, encoder, queue, share)
         self._asked = False
         self._again: list[Chunk] = []
@@ -114,9 +117,22 @@ class SnapshotProducer:
 
     def close(self) -> None:
         """Give up the run's place among those that read."""
+        self._run.statistics.snapshot_waits = None
         self._limits.release(self._name)
 
     # What is left to be done
+
+    async def gap_comes(self, position: str) -> None:
+        """Changes are missing on the stream after a position, and a marker is about to say so. A run that has rows up
+        to there, and not all of them, would say in the end that it is complete: end it.
+
+        Raises StoreUnavailable, Stale."""
+        await self._record.load()
+        run = self._record.known
+        if run is None or not (run.running and run.begun) or (run.end_planned and run.end(run.chunks[-1]) <= position):
+            return
+        with suppress(RunEnded):
+            await self._record.end("cancelled", "changes are missing on the stream since it began: a gap marks where")
 
     async def resume(self) -> None:
         """Find out at an opening what is left of a run, before anything is read. Raises StoreUnavailable, and what a
@@ -126,59 +142,93 @@ class SnapshotProducer:
         run = self._record.known
         if run is None or await self._moved_away(run):
             return
+        with suppress(RunEnded):
+            await self._take_up(run, reached)
+
+    async def _take_up(self, run: Snapshot, reached: Reached) -> None:
+        """Go on with a run. Raises as `resume`, and RunEnded."""
         if run.forgotten > reached.token:
             await self._record.end("failed", "the stream has lost rows that cannot be made again; begin another one")
             return
         if (late := _arrived_late(run, reached)) is not None:
             await self._rows.cut(*late)
             return
-        passed = [chunk for chunk in run.chunks if run.end(chunk) <= reached.token and not chunk.settled]
-        if passed and (there := await self._overtaken(run, passed[-1], reached)) is not None:
-            log.warning("snapshot_overtaken", watcher=self._name, run=run.run, chunk=passed[-1].number, rows=there)
-            await self._rows.cut(passed[-1].number, there)
+        if (overtaken := await self._overtaken(run, reached)) is not None:
+            log.warning("snapshot_overtaken", watcher=self._name, run=run.run, chunk=overtaken[0], rows=overtaken[1])
+            await self._rows.cut(*overtaken)
             return
         self._again = [chunk for chunk in run.chunks if chunk.rows and run.end(chunk) > reached.token]
         if self._again and run.state == "done":
             log.warning("snapshot_lost_its_end", watcher=self._name, run=run.run, chunks=len(self._again))
             await self._record.move(Snapshot.reopened)
+        elif run.running:  # a plan that is on its way from an earlier capture is refused from now on
+            await self._record.move(Snapshot.taken)
 
     async def _look_again(self) -> None:
-        """Somebody has begun a run, or ended it. Raises StoreUnavailable."""
+        """Somebody has begun a run, or ended it. Raises Stale, StoreUnavailable."""
         self._asked = False
-        await self._record.load()
+        news = await self._record.load()
         self._due, self._not_before, self._too_old = None, 0.0, 0
         run = self._record.now
+        if news and run is not None and run.running and run.chunks:
+            raise Stale("another instance has gone on with the snapshot")  # an opening finds out what it has sent
         if run is None or not run.running:
             self._limits.release(self._name)
         elif not await self._moved_away(run):
-            self._again = [chunk for chunk in self._again if chunk in run.chunks]
+            self._keep_planned(run)
+
+    def _keep_planned(self, run: Snapshot) -> None:
+        """Leave out what is no longer planned."""
+        planned = {chunk.number for chunk in run.chunks}
+        self._again = [chunk for chunk in self._again if chunk.number in planned]
 
     async def _moved_away(self, run: Snapshot) -> bool:
         """Whether a run is of an epoch that is over, and end it then."""
         if not run.begun or run.epoch == self._ledger.reached.epoch:
             return False
         if run.running:
-            await self._record.end("cancelled", "the watcher was moved to another position, or its stream recreated")
+            with suppress(RunEnded):
+                await self._record.end(
+                    "cancelled", "the watcher was moved to another position, or its stream recreated"
+                )
         if run.open:
-            await self._record.move(Snapshot.given_up)
+            await self._record.move(Snapshot.given_up, though_ended=True)
         return True
 
-    async def _overtaken(self, run: Snapshot, chunk: Chunk, reached: Reached) -> int | None:
-        """Return how many rows of a chunk are on the stream, where another writer went past it with changes before all
-        of them were there; None where all are.
+    async def _overtaken(self, run: Snapshot, reached: Reached) -> tuple[int, int] | None:
+        """Return the first chunk that another writer went past with changes before all of its rows were on the stream,
+        and how many are there; None where there is no such chunk. Raises as `resume`.
 
         Where messages from there on are gone, the rows are taken for published: so they were, unless a writer that
         knows nothing of the run, a crash and a consumer that removes messages meet."""
-        place = RowPlace.parse(reached.token)
-        if chunk.part is None or not run.running or (place is not None and place.run == run.run):
+        place, found = RowPlace.parse(reached.token), None
+        if not run.running or (place is not None and place.run == run.run):
             return None  # where the last message is a row of the run, what is before it is there
-        sink, epoch = self._run.ports.sink, reached.epoch
+        for chunk in reversed(run.chunks):
+            if chunk.settled or run.end(chunk) > reached.token or not chunk.rows:
+                continue
+            there = await self._there(run, chunk, reached.epoch)
+            if there == chunk.rows:
+                break
+            found = chunk.number, there
+            if there:
+                break
+        return found
+
+    async def _there(self, run: Snapshot, chunk: Chunk, epoch: int) -> int:
+        """Return how many rows of a chunk that was passed are on the stream, or among the dead letters."""
+        sink = self._run.ports.sink
         if await sink.published(MessageId(run.end(chunk), epoch)) or not (await sink.following(chunk.since)).whole:
-            return None
-        low, high = 0, chunk.rows - 1  # rows before `low` are there, those from `high` on are not
+            return chunk.rows
+        letters, after = set[str](), 0
+        while page := await self._run.ports.letters.page(after, LETTERS):
+            letters |= {letter.token for letter in page}
+            after = page[-1].sequence
+        low, high = 0, chunk.rows  # rows before `low` are there, those from `high` on are not
         while low < high:
             middle = (low + high) // 2
-            there = await sink.published(MessageId(run.place(chunk, middle), epoch))
+            row = run.place(chunk, middle)
+            there = row in letters or await sink.published(MessageId(row, epoch))
             low, high = (middle + 1, high) if there else (low, middle)
         return low
 
@@ -208,7 +258,9 @@ class SnapshotProducer:
         self._let_pass = self._let_pass or begun_at >= self._window_ended
         if not is_mark(end):
             await self._until_due(mark_after(end), waited=self._due is not None and not encoded.changes)
-        elif self._may(encoded, caught_up=caught_up):
+            return
+        self._due = None  # the changes have come past an earlier one
+        if self._may(encoded, caught_up=caught_up):
             await self._window(end, waiting=False)
 
     async def _until_due(self, mark: str | None, *, waited: bool) -> None:
@@ -216,7 +268,7 @@ class SnapshotProducer:
 
         Then nothing is written, so no time passes for MongoDB, unless the run itself is stored once more."""
         self._due = mark
-        if time.monotonic() < self._not_before or not self._limits.take(self._name):
+        if time.monotonic() < self._not_before or not (self._record.run.read or self._limits.take(self._name)):
             return
         if waited:
             with suppress(RunEnded, StoreUnavailable):
@@ -236,32 +288,43 @@ class SnapshotProducer:
     async def _send_again(self) -> None:
         """Send the first planned chunk again, or end it, and with it those after it."""
         chunk = self._again[0]
-        rows = await self._rows.again(chunk)
-        if rows is None and self._record.run.running:
-            self._again = []
-            return
-        self._again.pop(0)
-        if rows is not None:
-            await self._queue.put(rows)
+        with suppress(RunEnded):
+            rows = await self._rows.again(chunk)
+            self._again.pop(0)
+            if rows is not None:
+                await self._queue.put(rows)
+            self._keep_planned(self._record.run)
 
     def _may(self, encoded: Encoded, *, caught_up: bool) -> bool:
         """Whether rows may be read now: not while the changes lag, and not at once after a read that failed. Changes
         that have waited for rows pass before the next ones are read."""
         now = time.monotonic()
-        if now < self._not_before or self._reader.stopping or mark_of(encoded.position) is None:
+        if now < self._not_before or self._reader.stopping:
             return False
+        if self._ledger.behind:
+            return False  # a wrong count would take the rows for published
+        if mark_of(encoded.position) is None:
+            return self._wait("this MongoDB writes resume tokens in a form that is not known, which have no marks")
         if encoded.changes or not caught_up:
             lag = self._run.state.operation_time - cluster_time(encoded.position).seconds
             few = len(encoded.changes) <= FEW and encoded.size <= FEW_BYTES and lag <= FEW_SECONDS
-            if lag > self._limits.max_lag_seconds:
-                return False
+            if (most := self._limits.max_lag_seconds) < lag:
+                return self._wait(f"the changes are {lag:.0f} seconds behind, and rows wait from {most:g} on")
             if not (self._let_pass and (caught_up or few)) and now - self._window_ended < BETWEEN_SECONDS:
                 return False
-        return self._limits.take(self._name)
+        if not self._record.run.read and not self._limits.take(self._name):
+            return self._wait(f"other snapshots are being read, and {self._limits.at_once} at once is the most")
+        self._run.statistics.snapshot_waits = None
+        return True
+
+    def _wait(self, why: str) -> Literal[False]:
+        self._run.statistics.snapshot_waits = why
+        return False
 
     async def _window(self, mark: str, *, waiting: bool) -> None:
         """Put chunks on the queue that are read as of a mark; `waiting` says that changes wait behind it. Rows that
-        cannot be read end the window, and perhaps the run, but not the capture."""
+        cannot be read end the window, and perhaps the run, but not the capture. That does a plan of which it is not
+        known whether it is stored: no change may go past its mark, or it looks as if its rows had been sent."""
         try:
             await self._rows.begin()
             await self._chunks(mark, waiting=waiting)
@@ -271,19 +334,23 @@ class SnapshotProducer:
             self._not_before = time.monotonic() + AGAIN_SECONDS
             self._too_old += 1
             if self._too_old >= TOO_OLD_TRIES:
-                await self._record.end(
-                    "failed", f"{error} (minSnapshotHistoryWindowInSeconds says how far back it can)"
-                )
-        except (SourceUnavailable, StoreUnavailable) as error:
+                await self._fail(f"{error} (minSnapshotHistoryWindowInSeconds says how far back it can)")
+        except SourceUnavailable as error:
             self._not_before = time.monotonic() + AGAIN_SECONDS
+            self._wait(str(error))
             log.warning("snapshot_delayed", watcher=self._name, run=self._record.run.run, reason=str(error))
         except PermanentError as error:
-            await self._record.end("failed", str(error))
+            await self._fail(str(error))
         finally:
             self._window_ended, self._let_pass = time.monotonic(), False
         run = self._record.now
-        if run is None or not run.running:
+        if run is None or not run.running or run.read:
             self._limits.release(self._name)
+
+    async def _fail(self, reason: str) -> None:
+        """End the run, unless somebody was faster. Raises Stale, StoreUnavailable."""
+        with suppress(RunEnded):
+            await self._record.end("failed", reason)
 
     async def _chunks(self, mark: str, *, waiting: bool) -> None:
         """Put chunks on the queue, each read while the one before is published, until changes have waited for long, or
@@ -321,7 +388,8 @@ class SnapshotProducer:
 
     async def store(self) -> None:
         """Store how far the run came. Raises as `run`."""
-        await self._record.store()
+        with suppress(RunEnded):
+            await self._record.store()
 
 
 def _arrived_late(run: Snapshot, reached: Reached) -> tuple[int, int] | None:

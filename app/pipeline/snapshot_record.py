@@ -11,9 +11,10 @@ from contextlib import suppress
 
 import structlog
 
-from app.domain.errors import Stale, StoreUnavailable
+from app.domain.errors import Stale, StateOutOfReach, StoreUnavailable
 from app.domain.snapshot import Snapshot, State
 from app.pipeline.checkpointer import Checkpointer
+from app.pipeline.ledger import Ledger
 from app.pipeline.run import Run
 
 log = structlog.get_logger(__name__)
@@ -32,11 +33,12 @@ Move = Callable[[Snapshot], Snapshot]
 class SnapshotRecord:
     """One capture's. `load` comes first."""
 
-    def __init__(self, run: Run, checkpointer: Checkpointer) -> None:
+    def __init__(self, run: Run, ledger: Ledger, checkpointer: Checkpointer) -> None:
         self._name = run.watcher.name
         self._store = run.ports.snapshots
         self._statistics = run.statistics
         self._clock = run.now
+        self._ledger = ledger
         self._checkpointer = checkpointer
         self._now: Snapshot | None = None
         self._stored: Snapshot | None = None
@@ -59,23 +61,33 @@ class SnapshotRecord:
         assert self._now is not None, "there is a run"
         return self._now
 
-    async def load(self) -> None:
-        """Read what is stored. Raises StoreUnavailable."""
+    async def load(self) -> bool:
+        """Read what is stored, and return whether that is news. Raises StoreUnavailable."""
         async with self._moving:
-            self._take(await self._store.read(self._name))
-            self._stored = self._now
+            known, there = self._stored, await self._store.read(self._name)
+            self._take(there)
+            self._stored = there
+            return there is not None and (known is None or (known.run, known.version) != (there.run, there.version))
 
     async def load_if_needed(self, position: str) -> None:
         """The same at an opening at a position, where most watchers have nothing to read: a run that is over is read
         only where the stream has lost rows of it."""
-        there = (await self._store.all()).get(self._name)
+        try:
+            there = (await self._store.all()).get(self._name)
+        except StateOutOfReach:
+            there = None  # watchers of a file run without the state database, and take no snapshots
         if there is not None and (there.open or there.run.last > position):
             await self.load()
-        elif there is not None:
-            self._take(there.run)
+        else:
+            self._take(None if there is None else there.run)
 
-    async def move(self, move: Move) -> Snapshot:
-        """Move the run on, and return it once it is stored. Raises RunEnded, Stale, StoreUnavailable."""
+    async def move(self, move: Move, *, though_ended: bool = False) -> Snapshot:
+        """Move the run on, and return it once it is stored; `though_ended`: one that was ended meanwhile as well.
+
+        Raises RunEnded, Stale, and StoreUnavailable, after which it is not known what is stored."""
+        if though_ended:
+            with suppress(RunEnded):
+                return await self.move(move)
         async with self._moving:
             after, stored = move(self.run), self._stored
             assert stored is not None, "load comes first"
@@ -96,9 +108,15 @@ class SnapshotRecord:
         raise RunEnded
 
     async def end(self, state: State, reason: str | None = None, *, position: str = "") -> None:
-        """End the run; `position` is the one that is stored. Raises as `move`."""
-        now = self._clock()
-        ended = await self.move(lambda run: run.acknowledged(position).ended(state, now, reason))
+        """End the run; `position` is the one that is stored. Raises as `move`, RunEnded where it was over."""
+        now, name = self._clock(), self.run.run
+
+        def end(run: Snapshot) -> Snapshot:
+            if run.run != name or run.state in ("cancelled", "failed"):
+                raise RunEnded
+            return run.acknowledged(position).ended(state, now, reason)
+
+        ended = await self.move(end)
         if state == "done":
             log.info("snapshot_done", watcher=self._name, run=ended.run, documents=ended.documents)
         else:
@@ -106,7 +124,7 @@ class SnapshotRecord:
 
     def published(self) -> None:
         """Something was published: what is stored may be moved on."""
-        if self._now is not None and self._now.chunks and not self._now.chunks[-1].settled:
+        if self._now is not None and self._now.unstored:
             self._published.set()
 
     async def keep(self) -> None:
@@ -114,7 +132,7 @@ class SnapshotRecord:
         while True:
             await self._published.wait()
             self._published.clear()
-            while (run := self.now) is not None and any(not chunk.settled for chunk in run.chunks):
+            while (run := self.now) is not None and run.unstored:
                 await asyncio.sleep(STORE_SECONDS)
                 try:
                     with suppress(RunEnded):
@@ -126,13 +144,21 @@ class SnapshotRecord:
         """Store what was published by now: chunks up to the stored checkpoint, and that the run is complete. Raises as
         `move`."""
         run, position = self.now, self._checkpointer.position
-        if run is None or position is None or run.acknowledged(position) is run:
+        if run is None or position is None:
             return
-        end = run.chunks[-1]
-        if run.running and end.part is None and run.end(end) <= position:
+        position = self._certain(run, position)
+        if run.running and run.end_planned and run.end(run.chunks[-1]) <= position:
             await self.end("done", position=position)
-        else:
+        elif run.acknowledged(position) is not run:
             await self.move(lambda run: run.acknowledged(position))
 
+    def _certain(self, run: Snapshot, position: str) -> str:
+        """Return the stored position; where another writer has gone past rows that were to come, that of the last row
+        that is on the stream."""
+        until = self._ledger.rows_until
+        overtaken = any(not chunk.settled and chunk.rows and until < run.end(chunk) <= position for chunk in run.chunks)
+        return min(until, position) if overtaken else position
+
     def _take(self, snapshot: Snapshot | None) -> None:
-        self._now = self._statistics.snapshot = snapshot
+        self._now = snapshot
+        self._statistics.knows_snapshot(snapshot)

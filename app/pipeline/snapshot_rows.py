@@ -3,7 +3,6 @@
 When a chunk is read, and where its rows go between the changes, is decided in `snapshot.py`.
 """
 
-import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +10,14 @@ from functools import partial
 import structlog
 
 from app.domain import row_events
-from app.domain.errors import CollectionMoved, MomentGone
+from app.domain.errors import (
+    CollectionMoved,
+    MomentGone,
+    PermanentError,
+    ReadTooLong,
+    SourceRefused,
+    SourceUnavailable,
+)
 from app.domain.events import Change
 from app.domain.snapshot import OPERATION, Chunk, ChunkSize, Snapshot
 from app.domain.tokens import moment_before
@@ -31,6 +37,14 @@ HEAD_BYTES = 256
 """What a row has beside its document, about."""
 SCANNED = 10_000
 """How many documents are looked at for one chunk where a filter or a pipeline leaves some out."""
+SLOW_SECONDS = 0.25
+"""A read that takes longer is followed by one that looks at fewer documents: changes wait meanwhile."""
+LOOKS = 20
+"""How often one capture looks at the end of a run for collections that have come since."""
+PLANNED_BYTES = 6 * 1024 * 1024
+"""The keys of so many bytes in all may be planned, before a plan waits: a document in MongoDB holds 16 MiB."""
+LARGEST_KEY = 2 * 1024 * 1024
+"""A plan has a key three times, and the run once more."""
 KEY_BYTES = 512 * 1024
 """What the keys of a chunk may have, about: they are stored with its plan, in one document with those of others."""
 SEARCH_SECONDS = 0.1
@@ -53,11 +67,14 @@ class SnapshotRows:
         self._queue = queue
         self._share = share
         self._size = ChunkSize(CHUNK_BYTES)
+        self._scanned = SCANNED
+        self._looks = 0
 
     async def begin(self) -> None:
         """Find out which collections are read, where that is not known yet. Raises as `next`."""
         if self._record.run.begun:
             return
+        self._looks = 0
         parts = await self._source.parts(self._record.run.wanted)
         estimated = None if self._record.run.filter else await self._source.estimate(parts)
         epoch, now = self._ledger.reached.epoch, self._clock()
@@ -72,6 +89,8 @@ class SnapshotRows:
         began, read_at = time.monotonic(), time.perf_counter()
         while (run := self._record.now) is not None and run.running:
             if run.read:
+                if await self._appeared(run):
+                    continue
                 return await self._end(run, mark)
             await self._share.until_room()
             try:
@@ -81,52 +100,82 @@ class SnapshotRows:
                 continue
             if rows.keys:
                 rows, until = within(rows, until)
+                if sum(map(_planned_size, run.chunks)) > PLANNED_BYTES:
+                    return None  # until some of them are on the stream
                 since = self._ledger.reached.sequence or 0
                 keys = tuple(rows.keys)
                 chunk = Chunk(run.next, mark, run.part, run.after, until, keys, since, len(keys))
-                return await self._planned(run, chunk, rows, read_at)
+                return await self._planned(chunk, await self._encoded(run, chunk, rows, read_at))
             await self._record.move(partial(Snapshot.passed, until=until))
             if time.monotonic() - began > SEARCH_SECONDS:
                 return None
         return None
 
-    async def _planned(self, run: Snapshot, chunk: Chunk, rows: Rows, read_at: float) -> Encoded:
-        """Plan a chunk, and make its rows messages meanwhile. Raises as `next`."""
-        encoding = asyncio.create_task(self._encoded(run, chunk, rows, read_at), name=f"encode:{self._name}")
-        try:
-            await self._record.move(partial(Snapshot.planned, chunk=chunk))
-        except BaseException:
-            encoding.cancel()
-            await asyncio.gather(encoding, return_exceptions=True)
-            raise
-        return await encoding
-
     async def _read(self, run: Snapshot, mark: str) -> tuple[Rows, bytes | None]:
         """Read on, and return the rows, and up to where all was looked at (None: the collection's end)."""
-        part, after, at = run.parts[run.part], run.after, moment_before(mark)
-        if run.filter or self._watched.pipeline:
-            until = await self._source.boundary(part, after, SCANNED)
-            rows = await self._source.read(part, at, after=after, until=until, limit=SCANNED + 1, filter_=run.filter)
-            return rows, until
-        rows = await self._source.read(part, at, after=after, until=None, limit=self._size.rows, filter_=None)
+        part, after, at, until = run.parts[run.part], run.after, moment_before(mark), None
+        began = time.monotonic()
+        try:
+            if run.filter or self._watched.pipeline:
+                until = await self._source.boundary(part, after, self._scanned)
+            rows = await self._source.read(
+                part, at, after=after, until=until, limit=self._size.rows, filter_=run.filter
+            )
+        except ReadTooLong:
+            self._size.took_too_long()
+            self._scanned = max(1, self._scanned // 4)
+            raise
+        slow = time.monotonic() - began > SLOW_SECONDS
+        self._scanned = max(1, self._scanned // 2) if slow else min(SCANNED, self._scanned * 2)
         self._size.came(len(rows.keys), rows.size)
-        return rows, rows.keys[-1] if rows.keys else None
+        if rows.keys and (rows.more or until is None):
+            until = rows.keys[-1]
+        return rows, until
 
     async def _follow(self, run: Snapshot, moved: CollectionMoved) -> None:
-        """Go on with a collection under its new name, where the watcher reads that; else with the next one."""
+        """Go on with a collection under its new name, where the watcher reads that; else with the next one.
+
+        A row has the name that its collection had at its place. So under the new name nothing is read before the
+        changes have come to the renaming: raises MomentGone."""
         database, _, collection = (moved.namespace or "").partition(".")
-        if moved.namespace is not None and self._watched.has(database, collection):
-            await self._record.move(partial(Snapshot.renamed, namespace=moved.namespace))
-        else:
-            await self._record.move(partial(Snapshot.passed, until=None))
         log.info("snapshot_collection_moved", watcher=self._name, run=run.run, now=moved.namespace)
+        if moved.namespace is None or not self._watched.has(database, collection):
+            await self._record.move(partial(Snapshot.passed, until=None))
+            return
+        await self._record.move(partial(Snapshot.renamed, namespace=moved.namespace))
+        raise MomentGone(f"{moved.namespace} has this name only since a short time ago")
+
+    async def _appeared(self, run: Snapshot) -> bool:
+        """Look whether there are collections by now that are not read yet, and have them read too. Raises as `next`.
+
+        Documents of one that was created since come as changes. But of one that was renamed, and had another name that
+        is not watched, nothing has come. So the run is complete only when all that are there were read."""
+        if run.end_planned or self._looks >= LOOKS:
+            return False
+        self._looks += 1
+        known = {part.uuid or part.namespace for part in run.parts}
+        there = await self._source.parts(run.wanted)
+        new = [part for part in there if (part.uuid or part.namespace) not in known]
+        if new:
+            log.info("snapshot_collections_appeared", watcher=self._name, run=run.run, collections=len(new))
+            await self._record.move(partial(Snapshot.also, parts=new))
+        return bool(new)
 
     async def _end(self, run: Snapshot, mark: str) -> Encoded | None:
         """Plan the message that the run is complete; None where it is planned."""
-        if any(chunk.part is None for chunk in run.chunks):
+        if run.end_planned:
             return None
         chunk = Chunk(run.next, mark, None, since=self._ledger.reached.sequence or 0)
-        return await self._end_encoded(await self._record.move(partial(Snapshot.planned, chunk=chunk)), chunk)
+        return await self._planned(chunk, await self._end_encoded(run, chunk))
+
+    async def _planned(self, chunk: Chunk, encoded: Encoded) -> Encoded:
+        """Plan a chunk whose messages can be made, and return them."""
+        try:
+            await self._record.move(partial(Snapshot.planned, chunk=chunk))
+        except BaseException:
+            self._share.give_back(encoded.size)
+            raise
+        return encoded
 
     async def _encoded(self, run: Snapshot, chunk: Chunk, rows: Rows, read_at: float) -> Encoded:
         """Make a chunk's rows messages."""
@@ -136,7 +185,12 @@ class SnapshotRows:
         head = row_events.RowHead(run.before(chunk), moment_before(chunk.mark), names)
         size = rows.size + HEAD_BYTES * len(rows.keys)
         self._share.take(size)
-        return Encoded(await self._encoder.chunk(rows, head, run.run, chunk.mark), run.end(chunk), read_at, size)
+        try:
+            changes = await self._encoder.chunk(rows, head, run.run, chunk.mark)
+        except PermanentError:
+            self._share.give_back(size)
+            raise
+        return Encoded(changes, run.end(chunk), read_at, size)
 
     async def _end_encoded(self, run: Snapshot, chunk: Chunk) -> Encoded:
         place, names = run.place(chunk, 0), [part.namespace for part in run.parts]
@@ -150,29 +204,33 @@ class SnapshotRows:
         it had to be ended: what was planned after it is planned again. Raises as `next`."""
         run, read_at = self._record.run, time.perf_counter()
         if not run.running:
-            await self._pass_over(run, chunk)
+            await self._end_chunk(run, chunk, "the run is over")
             return None
         if chunk.part is None:
             return await self._end_encoded(run, chunk)
         part, at = run.parts[chunk.part], moment_before(chunk.mark)
-        limit = SCANNED + 1 if run.filter or self._watched.pipeline else chunk.rows
         try:
             rows = await self._source.read(
-                part, at, after=chunk.after, until=chunk.until, limit=limit, filter_=run.filter
+                part, at, after=chunk.after, until=chunk.until, limit=chunk.rows, filter_=run.filter
             )
-        except (MomentGone, CollectionMoved) as error:
-            reason = str(error)
-        else:
             if tuple(rows.keys) == chunk.keys[: chunk.rows] or (chunk.settled and len(rows.keys) == chunk.rows):
                 return await self._encoded(run, chunk, rows, read_at)
             reason = "its documents are others"
+        except (SourceUnavailable, CollectionMoved, PermanentError) as error:  # what is permanent comes again, and ends
+            reason = str(error)  # the run, but not the watcher
+        await self._end_chunk(run, chunk, reason)
+        return None
+
+    async def _end_chunk(self, run: Snapshot, chunk: Chunk, reason: str) -> None:
+        """End a chunk with those of its rows that are on the stream, or gone from there, before anything else is sent:
+        where messages are only counted, no other may be taken for the rest of them."""
         there = await self._pass_over(run, chunk)
         if chunk.settled and 0 < there < chunk.rows:  # which document the last row there is of is not known any more
-            await self._record.end("failed", f"the stream has lost rows that cannot be made again: {reason}")
-            return None
-        await self.cut(chunk.number, there)
+            if run.running:
+                await self._record.end("failed", f"the stream has lost rows that cannot be made again: {reason}")
+        elif there < chunk.rows or run.running:
+            await self.cut(chunk.number, there)
         log.info("snapshot_chunk_ended", watcher=self._name, chunk=chunk.number, rows=there, reason=reason)
-        return None
 
     async def _pass_over(self, run: Snapshot, chunk: Chunk) -> int:
         """Return how many rows of a chunk are on the stream, once it is known. Those that are gone from there, and only
@@ -180,7 +238,7 @@ class SnapshotRows:
         await self._queue.settled()
         places = places_of(run, chunk)
         there = sum(place <= self._ledger.reached.token for place in places)
-        gone = places[there : there + self._ledger.left]
+        gone = places[there : there + self._ledger.left_at(chunk.mark)]
         if gone:
             rows = [Change(place, OPERATION, b"", 0.0, place) for place in gone]
             await self._queue.put(Encoded(rows, gone[-1], time.perf_counter(), 0))
@@ -188,13 +246,18 @@ class SnapshotRows:
         return there + len(gone)
 
     async def cut(self, number: int, rows: int) -> None:
-        """End a chunk with its first rows. Raises as `SnapshotRecord.move`."""
-        await self._record.move(lambda run: run.cut(number, rows))
+        """End a chunk with its first rows, and plan what comes after it again. Raises Stale, StoreUnavailable."""
+        await self._record.move(lambda run: run.cut(number, rows), though_ended=True)
 
 
 def within(rows: Rows, until: bytes | None) -> tuple[Rows, bytes | None]:
     """Return as many of the rows as have keys that fit into a plan, and up to where all was looked at then."""
     count, size = 0, 0
+    if len(rows.keys[0]) > LARGEST_KEY:
+        raise SourceRefused(
+            f"a document has an _id of {len(rows.keys[0]):,} bytes, which is more than a snapshot can keep account of "
+            f"({LARGEST_KEY:,}); leave it out with a filter"
+        )
     for key in rows.keys:
         size += len(key)
         if count and size > KEY_BYTES:
@@ -204,6 +267,10 @@ def within(rows: Rows, until: bytes | None) -> tuple[Rows, bytes | None]:
         return rows, until
     documents = rows.documents[:count]
     return Rows(documents, rows.keys[:count], sum(map(len, documents)), rows.whole), rows.keys[count - 1]
+
+
+def _planned_size(chunk: Chunk) -> int:
+    return sum(map(len, chunk.keys)) + len(chunk.after or b"") + len(chunk.until or b"")
 
 
 def places_of(run: Snapshot, chunk: Chunk) -> Sequence[str]:

@@ -13,13 +13,20 @@ class Rows:
     """What one read brought: raw BSON in the order of `_id`, and each one's key, a document with the `_id` alone.
 
     Where the watcher has a pipeline, each of them is what that made of an insert of the document, with the key as its
-    `_id`; else the document itself (`whole`). `size` is their bytes.
+    `_id`; else the document itself (`whole`). `size` is their bytes. `more`: the reply was full, and there are others
+    between the keys that were asked for.
     """
 
     documents: Sequence[bytes]
     keys: Sequence[bytes]
     size: int
     whole: bool = True
+    more: bool = False
+
+    def only(self, kept: Sequence[int], *, more: bool) -> "Rows":
+        """Return some of them, by their indexes."""
+        documents = [self.documents[index] for index in kept]
+        return Rows(documents, [self.keys[index] for index in kept], sum(map(len, documents)), self.whole, more)
 
 
 class RowSource(Protocol):
@@ -55,7 +62,7 @@ class RowSource(Protocol):
         filter_: str | None,
     ) -> Rows:
         """Return the documents with a key after `after` and up to `until` (None: to the end), as of a cluster time: at
-        most `limit` of them. None are there where there are no more; fewer than asked for may be a full reply.
+        most `limit` of them. Only where none are returned, there are no more: a reply may be full before.
 
-        Raises MomentGone where MongoDB has not got that time (any more), CollectionMoved where the collection has
-        another name, or is gone."""
+        Raises MomentGone where MongoDB has not got that time (any more), ReadTooLong where it had not enough time for
+        so much, CollectionMoved where the collection has another name, or is gone."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from app.domain.overlap_index import OverlapIndex
+from app.domain.snapshot import Snapshot
 from app.domain.watcher import StoredWatcher
 
 ALIVE_SECONDS = 20.0
@@ -38,8 +39,13 @@ class WatcherStore(Protocol):
 
         Between `check` and the change nothing else is changed."""
 
-    async def insert_all(self, wanted: Sequence[StoredWatcher], check: Check | None = None) -> list[StoredWatcher]:
-        """Add several in one change, all or none, and return them with its revision. Raises as `insert`."""
+    async def insert_all(
+        self, wanted: Sequence[StoredWatcher], check: Check | None = None, runs: Sequence[Snapshot] = ()
+    ) -> list[StoredWatcher]:
+        """Add several in one change, all or none, and return them with its revision. Raises as `insert`.
+
+        The same change stores the runs of snapshots that begin with them, and removes what an earlier watcher of such a
+        name has left."""
 
     async def replace(
         self, stored: StoredWatcher, *, expected_revision: int, check: Check | None = None
@@ -54,7 +60,7 @@ class WatcherStore(Protocol):
         Those that are asked for at the same moment are written together."""
 
     async def delete(self, name: str, *, expected_revision: int | None = None) -> int:
-        """Remove one, and return the revision of that.
+        """Remove one and the run of its snapshot, and return the revision of that.
 
         Raises NotFound, and Conflict where a revision is expected and it has another one."""
 

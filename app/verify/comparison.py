@@ -2,7 +2,7 @@
 
 Tokens compare as strings in the order of the change stream, so neither side has to be held: both are read once, and
 what is remembered are the faults. A deliberate rewind begins a new epoch, which goes back in the history; the
-comparison follows it there.
+comparison follows it there. The rows of a snapshot have places in the same order (`rows.py`).
 """
 
 import json
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from app.domain.dead_letters import brief
+from app.domain.tokens import is_row
 from app.verify.findings import Finding, Findings
+from app.verify.rows import RowMessage, Rows
 
 MISSING_REMEMBERED: Final = 100_000
 """How many changes that have not come (yet) are remembered, to tell a late one from a double."""
@@ -34,23 +36,17 @@ class Event:
     body: dict[str, Any]
 
 
-class Message(Protocol):
-    """A message in the watcher's subjects; `token` is None where it is not the watcher's.
+class Message(RowMessage, Protocol):
+    """A message in the watcher's subjects; `token` is None where it is not the watcher's. Of a snapshot's row, or the
+    message that ends a run, it is the place, `row`.
 
     `gap` is None but for a marker, after which the watcher went on at `token`: what is after the position `gap` is
     missing, and all of it where that is empty. `replayed` is set on a dead letter's replay, out of turn: `token` is its
     change's then, and `position` how far the watcher had got.
     """
 
-    sequence: int
-    token: str | None
-    epoch: int
     gap: str | None
-    replayed: bool
     position: str
-
-    @property
-    def operation(self) -> str: ...
 
     def __str__(self) -> str:
         """Operation and key, for people."""
@@ -68,6 +64,9 @@ class History(Protocol):
 
     def take(self) -> None:
         """Go on after it."""
+
+    def broke(self, before: str) -> bool:
+        """Whether, since it was last asked, a collection was dropped or renamed before a position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +114,11 @@ class Comparison:
         *,
         difference: Callable[[Event, Any], Awaitable[str | None]],
         removed: Callable[[int], Awaitable[bool]],
+        rows: Rows,
     ) -> None:
         """`difference` says in words what is wrong with an event's message, or None; `removed` whether the stream no
         longer holds the message with that sequence (0: its first one ever), which was there when it was read."""
-        self.findings = Findings()
+        self.findings = rows.findings
         self.reached = ""
         """Up to where the history was compared."""
         self._history = history
@@ -126,6 +126,7 @@ class Comparison:
         self._floor = bounds.floor
         self._difference = difference
         self._removed = removed
+        self._rows = rows
         self._runs: list[_Run] = []
         self._missing: dict[tuple[int, str], Finding] = {}
         self._missing_more = 0
@@ -140,7 +141,7 @@ class Comparison:
         return min(lows, default="")
 
     async def run(self, messages: AsyncIterable[Any]) -> Findings:
-        """Compare, and return what was found. Raises what reading raises."""
+        """Compare, and return what was found; `Rows.finish` comes next. Raises what reading raises."""
         findings = self.findings
         async for message in messages:
             findings.messages += 1
@@ -174,12 +175,22 @@ class Comparison:
                 await self._make_ready(run)
             if message.gap is not None:
                 await self._over_gap(run, message, token, message.gap)
+            elif message.row is not None:
+                await self._row(run, message, token)
             elif token < self._floor:
                 self.findings.skip(OLDER)
             else:
                 await self._ahead(run, message, token)
             run.high = token
         run.sequence = message.sequence
+
+    async def _row(self, run: _Run, message: Message, place: str) -> None:
+        """A snapshot's row: all changes before its place are there, and have left its document so."""
+        known = place >= self._floor
+        if known:
+            await self._absent(run, place, f"before #{message.sequence}")
+            self.reached = place
+        await self._rows.take(message, compares=known)
 
     async def _take_replayed(self, message: Message, token: str) -> None:
         """A change after its place, on purpose: once in an epoch, and not beside one in its place.
@@ -199,6 +210,9 @@ class Comparison:
                 self.reached = position
             run.high = position
         run.sequence = message.sequence
+        if message.row is not None:
+            await self._rows.replayed(message)
+            return
         missing = self._missing.pop((run.epoch, token), None)
         if missing is None:
             if token in self._passed or token < max(run.low, self._floor):
@@ -235,6 +249,7 @@ class Comparison:
     def _begin(self, epoch: int, token: str) -> _Run:
         low = "" if self._bounds.covered and not self._runs else token
         self._runs.append(_Run(epoch, low))
+        self._rows.forget_all()
         return self._runs[-1]
 
     async def _make_ready(self, run: _Run) -> None:
@@ -260,10 +275,12 @@ class Comparison:
                 self._fault("unknown", message, "is not in MongoDB's history")
             return
         self._history.take()
+        self._rows.change(message)
         await self._compare(event, message)
 
     async def _over_gap(self, run: _Run, message: Message, token: str, reached: str) -> None:
         """Pass over what the stream says is missing; what was reached before has to be there."""
+        self._rows.forget_all()
         self.findings.notes.append(f"#{message.sequence} is {message}")
         if token < self._floor:
             return
@@ -283,6 +300,7 @@ class Comparison:
             self._history.take()
             if event.token <= run.high:
                 continue  # the history was opened at a message that has been dealt with
+            self._rows.passed(event.body)
             if not asked:
                 asked, removed = True, await self._removed(run.sequence)
             if removed or event.operation in self._bounds.undecidable:
@@ -298,11 +316,15 @@ class Comparison:
                     self._absent_events[event.token] = event
             else:
                 self._missing_more += 1
+        if self._history.broke(token):
+            self._rows.forget_all()
         return event
 
     def _behind(self, run: _Run, message: Message, token: str) -> None:
         """A token that falls: a change that was missing at its place, or one that has been there."""
-        if self._missing.pop((run.epoch, token), None) is not None or token < max(run.low, self._floor):
+        if message.row is not None:
+            self._rows.late(message)
+        elif self._missing.pop((run.epoch, token), None) is not None or token < max(run.low, self._floor):
             self._fault("reordered", message, "comes after later changes")
         else:
             self._fault("doubled", message, "was there before")
@@ -329,6 +351,9 @@ class Comparison:
             await self._make_ready(run)
         if position is not None and position > run.high:
             await self._absent(run, f"{position}!", "before the watcher's position")
+            if is_row(position) and not await self._removed(run.sequence):
+                finding = Finding(position, "rows of a snapshot, before the watcher's position", run.epoch)
+                self.findings.faults["lost"].add(finding)
             self.reached = run.high = position
         await self._count_waiting(run.high)
 

@@ -38,6 +38,28 @@ class Faults:
 
 
 @dataclass(slots=True)
+class SnapshotRun:
+    """One run of a snapshot on the stream. `done` is how many documents its end tells of, None where there is no end;
+    `state` what the service has stored of it, where it knows the run."""
+
+    run: str
+    epoch: int = 0
+    rows: int = 0
+    done: int | None = None
+    state: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "run": self.run, "epoch": self.epoch, "rows": self.rows, "documents": self.done,
+            "complete": self.done is not None, "state": self.state,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        end = self.state or "without an end" if self.done is None else f"complete, {self.done:,} documents"
+        return f"snapshot {self.run}: {self.rows:,} rows, {end}"
+
+
+@dataclass(slots=True)
 class Findings:
     """All that a comparison has to say."""
 
@@ -52,6 +74,11 @@ class Findings:
     """Changes after the watcher's position: not published yet."""
     foreign: int = 0
     """Messages that are not the watcher's: no token as id, or of another collection."""
+    rows: int = 0
+    """Rows of snapshots."""
+    rows_compared: int = 0
+    """Those that were compared with what the changes before them tell of their documents."""
+    snapshots: list[SnapshotRun] = field(default_factory=list)
     epochs: list[int] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     """What could not be compared, by the reason, which completes "3 …"."""

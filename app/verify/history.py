@@ -24,6 +24,8 @@ BATCH: Final = 1_000
 AWAIT_MS: Final = 500
 _LOST: Final = (286, 136)
 _ATTEMPTS: Final = 8
+_BREAKS: Final = frozenset({"drop", "rename", "dropDatabase", "invalidate"})
+"""After these a collection may hold other documents, without a change that says so."""
 _IMAGES_WIRE_VERSION: Final = 17  # MongoDB 6.0
 _TIME: Final = 18
 """The hexadecimal digits of a token that hold its cluster time."""
@@ -77,6 +79,7 @@ class WatchedHistory:
         self._start = ""
         self._next: Event | None = None
         self._ended = False
+        self._broken: list[str] = []
 
     async def open(self, at: str) -> str:
         for attempt in range(_ATTEMPTS):
@@ -85,7 +88,7 @@ class WatchedHistory:
             try:
                 # A high-water mark, or the first event: either shows whether the oplog reaches back so far.
                 await self._watch(start_at_operation_time=Timestamp(moment.seconds, moment.increment))
-                self._start, self._ended = at, False
+                self._start, self._ended, self._broken = at, False, []
                 self._next = await self._read()
             except OperationFailure as error:
                 begin = await oplog_begin(self._client) if error.code in _LOST else None
@@ -103,6 +106,11 @@ class WatchedHistory:
 
     def take(self) -> None:
         self._next = None
+
+    def broke(self, before: str) -> bool:
+        here = [token for token in self._broken if token < before]
+        self._broken = self._broken[len(here) :]
+        return bool(here)
 
     async def close(self) -> None:
         stream, self._stream, self._next, self._ended = self._stream, None, None, True
@@ -137,7 +145,11 @@ class WatchedHistory:
             # An empty batch says that everything up to its own token has been told.
             if reached[:_TIME] > self._end or (raw is None and reached[:_TIME] == self._end):
                 self._ended = True
-            elif raw is not None and reached >= self._start and self._selects(raw):
+            elif raw is not None and reached >= self._start:
+                if raw["operationType"] in _BREAKS:
+                    self._broken.append(reached)
+                if not self._selects(raw):
+                    continue
                 return Event(reached, raw["operationType"], _body(raw))
         return None
 

@@ -47,6 +47,9 @@ class Report:
             "epochs": found.epochs,
             "waiting": found.waiting,
             "foreign": found.foreign,
+            "rows": found.rows,
+            "rows_compared": found.rows_compared,
+            "snapshots": [run.as_json() for run in found.snapshots],
             "not_compared": dict(found.skipped),
             "notes": list(found.notes),
             **{
@@ -63,6 +66,9 @@ class Report:
             f"{self.watcher}: stream {self.stream}, compared with {self.against}{span}",
             ", ".join(f"{name}: {getattr(found, name):,}" for name in ("messages", "compared", "waiting", "foreign")),
         ]
+        told += [str(run) for run in found.snapshots]
+        if found.rows_compared:
+            told.append(f"rows compared with the changes before them: {found.rows_compared:,}")
         if found.compared_of:
             told.append(f"compared by collection: {_counts(found.compared_of)}")
         told += [f"not compared: {count:,} {reason}" for reason, count in found.skipped.items()]
@@ -86,10 +92,11 @@ class Report:
         if not found.right:
             counted = [f"{found.faults[kind].total:,} {kind}" for kind in KINDS if found.faults[kind].total]
             return f"WRONG: {', '.join(counted)}"
+        rows = f"{found.rows:,} rows of snapshots, each once and in its place" if found.rows else ""
         if not found.compared:
-            return "OK: nothing could be compared"
+            return f"OK: {rows}" if rows else "OK: nothing could be compared"
         changes = "change, once" if found.compared == 1 else "changes, each once and in order"
-        return f"OK: {found.compared:,} {changes}"
+        return f"OK: {found.compared:,} {changes}" + (f"; {rows}" if rows else "")
 
 
 def seconds_of(token: str) -> int | None:

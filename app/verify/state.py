@@ -11,9 +11,10 @@ from bson import json_util
 from pymongo import AsyncMongoClient
 from pymongo.read_concern import ReadConcern
 
-from app.domain.tokens import ClusterTime
+from app.domain.tokens import ClusterTime, is_row, token_of
 from app.domain.watcher import Route, Watcher, from_document
 from app.verify.errors import CannotCompare
+from app.verify.rows import Record
 
 CALL_SECONDS: Final = 5.0
 """The bound of an ordinary command."""
@@ -23,7 +24,8 @@ Client = AsyncMongoClient[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A stored position; what is None was not stored (mongodb-nats-connector stores the token alone)."""
+    """A stored position; what is None was not stored (mongodb-nats-connector stores the token alone). `token` is the
+    place of a snapshot's row where the watcher is within a run."""
 
     token: str
     epoch: int | None
@@ -77,7 +79,17 @@ async def read_position(client: Client, watcher: Watcher, state_database: str) -
         found = await collection.find({"value": {"$type": "string"}}, sort=[(order, -1)], limit=count).to_list()
     if not found:
         return None
-    return _as_position(max(found, key=lambda one: (one.get("epoch") or 0, one["value"])))
+    return _as_position(max(found, key=lambda one: (one.get("epoch") or 0, _position(one))))
+
+
+async def read_run(client: Client, state_database: str, name: str) -> Record | None:
+    """Read what is stored of the watcher's last snapshot."""
+    runs = client[state_database].get_collection("snapshots", read_concern=ReadConcern("majority"))
+    with pymongo.timeout(CALL_SECONDS):
+        found = await runs.find_one({"_id": name}, {"chunks": 0})
+    if found is None:
+        return None
+    return Record(found["run"], found["state"], found.get("reason"), found.get("epoch"), int(found["documents"]))
 
 
 async def read_clock(client: Client) -> tuple[ClusterTime, int]:
@@ -107,10 +119,15 @@ def _extended(value: dict[str, Any]) -> Any:
 def _as_position(document: Mapping[str, Any]) -> Position:
     stream, subject, selection = (document.get(name) for name in ("stream", "subject", "selection"))
     return Position(
-        token=document["value"],
+        token=_position(document),
         epoch=document.get("epoch"),
         sequence=document.get("sequence"),
         stream_created=document.get("streamCreated"),
         scope=document.get("scope"),
         route=Route(stream, subject, selection) if stream and subject and selection else None,
     )
+
+
+def _position(document: Mapping[str, Any]) -> str:
+    value, row = str(document["value"]), document.get("row")
+    return row if isinstance(row, str) and is_row(row) and token_of(row) == value else value

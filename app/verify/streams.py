@@ -22,7 +22,8 @@ from app.config.settings import Settings
 from app.domain.dead_letters import is_brief, letter_subject, letters_of
 from app.domain.gap import OPERATION as GAP
 from app.domain.gap import moment
-from app.domain.tokens import is_token, parse_message_id
+from app.domain.snapshot import HEADER as RUN
+from app.domain.tokens import RowPlace, is_token, parse_message_id
 from app.domain.watcher import Watcher
 from app.verify.bodies import from_json
 from app.verify.comparison import described
@@ -53,13 +54,18 @@ class StreamMessage:
         # Another collection's that had these subjects has no place in this order.
         own = id_ is not None and watcher.source.may_have_had(self.namespace)
         original = id_.original if own and id_ is not None else None
-        self.replayed = original is not None and original != GAP and (is_token(original) or is_brief(original))
+        row = None if original in (None, GAP) else RowPlace.parse(original or "")
+        self.replayed = row is not None or (
+            original is not None and original != GAP and (is_token(original) or is_brief(original))
+        )
         self.token = id_.position if own and id_ is not None and (original in (None, GAP)) else None
         if self.replayed:
             self.token = original
             if is_brief(original or ""):
                 with contextlib.suppress(KeyError, TypeError):  # a pointer to a large event may lack it
                     self.token = str(self.event["_id"]["_data"])
+        self.row = RowPlace.parse(self.token or "")
+        self.run = headers.get(RUN)
         self.position = id_.position if id_ is not None else ""
         self.epoch = id_.epoch if id_ is not None else 0
         self.gap = self._gap if original == GAP else None

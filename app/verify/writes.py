@@ -18,6 +18,7 @@ from app.domain.watcher import Source, Watcher
 from app.verify.bodies import from_json, text_of
 from app.verify.errors import BadList
 from app.verify.findings import Finding, Findings
+from app.verify.rows import Rows
 
 _KNOWN = frozenset({"operation", "id", "fields", "uncertain", "collection"})
 UNLISTED = "messages are of changes that are not on the list"
@@ -103,9 +104,10 @@ class _Document:
         return next(((i, one) for i, one in enumerate(self.writes) if one.made(event)), None)
 
 
-async def compare_writes(messages: AsyncIterable[Any], writes: list[Write], watcher: Watcher) -> Findings:
-    """Compare: each write once per epoch at most and once at all, in the list's order per document."""
-    findings, operations = Findings(), frozenset(watcher.sink.operations)
+async def compare_writes(messages: AsyncIterable[Any], writes: list[Write], watcher: Watcher, rows: Rows) -> Findings:
+    """Compare: each write once per epoch at most and once at all, in the list's order per document. `Rows.finish` comes
+    next."""
+    findings, operations = rows.findings, frozenset(watcher.sink.operations)
     documents: dict[tuple[str, str], _Document] = {}
     named = any(write.collection for write in writes)
     for write in writes:
@@ -123,6 +125,9 @@ async def compare_writes(messages: AsyncIterable[Any], writes: list[Write], watc
             continue
         if message.epoch not in findings.epochs:
             findings.epochs.append(message.epoch)
+        if message.row is not None:
+            await rows.take_or_replay(message)
+            continue
         event = message.event
         collection = _collection(event, watcher.source) if named else ""
         document = documents.get((collection, text_of((event.get("documentKey") or {}).get("_id"))))

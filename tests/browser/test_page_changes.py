@@ -22,7 +22,7 @@ async def confirm(page: Page, button: str, title: str, said: str) -> None:
 
 async def test_a_watcher_is_added_by_the_form_and_the_apis_words_are_at_the_fields(site: Site, tab: Tab) -> None:
     page = await tab.open("#/add")
-    await page.get_by_label("name (required)").fill("or ders")
+    await page.get_by_label("Name (required)").fill("or ders")
     await page.locator("[id='field-source.database']").fill("admin")
     await page.locator("[id='field-source.collection']").fill("orders")
     await page.get_by_role("button", name="Add", exact=True).click()
@@ -37,7 +37,7 @@ async def test_a_watcher_is_added_by_the_form_and_the_apis_words_are_at_the_fiel
     await expect(page.locator("[id='field-source.database-wrong']")).to_contain_text("system database")
     await site.shoot(page, "form")
     await database.fill(site.stage.database)
-    await page.get_by_text("Settings of sink").click()
+    await page.get_by_text("More about the stream").click()
     replicas = page.locator("[id='field-sink.replicas']")
     await replicas.fill("9")
     await page.get_by_role("button", name="Add", exact=True).click()
@@ -55,7 +55,7 @@ async def test_a_watcher_is_added_by_the_form_and_the_apis_words_are_at_the_fiel
 
 async def test_a_number_that_is_being_typed_is_not_set_back_by_what_is_drawn_meanwhile(tab: Tab) -> None:
     page = await tab.open("#/add")
-    await page.get_by_text("Settings of sink").click()
+    await page.get_by_text("More about the stream").click()
     replicas = page.locator("[id='field-sink.replicas']")
     await replicas.fill("3")
     drawn = "each => { each.value = 'orders'; each.dispatchEvent(new Event('input', { bubbles: true })); }"
@@ -67,7 +67,7 @@ async def test_a_number_that_is_being_typed_is_not_set_back_by_what_is_drawn_mea
 async def test_refusal_that_is_about_no_field_is_shown_in_its_words(site: Site, tab: Tab) -> None:
     await site.add("orders")
     page = await tab.open("#/add")
-    await page.get_by_label("name (required)").fill("orders")
+    await page.get_by_label("Name (required)").fill("orders")
     await page.locator("[id='field-source.database']").fill(site.stage.database)
     await page.locator("[id='field-source.collection']").fill("orders")
     await page.get_by_role("button", name="Add", exact=True).click()
@@ -79,16 +79,19 @@ async def test_a_watcher_is_changed_and_keeps_what_was_not_touched(site: Site, t
     source = {"database": site.stage.database, "collection": "orders", "pipeline": pipeline}
     name = await site.add("orders", source=source)
     page = await tab.open(f"#/watchers/{name}")
-    await page.get_by_role("button", name="Edit").click()
-    await expect(page.get_by_label("pipeline")).to_have_value(re.compile("9007199254740993"))
+    await page.get_by_role("link", name="Settings").click()
+    await page.get_by_text("More about what is read").click()
+    await page.get_by_text("More about the stream").click()
+    await expect(page.get_by_label("Aggregation pipeline")).to_have_value(re.compile("9007199254740993"))
     await page.get_by_role("checkbox", name="delete", exact=True).uncheck()
-    await page.get_by_label("full_document", exact=True).select_option("none")
-    await page.get_by_label("at", exact=True).select_option("timestamp")
-    await page.get_by_label("timestamp").fill("yesterday")
+    await page.get_by_label("Document of an update", exact=True).select_option("none")
+    await page.get_by_label("From", exact=True).select_option("timestamp")
+    await page.get_by_label("a moment (timestamp)").fill("yesterday")
     await page.get_by_role("button", name="Save").click()
     await expect(page.locator("[id='field-start.at-wrong']")).to_contain_text("ISO 8601")
-    await page.get_by_label("at", exact=True).select_option("earliest")
+    await page.get_by_label("From", exact=True).select_option("earliest")
     await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_role("status").first).to_contain_text("orders was changed")
     await expect(page.get_by_role("heading", level=1)).to_contain_text("orders RUNNING")
     stored = (await site.service.call("GET", f"/watchers/{name}", status=200)).json()
     assert stored["sink"]["operations"] == ["insert", "update", "replace"]
@@ -122,12 +125,15 @@ async def test_the_position_has_a_place_of_its_own_where_the_box_is_ticked_and_n
     assert (await site.service.call("GET", "/watchers/orders", status=200)).json()["checkpoint"] is None
 
     for ticked in (True, False):
-        await page.get_by_role("button", name="Edit").click()
+        await page.get_by_role("link", name="Settings").click()
         await (box.check() if ticked else box.uncheck())
         if ticked:
             await database.fill(f"tokens_{site.stage.database}")
             await collection.fill("elsewhere")
         await page.get_by_role("button", name="Save").click()
+        await expect(page.get_by_role("navigation", name="orders").get_by_text("Overview")).to_have_attribute(
+            "aria-current", "page"
+        )
         await expect(heading).to_contain_text("orders RUNNING")
         stored = (await site.service.call("GET", "/watchers/orders", status=200)).json()["checkpoint"]
         assert (stored and stored["collection"]) == ("elsewhere" if ticked else None)
@@ -138,14 +144,14 @@ async def test_a_whole_database_is_watched_by_patterns_with_one_on_each_line(sit
     page = await tab.open("#/add")
     await page.locator("[id='field-name']").fill("all")
     await page.locator("[id='field-source.database']").fill(site.stage.database)
-    await page.get_by_text("More of source").click()
-    include = page.get_by_label("include", exact=True)
+    await page.get_by_text("More about what is read").click()
+    include = page.get_by_label("Only collections that match")
     await include.fill("orders_*\nsystem.views")
     await page.get_by_role("button", name="Add", exact=True).click()
     await expect(include).to_be_focused()
     await expect(page.locator("[id='field-source.include-wrong']")).to_contain_text("system.views")
     await include.fill("orders_*\nusers\n")
-    await page.get_by_label("exclude", exact=True).fill("*_tmp")
+    await page.get_by_label("Not collections that match").fill("*_tmp")
     await page.get_by_role("button", name="Add", exact=True).click()
     await expect(page.get_by_role("heading", level=1)).to_contain_text("all RUNNING")
     stored = (await site.service.call("GET", "/watchers/all", status=200)).json()
@@ -155,6 +161,7 @@ async def test_a_whole_database_is_watched_by_patterns_with_one_on_each_line(sit
         await site.insert(name, {"_id": name})
     stream = stored["sink"]["stream"]
     await site.stage.until_length(2, stream=stream)
+    await page.get_by_role("link", name="Messages").click()
     messages = page.get_by_role("list", name="Messages, newest first")
     await expect(messages).to_contain_text(f"{stream}.orders_eu.insert")
     await expect(messages).to_contain_text(f"{stream}.users.insert")
@@ -183,21 +190,22 @@ async def test_pause_resume_restart_rewind_and_remove_say_what_will_happen(site:
     await page.get_by_role("button", name="Rewind…", exact=True).click()
     dialog = page.get_by_role("dialog", name="Rewind orders?")
     await expect(dialog).to_contain_text("publishes the changes in between again")
-    await dialog.get_by_label("Time, ISO 8601").fill("soon")
+    await dialog.get_by_label("Moment", exact=True).fill("")
     await dialog.get_by_role("button", name="Rewind").click()
-    await expect(dialog.get_by_role("alert")).to_contain_text("ISO 8601")
-    await dialog.get_by_label("Where to").select_option("token")
-    await dialog.get_by_label("Resume token").fill("82" + "F" * 20)
+    await expect(dialog.locator("#move-time-wrong")).to_contain_text("ISO 8601")
+    await dialog.get_by_label("after a change").check()
+    await dialog.get_by_label("Resume token", exact=True).fill("82" + "F" * 20)
     await dialog.get_by_role("button", name="Rewind").click()
-    await expect(dialog.get_by_role("alert")).to_contain_text("token")
+    await expect(dialog.locator("#move-token-wrong")).to_contain_text("is of another deployment")
     await expect(heading).to_contain_text("RUNNING")  # as it was
-    await dialog.get_by_label("Where to").select_option("earliest")
+    await dialog.get_by_label("earliest").check()
     await dialog.get_by_role("button", name="Rewind").click()
     await expect(dialog).to_have_count(0)
     await site.stage.until_length(2, stream="ORDERS")  # published again, in the new epoch
     await expect(page.get_by_role("region", name="Position").locator("dl")).to_contain_text("Epoch1")
 
-    await page.get_by_role("button", name="Remove…").click()
+    await page.get_by_role("button", name="More for orders").click()
+    await page.get_by_role("menuitem", name="Remove…").click()
     dialog = page.get_by_role("dialog", name="Remove orders?")
     await expect(dialog).to_contain_text("The stream ORDERS and its messages stay")
     await dialog.get_by_label("delete it").check()

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, Locator, Page, expect
 
 from tests.browser.conftest import Site, Tab
 from tests.service import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 TOKEN = "t0ken-of-the-page"
+TABS = ("messages", "consumers", "dead-letters", "history", "settings")
 
 
 async def complaints(page: Page) -> list[str]:
@@ -31,13 +32,23 @@ async def test_outage_of_nats_is_in_plain_sight_and_goes_when_it_is_mended(site:
     await expect(nats).to_contain_text("UP")
     await site.nats.stop()
     try:
-        outage = page.locator(".outage").filter(has_text="nats is down.")
+        await site.insert(name, {"_id": "meanwhile"})
+        outage = page.locator(".outage").filter(has_text="NATS is down.")
         await expect(outage).to_contain_text("NATS")
         await expect(outage).to_contain_text("connection refused")
         await expect(nats).to_contain_text("DOWN")
-        await expect(page.get_by_role("region", name="Messages")).to_contain_text("NATS")
-        await expect(page.get_by_role("region", name="Stream")).to_contain_text("NATS")
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("RETRYING")
+        await page.get_by_role("link", name="Consumers").click()
+        await expect(page.get_by_role("region", name="Consumers")).to_contain_text("Not available until")
+        await page.get_by_role("link", name="Messages").click()
+        await expect(page.get_by_role("region", name="Messages")).to_contain_text("Not available until")
+        assert (await page.locator("main").inner_text()).count("connection refused") == 1  # told once
+        await page.get_by_role("navigation", name="Page").get_by_role("link", name="Watchers").click()
+        await expect(page.get_by_role("row", name="orders")).to_contain_text("RETRYING")
+        assert (await page.locator("main").inner_text()).count("connection refused") == 1
         await site.shoot(page, "outage")
+        await page.get_by_role("link", name="orders", exact=True).click()
+        await page.get_by_role("link", name="Messages").click()
     finally:
         await site.nats.start()
     await expect(nats).to_contain_text("UP")
@@ -65,7 +76,7 @@ async def test_outage_is_said_though_other_answers_hang(site: Site, tab: Tab) ->
     await tab.page.route("**/watchers", lambda _: None)
     await tab.page.route("**/healthz", lambda route: route.fulfill(status=503, json=down))
     page = await tab.open()
-    await expect(page.get_by_role("status")).to_contain_text("mongo is down. no <b>primary</b>")
+    await expect(page.get_by_role("status")).to_contain_text("MongoDB is down. no <b>primary</b>")
 
 
 async def test_token_is_asked_for_kept_for_the_tab_alone_and_asked_again_when_wrong(
@@ -90,7 +101,8 @@ async def test_token_is_asked_for_kept_for_the_tab_alone_and_asked_again_when_wr
         await dialog.get_by_role("button", name="Use it").click()
         await expect(page.get_by_role("heading", level=1)).to_contain_text("orders")
         await page.reload()
-        await page.get_by_role("button", name="Remove…").click()
+        await page.get_by_role("button", name="More for orders").click()
+        await page.get_by_role("menuitem", name="Remove…").click()
         await page.get_by_label("delete it").check()  # a position that is kept would outlive the stream
         await page.get_by_role("dialog").get_by_role("button", name="Remove", exact=True).click()
         await expect(page.get_by_text("There are no watchers yet")).to_be_visible()
@@ -106,6 +118,15 @@ async def test_token_is_asked_for_kept_for_the_tab_alone_and_asked_again_when_wr
         await guarded.terminate()
 
 
+async def tabbed_to(page: Page, wanted: Locator) -> None:
+    """Press Tab until it has the focus."""
+    for _ in range(30):
+        await page.keyboard.press("Tab")
+        if await wanted.evaluate("each => each === document.activeElement"):
+            return
+    raise AssertionError(f"Tab does not lead to {wanted}")
+
+
 async def test_all_of_it_can_be_done_by_keyboard(site: Site, tab: Tab) -> None:
     await site.add("orders")
     page = await tab.open()
@@ -114,13 +135,15 @@ async def test_all_of_it_can_be_done_by_keyboard(site: Site, tab: Tab) -> None:
     await page.keyboard.press("Tab")
     await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     await page.keyboard.press("Enter")
-    await page.keyboard.press("Tab")
-    await expect(row.get_by_role("link")).to_be_focused()
+    await page.keyboard.press("/")
+    search = page.get_by_role("searchbox", name="Search the watchers")
+    await expect(search).to_be_focused()
+    await page.keyboard.type("ord")
+    await tabbed_to(page, row.get_by_role("link"))
     await page.keyboard.press("Enter")
     button = page.get_by_role("button", name="Pause…")
     await expect(button).to_be_visible()
-    await page.keyboard.press("Tab")
-    await expect(button).to_be_focused()
+    await tabbed_to(page, button)
     await page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog", name="Pause orders?")
     await expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
@@ -132,13 +155,27 @@ async def test_all_of_it_can_be_done_by_keyboard(site: Site, tab: Tab) -> None:
     await expect(dialog.get_by_role("button", name="Pause")).to_be_focused()
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", level=1)).to_contain_text("PAUSED")
+    more = page.get_by_role("button", name="More for orders")
+    await tabbed_to(page, more)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("menuitem").first).to_be_focused()
+    await page.keyboard.press("ArrowUp")
+    await expect(page.get_by_role("menuitem", name="Remove…")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("menu")).to_have_count(0)
+    await expect(more).to_be_focused()
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", name="From MongoDB").or_(page.get_by_text("From MongoDB"))).to_be_visible()
     assert tab.faults == []
 
 
 async def test_nothing_is_cut_off_on_a_narrow_screen(site: Site, tab: Tab) -> None:
     name = await site.add("a-watcher-with-quite-a-long-name-of-the-kind-that-real-ones-have")
     await tab.page.set_viewport_size({"width": 320, "height": 640})
-    for where in ("", "#/add", f"#/watchers/{name}", f"#/watchers/{name}/edit"):
+    tabs = [f"#/watchers/{name}{tab}" for tab in ("", *(f"/{each}" for each in TABS))]
+    for where in ("", "#/add", "#/instances", *tabs):
         page = await tab.open(where)
         await expect(page.get_by_role("heading", level=1)).to_be_visible()
         await expect(page.get_by_role("list", name="Health")).to_contain_text("nats")
@@ -164,17 +201,26 @@ async def test_axe_finds_nothing_serious_in_any_view(site: Site, tab: Tab, theme
     found = await complaints(page)
 
     await page.get_by_role("link", name="orders", exact=True).click()
-    messages = page.get_by_role("list", name="Messages, newest first").get_by_role("listitem")
-    await expect(messages).to_have_count(5)
-    await messages.first.locator("summary").click()
-    await expect(page.get_by_role("region", name="Configuration")).to_contain_text("orders")
+    await expect(page.get_by_role("region", name="Position")).to_contain_text("82")
     found += await complaints(page)
-    for button in ("Rewind…", "Remove…"):
+    for button in ("Rewind…", "Take a snapshot…", "More for orders"):
         await page.get_by_role("button", name=button, exact=True).click()
         found += await complaints(page)
         await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="More for orders").click()
+    await page.get_by_role("menuitem", name="Remove…").click()
+    found += await complaints(page)
+    await page.keyboard.press("Escape")
+    for name in ("Messages", "Consumers", "Dead letters", "History", "Settings"):
+        await page.get_by_role("navigation", name="orders").get_by_role("link", name=name).click()
+        await expect(page.get_by_role("region", name=name if name != "Settings" else "Configuration")).to_be_visible()
+        if name == "Messages":
+            messages = page.get_by_role("list", name="Messages, newest first").get_by_role("listitem")
+            await expect(messages).to_have_count(5)
+            await messages.first.locator("summary").click()
+        found += await complaints(page)
 
-    await page.get_by_role("link", name="Add", exact=True).click()
+    await page.get_by_role("link", name="Add watcher", exact=True).click()
     await page.get_by_role("button", name="Add", exact=True).click()
     await expect(page.locator("[aria-invalid=true]").first).to_be_visible()
     for part in await page.locator("form details > summary").all():

@@ -12,6 +12,13 @@ from tests.browser.test_page_for_all import complaints
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
+def with_snapshot(found: Any, snapshot: dict[str, Any] | None) -> Any:
+    """A watcher, or a list of them, as the service answers it, with this snapshot in its status."""
+    if isinstance(found, list):
+        return [with_snapshot(each, snapshot) for each in found]
+    return found | {"status": found["status"] | {"snapshot": snapshot}}
+
+
 async def test_a_snapshot_is_begun_and_its_end_is_seen(site: Site, tab: Tab) -> None:
     await site.insert("orders", *({"_id": each, "open": each % 2 == 0} for each in range(100)))
     name = await site.add("orders")
@@ -62,25 +69,13 @@ async def test_a_snapshot_waits_while_the_watcher_is_paused_and_is_cancelled_onc
 ) -> None:
     name = await site.add("orders")
     await site.service.call("PUT", f"/watchers/{name}/pause", status=202)
-    said: dict[str, Any] = {}
-
-    async def answer(route: Route) -> None:
-        response = await route.fetch()
-        if "/snapshot" in route.request.url:
-            said["snapshot"] = await response.json()
-            await route.fulfill(response=response)
-        else:  # the status of a watcher that does not run lacks it
-            found = await response.json()
-            await route.fulfill(json=[each | {"status": each["status"] | said} for each in found])
-
-    await tab.page.route(re.compile(r"/watchers($|/orders/snapshot)"), answer)
     page = await tab.open(f"#/watchers/{name}")
     panel = page.get_by_role("region", name="Snapshot")
     await panel.get_by_role("button", name="Take a snapshot…").click()
     await expect(page.get_by_role("dialog")).to_contain_text("begins when you resume it")
     await page.get_by_role("dialog").get_by_role("button", name="Begin").click()
     await expect(panel.locator(".state")).to_have_text("running")
-    await expect(panel).to_contain_text("waits until the watcher is resumed")
+    await expect(panel).to_contain_text("It waits: ")
     await panel.get_by_role("button", name="Cancel the snapshot…").click()
     dialog = page.get_by_role("dialog", name="Cancel the snapshot of orders?")
     await expect(dialog).to_contain_text("stay on the stream")
@@ -91,7 +86,22 @@ async def test_a_snapshot_waits_while_the_watcher_is_paused_and_is_cancelled_onc
     await expect(panel.locator(".state")).to_have_text("cancelled")
     await expect(panel).to_contain_text("somebody has cancelled it")
     await expect(page.get_by_role("status")).to_contain_text("the snapshot of orders is cancelled")
-    await page.unroute_all(behavior="ignoreErrors")
+    assert tab.faults == []
+
+
+async def test_a_watcher_is_added_with_a_snapshot_of_what_exists(site: Site, tab: Tab) -> None:
+    await site.insert("orders", *({"_id": each} for each in range(20)))
+    page = await tab.open("#/add")
+    await page.get_by_label("Name (required)").fill("orders")
+    await page.locator("[id='field-source.database']").fill(site.stage.database)
+    await page.locator("[id='field-source.collection']").fill("orders")
+    await page.get_by_label("Snapshot of what exists").select_option("initial")
+    await page.get_by_role("button", name="Add", exact=True).click()
+    panel = page.get_by_role("region", name="Snapshot")
+    await expect(panel.locator(".state")).to_have_text("done")
+    await expect(panel.locator(".documents")).to_have_text("20")
+    await expect(panel).to_contain_text("with the watcher")
+    await site.stage.until_length(21, stream="ORDERS")
     assert tab.faults == []
 
 
@@ -101,14 +111,14 @@ async def test_how_far_a_snapshot_is_can_be_seen_in_the_list_and_in_the_watchers
         "state": "running", "run": "0192f3b4c5d6", "kind": "initial", "reason": None, "documents": 1000,
         "estimated_total": 100_000, "requested_at": "2026-01-01T00:00:00Z", "started_at": "2026-01-01T00:00:01Z",
         "finished_at": None, "collections": ["shop.orders", "shop.users"], "collection": "shop.users", "filter": None,
+        "waits": None, "rows_per_second": 100.0, "estimated_end": "2030-01-01T00:00:00Z",
     }  # fmt: skip
 
     async def answer(route: Route) -> None:
-        found = await (await route.fetch()).json()
         snapshot["documents"] += 200
-        await route.fulfill(json=[each | {"status": each["status"] | {"snapshot": snapshot}} for each in found])
+        await route.fulfill(json=with_snapshot(await (await route.fetch()).json(), snapshot))
 
-    await tab.page.route("**/watchers", answer)
+    await tab.page.route(re.compile(r"/watchers(/orders)?$"), answer)
     page = await tab.open()
     row = page.get_by_role("row", name="orders")
     await expect(row.get_by_role("progressbar", name="Snapshot of orders")).to_be_visible()
@@ -121,7 +131,7 @@ async def test_how_far_a_snapshot_is_can_be_seen_in_the_list_and_in_the_watchers
     await expect(panel.locator("div", has_text="Reading").last).to_contain_text("shop.users")
     snapshot |= {"state": "failed", "reason": "the collection shop.users is a view"}
     await expect(panel.locator(".outage")).to_contain_text("is a view")
-    await page.get_by_role("link", name="Watchers", exact=True).click()
+    await page.get_by_role("navigation", name="Page").get_by_role("link", name="Watchers").click()
     await expect(row).to_contain_text("snapshot failed: the collection shop.users is a view")
     snapshot |= {"state": "running", "reason": None, "estimated_total": None}
     await expect(row.locator(".snapshot")).to_contain_text("documents")

@@ -13,11 +13,12 @@ from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import Conflict, NotFound
 from app.domain.lifecycle import Desired
 from app.domain.position import Checkpoint, OwnMessage
+from app.domain.snapshot import first_run
 from app.domain.tokens import MessageId
 from app.domain.watcher import Source, Start, StoredWatcher, Watcher
 from app.mongodb.deployment import MongoDeployment
-from app.ports import CheckpointStore, WatcherStore
-from tests.fakes import FakeCheckpoints, FakeWatchers, event_token
+from app.ports import CheckpointStore, SnapshotStore, WatcherStore
+from tests.fakes import FakeCheckpoints, FakeSnapshots, FakeWatchers, event_token
 
 Open = Callable[[], CheckpointStore]
 
@@ -162,15 +163,30 @@ PIPELINE = ({"$match": {"fullDocument.total": {"$gt": 10}, "a": {"$oid": "6" * 2
 
 
 @pytest_asyncio.fixture(params=["fake", "mongo"])
-async def watchers(request: pytest.FixtureRequest, mongo_uri: str, database: str) -> AsyncIterator[WatcherStore]:
+async def both(
+    request: pytest.FixtureRequest, mongo_uri: str, database: str
+) -> AsyncIterator[tuple[WatcherStore, SnapshotStore]]:
+    """The watchers, and the runs of their snapshots."""
     if request.param == "fake":
-        yield FakeWatchers()
+        watchers, runs = FakeWatchers(), FakeSnapshots()
+        watchers.runs = runs.runs
+        yield watchers, runs
         return
     deployment = MongoDeployment(mongo_uri, state_database=database)
-    yield deployment.watchers()
+    yield deployment.watchers(), deployment.snapshots()
     deployment.close()
     with pymongo.MongoClient[dict[str, Any]](mongo_uri) as client:
         client.drop_database(database)
+
+
+@pytest.fixture
+def watchers(both: tuple[WatcherStore, SnapshotStore]) -> WatcherStore:
+    return both[0]
+
+
+@pytest.fixture
+def runs(both: tuple[WatcherStore, SnapshotStore]) -> SnapshotStore:
+    return both[1]
 
 
 def stored(name: str = "shop.orders", **more: Any) -> StoredWatcher:
@@ -293,6 +309,30 @@ async def test_deleted_is_gone(watchers: WatcherStore) -> None:
     await watchers.insert(stored())
     await watchers.delete("shop.orders")
     assert await watchers.load() == []
+
+
+async def test_a_run_comes_and_goes_with_its_watcher(watchers: WatcherStore, runs: SnapshotStore) -> None:
+    run = first_run("shop.orders", 1_700_000_000.0)
+    await watchers.insert_all([stored(), stored("shop.items")], runs=[run])
+    assert await runs.read("shop.orders") == run
+    assert {name: (each.run, each.open) for name, each in (await runs.all()).items()} == {"shop.orders": (run, True)}
+    await watchers.delete("shop.orders")
+    assert await runs.all() == {}
+
+
+async def test_a_watcher_that_is_refused_leaves_no_run(watchers: WatcherStore, runs: SnapshotStore) -> None:
+    await watchers.insert(stored())
+    with pytest.raises(Conflict):
+        await watchers.insert_all([stored("a"), stored()], runs=[first_run("a", 1.0), first_run("shop.orders", 1.0)])
+    assert await runs.all() == {}
+
+
+async def test_a_watcher_that_is_added_finds_no_run_of_an_earlier_one(
+    watchers: WatcherStore, runs: SnapshotStore
+) -> None:
+    assert await runs.put(first_run("shop.orders", 1.0), None)
+    await watchers.insert(stored())
+    assert await runs.read("shop.orders") is None
 
 
 async def test_restored_watchers_are_as_they_were_and_counted_once(watchers: WatcherStore) -> None:

@@ -18,6 +18,7 @@ class NullObserver:
         self.letters: dict[str, int | None] = {}
         self.at_risk: dict[str, bool] = {}
         self.overdues: dict[str, bool] = {}
+        self.snapshots: dict[str, bool] = {}
         self.streams: dict[str, int] = {}
         self.members: dict[str, int] = {}
         self.shares: dict[str, int] = {}
@@ -46,6 +47,9 @@ class NullObserver:
 
     def dead_letters(self, watcher: str, count: int | None) -> None:
         self.letters[watcher] = count
+
+    def snapshot(self, watcher: str, *, running: bool) -> None:
+        self.snapshots[watcher] = running
 
     def change_streams(self, *, shared: int, own: int, members: Mapping[str, int]) -> None:
         self.streams = {"shared": shared, "own": own}

@@ -8,6 +8,7 @@ from app.domain.position import Checkpoint
 from app.domain.snapshot import Snapshot
 from app.domain.watcher import Start, Watcher
 from tests.fakes.checkpoint_store import FakeCheckpoints
+from tests.fakes.collections import FakeCollections
 from tests.fakes.dead_letter_queue import FakeBox, FakeLetters
 from tests.fakes.row_source import FakeRows
 from tests.fakes.sink import FakeSink
@@ -25,6 +26,7 @@ class FakeMongo:
         self.batch = batch
         self.places: dict[str, dict[str, Checkpoint]] = {}
         self.runs: dict[str, Snapshot] = {}
+        self.collections = FakeCollections(oplog)
         self.refusal: Exception | None = None
         self.undeletable: Exception | None = None
         self.full = False
@@ -57,7 +59,7 @@ class FakeMongo:
         return FakeSource(self.oplog, self.batch, collection=watcher.source.collection)
 
     def rows(self, watcher: Watcher) -> FakeRows:
-        return FakeRows()
+        return FakeRows(self.collections, watcher.source)
 
     def snapshots(self) -> FakeSnapshots:
         return FakeSnapshots(self.runs)

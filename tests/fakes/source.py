@@ -61,11 +61,11 @@ class FakeOplog:
     uuid: str = UUID
     """The collection's: another deployment's has another one."""
 
-    def happen(self, operation: str = "insert", **fields: Any) -> str:
-        """Let one change happen, and return its token."""
+    def happen(self, operation: str = "insert", uuid: str | None = None, **fields: Any) -> str:
+        """Let one change happen, and return its token; `uuid` is the collection's, where that is another one."""
         self.moment += 1
-        token = event_token(self.moment, self.uuid)
-        self.events.append((token, raw_event(self.moment, operation, self.uuid, **fields)))
+        token = event_token(self.moment, uuid or self.uuid)
+        self.events.append((token, raw_event(self.moment, operation, uuid or self.uuid, **fields)))
         self.arrived.set()
         self.arrived = asyncio.Event()
         return token

@@ -10,6 +10,7 @@ from app.domain.errors import (
     StoreUnavailable,
 )
 from app.domain.overlap_index import OverlapIndex
+from app.domain.snapshot import Snapshot
 from app.domain.watcher import StoredWatcher
 from app.ports import Check
 
@@ -22,6 +23,8 @@ class FakeWatchers:
         self.stored: dict[str, StoredWatcher] = {}
         self.instances: dict[str, int] = {}
         """Those that live, and how far each has followed."""
+        self.runs: dict[str, Snapshot] = {}
+        """Of their snapshots; shared with `FakeSnapshots`."""
         self.reachable = True
         self.misfortune: Exception | None = None
         self.put(*watchers)
@@ -61,7 +64,9 @@ class FakeWatchers:
     async def insert(self, stored: StoredWatcher, check: Check | None = None) -> StoredWatcher:
         return (await self.insert_all([stored], check))[0]
 
-    async def insert_all(self, wanted: Sequence[StoredWatcher], check: Check | None = None) -> list[StoredWatcher]:
+    async def insert_all(
+        self, wanted: Sequence[StoredWatcher], check: Check | None = None, runs: Sequence[Snapshot] = ()
+    ) -> list[StoredWatcher]:
         await self._reach()
         if check is not None:
             check(OverlapIndex(self.stored.values()))
@@ -71,6 +76,9 @@ class FakeWatchers:
         self.last += 1
         added = [replace(one, revision=self.last, added=self.last) for one in wanted]
         self.stored |= {one.name: one for one in added}
+        for one in added:
+            self.runs.pop(one.name, None)
+        self.runs.update({run.watcher: run for run in runs})
         return added
 
     async def replace(
@@ -100,6 +108,7 @@ class FakeWatchers:
         if expected_revision is not None and self.stored[name].revision != expected_revision:
             raise Conflict(f"{name} was changed meanwhile")
         del self.stored[name]
+        self.runs.pop(name, None)
         self.last += 1
         return self.last
 

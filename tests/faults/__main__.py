@@ -12,16 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.devservers.servers import NotAvailable, StartError
-from tests.faults.catalogue import ALL, CROWD, FAULTS, INSTANCES
+from tests.faults.catalogue import FAULTS
+from tests.faults.forms import ALL, CROWD, INSTANCES, SNAPSHOTS
 from tests.faults.run import Plan, run
 from tests.faults.testbed import RECOVERY_SECONDS, SILENCE_SECONDS, Load
 from tests.faults.writers import BURSTS
 
-FORMS = {"ways": FAULTS, "crowd": CROWD, "instances": INSTANCES}
-MINUTES = 9.0
-PARTS = {"ways": 0.45, "crowd": 0.25, "instances": 0.3}
+FORMS = {"ways": FAULTS, "crowd": CROWD, "instances": INSTANCES, "snapshots": SNAPSHOTS}
+MINUTES = 11.0
+PARTS = {"ways": 0.37, "crowd": 0.2, "instances": 0.25, "snapshots": 0.18}
 """How much of the minutes each form gets."""
-FULL = {"ways": (200, 300_000), "crowd": (40, None), "instances": (110, 200_000)}
+FULL = {"ways": (200, 300_000), "crowd": (40, None), "instances": (110, 200_000), "snapshots": (60, None)}
 """Faults and changes of each form in a full run."""
 FULL_LOAD = Load(writers=8, pause=0.03, kinds=BURSTS)
 
@@ -38,7 +39,9 @@ def parse(argv: list[str] | None = None) -> list[Plan]:
         "--minutes", type=float, metavar="N", help=f"round after round, for this long (default: {MINUTES:g})"
     )
     parser.add_argument(
-        "--form", choices=FORMS, help="this form alone: a watcher for each way to publish, forty, or three instances"
+        "--form",
+        choices=FORMS,
+        help="this form alone: a watcher for each way to publish, forty, three instances, or snapshots all the time",
     )
     parser.add_argument(
         "--full", action="store_true", help="350 faults or more over 500,000 changes or more, at a higher load"
@@ -72,7 +75,7 @@ def parse(argv: list[str] | None = None) -> list[Plan]:
                 plan,
                 names=tuple(names),
                 minutes=None if minutes is None else minutes * part,
-                load=FULL_LOAD if given.full and name != "crowd" else None,
+                load=FULL_LOAD if given.full and name not in ("crowd", "snapshots") else None,
                 json=json,
                 faults=faults,
                 changes=changes,

@@ -7,12 +7,11 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from tests.faults import crowd_hands, hands, instance_hands, middle
+from tests.faults import hands, middle
 from tests.faults.cluster import Node
-from tests.faults.instances import BATCHES_ONE, FAST_ONE
 from tests.faults.proxy import Direction, Link
 from tests.faults.strikes import Strike
 from tests.faults.testbed import (
@@ -44,6 +43,7 @@ TEARS = 5
 
 CROWD_PREFIX = "crowd-"
 INSTANCES_PREFIX = "instances-"
+SNAPSHOTS_PREFIX = "snapshots-"
 ALWAYS = (
     "nats-kill-leader",
     "nats-kill-only",
@@ -56,6 +56,14 @@ ALWAYS = (
     "instances-killed",
     "instances-cut-from-mongo",
     "instances-cut-from-nats",
+    "snapshots-service-kill-all",
+    "snapshots-zombie",
+    "snapshots-batch-zombie-r1",
+    "snapshots-batch-zombie-r3",
+    "snapshots-killed-after-plan",
+    "snapshots-killed-within-rows",
+    "snapshots-stopped-after-plan",
+    "snapshots-stopped-within-rows",
 )
 
 Victim = Service | Node[Any]
@@ -85,7 +93,10 @@ class Fault:
     @property
     def side(self) -> str | None:
         """Whom it strikes, where it may strike while another fault lasts that strikes somebody else."""
-        kind, _, rest = self.name.removeprefix(CROWD_PREFIX).removeprefix(INSTANCES_PREFIX).partition("-")
+        name = self.name
+        for prefix in (CROWD_PREFIX, INSTANCES_PREFIX, SNAPSHOTS_PREFIX):
+            name = name.removeprefix(prefix)
+        kind, _, rest = name.partition("-")
         if kind in OF_ONE:
             return "service"
         if self.name.endswith(("-reset", "-no-ack")):  # these wait for batches
@@ -296,75 +307,3 @@ FAULTS = {
 }
 """All of the form with a watcher for each way to publish. Of a link, `only-down` lets through what the servers say,
 `only-up` what Changewire says."""
-AS_EVER = (
-    "service-kill",
-    "service-kill-all",
-    "service-term",
-    "service-freeze",
-    "mongo-kill-primary",
-    "mongo-freeze-primary",
-    "mongo-kill-all",
-    "mongo-stepdown",
-    "nats-kill-leader",
-    "nats-kill-only",
-    "nats-kill-all",
-    "link-mongo-cut",
-    "link-mongo-slowed",
-    "link-mongo-reset",
-    "link-nats-cut",
-    "zombie",
-    "collection-dropped",
-    "collection-renamed",
-    "database-dropped",
-    "images-switched",
-)
-"""Those of them that strike a crowd as well."""
-CROWD = {
-    fault.name: fault
-    for fault in [
-        *(replace(FAULTS[name], name=f"{CROWD_PREFIX}{name}") for name in AS_EVER),
-        Fault("crowd-paused", crowd_hands.paused, PAUSED_SECONDS),
-        Fault("crowd-full", crowd_hands.full, 0),
-        Fault("crowd-let-go", crowd_hands.let_go, 0),
-        Fault("crowd-visited", crowd_hands.visited, AWAY_SECONDS),
-        Fault("crowd-strangers", crowd_hands.strangers, 0),
-    ]
-}
-"""All of the form with forty watchers (`crowd.py`)."""
-EVER_MORE = (
-    "service-kill-all",
-    "service-term-all",
-    "service-freeze-all",
-    "mongo-kill-primary",
-    "mongo-freeze-primary",
-    "mongo-stepdown",
-    "nats-kill-leader",
-    "nats-kill-all",
-    "nats-freeze-leader",
-    "link-mongo-cut",
-    "link-nats-cut",
-    "link-nats-reset",
-    "registry-dropped",
-)
-"""Those of the first form that strike three instances as well."""
-INSTANCES = {
-    fault.name: fault
-    for fault in [
-        *(replace(FAULTS[name], name=f"{INSTANCES_PREFIX}{name}") for name in EVER_MORE),
-        Fault("instances-killed", instance_hands.killed, 0),
-        Fault("instances-two-killed", instance_hands.two_killed, 0),
-        Fault("instances-restarted", instance_hands.restarted_at_once, 0),
-        Fault("instances-rolling", instance_hands.rolling, 0),
-        Fault("instances-left", instance_hands.left, AWAY_SECONDS),
-        Fault("instances-fourth", instance_hands.fourth, AWAY_SECONDS),
-        Fault("instances-frozen", instance_hands.frozen, 0),
-        Fault("instances-zombie-r1", instance_hands.zombie(FAST_ONE), 0),
-        Fault("instances-zombie-r3", instance_hands.zombie(BATCHES_ONE), 0),
-        Fault("instances-cut-from-mongo", instance_hands.cut("mongo"), FROZEN_SECONDS),
-        Fault("instances-cut-from-nats", instance_hands.cut("nats"), FROZEN_SECONDS),
-        Fault("instances-paused", instance_hands.paused, 0),
-        Fault("instances-visited", instance_hands.visited, 0),
-    ]
-}
-"""All of the form with three instances that share watchers (`instances.py`)."""
-ALL = {**FAULTS, **CROWD, **INSTANCES}

@@ -8,21 +8,24 @@ import platform
 import random
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
 from app.devservers.servers import MongoServer, NatsServer, find_program
-from tests.faults.catalogue import ALL, AWAY_SECONDS, CROWD, FAULTS, INSTANCES, Fault
+from tests.faults.catalogue import AWAY_SECONDS, FAULTS, Fault
 from tests.faults.crowd import Crowd
 from tests.faults.crowd_verdict import verify as verify_crowd
+from tests.faults.forms import ALL, CROWD, INSTANCES, SNAPSHOTS
 from tests.faults.instances import Instances
 from tests.faults.lag import GOOD_SECONDS
 from tests.faults.report import Outcome, Run
+from tests.faults.snapshots import Snapshots
+from tests.faults.snapshots_verdict import verify as verify_snapshots
 from tests.faults.testbed import RECOVERY_SECONDS, SILENCE_SECONDS, Load, Testbed
-from tests.faults.verdict import verify
+from tests.faults.verdict import Verdict, verify
 from tests.faults.writers import Writers
 
 CALM_SECONDS = (0.3, 1.5)
@@ -79,7 +82,8 @@ class Plan:
     def form(self) -> type[Testbed]:
         """What these faults strike."""
         name = self.names[0]
-        return Crowd if name in CROWD else Instances if name in INSTANCES else Testbed
+        forms: dict[type[Testbed], Collection[str]] = {Crowd: CROWD, Instances: INSTANCES, Snapshots: SNAPSHOTS}
+        return next((form for form, faults in forms.items() if name in faults), Testbed)
 
     @property
     def bounded(self) -> bool:
@@ -139,7 +143,7 @@ async def run(plan: Plan) -> int:
         outcomes = await _schedule(testbed, plan)
         await testbed.finish()
         minutes = (time.monotonic() - began) / 60
-        verdicts = await (verify_crowd(testbed) if isinstance(testbed, Crowd) else verify(testbed))
+        verdicts = await _judged(testbed)
         problems = [*testbed.problems, *(f"{each.watcher}: {text}" for each in verdicts for text in each.problems)]
         if problems:
             testbed.keep()
@@ -163,6 +167,15 @@ async def run(plan: Plan) -> int:
         print(f"WRONG: {problem}")
     print(f"seed {plan.seed}: {'WRONG' if problems else 'OK'}", flush=True)
     return 1 if problems else 0
+
+
+async def _judged(testbed: Testbed) -> list[Verdict]:
+    match testbed:
+        case Crowd():
+            return await verify_crowd(testbed)
+        case Snapshots():
+            return await verify_snapshots(testbed)
+    return await verify(testbed)
 
 
 async def _schedule(testbed: Testbed, plan: Plan) -> list[Outcome]:

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 from tests.faults.__main__ import MINUTES, parse
-from tests.faults.catalogue import CROWD, FAULTS, INSTANCES
+from tests.faults.catalogue import FAULTS
 from tests.faults.crowd import APART, SHARED, STRANGERS, WATCHED, Crowd, Visit, database_of
 from tests.faults.crowd_verdict import visited
+from tests.faults.forms import CROWD, INSTANCES, SNAPSHOTS
 from tests.faults.instances import Instances
 from tests.faults.recorder import Record
+from tests.faults.snapshots import Snapshots
 from tests.faults.testbed import Testbed
 from tests.faults.writers import LAST
 
@@ -30,11 +32,11 @@ def test_there_are_forty_watchers_of_two_databases_and_collections_that_nobody_w
 
 def test_a_run_of_everything_has_all_forms_and_writes_a_result_of_each() -> None:
     plans = parse(["--seed", "1", "--json", "run.json"])
-    assert [set(plan.names) for plan in plans] == [set(FAULTS), set(CROWD), set(INSTANCES)]
+    assert [set(plan.names) for plan in plans] == [set(FAULTS), set(CROWD), set(INSTANCES), set(SNAPSHOTS)]
     assert sum(plan.minutes or 0 for plan in plans) == pytest.approx(MINUTES)
-    names = ["run.json", "run.crowd.json", "run.instances.json"]
+    names = ["run.json", "run.crowd.json", "run.instances.json", "run.snapshots.json"]
     assert [plan.json for plan in plans] == [Path(name) for name in names]
-    assert [plan.form for plan in plans] == [Testbed, Crowd, Instances]
+    assert [plan.form for plan in plans] == [Testbed, Crowd, Instances, Snapshots]
 
 
 def test_what_is_asked_for_by_name_runs_in_its_own_form() -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.catalogue import INSTANCES
 from tests.faults.crowd import Visit
+from tests.faults.forms import INSTANCES
 from tests.faults.instances import BATCHES_ONE, FAST_ONE, Instances
 from tests.faults.run import Plan
 from tests.service import Service

@@ -189,11 +189,11 @@ class Testbed:
 
     def _described(self) -> list[dict[str, Any]]:
         """The watchers, as they are added."""
-        return [_watcher(name) for name in COLLECTIONS]
+        return [_watcher(name) for name in self.names]
 
     def _written(self) -> tuple[Mapping[str, str], Sequence[str]]:
         """The databases of the collections that are written, and the collections to draw from."""
-        return self.databases, COLLECTIONS
+        return self.databases, self.names
 
     def _beside(self) -> list[Coroutine[Any, Any, None]]:
         """What else goes on all the time."""
@@ -337,7 +337,8 @@ class Testbed:
         return self.lag.ended
 
     def _judge_modes(self) -> None:
-        for name, mode in MODES.items():
+        for name in self.names:
+            mode = MODES[name]
             if not self.modes[name][mode]:
                 self.problems.append(f"{name} never published by {mode}: {dict(self.modes[name]) or 'never looked'}")
 

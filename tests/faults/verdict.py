@@ -41,12 +41,13 @@ class Verdict:
 
 async def verify(testbed: Testbed) -> list[Verdict]:
     """Compare every watcher's stream; the services have ended."""
-    kept = (_verify(testbed, name) for name in KEPT)
+    kept = (compare(testbed, name) for name in KEPT)
     recorded = (_audit(testbed, name) for name in RECORDED)
     return await asyncio.gather(*kept, *recorded)
 
 
-async def _verify(testbed: Testbed, name: str) -> Verdict:
+async def compare(testbed: Testbed, name: str) -> Verdict:
+    """Compare a stream that keeps all, twice: with MongoDB's history and with the writers' list."""
     path = testbed.folder / f"{name}.jsonl"
     testbed.writers.save(name, path)
     verdict = Verdict(name)
@@ -63,8 +64,11 @@ async def _verify(testbed: Testbed, name: str) -> Verdict:
     most = testbed.foreign[name] + testbed.foreign_uncertain[name]
     if not testbed.foreign[name] <= verdict.foreign <= most:
         verdict.problems.append(f"{verdict.foreign} foreign, where {testbed.foreign[name]} to {most} were published")
-    if verdict.compared + verdict.foreign != verdict.messages:
-        verdict.problems.append(f"{verdict.messages} messages, {verdict.compared} compared with MongoDB's history")
+    rows = history.get("rows", 0) + sum(run["complete"] for run in history.get("snapshots", ()))
+    if verdict.compared + verdict.foreign + rows != verdict.messages:
+        verdict.problems.append(
+            f"{verdict.messages} messages, {verdict.compared} compared with MongoDB's history, {rows} of snapshots"
+        )
     return verdict
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from app.verify import comparison
 from app.verify.comparison import BETWEEN, GAP, LETTERS, OLDER, REMOVED, UNDECIDABLE, Bounds, Comparison, Event
 from app.verify.findings import KINDS, Findings
+from app.verify.rows import Reading, Rows
 
 
 def token(moment: int) -> str:
@@ -30,6 +32,7 @@ class FakeMessage:
     gap: str | None = None
     replayed: bool = False
     position: str = ""
+    row: None = None
 
     @property
     def token(self) -> str | None:
@@ -58,6 +61,9 @@ class FakeHistory:
     def take(self) -> None:
         del self._rest[0]
 
+    def broke(self, before: str) -> bool:
+        return False
+
 
 def compare(
     history: FakeHistory, messages: Sequence[FakeMessage], bounds: Bounds | None = None, first: int = 1
@@ -74,7 +80,12 @@ def compare(
     async def removed(sequence: int) -> bool:
         return first > max(sequence, 1)
 
-    return asyncio.run(Comparison(history, bounds or Bounds(), difference=difference, removed=removed).run(stream()))
+    async def whole(message: FakeMessage) -> dict[str, Any]:
+        return {}
+
+    rows = Rows(Reading(lambda *names: "", whole, removed))
+    comparison = Comparison(history, bounds or Bounds(), difference=difference, removed=removed, rows=rows)
+    return asyncio.run(comparison.run(stream()))
 
 
 def numbered(*moments: int | None, epoch: int = 0, first: int = 1) -> list[FakeMessage]:

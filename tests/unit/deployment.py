@@ -62,6 +62,7 @@ class Fakes:
         self.mongo = FakeMongo(self.oplog)
         self.nats = FakeNats()
         self.watchers = FakeWatchers(stored)
+        self.watchers.runs = self.mongo.runs
         self.members = FakeInstanceState()
         self.instances: dict[str, FakeInstances] = {}
         """The way to the members and owners of each instance that shares the watchers, by name."""

@@ -1,74 +1,79 @@
-// The page: the header of every view, which view is shown, and the requests to the service every two seconds.
+// The page: the bar on top, what is told once for all views, and which view is shown.
 
-import { forgetToken, get, hasToken } from "./api.js";
-import { sample } from "./chart.js";
+import { forgetToken, hasToken } from "./api.js";
 import { TokenDialog } from "./dialogs.js";
 import { WatcherForm } from "./form.js";
-import { html, link, render, State, useEffect, useState } from "./lib.js";
+import { Instances, useInstances } from "./instances.js";
+import { decode, html, link, render, State, useEffect, useState } from "./lib.js";
 import { List } from "./list.js";
-import { sampleSnapshots } from "./snapshot.js";
+import { outages, useLooks } from "./looks.js";
 import { Theme } from "./theme.js";
 import { WatcherView } from "./watcher.js";
 
-const INTERVAL = 2000;
+const SERVERS = { mongo: "MongoDB", nats: "NATS", watchers: "Changewire" };
 
 function App() {
   const where = useHash();
-  const seen = useLooks();
+  const [, what, name, more] = where.replace(/^#/, "").split("?")[0].split("/").map(decode);
+  const seen = useLooks(what === "watchers" ? name : undefined);
+  const instances = useInstances();
   const notice = useNotice();
-  const forget = () => {
-    forgetToken();
-    dispatchEvent(new CustomEvent("changewire:notice", { detail: "the API token was forgotten" }));
-  };
-  const down = Object.entries(seen.health?.components ?? {}).filter(([, each]) => each.status !== "UP");
+  const down = outages(seen);
   const warnings = Object.values(seen.health?.components ?? {}).flatMap((each) => each.warnings ?? []);
+  const title = { add: "Add a watcher", instances: "Instances", watchers: name }[what] ?? "Watchers";
+  useEffect(() => {
+    document.title = `${title} · Changewire`;
+  }, [title]);
   return html`
     <a class="skip" href="#content" onClick=${toContent}>Skip to the content</a>
-    <header class="top container">
-      <a class="brand" href=${link.list}>Changewire</a>
-      <ul class="health" aria-label="Health">
-        ${Object.entries(seen.health?.components ?? {}).map(([name, each]) => html`<li key=${name}>${name} <${State} state=${each.status} /></li>`)}
-      </ul>
-      <nav aria-label="Page">
-        <a href=${link.list}>Watchers</a>
-        <a href=${link.add}>Add</a>
-        <a href="docs">API</a>
-        ${hasToken() && html`<button type="button" class="small secondary" onClick=${forget}>Forget the token</button>`}
-        <${Theme} />
-      </nav>
-    </header>
+    <${Top} what=${what} health=${seen.health} instances=${instances} />
     <main class="container" id="content" tabindex="-1">
       <div role="status" aria-live="polite">
         ${notice && html`<p class="notice">${notice}</p>`}
         ${seen.unreachable && html`<p class="outage"><strong>Changewire does not answer.</strong> Showing the last known data. ${seen.unreachable}</p>`}
-        ${!seen.unreachable && down.map(([name, each]) => html`<p class="outage" key=${name}><strong>${name} is down.</strong> ${each.reason}</p>`)}
+        ${!seen.unreachable && down.map((each) => html`<p class="outage" key=${each.name}><strong>${SERVERS[each.name] ?? each.name} is down.</strong> ${each.reason}</p>`)}
+        ${seen.trouble && !down.length && !seen.unreachable && html`<p class="outage"><strong>The watchers cannot be read.</strong> ${seen.trouble}</p>`}
         ${warnings.map((each) => html`<p class="warning" key=${each}>${each}</p>`)}
-        ${seen.trouble && !down.length && html`<p class="outage"><strong>The watchers cannot be read.</strong> ${seen.trouble}</p>`}
       </div>
-      <div class=${seen.unreachable || seen.trouble ? "stale" : ""}><${View} where=${where} seen=${seen} /></div>
+      <div class=${seen.unreachable || seen.trouble ? "stale" : ""}>
+        <${View} what=${what} name=${name} more=${more} seen=${seen} instances=${instances} outage=${down.length > 0 || Boolean(seen.unreachable)} />
+      </div>
     </main>
     <${TokenDialog} />
   `;
 }
 
-function View({ where, seen }) {
-  const [, what, name, more] = where.replace(/^#/, "").split("/").map(decode);
-  const title = { add: "Add a watcher", watchers: name }[what] ?? "Watchers";
-  useEffect(() => {
-    document.title = `${title} · Changewire`;
-  }, [title]);
-  if (what === "add") return html`<${WatcherForm} key="add" />`;
-  if (what === "watchers" && more === "edit") return html`<${WatcherForm} key=${`edit ${name}`} name=${name} />`;
-  if (what === "watchers" && name) return html`<${WatcherView} key=${name} name=${name} ...${seen} />`;
-  return html`<${List} ...${seen} />`;
+function View({ what, name, more, seen, instances, outage }) {
+  if (what === "add") return html`<${WatcherForm} key="add" known=${seen.watchers} />`;
+  if (what === "instances") return html`<${Instances} seen=${instances} />`;
+  if (what === "watchers" && name) return html`<${WatcherView} key=${name} name=${name} tab=${more} seen=${seen} outage=${outage} />`;
+  return html`<${List} ...${seen} outage=${outage} />`;
 }
 
-function decode(part) {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return part;
-  }
+function Top({ what, health, instances }) {
+  const at = { add: "add", instances: "instances" }[what] ?? "list";
+  const here = (view) => (view === at ? "page" : undefined);
+  const several = instances.value?.length > 1 || instances.value?.some((each) => each.state !== "active");
+  const forget = () => {
+    forgetToken();
+    dispatchEvent(new CustomEvent("changewire:notice", { detail: "the API token was forgotten" }));
+  };
+  return html`<header class="top"><div class="container">
+    <a class="brand" href=${link.list}><img src="assets/icon.svg" alt="" />Changewire</a>
+    <nav aria-label="Page">
+      <a href=${link.list} aria-current=${here("list")}>Watchers</a>
+      ${several && html`<a href=${link.instances} aria-current=${here("instances")}>Instances</a>`}
+      <a href="docs">API</a>
+    </nav>
+    <div class="side">
+      <ul class="health" aria-label="Health">
+        ${Object.entries(health?.components ?? {}).map(([name, each]) => html`<li key=${name}>${name} <${State} state=${each.status} /></li>`)}
+      </ul>
+      ${hasToken() && html`<button type="button" class="small secondary forget" onClick=${forget}>Forget the token</button>`}
+      <${Theme} />
+      <a class="small add" href=${link.add} aria-current=${here("add")}>Add watcher</a>
+    </div>
+  </div></header>`;
 }
 
 /** The last action, shown for some seconds. */
@@ -95,75 +100,21 @@ function toContent(event) {
 function useHash() {
   const [hash, setHash] = useState(location.hash);
   useEffect(() => {
+    const view = (where) => where.split("/").slice(0, 3).join("/");
+    let before = location.hash;
     const changed = () => {
       setHash(location.hash);
-      document.getElementById("content").focus({ preventScroll: true }); // so that a reader begins with the new view
-      scrollTo(0, 0);
+      // From tab to tab the reader stays where they are; a new view is read from its beginning.
+      if (view(before) !== view(location.hash)) {
+        document.getElementById("content").focus({ preventScroll: true });
+        scrollTo(0, 0);
+      }
+      before = location.hash;
     };
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
   }, []);
   return hash;
-}
-
-/** The current state: health, watchers and lags, each asked again every two seconds while the tab is visible. */
-function useLooks() {
-  const [seen, setSeen] = useState({ watchers: null, lags: null, health: null, unreachable: null, trouble: null, tick: 0 });
-  useEffect(() => {
-    const add = (more) => setSeen((before) => ({ ...before, ...more }));
-    // Separate requests: one that is slow in an outage must not keep the page from showing the outage.
-    const health = async () => {
-      try {
-        add({ health: await get("healthz", { fine: [503] }), unreachable: null });
-      } catch (error) {
-        add({ unreachable: error.message });
-      }
-    };
-    let lags = null;
-    const lag = async () => {
-      lags = await get("lag").catch(() => lags); // /healthz gives the reason
-      add({ lags });
-    };
-    const watchers = async () => {
-      try {
-        const found = await get("watchers");
-        sample(found, lags);
-        sampleSnapshots(found);
-        setSeen((before) => ({ ...before, watchers: found, trouble: null, tick: before.tick + 1 }));
-      } catch (error) {
-        add({ trouble: error.message });
-      }
-    };
-    const ends = [health, lag, watchers].map(repeat);
-    return () => ends.forEach((end) => end());
-  }, []);
-  return seen;
-}
-
-/** Look now, after each change, and every two seconds while the tab is visible; one at a time. Returns a function that ends it. */
-function repeat(look) {
-  let over = false;
-  let busy = false;
-  let again = false;
-  let timer = 0;
-  const now = async () => {
-    clearTimeout(timer);
-    again = busy;
-    if (busy || over || document.hidden) return;
-    busy = true;
-    await look();
-    busy = false;
-    timer = setTimeout(now, again ? 0 : INTERVAL);
-  };
-  now();
-  document.addEventListener("visibilitychange", now);
-  addEventListener("changewire:changed", now);
-  return () => {
-    over = true;
-    clearTimeout(timer);
-    document.removeEventListener("visibilitychange", now);
-    removeEventListener("changewire:changed", now);
-  };
 }
 
 const root = document.getElementById("app");

@@ -4,13 +4,14 @@ import { html, useEffect, useRef, useState } from "./lib.js";
 
 const KEPT = 300;
 const LEAST = 60; // seconds, from the left edge to the right
+const LEAST_MOST = { rate: 1, lag: 5 }; // what reaches the top of a small chart at the least: noise stays low
 const samples = new Map();
 
-/** Remember the current rate and lag of each watcher. `lags` may lack any of them. */
-export function sample(watchers, lags) {
+/** Remember the current rate and lag of each watcher. `lags` may lack any of them; `all`: there are no others. */
+export function sample(watchers, lags, all) {
   const now = Date.now() / 1000;
   const names = new Set(watchers.map((each) => each.name));
-  for (const name of samples.keys()) if (!names.has(name)) samples.delete(name);
+  for (const name of samples.keys()) if (all && !names.has(name)) samples.delete(name);
   for (const { name, status } of watchers) {
     const kept = samples.get(name) ?? { time: [], rate: [], lag: [] };
     samples.set(name, kept);
@@ -21,8 +22,30 @@ export function sample(watchers, lags) {
   }
 }
 
-/** A chart of `rate` or `lag` of a watcher; `tick` changes with each sample. The number itself is beside it as text. */
-export function Chart({ name, what, label, tick, width = 120, height = 32, axes = false }) {
+/** The last two minutes of `rate` or `lag` as a line without axes; `tick` changes with each sample. */
+export function Spark({ name, what }) {
+  const kept = samples.get(name);
+  const [width, height, seconds] = [60, 20, 120];
+  if (!kept) return html`<svg class="spark" aria-hidden="true"></svg>`;
+  const end = kept.time.at(-1);
+  const from = Math.max(0, kept.time.findIndex((time) => time >= end - seconds));
+  const most = Math.max(LEAST_MOST[what], ...kept[what].slice(from).map((value) => value ?? 0));
+  const points = [];
+  for (let at = from; at < kept.time.length; at++) {
+    if (kept[what][at] === null) continue;
+    const x = width - ((end - kept.time[at]) / seconds) * width;
+    points.push(`${x.toFixed(1)},${(height - 1 - (kept[what][at] / most) * (height - 3)).toFixed(1)}`);
+  }
+  if (points.length < 2) return html`<svg class="spark" aria-hidden="true"></svg>`;
+  const line = `M${points.join("L")}`;
+  const left = points[0].split(",")[0];
+  return html`<svg class="spark" viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true">
+    <path class="area" d="${line}L${width},${height}L${left},${height}Z" /><path d=${line} />
+  </svg>`;
+}
+
+/** A chart with axes of `rate` or `lag` of a watcher. The number itself is beside it as text. */
+export function Chart({ name, what, label, tick, height = 150 }) {
   const place = useRef(null);
   const plot = useRef(null);
   const [theme, setTheme] = useState(0);
@@ -43,21 +66,21 @@ export function Chart({ name, what, label, tick, width = 120, height = 32, axes 
   useEffect(() => {
     const box = place.current;
     const style = getComputedStyle(box);
-    const ink = style.getPropertyValue("--chart-ink").trim();
-    const axis = { stroke: style.color, grid: { stroke: style.getPropertyValue("--chart-grid").trim(), width: 1 }, size: 44 };
+    const ink = style.caretColor; // resolved colours, where variables are not: a canvas knows no light-dark()
+    const axis = { stroke: style.color, grid: { stroke: style.outlineColor, width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif", size: 40 };
     const options = {
-      width: axes ? box.clientWidth : width,
+      width: box.clientWidth,
       height,
       legend: { show: false },
       cursor: { show: false },
-      padding: axes ? undefined : [2, 2, 2, 2],
+      padding: [8, 8, 0, 0],
       scales: { x: { time: true, range: (_u, min, max) => [Math.min(min, max - LEAST), max] }, y: { range: (_u, _min, max) => [0, Math.max(max ?? 0, 1) * 1.1] } },
-      axes: axes ? [{ ...axis, size: 30 }, axis] : [{ show: false }, { show: false }],
-      series: [{}, { stroke: ink, fill: `${ink}33`, width: 1.5, points: { show: false } }],
+      axes: [{ ...axis, size: 26, values: (_u, times) => times.map((time) => new Date(time * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" })), space: 90 }, axis],
+      series: [{}, { stroke: ink, fill: style.textDecorationColor, width: 1.5, points: { show: false } }],
     };
     plot.current = new window.uPlot(options, data(), box);
     const resized = new ResizeObserver(() => {
-      if (axes) plot.current.setSize({ width: box.clientWidth, height });
+      plot.current.setSize({ width: box.clientWidth, height });
     });
     resized.observe(box);
     return () => {
@@ -66,5 +89,5 @@ export function Chart({ name, what, label, tick, width = 120, height = 32, axes 
     };
   }, [name, what, theme]);
   useEffect(() => plot.current.setData(data()), [tick]);
-  return html`<div class=${axes ? "chart wide" : "chart"} role="img" aria-label=${label} ref=${place}></div>`;
+  return html`<div class="chart" role="img" aria-label=${label} ref=${place}></div>`;
 }

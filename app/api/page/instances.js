@@ -1,4 +1,4 @@
-// The instances that share the watchers: shown where there are several, or where one does not do its work.
+// The instances that share the watchers: what each does, and that it can be told to give its watchers up.
 
 import { call } from "./api.js";
 import { changed, Dialog } from "./dialogs.js";
@@ -7,31 +7,37 @@ import { Section, usePoll } from "./poll.js";
 
 const path = (name, rest = "") => `instances/${encodeURIComponent(name)}/drain${rest}`;
 
-export function Instances() {
-  const seen = usePoll("instances");
+export const useInstances = () => usePoll("instances");
+
+export function Instances({ seen }) {
   const [dialog, setDialog] = useState(null);
-  if (seen.value === null || (seen.value.length < 2 && seen.value.every((each) => each.state === "active"))) return null;
-  const close = () => setDialog(null);
-  return html`<${Section} id="instances" title="Instances" seen=${seen}>
-    ${(found) => html`<table class="cards">
-        <thead>
-          <tr><th scope="col">Name</th><th scope="col">State</th><th scope="col">Watchers</th><th scope="col">Events per second</th><th scope="col">Seen</th><td></td></tr>
-        </thead>
-        <tbody>
-          ${found.map((each) => html`<${Row} key=${each.name} instance=${each} open=${(what) => setDialog({ what, instance: each })} />`)}
-        </tbody>
-      </table>
-      ${dialog && html`<${dialog.what} instance=${dialog.instance} alone=${found.filter(({ state }) => state === "active").length < 2} close=${close} />`}`}
-  <//>`;
+  return html`<h1>Instances</h1>
+    <p class="quiet">They share the watchers: each watcher is run by one of them. Each of them answers for all.</p>
+    <${Section} id="instances" title="Instances" seen=${seen}>
+      ${(found) => html`<table class="cards">
+          <thead>
+            <tr>
+              <th scope="col">Name</th><th scope="col">State</th><th scope="col" class="figure">Watchers</th><th scope="col" class="figure">Events per second</th>
+              <th scope="col">Version</th><th scope="col">Running since</th><th scope="col">Seen</th><td></td>
+            </tr>
+          </thead>
+          <tbody>
+            ${found.map((each) => html`<${Row} key=${each.name} instance=${each} open=${(what) => setDialog({ what, instance: each })} />`)}
+          </tbody>
+        </table>
+        ${dialog && html`<${dialog.what} instance=${dialog.instance} alone=${found.filter(({ state }) => state === "active").length < 2} close=${() => setDialog(null)} />`}`}
+    <//>`;
 }
 
 function Row({ instance, open }) {
   const { name, state, reason, self } = instance;
   return html`<tr>
-    <th scope="row">${name}${self && html` <small class="quiet">(this one)</small>`}</th>
+    <th scope="row"><a href=${`#/?instance=${encodeURIComponent(name)}`}>${name}</a>${self && html` <small class="quiet">(this one)</small>`}</th>
     <td data-head="State"><div><${State} state=${state} />${reason && html`<small class="why">${reason}</small>`}</div></td>
     <td data-head="Watchers" class="figure">${number(instance.watchers)}</td>
     <td data-head="Events per second" class="figure">${number(instance.events_per_second)}</td>
+    <td data-head="Version">${instance.version}</td>
+    <td data-head="Running since"><${Time} at=${instance.since} /></td>
     <td data-head="Seen"><${Time} at=${instance.seen} /></td>
     <td>
       ${state === "draining" && html`<button type="button" class="small secondary" onClick=${() => open(Undrain)}>Stop draining…</button>`}

@@ -63,9 +63,23 @@ export function exact(text) {
   );
 }
 
+/** A part of an address as text; as it is where it is not encoded properly. */
+export function decode(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 export const link = {
   list: "#/",
   add: "#/add",
+  instances: "#/instances",
   watcher: (name) => `#/watchers/${encodeURIComponent(name)}`,
-  edit: (name) => `#/watchers/${encodeURIComponent(name)}/edit`,
+  tab: (name, tab) => `#/watchers/${encodeURIComponent(name)}/${tab}`,
 };
+
+export function Fact({ what, wide, children }) {
+  return html`<div class=${wide ? "wide" : ""}><dt>${what}</dt><dd>${children}</dd></div>`;
+}

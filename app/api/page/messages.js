@@ -10,7 +10,7 @@ const EVERY = 250;
 // The stream may be recreated; its sequences then begin at one again.
 const identity = (message) => `${message.sequence} ${message.time}`;
 
-export function Messages({ name }) {
+export function Messages({ name, outage }) {
   const [shown, setShown] = useState([]);
   const [problem, setProblem] = useState("connecting to the message stream");
   const [held, setHeld] = useState(false);
@@ -63,11 +63,13 @@ export function Messages({ name }) {
     hold.current = !held;
     setHeld(!held);
   };
-  return html`<section aria-labelledby="messages">
-    <h2 id="messages">Messages</h2>
-    ${problem && html`<p class="warning">${problem}</p>`}
+  return html`<section class="card" aria-labelledby="messages">
+    <div class="spread">
+      <h2 id="messages">Messages</h2>
+      <div class="actions"><button type="button" class="secondary small" aria-pressed=${held} onClick=${toggle}>${held ? "Continue" : "Hold"}</button></div>
+    </div>
+    ${problem && (outage ? html`<p class="quiet">Not available until the outage is over.</p>` : html`<p class="warning">${problem}</p>`)}
     ${skipped && html`<p class="quiet">Too many to show: messages between ${number(skipped.after)} and ${number(skipped.before)} are not shown.</p>`}
-    <div class="actions"><button type="button" class="secondary" aria-pressed=${held} onClick=${toggle}>${held ? "Continue" : "Hold"}</button></div>
     ${shown.length === 0 && html`<p class="quiet">None yet.</p>`}
     <ol class="messages" aria-label="Messages, newest first">
       ${shown.map((each) => html`<${Message} key=${identity(each)} message=${each} />`)}

@@ -32,10 +32,11 @@ export function usePoll(where, options) {
   return seen;
 }
 
-export function Section({ id, title, seen, children }) {
-  return html`<section aria-labelledby=${id} class=${seen.problem ? "stale" : ""}>
+/** A card with its heading. What cannot be asked while a server is down says only that: the page has said why. */
+export function Section({ id, title, seen, outage, children }) {
+  return html`<section class=${seen.problem ? "card stale" : "card"} aria-labelledby=${id}>
     <h2 id=${id}>${title}</h2>
-    ${seen.problem && html`<p class="warning">${seen.problem.message}</p>`}
+    ${seen.problem && (outage ? html`<p class="quiet">Not available until the outage is over.</p>` : html`<p class="warning">${seen.problem.message}</p>`)}
     ${seen.value !== null && children(seen.value)}
   </section>`;
 }

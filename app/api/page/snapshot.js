@@ -2,33 +2,11 @@
 
 import { call, path, Problem } from "./api.js";
 import { changed, Dialog, Entry } from "./dialogs.js";
-import { duration, exact, html, number, State, Time, useState, watched } from "./lib.js";
-
-const SPAN = 10; // seconds, of which the rate is the mean
-const seen = new Map();
-
-/** Remember how many documents each running snapshot has read: the service tells no rate. */
-export function sampleSnapshots(watchers) {
-  const now = Date.now() / 1000;
-  const running = watchers.filter(({ status }) => status.snapshot?.state === "running");
-  const names = new Set(running.map(({ name }) => name));
-  for (const name of seen.keys()) if (!names.has(name)) seen.delete(name);
-  for (const { name, status: { snapshot } } of running) {
-    const points = seen.get(name)?.run === snapshot.run ? seen.get(name).points : [];
-    points.push([now, snapshot.documents]);
-    while (points.length > 2 && now - points[0][0] > SPAN) points.shift();
-    seen.set(name, { run: snapshot.run, points });
-  }
-}
+import { duration, exact, Fact, html, number, State, Time, useState, watched } from "./lib.js";
 
 /** Documents per second: lately where it runs, in the mean where it is over; null where that is not known. */
-function rateOf(name, snapshot) {
-  if (snapshot.state === "running") {
-    const points = seen.get(name)?.points ?? [];
-    if (points.length < 2) return null;
-    const [[from, before], [to, after]] = [points[0], points.at(-1)];
-    return to > from ? Math.max(0, after - before) / (to - from) : null;
-  }
+function rateOf(snapshot) {
+  if (snapshot.state === "running") return snapshot.rows_per_second;
   const took = (Date.parse(snapshot.finished_at) - Date.parse(snapshot.started_at)) / 1000;
   return took > 0 ? snapshot.documents / took : null;
 }
@@ -52,23 +30,19 @@ function Bar({ name, snapshot }) {
 /** In the list: only while it runs, or where it failed. */
 export function SnapshotBrief({ name, snapshot }) {
   if (!snapshot || !["running", "failed"].includes(snapshot.state)) return null;
-  if (snapshot.state === "failed") return html`<small class="why">snapshot failed: ${snapshot.reason}</small>`;
+  if (snapshot.state === "failed") return html`<span class="tag bad">snapshot failed</span> `;
   const share = shareOf(snapshot);
   const said = share === null ? `${number(snapshot.documents)} documents` : percent(share);
-  return html`<small class="snapshot brief">snapshot <${Bar} name=${name} snapshot=${snapshot} /> ${said}</small>`;
-}
-
-function Fact({ what, children }) {
-  return html`<div><dt>${what}</dt><dd>${children}</dd></div>`;
+  return html`<span class="tag snapshot"><${Bar} name=${name} snapshot=${snapshot} />snapshot ${said}</span> `;
 }
 
 /** In the watcher's view: everything about the run, and the action that fits. `open` gets the dialog to show. */
 export function SnapshotPanel({ watcher, open }) {
   const { name, status } = watcher;
   const { snapshot } = status;
-  return html`<section aria-labelledby="snapshot">
+  return html`<section class="card" aria-labelledby="snapshot">
     <h2 id="snapshot">Snapshot ${snapshot && html`<${State} state=${snapshot.state} />`}</h2>
-    ${snapshot ? html`<${Run} watcher=${watcher} snapshot=${snapshot} />` : html`<p class="quiet">None was taken: only changes are published. A snapshot publishes the documents that exist already.</p>`}
+    ${snapshot ? html`<${Run} name=${name} snapshot=${snapshot} />` : html`<p class="quiet">None was taken: only changes are published. A snapshot publishes the documents that exist already.</p>`}
     <div class="actions">
       ${snapshot?.state === "running"
         ? html`<button type="button" class="small secondary" onClick=${() => open(CancelSnapshot)}>Cancel the snapshot…</button>`
@@ -78,14 +52,13 @@ export function SnapshotPanel({ watcher, open }) {
   </section>`;
 }
 
-function Run({ watcher: { name, status }, snapshot }) {
+function Run({ name, snapshot }) {
   const { documents, estimated_total: total, collections, collection } = snapshot;
   const share = shareOf(snapshot);
-  const rate = rateOf(name, snapshot);
-  const left = snapshot.state === "running" && rate && total > documents ? (total - documents) / rate : null;
+  const left = snapshot.estimated_end === null ? null : Math.max(0, (Date.parse(snapshot.estimated_end) - Date.now()) / 1000);
   return html`
     ${snapshot.reason && html`<p class=${snapshot.state === "failed" ? "outage" : "warning"}>${snapshot.reason}</p>`}
-    ${waits(status, snapshot) && html`<p class="quiet">${waits(status, snapshot)}</p>`}
+    ${snapshot.waits && html`<p class="quiet">It waits: ${snapshot.waits}.</p>`}
     <div class="snapshot">
       <${Bar} name=${name} snapshot=${snapshot} />
       <p>
@@ -96,22 +69,13 @@ function Run({ watcher: { name, status }, snapshot }) {
     <dl class="facts">
       ${snapshot.state === "running" && html`<${Fact} what="Reading">${collection ?? "–"}<//>`}
       <${Fact} what=${collections.length === 1 ? "Collection" : "Collections"}>${collections.join(", ") || "–"}<//>
-      <${Fact} what="Documents per second">${number(rate)}<//>
+      <${Fact} what="Documents per second">${number(rateOf(snapshot))}<//>
       <${Fact} what="Requested"><${Time} at=${snapshot.requested_at} />${snapshot.kind === "initial" && ", with the watcher"}<//>
       <${Fact} what="Began"><${Time} at=${snapshot.started_at} /><//>
       ${snapshot.finished_at && html`<${Fact} what="Ended"><${Time} at=${snapshot.finished_at} /><//>`}
       <${Fact} what="Run"><code>${snapshot.run}</code><//>
       ${snapshot.filter && html`<${Fact} what="Filter"><code>${JSON.stringify(snapshot.filter)}</code><//>`}
     </dl>`;
-}
-
-/** Why a run does not go on, where that can be told. */
-function waits(status, snapshot) {
-  if (snapshot.state !== "running") return null;
-  if (snapshot.waits) return snapshot.waits;
-  if (status.state === "PAUSED") return "It waits until the watcher is resumed.";
-  if (status.state !== "RUNNING") return "It goes on when the watcher runs.";
-  return snapshot.started_at === null ? "It has not begun yet: it waits for other snapshots, or until the watcher's changes lag less." : null;
 }
 
 export function TakeSnapshot({ watcher, close }) {

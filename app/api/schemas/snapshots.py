@@ -2,11 +2,12 @@
 
 from typing import Any, Literal
 
+import orjson
 from pydantic import ConfigDict, Field
 
 from app.api.schemas.base import Answer, Shape, Time, moment, shown
 from app.api.schemas.values import Filter
-from app.domain.snapshot import Snapshot
+from app.domain.status import SnapshotView
 
 
 class SnapshotWish(Shape):
@@ -41,11 +42,18 @@ class SnapshotAnswer(Answer):
     collection: str | None
     """The one that is being read."""
     filter: dict[str, Any] | None
+    waits: str | None
+    """What it waits for, such as another snapshot, or a watcher that is paused. Null while it is under way, and when it
+    has ended."""
+    rows_per_second: float
+    """How many documents were published over the last ten seconds."""
+    estimated_end: Time | None
+    """When it is done if it goes on as in the last minute. Null where that cannot be told: with a filter, and while it
+    waits."""
 
     @staticmethod
-    def of(value: Snapshot) -> "SnapshotAnswer":
-        import json
-
+    def of(view: SnapshotView) -> "SnapshotAnswer":
+        value = view.run
         reading = value.running and value.begun and not value.read
         return SnapshotAnswer.model_construct(
             state=value.state,
@@ -59,5 +67,8 @@ class SnapshotAnswer(Answer):
             finished_at=moment(value.finished_at),
             collections=[part.namespace for part in value.parts],
             collection=value.parts[value.part].namespace if reading else None,
-            filter=None if value.filter is None else json.loads(value.filter),
+            filter=None if value.filter is None else orjson.loads(value.filter),
+            waits=shown(view.waits),
+            rows_per_second=round(view.rows_per_second, 3),
+            estimated_end=moment(view.estimated_end),
         )

@@ -25,12 +25,12 @@ async def live(mongo_uri: str, nats_url: str, unique: str) -> AsyncIterator[Live
 
 async def taken(live: Live) -> dict[str, Any]:
     """Take a snapshot, and return what the status says of it."""
-    await live.call("POST", "/watchers/orders/snapshot", 202)
+    run = (await live.call("POST", "/watchers/orders/snapshot", 202)).json()["run"]
     seen: dict[str, Any] = {}
 
     async def over() -> bool:
-        seen.update((await live.get("/watchers/orders/status"))["snapshot"])
-        return seen["state"] != "running"
+        seen.update((await live.get("/watchers/orders/status"))["snapshot"] or {})
+        return seen.get("run") == run and seen["state"] != "running"
 
     await until(over)
     assert seen["state"] == "done", seen

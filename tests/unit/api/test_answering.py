@@ -20,13 +20,26 @@ from app.api.schemas.base import moment, to_json
 from app.api.schemas.dead_letters import LetterAnswer, LettersAnswer, ReplayAnswer, WholeLetterAnswer
 from app.api.schemas.instances import InstanceAnswer
 from app.api.schemas.positions import TokenAnswer
+from app.api.schemas.snapshots import SnapshotAnswer
 from app.api.schemas.status import HappeningAnswer, HealthAnswer, LagAnswer, ProbeAnswer, ServiceAnswer, StatusAnswer
 from app.api.schemas.streams import MessageEvent, StreamAnswer
 from app.api.schemas.watchers import WatcherAnswer
 from app.domain.dead_letters import DeadLetter, Replay
 from app.domain.instances import InstanceView, Member
 from app.domain.lifecycle import Desired, State
-from app.domain.status import Component, ErrorSeen, Happening, Health, Lag, Reads, Status, TokenView, WatcherView
+from app.domain.snapshot import Part, Snapshot
+from app.domain.status import (
+    Component,
+    ErrorSeen,
+    Happening,
+    Health,
+    Lag,
+    Reads,
+    SnapshotView,
+    Status,
+    TokenView,
+    WatcherView,
+)
 from app.domain.streams import ConsumerFacts, StoredMessage, StreamFacts
 from app.domain.watcher import Start, StoredWatcher, from_document
 from tests.unit.api.documented import assert_shape
@@ -37,11 +50,19 @@ number = st.integers(0, 2**63)
 seconds = st.floats(0, 9e9) | st.integers(0, 4_000_000_000)
 maybe_seconds = st.none() | seconds
 errors = st.builds(ErrorSeen, type=text, message=text, time=seconds, count=number)
+runs = st.builds(
+    Snapshot, st.just("orders"), text, st.sampled_from(["initial", "on_demand"]), seconds,
+    st.sampled_from([None, '{"n":{"$gt":1}}']), st.just(()),
+    st.sampled_from(["running", "done", "cancelled", "failed"]),
+    st.none() | text, st.none() | number, maybe_seconds, maybe_seconds, st.none() | number,
+    st.lists(st.builds(Part, text), min_size=1, max_size=2).map(tuple), st.sampled_from([0, 2]), documents=number,
+)  # fmt: skip
+snapshots = st.builds(SnapshotView, runs, st.none() | text, seconds, maybe_seconds)
 statuses = st.builds(
     Status, st.sampled_from(State), seconds, st.none() | text, st.none() | errors, number, number, number, seconds,
     seconds, st.sampled_from([None, "atomic", "window", "single"]), st.sampled_from([None, "stream", "subject"]),
     st.none() | st.builds(Reads, st.booleans(), st.none() | text), st.none() | number,
-    st.lists(text, max_size=3).map(tuple), st.none() | text,
+    st.lists(text, max_size=3).map(tuple), st.none() | text, st.none() | snapshots,
 )  # fmt: skip
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(-1e9, 1e9) | text,
@@ -97,6 +118,7 @@ messages = st.builds(StoredMessage, number, seconds, text, st.dictionaries(text,
 ANSWERS: list[tuple[str, Callable[[Any], Any], st.SearchStrategy[Any]]] = [
     ("WatcherAnswer", WatcherAnswer.of, views),
     ("StatusAnswer", StatusAnswer.of, statuses),
+    ("SnapshotAnswer", SnapshotAnswer.of, snapshots),
     ("HealthAnswer", HealthAnswer.of, statuses),
     ("HealthAnswer", HealthAnswer.unknown, text),
     ("LagAnswer", LagAnswer.of, lags),

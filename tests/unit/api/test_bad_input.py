@@ -54,6 +54,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("start.at", {}), ("start.at", {"timestamp": "x"}), ("start.at", {"timestamp": 5}),
         ("start.at", {"token": "x"}),
         ("start.at", {"token": TOKEN, "timestamp": "2026-01-01T00:00:00Z"}), ("start.after", "x"),
+        ("snapshot", "always"), ("snapshot", None), ("snapshot", True),
         ("on_history_lost", "shrug"), ("paused", "true"), ("paused", 0),
     ],
 )  # fmt: skip
@@ -182,7 +183,7 @@ async def test_a_refused_method_is_answered_with_all_that_are_possible(
 @pytest.mark.parametrize(
     ("path", "known"),
     [
-        ("extra", "checkpoint, name, on_history_lost, paused, sink, source, start"),
+        ("extra", "checkpoint, name, on_history_lost, paused, sink, snapshot, source, start"),
         ("checkpoint.size", "capped, collection, database, size_in_bytes"),
         ("start.timestamp", "at"),
     ],

@@ -41,13 +41,13 @@ def test_page_has_neither_inline_scripts_nor_inline_styles_nor_foreign_addresses
 
 
 def test_page_has_words_for_each_publish_mode() -> None:
-    text = (FOLDER / "watcher.js").read_text()
+    text = (FOLDER / "overview.js").read_text()
     block = text.partition("const MODES = {")[2].partition("};")[0]
     assert set(re.findall(r"^  (\w+):", block, re.MULTILINE)) == set(get_args(Mode))
 
 
 def test_page_has_words_for_each_kind_of_change_stream_and_shows_the_reason() -> None:
-    text = (FOLDER / "watcher.js").read_text()
+    text = (FOLDER / "overview.js").read_text()
     block = text.partition("const READS = {")[2].partition("};")[0]
     kinds = get_args(StatusAnswer.model_fields["reads"].annotation)[0]
     assert set(re.findall(r"(\w+):", block)) == set(get_args(kinds))

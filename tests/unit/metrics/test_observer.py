@@ -36,6 +36,8 @@ CONTRACT = {
     "changewire_events_skipped_total": {"watcher", "reason"},
     "changewire_batch_events": {"watcher"},
     "changewire_event_delay_seconds": {"watcher"},
+    "changewire_snapshot_documents_total": {"watcher"},
+    "changewire_snapshot_running": {"watcher"},
     "changewire_change_streams": {"kind"},
     "changewire_feed_members": {"database"},
     "changewire_instance_watchers": {"instance"},
@@ -70,6 +72,7 @@ def exercise(observer: PrometheusObserver, watcher: str) -> None:
     observer.history_at_risk(watcher, False)
     observer.overdue(watcher, True)
     observer.dead_letters(watcher, 2)
+    observer.snapshot(watcher, running=True)
     observer.checkpointed(watcher, NOW - 4)
 
 
@@ -135,6 +138,17 @@ def test_a_batch_is_counted(observer: PrometheusObserver) -> None:
     assert value(observer, f"{name}_bucket", collection="orders", subject="W.update", le="0.025") == 1
     assert value(observer, "changewire_batch_events_sum", watcher="w") == 3
     assert value(observer, "changewire_batch_events_count", watcher="w") == 1
+
+
+def test_the_rows_of_a_snapshot_are_counted_from_its_beginning_on(observer: PrometheusObserver) -> None:
+    observer.snapshot("w", running=True)
+    assert value(observer, "changewire_snapshot_documents_total", watcher="w") == 0
+    observer.published(batch("w", change("snapshot"), change("snapshot"), change("snapshot_done")))
+    observer.snapshot("w", running=False)
+    assert value(observer, "changewire_snapshot_documents_total", watcher="w") == 2
+    assert value(observer, "changewire_snapshot_running", watcher="w") == 0
+    observer.forget("w")
+    assert value(observer, "changewire_snapshot_running", watcher="w") is None
 
 
 def test_the_connectors_buckets_are_the_go_clients(observer: PrometheusObserver) -> None:

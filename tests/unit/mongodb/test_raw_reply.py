@@ -136,7 +136,8 @@ def test_what_is_no_reply_of_a_change_stream_is_refused(raw: bytes) -> None:
 
 @given(st.lists(st.dictionaries(st.text("ab", min_size=1), st.integers(0, 9)), max_size=120))
 def test_the_documents_of_a_find_are_found_in_its_reply(documents: list[dict[str, Any]]) -> None:
-    whole = bson.encode({"cursor": {"firstBatch": documents, "id": 0, "ns": "shop.orders"}, "ok": 1.0})
-    assert [bson.decode(each) for each in read_documents(whole)] == documents
+    whole = bson.encode({"cursor": {"firstBatch": documents, "id": Int64(7), "ns": "shop.orders"}, "ok": 1.0})
+    found, cursor = read_documents(whole)
+    assert ([bson.decode(each) for each in found], cursor) == (documents, 7)
     with pytest.raises(ProtocolError, match="no field firstBatch"):
         read_documents(bson.encode({"cursor": {"nextBatch": documents}}))

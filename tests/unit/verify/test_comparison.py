@@ -18,6 +18,7 @@ from app.verify.bodies import RAW, Selection, from_bson, from_json, text_of
 from app.verify.errors import BadList
 from app.verify.findings import Finding, Findings
 from app.verify.report import Report, seconds_of
+from app.verify.rows import Reading, Rows
 from app.verify.streams import StreamMessage
 from app.verify.writes import Write, compare_writes, read_writes
 from tests.fakes import event_token, mark_token
@@ -34,6 +35,16 @@ def event(operation: str = "insert", key: Any = 1, **fields: Any) -> dict[str, A
         "documentKey": {"_id": key},
         **fields,
     }
+
+
+def rows() -> Rows:
+    async def whole(message: StreamMessage) -> dict[str, Any]:
+        return message.event
+
+    async def removed(sequence: int) -> bool:
+        return False
+
+    return Rows(Reading(WATCHER.subjects.subject, whole, removed))
 
 
 def selection(*pipeline: dict[str, Any], **source: Any) -> Selection:
@@ -128,7 +139,7 @@ async def test_a_list_of_writes_says_that_there_is_a_gap() -> None:
     async def messages() -> AsyncIterator[StreamMessage]:
         yield StreamMessage(WATCHER, 7, "ORDERS.gap", {"Nats-Msg-Id": gap.id}, gap.body)
 
-    findings = await compare_writes(messages(), [Write(1, "insert", 1)], WATCHER)
+    findings = await compare_writes(messages(), [Write(1, "insert", 1)], WATCHER, rows())
     assert findings.faults["lost"].total == 1
     assert findings.skipped == {}
     (note,) = findings.notes
@@ -185,7 +196,7 @@ def compared(writes: list[Write], *events: dict[str, Any], epochs: str = "") -> 
             yield StreamMessage(WATCHER, index + 1, "ORDERS.x", headers, json.dumps(one).encode())
 
     fresh = [replace(one) for one in writes]
-    findings = asyncio.run(compare_writes(stream(), fresh, WATCHER))
+    findings = asyncio.run(compare_writes(stream(), fresh, WATCHER, rows()))
     return {kind: [one.what for one in found.first] for kind, found in findings.faults.items() if found.total}
 
 

@@ -1,0 +1,182 @@
+"""The promise of a snapshot, over servers that lose acks, forget the past and are shared with other instances.
+
+One oracle is asked throughout (`snapshot_model.check`): applied in order, the stream is what has happened. No row is
+older than a change before it or newer than one after it, none is there twice, and a complete run has all documents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from tests.fakes import FakeCollections, FakeOplog, FakeStream
+from tests.properties.snapshot_model import (
+    DEEDS,
+    KEYS,
+    Befall,
+    Begin,
+    Cancel,
+    Consume,
+    Delete,
+    Drop,
+    Fault,
+    Forget,
+    Instance,
+    Kill,
+    Put,
+    Rename,
+    Step,
+    Stop,
+    Tick,
+    Turns,
+    World,
+    check,
+    come_to_an_end,
+    first_start,
+    play,
+)
+
+pytestmark = pytest.mark.usefixtures("both_modes", "no_pauses")
+
+OFTEN = ("shop.a", "shop.a", "shop.b")
+SUITE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for the clock."""
+    for name, seconds in (
+        ("app.pipeline.snapshot.HOLD_SECONDS", 0.0),
+        ("app.pipeline.snapshot.BETWEEN_SECONDS", 0.0),
+        ("app.pipeline.snapshot.AGAIN_SECONDS", 0.0),
+        ("app.pipeline.snapshot.TOO_OLD_TRIES", 1_000_000),
+        ("app.pipeline.snapshot_rows.CHUNK_BYTES", 200),
+        ("app.pipeline.snapshot_rows.SCANNED", 3),
+        ("app.pipeline.snapshot_record.STORE_SECONDS", 0.0),
+        ("app.pipeline.checkpointer.BUSY_SECONDS", 0.0),
+    ):
+        monkeypatch.setattr(name, seconds)
+
+
+WRITES = st.one_of(
+    st.builds(Put, st.sampled_from(OFTEN), st.integers(0, len(KEYS) - 1), kind=st.sampled_from("ab")),
+    st.builds(Delete, st.sampled_from(OFTEN), st.integers(0, len(KEYS) - 1)),
+    st.just(Tick()),
+)
+NAMES = st.one_of(
+    st.builds(Rename, st.sampled_from(["shop.a", "shop.b", "shop.c"]), st.sampled_from(["shop.b", "shop.c", "shop.a"])),
+    st.builds(Drop, st.sampled_from(["shop.a", "shop.b", "shop.c"])),
+)
+TURNS = st.builds(Turns, st.integers(1, 40))
+KILLS = st.one_of(st.builds(Kill, st.integers(0, 1)), st.builds(Stop, st.integers(0, 1)))
+PUBLISHES = st.builds(Befall, st.sampled_from(DEEDS))
+WISHES = st.one_of(st.builds(Begin, st.sampled_from([None, None, "a"])), st.just(Cancel()))
+FAULTS = st.builds(
+    Fault, st.sampled_from(["store", "store", "checkpoint", "rows"]), st.booleans(), after=st.integers(0, 3)
+)
+
+
+def scripts(*more: st.SearchStrategy[Step]) -> st.SearchStrategy[list[Step]]:
+    return st.lists(st.one_of(WRITES, TURNS, TURNS, *more), max_size=40)
+
+
+def world_of(seed: int, documents: int, batch: int, most: int) -> World:
+    chance = random.Random(seed)
+    world = World(FakeCollections(FakeOplog()), FakeStream("SHOP", ["SHOP.*"]), chance, batch, most)
+    for index in range(documents):
+        world.collections.put(chance.choice(OFTEN), KEYS[index % len(KEYS)], kind=chance.choice("ab"))
+    return world
+
+
+def run(coroutine) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await coroutine
+
+    asyncio.run(bounded())
+
+
+SIZES = {
+    "documents": st.integers(0, 24), "batch": st.integers(1, 8), "most": st.integers(1, 6),
+    "seed": st.integers(0, 2**16),
+}  # fmt: skip
+
+
+async def play_alone(world: World, steps: Sequence[Step], *, window: bool) -> None:
+    one = await first_start(world)
+    await play(world, [one], [Begin(), *steps], window=window)
+    await come_to_an_end(world, [one])
+    check(world)
+
+
+@SUITE
+@given(steps=scripts(NAMES, KILLS, PUBLISHES, WISHES, FAULTS, st.just(Forget())), window=st.booleans(), **SIZES)
+def test_each_document_once_at_its_exact_place_whatever_dies(
+    steps: list[Step], window: bool, documents: int, batch: int, most: int, seed: int
+) -> None:
+    note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
+    world = world_of(seed, documents, batch, most)
+    world.stream.lateness = lambda: world.chance.random() < 0.5
+    run(play_alone(world, steps, window=window))
+
+
+@SUITE
+@given(
+    steps=scripts(
+        KILLS, st.builds(Befall, st.sampled_from([deed for deed in DEEDS if deed != "late"])), WISHES, FAULTS,
+        st.just(Forget()), st.builds(Consume, st.integers(1, 20)),
+    ),
+    **SIZES,
+)  # fmt: skip
+def test_each_document_once_though_messages_are_consumed(
+    steps: list[Step], documents: int, batch: int, most: int, seed: int
+) -> None:
+    """On a work queue: what is consumed is gone from the stream, and only counted."""
+    note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
+    world = world_of(seed, documents, batch, most)
+    world.stream.keeps = False
+    run(play_alone(world, steps, window=False))
+
+
+@SUITE
+@given(steps=scripts(KILLS, PUBLISHES, WISHES, NAMES), window=st.booleans(), **SIZES)
+def test_each_document_once_though_two_instances_publish(
+    steps: list[Step], window: bool, documents: int, batch: int, most: int, seed: int
+) -> None:
+    async def scenario() -> None:
+        one = await first_start(world)
+        both = [one, Instance(world)]
+        await play(world, both, [Begin(), *steps], window=window)
+        await both[1].die()
+        await come_to_an_end(world, both[:1])
+        check(world)
+
+    note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
+    world = world_of(seed, documents, batch, most)
+    world.stream.lateness = lambda: world.chance.random() < 0.5
+    run(scenario())
+
+
+@SUITE
+@given(steps=scripts(KILLS, PUBLISHES, WISHES, st.just(Forget())), window=st.booleans(), **SIZES)
+def test_each_document_once_though_an_instance_that_knows_of_no_run_publishes_too(
+    steps: list[Step], window: bool, documents: int, batch: int, most: int, seed: int
+) -> None:
+    """Its capture was opened before the run began, and it was frozen meanwhile."""
+
+    async def scenario() -> None:
+        one = await first_start(world)
+        both = [one, Instance(world, knows=False)]
+        await play(world, both, [Begin(), *steps], window=window)
+        await both[1].die()
+        await come_to_an_end(world, both[:1])
+        check(world)
+
+    note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
+    world = world_of(seed, documents, batch, most)
+    run(scenario())
