@@ -31,7 +31,7 @@ from app.ports import Rows
 
 log = structlog.get_logger(__name__)
 
-CHUNK_BYTES = 2 * 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
 """What a chunk is meant to have."""
 HEAD_BYTES = 256
 """What a row has beside its document, about."""
