@@ -14,7 +14,7 @@ from app.jetstream.streams import Mode
 
 
 async def test_page_and_all_that_it_names_are_there_and_allow_only_their_own_origin(client: httpx.AsyncClient) -> None:
-    waiting, seen = ["/"], set[str]()
+    waiting, seen = ["/", "/docs"], set[str]()
     while waiting:
         path = waiting.pop()
         seen.add(path)
@@ -25,18 +25,19 @@ async def test_page_and_all_that_it_names_are_there_and_allow_only_their_own_ori
         assert "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"
-        named = re.findall(r'(?:src|href)="(assets/[^"]+)"', answer.text) if path == "/" else []
+        named = re.findall(r'(?:src|href)="(assets/[^"]+)"', answer.text) if path in ("/", "/docs") else []
         folder = path.rpartition("/")[0]
         named += [folder.lstrip("/") + each[1:] for each in re.findall(r'from\s*"(\./[^"]+)"', answer.text)]
         waiting += [f"/{each}" for each in named if f"/{each}" not in seen]
     files = {
         f"/assets/{file.relative_to(FOLDER)}" for file in FOLDER.rglob("*") if file.suffix in (".js", ".css", ".svg")
     }
-    assert seen - {"/"} == files, "a file that nothing names, or the other way round"
+    assert seen - {"/", "/docs"} == files, "a file that nothing names, or the other way round"
 
 
-def test_page_has_neither_inline_scripts_nor_inline_styles_nor_foreign_addresses() -> None:
-    text = (FOLDER / "index.html").read_text()
+@pytest.mark.parametrize("name", ["index.html", "docs.html"])
+def test_pages_have_neither_inline_scripts_nor_inline_styles_nor_foreign_addresses(name: str) -> None:
+    text = (FOLDER / name).read_text()
     assert re.findall(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=|https?://", text) == []
 
 
