@@ -165,7 +165,7 @@ soak: $(STAMP) $(MONGOD) ## The same for as long as asked: MINUTES=600
 	@test -n "$(MINUTES)" || { echo 'How long? make soak MINUTES=600' >&2; exit 2; }
 	@$(FAULTS) --minutes $(MINUTES) $(ARGS)
 
-mutants: $(STAMP) $(MONGOD) ## Break the protocol on purpose in fifteen places, and check that the faults show it
+mutants: $(STAMP) $(MONGOD) ## Break the protocol on purpose in twenty-one places, and check that faults or tests show it
 	@$(BIN)/python -m tests.faults.mutants $(if $(NEWER),--mongod $(NEWER_MONGOD)) $(ARGS)
 
 check: $(STAMP) ## Lint, format, spelling, types, import rules; of native/ too where cargo is there

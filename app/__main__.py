@@ -15,7 +15,7 @@ COMMANDS = {
     "serve": "run the service",
     "demo": "try it: real servers, a writer, and the messages as they arrive",
     "doctor": "check MongoDB, NATS and each watcher: what is wrong, and what to do",
-    "watchers": "list, show, add, pause, resume, restart, rewind, remove and tail watchers",
+    "watchers": "list, show, add, pause, resume, restart, snapshot, rewind, remove and tail watchers",
     "instances": "list the instances that share the watchers; have one hand its watchers over",
     "streams": "switch a stream to the settings of mongodb-nats-connector, and back",
     "verify": "compare a stream with its collection's history: lost, doubled, reordered or altered?",

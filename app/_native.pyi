@@ -29,6 +29,16 @@ def pack(
     fits: tuple[int, int],
     subjects: Subjects | None,
 ) -> Block | None: ...
+def pack_rows(
+    buffer: bytes,
+    bounds: tuple[Sequence[int], Sequence[int]],
+    place: str,
+    time: tuple[int, int],
+    names: tuple[str, str] | None,
+    last: str,
+    fits: tuple[int, int],
+    subjects: Subjects | None,
+) -> Block | None: ...
 def split(
     buffer: bytes, bounds: tuple[Sequence[int], Sequence[int]]
 ) -> list[tuple[str, str, bytes, list[int], list[int], str, str]] | None: ...

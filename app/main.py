@@ -179,4 +179,5 @@ def codec_of(settings: Settings) -> Codec:
         log.info("encoder", encoder="native")
     else:
         log.info("encoder", encoder="python", reason=native.absence() or "CHANGEWIRE_CODEC says so")
-    return Codec(encode, reduced, identify, names_of, transcode, native.packer(settings.codec))
+    pack, pack_rows = native.packer(settings.codec), native.row_packer(settings.codec)
+    return Codec(encode, reduced, identify, names_of, transcode, pack, pack_rows)

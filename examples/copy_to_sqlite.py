@@ -27,7 +27,11 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+# A power cut may take the last transactions away, but never a part of one: place and documents still agree, and the
+# messages after the place come again.
 TABLES = """
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = NORMAL;
     CREATE TABLE IF NOT EXISTS documents (
         namespace TEXT, id TEXT, position TEXT NOT NULL, document TEXT, PRIMARY KEY (namespace, id)
     );
@@ -119,7 +123,7 @@ async def batches(jetstream: JetStreamContext, stream: str, copy: sqlite3.Connec
             came, complete = 0, True
             while complete:
                 try:
-                    batch = await consumer.fetch(500, timeout=5)
+                    batch = await consumer.fetch(1000, timeout=5)
                 except nats.errors.TimeoutError:
                     await consumer.consumer_info()  # fails if it is gone
                     continue

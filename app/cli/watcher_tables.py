@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli import typed
+from app.cli.snapshot_progress import short
 from app.domain.plain import plain
 
 STYLES = {
@@ -25,6 +26,7 @@ _NUMBERS = frozenset({"lag", "headroom", "published", "per second", "restarts", 
 def listing(watchers: Sequence[Mapping[str, Any]], lags: Mapping[str, Any]) -> None:
     """Print one line for each watcher."""
     several = len({each["status"].get("instance") for each in watchers}) > 1
+    snapshots = any(each["status"].get("snapshot") for each in watchers)
     names = (
         "name",
         "state",
@@ -36,6 +38,7 @@ def listing(watchers: Sequence[Mapping[str, Any]], lags: Mapping[str, Any]) -> N
         "published",
         "per second",
         "restarts",
+        *(("snapshot",) if snapshots else ()),
         "reason",
     )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -55,6 +58,7 @@ def listing(watchers: Sequence[Mapping[str, Any]], lags: Mapping[str, Any]) -> N
             f"{status['events']['published']:,}",
             f"{status['rates']['last_60s']:g}",
             str(status["restarts"]),
+            *((plain(short(status.get("snapshot"))),) if snapshots else ()),
             plain(status["reason"] or ""),
         )
     typed.console().print(table)

@@ -26,7 +26,8 @@ app = typed.application(__doc__)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="the watcher's name", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask for confirmation")]
 
-REFUSED = (409, 413, 422)
+CONFLICT = 409
+REFUSED = (CONFLICT, 413, 422)
 """Statuses of a request that has changed nothing."""
 
 
@@ -90,6 +91,10 @@ def add(
     ] = None,
     deployment: Annotated[bool, typer.Option("--deployment", help="NAME watches every database")] = False,
     stream: Annotated[str | None, typer.Option(help="the stream it publishes to", show_default=False)] = None,
+    snapshot: Annotated[
+        Literal["initial", "only"] | None,
+        typer.Option(help="publish the documents that exist, too, or nothing but them", show_default=False),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything and change nothing")] = False,
     url: Url = None,
     api_token: Token = None,
@@ -108,7 +113,7 @@ def add(
     source = {key: value for key, value in source.items() if value}
     if (name is None) == (file is None):
         raise typer.BadParameter("give either a NAME or a --file")
-    if name is None and (source or deployment or stream):
+    if name is None and (source or deployment or stream or snapshot):
         raise typer.BadParameter("a --file says itself what is watched; give no other option but --dry-run")
     if name is not None and (database is not None) == deployment:
         raise typer.BadParameter("give either --database or --deployment")
@@ -116,7 +121,8 @@ def add(
     if file is not None:
         definitions = watcher_files.read(file)
     else:
-        definitions = [{"name": name, "source": source, **({"sink": {"stream": stream}} if stream else {})}]
+        more = ({"sink": {"stream": stream}} if stream else {}) | ({"snapshot": snapshot} if snapshot else {})
+        definitions = [{"name": name, "source": source, **more}]
     path = "/watchers" + ("?dry_run=true" if dry_run else "")
     try:
         added = service.call("POST", path, definitions if len(definitions) > 1 else definitions[0])
@@ -152,6 +158,50 @@ def resume(name: Name, url: Url = None, api_token: Token = None, as_json: Json =
 def restart(name: Name, url: Url = None, api_token: Token = None, as_json: Json = False) -> int:
     """Restart a watcher; it continues from its position."""
     return _told(connect(url, api_token).call("POST", _path(name, "restart")), as_json=as_json)
+
+
+@app.command()
+def snapshot(
+    name: Name,
+    filter_: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="JSON", help="only documents that this query matches", show_default=False),
+    ] = None,
+    collection: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DATABASE.COLLECTION", help="only this one; may be repeated", show_default=False),
+    ] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="cancel the one that is running")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="show how far it is, until it has ended")] = False,
+    url: Url = None,
+    api_token: Token = None,
+    as_json: Json = False,
+) -> int:
+    """Publish the documents that exist, each once, at its exact place among the changes.
+
+    A query is Extended JSON, such as '{"status": "open"}'. With --follow, Ctrl-C leaves the snapshot running, and the
+    exit code is 1 if it is cancelled or fails. One that is running already is followed, if neither --filter nor
+    --collection is given."""
+    if cancel and (filter_ is not None or collection or follow):
+        raise typer.BadParameter("--cancel takes no other option")
+    if follow and as_json:
+        raise typer.BadParameter("give either --follow or --json")
+    service, path = connect(url, api_token), _path(name, "snapshot")
+    if cancel:
+        return _told_of_snapshot(name, service.call("DELETE", path), as_json=as_json)
+    wish: dict[str, Any] = {} if filter_ is None else {"filter": _parsed(filter_)}
+    wish |= {"collections": collection} if collection else {}
+    try:
+        run = service.call("POST", path, wish)
+    except Refused as error:
+        run = service.call("GET", _path(name, "status"))["snapshot"] if error.status == CONFLICT else None
+        if wish or not follow or run is None or run["state"] != "running":
+            raise
+    if not follow:
+        return _told_of_snapshot(name, run, as_json=as_json)
+    from app.cli import snapshot_progress
+
+    return snapshot_progress.follow(name, run["run"], lambda: service.call("GET", _path(name, "status")))
 
 
 @app.command()
@@ -264,6 +314,22 @@ def _told(watcher: dict[str, Any], *, as_json: bool) -> int:
         return _print_json(watcher)
     say(f"{watcher['name']}: {watcher['status']['state']}")
     return OK
+
+
+def _told_of_snapshot(name: str, run: dict[str, Any], *, as_json: bool) -> int:
+    if as_json:
+        return _print_json(run)
+    from app.cli import snapshot_progress
+
+    say(f"{name}: snapshot {run['run']}: {snapshot_progress.words(run)}")
+    return OK
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--filter is not JSON: {error}") from None
 
 
 def _print_json(value: Any) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Final
 
+from app.domain.raw_events import RawEvents
+
 _INT32: Final = Struct("<i")
 _FIXED: Final = {
     0x01: 8, 0x06: 0, 0x07: 12, 0x08: 1, 0x09: 8, 0x0A: 0, 0x10: 4, 0x11: 8, 0x12: 8, 0x13: 16, 0x7F: 0, 0xFF: 0,
@@ -17,6 +19,10 @@ _TEXT: Final = {0x02, 0x0D, 0x0E}
 """Values that say how many bytes follow: a string, JavaScript, a symbol."""
 _WHOLE: Final = {0x03, 0x04, 0x0F}
 """Values that say how many bytes they have in all: a document, an array, JavaScript with a scope."""
+_PLAIN_KEYS: Final = {kind: 5 + size for kind, size in _FIXED.items()}
+"""The bytes of an element `_id` with such a value."""
+_SIZES: Final = {size: _INT32.pack(5 + size) for size in _PLAIN_KEYS.values()}
+"""The length of a document with such an element alone, by the element's."""
 
 
 def elements(document: bytes) -> Iterator[tuple[bytes, int, int, int]]:
@@ -60,6 +66,20 @@ def _end(document: bytes, kind: int, at: int) -> int:
 def document_of(*parts: bytes) -> bytes:
     """Return the document that these elements make."""
     return b"".join((_INT32.pack(5 + sum(map(len, parts))), *parts, b"\0"))
+
+
+def keys_of(events: RawEvents) -> list[bytes]:
+    """Return the key of each of the documents, as `key_of` does. Raises ValueError.
+
+    A snapshot asks this of every document, so most are answered by a look at their first element alone."""
+    buffer, keys = events.buffer, []
+    for start, end in zip(events.starts, events.ends, strict=True):
+        size = _PLAIN_KEYS.get(buffer[start + 4]) if buffer[start + 5 : start + 9] == b"_id\0" else None
+        if size is not None and start + size < end:
+            keys.append(_SIZES[size] + buffer[start + 4 : start + 4 + size] + b"\0")
+        else:
+            keys.append(key_of(buffer[start:end]))
+    return keys
 
 
 def key_of(document: bytes) -> bytes:

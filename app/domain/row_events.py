@@ -7,7 +7,7 @@ are, by the same code.
 
 from collections.abc import Iterable, Sequence
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from app.domain.raw_bson import document_of, elements
 from app.domain.raw_events import RawEvents
@@ -17,11 +17,32 @@ from app.domain.tokens import ClusterTime
 _INT32: Final = Struct("<i")
 
 
+class RowHead(NamedTuple):
+    """What the rows of a chunk have in common: how their places begin (`RowPlace.before`), the cluster time that they
+    were read as of, and database and collection. `names` is None where a pipeline has made events of the documents."""
+
+    before: str
+    at: ClusterTime
+    names: tuple[str, str] | None
+
+
+def of_rows(documents: Sequence[bytes], keys: Sequence[bytes], head: RowHead) -> RawEvents:
+    """Return the rows of what was read: `documents` and their keys."""
+    places = [f"{head.before}{row:06}" for row in range(len(keys))]
+    if head.names is None:
+        return of_events(documents, places)
+    return of_documents(documents, keys, places, head.at, *head.names)
+
+
 def of_documents(
-    documents: Sequence[bytes], keys: Sequence[bytes], places: Sequence[str], at: ClusterTime, namespace: str
+    documents: Sequence[bytes],
+    keys: Sequence[bytes],
+    places: Sequence[str],
+    at: ClusterTime,
+    database: str,
+    collection: str,
 ) -> RawEvents:
     """Return the rows of documents of one collection, which were read as of `at`. `places` are theirs."""
-    database, _, collection = namespace.partition(".")
     between = b"".join(
         (
             _text("operationType", OPERATION),

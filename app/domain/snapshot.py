@@ -145,8 +145,15 @@ class Snapshot:
 
     def place(self, chunk: Chunk, row: int) -> str:
         """Return the position of a chunk's row."""
+        return str(self._place(chunk, row))
+
+    def before(self, chunk: Chunk) -> str:
+        """Return what the positions of a chunk's rows begin with (`RowPlace.before`)."""
+        return self._place(chunk, 0).before
+
+    def _place(self, chunk: Chunk, row: int) -> RowPlace:
         assert self.epoch is not None, "begin comes first"
-        return str(RowPlace(chunk.mark, self.epoch, self.run, chunk.number, row))
+        return RowPlace(chunk.mark, self.epoch, self.run, chunk.number, row)
 
     def end(self, chunk: Chunk) -> str:
         """Return the position of a chunk's last row; of one that was cut before the first, its mark."""
@@ -178,6 +185,10 @@ class Snapshot:
     def also(self, parts: Sequence[Part]) -> "Snapshot":
         """These collections have to be read too."""
         return replace(self, parts=(*self.parts, *parts), version=self.version + 1)
+
+    def touched(self) -> "Snapshot":
+        """It is as it was, and stored all the same: MongoDB's time passes by what is written."""
+        return replace(self, version=self.version + 1)
 
     def renamed(self, namespace: str) -> "Snapshot":
         """The collection that is being read has another name by now."""

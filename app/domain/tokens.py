@@ -127,7 +127,12 @@ class RowPlace:
     row: int
 
     def __str__(self) -> str:
-        return f"{self.mark}:{self.epoch}:s:{self.run}:{self.chunk:08}.{self.row:06}"
+        return f"{self.before}{self.row:06}"
+
+    @property
+    def before(self) -> str:
+        """What the places of all rows of the chunk begin with: the rows' numbers follow, with six digits."""
+        return f"{self.mark}:{self.epoch}:s:{self.run}:{self.chunk:08}."
 
     @classmethod
     def parse(cls, position: str) -> "RowPlace | None":

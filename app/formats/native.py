@@ -13,6 +13,7 @@ from app.domain.events import Change
 from app.domain.packed import Numbered, PackedChanges
 from app.domain.parts import Part, Split
 from app.domain.raw_events import RawEvents
+from app.domain.row_events import RowHead
 
 if TYPE_CHECKING:
     from app._native import Block
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 Wish = Literal["auto", "native", "python"]
 Transcode = Callable[[Sequence[bytes], str], list[Change | None]]
 Pack = Callable[[RawEvents, str, str, Collection[str], tuple[int, int], Sequence[str] | None], PackedChanges | None]
+PackRows = Callable[[RawEvents, RowHead, str, tuple[int, int], Sequence[str] | None], PackedChanges | None]
 
 
-_NEEDED = ("transcode", "pack", "split", "Subjects")
+_NEEDED = ("transcode", "pack", "pack_rows", "split", "Subjects")
 """What the module has to have. Sources may be updated in place, and the module left as it was built before."""
 
 
@@ -90,6 +92,27 @@ def packer(wish: Wish) -> Pack | None:
         return None if block is None else NativeChanges(block, 0, len(block))
 
     return pack
+
+
+def row_packer(wish: Wish) -> PackRows | None:
+    """What makes a block of a snapshot's rows, out of what was read; available as `transcoder`.
+
+    The function takes the documents, or what a pipeline made of them, what the rows have in common, the position that
+    all of them have to be later than, and the rest as `packer`. It returns the rows that `row_events.of_rows` and then
+    `packer` would make, or None as that. It may be called in any thread, and raises at most MemoryError."""
+    if not _is_used(wish):
+        return None
+    from app import _native
+
+    def pack_rows(
+        documents: RawEvents, head: RowHead, last: str, fits: tuple[int, int], pieces: Sequence[str] | None
+    ) -> PackedChanges | None:
+        bounds, time = (documents.starts, documents.ends), (head.at.seconds, head.at.increment)
+        subjects = None if pieces is None else _native.Subjects(list(pieces))
+        block = _native.pack_rows(documents.buffer, bounds, head.before, time, head.names, last, fits, subjects)
+        return None if block is None else NativeChanges(block, 0, len(block))
+
+    return pack_rows
 
 
 def splitter(wish: Wish) -> Split | None:

@@ -124,6 +124,9 @@ class MongoChangeSource:
             await self._unmatched.look(now)
             self.reads = self.reads._replace(note=self._unmatched.note)
 
+    def hurry(self) -> None:
+        self._pace.hurried = True
+
     async def close(self) -> None:
         stream, self._stream = self._stream, None
         self._waiting = None

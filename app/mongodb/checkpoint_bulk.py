@@ -89,7 +89,8 @@ class Write(Request[bool]):
         value, row = self.fields["value"], self.fields["row"]
         later = [{"epoch": {"$lt": self.epoch}}, {"epoch": self.epoch, "value": {"$lt": value}}]
         if row is not None:
-            later.append({"epoch": self.epoch, "value": value, "row": {"$not": {"$gte": row}}})
+            same = {"$gte": row, "$lt": f"{value};"}  # this row or a later one of the same token
+            later.append({"epoch": self.epoch, "value": value, "row": {"$not": same}})
         return {"q": {"$and": [there, scope, {"$or": later}]}, "u": {"$set": self.document(home, flush)}}
 
     def is_stored(self, there: Mapping[str, Any], flush: ObjectId) -> bool:

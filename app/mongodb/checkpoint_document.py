@@ -56,8 +56,8 @@ def set_where_it_may_follow(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     earlier_position = {
         "$or": [
             {"$lt": ["$value", fields["value"]]},
-            # A missing row is less than any text; of a row and none, the row is the later position.
-            {"$and": [{"$eq": ["$value", fields["value"]]}, {"$lt": [{"$ifNull": ["$row", ""]}, fields["row"] or ""]}]},
+            # A row beside the same token is later than the token. One beside another token says nothing.
+            {"$and": [{"$eq": ["$value", fields["value"]]}, {"$not": _has_row_from(fields["value"], fields["row"])}]},
         ]
     }
     earlier = {
@@ -67,6 +67,14 @@ def set_where_it_may_follow(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
         ]
     }
     return _set_where(earlier, fields)
+
+
+def _has_row_from(value: str, row: str | None) -> dict[str, Any]:
+    """Build the expression that is true of a document with this row, or a later one, of the same token. Without a row,
+    all with the same token are as late."""
+    if row is None:
+        return {"$literal": True}
+    return {"$and": [{"$gte": ["$row", row]}, {"$lt": ["$row", f"{value};"]}]}  # what begins with the token and a colon
 
 
 def is_of_earlier_epoch(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> bool:

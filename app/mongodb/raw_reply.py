@@ -68,6 +68,16 @@ def read_reply(reply: bytes, batch: str) -> RawReply:
     )
 
 
+def read_documents(reply: bytes) -> tuple[RawEvents, int]:
+    """Find the documents of a command's first batch, and its cursor's id (0: the server has ended it).
+
+    Raises ProtocolError where the reply is damaged, or has none."""
+    cursor = _of_type(_fields(reply, 0, len(reply), ("cursor",)), "cursor", _DOCUMENT)
+    inner = _fields(reply, cursor.start, cursor.end, ("id", "firstBatch"))
+    array, id_ = _of_type(inner, "firstBatch", _ARRAY), _of_type(inner, "id", _LONG, _INTEGER)
+    return _events(reply, array.start, array.end), (_INT64 if id_.type == _LONG else _INT32)(reply, id_.start)[0]
+
+
 def _events(buffer: bytes, start: int, end: int) -> RawEvents:
     """Note the bounds of each document in an array. This loop runs once per event: it does as little as can be done.
 
@@ -148,7 +158,7 @@ def _of_type(fields: dict[str, _Value], name: str, *types: int) -> _Value:
     """Return a field that has to be there, of one of these types."""
     value = fields.get(name)
     if value is None or value.type not in types:
-        raise ProtocolError(f"MongoDB's reply to a change stream has no field {name} of the type it should have")
+        raise ProtocolError(f"MongoDB's reply has no field {name} of the type it should have")
     return value
 
 

@@ -15,7 +15,8 @@ from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 
 from app.domain.errors import SourceRefused
-from app.domain.raw_bson import document_of, elements, key_of
+from app.domain.raw_bson import document_of, elements, key_of, keys_of
+from app.domain.raw_events import RawEvents
 from app.domain.snapshot import Part
 from app.domain.tokens import ClusterTime
 from app.mongodb.stream import COMMENT, parse_pipeline
@@ -64,6 +65,8 @@ def find_boundary(part: Part, after: bytes | None, count: int) -> dict[str, Any]
 def keys_in(documents: Sequence[bytes], *, whole: bool) -> list[bytes]:
     """Return the key of each document, or of each event that came out of a pipeline. Raises SourceRefused."""
     try:
+        if whole and isinstance(documents, RawEvents):
+            return keys_of(documents)
         return list(map(key_of if whole else _key_in_id, documents))
     except ValueError as error:
         raise SourceRefused(f"what MongoDB has sent cannot be read as documents: {error}") from error

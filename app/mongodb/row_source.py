@@ -39,6 +39,7 @@ from app.mongodb.described import described_by, description, uuid_in
 from app.mongodb.errors import of_command, resource_of, translated
 from app.mongodb.pinning import Pin, pinned
 from app.mongodb.probe import PROBE_SECONDS
+from app.mongodb.raw_reply import read_documents
 from app.mongodb.reach import Reach
 from app.mongodb.row_commands import find_boundary, find_rows, keys_in, of_uuid, piped_rows
 from app.mongodb.stream import Target, parse_pipeline
@@ -207,11 +208,11 @@ class MongoRowSource:
                     part, at, self._source.pipeline, after=after, until=until, limit=limit, filter_=filter_
                 )
             reply = await self._ask(part, command | {"readConcern": concern})
-            documents = [bytes(each.raw) for each in reply["cursor"]["firstBatch"]]
-            more = bool(reply["cursor"]["id"]) or len(documents) > limit
-            documents = documents[:limit]
+            found, cursor = read_documents(bytes(reply.raw))  # no copy: a whole reply is bytes
+            documents = found[:limit]
+            more = bool(cursor) or len(found) > limit
             keys = keys_in(documents, whole=whole)
-            return Rows(documents, keys, sum(map(len, documents)), whole, more), reply["operationTime"]
+            return Rows(documents, keys, documents.size, whole, more), reply["operationTime"]
 
         time = Timestamp(at.seconds, at.increment)
         if not part.capped:

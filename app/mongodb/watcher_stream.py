@@ -27,6 +27,10 @@ AWAIT_MOST_MS: Final = 4_000
 watcher's position moves on with the oplog that often."""
 
 
+HURRIED_MS: Final = 20
+"""And how long where its position is waited for."""
+
+
 class Pace:
     """How many events a read asks for, and how long it waits for them; learned from the reads before."""
 
@@ -34,6 +38,8 @@ class Pace:
         self.batch_size = batch_size
         self.ask_for = batch_size
         self.wait_ms = AWAIT_MS
+        self.hurried = False
+        """Whether the next read waits a moment only."""
 
     def came(self, events: int, size: int) -> None:
         """Learn from so many events, of so many bytes together."""
@@ -42,6 +48,9 @@ class Pace:
 
     def waited(self, events: int) -> None:
         """Learn from a read that waited, and brought so many events."""
+        if self.hurried:
+            self.hurried = False
+            return
         self.wait_ms = AWAIT_MS if events else min(2 * self.wait_ms, AWAIT_MOST_MS)
 
 
@@ -109,7 +118,9 @@ class WatcherStream:
         return self._take(await self.cursor.open(self.request.stages(start, *last), size=size))
 
     async def more(self, size: int) -> SourceBatch:
-        return self._take(await self.cursor.get_more(size=size, wait_ms=self.pace.wait_ms))
+        return self._take(
+            await self.cursor.get_more(size=size, wait_ms=HURRIED_MS if self.pace.hurried else self.pace.wait_ms)
+        )
 
     @property
     def _at_once(self) -> int:

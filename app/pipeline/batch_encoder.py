@@ -15,10 +15,11 @@ from app.domain.errors import EventNotEncodable, MessageTooLarge, PermanentError
 from app.domain.events import Change
 from app.domain.packed import PackedChanges
 from app.domain.raw_events import RawEvents
+from app.domain.row_events import RowHead, of_rows
 from app.domain.snapshot import HEADER, ROW_OPERATIONS
 from app.domain.watcher import Watcher
 from app.pipeline.run_statistics import RunStatistics
-from app.ports import EventSink, Observer, SourceBatch
+from app.ports import EventSink, Observer, Rows, SourceBatch
 
 T = TypeVar("T")
 
@@ -36,14 +37,19 @@ Pack = Callable[[RawEvents, str, str, Collection[str], tuple[int, int], Sequence
 to be later than, the operations that are published, `EventSink.surely_fits`, and `Template.pieces`."""
 
 
+PackRows = Callable[[RawEvents, RowHead, str, tuple[int, int], Sequence[str] | None], PackedChanges | None]
+"""Makes one block of regular rows, or None, from: what was read, what the rows have in common, the position that all
+have to be later than, `EventSink.surely_fits`, and `Template.pieces`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Codec:
     """How a raw event becomes a message: `encode(raw, id_suffix)`, and `reduce(raw, limit)` for one that is too large.
 
     `identify(raw)` reads token, operation and the document's key of one that cannot be encoded, `names(raw)` database
-    and collection, empty where an event has none. Two options do a whole batch without the GIL
+    and collection, empty where an event has none. Options do a whole batch without the GIL
     (`formats/native.py`): `pack` makes one block of a regular batch, and leaves any other one; `transcode` makes its
-    changes, and where it leaves None, `encode` is asked.
+    changes, and where it leaves None, `encode` is asked. `pack_rows` is to rows of a snapshot what `pack` is to events.
     """
 
     encode: Callable[[bytes, str], Change]
@@ -52,6 +58,7 @@ class Codec:
     names: Callable[[bytes], tuple[str, str]]
     transcode: Callable[[Sequence[bytes], str], list[Change | None]] | None = None
     pack: Pack | None = None
+    pack_rows: PackRows | None = None
 
     async def transcoded(self, batch: SourceBatch, suffix: str) -> Iterable[Change | None]:
         """What can be made of the batch at once: for each event its change, or None where that is left to `encode`."""
@@ -104,8 +111,18 @@ class BatchEncoder:
         batch.events = ()  # all is in the changes now, and the batch may be held until they are published
         return changes
 
+    async def chunk(self, rows: Rows, head: RowHead, run: str, last: str) -> Sequence[Change]:
+        """Return a chunk of a snapshot's run as changes, all later than the position `last`. Raises as `rows`."""
+        documents, pack = rows.documents, self._codec.pack_rows
+        if pack is not None and isinstance(documents, RawEvents):
+            work = partial(pack, documents, head, last, self._sink.surely_fits, self._pieces)
+            packed = await _aside(rows.size, work)
+            if packed is not None:
+                return packed.with_headers(((HEADER, run),))
+        return await self.rows(of_rows(documents, rows.keys, head), run, last)
+
     async def rows(self, events: RawEvents, run: str, last: str) -> Sequence[Change]:
-        """Return the rows of a snapshot's run as changes, all later than the position `last`. Raises PermanentError
+        """Return events of a snapshot's run as changes, all later than the position `last`. Raises PermanentError
         where one of them cannot be published."""
         batch = SourceBatch(events, last, 0, events.size)
         changes = await self._encode(batch, Selection(_ROWS, "", ((HEADER, run),)), last)

@@ -82,7 +82,8 @@ class Capture:
 
         Raises what ended it: TransientError, PermanentError, Fenced, Stale."""
         try:
-            reached = await Opening(self._run, self._ledger, self._publisher, self._checkpointer).open()
+            opening = Opening(self._run, self._ledger, self._publisher, self._checkpointer, self._snapshot.gap_comes)
+            reached = await opening.open()
             if self._begun is not None:
                 await self._begun()
             await self._snapshot.resume()

@@ -77,6 +77,12 @@ class Ledger:
         """Whether changes are still to come that are published already."""
         return self._gone.left > 0
 
+    @property
+    def rows_until(self) -> str:
+        """The position up to which the rows of a snapshot are known to be on the stream: another writer may have gone
+        past later ones."""
+        return self._rows_until
+
     def went_out(self, token: str) -> None:
         """Changes up to this one were sent, and nothing was heard of them."""
         self._sent = max(self._sent, token)
@@ -86,8 +92,7 @@ class Ledger:
         id_, own = parse_message_id(last.id), self.reached.own
         if id_ is not None and sequence > self._fence:  # else the stream knew the change and has no message of it
             own = OwnMessage(sequence, id_)
-        if is_row(last.token):
-            self._rows_until = last.token
+        self._rows_came_to(last.token)
         self._fence, self._sent = sequence, ""  # what went out before and has not arrived never will
         self._run_state.published(last.token, sequence, own)
 
@@ -155,6 +160,7 @@ class Ledger:
         passed, reached = self._gone.pass_over(waiting, self.reached)
         if passed:
             self._run_state.passed_over(reached)
+            self._rows_came_to(reached.token)
             self._statistics.overdue.progressed(self._run.now())
             self._already_there(passed)
         rest = waiting[passed:]
@@ -175,6 +181,11 @@ class Ledger:
         if new and self._gone.left:  # by other settings it may have been a message, and counted as one
             self._give_count_up(letter.token)
         self._run_state.came_to(letter.token)
+        self._rows_came_to(letter.token)
+
+    def _rows_came_to(self, position: str) -> None:
+        if is_row(position):
+            self._rows_until = position
 
     def _check_count(self, position: str) -> None:
         """Give the count up where the changes that it tells of should have come by now. Raises PositionUndecidable.

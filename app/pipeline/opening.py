@@ -93,6 +93,7 @@ Two instances may do all this at once. Nothing here excludes that, and nothing n
 publishes second expects a sequence that is no longer the last one.
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -122,13 +123,21 @@ log = structlog.get_logger(__name__)
 class Opening:
     """One opening of one watcher. The numbers are those of the theory of operation."""
 
-    def __init__(self, run: Run, ledger: Ledger, publisher: Publisher, checkpointer: Checkpointer) -> None:
+    def __init__(
+        self,
+        run: Run,
+        ledger: Ledger,
+        publisher: Publisher,
+        checkpointer: Checkpointer,
+        gap_comes: Callable[[str], Awaitable[None]],
+    ) -> None:
         self._run = run
         self._watcher = run.watcher
         self._source, self._sink, self._checkpoints = run.ports.source, run.ports.sink, run.ports.checkpoints
         self._ledger = ledger
         self._publisher = publisher
         self._checkpointer = checkpointer
+        self._gap_comes = gap_comes
         self._window_recovery = WindowRecovery(run.watcher, self._sink, self._checkpoints, run.state)
         self._proof = Proof(self._source, run.state)
         self._until = 0
@@ -144,6 +153,7 @@ class Opening:
         if gap is None:
             self._ledger.begin(reached, plan.beginning.fence, gone=plan.count.gone, until=self._until)  # 11
         else:
+            await self._gap_comes(reached.token)
             await self._mark_gap(gap, reached, plan.beginning.fence)
         await self._tell(plan, facts.checkpoint)
         return self._ledger.reached

@@ -5,6 +5,7 @@ way of publishing it. How many bytes may be held is decided in `memory_budget.py
 """
 
 import asyncio
+import time
 
 from app.domain.errors import HistoryLost
 from app.pipeline.batch_encoder import YIELD_BYTES
@@ -24,6 +25,9 @@ class Reader:
         self._woken = asyncio.Event()
         self._until_woken: asyncio.Task[bool] | None = None
         self._position: str | None = None
+        self._begun_at = 0.0
+        self.begun_at = 0.0
+        """When the read of the last batch was begun (`time.monotonic`)."""
         self.stopping = False
         """Whether a stop was asked for."""
         self.overtaken: HistoryLost | None = None
@@ -38,6 +42,10 @@ class Reader:
     def nudge(self) -> None:
         """Have `next` return without waiting for changes: there is something else to be done."""
         self._woken.set()
+
+    def hurry(self) -> None:
+        """Have the next batch come within a moment, with a newer position where there are no changes."""
+        self._source.hurry()
 
     def look(self) -> bool:
         """Read on where there is room, and return whether the next batch is there."""
@@ -64,7 +72,7 @@ class Reader:
         except HistoryLost as error:
             self.overtaken = error
             return None
-        self._position = batch.position
+        self._position, self.begun_at = batch.position, self._begun_at
         self._share.take(batch.size)
         large = batch.size > YIELD_BYTES and self._share.room and not self.stopping
         self._ahead = self._read() if large else None
@@ -76,10 +84,10 @@ class Reader:
 
     async def close(self) -> None:
         """Cancel what is under way. The source is good for `close` only after that."""
-        for task in (self._ahead, self._until_woken):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        tasks = [task for task in (self._ahead, self._until_woken) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._ahead = self._until_woken = None
 
     async def _came(self, ahead: "asyncio.Task[SourceBatch]") -> bool:
@@ -90,4 +98,5 @@ class Reader:
         return ahead.done()
 
     def _read(self) -> asyncio.Task[SourceBatch]:
+        self._begun_at = time.monotonic()
         return asyncio.create_task(self._source.read(), name=f"batch:{self._run.watcher.name}")

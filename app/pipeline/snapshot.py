@@ -45,7 +45,7 @@ from typing import Literal
 
 import structlog
 
-from app.domain.errors import MomentGone, PermanentError, SourceUnavailable
+from app.domain.errors import MomentGone, PermanentError, SourceUnavailable, Stale
 from app.domain.position import Reached
 from app.domain.snapshot import Chunk, Snapshot
 from app.domain.tokens import MessageId, RowPlace, cluster_time, is_mark, mark_after, mark_of
@@ -63,8 +63,12 @@ log = structlog.get_logger(__name__)
 
 HOLD_SECONDS = 0.1
 """How long changes wait for rows, about, before they go on."""
+FEW = 64
+FEW_BYTES = 256 * 1024
+FEW_SECONDS = 1
+"""So few changes at once, and none older than that, are new ones and no backlog."""
 BETWEEN_SECONDS = 0.5
-"""The least time between two windows while MongoDB has more changes than were read."""
+"""The least time between two windows while there is a backlog."""
 AGAIN_SECONDS = 1.0
 """The pause after rows could not be read, while the changes go on."""
 LETTERS = 1_000
@@ -88,7 +92,7 @@ class SnapshotProducer:
         self._queue = queue
         self._share = share
         self._reader = reader
-        self._record = SnapshotRecord(run, checkpointer)
+        self._record = SnapshotRecord(run, ledger, checkpointer)
         self._rows = SnapshotRows(run, self._record, ledger, encoder, queue, share)
         self._asked = False
         self._again: list[Chunk] = []
@@ -97,6 +101,8 @@ class SnapshotProducer:
         """The mark at which the next window opens, once the changes have come to it."""
         self._not_before = 0.0
         self._window_ended = 0.0
+        self._let_pass = True
+        """Whether the changes that waited behind the last window have passed."""
         self._too_old = 0
 
     @property
@@ -115,6 +121,18 @@ class SnapshotProducer:
         self._limits.release(self._name)
 
     # What is left to be done
+
+    async def gap_comes(self, position: str) -> None:
+        """Changes are missing on the stream after a position, and a marker is about to say so. A run that has rows up
+        to there, and not all of them, would say in the end that it is complete: end it.
+
+        Raises StoreUnavailable, Stale."""
+        await self._record.load()
+        run = self._record.known
+        if run is None or not (run.running and run.begun) or (run.end_planned and run.end(run.chunks[-1]) <= position):
+            return
+        with suppress(RunEnded):
+            await self._record.end("cancelled", "changes are missing on the stream since it began: a gap marks where")
 
     async def resume(self) -> None:
         """Find out at an opening what is left of a run, before anything is read. Raises StoreUnavailable, and what a
@@ -147,11 +165,13 @@ class SnapshotProducer:
             await self._record.move(Snapshot.taken)
 
     async def _look_again(self) -> None:
-        """Somebody has begun a run, or ended it. Raises StoreUnavailable."""
+        """Somebody has begun a run, or ended it. Raises Stale, StoreUnavailable."""
         self._asked = False
-        await self._record.load()
+        news = await self._record.load()
         self._due, self._not_before, self._too_old = None, 0.0, 0
         run = self._record.now
+        if news and run is not None and run.running and run.chunks:
+            raise Stale("another instance has gone on with the snapshot")  # an opening finds out what it has sent
         if run is None or not run.running:
             self._limits.release(self._name)
         elif not await self._moved_away(run):
@@ -226,6 +246,7 @@ class SnapshotProducer:
         if run is None or not run.running or self._again:
             await self._queue.put(encoded)
             return
+        begun_at = self._reader.begun_at
         if self._due is not None and encoded.position >= self._due and self._may(encoded, caught_up=caught_up):
             mark, self._due = self._due, None
             encoded = await self._up_to(mark, encoded)
@@ -234,9 +255,25 @@ class SnapshotProducer:
             self._share.take(encoded.size)
         await self._queue.put(encoded)
         end = encoded.position
-        self._due = None if is_mark(end) else mark_after(end)  # the changes have come past an earlier one
-        if is_mark(end) and self._may(encoded, caught_up=caught_up):
+        self._let_pass = self._let_pass or begun_at >= self._window_ended
+        if not is_mark(end):
+            await self._until_due(mark_after(end), waited=self._due is not None and not encoded.changes)
+            return
+        self._due = None  # the changes have come past an earlier one
+        if self._may(encoded, caught_up=caught_up):
             await self._window(end, waiting=False)
+
+    async def _until_due(self, mark: str | None, *, waited: bool) -> None:
+        """Have the changes come to a mark soon. `waited`: they were asked for, and none came.
+
+        Then nothing is written, so no time passes for MongoDB, unless the run itself is stored once more."""
+        self._due = mark
+        if time.monotonic() < self._not_before or not (self._record.run.read or self._limits.take(self._name)):
+            return
+        if waited:
+            with suppress(RunEnded, StoreUnavailable):
+                await self._record.move(Snapshot.touched)
+        self._reader.hurry()
 
     async def _up_to(self, mark: str, encoded: Encoded) -> Encoded:
         """Put the changes before a mark on the queue, and return the rest."""
@@ -259,7 +296,8 @@ class SnapshotProducer:
             self._keep_planned(self._record.run)
 
     def _may(self, encoded: Encoded, *, caught_up: bool) -> bool:
-        """Whether rows may be read now: not while the changes lag, and not at once after a read that failed."""
+        """Whether rows may be read now: not while the changes lag, and not at once after a read that failed. Changes
+        that have waited for rows pass before the next ones are read."""
         now = time.monotonic()
         if now < self._not_before or self._reader.stopping:
             return False
@@ -267,14 +305,15 @@ class SnapshotProducer:
             return False  # a wrong count would take the rows for published
         if mark_of(encoded.position) is None:
             return self._wait("this MongoDB writes resume tokens in a form that is not known, which have no marks")
-        if not caught_up:
-            lag = self._run.now() - cluster_time(encoded.position).seconds
+        if encoded.changes or not caught_up:
+            lag = self._run.state.operation_time - cluster_time(encoded.position).seconds
+            few = len(encoded.changes) <= FEW and encoded.size <= FEW_BYTES and lag <= FEW_SECONDS
             if (most := self._limits.max_lag_seconds) < lag:
                 return self._wait(f"the changes are {lag:.0f} seconds behind, and rows wait from {most:g} on")
-            if now - self._window_ended < BETWEEN_SECONDS:
+            if not (self._let_pass and (caught_up or few)) and now - self._window_ended < BETWEEN_SECONDS:
                 return False
         if not self._record.run.read and not self._limits.take(self._name):
-            return self._wait(f"{self._limits.at_once} other snapshots are being read, which is the most at once")
+            return self._wait(f"other snapshots are being read, and {self._limits.at_once} at once is the most")
         self._run.statistics.snapshot_waits = None
         return True
 
@@ -303,7 +342,7 @@ class SnapshotProducer:
         except PermanentError as error:
             await self._fail(str(error))
         finally:
-            self._window_ended = time.monotonic()
+            self._window_ended, self._let_pass = time.monotonic(), False
         run = self._record.now
         if run is None or not run.running or run.read:
             self._limits.release(self._name)
@@ -316,12 +355,14 @@ class SnapshotProducer:
     async def _chunks(self, mark: str, *, waiting: bool) -> None:
         """Put chunks on the queue, each read while the one before is published, until changes have waited for long, or
         there are no more."""
-        began = time.monotonic()
+        began = looked = time.monotonic()
         ahead = self._next(mark)
         try:
             while (rows := await ahead) is not None:
                 self._too_old = 0
-                held = (waiting or self._reader.look()) and time.monotonic() - began > HOLD_SECONDS
+                before, looked = looked, time.monotonic()
+                # Not longer by another chunk: it would take as long as this one did.
+                held = (waiting or self._reader.look()) and 2 * looked - before - began > HOLD_SECONDS
                 last = held or self._reader.stopping or self._asked
                 if not last:
                     ahead = self._next(mark)

@@ -14,6 +14,7 @@ import structlog
 from app.domain.errors import Stale, StateOutOfReach, StoreUnavailable
 from app.domain.snapshot import Snapshot, State
 from app.pipeline.checkpointer import Checkpointer
+from app.pipeline.ledger import Ledger
 from app.pipeline.run import Run
 
 log = structlog.get_logger(__name__)
@@ -32,11 +33,12 @@ Move = Callable[[Snapshot], Snapshot]
 class SnapshotRecord:
     """One capture's. `load` comes first."""
 
-    def __init__(self, run: Run, checkpointer: Checkpointer) -> None:
+    def __init__(self, run: Run, ledger: Ledger, checkpointer: Checkpointer) -> None:
         self._name = run.watcher.name
         self._store = run.ports.snapshots
         self._statistics = run.statistics
         self._clock = run.now
+        self._ledger = ledger
         self._checkpointer = checkpointer
         self._now: Snapshot | None = None
         self._stored: Snapshot | None = None
@@ -59,11 +61,13 @@ class SnapshotRecord:
         assert self._now is not None, "there is a run"
         return self._now
 
-    async def load(self) -> None:
-        """Read what is stored. Raises StoreUnavailable."""
+    async def load(self) -> bool:
+        """Read what is stored, and return whether that is news. Raises StoreUnavailable."""
         async with self._moving:
-            self._take(await self._store.read(self._name))
-            self._stored = self._now
+            known, there = self._stored, await self._store.read(self._name)
+            self._take(there)
+            self._stored = there
+            return there is not None and (known is None or (known.run, known.version) != (there.run, there.version))
 
     async def load_if_needed(self, position: str) -> None:
         """The same at an opening at a position, where most watchers have nothing to read: a run that is over is read
@@ -142,10 +146,18 @@ class SnapshotRecord:
         run, position = self.now, self._checkpointer.position
         if run is None or position is None:
             return
+        position = self._certain(run, position)
         if run.running and run.end_planned and run.end(run.chunks[-1]) <= position:
             await self.end("done", position=position)
         elif run.acknowledged(position) is not run:
             await self.move(lambda run: run.acknowledged(position))
+
+    def _certain(self, run: Snapshot, position: str) -> str:
+        """Return the stored position; where another writer has gone past rows that were to come, that of the last row
+        that is on the stream."""
+        until = self._ledger.rows_until
+        overtaken = any(not chunk.settled and chunk.rows and until < run.end(chunk) <= position for chunk in run.chunks)
+        return min(until, position) if overtaken else position
 
     def _take(self, snapshot: Snapshot | None) -> None:
         self._now = snapshot

@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 CHUNK_BYTES = 2 * 1024 * 1024
 """What a chunk is meant to have."""
+HEAD_BYTES = 256
+"""What a row has beside its document, about."""
 SCANNED = 10_000
 """How many documents are looked at for one chunk where a filter or a pipeline leaves some out."""
 SLOW_SECONDS = 0.25
@@ -103,12 +105,7 @@ class SnapshotRows:
                 since = self._ledger.reached.sequence or 0
                 keys = tuple(rows.keys)
                 chunk = Chunk(run.next, mark, run.part, run.after, until, keys, since, len(keys))
-                planned = await self._record.move(partial(Snapshot.planned, chunk=chunk))
-                try:
-                    return await self._encoded(planned, chunk, rows, read_at)
-                except PermanentError:  # nothing of it is sent, and nobody may take it for sent
-                    await self.cut(chunk.number, 0)
-                    raise
+                return await self._planned(chunk, await self._encoded(run, chunk, rows, read_at))
             await self._record.move(partial(Snapshot.passed, until=until))
             if time.monotonic() - began > SEARCH_SECONDS:
                 return None
@@ -153,7 +150,7 @@ class SnapshotRows:
 
         Documents of one that was created since come as changes. But of one that was renamed, and had another name that
         is not watched, nothing has come. So the run is complete only when all that are there were read."""
-        if any(chunk.part is None for chunk in run.chunks) or self._looks >= LOOKS:
+        if run.end_planned or self._looks >= LOOKS:
             return False
         self._looks += 1
         known = {part.uuid or part.namespace for part in run.parts}
@@ -169,24 +166,31 @@ class SnapshotRows:
         if run.end_planned:
             return None
         chunk = Chunk(run.next, mark, None, since=self._ledger.reached.sequence or 0)
-        return await self._end_encoded(await self._record.move(partial(Snapshot.planned, chunk=chunk)), chunk)
+        return await self._planned(chunk, await self._end_encoded(run, chunk))
+
+    async def _planned(self, chunk: Chunk, encoded: Encoded) -> Encoded:
+        """Plan a chunk whose messages can be made, and return them."""
+        try:
+            await self._record.move(partial(Snapshot.planned, chunk=chunk))
+        except BaseException:
+            self._share.give_back(encoded.size)
+            raise
+        return encoded
 
     async def _encoded(self, run: Snapshot, chunk: Chunk, rows: Rows, read_at: float) -> Encoded:
-        """Make a planned chunk's rows messages."""
+        """Make a chunk's rows messages."""
         assert chunk.part is not None, "the end of a run has no rows"
-        places = places_of(run, chunk)
-        if rows.whole:
-            at, namespace = moment_before(chunk.mark), run.parts[chunk.part].namespace
-            events = row_events.of_documents(rows.documents, rows.keys, places, at, namespace)
-        else:
-            events = row_events.of_events(rows.documents, places)
-        size = events.size
+        database, _, collection = run.parts[chunk.part].namespace.partition(".")
+        names = (database, collection) if rows.whole else None
+        head = row_events.RowHead(run.before(chunk), moment_before(chunk.mark), names)
+        size = rows.size + HEAD_BYTES * len(rows.keys)
         self._share.take(size)
         try:
-            return Encoded(await self._encoder.rows(events, run.run, chunk.mark), places[-1], read_at, size)
+            changes = await self._encoder.chunk(rows, head, run.run, chunk.mark)
         except PermanentError:
             self._share.give_back(size)
             raise
+        return Encoded(changes, run.end(chunk), read_at, size)
 
     async def _end_encoded(self, run: Snapshot, chunk: Chunk) -> Encoded:
         place, names = run.place(chunk, 0), [part.namespace for part in run.parts]

@@ -76,5 +76,8 @@ class ChangeSource(Protocol):
         Errors as `open`, and EventTooLarge where not even that helps; after one, open again.
         Being cancelled leaves the source usable for `close` only."""
 
+    def hurry(self) -> None:
+        """Have the next read wait only a moment for events, and bring a newer position where none came."""
+
     async def close(self) -> None:
         """End the cursor on the server. Never raises; may be called twice."""

@@ -76,6 +76,19 @@ pub struct Change<'a> {
 ///
 /// A batch is regular if each of its events is encoded here, if the tokens strictly grow, and if each message surely fits.
 pub fn pack(buffer: &[u8], starts: &[usize], ends: &[usize], rules: &Rules<'_>) -> Result<Block, Refused> {
+    pack_with(buffer, starts, ends, rules, 0, |_, raw, out| encode(raw, out))
+}
+
+/// The same, of whatever `encode` makes an event of: it is given the index, the bytes and where the body goes. `beside`:
+/// about how many bytes the bodies have beside what is in the buffer.
+pub(crate) fn pack_with<'a>(
+    buffer: &'a [u8],
+    starts: &[usize],
+    ends: &[usize],
+    rules: &Rules<'_>,
+    beside: usize,
+    encode: impl Fn(usize, &'a [u8], &mut Vec<u8>) -> Result<Event<'a>, Left>,
+) -> Result<Block, Refused> {
     let mut block = Block {
         bodies: Vec::new(),
         tokens: Vec::new(),
@@ -87,13 +100,15 @@ pub fn pack(buffer: &[u8], starts: &[usize], ends: &[usize], rules: &Rules<'_>) 
     let mut places = Places::default();
     block.changes.try_reserve_exact(starts.len())?;
     // JSON is mostly a little longer than BSON; where it is more, the piece grows.
-    block.bodies.try_reserve_exact(buffer.len() + buffer.len() / 4)?;
+    block
+        .bodies
+        .try_reserve_exact(buffer.len() + buffer.len() / 4 + beside)?;
     let mut last = rules.last.as_bytes();
-    for (&start, &end) in starts.iter().zip(ends) {
+    for (index, (&start, &end)) in starts.iter().zip(ends).enumerate() {
         let raw = buffer.get(start..end).ok_or(Refused::Irregular)?;
         let from = block.bodies.len();
         // A panic is a bug here or in a library. The batch is left to the reference.
-        let event = match catch_unwind(AssertUnwindSafe(|| encode(raw, &mut block.bodies))) {
+        let event = match catch_unwind(AssertUnwindSafe(|| encode(index, raw, &mut block.bodies))) {
             Ok(Ok(event)) => event,
             Ok(Err(Left::OutOfMemory)) => return Err(Refused::OutOfMemory),
             Ok(Err(Left::ToReference)) | Err(_) => return Err(Refused::Irregular),

@@ -23,7 +23,7 @@ pub struct Event<'a> {
     /// `wallTime` in seconds since 1970; 0 where it is absent or no date.
     pub wall_time: f64,
     /// Kind and value of `ns`, if it has one.
-    ns: Option<(u8, Elements<'a>)>,
+    pub(crate) ns: Option<(u8, Elements<'a>)>,
 }
 
 impl<'a> Event<'a> {
@@ -64,7 +64,7 @@ impl From<std::collections::TryReserveError> for Left {
     }
 }
 
-type Written = Result<(), Left>;
+pub(crate) type Written = Result<(), Left>;
 
 /// Appends the event's JSON to `out`. After an error, `out` may end in a part of it.
 pub fn encode<'a>(raw: &'a [u8], out: &mut Vec<u8>) -> Result<Event<'a>, Left> {
@@ -120,7 +120,7 @@ pub fn text_of(kind: u8, mut value: Elements<'_>) -> Result<Option<&str>, Left> 
     }
 }
 
-fn seconds(kind: u8, mut value: Elements<'_>) -> Result<f64, Left> {
+pub(crate) fn seconds(kind: u8, mut value: Elements<'_>) -> Result<f64, Left> {
     if kind != kind::DATE {
         return Ok(0.0);
     }
@@ -142,7 +142,7 @@ fn pass(kind: u8, value: &mut Elements<'_>) -> Written {
     Ok(())
 }
 
-fn document(out: &mut Vec<u8>, mut elements: Elements<'_>, depth: usize) -> Written {
+pub(crate) fn document(out: &mut Vec<u8>, mut elements: Elements<'_>, depth: usize) -> Written {
     put(out, b"{")?;
     let mut first = true;
     while let Some((kind, name)) = elements.next_element()? {
@@ -170,7 +170,7 @@ fn array(out: &mut Vec<u8>, mut elements: Elements<'_>, depth: usize) -> Written
 }
 
 #[inline(always)]
-fn key(out: &mut Vec<u8>, first: bool, name: Name<'_>) -> Written {
+pub(crate) fn key(out: &mut Vec<u8>, first: bool, name: Name<'_>) -> Written {
     if !first {
         put(out, b",")?;
     }
@@ -184,7 +184,7 @@ fn key(out: &mut Vec<u8>, first: bool, name: Name<'_>) -> Written {
 }
 
 /// Writes the value of this type that comes next. Left to the reference is what no current driver writes.
-fn write(out: &mut Vec<u8>, kind: u8, value: &mut Elements<'_>, depth: usize) -> Written {
+pub(crate) fn write(out: &mut Vec<u8>, kind: u8, value: &mut Elements<'_>, depth: usize) -> Written {
     match kind {
         kind::DOCUMENT | kind::ARRAY if depth >= MAX_DEPTH => Err(Left::ToReference),
         kind::DOCUMENT => document(out, value.document()?, depth + 1),
@@ -243,7 +243,7 @@ fn write(out: &mut Vec<u8>, kind: u8, value: &mut Elements<'_>, depth: usize) ->
 
 /// Every byte goes through here: a failed allocation is an error, where Vec alone would end the process.
 #[inline(always)]
-fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Written {
+pub(crate) fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Written {
     if out.capacity() - out.len() < bytes.len() {
         grow(out, bytes.len())?;
     }
@@ -256,7 +256,7 @@ fn grow(out: &mut Vec<u8>, by: usize) -> Written {
     Ok(out.try_reserve(by)?)
 }
 
-fn integer(out: &mut Vec<u8>, value: impl itoa::Integer) -> Written {
+pub(crate) fn integer(out: &mut Vec<u8>, value: impl itoa::Integer) -> Written {
     put(out, itoa::Buffer::new().format(value).as_bytes())
 }
 
@@ -381,7 +381,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 /// A text. Only one that is not ASCII has to be looked at a second time, for whether it is UTF-8.
-fn text(out: &mut Vec<u8>, value: &[u8]) -> Written {
+pub(crate) fn text(out: &mut Vec<u8>, value: &[u8]) -> Written {
     put(out, b"\"")?;
     if !are_plain(value) {
         escaped(out, utf8(value)?)?;

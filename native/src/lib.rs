@@ -6,7 +6,8 @@
 //! `app/jetstream/frames.py`.
 //!
 //! `raw` reads BSON, `split` takes a reply apart by collection, `json` writes one event, `subject` says where it goes,
-//! `block` holds the changes of a batch, `frames` writes its messages, `python` is the module that Python sees.
+//! `block` holds the changes of a batch, `rows` makes one of a snapshot's documents, `frames` writes its messages, `python` is
+//! the module that Python sees.
 #![forbid(unsafe_code)]
 
 pub mod block;
@@ -15,5 +16,6 @@ pub mod json;
 #[cfg(feature = "python")]
 mod python;
 pub mod raw;
+pub mod rows;
 pub mod split;
 pub mod subject;

@@ -1,4 +1,5 @@
-//! The module that Python sees: `transcode` makes the changes of a batch one by one, `pack` a block of a regular one.
+//! The module that Python sees: `transcode` makes the changes of a batch one by one, `pack` a block of a regular one,
+//! `pack_rows` one of a snapshot's documents.
 
 use std::ops::Range;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -10,6 +11,7 @@ use pyo3::types::{PyBytes, PyList, PyString};
 use crate::block::{self, Rules};
 use crate::frames::{Frames, Numbered};
 use crate::json::{encode, Event, Left};
+use crate::rows::{self, Head};
 use crate::split::split as take_apart;
 use crate::subject::Template;
 
@@ -141,7 +143,45 @@ fn pack(
         fits,
         template: subjects.map(|subjects| &subjects.0),
     };
-    match py.detach(|| block::pack(buffer, &bounds.0, &bounds.1, &rules)) {
+    block_of(py.detach(|| block::pack(buffer, &bounds.0, &bounds.1, &rules)))
+}
+
+/// A block of a snapshot's rows, read as documents or as events of a pipeline; or None where they are not regular.
+///
+/// `place` is that of a row without its number, `time` the cluster time, `names` those of whole documents.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)]
+fn pack_rows(
+    py: Python<'_>,
+    buffer: &Bound<'_, PyBytes>,
+    bounds: (Vec<usize>, Vec<usize>),
+    place: &str,
+    time: (u32, u32),
+    names: Option<(String, String)>,
+    last: &str,
+    fits: (usize, usize),
+    subjects: Option<&Subjects>,
+) -> PyResult<Option<Block>> {
+    let buffer = buffer.as_bytes();
+    let head = Head {
+        place,
+        time,
+        names: names
+            .as_ref()
+            .map(|(database, collection)| (&database[..], &collection[..])),
+    };
+    let rules = Rules {
+        suffix: "",
+        last,
+        operations: &[],
+        fits,
+        template: subjects.map(|subjects| &subjects.0),
+    };
+    block_of(py.detach(|| rows::pack_rows(buffer, &bounds.0, &bounds.1, &head, &rules)))
+}
+
+fn block_of(made: Result<block::Block, block::Refused>) -> PyResult<Option<Block>> {
+    match made {
         Ok(block) => Ok(Some(Block(block))),
         Err(block::Refused::Irregular) => Ok(None),
         Err(block::Refused::OutOfMemory) => Err(PyMemoryError::new_err(())),
@@ -279,6 +319,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Block>()?;
     module.add_class::<Subjects>()?;
     module.add_function(wrap_pyfunction!(pack, module)?)?;
+    module.add_function(wrap_pyfunction!(pack_rows, module)?)?;
     module.add_function(wrap_pyfunction!(split, module)?)?;
     module.add_function(wrap_pyfunction!(transcode, module)?)
 }

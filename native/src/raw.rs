@@ -56,6 +56,11 @@ impl<'a> Elements<'a> {
         }
     }
 
+    /// A value that is these bytes, to be read next.
+    pub(crate) fn at(value: &'a [u8]) -> Self {
+        Elements(value)
+    }
+
     /// The bytes of these elements.
     pub fn bytes(&self) -> &'a [u8] {
         self.0

@@ -164,5 +164,8 @@ class FakeSource:
     def _namespace(self) -> dict[str, str]:
         return {"db": "shop", "coll": self._collection}
 
+    def hurry(self) -> None:
+        return
+
     async def close(self) -> None:
         self._after = None

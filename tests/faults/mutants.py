@@ -2,7 +2,8 @@
 
 Each mutant is a copy of the project with a few lines of `app/` changed, run under the faults that should give it away.
 It is caught where the streams turn out wrong, or where a problem says what is looked for; a run that merely stops does
-not count. The copy that is not changed goes through all these faults, and has to come out right.
+not count. Those of snapshots are given away by tests that run in seconds. The copy that is not changed goes through all
+these faults and tests, and has to come out right.
 """
 
 from __future__ import annotations
@@ -15,44 +16,30 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from app.verify.findings import KINDS
 from tests.faults.__main__ import program
 from tests.faults.catalogue import FAULTS
-from tests.faults.forms import CROWD, INSTANCES
+from tests.faults.forms import CROWD, INSTANCES, SNAPSHOTS
+from tests.faults.mutant import Edit, Mutant
+from tests.faults.snapshot_mutants import SNAPSHOT_MUTANTS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_SECONDS = 30
 SILENCE_SECONDS = 2
 """A standby that takes over so soon finds a zombie whose connections still hold: the fence alone stops it then."""
 RUN_SECONDS = 600
+AT_ONCE = """
+from hypothesis import Phase, settings
+
+settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), derandomize=True)
+settings.load_profile("mutants")
+"""
+"""What properties are tried with: that an example fails is enough, and the smallest one is not looked for."""
 
 
-@dataclass(frozen=True)
-class Edit:
-    """A piece of a file that is there exactly once, and what takes its place."""
-
-    file: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A way to get the protocol wrong, and the faults that show it."""
-
-    name: str
-    faults: tuple[str, ...]
-    edits: tuple[Edit, ...]
-    minutes: float | None = None
-    """For how long, where once is not enough."""
-    says: str | None = None
-    """What a problem of the run says where no stream shows it."""
-
-
-MUTANTS = (
+MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "skip the read-back",  # what has no certain outcome counts as stored
         ("link-nats-reset", "nats-kill-all"),
@@ -244,18 +231,23 @@ MUTANTS = (
         ),
     ),
 )
-UNCHANGED = tuple(
-    Mutant("none", names, ())
-    for form in (FAULTS, CROWD, INSTANCES)
-    if (names := tuple(dict.fromkeys(fault for mutant in MUTANTS for fault in mutant.faults if fault in form)))
+UNCHANGED = (
+    *(
+        Mutant("none", names, ())
+        for form in (FAULTS, CROWD, INSTANCES, SNAPSHOTS)
+        if (names := tuple(dict.fromkeys(fault for mutant in MUTANTS for fault in mutant.faults if fault in form)))
+    ),
+    Mutant("none", (), (), tests=tuple(dict.fromkeys(test for mutant in SNAPSHOT_MUTANTS for test in mutant.tests))),
 )
-"""The code as it is, under all of these faults: one run for each form."""
+"""The code as it is, under all of these faults, one run for each form, and by all of these tests."""
+MUTANTS += SNAPSHOT_MUTANTS
 
 
 def copy(folder: Path) -> None:
     """Copy what a run needs."""
     for name in ("app", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
 
 
 def mutate(folder: Path, mutant: Mutant) -> None:
@@ -274,6 +266,8 @@ def judge(mutant: Mutant, seed: int, mongod: Path | None = None) -> tuple[bool, 
         folder = Path(name)
         copy(folder)
         mutate(folder, mutant)
+        if mutant.tests:
+            return _tested(folder, mutant)
         found = folder / "found.json"
         arguments = ["--seed", str(seed), "--only", ",".join(mutant.faults), "--json", str(found)]
         arguments += ["--patience", str(PATIENCE_SECONDS), "--silence", str(SILENCE_SECONDS)]
@@ -305,6 +299,20 @@ def judge(mutant: Mutant, seed: int, mongod: Path | None = None) -> tuple[bool, 
     return code == 0, bool(wrong), wrong or "; ".join(document["problems"])[:500] or "nothing"
 
 
+def _tested(folder: Path, mutant: Mutant) -> tuple[bool, bool, str]:
+    """As `judge`, by tests alone: what fails has to be a test, and not the tests' own beginning."""
+    with (folder / "tests" / "properties" / "conftest.py").open("a") as conftest:
+        conftest.write(AT_ONCE)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=RUN_SECONDS, check=False
+    )
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED ")]
+    said = failed[0].partition(" - ")[0] if failed else done.stdout[-500:] if done.returncode else "all tests pass"
+    return done.returncode == 0, bool(failed), said
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all, and return 0 where every mutant was caught and the unchanged copy was right."""
     parser = argparse.ArgumentParser(
@@ -324,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             good, said = wrong, "caught" if wrong else "NOT CAUGHT"
         missed += not good
-        print(f"{mutant.name:<38} under {', '.join(mutant.faults)}: {said} ({found})", flush=True)
+        print(f"{mutant.name:<38} under {', '.join(mutant.faults or mutant.tests)}: {said} ({found})", flush=True)
     return 1 if missed else 0
 
 

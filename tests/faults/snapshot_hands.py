@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,7 +35,8 @@ async def _caught(
     for service in testbed.services:
         service.kill()
         service.trap = trap
-    await asyncio.gather(*(service.start() for service in testbed.services))
+    for service in testbed.services:
+        service.spawn()  # the trap may spring before it answers
 
     def victim() -> Service | None:
         sprung = (one for one in testbed.services if not one.running or is_stopped(one.pid))

@@ -82,16 +82,18 @@ class Snapshots(Testbed):
             await asyncio.sleep(TOUCH_SECONDS)
 
     async def _take(self, name: str) -> None:
-        """Take one snapshot after the other."""
-        draw = random.Random(name)
+        """Take one snapshot after the other, and a last one when all else is over."""
+        draw, last = random.Random(name), False
         path = f"/watchers/{name}/snapshot"
-        while not self._over:
+        while not last:
             await asyncio.sleep(draw.uniform(*REST_SECONDS))
+            last = self._over
             if await self._answered("POST", path) != 202:
                 await asyncio.sleep(ASK_SECONDS)
+                last = False
                 continue
             run = await self._stored(name)
-            if draw.random() < CANCELLED:
+            if draw.random() < CANCELLED and not last:
                 await asyncio.sleep(draw.uniform(0, 0.5))
                 await self._answered("DELETE", path)
             while (stored := await self._stored(name)) is None or stored["state"] == "running":

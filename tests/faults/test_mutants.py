@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.forms import ALL
-from tests.faults.mutants import MUTANTS, Mutant, copy, mutate
+from tests.faults.mutant import Mutant
+from tests.faults.mutants import MUTANTS, copy, mutate
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

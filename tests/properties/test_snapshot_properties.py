@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from tests.fakes import FakeCollections, FakeOplog, FakeStream
@@ -95,7 +95,7 @@ def world_of(seed: int, documents: int, batch: int, most: int) -> World:
 
 def run(coroutine) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await coroutine
 
     asyncio.run(bounded())
@@ -119,6 +119,7 @@ async def play_alone(world: World, steps: Sequence[Step], *, window: bool) -> No
 def test_each_document_once_at_its_exact_place_whatever_dies(
     steps: list[Step], window: bool, documents: int, batch: int, most: int, seed: int
 ) -> None:
+    note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
     world = world_of(seed, documents, batch, most)
     world.stream.lateness = lambda: world.chance.random() < 0.5
     run(play_alone(world, steps, window=window))
@@ -136,6 +137,7 @@ def test_each_document_once_though_messages_are_consumed(
     steps: list[Step], documents: int, batch: int, most: int, seed: int
 ) -> None:
     """On a work queue: what is consumed is gone from the stream, and only counted."""
+    note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
     world = world_of(seed, documents, batch, most)
     world.stream.keeps = False
     run(play_alone(world, steps, window=False))
@@ -154,6 +156,7 @@ def test_each_document_once_though_two_instances_publish(
         await come_to_an_end(world, both[:1])
         check(world)
 
+    note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
     world = world_of(seed, documents, batch, most)
     world.stream.lateness = lambda: world.chance.random() < 0.5
     run(scenario())
@@ -174,5 +177,6 @@ def test_each_document_once_though_an_instance_that_knows_of_no_run_publishes_to
         await come_to_an_end(world, both[:1])
         check(world)
 
+    note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
     world = world_of(seed, documents, batch, most)
     run(scenario())

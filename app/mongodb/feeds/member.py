@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from app.domain.errors import ChangewireError
 from app.domain.parts import Part
 from app.domain.raw_events import RawEvents
+from app.domain.tokens import mark_of
 from app.mongodb.feeds.parts import token_of
 from app.ports import SourceBatch
 
@@ -25,6 +26,8 @@ class Piece(NamedTuple):
 class Feeding(Protocol):
     """What a member and its source ask of its feed, and tell it."""
 
+    position: str
+    """The token up to which everything is handed over."""
     mark: str
     """The last high-water mark: a position that every change stream can begin at."""
     operation_time: int
@@ -136,7 +139,8 @@ class Member:
         self.held -= size
         feed.took(size)
         if not self._pieces:
-            self.position = max(self.position, feed.mark)
+            # All that comes before the feed's last event was handed over as well.
+            self.position = max(self.position, feed.mark, mark_of(feed.position) or "")
         caught_up = feed.caught_up and not self._pieces
         return SourceBatch(_together(taken), self.position, feed.operation_time, size, reduced, caught_up=caught_up)
 

@@ -21,6 +21,8 @@ FIRST_SECONDS: Final = 0.5
 """How long the first read from a feed waits for events before it tells the position alone."""
 QUIET_SECONDS: Final = (7.0, 13.0)
 """And any later one, between these: a thousand quiet watchers that were told at once would hold up the rest."""
+HURRIED_SECONDS: Final = 0.02
+"""And one whose position is waited for."""
 AGAIN_SECONDS: Final = 10.0
 """How long a watcher that was let go reads by a stream of its own at least; twice as long each time that it comes soon
 again."""
@@ -46,6 +48,7 @@ class SharingSource:
         """Whether the own stream is open."""
         self._why = ALONE
         self._first = True
+        self._hurried = False
         self._join_from = 0.0
         self._joined_at = 0.0
         self._times = 0
@@ -87,7 +90,10 @@ class SharingSource:
         if member is not None:
             if self._owns:
                 await self._close_own()
-            await member.wait(FIRST_SECONDS if self._first else random.uniform(*QUIET_SECONDS))
+            hurried, self._hurried = self._hurried, False
+            await member.wait(
+                HURRIED_SECONDS if hurried else FIRST_SECONDS if self._first else random.uniform(*QUIET_SECONDS)
+            )
             self._first = False
             if member.failure is not None:
                 self._member = None
@@ -112,6 +118,11 @@ class SharingSource:
             self._group.stand_apart(self, on=False)
             self._take_place(self._group.join_now(self._collection, self._position))
         return batch
+
+    def hurry(self) -> None:
+        self._hurried = self._member is not None
+        if self._member is None:
+            self._own.hurry()
 
     async def close(self) -> None:
         self._group.depart(self)

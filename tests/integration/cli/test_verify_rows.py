@@ -154,3 +154,19 @@ async def test_a_run_that_was_cancelled_and_one_of_a_filter(service: Live, verif
     await service.resume()
     await service.reaches("RUNNING")
     await verify.finds()
+
+
+async def test_rows_of_a_whole_database_have_the_subjects_of_their_collections(service: Live, verify: Verifier) -> None:
+    database = service.mongo[service.database]
+    for name in ("a", "b"):
+        database[name].insert_many([{"_id": key, "text": name} for key in range(3)])
+    sink = {"stream": service.stream, "subject": f"{service.stream}.{{collection}}.{{operation}}"}
+    await service.add(source={"collection": None}, sink=sink)
+    database["b"].update_one({"_id": 1}, {"$set": {"text": "changed"}})
+    await taken(service)
+    report = await verify.finds()
+    assert (report["compared"], report["rows"], report["rows_compared"]) == (1, 6, 1)
+    messages = await service.messages()
+    assert [each.subject.removeprefix(f"{service.stream}.") for each in messages[-2:]] == [
+        "b.snapshot", "_.snapshot_done"
+    ]  # fmt: skip

@@ -64,6 +64,9 @@ class Copy:
         lines = [line for line in self.said.splitlines() if line.startswith("up to ")]
         return int(lines[-1].split()[2].rstrip(":")) if lines else 0
 
+    async def until_up_to(self, sequence: int) -> None:
+        await until(lambda: self.up_to() >= sequence, f"{sequence} messages are applied", within=60)
+
 
 Documents = dict[tuple[str, str], Any]
 """What a copy holds, or the collection: by namespace and `_id` as JSON, the documents as JSON."""
@@ -101,7 +104,7 @@ async def copied_while_everything_dies(stage: Stage, copy: Copy) -> None:
     async with stage.load():
         await service.call("POST", f"/watchers/{stage.watcher}/snapshot", status=202)
         for least in (1_000, 8_000, 16_000):
-            await until(lambda least=least: copy.up_to() >= least, f"{least} messages are applied", within=60)
+            await copy.until_up_to(least)
             copy.kill()
             service.kill()
             await service.start()

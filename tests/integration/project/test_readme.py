@@ -18,19 +18,29 @@ import pytest_asyncio
 from app.devservers.servers import free_port
 
 ROOT = Path(__file__).parents[3]
-PLACES = {"http": r"HTTP interface\s+http://(\S+)/", "nats": r"nats-server \S+\s+nats://(\S+)"}
+PLACES = {
+    "http": r"HTTP interface\s+http://(\S+)/",
+    "nats": r"nats-server \S+\s+nats://(\S+)",
+    "mongo": r"mongod \S+\s+mongodb://(\S+)/",
+}
 
 
 class Demo:
     """A demo under way, and a shell in which the pages' commands meet its ports."""
 
-    def __init__(self, http: str, nats: str) -> None:
-        self._replace = {"127.0.0.1:8080": http, "127.0.0.1:4322": nats, ".venv/bin/python": sys.executable}
+    def __init__(self, http: str, nats: str, mongo: str) -> None:
+        places = {"127.0.0.1:8080": http, "127.0.0.1:4322": nats, "127.0.0.1:27117": mongo}
+        self._replace = {**places, ".venv/bin/python": sys.executable}
+
+    def here(self, command: str) -> str:
+        """A command of a page, with the places of this demo."""
+        for written, real in self._replace.items():
+            command = command.replace(written, real)
+        return command
 
     async def shell(self, command: str, until: str | None = None) -> str:
         """Run a command as it stands in the page; end it as Ctrl-C would once `until` was printed."""
-        for written, real in self._replace.items():
-            command = command.replace(written, real)
+        command = self.here(command)
         process = await asyncio.create_subprocess_exec(
             "bash", "-c", command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, start_new_session=True
         )
@@ -99,6 +109,41 @@ async def test_the_walk_through_does_what_it_says(demo: Demo) -> None:
     assert json.loads(await demo.shell(health))["status"] == "UP"
     assert await demo.shell(remove) == ""
     assert "no watcher new-orders" in await demo.shell(status)
+
+
+@pytest.mark.timeout(200)
+async def test_a_snapshot_is_complete_though_the_service_is_killed_in_its_middle(demo: Demo, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "snapshots.md").read_text().partition("## Try it")[2]
+    fill, serve, take, kill, finish, copy, look = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    begun = """
+        until curl -s http://127.0.0.1:8090/watchers/items/status | grep -q '"documents":[1-9]'; do sleep 0.1; done
+    """
+    copied = f"""
+        ( {copy.strip()} > copied.txt & until grep "is complete" copied.txt; do sleep 0.2; done; kill $! )
+    """
+    script = demo.here(f"{fill}\n{serve}\n{take}\n{begun}\n{kill}\n{finish}\n{copied}\n{look}\nwait")
+    for written, real in {
+        "127.0.0.1:8090": f"127.0.0.1:{free_port()}",
+        "examples/": f"{ROOT}/examples/",
+        "CHANGEWIRE_STATE_DB=trying": "CHANGEWIRE_STATE_DB=trying CHANGEWIRE_DRAIN_SECONDS=20",
+    }.items():
+        assert written in script
+        script = script.replace(written, real)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CHANGEWIRE_")}
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", script, cwd=tmp_path, env={**environment, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(150):
+            printed = (await process.communicate())[0].decode()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert "100000 of 100000 documents came" in printed, printed
+    assert "(100000,)\n('changed meanwhile',)" in printed, printed
+    assert '"snapshot":{"state":"done"' in printed, printed
+    assert (tmp_path / "service.log").read_text().count('"event": "watcher_opened"') == 2
 
 
 async def test_the_watcher_of_the_readme_is_one_and_its_port_is_the_demos(demo: Demo) -> None:

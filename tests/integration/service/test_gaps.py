@@ -139,6 +139,42 @@ async def test_a_stream_that_was_deleted_and_recreated(
         await live.seen(*expected, "4", "5")
 
 
+async def test_a_snapshot_with_rows_before_a_gap_is_cancelled_and_a_new_one_is_complete(
+    small: MongoServer, nats_url: str, unique: str
+) -> None:
+    """The first one would say that it is complete, though changes of its documents are missing."""
+    async with Live(small.uri, nats_url, unique) as live:
+        live.orders.insert_many([{"_id": number, "text": "x" * 2000} for number in range(30_000)])
+        await live.add(on_history_lost="latest")
+        await live.call("POST", "/watchers/orders/snapshot", 202)
+
+        async def snapshot() -> dict[str, Any]:
+            return dict((await live.get("/watchers/orders/status"))["snapshot"])
+
+        async def under_way() -> bool:
+            return (await snapshot())["documents"] > 0
+
+        await until(under_way)
+        await live.stop()
+        live.orders.update_one({"_id": 0}, {"$set": {"text": "lost"}})
+        await asyncio.to_thread(outgrow, small.uri)
+        await live.start()
+        await live.reaches("RUNNING")
+        first = await snapshot()
+        assert first["state"] == "cancelled", first
+        assert "gap" in first["reason"]
+        await live.call("POST", "/watchers/orders/snapshot", 202)
+
+        async def complete() -> bool:
+            return (await snapshot())["state"] == "done"
+
+        await until(complete, seconds=60)
+        operations = [message.body["operationType"] for message in await live.messages()]
+        at = operations.index("gap")
+        assert set(operations[:at]) == {"snapshot"}
+        assert operations[at + 1 :] == ["snapshot"] * 30_000 + ["snapshot_done"]
+
+
 # Killed while the gap is being marked.
 
 

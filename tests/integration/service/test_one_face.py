@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -127,6 +128,33 @@ async def test_every_change_can_be_asked_of_the_instance_that_does_not_run_the_w
         line for line in b.log.getvalue().splitlines() if '"audit"' in line
     ]
     assert any('"through": "b"' in line for line in lines)
+
+
+async def test_a_snapshot_is_begun_seen_and_cancelled_through_every_instance(pair: tuple[Live, Live]) -> None:
+    a, b = pair
+    a.orders.insert_many([{"_id": n} for n in range(3)])
+    await a.add(paused=True)
+    await b.reaches("PAUSED")
+    begun = (await b.call("POST", "/watchers/orders/snapshot", 202, json={"filter": {"_id": {"$gt": 0}}})).json()
+    assert begun["waits"] == "the watcher is PAUSED"
+    for one in (a, b):
+        assert (await one.get("/watchers/orders/status"))["snapshot"] == begun
+        assert [each["status"]["snapshot"] for each in await one.get("/watchers")] == [begun]
+        await one.refused(409, "POST", "/watchers/orders/snapshot")
+        assert (await one.call("POST", "/watchers/orders/snapshot", 422, json={"filters": {}})).json()["errors"]
+    assert (await b.call("DELETE", "/watchers/orders/snapshot", 202)).json()["state"] == "cancelled"
+    assert (await a.get("/watchers/orders/status"))["snapshot"]["state"] == "cancelled"
+    await b.refused(409, "DELETE", "/watchers/orders/snapshot")
+    await b.call("PUT", "/watchers/orders/resume", 202)
+    await b.reaches("RUNNING")
+    await b.call("POST", "/watchers/orders/snapshot", 202)
+    await b.seen("snapshot 0", "snapshot 1", "snapshot 2", "snapshot_done None")
+    lines = [json.loads(line) for each in pair for line in each.log.getvalue().splitlines() if '"audit"' in line]
+    noted = [each for each in lines if each["event"] == "audit" and each.get("snapshot") == begun["run"]]
+    assert {(each["action"], each.get("through")) for each in noted} == {
+        ("begin_snapshot", "b"),
+        ("cancel_snapshot", "b"),
+    }
 
 
 async def test_dead_letters_are_seen_and_replayed_through_every_instance(pair: tuple[Live, Live]) -> None:

@@ -130,7 +130,8 @@ def test_a_module_that_is_older_than_these_sources_is_not_used(tmp_path: Path, m
     codec = main.codec_of(load(environ={}))
     assert (codec.transcode, codec.pack) == (None, None)
     with pytest.raises(
-        SettingsError, match=r"it was built from an older version \(it has no pack and no split and no Subjects\)"
+        SettingsError,
+        match=r"it was built from an older version \(it has no pack and no pack_rows and no split and no Subjects\)",
     ):
         load(environ={"CHANGEWIRE_CODEC": "native"})
     with pytest.raises(ImportError, match="has no pack"):

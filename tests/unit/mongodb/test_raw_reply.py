@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymongo.errors import ProtocolError
 
-from app.mongodb.raw_reply import read_reply
+from app.mongodb.raw_reply import read_documents, read_reply
 
 LONG = Int64(1 << 40)
 EVERY_TYPE = {
@@ -132,3 +132,12 @@ def test_a_reply_that_is_cut_anywhere_is_refused() -> None:
 def test_what_is_no_reply_of_a_change_stream_is_refused(raw: bytes) -> None:
     with pytest.raises(ProtocolError):
         read_reply(raw, "nextBatch")
+
+
+@given(st.lists(st.dictionaries(st.text("ab", min_size=1), st.integers(0, 9)), max_size=120))
+def test_the_documents_of_a_find_are_found_in_its_reply(documents: list[dict[str, Any]]) -> None:
+    whole = bson.encode({"cursor": {"firstBatch": documents, "id": Int64(7), "ns": "shop.orders"}, "ok": 1.0})
+    found, cursor = read_documents(whole)
+    assert ([bson.decode(each) for each in found], cursor) == (documents, 7)
+    with pytest.raises(ProtocolError, match="no field firstBatch"):
+        read_documents(bson.encode({"cursor": {"nextBatch": documents}}))

@@ -3,17 +3,21 @@
 from dataclasses import replace
 from typing import Any
 
+import bson
 import pytest
 
 from app.domain.errors import MessageTooLarge, PermanentError
 from app.domain.events import Change
 from app.domain.packed import PackedChanges
+from app.domain.raw_bson import key_of
+from app.domain.row_events import RowHead
+from app.domain.tokens import ClusterTime
 from app.domain.watcher import Sink, Source, Watcher
 from app.formats import native
 from app.formats.extended_json import encode, identify, names_of, reduced
 from app.pipeline.batch_encoder import BatchEncoder, Codec
 from app.pipeline.run_statistics import RunStatistics
-from app.ports import SourceBatch
+from app.ports import Rows, SourceBatch
 from tests.encoders import needs_native, raw_events
 from tests.fakes import FakeSink, FakeStream, NullObserver, event_token, raw_event
 from tests.unit.deployment import ORDERS
@@ -31,8 +35,9 @@ def encoder(
     *, packs: bool, oversize: str = "claim_check", watcher: Watcher = ORDERS
 ) -> tuple[BatchEncoder, RunStatistics]:
     watcher = replace(watcher, sink=replace(watcher.sink, oversize=oversize))  # type: ignore[arg-type]
-    pack = native.packer("native") if packs else None
-    codec = Codec(encode, reduced, identify, names_of, native.transcoder("native") if packs else None, pack)
+    pack, pack_rows = (native.packer("native"), native.row_packer("native")) if packs else (None, None)
+    transcode = native.transcoder("native") if packs else None
+    codec = Codec(encode, reduced, identify, names_of, transcode, pack, pack_rows)
     statistics = RunStatistics()
     return BatchEncoder(watcher, codec, FakeSink(FakeStream(), watcher, LIMIT), statistics, NullObserver()), statistics
 
@@ -168,3 +173,32 @@ async def test_a_letter_says_which_collection_it_is_of_where_there_are_several()
         ((letter),) = [change.letter for change in await both(given, watcher=watcher, oversize="dead_letter")]
         assert letter is not None
         assert letter.namespace == namespace
+
+
+HEAD = RowHead(f"{event_token(1)}:0:s:0123456789ab:00000000.", ClusterTime(17, 4), ("shop", "orders"))
+
+
+def rows(*sizes: int) -> Rows:
+    documents = [bson.encode({"_id": number, "text": "x" * size}) for number, size in enumerate(sizes)]
+    return Rows(raw_events(documents), [key_of(each) for each in documents], sum(map(len, documents)))
+
+
+async def test_rows_are_one_piece_and_the_same_where_python_alone_encodes() -> None:
+    given = rows(*[1] * 50, *[3_000] * 60)
+    packed = await encoder(packs=True)[0].chunk(given, HEAD, "0123456789ab", event_token(1))
+    assert isinstance(packed, PackedChanges)
+    assert list(packed) == await encoder(packs=False)[0].chunk(given, HEAD, "0123456789ab", event_token(1))
+    assert packed[-1].id == packed[-1].token == f"{HEAD.before}000109"
+    assert packed[-1].headers == (("Changewire-Snapshot", "0123456789ab"),)
+
+
+async def test_a_row_too_large_for_a_message_is_a_pointer_or_ends_the_run_and_not_the_watcher() -> None:
+    given = rows(1, LIMIT + 1, 1)
+    for packs in (True, False):
+        found = await encoder(packs=packs)[0].chunk(given, HEAD, "0123456789ab", event_token(1))
+        assert [change.pointer is not None for change in found] == [False, True, False]
+        assert all(change.headers == (("Changewire-Snapshot", "0123456789ab"),) for change in found)
+        failing, _ = encoder(packs=packs, oversize="fail")
+        with pytest.raises(MessageTooLarge):
+            await failing.chunk(given, HEAD, "0123456789ab", event_token(1))
+        assert failing.failure is None

@@ -90,7 +90,7 @@ def test_the_log_lines_to_know_are_written_at_their_level() -> None:
 
 def test_the_page_on_migration_names_settings_and_fields_that_there_are() -> None:
     text = (DOCS / "migration.md").read_text()
-    envelope = {("source", field) for field in ("db", "collection", "ts_ms", "ord")}  # Debezium's
+    envelope = {("source", field) for field in ("db", "collection", "ts_ms", "ord", "snapshot")}  # Debezium's
     shapes: dict[str, type[Shape]] = {"source": SourceShape, "sink": SinkShape, "checkpoint": CheckpointShape}
     named = re.findall(
         r"`(source|sink|checkpoint)\.(\w+)", text.replace("`source.db`", "").replace("`source.ts_ms`", "")

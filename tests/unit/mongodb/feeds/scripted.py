@@ -77,6 +77,7 @@ class Stream:
         self.scope = "fake"
         self.reads = Reads(shared=False)
         self.is_open = False
+        self.hurried = 0
         self._collection = collection
         self._wanted = wanted
         self._batch = batch
@@ -135,6 +136,9 @@ class Stream:
         if self._collection:
             return collection == self._collection or ("shop", self._collection) in concerned(raw)
         return self._wanted.covers(collection) or bool(concerned(raw))
+
+    def hurry(self) -> None:
+        self.hurried += 1
 
     async def close(self) -> None:
         self.is_open = False

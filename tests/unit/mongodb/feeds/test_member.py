@@ -20,7 +20,7 @@ class Feeding:
     """A feed as its member sees it."""
 
     def __init__(self) -> None:
-        self.mark = mark_token(0)
+        self.position = self.mark = mark_token(0)
         self.operation_time = 7
         self.caught_up = False
         self.taken = 0
@@ -138,6 +138,16 @@ async def test_waiting_ends_with_an_event_with_the_end_and_with_the_time() -> No
     member.end(failure=SourceUnavailable("gone"))
     await waiting
     assert member.ended
+
+
+async def test_its_position_comes_to_the_time_up_to_which_the_feed_has_handed_everything_over() -> None:
+    feed = Feeding()
+    member = Member(feed, "shop", "a", event_token(0))
+    put(member, 1, 2)
+    feed.position = event_token(5)  # another collection's event
+    assert member.take(1).position == event_token(1)
+    assert member.take(1).position == mark_token(5)
+    assert event_token(4) < member.position < event_token(5)
 
 
 async def test_what_waits_for_one_that_is_let_go_is_dropped_and_its_position_stays() -> None:
