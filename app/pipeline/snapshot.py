@@ -45,7 +45,7 @@ from typing import Literal
 
 import structlog
 
-from app.domain.errors import MomentGone, PermanentError, SourceUnavailable, Stale
+from app.domain.errors import MomentGone, PermanentError, SourceUnavailable, Stale, StoreUnavailable
 from app.domain.position import Reached
 from app.domain.snapshot import Chunk, Snapshot
 from app.domain.tokens import MessageId, RowPlace, cluster_time, is_mark, mark_after, mark_of
