@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import get_args
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -69,3 +71,33 @@ async def test_file_that_has_not_changed_is_not_sent_again(client: httpx.AsyncCl
 async def test_nothing_else_is_to_be_had_there(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.get(f"/assets/{path}")
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+def choices(schemas: dict[str, Any], schema: dict[str, Any], at: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Every field of a form that is one of some words, with these words."""
+    while "$ref" in schema:
+        schema = schemas[schema["$ref"].rpartition("/")[2]]
+    for name, member in schema.get("properties", {}).items():
+        yield from choices(schemas, member, f"{at}.{name}" if at else name)
+    forms = [each for each in schema.get("anyOf", [schema]) if isinstance(each, dict)]
+    for form in forms:
+        if "$ref" in form:
+            yield from choices(schemas, form, at)
+    words = {word for form in forms for word in form.get("enum", [])}
+    if words:
+        yield at, words | {name for form in forms for name in form.get("properties", {})}
+
+
+def test_form_says_what_each_word_of_a_choice_means(client_openapi: dict[str, Any]) -> None:
+    schemas = client_openapi["components"]["schemas"]
+    block = (FOLDER / "labels.js").read_text().partition("const OPTIONS = {")[2].partition("\n};")[0]
+    said = {
+        path.strip('"'): set(re.findall(r'(\w+): "', words))
+        for path, words in re.findall(r'^  ("[\w.]+"|\w+): \{(.*)\},$', block, re.MULTILINE)
+    }
+    assert said == dict(choices(schemas, schemas["NewWatcher"]))
+
+
+@pytest.fixture
+def client_openapi() -> dict[str, Any]:
+    return dict(json.loads((FOLDER.parent.parent.parent / "openapi.json").read_text()))
