@@ -92,9 +92,7 @@ class Registry:
         self._dependencies = dependencies
         self._store = store = FallbackStore(store, possible=bool(from_file))
         self._times = times
-        self._server_probe = server_probe or ServerProbe(
-            dependencies.mongo, dependencies.nats, dependencies.quiet_pace, dependencies.outage
-        )
+        self._server_probe = server_probe or ServerProbe.of(dependencies)
         self._positions = Positions(dependencies)
         self.share = share or Share.of_everything()
         self.share.unfit = lambda: None if self._server_probe.nats.up else self._server_probe.nats.reason

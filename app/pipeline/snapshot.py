@@ -34,7 +34,7 @@ its rows (`domain/snapshot.py`). Only who has seen the run's last version may pl
 
 Another writer that does not know of the run may publish changes past a mark at which rows are to come: its capture was
 opened before the run began, and it was frozen meanwhile. The ledger raises Stale then, and the opening looks on the
-stream how many of those rows are there (`_overtaken`).
+stream how many of those rows are there (`snapshot_lookup.py`).
 """
 
 import asyncio
@@ -48,7 +48,7 @@ import structlog
 from app.domain.errors import MomentGone, PermanentError, SourceUnavailable, Stale, StoreUnavailable
 from app.domain.position import Reached
 from app.domain.snapshot import Chunk, Snapshot
-from app.domain.tokens import MessageId, RowPlace, cluster_time, is_mark, mark_after, mark_of
+from app.domain.tokens import cluster_time, is_mark, mark_after, mark_of
 from app.pipeline.batch_encoder import BatchEncoder
 from app.pipeline.batch_queue import BatchQueue, Encoded
 from app.pipeline.checkpointer import Checkpointer
@@ -56,6 +56,7 @@ from app.pipeline.ledger import Ledger
 from app.pipeline.memory_budget import Share
 from app.pipeline.reader import Reader
 from app.pipeline.run import Run
+from app.pipeline.snapshot_lookup import RowLookup, arrived_late
 from app.pipeline.snapshot_record import RunEnded, SnapshotRecord
 from app.pipeline.snapshot_rows import SnapshotRows
 
@@ -71,8 +72,6 @@ BETWEEN_SECONDS = 0.5
 """The least time between two windows while there is a backlog."""
 AGAIN_SECONDS = 1.0
 """The pause after rows could not be read, while the changes go on."""
-LETTERS = 1_000
-"""How many dead letters are looked through at once."""
 TOO_OLD_TRIES = 20
 """So many times in a row that MongoDB does not have the time of a mark end the run: a good while, since a collection's
 new index or name makes it so as well."""
@@ -93,6 +92,7 @@ class SnapshotProducer:
         self._share = share
         self._reader = reader
         self._record = SnapshotRecord(run, ledger, checkpointer)
+        self._lookup = RowLookup(run)
         self._rows = SnapshotRows(run, self._record, ledger, encoder, queue, share)
         self._asked = False
         self._again: list[Chunk] = []
@@ -150,10 +150,10 @@ class SnapshotProducer:
         if run.forgotten > reached.token:
             await self._record.end("failed", "the stream has lost rows that cannot be made again; begin another one")
             return
-        if (late := _arrived_late(run, reached)) is not None:
+        if (late := arrived_late(run, reached)) is not None:
             await self._rows.cut(*late)
             return
-        if (overtaken := await self._overtaken(run, reached)) is not None:
+        if (overtaken := await self._lookup.overtaken(run, reached)) is not None:
             log.warning("snapshot_overtaken", watcher=self._name, run=run.run, chunk=overtaken[0], rows=overtaken[1])
             await self._rows.cut(*overtaken)
             return
@@ -194,43 +194,6 @@ class SnapshotProducer:
         if run.open:
             await self._record.move(Snapshot.given_up, though_ended=True)
         return True
-
-    async def _overtaken(self, run: Snapshot, reached: Reached) -> tuple[int, int] | None:
-        """Return the first chunk that another writer went past with changes before all of its rows were on the stream,
-        and how many are there; None where there is no such chunk. Raises as `resume`.
-
-        Where messages from there on are gone, the rows are taken for published: so they were, unless a writer that
-        knows nothing of the run, a crash and a consumer that removes messages meet."""
-        place, found = RowPlace.parse(reached.token), None
-        if not run.running or (place is not None and place.run == run.run):
-            return None  # where the last message is a row of the run, what is before it is there
-        for chunk in reversed(run.chunks):
-            if chunk.settled or run.end(chunk) > reached.token or not chunk.rows:
-                continue
-            there = await self._there(run, chunk, reached.epoch)
-            if there == chunk.rows:
-                break
-            found = chunk.number, there
-            if there:
-                break
-        return found
-
-    async def _there(self, run: Snapshot, chunk: Chunk, epoch: int) -> int:
-        """Return how many rows of a chunk that was passed are on the stream, or among the dead letters."""
-        sink = self._run.ports.sink
-        if await sink.published(MessageId(run.end(chunk), epoch)) or not (await sink.following(chunk.since)).whole:
-            return chunk.rows
-        letters, after = set[str](), 0
-        while page := await self._run.ports.letters.page(after, LETTERS):
-            letters |= {letter.token for letter in page}
-            after = page[-1].sequence
-        low, high = 0, chunk.rows  # rows before `low` are there, those from `high` on are not
-        while low < high:
-            middle = (low + high) // 2
-            row = run.place(chunk, middle)
-            there = row in letters or await sink.published(MessageId(row, epoch))
-            low, high = (middle + 1, high) if there else (low, middle)
-        return low
 
     # Weaving
 
@@ -390,14 +353,3 @@ class SnapshotProducer:
         """Store how far the run came. Raises as `run`."""
         with suppress(RunEnded):
             await self._record.store()
-
-
-def _arrived_late(run: Snapshot, reached: Reached) -> tuple[int, int] | None:
-    """Return which chunk was cut before rows of it arrived that were sent earlier, and how many rows it has now."""
-    place = RowPlace.parse(reached.token)
-    if place is None or place.run != run.run:
-        return None
-    chunk = next((each for each in run.chunks if each.number == place.chunk), None)
-    if chunk is None or chunk.cut is None or place.row < chunk.rows:
-        return None
-    return chunk.number, place.row + 1

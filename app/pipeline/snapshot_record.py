@@ -153,7 +153,7 @@ class SnapshotRecord:
             await self.move(lambda run: run.acknowledged(position))
 
     def _certain(self, run: Snapshot, position: str) -> str:
-        """Return the stored position; where another writer has gone past rows that were to come, that of the last row
+        """Return the stored position; where another writer went past rows that were to come, that of the last row
         that is on the stream."""
         until = self._ledger.rows_until
         overtaken = any(not chunk.settled and chunk.rows and until < run.end(chunk) <= position for chunk in run.chunks)

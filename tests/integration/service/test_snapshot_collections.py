@@ -189,8 +189,8 @@ async def test_a_capped_collection_that_is_written_comes_exactly(stage: Stage) -
         await stage.until_length(2500, within=60)
         service.kill()
         await service.start()
-        await until_ended(stage, service)
-    check_rows(before, await arrived(stage), await now(stage))
+        seen = await until_ended(stage, service)
+    check_rows(before, await arrived(stage, seen), await now(stage))
 
 
 # What happens to collections while a run reads them
