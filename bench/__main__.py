@@ -27,6 +27,7 @@ from bench import (
     procfs,
     replicas,
     report,
+    snapshots,
     startup,
     watchers,
     workloads,
@@ -48,6 +49,7 @@ SECTIONS = (
     "watchers",
     "fan-out",
     "instances",
+    "snapshot",
     "startup",
 )
 OWN: tuple[type[Contender], ...] = (Changewire, InPython, MqBridge)
@@ -114,12 +116,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "fan-out-events": ("waiting in each drain of the fan-out", 30_000, 3_000),
         "fan-out-rounds": ("of these drains; with the most watchers always one", 3, 1),
         "fan-out-seconds": ("of each rate and of idling there", 15, 2),
-        "patience": ("seconds that a step of the fan-out and of the instances may take", 120, 60),
+        "patience": ("seconds that a step of the fan-out, the instances and the snapshots may take", 120, 60),
         "instances-watchers": ("that the instances share", 60, 12),
         "instances-rounds": ("of stops, rolling restarts, costs and drains there", 2, 1),
         "instances-seconds": ("of each rate whose costs are measured there", 5, 1),
         "instances-events": ("waiting in each drain there", 30_000, 3_000),
         "kills": ("of instances", 20, 2),
+        "snapshot-documents": ("of a snapshot, of the usual size", 500_000, 2_000),
+        "snapshot-rounds": ("of drain and snapshot by turns", 3, 1),
+        "snapshot-kills": ("of the process in the middle of a run", 5, 1),
+        "snapshot-others": ("watchers beside that of the run, of one shared change stream", 50, 3),
         "starts": ("of each program", 5, 1),
     }
     for name, (what, full, quick) in sizes.items():
@@ -256,6 +262,16 @@ async def run(arguments: argparse.Namespace) -> list[Result]:
                     rounds=arguments.instances_rounds,
                     seconds=arguments.instances_seconds,
                     events=arguments.instances_events,
+                    patience=arguments.patience,
+                ),
+            ),
+            "snapshot": lambda: snapshots.measure(
+                stage,
+                snapshots.Sizes(
+                    documents=arguments.snapshot_documents,
+                    rounds=arguments.snapshot_rounds,
+                    kills=arguments.snapshot_kills,
+                    others=arguments.snapshot_others,
                     patience=arguments.patience,
                 ),
             ),

@@ -18,7 +18,8 @@ Run = Mapping[str, Any]
 class Rows:
     """The table while it is made."""
 
-    def __init__(self) -> None:
+    def __init__(self, section: str) -> None:
+        self._section = section
         self.table = [["", "to reach", "reached"]]
         self.targets: list[Target] = []
 
@@ -26,7 +27,7 @@ class Rows:
         """Add a row; with `met`, whether it is as asked."""
         self.table.append([what, asked, figure])
         if met is not None:
-            self.targets.append(Target(f"instances, {what}", figure, asked, met))
+            self.targets.append(Target(f"{self._section}, {what}", figure, asked, met))
 
     def most(self, what: str, value: float, most: float | None = None, unit: str = "", note: str = "") -> None:
         """Add a row with a figure that is not to be larger than `most`."""
@@ -39,7 +40,7 @@ class Rows:
 
 def result_of(data: Run) -> Result:
     """The section's result."""
-    rows = Rows()
+    rows = Rows("instances")
     _dies(rows, data["kills"])
     _moves(rows, data)
     _mongod(rows, data["mongod"])

@@ -172,11 +172,18 @@ class Stage:
             if not state["messages"]:
                 continue
             passed = min(int(state["messages"] * share), state["messages"] - 1)
-            answer = await self.ask(f"STREAM.MSG.GET.{stream}", {"seq": state["first_seq"] + passed})
+            begun.append(await self._time_of(stream, state["first_seq"] + passed))
             count += state["messages"] - passed - 1
-            begun.append(_seconds(answer["message"]["time"]))
             ended.append(_seconds(state["last_ts"]))
         return count, max(ended) - min(begun)
+
+    async def time_of(self, place: Place, sequence: int) -> float:
+        """When the server stored a message, in seconds since 1970."""
+        return await self._time_of(place.stream, sequence)
+
+    async def _time_of(self, stream: str, sequence: int) -> float:
+        answer = await self.ask(f"STREAM.MSG.GET.{stream}", {"seq": sequence})
+        return _seconds(answer["message"]["time"])
 
     async def times(self, places: Sequence[Place]) -> tuple[float, float]:
         """When the server stored the first and the last message of all, in seconds since 1970."""
@@ -197,9 +204,12 @@ class Stage:
                 raise Incomplete(f"{places[0].stream} holds {now:,} of {count:,} messages, and nothing more arrives")
             await asyncio.sleep(POLL_SECONDS if len(places) == 1 else POLL_SECONDS * 4)
 
-    async def deliver(self, place: Place, subject: str) -> None:
-        """Have every message that the stream stores from now on sent to a subject, by a push consumer."""
+    async def deliver(self, place: Place, subject: str, *, only: str = "") -> None:
+        """Have every message that the stream stores from now on sent to a subject, by a push consumer; or `only` those
+        with this operation."""
         config = {"deliver_subject": subject, "deliver_policy": "new", "ack_policy": "none", "mem_storage": True}
+        if only:
+            config["filter_subject"] = f"{place.stream}.{only}"
         answer = await self.ask(f"CONSUMER.CREATE.{place.stream}", {"stream_name": place.stream, "config": config})
         if "error" in answer:
             raise Incomplete(f"the stream cannot be followed: {answer['error']}")

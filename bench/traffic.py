@@ -48,7 +48,7 @@ class Traffic:
         self._tasks.append(asyncio.create_task(asyncio.to_thread(self._hear, wire), name="listener"))
         try:
             for place in self._places:
-                await self._stage.deliver(place, self._inbox)
+                await self._stage.deliver(place, self._inbox, only="insert")
         except BaseException:
             await self._end()
             raise

@@ -2,13 +2,14 @@
 then. A service that does not answer for a while, because it starts again perhaps, is waited for: the snapshot goes on.
 """
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from app.cli import FAILED, OK, CommandError, say
+from rich.status import Status
+
+from app.cli import FAILED, OK, CommandError, say, typed
 from app.cli.http_client import Refused
 from app.domain.plain import plain
 
@@ -71,7 +72,8 @@ def follow(name: str, run: str, ask: Callable[[], Mapping[str, Any]]) -> int:
                 if snapshot is None or snapshot["run"] != run:
                     raise CommandError(f"the snapshot {run} of {name} is not the last one any more")
                 if snapshot["state"] != "running":
-                    line.end(f"{name}: {words(snapshot)}")
+                    line.leave()
+                    say(f"{name}: {words(snapshot)}")
                     return OK if snapshot["state"] == "done" else FAILED
                 line.show(f"{name}: {words(snapshot)}")
             time.sleep(LOOK_SECONDS)
@@ -80,26 +82,25 @@ def follow(name: str, run: str, ask: Callable[[], Mapping[str, Any]]) -> int:
 
 
 class _Line:
+    """On a terminal one line, with a sign that it is alive."""
+
     def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
-        self._open = False
+        self._console = typed.console()
+        self._shown: Status | None = None
         self._said_at = 0.0
 
     def show(self, text: str) -> None:
-        if self._terminal:
-            self._open = True
-            print(f"\r\x1b[K{plain(text)}", end="", flush=True)
+        if self._console.is_terminal:
+            if self._shown is None:
+                self._shown = self._console.status(plain(text))
+                self._shown.start()
+            self._shown.update(plain(text))
         elif time.monotonic() - self._said_at >= LINE_SECONDS:
             self._said_at = time.monotonic()
             say(text)
 
-    def end(self, text: str) -> None:
-        if self._open:
-            print("\r\x1b[K", end="")
-            self._open = False
-        say(text)
-
     def leave(self) -> None:
-        """Put what comes next on a line of its own."""
-        if self._open:
-            print(flush=True)
+        """Take the line away: what comes next has it."""
+        if self._shown is not None:
+            self._shown.stop()
+            self._shown = None

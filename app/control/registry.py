@@ -92,9 +92,7 @@ class Registry:
         self._dependencies = dependencies
         self._store = store = FallbackStore(store, possible=bool(from_file))
         self._times = times
-        self._server_probe = server_probe or ServerProbe(
-            dependencies.mongo, dependencies.nats, dependencies.quiet_pace, dependencies.outage
-        )
+        self._server_probe = server_probe or ServerProbe.of(dependencies)
         self._positions = Positions(dependencies)
         self.share = share or Share.of_everything()
         self.share.unfit = lambda: None if self._server_probe.nats.up else self._server_probe.nats.reason
@@ -112,7 +110,7 @@ class Registry:
             self.share,
             reconcile_seconds=times.reconcile,
         )
-        self.snapshots = SnapshotService(dependencies, rules, store, self)
+        self.snapshots = SnapshotService(dependencies, rules, store, self, self._server_probe)
         self._changes = Changes(
             dependencies, store, fleet, self._reconciler, Admission(rules, dependencies, store, fleet), self._positions,
             self.snapshots,
@@ -171,8 +169,7 @@ class Registry:
     # Reading
 
     async def watchers(self, state: State | None = None) -> list[WatcherView]:
-        """Return those that this instance owns, by name, or those in one state. Raises Unavailable while they are not
-        loaded."""
+        """Return those of this instance, by name, or those in one state. Raises Unavailable until they are loaded."""
         await self._reconciler.loaded()
         await self.snapshots.know(self._own.values())
         views = [self._view(name) for name in self._own]
@@ -184,8 +181,7 @@ class Registry:
         return list(self._watchers)
 
     async def watcher(self, name: str, *, afresh: bool = False) -> WatcherView:
-        """Return one; `afresh`: look first whether it is stored still. Raises NotFound, and Unavailable while the
-        watchers are not loaded."""
+        """Return one; `afresh`: look first whether it is still stored. Raises NotFound; Unavailable as `watchers`."""
         await self.snapshots.know([await self.watched(name, afresh=afresh)])
         return self._view(name)
 
@@ -346,8 +342,7 @@ class Registry:
     async def _in_turn(self, name: str, work: Callable[[], Awaitable[T]], expected: Revisions | None) -> T:
         """Do it on what the store holds now; a server's trouble is told as Unavailable."""
         async with servers_needed(), self._reconciler.turn(name):
-            if name in self._own:
-                await self.snapshots.know([self._own[name]])
+            await self.snapshots.know([self._own.get(name)])
             if expected is not None:
                 self._refuse_outdated(name, expected)
             return await work()

@@ -14,6 +14,7 @@ from app.domain.errors import ChangewireError
 from app.domain.lag import Oplog
 from app.domain.outage import Outage
 from app.domain.status import Component
+from app.pipeline.dependencies import Dependencies
 from app.pipeline.quiet_pace import QuietPace
 from app.ports import Mongo, Nats
 
@@ -49,6 +50,11 @@ class ServerProbe:
         self._oplog_read_at = float("-inf")
         self._said: dict[str, tuple[str, float]] = {}
         """The last reason that was logged for each server, and when."""
+
+    @classmethod
+    def of(cls, dependencies: Dependencies) -> "ServerProbe":
+        """Return the probe that tells the runs of a process."""
+        return cls(dependencies.mongo, dependencies.nats, dependencies.quiet_pace, dependencies.outage)
 
     async def run(self) -> None:
         """Ask both servers, until cancelled."""

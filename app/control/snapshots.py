@@ -20,6 +20,7 @@ import structlog
 from app.control import audit
 from app.control.admission import Rules
 from app.control.fleet import Watched
+from app.control.server_probe import ServerProbe
 from app.domain.errors import ChangewireError, Conflict, FieldProblem, Invalid, NotFound, Unavailable
 from app.domain.javascript import javascript_problem
 from app.domain.lifecycle import State
@@ -54,19 +55,22 @@ class Turns(Protocol):
 class SnapshotService:
     """The snapshots of all watchers."""
 
-    def __init__(self, dependencies: Dependencies, rules: Rules, watchers: WatcherStore, turns: Turns) -> None:
+    def __init__(
+        self, dependencies: Dependencies, rules: Rules, watchers: WatcherStore, turns: Turns, server_probe: ServerProbe
+    ) -> None:
         self._dependencies = dependencies
         self._rules = rules
         self._watchers = watchers
         self._turns = turns
+        self._server_probe = server_probe
         self._store = dependencies.mongo.snapshots()
 
     # What is known
 
-    async def know(self, watched: Iterable[Watched]) -> None:
+    async def know(self, watched: Iterable[Watched | None]) -> None:
         """Look up the runs that are not known. Where they cannot be, what was known stays."""
-        unknown = [one for one in watched if _may_be_another(one)]
-        if not unknown:
+        unknown = [one for one in watched if one is not None and _may_be_another(one)]
+        if not unknown or not self._server_probe.mongo.up:  # known, so that no answer waits for a time-out
             return
         try:
             found = await self._store.all()

@@ -200,7 +200,7 @@ class MongoRowSource:
     ) -> Rows:
         whole = not self._source.pipeline
 
-        async def ask(concern: Mapping[str, Any], after: bytes | None) -> tuple[Rows, Timestamp]:
+        async def ask(concern: Mapping[str, Any], after: bytes | None) -> tuple[Rows, RawBSONDocument]:
             if whole:
                 command = find_rows(part, after=after, until=until, limit=limit, filter_=filter_)
             else:
@@ -212,14 +212,15 @@ class MongoRowSource:
             documents = found[:limit]
             more = bool(cursor) or len(found) > limit
             keys = keys_in(documents, whole=whole)
-            return Rows(documents, keys, documents.size, whole, more), reply["operationTime"]
+            return Rows(documents, keys, documents.size, whole, more), reply
 
         time = Timestamp(at.seconds, at.increment)
         if not part.capped:
             return (await ask({"level": "snapshot", "atClusterTime": time}, after))[0]
         while True:
-            rows, now = await ask({"level": "majority", "afterClusterTime": time}, after)
+            rows, reply = await ask({"level": "majority", "afterClusterTime": time}, after)
             try:
+                now = reply["operationTime"]
                 changed = await changed_since(self._reach.client, part, at, now) if rows.keys else {}
             except PyMongoError as error:
                 raise await self._why(error, part) from error
@@ -242,7 +243,7 @@ class MongoRowSource:
                 reply: RawBSONDocument = await database.command(command, codec_options=RAW)
         except PyMongoError as error:
             raise await self._why(error, part) from error
-        if cursor := int(reply["cursor"]["id"]):
+        if "singleBatch" not in command and (cursor := int(reply["cursor"]["id"])):
             kill = Target(*_split(part.namespace)).kill(cursor)
             with pinned(pin), contextlib.suppress(PyMongoError), pymongo.timeout(CLOSE_SECONDS):
                 await database.command(kill)

@@ -12,7 +12,10 @@ A *window* opens at a mark. Changes after it wait while chunks are read as of it
 `HOLD_SECONDS` at most once one waits. Then they go on, and the next window opens at a later mark. Where nothing comes,
 a window lasts until the change stream says that time has passed. Where MongoDB's replies end in a mark, which they do
 when nothing happens, no change ever waits for rows that are behind it. After a change, the mark of the next cluster
-time is the place, once the stream has come to it.
+time is the place, once the stream has come to it: the next read is asked not to wait long.
+
+Between two windows the changes pass that came during the first one. Where they are few, the next window opens at once,
+so rows and changes take short turns. Where they are many, or old, the changes go first.
 
 What is planned and what is sent
 --------------------------------
@@ -62,7 +65,7 @@ from app.pipeline.snapshot_rows import SnapshotRows
 
 log = structlog.get_logger(__name__)
 
-HOLD_SECONDS = 0.1
+HOLD_SECONDS = 0.05
 """How long changes wait for rows, about, before they go on."""
 FEW = 64
 FEW_BYTES = 256 * 1024
@@ -122,10 +125,8 @@ class SnapshotProducer:
     # What is left to be done
 
     async def gap_comes(self, position: str) -> None:
-        """Changes are missing on the stream after a position, and a marker is about to say so. A run that has rows up
-        to there, and not all of them, would say in the end that it is complete: end it.
-
-        Raises StoreUnavailable, Stale."""
+        """A gap is about to be marked after a position. A run with rows before it would say in the end that it is
+        complete, though changes are missing: end it. Raises Stale, StoreUnavailable."""
         await self._record.load()
         run = self._record.known
         if run is None or not (run.running and run.begun) or (run.end_planned and run.finish <= position):
@@ -138,8 +139,7 @@ class SnapshotProducer:
         sink raises."""
         reached = self._ledger.reached
         await self._record.load_if_needed(reached.token)
-        run = self._record.known
-        if run is None or await self._moved_away(run):
+        if (run := self._record.known) is None or await self._moved_away(run):
             return
         with suppress(RunEnded):
             await self._take_up(run, reached)
@@ -221,6 +221,8 @@ class SnapshotProducer:
         self._due = None  # the changes have come past an earlier one
         if self._may(encoded, caught_up=caught_up):
             await self._window(end, waiting=False)
+        elif encoded.changes:
+            self._reader.hurry()
 
     async def _until_due(self, mark: str | None, *, waited: bool) -> None:
         """Have the changes come to a mark soon. `waited`: they were asked for, and none came.

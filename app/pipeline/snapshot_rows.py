@@ -31,7 +31,7 @@ from app.ports import Rows
 
 log = structlog.get_logger(__name__)
 
-CHUNK_BYTES = 2 * 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
 """What a chunk is meant to have."""
 HEAD_BYTES = 256
 """What a row has beside its document, about."""
@@ -228,7 +228,7 @@ class SnapshotRows:
         if chunk.settled and 0 < there < chunk.rows:  # which document the last row there is of is not known any more
             if run.running:
                 await self._record.end("failed", f"the stream has lost rows that cannot be made again: {reason}")
-        elif there < chunk.rows or run.running:
+        elif there < chunk.rows:  # else the next planned chunk follows it, of which rows may be there, or counted
             await self.cut(chunk.number, there)
         log.info("snapshot_chunk_ended", watcher=self._name, chunk=chunk.number, rows=there, reason=reason)
 

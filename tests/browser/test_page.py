@@ -128,19 +128,22 @@ async def test_instances_are_listed_and_one_is_drained_once_it_is_confirmed(site
 
 @pytest.mark.skipif("PAGE_SCREENSHOTS" not in os.environ, reason="only `make screenshots` wants pictures")
 async def test_pictures_for_the_docs(site: Site, tab: Tab) -> None:
-    for name in ("customers", "invoices", "orders"):
-        await site.add(name, source={"database": "shop", "collection": name})
+    for name in ("contracts", "customers", "invoices", "orders", "payments", "products", "shipments"):
+        sink = {"stream": name.upper(), "oversize": "fail"}
+        await site.add(name, source={"database": "shop", "collection": name}, sink=sink)
     await site.service.call("PUT", "/watchers/customers/pause", status=202)
     shop = site.stage.mongo["shop"]
+    await shop["contracts"].insert_one({"text": "x" * 1_100_000})
     page = await tab.open()
     await expect(page.get_by_role("row", name="customers")).to_contain_text("PAUSED")
     for second in range(40):
         for number in range(10 + 6 * (second % 7)):
             await shop["orders"].insert_one({"customer": f"c-{number}", "total": 10 * number, "paid": number % 2 == 0})
+        await shop["payments"].insert_many([{"order": second, "paid": True} for _ in range(second % 5 + 1)])
         if second % 3 == 0:
             await shop["invoices"].insert_many([{"order": second, "net": 100 + second} for _ in range(second % 8 + 1)])
         await asyncio.sleep(0.7)
-    await page.set_viewport_size({"width": 1200, "height": 500})
+    await page.set_viewport_size({"width": 1200, "height": 560})
     await site.shoot(page, "list")
     await page.get_by_role("link", name="orders", exact=True).click()
     await expect(page.get_by_role("region", name="Position")).to_contain_text("82")
@@ -150,7 +153,7 @@ async def test_pictures_for_the_docs(site: Site, tab: Tab) -> None:
     await page.get_by_role("list", name="Messages, newest first").locator("summary").first.click()
     await site.shoot(page, "messages")
     await page.get_by_label("Colours").select_option("dark")
-    await page.set_viewport_size({"width": 1200, "height": 500})
+    await page.set_viewport_size({"width": 1200, "height": 560})
     await page.get_by_role("navigation", name="Page").get_by_role("link", name="Watchers").click()
     await expect(page.get_by_role("row", name="orders")).to_contain_text("RUNNING")
     await site.shoot(page, "list-dark")

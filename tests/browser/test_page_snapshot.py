@@ -128,6 +128,7 @@ async def test_how_far_a_snapshot_is_can_be_seen_in_the_list_and_in_the_watchers
     panel = page.get_by_role("region", name="Snapshot")
     await expect(panel.locator(".snapshot")).to_contain_text("of about 100,000 documents (")
     await expect(panel.locator(".snapshot")).to_contain_text("left")
+    await site.shoot(page, "snapshot")
     await expect(panel.locator("div", has_text="Reading").last).to_contain_text("shop.users")
     snapshot |= {"state": "failed", "reason": "the collection shop.users is a view"}
     await expect(panel.locator(".outage")).to_contain_text("is a view")

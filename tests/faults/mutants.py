@@ -39,7 +39,7 @@ settings.load_profile("mutants")
 """What properties are tried with: that an example fails is enough, and the smallest one is not looked for."""
 
 
-MUTANTS: tuple[Mutant, ...] = (
+OF_CHANGES = (
     Mutant(
         "skip the read-back",  # what has no certain outcome counts as stored
         ("link-nats-reset", "nats-kill-all"),
@@ -231,6 +231,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
 )
+MUTANTS: tuple[Mutant, ...] = (*OF_CHANGES, *SNAPSHOT_MUTANTS)
 UNCHANGED = (
     *(
         Mutant("none", names, ())
@@ -240,7 +241,6 @@ UNCHANGED = (
     Mutant("none", (), (), tests=tuple(dict.fromkeys(test for mutant in SNAPSHOT_MUTANTS for test in mutant.tests))),
 )
 """The code as it is, under all of these faults, one run for each form, and by all of these tests."""
-MUTANTS += SNAPSHOT_MUTANTS
 
 
 def copy(folder: Path) -> None:

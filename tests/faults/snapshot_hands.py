@@ -22,7 +22,7 @@ MOMENTS = (
     "after-forgotten",
     "after-checkpoint",
 )
-NTH = range(1, 10)
+NTH = range(1, 7)
 """The moment's first time, or a later one: several collections are read, and each in some chunks."""
 SPRUNG_SECONDS = 60.0
 

@@ -22,12 +22,12 @@ from tests.faults.testbed import DATABASE, FAST, KEPT, Load, Testbed
 from tests.faults.writers import Change
 from tests.service import is_stopped, until
 
-BEFORE = 3_000
+BEFORE = 1_500
 """Documents of each collection that were there before its watcher."""
-TEXT = "x" * 400
+TEXT = "x" * 200
 TOUCH_SECONDS = 0.02
 """Between two changes of documents from before."""
-REST_SECONDS = (0.0, 1.0)
+REST_SECONDS = (0.0, 2.0)
 """Between two snapshots of a watcher."""
 CANCELLED = 0.15
 """How many of the snapshots are cancelled."""

@@ -22,6 +22,7 @@ SHORT = (
 )
 CROWDED = ("crowd-paused", "crowd-let-go")
 SHARING = ("instances-killed", "instances-zombie-r3")
+SNAPSHOT = ("snapshots-killed-within-rows", "snapshots-stopped-after-plan", "snapshots-mongo-stepdown")
 NEWER = ("mongo-kill-primary", "service-kill")
 SILENCE_SECONDS = 2.0
 """The standby's patience: a fifth of its default, so that a takeover is soon."""
@@ -60,6 +61,16 @@ async def test_three_instances_lose_nothing_while_one_dies_and_another_one_is_re
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     plan = Plan(seed=1, names=SHARING, load=Load(writers=3, pause=0.05, bulk=100), good=5.0)
+    assert await run(plan) == 0, capsys.readouterr().out
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_snapshots_have_each_document_once_though_services_die_and_freeze_within_a_chunk(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    load = Load(writers=3, pause=0.05, bulk=100)
+    plan = Plan(seed=1, names=SNAPSHOT, load=load, good=5.0, silence=SILENCE_SECONDS)
     assert await run(plan) == 0, capsys.readouterr().out
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
+from app.formats.extended_json import encode
 from tests.fakes import FakeCollections, FakeOplog, FakeStream
 from tests.properties.snapshot_model import (
     DEEDS,
     KEYS,
+    WATCHER,
     Befall,
     Begin,
     Cancel,
@@ -246,3 +248,52 @@ def test_a_run_ends_where_its_watcher_is_moved_and_another_one_has_all_documents
 
     world = world_of(seed, documents, batch, most)
     run(scenario())
+
+
+def test_a_chunk_that_cannot_be_read_again_ends_after_the_rows_that_are_there_whenever_the_process_dies() -> None:
+    """The first rows of a chunk arrive, and before it is known, the process dies and MongoDB forgets their time."""
+    met: set[int] = set()
+    for number in range(60):
+        world = World(FakeCollections(FakeOplog()), FakeStream("SHOP", ["SHOP.*"]), random.Random(number), 5, 6)
+        for key in KEYS:
+            world.collections.put("shop.a", key)
+
+        async def scenario(steps: int, world: World) -> None:
+            one = await first_start(world)
+            await play(world, [one], [Begin(), Befall("torn"), Turns(steps), Kill()], window=False)
+            met.add(len(world.stream.messages))
+            await play(world, [one], [Tick(), Tick(), Forget()])
+            await come_to_an_end(world, [one])
+            check(world)
+
+        run(scenario(number, world))
+    assert len(met) > 1, "killed before, and after a part of a chunk has arrived"
+
+
+def test_rows_that_another_writer_went_past_are_sent_at_another_place_whichever_publish_it_was() -> None:
+    """It knows of no run, and publishes a change right before rows whose place is before that."""
+    for number in range(1, 12):
+        world = World(FakeCollections(FakeOplog()), FakeStream("SHOP", ["SHOP.*"]), random.Random(number), 5, 3)
+        for key in KEYS:
+            world.collections.put("shop.a", key)
+        left = number
+
+        def rival(world: World = world) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                stream = world.stream
+                stream.before_publish = None
+                world.collections.put("shop.a", KEYS[0])
+                change = encode(world.oplog.events[-1][1])
+                stream.store([(WATCHER.subject(change.operation), change)], stream.last_sequence, "SHOP.*")
+
+        async def scenario(world: World, rival: Callable[[], None]) -> None:
+            one = await first_start(world)
+            world.stream.before_publish = rival
+            await play(world, [one], [Begin()])
+            await come_to_an_end(world, [one])
+            check(world)
+
+        run(scenario(world, rival))
+        assert left <= 0 or number > 4, "a run has that many publishes at least"

@@ -6,7 +6,7 @@ import { changed } from "./dialogs.js";
 import { kind, kindOf, Tick, Ticks, Words } from "./inputs.js";
 import { FIRST, labelOf, moreOf, suggested, unitOf, widthOf } from "./labels.js";
 import { exact, html, link, Trouble, useEffect, useRef, useState } from "./lib.js";
-import { defaults, leaves, objectOrNothing, partOf, resolve, within, without } from "./schemas.js";
+import { defaults, leaves, objectOrNothing, partOf, pruned, resolve, within, without } from "./schemas.js";
 import { previewed } from "./subjects.js";
 
 const SCHEMA = "NewWatcher";
@@ -48,9 +48,8 @@ function Loaded({ name, document: openapi, watcher, suggestions }) {
     setProblem(null);
     setFine(null);
     try {
-      const query = dry ? "?dry_run=true" : "";
       const body = name === undefined ? (without(value, defaults(root, schemas)) ?? {}) : value;
-      await (name === undefined ? call("POST", `watchers${query}`, body) : call("PUT", path(name, query), body));
+      await sent(name, body, dry);
       if (dry) {
         setFine("Checked with MongoDB and NATS: this would work. Nothing was changed.");
       } else {
@@ -82,6 +81,22 @@ function Loaded({ name, document: openapi, watcher, suggestions }) {
       <a role="button" class="secondary" href=${name === undefined ? link.list : link.watcher(name)}>Cancel</a>
     </div>
   </form>`;
+}
+
+/** Add or change the watcher. Raises Problem, with everything that is wrong. */
+async function sent(name, body, dry) {
+  const send = (what, query) => (name === undefined ? call("POST", `watchers${query}`, what) : call("PUT", path(name, query), what));
+  try {
+    await send(body, dry ? "?dry_run=true" : "");
+  } catch (problem) {
+    // A value of the wrong kind is found before the others are looked at: what is left without it is tried as well.
+    const wrong = Object.keys(problem.fields ?? {});
+    if (problem.status === 422 && wrong.length && !wrong.some((field) => within(field, "source") || within(field, "name"))) {
+      const more = await send(pruned(body, wrong), "?dry_run=true").then(() => null, (found) => found);
+      problem.fields = { ...more?.fields, ...problem.fields };
+    }
+    throw problem;
+  }
 }
 
 /** Where its messages will be, as far as that is known. */
@@ -117,7 +132,8 @@ function Members({ schema, path: at, value, change, open, ...rest }) {
     // What it is called, then each part on a card of its own, then what is about the whole.
     const part = ([, member]) => partOf(member, rest.schemas);
     const about = members.filter((each) => !part(each) && each[0] !== "name");
-    return html`${members.filter(([key]) => key === "name").map(draw)} ${members.filter(part).map(draw)}
+    const named = ([key]) => key === "name" && !rest.locked.includes(key);
+    return html`${members.filter(named).map(draw)} ${members.filter(part).map(draw)}
       ${about.length > 0 && html`<fieldset class="part"><legend>Besides</legend>${about.map(draw)}</fieldset>`}`;
   }
   const first = members.filter(leads);

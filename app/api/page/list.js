@@ -142,6 +142,7 @@ const AHEAD = 12;
 function Rows({ shown, all, lags, tick, query, set, several, outage, open }) {
   const body = useRef(null);
   const heights = useHeights();
+  const drawn = useDrawn();
   const [sight, setSight] = useState([0, 2000]);
   useLayoutEffect(() => {
     let waiting = 0;
@@ -177,10 +178,23 @@ function Rows({ shown, all, lags, tick, query, set, several, outage, open }) {
       <div role="columnheader"><span class="hidden-label">Actions</span></div>
     </div></div>
     <div class="body" role="rowgroup" ref=${(node) => padding((body.current = node))}>
-      ${shown.slice(from, to).map((each, index) => html`<${Row} key=${each.name} index=${from + index + 2} watcher=${each} lag=${lags?.[each.name]} said=${said(each)} tick=${tick} several=${several} open=${open} />`)}
+      ${shown.slice(from, to).map((each, index) => drawn(each.name, { index: from + index + 2, watcher: each, lag: lags?.[each.name], said: said(each), tick, several, open }))}
       ${shown.length === 0 && html`<div role="row" class="none"><div role="cell">None of ${number(all)} watchers fits. <button type="button" class="small secondary" onClick=${() => set({ q: "", state: "", instance: "" })}>Show all</button></div></div>`}
     </div>
   </div>`;
+}
+
+/** Rows that are the same as they were are given to Preact as they were, and it passes them over: scrolling draws new ones alone. */
+function useDrawn() {
+  const kept = useRef(new Map());
+  return (name, props) => {
+    const before = kept.current.get(name);
+    if (before && Object.entries(props).every(([key, value]) => key === "open" || before.props[key] === value)) return before.row;
+    const row = html`<${Row} key=${name} ...${props} />`;
+    if (kept.current.size > 2000) kept.current.clear();
+    kept.current.set(name, { props, row });
+    return row;
+  };
 }
 
 /** The rows to draw, and how many pixels those above and below them take. */

@@ -33,6 +33,18 @@ export function without(value, usual) {
   return JSON.stringify(value) === JSON.stringify(usual) ? undefined : value;
 }
 
+/** The value without the fields that are named, such as `sink.replicas`; one within a list takes the list along. */
+export function pruned(value, fields, at = "") {
+  const kept = Object.entries(value).flatMap(([key, each]) => {
+    const here = at ? `${at}.${key}` : key;
+    const inside = fields.filter((field) => within(field, here));
+    if (inside.length === 0) return [[key, each]];
+    const object = each !== null && typeof each === "object" && !Array.isArray(each) && !inside.includes(here);
+    return object ? [[key, pruned(each, fields, here)]] : [];
+  });
+  return Object.fromEntries(kept);
+}
+
 export function leaves(schema, schemas, at) {
   const resolved = resolve(schema, schemas);
   if (!resolved.properties) return [at];

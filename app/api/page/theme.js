@@ -22,7 +22,7 @@ export function Theme() {
     apply(event.currentTarget.value);
   };
   return html`<select aria-label="Colours" value=${theme} onChange=${choose}>
-    <option value="system">System colours</option>
+    <option value="system">System</option>
     <option value="light">Light</option>
     <option value="dark">Dark</option>
   </select>`;

@@ -1,4 +1,4 @@
-"""The page at `/`: its files as they are in `app/api/page`, with headers of their own.
+"""The pages at `/` and `/docs`: their files as they are in `app/api/page`, with headers of their own.
 
 A file is read when it is asked for, and not kept: nothing here takes time at the start, or memory later. The headers of
 every answer are set in `api/middleware/security_headers.py`.
@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 router = APIRouter(include_in_schema=False)
 
 FOLDER = Path(__file__).parent.parent / "page"
-# img-src: the arrows and ticks of form controls are data: in pico.css.
+# img-src: the arrows and ticks of form controls are data: in pico.css and swagger-ui.css.
 POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
@@ -37,6 +37,12 @@ _TYPES = {
 async def page(request: Request) -> Response:
     """The page itself."""
     return _file(request, "index.html")
+
+
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """The page that shows openapi.json."""
+    return _file(request, "docs.html")
 
 
 @router.get("/assets/{path:path}")

@@ -1,6 +1,5 @@
 """The calls that list, add, change and remove watchers. They only translate; the registry decides."""
 
-from collections.abc import Iterable
 from typing import Annotated
 from urllib.parse import quote
 
@@ -47,7 +46,6 @@ async def add_watcher(
     The answer has them in the same order. Errors name the place in the list: `[3].source.collection`."""
     if isinstance(body, list):
         return await _add_all(registry, body, dry_run=query.dry_run)
-    _refuse_names([("name", body.name)])
     view = await registry.add(
         body.to_watcher(), paused=body.paused, explicit_start=body.explicit_start, dry_run=query.dry_run
     )
@@ -59,7 +57,6 @@ async def add_watcher(
 async def _add_all(
     registry: Registry, wanted: list[NewWatcher], *, dry_run: bool
 ) -> Answered[WatcherAnswer | list[WatcherAnswer]]:
-    _refuse_names((f"[{number}].name", each.name) for number, each in enumerate(wanted))
     additions = [Addition(each.to_watcher(), each.paused, each.explicit_start) for each in wanted]
     views = await registry.add_all(additions, dry_run=dry_run)
     return Answered([WatcherAnswer.of(view) for view in views], 200 if dry_run else 201)
@@ -95,7 +92,7 @@ async def put_watcher(
     registry: CurrentRegistry, name: str, body: WatcherShape, query: Annotated[Trial, Query()], expected: Expected
 ) -> Answered[WatcherAnswer]:
     """Replace a watcher and restart it, or add it. Its position stays."""
-    _refuse_names([("name", name)])
+    _refuse_name(name)
     if body.name not in ("", name):
         raise invalid([FieldProblem("name", f"differs from the name in the URL, {name}")])
     view, added = await registry.put(
@@ -163,11 +160,11 @@ async def restart_watcher(registry: CurrentRegistry, name: Name, expected: Expec
     return Answered(WatcherAnswer.of(view), 202, tagged(view))
 
 
-def _refuse_names(names: Iterable[tuple[str, str]]) -> None:
-    """Raise a problem for names that no watcher can have, each with its field."""
-    found = [FieldProblem(field, problem) for field, name in names if (problem := name_problem(name)) is not None]
-    if found:
-        raise invalid(found)
+def _refuse_name(name: str) -> None:
+    """Raise a problem for a name in the URL that no watcher can have."""
+    problem = name_problem(name)
+    if problem is not None:
+        raise invalid([FieldProblem("name", problem)])
 
 
 def _location(name: str) -> str:

@@ -26,9 +26,9 @@ CONFIG = """
 positive_data_acceptance.expected-statuses = ["2xx", "404", "409", "412"]
 negative_data_rejection.expected-statuses = ["400", "404", "405", "409", "412", "413", "415", "422"]
 
-# What no schema can say: the body's name is the URL's, the server takes pipeline, stream and position.
+# What no schema can say: the body's name is the URL's, the server takes pipeline, stream, position and filter.
 [[operations]]
-include-operation-id = ["addWatcher", "putWatcher", "setToken"]
+include-operation-id = ["addWatcher", "putWatcher", "setToken", "beginSnapshot"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "404", "409", "412", "422"]
 """
 STREAMING = "text/event-stream"

@@ -108,6 +108,17 @@ def test_instances_are_killed_stopped_and_joined_while_changes_go_on(tmp_path: P
     assert all(changes > 600 for changes in data["checked"])
 
 
+@pytest.mark.timeout(300)
+def test_snapshots_are_measured_beside_drains_changes_and_kills(tmp_path: Path) -> None:
+    sections = bench(tmp_path / "run.json", *("--only", "snapshot", "--quick", "--snapshot-documents", "1000"))
+    data = sections["snapshot"]["data"]
+    assert [run["rows"] for run in data["runs"]] == [1000]
+    assert [run["rows"] >= 1000 and len(run["delays"]["during"]) > 0 for run in data["beside"]] == [True, True]
+    assert len(data["drains"]) == len(data["kills"]) == 1
+    assert [run["rows"] for run in data["others"]] == [1600, 50, 4, 4, 400, 800]
+    assert [each[0] >= 1000 for each in data["checked"]] == [True, True, True]
+
+
 async def test_a_cluster_keeps_what_it_stores_over_a_stop() -> None:
     cluster = NatsCluster("kept")
     try:

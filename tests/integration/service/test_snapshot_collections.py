@@ -14,7 +14,8 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo.errors import DuplicateKeyError
 
 from tests.integration.mongodb.test_row_source import KEYS
-from tests.integration.service.test_snapshots import arrived, begin, fill, now, until_ended
+from tests.integration.service.test_snapshot_errors import arrived
+from tests.integration.service.test_snapshots import begin, fill, now, until_ended
 from tests.service import Service, Stage, until
 from tests.service.messages import Message
 from tests.service.rows import DONE, ROW, check_rows, is_of_snapshot

@@ -30,12 +30,12 @@ async def test_a_run_goes_on_at_the_instance_that_the_watcher_moves_to(stage: St
     other = next(each for each in services if each is not owner)
     async with stage.load():
         run = await begin(stage, other)
-        await stage.until_length(5_000, within=60)
+        await stage.until_length(2_000, within=60)
         if end == "kill":
             owner.kill()
         else:
             await owner.call("PUT", f"/instances/{owner.name}/drain", status=202)
-        seen = await until_ended(stage, other)
+        seen = await until_ended(stage, other, within=100)
         assert (seen["run"], (await stage.owner()).name) == (run, other.name)
     assert check_rows(before, await arrived(stage, seen), await now(stage)) >= 30_000
 

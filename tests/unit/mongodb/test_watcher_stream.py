@@ -16,7 +16,7 @@ from app.domain.watcher import Source
 from app.mongodb.cursor import CursorBatch
 from app.mongodb.large_event_reader import LargeEventReader
 from app.mongodb.stream import StreamRequest, after_token
-from app.mongodb.watcher_stream import AWAIT_MOST_MS, AWAIT_MS, BATCH_BYTES, Pace, WatcherStream
+from app.mongodb.watcher_stream import AWAIT_MOST_MS, AWAIT_MS, BATCH_BYTES, HURRIED_MS, Pace, WatcherStream
 from app.ports import SourceBatch
 from tests.fakes import BEGIN, event_token
 
@@ -95,6 +95,18 @@ def test_a_read_asks_for_as_many_events_as_bring_about_four_mebibytes() -> None:
     assert pace.ask_for == 1
     pace.came(1, 10)
     assert pace.ask_for == 500
+
+
+async def test_a_hurried_read_waits_a_moment_once_and_the_others_as_before() -> None:
+    cursor = ScriptedCursor()
+    pace = Pace(500)
+    stream = WatcherStream(StreamRequest(SOURCE), cursor, event_token(0), pace)  # type: ignore[arg-type]
+    await stream.begin(after_token(event_token(0)))
+    await stream.next()
+    pace.hurried = True
+    for _ in range(3):
+        await stream.next()
+    assert cursor.waits == [AWAIT_MS, HURRIED_MS, 2 * AWAIT_MS, 4 * AWAIT_MS]
 
 
 def test_the_longer_nothing_comes_the_longer_it_waits_and_one_event_ends_that() -> None:

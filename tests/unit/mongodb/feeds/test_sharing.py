@@ -19,6 +19,7 @@ from app.mongodb.feeds.group import Group
 from app.mongodb.feeds.parts import token_of
 from app.mongodb.feeds.room import Room
 from app.mongodb.feeds.sharing import CATCHES_UP, SharingSource
+from tests.fakes import mark_token
 from tests.unit.mongodb.feeds.conftest import hasten
 from tests.unit.mongodb.feeds.scripted import EVENT_BYTES, Deployment, Stream
 
@@ -120,6 +121,28 @@ def scene(*collections: str) -> Callable[[Callable[[Scene], Awaitable[None]]], C
         return test
 
     return wrap
+
+
+@scene("a", "b")
+async def test_a_read_that_is_hurried_brings_the_time_up_to_which_the_others_were_heard(one: Scene) -> None:
+    await one.open_all()
+    await one.until_shared()
+    quiet, busy = one.readers
+    one.deployment.write("b")
+    await one.until_complete(busy)
+    assert quiet.source is not None
+    quiet.source.hurry()
+    await quiet.read()
+    assert quiet.position >= mark_token(one.deployment.moment)
+    assert quiet.own.hurried == 0
+
+
+@scene("a")
+async def test_a_watcher_with_a_stream_of_its_own_has_that_hurry(one: Scene) -> None:
+    await one.open_all()
+    assert one.readers[0].source is not None
+    one.readers[0].source.hurry()
+    assert one.readers[0].own.hurried == 1
 
 
 @scene("a")

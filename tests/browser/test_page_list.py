@@ -1,0 +1,135 @@
+"""The list of watchers: trouble first, searched, filtered and sorted, a thousand of them too, and actions in place."""
+
+import re
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, Route, expect
+
+from tests.browser.conftest import Site, Tab
+from tests.browser.test_page_for_all import complaints
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def names(page: Page) -> list[str]:
+    return await page.locator("[role=rowheader] .name").all_inner_texts()
+
+
+async def with_many(site: Site, tab: Tab, many: int) -> None:
+    """Have the page see this many watchers: one that runs, told again under other names. `w0042` is FAILED, `w0043` is
+    PAUSED, and `w0007` publishes most."""
+    await site.add("w0000")
+    lags: dict[str, Any] = {}
+
+    def told(model: dict[str, Any], number: int) -> dict[str, Any]:
+        state = {42: "FAILED", 43: "PAUSED"}.get(number, "RUNNING")
+        rate = 5000.0 if number == 7 else float(number % 3)
+        more = {
+            "state": state,
+            "reason": "the oplog is gone" if number == 42 else None,
+            "rates": {"last_10s": rate, "last_60s": rate},
+        }
+        return model | {"name": f"w{number:04d}", "status": model["status"] | more}
+
+    async def answer(route: Route) -> None:
+        found = await (await route.fetch()).json()
+        if isinstance(found, list):
+            await route.fulfill(json=[told(found[0], number) for number in range(many)])
+        else:
+            await route.fulfill(
+                json={f"w{number:04d}": found["w0000"] for number in range(many)} if "w0000" in found else lags
+            )
+
+    await tab.page.route(re.compile(r"/(watchers|lag)$"), answer)
+
+
+async def test_what_is_in_trouble_is_first_and_the_rest_is_found_by_search_filter_and_sorting(
+    site: Site, tab: Tab
+) -> None:
+    await with_many(site, tab, 60)
+    page = await tab.open()
+    rows = page.locator("[role=row].row")
+    await expect(rows).to_have_count(60)
+    assert (await names(page))[:3] == ["w0042", "w0043", "w0000"]
+    await expect(rows.first).to_contain_text("the oplog is gone")
+    states = page.get_by_role("toolbar", name="State")
+    await expect(states).to_contain_text("All 60 In trouble 1Failed 1Paused 1Running 58")
+
+    await states.get_by_role("button", name="In trouble").click()
+    await expect(rows).to_have_count(1)
+    await expect(rows.first).to_contain_text("w0042")
+    await states.get_by_role("button", name="All").click()
+    await page.get_by_role("columnheader", name="Events/s").get_by_role("button").click()
+    await expect(page.get_by_role("columnheader", name="Events/s")).to_have_attribute("aria-sort", "descending")
+    assert (await names(page))[0] == "w0007"
+    await page.get_by_role("searchbox").fill("w004 running")
+    await expect(rows).to_have_count(8)
+
+    address = page.url
+    await page.reload()  # what was asked for is in the address
+    await expect(rows).to_have_count(8)
+    assert page.url == address
+    await page.get_by_role("searchbox").fill("nothing like it")
+    await page.get_by_role("button", name="Show all").click()
+    await expect(rows).to_have_count(60)
+    await page.unroute_all(behavior="ignoreErrors")
+    assert tab.faults == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_of_a_thousand_watchers_those_in_sight_are_drawn_and_all_can_be_reached(
+    site: Site, tab: Tab, width: int
+) -> None:
+    await with_many(site, tab, 1000)
+    await tab.page.set_viewport_size({"width": width, "height": 900})
+    page = await tab.open("#/?sort=name")
+    await expect(page.get_by_role("table", name="Watchers")).to_have_attribute("aria-rowcount", "1001")
+    rows = page.locator("[role=row].row")
+    await expect(rows.first).to_contain_text("w0000")
+    seen: set[str] = set()
+    while "w0999" not in seen:
+        before = await page.evaluate("scrollY")
+        found = await names(page)
+        assert len(found) < 100
+        seen.update(found)
+        await page.evaluate("scrollBy(0, 700)")
+        await page.wait_for_function(
+            "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
+        if await page.evaluate("scrollY") == before:
+            break
+    assert seen == {f"w{number:04d}" for number in range(1000)}
+    last = page.get_by_role("row", name="w0999")
+    await page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    await expect(last).to_be_in_viewport()
+    await expect(last).to_have_attribute("aria-rowindex", "1001")
+    assert await complaints(page) == []
+    await page.unroute_all(behavior="ignoreErrors")
+    assert tab.faults == []
+
+
+async def test_a_watcher_is_paused_resumed_and_removed_in_its_row(site: Site, tab: Tab) -> None:
+    for name in ("orders", "invoices"):
+        await site.add(name)
+    page = await tab.open()
+    row = page.get_by_role("row", name="orders")
+    await row.get_by_role("button", name="Pause orders…").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+    await expect(row.locator(".state")).to_have_text("PAUSED")
+    await row.get_by_role("button", name="Resume orders…").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Resume").click()
+    await expect(row.locator(".state")).to_have_text("RUNNING")
+    more = row.get_by_role("button", name="More for orders")
+    await more.click()
+    await expect(page.get_by_role("menu", name="More for orders").get_by_role("menuitem")).to_have_count(6)
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("menu")).to_have_count(0)
+    await more.click()
+    await page.get_by_role("menuitem", name="Remove…").click()
+    dialog = page.get_by_role("dialog", name="Remove orders?")
+    await dialog.get_by_label("delete it").check()  # a position that is kept would outlive the stream
+    await dialog.get_by_role("button", name="Remove").click()
+    await expect(row).to_have_count(0)
+    await expect(page.get_by_role("row", name="invoices")).to_be_visible()
+    assert tab.faults == []
