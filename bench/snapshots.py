@@ -42,7 +42,7 @@ class Sizes:
     kills: int
     others: int
     patience: float
-    """Nothing may stand still for longer, in seconds."""
+    """Nothing may do not move for longer, in seconds."""
 
 
 async def measure(stage: Stage, sizes: Sizes) -> Result:
