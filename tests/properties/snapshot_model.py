@@ -18,6 +18,7 @@ from typing import Any, get_args
 from bson import json_util
 
 from app.domain.errors import ChangewireError, PermanentError, SourceUnavailable, StoreUnavailable
+from app.domain.position import Checkpoint
 from app.domain.snapshot import Snapshot, next_run
 from app.domain.tokens import parse_message_id
 from app.domain.watcher import Sink, Source, StoredWatcher, Watcher
@@ -43,6 +44,7 @@ from tests.fakes import (
     FakeStream,
     NullObserver,
     Unheard,
+    mark_token,
 )
 from tests.fakes.collections import order_of
 
@@ -79,6 +81,8 @@ class World:
     before: dict[str, dict[Any, int]] = field(default_factory=dict)
     first: int = 0
     """The moment in which the watcher began."""
+    epoch: int = 0
+    """Messages of earlier ones say nothing any more."""
     requested: int = 0
 
     @property
@@ -204,6 +208,13 @@ async def first_start(world: World) -> Instance:
     return one
 
 
+async def move_to_the_beginning(world: World) -> None:
+    """Have the watcher publish everything again, as a person may who moves its position; it is not running."""
+    world.epoch += 1
+    position = Checkpoint(mark_token(world.first + 1), epoch=world.epoch, watcher=WATCHER.name, route=WATCHER.route)
+    assert await FakeCheckpoints(world.place).begin(position)
+
+
 # What is done to the world, one step at a time
 
 
@@ -257,6 +268,18 @@ class Forget:
 
     def on(self, world: World) -> None:
         world.collections.history = world.oplog.moment
+
+
+@dataclass(frozen=True)
+class Lose:
+    """The stream loses its last messages, as a server does that had not synced when the power went."""
+
+    count: int
+
+    def on(self, world: World) -> None:
+        world.stream.late.clear()
+        if (most := len(world.stream.messages) - 1) > 0:
+            world.stream.lose_end(min(self.count, most))
 
 
 @dataclass(frozen=True)
@@ -332,6 +355,7 @@ Step = (
     | Drop
     | Tick
     | Forget
+    | Lose
     | Consume
     | Befall
     | Begin
@@ -342,7 +366,7 @@ Step = (
     | Fault
     | Turns
 )
-WRITES = (Put, Delete, Rename, Drop, Tick, Forget, Consume, Befall)
+WRITES = (Put, Delete, Rename, Drop, Tick, Forget, Lose, Consume, Befall)
 
 
 async def play(world: World, instances: Sequence[Instance], steps: Sequence[Step], *, window: bool = True) -> None:
@@ -438,7 +462,9 @@ def _stored(world: World) -> bool:
 
 
 def messages_of(world: World) -> list[Any]:
-    return [message.change for message in (*world.stream.consumed, *world.stream.messages)]
+    """What was published in the present epoch."""
+    changes = [message.change for message in (*world.stream.consumed, *world.stream.messages)]
+    return [change for change in changes if (id_ := parse_message_id(change.id)) is None or id_.epoch == world.epoch]
 
 
 def changes_of(world: World) -> list[str]:
@@ -449,15 +475,16 @@ def changes_of(world: World) -> list[str]:
         if change.operation not in ("snapshot", "snapshot_done") and _in_turn(change.id)
     ]
     letters = {letter.token for _, letter in world.box.letters.values() if ":" not in letter.token}
-    return [*there, *(letters - set(there)), *(world_replayed(world) - letters - set(there))]
+    replayed = {each for each in world_replayed(world) if ":" not in each}
+    return [*there, *(letters - set(there)), *(replayed - letters - set(there))]
 
 
 def world_replayed(world: World) -> set[str]:
-    """The tokens of dead letters that were replayed."""
+    """What the dead letters that were replayed are known by."""
     found = set()
     for change in messages_of(world):
         id_ = parse_message_id(change.id)
-        if id_ is not None and id_.original is not None and ":" not in id_.original:
+        if id_ is not None and id_.original is not None:
             found.add(id_.original)
     return found
 
@@ -469,6 +496,7 @@ def _in_turn(id_: str) -> bool:
 
 def check(world: World, *, unique: bool = True) -> Counter[str]:
     """Check the whole stream, and return how many rows each run has."""
+    messages = messages_of(world)
     oplog = world.oplog.tokens[world.first :]
     there = [
         each.token for each in messages_of(world) if each.operation not in ("snapshot", "snapshot_done")
@@ -483,7 +511,7 @@ def check(world: World, *, unique: bool = True) -> Counter[str]:
     counts: Counter[str] = Counter()
     done: dict[str, int] = {}
     last = (0, "")
-    for change in messages_of(world):
+    for change in messages:
         id_ = parse_message_id(change.id)
         assert id_ is not None
         if id_.original is not None:
@@ -527,11 +555,12 @@ def check(world: World, *, unique: bool = True) -> Counter[str]:
         watched = {name: documents for name, documents in world.state().items() if name.startswith("shop.")}
         assert {name: documents for name, documents in state.items() if name in watched} == watched
     run = world.run
-    if run is not None and run.state == "done":
+    if run is not None and run.state == "done" and run.epoch == world.epoch:
         assert run.run in done, "the run is done, and no message says so"
         letters = [letter for _, letter in world.box.letters.values() if f":s:{run.run}:" in letter.token]
+        replayed = [each for each in world_replayed(world) if f":s:{run.run}:" in each]
         if unique:
-            assert done[run.run] == counts[run.run] + len(letters)
+            assert done[run.run] == counts[run.run] + len(letters) + len(replayed)
         _check_complete(world, run, known, {_letter_key(letter) for letter in letters})
     return counts
 

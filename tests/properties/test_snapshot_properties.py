@@ -30,8 +30,10 @@ from tests.properties.snapshot_model import (
     Forget,
     Instance,
     Kill,
+    Lose,
     Put,
     Rename,
+    Replay,
     Step,
     Stop,
     Tick,
@@ -40,6 +42,7 @@ from tests.properties.snapshot_model import (
     check,
     come_to_an_end,
     first_start,
+    move_to_the_beginning,
     play,
 )
 
@@ -180,6 +183,69 @@ def test_each_document_once_though_an_instance_that_knows_of_no_run_publishes_to
         check(world)
 
     note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
+    world = world_of(seed, documents, batch, most)
+    run(scenario())
+
+
+@SUITE
+@given(
+    steps=scripts(
+        KILLS, PUBLISHES, FAULTS, st.just(Replay()),
+        st.builds(Put, st.sampled_from(OFTEN), st.integers(0, len(KEYS) - 1), st.just(True)),
+    ),
+    big=st.integers(0, 3),
+    **SIZES,
+)  # fmt: skip
+def test_each_document_once_though_some_are_set_aside_and_replayed(
+    steps: list[Step], big: int, documents: int, batch: int, most: int, seed: int
+) -> None:
+    """A document that no message can hold is a dead letter, once, whether it comes as a change or as a row."""
+    note(f"{documents=} {big=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
+    world = world_of(seed, documents, batch, most)
+    world.payload = 2_000
+    for index in range(big):
+        Put("shop.a", index * 3, big=True).on(world)
+    run(play_alone(world, steps, window=True))
+    letters = [letter.token for _, letter in world.box.letters.values()]
+    assert len(letters) == len(set(letters))
+
+
+@SUITE
+@given(steps=scripts(KILLS, FAULTS, st.builds(Lose, st.integers(1, 12)), st.just(Forget())), **SIZES)
+def test_a_run_survives_a_stream_that_lost_its_end(
+    steps: list[Step], documents: int, batch: int, most: int, seed: int
+) -> None:
+    """Rows that are lost are made again as of their time, or the run says that it cannot be completed."""
+    note(f"{documents=} {batch=} {most=} {seed=}\n" + "\n".join(map(repr, steps)))
+    world = world_of(seed, documents, batch, most)
+    script = [part for step in steps for part in ((Kill(0), step) if isinstance(step, Lose) else (step,))]
+    run(play_alone(world, script, window=True))
+
+
+@SUITE
+@given(
+    steps=scripts(KILLS, PUBLISHES, FAULTS), later=scripts(KILLS, PUBLISHES, st.just(Begin())), again=st.booleans(),
+    **SIZES,
+)  # fmt: skip
+def test_a_run_ends_where_its_watcher_is_moved_and_another_one_has_all_documents(
+    steps: list[Step], later: list[Step], again: bool, documents: int, batch: int, most: int, seed: int
+) -> None:
+    """What it had published belongs to an epoch that is over, and so do the rows that it had planned."""
+    note(f"{documents=} {batch=} {most=} {seed=} {again=}\n" + "\n".join(map(repr, (*steps, "moved", *later))))
+
+    async def scenario() -> None:
+        one = await first_start(world)
+        await play(world, [one], [Begin(), *steps])
+        await one.die()
+        moved = world.run
+        await move_to_the_beginning(world)
+        await play(world, [one], [Begin(), *later] if again else later)
+        await come_to_an_end(world, [one])
+        check(world)
+        if moved is not None and moved.begun and moved.running and world.run is not None and world.run.run == moved.run:
+            assert world.run.state == "cancelled"
+            assert "moved" in str(world.run.reason)
+
     world = world_of(seed, documents, batch, most)
     run(scenario())
 
