@@ -42,7 +42,7 @@ class Sizes:
     kills: int
     others: int
     patience: float
-    """Nothing may stand still for longer, in seconds."""
+    """A longer time in which nothing moves ends it, in seconds."""
 
 
 async def measure(stage: Stage, sizes: Sizes) -> Result:
