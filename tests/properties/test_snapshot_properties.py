@@ -66,6 +66,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         ("app.pipeline.checkpointer.BUSY_SECONDS", 0.0),
     ):
         monkeypatch.setattr(name, seconds)
+    monkeypatch.setattr("app.domain.backoff.delay", lambda attempt, chance: 0.0)
 
 
 WRITES = st.one_of(
