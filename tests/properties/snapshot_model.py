@@ -61,6 +61,8 @@ WATCHER = Watcher(
 PLACES = ("shop.a", "shop.b", "elsewhere.a")
 KEYS: tuple[Any, ...] = (1, "1", None, -2.5, {"a": 1}, True, b"\x01", "b", 3, 2, {"a": "b"}, "a")
 """Of several types, and not in their order."""
+LEAST = 60
+"""Turns in which an opening finds out what the stream has lost."""
 PATIENCE = 6_000
 """Turns of the event loop after which what has not ended never will."""
 
@@ -439,7 +441,7 @@ async def come_to_an_end(world: World, instances: Sequence[Instance]) -> None:
         if turn % 25 == 0:
             world.collections.tick()
         await turns(instances, 1)
-        if world.run is not None and world.run.open:
+        if turn < LEAST or (world.run is not None and world.run.open):
             continue
         if len(changes_of(world)) >= len(world.oplog.events) - world.first and _stored(world):
             break

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
 
 from app.formats.extended_json import encode
@@ -150,6 +150,23 @@ def test_each_document_once_though_messages_are_consumed(
 
 @SUITE
 @given(steps=scripts(KILLS, PUBLISHES, WISHES, NAMES), window=st.booleans(), **SIZES)
+@example(steps=[Delete("shop.a", 0), Turns(35), Put("shop.a", 0)], window=True, documents=2, batch=1, most=1, seed=0)
+@example(
+    steps=[Delete("shop.a", 0), Turns(36), Rename("shop.a", "shop.b")],
+    window=True,
+    documents=2,
+    batch=1,
+    most=1,
+    seed=0,
+)
+@example(
+    steps=[Delete("shop.a", 0), Turns(35), Drop("shop.a"), Put("shop.a", 0)],
+    window=True,
+    documents=2,
+    batch=1,
+    most=1,
+    seed=0,
+)
 def test_each_document_once_though_two_instances_publish(
     steps: list[Step], window: bool, documents: int, batch: int, most: int, seed: int
 ) -> None:

@@ -7,10 +7,10 @@ import pytest
 from bson.timestamp import Timestamp
 
 from app.domain.position import Checkpoint, OwnMessage
-from app.domain.tokens import MessageId
+from app.domain.tokens import MessageId, RowPlace
 from app.domain.watcher import Route
 from app.mongodb.checkpoint_document import as_checkpoint, as_fields, is_of_earlier_epoch, may_follow, newest_of
-from tests.fakes import BEGIN, event_token
+from tests.fakes import BEGIN, event_token, mark_token
 
 
 def at(moment: int, epoch: int | None = 0, **more: Any) -> Checkpoint:
@@ -73,3 +73,29 @@ def test_of_a_capped_collections_last_documents_one_counts(
 ) -> None:
     found = newest_of([stored(*each) for each in newest_first])
     assert found == (None if counts is None else stored(*counts))
+
+
+ROW = str(RowPlace(mark_token(5), 0, "0000000003e8", 1, 2))
+
+
+def test_a_row_of_a_snapshot_is_kept_beside_the_token_that_changes_are_read_on_after() -> None:
+    """So mongodb-nats-connector, and a version that knows no rows, go on at the moment that the row stands at."""
+    fields = as_fields(Checkpoint(ROW, epoch=0))
+    assert (fields["value"], fields["row"]) == (mark_token(5), ROW)
+    assert as_checkpoint(fields, None).token == ROW
+    assert as_fields(Checkpoint(mark_token(5), epoch=0))["row"] is None
+
+
+@pytest.mark.parametrize("value", [event_token(5), mark_token(6), event_token(3)])
+def test_a_row_beside_another_token_is_what_a_program_left_that_knows_no_rows(value: str) -> None:
+    document = {**as_fields(Checkpoint(ROW, epoch=0)), "value": value}
+    assert as_checkpoint(document, None).token == value
+    assert may_follow(Checkpoint(ROW, epoch=0), document) == (value < ROW)
+
+
+def test_a_row_follows_its_mark_and_is_followed_by_the_next_row_and_the_next_change() -> None:
+    later = str(RowPlace(mark_token(5), 0, "0000000003e8", 1, 3))
+    order = [mark_token(5), ROW, later, event_token(5), mark_token(6)]
+    for before, after in product(order, order):
+        document = as_fields(Checkpoint(before, epoch=0))
+        assert may_follow(Checkpoint(after, epoch=0), document) == (order.index(before) < order.index(after))

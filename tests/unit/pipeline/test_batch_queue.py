@@ -8,7 +8,7 @@ import pytest
 
 from app.domain.errors import Unavailable
 from app.domain.events import Change
-from app.pipeline.batch_queue import TOGETHER_BYTES, BatchQueue, Encoded, Turn
+from app.pipeline.batch_queue import TOGETHER_BYTES, BatchQueue, Encoded, Settling, Turn
 
 
 def batch(number: int, size: int = 100) -> Encoded:
@@ -127,3 +127,27 @@ async def test_turns_are_told_when_there_will_be_none() -> None:
         with pytest.raises(Unavailable, match="nothing was published"):
             await asked
     await putting
+
+
+async def test_what_is_put_before_is_taken_first_and_what_waits_for_that_is_told_by_the_one_who_takes() -> None:
+    batch_queue = BatchQueue()
+    await batch_queue.put(batch(1))
+    settled = batch_queue.settled()
+    putting = asyncio.create_task(batch_queue.put(batch(2)))
+    await asyncio.sleep(0)
+    assert tokens(await batch_queue.take()) == ["0001"]  # not together with what comes after the one who waits
+    item = await batch_queue.take()
+    assert isinstance(item, Settling)
+    assert not settled.done()
+    item.done.set_result(None)
+    assert settled.done()
+    assert tokens(await batch_queue.take()) == ["0002"]
+    await putting
+
+
+async def test_one_who_waits_for_all_to_be_published_is_told_where_that_never_will_be() -> None:
+    batch_queue = BatchQueue()
+    settled = batch_queue.settled()
+    batch_queue.end_turns()
+    with pytest.raises(Unavailable):
+        await settled

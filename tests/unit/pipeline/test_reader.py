@@ -112,3 +112,41 @@ async def test_close_ends_what_is_under_way() -> None:
     assert await one.next() is not None
     await one.close()
     assert asyncio.all_tasks() == before
+
+
+async def test_a_nudge_brings_an_empty_batch_at_the_last_position_and_loses_none_that_is_under_way() -> None:
+    source = Script(SMALL)
+    one, _ = reader(source)
+    first = await one.next()
+    assert first is not None
+    waiting = asyncio.create_task(one.next())
+    await asyncio.sleep(0)
+    one.nudge()
+    nudged = await waiting
+    assert nudged is not None
+    assert (list(nudged.events), nudged.position, nudged.size) == ([], first.position, 0)
+    assert source.begun == 2
+    await one.close()
+
+
+async def test_a_look_reads_on_and_tells_when_the_next_batch_is_there() -> None:
+    source = Script(SMALL, SMALL)
+    one, _ = reader(source)
+    await one.next()
+    assert not one.look()
+    while not one.look():
+        await asyncio.sleep(0)
+    assert source.begun == 2
+    batch = await one.next()
+    assert batch is not None
+    assert batch.size == SMALL
+    await one.close()
+
+
+async def test_nothing_is_read_ahead_where_there_is_no_room() -> None:
+    source, share = Script(SMALL, SMALL), MemoryBudget(total=SMALL).share()
+    one, _ = reader(source, share)
+    await one.next()
+    assert not one.look()
+    assert source.begun == 1
+    await one.close()
