@@ -3,7 +3,8 @@
     ChangewireError
     ├── TransientError          try again indefinitely, with backoff    -> RETRYING
     │   ├── SourceUnavailable       MongoDB cannot be reached, failover, cursor killed
-    │   │   └── MomentGone              MongoDB cannot be read as of that cluster time (any more)
+    │   │   ├── MomentGone              MongoDB cannot be read as of that cluster time (any more)
+    │   │   └── ReadTooLong             a snapshot's read takes too long: fewer documents are asked for
     │   ├── SinkUnavailable         NATS cannot be reached, no answer in time
     │   ├── StreamRefused           the stream is sealed, deleted, without a leader
     │   │   └── StreamFull              it has no room for so many messages now, or takes no batch that large

@@ -47,6 +47,7 @@ async def test_add_answers_201_with_its_location_and_every_default(service: Live
         "checkpoint": None,
         "start": {"at": "latest"},
         "on_history_lost": "fail",
+        "snapshot": "none",
         "paused": False,
     }
     watcher = await service.reaches("RUNNING")

@@ -22,6 +22,7 @@ ANSWERS = {
     "TransientError": UNAVAILABLE,
     "SourceUnavailable": UNAVAILABLE,
     "MomentGone": UNAVAILABLE,
+    "ReadTooLong": UNAVAILABLE,
     "SinkUnavailable": UNAVAILABLE,
     "StreamRefused": UNAVAILABLE,
     "StreamFull": UNAVAILABLE,
