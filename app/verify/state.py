@@ -9,12 +9,15 @@ from typing import Any, Final
 import pymongo
 from bson import json_util
 from pymongo import AsyncMongoClient
+from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from app.domain.tokens import ClusterTime, is_row, token_of
 from app.domain.watcher import Route, Watcher, from_document
 from app.verify.errors import CannotCompare
 from app.verify.rows import Record
+
+UNAUTHORIZED: Final = 13
 
 CALL_SECONDS: Final = 5.0
 """The bound of an ordinary command."""
@@ -83,10 +86,16 @@ async def read_position(client: Client, watcher: Watcher, state_database: str) -
 
 
 async def read_run(client: Client, state_database: str, name: str) -> Record | None:
-    """Read what is stored of the watcher's last snapshot."""
+    """Read what is stored of the watcher's last snapshot; None also for an account without the state database, under
+    which watchers of connector.yaml run, and none takes a snapshot."""
     runs = client[state_database].get_collection("snapshots", read_concern=ReadConcern("majority"))
     with pymongo.timeout(CALL_SECONDS):
-        found = await runs.find_one({"_id": name}, {"chunks": 0})
+        try:
+            found = await runs.find_one({"_id": name}, {"chunks": 0})
+        except OperationFailure as error:
+            if error.code != UNAUTHORIZED:
+                raise
+            return None
     if found is None:
         return None
     return Record(found["run"], found["state"], found.get("reason"), found.get("epoch"), int(found["documents"]))

@@ -329,7 +329,7 @@ async def test_one_is_cancelled_where_the_stream_was_recreated(live: Live, slow:
     await under_way(live)
     await recreate(live)
     found = await ended(live, "cancelled")
-    assert found["reason"] == "the watcher was moved to another position, or its stream recreated"
+    assert found["reason"] == "changes are missing on the stream since it began: a gap marks where"
     await live.reaches("RUNNING")
     await live.call("POST", PATH, 202)
     await ended(live, "done")

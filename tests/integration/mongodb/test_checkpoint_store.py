@@ -149,7 +149,7 @@ async def test_the_stored_types_are_what_people_and_programs_look_for(
     assert found["updatedAt"] == datetime.fromtimestamp(BEGIN, UTC).replace(tzinfo=None)
     assert set(found) == {
         "_id", "value", "clusterTime", "sequence", "streamCreated", "epoch", "scope", "watcher", "updatedAt",
-        "stream", "subject", "selection", "ownSequence", "ownId", "home", "counted", "registry",
+        "stream", "subject", "selection", "ownSequence", "ownId", "home", "counted", "registry", "row",
     }  # fmt: skip
 
 
