@@ -50,7 +50,8 @@ class Turn:
 
 @dataclass(slots=True, eq=False)
 class Settling:
-    """Somebody waits until all that was put before is on the stream, or was not to be."""
+    """Somebody waits until all that was put before is on the stream, or was not to be, and the stream's end was read:
+    others may have published as well."""
 
     done: asyncio.Future[None]
 
@@ -105,8 +106,8 @@ class BatchQueue:
         return turn.done
 
     def settled(self) -> asyncio.Future[None]:
-        """Return what is done once all that waits already is on the stream, or was not to be; Unavailable at the
-        end."""
+        """Return what is done once all that waits already is on the stream, or was not to be, and the stream's end was
+        read; Unavailable at the end."""
         settling = Settling(asyncio.get_running_loop().create_future())
         self._add(settling)
         return settling.done

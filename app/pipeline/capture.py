@@ -165,8 +165,10 @@ class Capture:
                 return
             if isinstance(encoded, Turn):
                 await self._take_turn(encoded)
-            elif not encoded.done.done():
-                encoded.done.set_result(None)
+            else:
+                await self._ledger.read_back((), None)
+                if not encoded.done.done():
+                    encoded.done.set_result(None)
 
     def _published(self, encoded: Encoded) -> None:
         """All of a batch is on the stream, or was not to be."""

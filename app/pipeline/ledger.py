@@ -83,6 +83,11 @@ class Ledger:
         past later ones."""
         return self._rows_until
 
+    def rows_end(self, position: str) -> None:
+        """The rows of a snapshot after this position are not on the stream, though another writer went past their
+        places. They may have been sent, and still arrive."""
+        self._rows_until = min(self._rows_until, position)
+
     def went_out(self, token: str) -> None:
         """Changes up to this one were sent, and nothing was heard of them."""
         self._sent = max(self._sent, token)
@@ -117,7 +122,7 @@ class Ledger:
             stream=self._watcher.sink.stream,
         )  # fmt: skip
         await self._proof.of(found.claim)
-        self._check_rows(found.reached.token, waiting)
+        self._check_rows(found.reached.token, tail.own, waiting)
         if found.reached.token > reached.token:
             self._statistics.overdue.progressed(self._run.now())
         self._run_state.read_back(found.reached)
@@ -133,14 +138,17 @@ class Ledger:
             raise Fenced(f"another writer has published {found.others} messages that are gone already; waiting for it")
         return rest
 
-    def _check_rows(self, position: str, waiting: Sequence[Change]) -> None:
-        """Look at a position that the stream's end tells. Raises Stale where it is a row of a snapshot that is not this
-        writer's: another instance takes that."""
-        if not is_row(position) or position <= self.reached.token:
-            return
-        if all(change.token != position for change in waiting):
-            raise Stale("another instance goes on with the snapshot")
-        self._rows_until = position
+    def _check_rows(self, position: str, own: OwnMessage | None, waiting: Sequence[Change]) -> None:
+        """Look at the position that the stream's end tells, and at its last message. Raises Stale where either is a row
+        of a snapshot that is not this writer's: another instance takes that.
+
+        The message may be at an earlier place than the position, which moves on where nothing has to be published."""
+        last = own.id.position if own is not None and own.id.epoch == self.reached.epoch else ""
+        for place in (last, position):
+            if is_row(place) and place > self._rows_until:
+                if all(change.token != place for change in waiting):
+                    raise Stale("another instance goes on with the snapshot")
+                self._rows_until = place
 
     def not_there_yet(self, waiting: Sequence[Change]) -> Sequence[Change]:
         """Return those of the changes that are later than what is reached.

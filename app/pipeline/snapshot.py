@@ -42,6 +42,7 @@ stream how many of those rows are there (`snapshot_found.py`).
 
 import asyncio
 import time
+from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
@@ -153,6 +154,7 @@ class SnapshotProducer:
             log.warning("snapshot_overtaken", watcher=self._name, run=run.run, chunk=found[0], rows=found[1])
             await self._rows.cut(*found)
             run = self._record.run
+            self._ledger.rows_end(next(run.end(chunk) for chunk in run.chunks if chunk.number == found[0]))
         self._again = [chunk for chunk in run.chunks if chunk.rows and run.end(chunk) > reached.token]
         if self._again and run.state == "done":
             log.warning("snapshot_lost_its_end", watcher=self._name, run=run.run, chunks=len(self._again))
@@ -239,12 +241,9 @@ class SnapshotProducer:
     async def _up_to(self, mark: str, encoded: Encoded) -> Encoded:
         """Put the changes before a mark on the queue, and return the rest."""
         changes = encoded.changes
-        low, high = 0, len(changes)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if changes[middle].token < mark else (low, middle)
-        await self._queue.put(Encoded(changes[:low], mark, encoded.read_at, 0))
-        return replace(encoded, changes=changes[low:])
+        before = bisect_left(changes, mark, key=lambda change: change.token)
+        await self._queue.put(Encoded(changes[:before], mark, encoded.read_at, 0))
+        return replace(encoded, changes=changes[before:])
 
     async def _send_again(self) -> None:
         """Send the first planned chunk again, or end it, and with it those after it."""

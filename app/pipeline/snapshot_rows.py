@@ -17,8 +17,10 @@ from app.domain.errors import (
     ReadTooLong,
     SourceRefused,
     SourceUnavailable,
+    Stale,
 )
 from app.domain.events import Change
+from app.domain.raw_events import size_of
 from app.domain.snapshot import OPERATION, Chunk, ChunkSize, Snapshot
 from app.domain.tokens import moment_before
 from app.pipeline.batch_encoder import BatchEncoder
@@ -234,10 +236,12 @@ class SnapshotRows:
 
     async def _pass_over(self, run: Snapshot, chunk: Chunk) -> int:
         """Return how many rows of a chunk are on the stream, once it is known. Those that are gone from there, and only
-        counted, are passed over: for that no document is needed."""
+        counted, are passed over: for that no document is needed. Raises Stale where another writer went past them."""
         await self._queue.settled()
         places = places_of(run, chunk)
         there = sum(place <= self._ledger.reached.token for place in places)
+        if any(place > self._ledger.rows_until for place in places[:there]):
+            raise Stale("another writer has published changes that come after the snapshot's rows")  # look for them
         gone = places[there : there + self._ledger.left_at(chunk.mark)]
         if gone:
             rows = [Change(place, OPERATION, b"", 0.0, place) for place in gone]
@@ -266,7 +270,7 @@ def within(rows: Rows, until: bytes | None) -> tuple[Rows, bytes | None]:
     if count == len(rows.keys):
         return rows, until
     documents = rows.documents[:count]
-    return Rows(documents, rows.keys[:count], sum(map(len, documents)), rows.whole), rows.keys[count - 1]
+    return Rows(documents, rows.keys[:count], size_of(documents), rows.whole), rows.keys[count - 1]
 
 
 def _planned_size(chunk: Chunk) -> int:

@@ -14,8 +14,8 @@ SNAPSHOT_MUTANTS = (
         (
             Edit(
                 "app/pipeline/snapshot.py",
-                "low, high = (middle + 1, high) if changes[middle].token < mark else (low, middle)",
-                "low, high = (middle + 1, high) if changes[middle].token else (low, middle)",
+                "before = bisect_left(changes, mark, key=lambda change: change.token)",
+                "before = len(changes)",
             ),
         ),
         tests=(PROPERTIES,),

@@ -168,6 +168,29 @@ def test_each_document_once_though_messages_are_consumed(
     most=1,
     seed=0,
 )
+@example(  # a row arrives when its chunk was cut, and the position has moved on past its place
+    steps=[
+        Tick(), Tick(), Stop(0), Turns(36), Delete("shop.a", 0), Kill(0), Drop("shop.b"), Tick(), Turns(1), Turns(2),
+        Put("shop.b", 0, kind="a"), Turns(16), Stop(0), Turns(40), Drop("shop.b"),
+    ],
+    window=True,
+    documents=3,
+    batch=1,
+    most=1,
+    seed=8635,
+)  # fmt: skip
+@example(  # a chunk's rows arrive from the other instance while this one finds that it cannot read them again
+    steps=[
+        Stop(1), Turns(36), Turns(1), Tick(), Tick(), Tick(), Kill(0), Drop("shop.b"), Begin("a"),
+        Rename("shop.c", "shop.b"), Rename("shop.c", "shop.b"), Drop("shop.c"), Put("shop.b", 1, kind="b"), Turns(14),
+        Begin(None), Turns(14), Turns(29), Drop("shop.b"), Stop(1), Turns(13),
+    ],
+    window=True,
+    documents=3,
+    batch=1,
+    most=4,
+    seed=8635,
+)  # fmt: skip
 def test_each_document_once_though_two_instances_publish(
     steps: list[Step], window: bool, documents: int, batch: int, most: int, seed: int
 ) -> None:
