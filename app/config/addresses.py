@@ -4,6 +4,7 @@ A sentence about a connection string never repeats a part of it, since a passwor
 """
 
 import re
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -81,23 +82,25 @@ def mongo_uri_problem(uri: str) -> str | None:
 
 def mongo_certificate(uri: str) -> str | None:
     """The file that a MongoDB connection string names as the client's certificate; None where it names none."""
-    for option in uri.partition("?")[2].split("&"):
-        name, _, value = option.partition("=")
-        if name.lower() == "tlscertificatekeyfile" and value:
-            return unquote(value)
-    return None
+    return next((path for name, path in _mongo_files(uri) if name.lower() == "tlscertificatekeyfile"), None)
 
 
 def mongo_file_problem(uri: str) -> str | None:
     """Say which file that a MongoDB connection string names cannot be read, or return None."""
+    for name, path in _mongo_files(uri):
+        try:
+            Path(path).read_bytes()
+        except OSError as error:
+            return f"names a file in {name} that cannot be read ({error.strerror})"
+    return None
+
+
+def _mongo_files(uri: str) -> Iterator[tuple[str, str]]:
+    """Yield the options of a MongoDB connection string that name a file, as they are written, and the file."""
     for option in uri.partition("?")[2].split("&"):
         name, _, value = option.partition("=")
         if name.lower() in ("tlscafile", "tlscertificatekeyfile", "tlscrlfile") and value:
-            try:
-                Path(unquote(value)).read_bytes()
-            except OSError as error:
-                return f"names a file in {name} that cannot be read ({error.strerror})"
-    return None
+            yield name, unquote(value)
 
 
 def nats_url_problem(text: str) -> str | None:

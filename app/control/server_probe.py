@@ -48,7 +48,7 @@ class ServerProbe:
         self.oplog: Oplog | None = None
         self.oplog_why: str | None = "not read yet"
         self._oplog_read_at = float("-inf")
-        self._said: dict[str, tuple[str, float]] = {}
+        self._said: dict[str, tuple[str | None, float]] = {}
         """The last reason that was logged for each server, and when."""
 
     @classmethod
@@ -107,12 +107,12 @@ class ServerProbe:
 
     def _say(self, name: str, now: Component, before: Component) -> None:
         """Log what has changed: a server that is down with a new reason too, but not with every look."""
-        at = time.monotonic()
-        if now.up == before.up and (now.up or now.reason == self._said.get(name, ("", 0.0))[0]):
+        at, (said, said_at) = time.monotonic(), self._said.get(name, (None, float("-inf")))
+        if now.up and before.up:
             return
-        if not now.up and not before.up and at - self._said.get(name, ("", float("-inf")))[1] < SAY_SECONDS:
+        if not now.up and not before.up and (now.reason == said or at - said_at < SAY_SECONDS):
             return
-        self._said[name] = (now.reason or "", at)
+        self._said[name] = (now.reason, at)
         if now.up:
             log.info("component_changed", component=name, up=True)
         else:

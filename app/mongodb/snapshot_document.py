@@ -34,8 +34,19 @@ def changes(before: Snapshot | None, after: Snapshot) -> dict[str, Any]:
     if before is None:
         changed["chunks"] = {str(each.number): _chunk(each) for each in after.chunks}
     else:
-        changed |= {f"chunks.{each.number}": _chunk(each) for each in after.chunks if each not in before.chunks}
+        known = {each.number: each for each in before.chunks}
+        changed |= {
+            f"chunks.{each.number}": _chunk(each)
+            for each in after.chunks
+            if (there := known.get(each.number)) is not each and there != each  # of thousands all but one are the same
+        }
     return changed
+
+
+def forgotten(before: Snapshot, after: Snapshot) -> list[str]:
+    """Return the fields of the chunks that are not kept any more."""
+    kept = {each.number for each in after.chunks}
+    return [f"chunks.{each.number}" for each in before.chunks if each.number not in kept]
 
 
 def _chunk(chunk: Chunk) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from app.domain.snapshot import Snapshot
 from app.mongodb.durable import DURABLE, SECONDS
 from app.mongodb.errors import translated
 from app.mongodb.one_answer import OneAnswer
-from app.mongodb.snapshot_document import COLLECTION, as_document, changes, restored
+from app.mongodb.snapshot_document import COLLECTION, as_document, changes, forgotten, restored
 from app.mongodb.writes import to_its_end
 from app.ports import Summary
 
@@ -62,8 +62,7 @@ class MongoSnapshotStore:
         changed = changes(before, after)
         if not changed:
             return True
-        gone = {f"chunks.{each.number}": 1 for each in before.chunks if each not in after.chunks}
-        gone = {name: one for name, one in gone.items() if name not in changed}
+        gone = dict.fromkeys(forgotten(before, after), 1)
         update: dict[str, Any] = {"$set": changed} | ({"$unset": gone} if gone else {})
         there = {"_id": before.watcher, "run": before.run, "version": before.version}
         with self._guarded("storing a snapshot"):

@@ -41,6 +41,8 @@ class SnapshotRecord:
         self._ledger = ledger
         self._checkpointer = checkpointer
         self._now: Snapshot | None = None
+        self._open = self._unstored = False
+        """What these say of `_now`, which has thousands of chunks: every batch of changes asks."""
         self._stored: Snapshot | None = None
         self._moving = asyncio.Lock()
         self._published = asyncio.Event()
@@ -48,7 +50,7 @@ class SnapshotRecord:
     @property
     def now(self) -> Snapshot | None:
         """The run, as far as it came; None where nothing is left to be done about any."""
-        return self._now if self._now is not None and self._now.open else None
+        return self._now if self._open else None
 
     @property
     def known(self) -> Snapshot | None:
@@ -124,7 +126,7 @@ class SnapshotRecord:
 
     def published(self) -> None:
         """Something was published: what is stored may be moved on."""
-        if self._now is not None and self._now.unstored:
+        if self._unstored:
             self._published.set()
 
     async def keep(self) -> None:
@@ -132,7 +134,7 @@ class SnapshotRecord:
         while True:
             await self._published.wait()
             self._published.clear()
-            while (run := self.now) is not None and run.unstored:
+            while (run := self.now) is not None and self._unstored:
                 await asyncio.sleep(STORE_SECONDS)
                 try:
                     with suppress(RunEnded):
@@ -149,8 +151,8 @@ class SnapshotRecord:
         position = self._certain(run, position)
         if run.running and run.end_planned and run.finish <= position:
             await self.end("done", position=position)
-        elif run.acknowledged(position) is not run:
-            await self.move(lambda run: run.acknowledged(position))
+        else:
+            await self.move(lambda run: run.acknowledged(position))  # stores nothing where nothing has changed
 
     def _certain(self, run: Snapshot, position: str) -> str:
         """Return the stored position; where another writer has published changes that come after rows, that of the
@@ -161,4 +163,6 @@ class SnapshotRecord:
 
     def _take(self, snapshot: Snapshot | None) -> None:
         self._now = snapshot
+        self._open = snapshot is not None and snapshot.open
+        self._unstored = snapshot is not None and snapshot.unstored
         self._statistics.knows_snapshot(snapshot)

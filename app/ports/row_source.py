@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from app.domain.raw_events import size_of
 from app.domain.snapshot import Part
 from app.domain.tokens import ClusterTime
 
@@ -26,7 +27,7 @@ class Rows:
     def only(self, kept: Sequence[int], *, more: bool) -> "Rows":
         """Return some of them, by their indexes."""
         documents = [self.documents[index] for index in kept]
-        return Rows(documents, [self.keys[index] for index in kept], sum(map(len, documents)), self.whole, more)
+        return Rows(documents, [self.keys[index] for index in kept], size_of(documents), self.whole, more)
 
 
 class RowSource(Protocol):

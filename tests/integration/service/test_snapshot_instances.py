@@ -3,6 +3,7 @@ document comes once, at its exact place."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ async def two(stage: Stage) -> list[Service]:
     """Two instances that share the watchers, ready."""
     services = [await stage.service(name).start() for name in ("one", "other")]
     for each in services:
-        await until(lambda each=each: stage.takes(each), f"{each.name} is ready")  # type: ignore[misc]
+        await until(partial(stage.takes, each), f"{each.name} is ready")
     return services
 
 

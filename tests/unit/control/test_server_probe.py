@@ -28,7 +28,7 @@ async def test_a_reason_that_changes_with_every_look_is_not_said_with_each() -> 
     async def ping() -> None:
         raise SinkUnavailable(next(reasons))
 
-    fakes.nats.ping = ping  # type: ignore[method-assign]
+    fakes.nats.ping = ping  # type: ignore[method-assign]  # the fake has no script of reasons
     with capture_logs() as logs:
         for _ in range(3):
             await probe.look()

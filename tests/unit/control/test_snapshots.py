@@ -214,7 +214,7 @@ async def test_a_replacement_is_made_though_the_end_cannot_be_stored(fakes: Fake
     fakes.mongo.runs["orders"] = begun(fakes.mongo.runs["orders"])
     registry = await again(fakes, registry)
     await registry.watcher("orders")
-    registry.snapshots._store.faults.append(StoreUnavailable("away"))  # type: ignore[attr-defined]
+    registry.snapshots._store.faults.append(StoreUnavailable("away"))  # type: ignore[attr-defined]  # a port, behind which is the fake
     await registry.put(replace(ORDERS, sink=replace(ORDERS.sink, operations=("insert",))), paused=True)
     assert fakes.watchers.stored["orders"].watcher.sink.operations == ("insert",)
     assert fakes.mongo.runs["orders"].running, "the next opening finds that the epoch is another one"
@@ -280,7 +280,7 @@ async def test_what_cannot_be_looked_up_keeps_no_answer_waiting_and_is_looked_up
     await registry.add(ORDERS, paused=True)
     await registry.snapshots.begin("orders")
     registry = await again(fakes, registry)
-    registry.snapshots._store.faults.append(StoreUnavailable("away"))  # type: ignore[attr-defined]
+    registry.snapshots._store.faults.append(StoreUnavailable("away"))  # type: ignore[attr-defined]  # a port, behind which is the fake
     assert await view(registry) is None
     assert (await found(registry)).run.running
     await registry.close()

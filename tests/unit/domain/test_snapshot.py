@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.snapshot import KEPT_CHUNKS, KEPT_SECONDS, Chunk, ChunkSize, Part, Snapshot, next_run
+from app.domain.snapshot import KEPT_CHUNKS, KEPT_SECONDS, Chunk, ChunkSize, Part, Snapshot, State, next_run
 from app.domain.tokens import RowPlace
 
 RUN = "0000000003e8"
@@ -154,8 +154,8 @@ def test_the_message_that_a_run_is_complete_is_planned_again_where_it_is_cut() -
 
 
 @pytest.mark.parametrize("state", ["cancelled", "failed"])
-def test_a_cut_does_not_begin_a_run_again_that_was_ended(state: str) -> None:
-    run = plan(begun(), 3).ended(state, 5.0, "why")  # type: ignore[arg-type]
+def test_a_cut_does_not_begin_a_run_again_that_was_ended(state: State) -> None:
+    run = plan(begun(), 3).ended(state, 5.0, "why")
     cut = run.cut(0, 1)
     assert (cut.state, cut.reason, cut.finished_at) == (state, "why", 5.0)
     assert cut.open

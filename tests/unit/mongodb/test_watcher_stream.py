@@ -100,7 +100,7 @@ def test_a_read_asks_for_as_many_events_as_bring_about_four_mebibytes() -> None:
 async def test_a_hurried_read_waits_a_moment_once_and_the_others_as_before() -> None:
     cursor = ScriptedCursor()
     pace = Pace(500)
-    stream = WatcherStream(StreamRequest(SOURCE), cursor, event_token(0), pace)  # type: ignore[arg-type]
+    stream = WatcherStream(StreamRequest(SOURCE), cursor, event_token(0), pace)  # type: ignore[arg-type]  # it is scripted
     await stream.begin(after_token(event_token(0)))
     await stream.next()
     pace.hurried = True
