@@ -8,7 +8,7 @@ import contextlib
 import json
 import ssl
 from base64 import b64decode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -35,6 +35,8 @@ OBJECT_SECONDS: Final = 30.0
 IDLE_SECONDS: Final = 600.0
 """How long the consumer waits for the history to catch up, and how soon it goes where the command was killed."""
 BATCH: Final = 500
+ATTEMPTS: Final = 6
+"""How often in a row a server may give no answer: a loaded one is waited for, a dead one is said within a minute."""
 _NO_STREAM: Final = 10059
 
 
@@ -165,8 +167,7 @@ class Streams:
 
     async def info(self, stream: str) -> StreamInfo:
         """Look at a stream. Raises CannotCompare where there is none, or none that can be compared."""
-        reply = await self._client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=CALL_SECONDS)
-        answer = json.loads(reply.data)
+        answer = await self._ask(f"STREAM.INFO.{stream}")
         if "error" in answer:
             error = answer["error"]
             if error.get("err_code") == _NO_STREAM:
@@ -182,12 +183,28 @@ class Streams:
         return StreamInfo(answer["created"], int(state["first_seq"]), int(state["last_seq"]), removes)
 
     async def messages(self, watcher: Watcher, last: int) -> AsyncIterator[StreamMessage]:
-        """The messages in the watcher's subjects, in their order, up to the sequence `last`."""
-        if last == 0:
-            return
+        """The messages in the watcher's subjects, in their order, up to the sequence `last`.
+
+        Where the server gives no answer in time, another consumer goes on after the last message that came.
+        """
+        reached = silent = 0
+        while reached < last:
+            try:
+                async with contextlib.aclosing(self._read(watcher, reached + 1, last)) as messages:
+                    async for message in messages:
+                        reached, silent = message.sequence, 0
+                        yield message
+                return
+            except TimeoutError:  # nats-py's is one too
+                silent += 1
+                if silent == ATTEMPTS or not self._client.is_connected:
+                    raise
+
+    async def _read(self, watcher: Watcher, first: int, last: int) -> AsyncGenerator[StreamMessage, None]:
         stream, jetstream = watcher.sink.stream, self._jetstream
         config = ConsumerConfig(
-            deliver_policy=DeliverPolicy.ALL,
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=first,
             ack_policy=AckPolicy.NONE,
             mem_storage=True,
             inactive_threshold=IDLE_SECONDS,
@@ -213,7 +230,21 @@ class Streams:
                     yield StreamMessage(watcher, sequence, each.subject, each.headers or {}, each.data)
         finally:
             with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, TimeoutError):
+                await reader.unsubscribe()
                 await jetstream.delete_consumer(stream, consumer.name)
+
+    async def _ask(self, call: str, body: bytes = b"") -> dict[str, Any]:
+        """The answer of JetStream's API to a call that changes nothing."""
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                reply = await self._client.request(f"$JS.API.{call}", body, timeout=CALL_SECONDS)
+            except TimeoutError:
+                if not left or not self._client.is_connected:
+                    raise
+            else:
+                answer: dict[str, Any] = json.loads(reply.data)
+                return answer
+        raise AssertionError("unreachable")
 
     async def letters(self, watcher: Watcher) -> set[str]:
         """The tokens of the changes that the watcher has set aside."""
@@ -222,8 +253,7 @@ class Streams:
         space = letter_subject(watcher.sink.stream, watcher.name, "*")
         while True:
             wanted = json.dumps({"seq": sequence + 1, "next_by_subj": space}).encode()
-            reply = await self._client.request(f"$JS.API.STREAM.MSG.GET.{name}", wanted, timeout=CALL_SECONDS)
-            message = json.loads(reply.data).get("message")
+            message = (await self._ask(f"STREAM.MSG.GET.{name}", wanted)).get("message")
             if message is None:
                 return found
             sequence = int(message["seq"])

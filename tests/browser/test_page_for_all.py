@@ -151,6 +151,7 @@ async def test_all_of_it_can_be_done_by_keyboard(site: Site, tab: Tab) -> None:
     await expect(dialog).to_have_count(0)
     await expect(button).to_be_focused()
     await page.keyboard.press("Enter")
+    await expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
     await page.keyboard.press("Tab")
     await expect(dialog.get_by_role("button", name="Pause")).to_be_focused()
     await page.keyboard.press("Enter")

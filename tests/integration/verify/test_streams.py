@@ -1,0 +1,71 @@
+"""How `changewire verify` reads a stream whose server is too busy to answer in time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import nats
+import pytest
+import pytest_asyncio
+from nats.js.api import StreamConfig
+
+from app.config.settings import Settings
+from app.devservers.servers import NatsServer
+from app.domain.watcher import Source, Watcher
+from app.verify import streams
+from app.verify.streams import Streams
+
+COUNT = 1700
+WATCHER = Watcher("orders", Source("shop", "orders")).with_defaults()
+
+
+@pytest_asyncio.fixture
+async def server(own_nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NatsServer]:
+    """A server with a stream of `COUNT` messages; calls of `verify` give up within half a second."""
+    monkeypatch.setattr(streams, "CALL_SECONDS", 0.5)
+    async with await nats.connect(own_nats.url) as client:
+        jetstream = client.jetstream()
+        await jetstream.add_stream(StreamConfig(name=WATCHER.sink.stream, subjects=[WATCHER.space]))
+        answers = [
+            await jetstream.publish_async(WATCHER.space.replace("*", "insert"), b"{}", wait_stall=30)
+            for _ in range(COUNT)
+        ]
+        await asyncio.gather(*answers)
+    yield own_nats
+
+
+async def thaw(server: NatsServer, seconds: float) -> None:
+    await asyncio.sleep(seconds)  # the scenario itself
+    server.thaw()
+
+
+async def test_all_messages_come_once_and_in_order_though_the_server_says_nothing_for_a_while(
+    server: NatsServer,
+) -> None:
+    async with Streams(Settings(nats_url=server.url)) as reader:
+        assert (await reader.info(WATCHER.sink.stream)).last == COUNT
+        found = []
+        async with asyncio.TaskGroup() as group:
+            async for message in reader.messages(WATCHER, COUNT):
+                found.append(message.sequence)
+                if len(found) in (1, streams.BATCH, COUNT - 1):
+                    server.freeze()
+                    group.create_task(thaw(server, 1.2), name="thaw")
+        assert found == list(range(1, COUNT + 1))
+
+
+async def test_calls_are_made_again_where_no_answer_comes(server: NatsServer) -> None:
+    async with Streams(Settings(nats_url=server.url)) as reader, asyncio.TaskGroup() as group:
+        server.freeze()
+        group.create_task(thaw(server, 1.2), name="thaw")
+        assert (await reader.info(WATCHER.sink.stream)).last == COUNT
+
+
+async def test_one_that_stays_silent_is_said_to_be(server: NatsServer) -> None:
+    async with Streams(Settings(nats_url=server.url)) as reader:
+        server.freeze()
+        try:
+            with pytest.raises(TimeoutError) as caught:
+                await reader.info(WATCHER.sink.stream)
+            assert streams.words(caught.value) == "no answer in time"
+        finally:
+            server.thaw()
