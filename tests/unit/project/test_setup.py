@@ -66,7 +66,7 @@ def test_a_requirements_file_pins_and_hashes_each_line(file: Path) -> None:
 
 def test_nothing_is_installed_but_from_a_lock() -> None:
     """An install that resolves would find whatever was released since."""
-    text = "".join((ROOT / name).read_text() for name in ("Makefile", "Dockerfile", "tools/install"))
+    text = "".join((ROOT / name).read_text() for name in ("Makefile", "Dockerfile", "tools/install", "tools/wheel"))
     installs = re.findall(
         r"^.*\b(?:pip|uv\"?) (?:pip )?(?:install|sync|wheel|export) .*$", text.replace("\\\n", " "), re.MULTILINE
     )
