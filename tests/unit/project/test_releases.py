@@ -137,6 +137,10 @@ def test_the_workflows_and_the_shell_in_them_are_right() -> None:
     output(linter("actionlint"), "-shellcheck", linter("shellcheck"), *WORKFLOWS.values())
 
 
+def test_the_shell_scripts_are_right() -> None:
+    output(linter("shellcheck"), ROOT / "tools" / "install", ROOT / "tools" / "wheel", ROOT / ".ci" / "run")
+
+
 def test_every_action_is_pinned_by_its_commit_the_same_everywhere_and_says_its_version() -> None:
     text = "".join(path.read_text() for path in WORKFLOWS.values())
     uses = re.findall(r"uses: (.*)", text)
