@@ -138,6 +138,19 @@ def test_the_service_takes_what_the_chart_sets(tmp_path: Path) -> None:
     assert settings.port == container["ports"][0]["containerPort"]
 
 
+def test_the_page_installs_what_there_is() -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    (command,) = re.findall(r"^helm install changewire deploy/helm/changewire ((?:.*\\\n)*.*)$", page, re.MULTILINE)
+    made = rendered(*command.replace("\\\n", " ").split())
+    assert {kind for kind, _ in made} >= {"Deployment", "PodMonitor", "PrometheusRule", "ConfigMap"}
+    container = made["Deployment", "changewire"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"].startswith("registry.example/changewire:")
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for text in (page, (CHART / "README.md").read_text()):
+        assert f"create secret generic {values['secret']['name']} " in text
+        assert set(re.findall(r"--from-literal=([\w-]+)=", text)) == set(values["secret"]["files"].values())
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
