@@ -1,9 +1,9 @@
 # The service only. MONGO_URI and NATS_URL say where MongoDB and NATS are.
 # A configuration file of mongodb-nats-connector goes to /app/connector.yaml.
 
-# Each base is named once, for renovate.json to pin it by its digest.
-FROM python:3.12-slim-bookworm AS base
-FROM rust:1.95-slim-bookworm AS rust
+# Each base is named once, by its digest, which is that of all architectures. renovate.json proposes newer ones.
+FROM python:3.12-slim-bookworm@sha256:0f5b26b9518d002b6173fd61daad821fa340635ebfec5bba471013f9ca114579 AS base
+FROM rust:1.95-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS rust
 
 FROM base AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never

@@ -198,15 +198,22 @@ def test_the_dockerfile_is_clean() -> None:
     output(linter("hadolint"), ROOT / "Dockerfile")
 
 
-def test_renovate_pins_every_image_by_its_digest() -> None:
-    """There is no digest yet: the first thing that Renovate proposes are these."""
+def test_every_image_is_pinned_by_its_digest_and_renovate_finds_it() -> None:
+    bases = re.findall(r"^FROM (\S+:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"].values()
+    composed = [each["image"] for each in services if "build" not in each]
+    workflow = WORKFLOWS["release"].read_text()
+    wheels = re.findall(r"image: (quay\S+)", workflow)
+    assert (len(bases), len(composed), len(wheels)) == (2, 7, 2)
+    for image in (*bases, *composed, *wheels):
+        assert re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image), image
     config = json.loads((ROOT / "renovate.json").read_text())
     assert "docker:pinDigests" in config["extends"]
     assert {"dockerfile", "docker-compose", "github-actions", "custom.regex"} == set(config["enabledManagers"])
     (manager,) = config["customManagers"]
     (pattern,) = manager["matchStrings"]
-    found = re.findall(pattern.replace("(?<", "(?P<"), WORKFLOWS["release"].read_text())
-    assert len(found) == 2
+    found = re.finditer(pattern.replace("(?<", "(?P<"), workflow)
+    assert [f"{each['depName']}:{each['currentValue']}@{each['currentDigest']}" for each in found] == wheels
 
 
 def test_each_base_of_the_image_is_named_once() -> None:
