@@ -179,6 +179,7 @@ def test_every_value_is_in_the_schema_and_every_name_in_the_schema_has_a_value()
 
 MANY_VALUES: Object = {
     "fullnameOverride": "relay",
+    "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},  # as OpenShift wants it
     "image": {"digest": f"sha256:{'0' * 64}"},
     "imagePullSecrets": [{"name": "registry"}],
     "secret": {
@@ -222,6 +223,7 @@ def test_what_an_operator_sets_is_in_the_pod(tmp_path: Path) -> None:
     mounts = {each["name"] for each in container["volumeMounts"]}
     assert mounts == {each["name"] for each in pod["spec"]["volumes"]} == {"secrets", "connector", "ca"}
     assert pod["spec"]["serviceAccountName"] == "default"
+    assert pod["spec"]["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     assert not any(kind == "ServiceAccount" for kind, _ in made)
 
 
