@@ -21,7 +21,8 @@ COPY --from=rust /usr/local/cargo /usr/local/cargo
 ENV PATH=/usr/local/cargo/bin:$PATH RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
-COPY MANIFEST.in README.md LICENSE ./
+COPY MANIFEST.in LICENSE ./
+COPY docs/pypi.md docs/pypi.md
 COPY native native
 COPY app app
 RUN uv build --wheel --no-build-isolation --python /opt/build/bin/python --out-dir /wheels \

@@ -130,6 +130,18 @@ def test_the_project_is_in_one_place() -> None:
     assert f'image.source="{home}"' in (ROOT / "Dockerfile").read_text()
 
 
+def test_every_link_of_the_page_on_pypi_leads_somewhere_from_there() -> None:
+    text = (ROOT / PROJECT["readme"]).read_text()
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    home = PROJECT["urls"]["Homepage"]
+    assert len(links) >= 3
+    assert all(link.startswith(home) for link in links)
+    within = [link.removeprefix(f"{home}/blob/main/") for link in links if link != home]
+    assert [path for path in within if not (ROOT / path).exists()] == []
+    assert f"COPY {PROJECT['readme']} " in (ROOT / "Dockerfile").read_text()
+    assert f"!{PROJECT['readme']}\n" in (ROOT / ".dockerignore").read_text()
+
+
 # The workflows
 
 
