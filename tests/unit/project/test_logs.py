@@ -83,10 +83,14 @@ def test_the_page_has_every_event_with_its_level_and_the_audit_log_its_fields() 
 
 def test_the_examples_of_queries_name_events_and_fields_that_there_are() -> None:
     page = (DOCS / "logs.md").read_text()
-    examples = "\n".join(re.findall(r"```(?:logql|json|yaml|sh)\n(.*?)```", page, re.DOTALL))
-    events = set(re.findall(r'"?event"?\s*[=:~]+\s*"([a-z_|]+)"', examples))
-    assert events
-    assert {one for each in events for one in each.split("|")} <= EVENTS.keys()
+    examples = "\n".join(re.findall(r"```\w+\n(.*?)```", page, re.DOTALL))
+    named = {
+        name for line in examples.splitlines() if "event" in line for name in re.findall(r'"([a-z]+_[a-z_]+)"', line)
+    }
+    assert {"server_reachable", "gap_marked"} <= named <= EVENTS.keys() | {"decode_json_fields"}
+    shown = set(re.findall(r"\{\{ ?\.(\w+) ?\}\}", examples))
+    assert "after_seconds" in shown
+    assert shown <= FIELDS.keys() | AUDIT_FIELDS.keys()
 
 
 def test_each_state_has_its_event() -> None:
