@@ -6,6 +6,7 @@ Each test takes the lines that a step has added, and compares them with what the
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,11 +106,15 @@ async def test_each_step_of_a_service_and_a_watcher_is_told_once(stage: Stage) -
     assert told(log.new()) == ["stopping", "watcher_stopped", "stopped"]
 
 
-async def test_a_watcher_that_cannot_run_as_it_is_stored_is_an_error_once(stage: Stage) -> None:
+async def test_a_watcher_that_cannot_run_is_an_error_once(stage: Stage) -> None:
     service, log = await started(stage)
     await stage.add(service)
     log.new()
-    await (await stage.nats()).jetstream().delete_stream(stage.stream)
+    client = await stage.nats()
+    info = json.loads((await client.request(f"$JS.API.STREAM.INFO.{stage.stream}", timeout=10)).data)
+    elsewhere = json.dumps({**info["config"], "subjects": [f"{stage.stream}.elsewhere.>"]}).encode()
+    answer = json.loads((await client.request(f"$JS.API.STREAM.UPDATE.{stage.stream}", elsewhere, timeout=10)).data)
+    assert "error" not in answer, answer
     await stage.write(10)
     await service.until_state(stage.watcher, "FAILED")
     serious = [line for line in log.new() if line["level"] in SERIOUS]
