@@ -185,7 +185,7 @@ async def test_serve_imports_nothing_of_the_other_commands(tmp_path: Path) -> No
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     assert process.stdout is not None
-    while b'"listening"' not in (line := await asyncio.wait_for(process.stdout.readline(), 60)):
+    while b"listening" not in (line := await asyncio.wait_for(process.stdout.readline(), 60)):
         assert line
     process.send_signal(signal.SIGTERM)
     said, _ = await asyncio.wait_for(process.communicate(), 60)
