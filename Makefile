@@ -206,7 +206,7 @@ openapi: $(STAMP) ## Write openapi.json from the application
 examples: $(STAMP) ## Run the programs under examples/, those in Go too: up to a minute the first time
 	@CHANGEWIRE_TEST_GO=1 $(BIN)/python -m pytest tests/integration/project/test_examples.py tests/integration/project/test_copies.py $(ARGS)
 
-docs: $(STAMP) ## Write the tables of settings and metrics in docs/ from the code
+docs: $(STAMP) ## Write the tables of settings, metrics and log events in docs/ from the code
 	@$(BIN)/python -m tests.docs_reference
 
 UPGRADE ?= --upgrade

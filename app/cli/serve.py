@@ -161,8 +161,6 @@ async def _serve_http(service: "Service", sockets: list[socket.socket], stopping
 
     The watchers come first. A client that connects before HTTP is imported is answered as soon as it is.
     """
-    import structlog
-
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(WATCHERS_FIRST_SECONDS):
             await service.registry.settled()
@@ -172,7 +170,6 @@ async def _serve_http(service: "Service", sockets: list[socket.socket], stopping
         await stopping.wait()
         http.should_exit = True
 
-    structlog.get_logger("app.cli.serve").info("listening", addresses=[each.getsockname()[:2] for each in sockets])
     waiting = asyncio.create_task(stop(), name="stop")
     try:
         await http.serve(sockets=sockets)

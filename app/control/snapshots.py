@@ -67,6 +67,8 @@ class SnapshotService:
         self._turns = turns
         self._server_probe = server_probe
         self._store = dependencies.mongo.snapshots()
+        self._said = False
+        """Whether the log has that the runs cannot be looked up now."""
 
     # What is known
 
@@ -106,10 +108,14 @@ class SnapshotService:
         if not self._server_probe.mongo.up:  # known, so that no answer waits for a time-out
             return None
         try:
-            return await question()
+            found = await question()
         except ChangewireError as error:
-            log.info("snapshots_not_looked_up", error=str(error))
+            if not self._said:
+                log.info("snapshots_not_looked_up", reason=str(error))
+            self._said = True
             return None
+        self._said = False
+        return found
 
     def observe(self, watchers: Mapping[str, Watched]) -> None:
         """Tell the observer which watchers take a snapshot; scrapes ask."""
@@ -152,7 +158,6 @@ class SnapshotService:
             audit.note(filter=text)
         if wanted:
             audit.note(collections=list(wanted))
-        log.info("snapshot_requested", watcher=name, run=run.run, filter=text is not None, collections=len(wanted))
         return _told(task, run)
 
     async def _check(self, task: Watched, filter_: Mapping[str, Any] | None, wanted: Sequence[str]) -> None:
@@ -181,7 +186,6 @@ class SnapshotService:
         if ended is None:
             raise Conflict(f"no snapshot of {name} is running")
         audit.note(snapshot=ended.run)
-        log.info("snapshot_cancelled", watcher=name, run=ended.run, documents=ended.documents)
         return _told(task, ended)
 
     # What other changes do to it
@@ -202,11 +206,12 @@ class SnapshotService:
         try:
             ended = await self._ended(task.stored.name, reason)
         except ChangewireError as error:
-            log.warning("snapshot_not_ended", watcher=task.stored.name, run=run.run, error=str(error))
+            log.warning("snapshot_not_ended", watcher=task.stored.name, run=run.run, reason=str(error))
             return
         if ended is not None:
             task.statistics.knows_snapshot(ended)
-            log.warning("snapshot_cancelled", watcher=task.stored.name, run=ended.run, reason=reason)
+            name = task.stored.name
+            log.warning("snapshot_ended", watcher=name, run=ended.run, state=ended.state, reason=reason)
 
     async def _ended(self, name: str, reason: str) -> Snapshot | None:
         """Store that a run is cancelled; None where none is running. Raises Unavailable, and what the store raises."""

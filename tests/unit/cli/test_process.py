@@ -147,7 +147,7 @@ async def test_serve_answers_without_servers_and_stops_with_zero(number: signal.
     )  # fmt: skip
     assert process.stdout is not None
     lines: list[bytes] = []
-    while b"startup complete" not in (lines[-1] if lines else b""):
+    while b'"listening"' not in (lines[-1] if lines else b""):
         lines.append(await asyncio.wait_for(process.stdout.readline(), 60))
         assert lines[-1], b"".join(lines).decode()
     assert await asyncio.to_thread(status_of, port, "/livez") == 200
@@ -185,7 +185,7 @@ async def test_serve_imports_nothing_of_the_other_commands(tmp_path: Path) -> No
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     assert process.stdout is not None
-    while b"startup complete" not in (line := await asyncio.wait_for(process.stdout.readline(), 60)):
+    while b"listening" not in (line := await asyncio.wait_for(process.stdout.readline(), 60)):
         assert line
     process.send_signal(signal.SIGTERM)
     said, _ = await asyncio.wait_for(process.communicate(), 60)
