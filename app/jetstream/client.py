@@ -187,6 +187,7 @@ class OneConnection(Client):
             user_credentials=options.creds_file,
             nkeys_seed=options.nkey_seed_file,
             tls_handshake_first=options.tls_handshake_first and self._tls_asked,
+            inbox_prefix=options.inbox_prefix,  # of nats-py's own requests, which the object store makes
             **{name: value for name, value in tls.items() if value},
         )
 

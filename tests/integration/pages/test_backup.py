@@ -1,5 +1,6 @@
 """docs/backup.md: its commands, and what becomes of a watcher in each case that it names."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -124,18 +125,26 @@ async def test_a_state_database_from_before_another_stream_publishes_to_the_earl
     assert [each.short for each in await live.messages(stream(live, "new"))] == ["insert 3"]
 
 
-async def test_older_positions_and_a_purged_stream_publish_again_what_came_between(live: Live, tmp_path: Path) -> None:
-    run = shell(live, tmp_path)
-    await live.restart()
-    await run(BACK_UP)
-    live.insert(3, 4)
-    await live.seen("1", "2", "3", "4")
-    await live.stop()
-    await run(RESTORE_STATE)
-    await live.streams.api(f"STREAM.PURGE.{live.stream}")
-    await live.start()
-    live.insert(5)
-    await live.seen("3", "4", "5")
+async def test_older_positions_and_a_purged_stream_publish_again_what_came_between(
+    mongo_uri: str, nats_url: str, unique: str, tmp_path: Path
+) -> None:
+    async with Live(mongo_uri, nats_url, unique) as live:
+        await live.add(sink={"duplicate_window_seconds": 1})
+        live.insert(1, 2)
+        await live.seen("1", "2")
+        await live.restart()
+        run = shell(live, tmp_path)
+        await run(BACK_UP)
+        live.insert(3, 4)
+        await live.seen("1", "2", "3", "4")
+        forgotten = time.monotonic() + 2
+        await live.stop()
+        await run(RESTORE_STATE)
+        await live.streams.api(f"STREAM.PURGE.{live.stream}")
+        await until(lambda: time.monotonic() > forgotten)
+        await live.start()
+        live.insert(5)
+        await live.seen("3", "4", "5")
 
 
 # A stream.

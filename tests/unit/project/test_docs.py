@@ -41,6 +41,14 @@ def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
+def test_the_words_by_which_a_symptom_is_found_are_those_of_the_service() -> None:
+    quoted = re.findall(r'"([^"]+)"', (DOCS / "troubleshooting.md").read_text())
+    code = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
+    said = re.sub(r'"\s*\n\s*f?"', "", code)
+    assert len(quoted) > 8
+    assert [words for words in quoted if words not in said] == []
+
+
 def test_every_page_is_in_the_index() -> None:
     linked = set(re.findall(r"\]\(([\w-]+\.md)\)", (DOCS / "README.md").read_text()))
     assert {path.name for path in DOCS.glob("*.md")} - linked == {"README.md"}
