@@ -103,7 +103,7 @@ async def test_the_rights_of_the_migration_page_are_enough_for_fast_ingest(make_
 def rights(stream: str, without: str = "") -> str:
     """The permissions of the page on roles, for another stream, with the usual inbox, and without one of them."""
     text = next(block.text for block in blocks("docs/roles.md", language="nats") if "user: changewire," in block.text)
-    permissions = text.partition("permissions: {")[2].partition("}}")[0] + "}"
+    permissions = text.partition("permissions: {")[2].partition("}}")[0]
     return permissions.replace("ORDERS", stream).replace("_INBOX_changewire", "_INBOX").replace(f'"{without}"', "")
 
 

@@ -179,6 +179,7 @@ class Use:
 
     async def whole(self, scope: str, **source: Any) -> None:
         """All that a watcher is for."""
+        await self.starts()
         self.live.insert("old")
         await self.add(scope, **source)
         self.live.insert(1)
@@ -187,6 +188,12 @@ class Use:
         await self.takes_a_snapshot()
         await self.knows_the_headroom()
         await self.moves()
+
+    async def starts(self) -> None:
+        try:
+            await until(self.live.is_ready, seconds=5)
+        except AssertionError:
+            raise Refused((await self.live.call("GET", "/readyz")).json()["reason"]) from None
 
     async def everything(self) -> None:
         """The same from the first change to the last, with what the doctor says of it."""
@@ -210,7 +217,7 @@ class Use:
 
 @asynccontextmanager
 async def used(uri: str, look_at: str, nats_url: str, unique: str) -> AsyncIterator[Use]:
-    async with Live(uri, nats_url, unique, look_at=(look_at, nats_url)) as live:
+    async with Live(uri, nats_url, unique, look_at=(look_at, nats_url), ready=False) as live:
         yield Use(live)
 
 
@@ -232,6 +239,7 @@ async def test_watchers_of_collections_share_a_change_stream_with_the_role_of_th
 ) -> None:
     uri = Granting(guarded, unique).user(*BASE, "changewireShop")
     async with used(uri, guarded.uri, nats_url, unique) as use:
+        await use.starts()
         await use.add("changewireOrders")
         await use.live.call("POST", "/watchers", 201, json=use.live.definition("more", source={"collection": "more"}))
         await use.becomes(lambda status: status["reads"] == "shared", seconds=20)
