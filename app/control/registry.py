@@ -91,7 +91,7 @@ class Registry:
         every watcher is this instance's."""
         self._dependencies = dependencies
         self._store = store = FallbackStore(store, possible=bool(from_file))
-        self._times = times
+        self._times, self.rules = times, rules
         self._server_probe = server_probe or ServerProbe.of(dependencies)
         self._positions = Positions(dependencies)
         self.share = share or Share.of_everything()

@@ -66,7 +66,7 @@ class JetStream:
                 if watcher.sink.oversize == "dead_letter":
                     await self.letters(watcher).check()
         except StreamUnsuitable as error:
-            raise Conflict(str(error)) from error
+            raise _conflict(str(error)) from error
         except (SinkUnavailable, StreamRefused, NotAuthorised) as error:
             raise Unavailable(str(error)) from error
 
@@ -79,7 +79,7 @@ class JetStream:
             return
         name, others = watcher.sink.stream, await _overlapping(api, watcher)
         if others:
-            raise Conflict(f"the stream {name} does not exist and {SUBJECTS_TAKEN.format(others, watcher.space)}")
+            raise _conflict(f"the stream {name} does not exist and {SUBJECTS_TAKEN.format(others, watcher.space)}")
         async with self._trying:
             await try_stream(api, watcher)
 
@@ -93,6 +93,10 @@ class JetStream:
         from app.jetstream.browser import JetStreamReader
 
         return JetStreamReader(self._connection, watcher)
+
+
+def _conflict(message: str) -> Conflict:
+    return Conflict(message, (FieldProblem("sink.stream", f"cannot be used: {message}"),))
 
 
 def _check_existing(stream: Stream, watcher: Watcher) -> None:

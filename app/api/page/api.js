@@ -8,7 +8,8 @@ export class Problem extends Error {
   constructor(status, body) {
     super(body.detail || body.title || `the server answered ${status}`);
     this.status = status;
-    this.fields = Object.fromEntries((body.errors ?? []).map((each) => [each.field, each.problem]));
+    this.fields = {};
+    for (const { field, detail } of body.errors ?? []) this.fields[field] = field in this.fields ? `${this.fields[field]}; ${detail}` : detail;
   }
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from app.control.admission import Rules
 from app.control.registry import Addition, Revisions
 from app.domain.errors import Conflict, FieldProblem, Invalid, NotFound
 from app.domain.instances import InstanceView
@@ -20,6 +21,7 @@ class FakeRegistry:
     """A registry that only remembers. `failure` is raised by every call, while it is set."""
 
     def __init__(self) -> None:
+        self.rules = Rules("changewire")
         self.views: dict[str, WatcherView] = {}
         self.elsewhere: set[str] = set()
         """Those that another instance owns, or none."""
