@@ -96,6 +96,7 @@ class Admission:
             return None  # no server can be sent such a name
         with found.noted():
             self.beside(watcher)(self._fleet.index)
+        found.drop_what_follows()
         now: str | None = None
 
         async def source() -> None:

@@ -17,7 +17,7 @@ from app.control.positions import Positions
 from app.control.reconciler import AT_ONCE, Reconciler
 from app.control.refusals import Refusals, refuse_all
 from app.control.snapshots import SnapshotService
-from app.domain.errors import ChangewireError, Conflict, FieldProblem, NotFound, Unavailable
+from app.domain.errors import ChangewireError, Conflict, FieldProblem, Invalid, NotFound, Unavailable
 from app.domain.lifecycle import Desired, State
 from app.domain.overlap_index import OverlapIndex
 from app.domain.snapshot import first_run
@@ -87,8 +87,15 @@ class Changes:
                 await self._snapshots.check_first(watcher)
         if watcher.start.at != "latest" and begin is not None and found.clean("start"):
             with found.noted():
-                begin = await self._positions.locate(watcher, watcher.start)
+                begin = await self._begin(watcher)
         return replace(wanted, begin=begin)
+
+    async def _begin(self, watcher: Watcher) -> str:
+        """Return the token at which a watcher begins by its start. Raises Invalid on `start.at`."""
+        try:
+            return await self._positions.locate(watcher, watcher.start)
+        except Invalid as error:
+            raise Invalid(problems=tuple(replace(each, field="start.at") for each in error.problems)) from error
 
     async def _store_new(self, wanted: Sequence[StoredWatcher], dry_run: bool) -> list[WatcherView]:
         """Store watchers that were checked, and let them run. They are compared with all others once more while they
@@ -130,7 +137,7 @@ class Changes:
         found.refuse()
         after = replace(before, watcher=watcher, desired=wanted.desired)
         if before.begin is not None and before.watcher.start != watcher.start:  # it has not begun yet
-            begin = await self._positions.locate(watcher, watcher.start)
+            begin = await self._begin(watcher)
             after = replace(after, begin=begin, new_start=wanted.new_start)
         if dry_run:
             audit.note(dry_run=True)

@@ -38,6 +38,14 @@ class Refusals:
         known = {problem.field for problem in self.invalid}
         self.invalid += [problem for problem in problems if problem.field not in known]
 
+    def drop_what_follows(self) -> None:
+        """Forget conflicts about a part of which something is invalid: they are about values that have to change."""
+        found, self.conflicts = self.conflicts, []
+        for conflict in found:
+            left = tuple(each for each in conflict.problems if self.clean(each.field.partition(".")[0]))
+            if left or not conflict.problems:
+                self.conflicts.append(Conflict(str(conflict), left))
+
     @contextmanager
     def noted(self) -> Iterator[None]:
         """Take note of what the code within is refused, and go on after it."""

@@ -29,6 +29,9 @@ from app.jetstream.streams import Stream, as_switched, assess
 from app.jetstream.trial import try_stream
 from app.ports import StreamReader
 
+MOST_PAGES = 4
+"""Pages of streams' names, of a thousand each, that are read to suggest some."""
+
 
 class JetStream:
     """One account. The connection is started and closed by its owner."""
@@ -82,6 +85,13 @@ class JetStream:
             raise _conflict(f"the stream {name} does not exist and {SUBJECTS_TAKEN.format(others, watcher.space)}")
         async with self._trying:
             await try_stream(api, watcher)
+
+    async def stream_names(self) -> tuple[list[str], bool]:
+        await self._connection.ready()
+        try:
+            return await StreamApi(self._connection).all_names(MOST_PAGES)
+        except ApiError as error:
+            raise no_jetstream(error) from error
 
     def sink(self, watcher: Watcher) -> JetStreamSink:
         return JetStreamSink(self._connection, watcher, self._switching)

@@ -24,13 +24,21 @@ NONSENSE: dict[str, Any] = {"pipeline": [{"$nonsense": 1}]}
 
 async def test_what_rules_mongodb_and_nats_refuse_is_said_together(service: Live) -> None:
     before = await service.facts()
-    wrong = service.definition("a b", source=NONSENSE, sink={"replicas": 3}, start={"at": {"token": "82AB"}})
+    wrong = service.definition("a b", source=NONSENSE, sink={"replicas": 3})
     for method, path in (("POST", "/watchers"), ("POST", "/watchers?dry_run=true")):
         found = said(await service.call(method, path, 422, json=wrong))
         assert set(found) == {"name", "source.pipeline", "sink.replicas"}
         assert "$nonsense" in found["source.pipeline"]
         assert "replicas" in found["sink.replicas"]
     assert await service.facts() == before
+
+
+async def test_a_start_that_mongodb_refuses_is_said_with_what_nats_refuses(service: Live) -> None:
+    future = {"at": {"token": "82FFFFFFFF000000012B022C0100296E5A1004"}}
+    wrong = service.definition(sink={"replicas": 3}, start=future, snapshot="initial", source={"collection": "x"})
+    found = said(await service.call("POST", "/watchers", 422, json=wrong))
+    assert set(found) == {"start.at", "sink.replicas"}
+    assert "future" in found["start.at"]
 
 
 async def test_a_name_that_is_taken_subjects_that_overlap_and_a_bad_pipeline_are_said_together(service: Live) -> None:

@@ -63,3 +63,12 @@ def test_those_of_a_list_have_their_place_and_their_name() -> None:
     with pytest.raises(Conflict, match=r"^\[1\] taken$") as conflict:
         refuse_all([found(), found(Conflict("taken", (NAME,)))], ["a", "b"])
     assert conflict.value.problems == (FieldProblem("[1].name", "is taken", "b"),)
+
+
+def test_a_conflict_about_what_is_invalid_already_is_forgotten() -> None:
+    both = Conflict("it is there; it overlaps", (NAME, FieldProblem("sink.subject", "overlaps")))
+    refusals = found(
+        Conflict("overlaps", (FieldProblem("sink.subject", "overlaps"),)), both, Invalid(problems=(STREAM,))
+    )
+    refusals.drop_what_follows()
+    assert [each.problems for each in refusals.conflicts] == [(NAME,)]
