@@ -19,7 +19,7 @@ TOKEN = "826502E9A9000000012B022C0100296E5A1004"
 
 
 class FakeSuggestions:
-    """What exists, whoever asks."""
+    """What exists, for every client."""
 
     async def of(self, database: str | None) -> Suggestions:
         collections = Suggested(("orders",)) if database == "shop" else Suggested(why="no database is named")
