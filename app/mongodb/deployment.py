@@ -21,6 +21,7 @@ from app.mongodb.pool import PoolWatch, asked_for
 from app.mongodb.probe import DeploymentProbe
 from app.mongodb.reach import Reach
 from app.mongodb.row_source import MongoRowSource
+from app.mongodb.seeking import seek_again
 from app.mongodb.several_places import SeveralPlaces
 from app.mongodb.snapshot_store import MongoSnapshotStore
 from app.mongodb.watcher_store import MongoWatcherStore
@@ -137,6 +138,9 @@ class MongoDeployment:
         return MongoExaminer(self._client, self._probe)
 
     async def ping(self) -> int:
+        for client in (self._client, self._patient_client):
+            if client is not None:
+                seek_again(client)
         return await self._probe.ping()
 
     async def read_oplog(self) -> Oplog | None:
