@@ -143,7 +143,7 @@ class Service:
             )
         try:
             problem = json.loads(content)
-            lines = [f"{each['field']}: {each['problem']}" for each in problem.get("errors", ())]
+            lines = [f"{each['field']}: {each['detail']}" for each in problem.get("errors", ())]
             lines = [plain(line) for line in lines or [str(problem["detail"])]]
         except (ValueError, KeyError, TypeError, AttributeError):
             return self._somebody_else(answer)

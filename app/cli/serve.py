@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look for them in every installed package
     _import_structlog()
     from app.config import logging
+    from app.config.exposure import open_reads
 
     settings = load_settings(arguments.config)
     logging.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
@@ -60,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     log = structlog.get_logger("app.cli.serve")
     for warning in settings.warnings:
         log.warning("settings", problem=warning)
+    exposed = open_reads(settings)
+    if exposed is not None:
+        log.warning("reads_open", problem=exposed[0], hint=exposed[1])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))
 
