@@ -7,6 +7,7 @@ address that was given and nowhere else (a redirect is reported, not followed), 
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -150,7 +151,7 @@ class Service:
             )
         try:
             problem = json.loads(content)
-            lines = [plain(line) for line in map(_field_line, problem.get("errors", ()))]
+            lines = [plain(line) for line in map(field_line, problem.get("errors", ()))]
             lines = lines or [plain(str(problem["detail"]))]
         except (ValueError, KeyError, TypeError, AttributeError):
             return self._somebody_else(answer)
@@ -168,10 +169,14 @@ def watcher_path(name: str, call: str = "") -> str:
     return f"/watchers/{quote(name, safe='')}" + (f"/{call}" if call else "")
 
 
-def _field_line(error: Mapping[str, Any]) -> str:
-    """What is wrong with one field, with the watcher's name where there are several."""
-    parts = (error.get("watcher"), error.get("field"), error.get("detail") or error["problem"])
-    return ": ".join(str(part) for part in parts if part)
+def field_line(error: Mapping[str, Any]) -> str:
+    """What is wrong with one field, in a line. In a list of watchers the name of one stands in the place of its number;
+    one without a name keeps it: `[3].name: is required`. Raises KeyError for what is no such error."""
+    field, watcher = str(error["field"]), error.get("watcher")
+    if watcher is not None:
+        field = re.sub(r"^\[[0-9]+\]\.?", "", field)
+    said = error["detail"] if "detail" in error else error["problem"]
+    return ": ".join(str(part) for part in (watcher, field, said) if part)
 
 
 def connect(url: str | None, token: str | None, seconds: float = SECONDS) -> Service:

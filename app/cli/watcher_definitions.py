@@ -100,12 +100,13 @@ def apply(
     api_token: Token = None,
     as_json: Json = False,
 ) -> int:
-    """Make the watchers of files so: create, replace, or leave unchanged.
+    """Create or replace the watchers of files.
 
-    Says of each watcher what was done, and of each field that changes its value before and after. Nothing is sent for a
-    watcher that is so already: it does not restart. A field that a file leaves out gets its default, except `paused`:
-    without it a watcher stays paused or running. Watchers that are in no file stay as they are. All are checked first:
-    if one is refused, each error is printed, nothing is changed, and the exit code is 1.
+    Says of each watcher what was done, and of each field that changes its value before and after. A watcher that is as
+    the file says is `unchanged`: nothing is sent for it, and it does not restart. A field that a file leaves out gets
+    its default, except `paused`: without it a watcher stays paused or running. Watchers that are in no file stay as
+    they are. All are checked first: if one is refused, each error is printed, nothing is changed, and the exit code is
+    1.
     """
     from app.cli import watcher_files
 

@@ -128,7 +128,7 @@ def with_names(lines: Iterable[str], names: Sequence[str]) -> Iterator[str]:
             yield line if line.startswith(f"{names[0]}: ") else f"{names[0]}: {line}"
             continue
         for part in re.split(r"; (?=\[[0-9]+\] )", line):
-            found = re.match(r"\[([0-9]+)\][. ]?", part)
+            found = re.match(r"\[([0-9]+)\](?:[. ]|: )?", part)
             known = found is not None and int(found[1]) < len(names)
             yield f"{names[int(found[1])]}: {part[found.end() :]}" if found is not None and known else part
 

@@ -203,7 +203,7 @@ def _short(watcher: Mapping[str, Any]) -> dict[str, Any]:
     usual = asdict(from_document({"name": watcher["name"], "source": place}))
     short: dict[str, Any] = {
         "name": watcher["name"],
-        "source": place | _unusual(watcher["source"], usual["source"], place),
+        "source": place | _unusual(watcher["source"], usual["source"], ("database", "collection")),
         "sink": {"stream": watcher["sink"]["stream"]} | _unusual(watcher["sink"], usual["sink"], ("stream",)),
     }
     if watcher["checkpoint"] is not None:
@@ -214,7 +214,7 @@ def _short(watcher: Mapping[str, Any]) -> dict[str, Any]:
     return short | ({"paused": True} if watcher["paused"] else {})
 
 
-def _unusual(part: Mapping[str, Any], usual: Mapping[str, Any], without: Sequence[str] | Mapping[str, Any]) -> Any:
+def _unusual(part: Mapping[str, Any], usual: Mapping[str, Any], without: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in part.items() if name not in without and not _same(value, usual[name])}
 
 
