@@ -83,7 +83,7 @@ def _library() -> Any:
 
     try:
         from typer._click.shell_completion import ShellComplete
-    except ImportError:  # a typer before 0.26
+    except ImportError:  # an earlier typer has no copy
         from click.shell_completion import ShellComplete  # type: ignore[assignment]
 
     class Candidates(ShellComplete):

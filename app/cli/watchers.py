@@ -55,9 +55,9 @@ def list_(
         for each in everything
         if (not state or each["status"]["state"] in state) and (not trouble or watcher_tables.in_trouble(each))
     ]
-    watchers.sort(key=watcher_tables.severity)
     if as_json:
         return _print_json(watchers)
+    watchers.sort(key=watcher_tables.severity)
     if not watchers:
         which = " in trouble" if trouble else ""
         say(f"there are no watchers{which}" + (f" in the state {' or '.join(state)}" if state else ""))

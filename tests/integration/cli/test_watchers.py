@@ -165,7 +165,7 @@ async def test_the_failing_one_of_many_is_first_and_named_at_the_end(watchers: C
         assert [line.split()[0] for line in table] == ["name", "w07"]
         assert "deleted" in table[1]
     both = await watchers.json("list", "--state", "failed", "--state", "PAUSED")
-    assert [each["name"] for each in both] == ["w07", "w03"]
+    assert [each["name"] for each in both] == ["w03", "w07"]
     assert await watchers("list", "--state", "fenced") == "there are no watchers in the state FENCED\n"
 
 
