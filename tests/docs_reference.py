@@ -1,8 +1,8 @@
-"""The parts of the documentation that are taken from the code: the settings, the metrics, and the log events.
+"""The parts of the documentation that are taken from the code: settings, metrics, log events, the help of each command.
 
 `python -m tests.docs_reference` (or `make docs`) writes them between the markers in `docs/settings.md`,
-`docs/metrics.md` and `docs/logs.md`; what stands around the markers is written by hand. A test compares, so that none
-goes stale.
+`docs/metrics.md`, `docs/logs.md` and `docs/commands.md`; what stands around the markers is written by hand. A test
+compares, so that none goes stale.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+from app.cli import program
 from app.config.log_events import AUDIT_FIELDS, FIELDS, SECTIONS
 from app.config.settings import Settings, variable, variables
 from app.metrics.families import Families
@@ -86,10 +88,30 @@ def logs_tables() -> str:
     return "\n".join(parts)
 
 
+def helps() -> dict[str, str]:
+    """The help of each command, by the command as it is typed, in the order of the parser."""
+
+    def below(context: Any) -> Iterator[tuple[str, str]]:
+        command = context.command
+        yield context.command_path, command.get_help(context).rstrip()
+        for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
+            inner = command.get_command(context, name)
+            yield from below(inner.make_context(name, [], parent=context, resilient_parsing=True))
+
+    settings = {"terminal_width": program.WIDTH, "resilient_parsing": True}
+    return dict(below(program.tree().make_context("changewire", [], **settings)))
+
+
+def commands_helps() -> str:
+    """A heading and the help for each command."""
+    return "\n".join(f"### {name}\n\n```text\n{text}\n```\n" for name, text in helps().items())
+
+
 REFERENCES: dict[str, Callable[[], str]] = {
     "settings.md": settings_table,
     "metrics.md": metrics_table,
     "logs.md": logs_tables,
+    "commands.md": commands_helps,
 }
 
 
@@ -118,7 +140,10 @@ def main() -> int:
     for page in REFERENCES:
         path = DOCS / page
         path.write_text(renewed(page, path.read_text()))
-    return 0
+
+    from tests import deploy_reference  # which takes the settings' texts from here
+
+    return deploy_reference.main()
 
 
 if __name__ == "__main__":

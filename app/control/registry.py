@@ -28,6 +28,7 @@ from app.control.server_probe import ServerProbe
 from app.control.share import Share
 from app.control.snapshots import SnapshotService
 from app.control.stream_browser import StreamBrowser
+from app.control.suggestions import SuggestionService
 from app.control.weights import Weights
 from app.domain.errors import ChangewireError, NotFound, Outdated, Unavailable
 from app.domain.instances import InstanceView
@@ -91,7 +92,7 @@ class Registry:
         every watcher is this instance's."""
         self._dependencies = dependencies
         self._store = store = FallbackStore(store, possible=bool(from_file))
-        self._times = times
+        self._times, self.rules = times, rules
         self._server_probe = server_probe or ServerProbe.of(dependencies)
         self._positions = Positions(dependencies)
         self.share = share or Share.of_everything()
@@ -122,6 +123,7 @@ class Registry:
         self._fleet_health = FleetHealth(dependencies, fleet.own, self._server_probe)
         self.letters = DeadLetterService(dependencies, self.watched)
         self.streams = StreamBrowser(dependencies, self.watched)
+        self.suggestions = SuggestionService(dependencies, rules, self._server_probe)
         self._tasks: list[asyncio.Task[None]] = []
         self._looking: asyncio.Task[None] | None = None
         self._in_flight: set[asyncio.Task[Any]] = set()

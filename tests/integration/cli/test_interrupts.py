@@ -125,7 +125,7 @@ async def test_signal_while_http_is_imported_stops_the_watchers_that_run_already
     ("command", "module"),
     # The moment is that at which the module has been imported. After the last one of `serve` there is time enough for
     # the signal to come before the watchers run.
-    [("serve", "argparse"), ("serve", "asyncio"), ("serve", "pydantic_settings"), ("demo", "argparse"),
+    [("serve", "concurrent"), ("serve", "asyncio"), ("serve", "pydantic_settings"), ("demo", "typer"),
      ("demo", "asyncio"), ("demo", "app.devservers.servers"), ("demo", "app.config.settings")],
 )  # fmt: skip
 async def test_signal_before_all_is_up_is_one_line(
