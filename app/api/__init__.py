@@ -16,6 +16,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from app import __version__
 from app.api import documentation, error_handlers, event_stream, problems
 from app.api.auth import AS_CHANGES, Authority, is_open
 from app.api.forwarding import Forwarding, answerer
@@ -29,9 +30,6 @@ from app.api.routes import dead_letters, instances, page, positions, snapshots, 
 from app.config.settings import Settings
 from app.control.registry import Registry
 from app.ports.peers import Owners, Peers
-
-INTERFACE_VERSION = "1.0"
-"""Of the HTTP interface, not of the package: it grows with new calls or fields."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -87,7 +85,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         title="Changewire",
         summary="Publishes MongoDB change streams to NATS JetStream: once, in order, and fast.",
         description="Errors are `application/problem+json` (RFC 9457).",
-        version=INTERFACE_VERSION,
+        version=__version__,
         openapi_tags=_TAGS,
         lifespan=lifespan,
         generate_unique_id_function=_operation_id,

@@ -9,7 +9,6 @@ something does not start or, with --for, if not every write arrived once and in 
 Ctrl-C came before everything was up, or a second time (143: SIGTERM; 129: the terminal was closed; 131: Ctrl-\\).
 """
 
-import argparse
 import asyncio
 import contextlib
 import errno
@@ -20,9 +19,11 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from app.cli import FAILED, OK, CommandError, say, signals
+import typer
+
+from app.cli import FAILED, OK, CommandError, candidates, say, signals, typed
 
 if TYPE_CHECKING:
     from app.cli.traffic import Consumer, Writer
@@ -40,47 +41,17 @@ MONGO_PORT, NATS_PORT = 27117, 4322
 """Wished for, so that what the documentation says can be typed as it stands; taken ones are replaced by free ones."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="keep the servers' data here between runs (default: temporary)"
-    )
-    parser.add_argument(
-        "--port", type=_port, default=8080, help="port of the HTTP interface (default 8080; 0: any free port)"
-    )
-    parser.add_argument(
-        "--rate", type=_rate, default=2.0, metavar="N", help=f"writes per second, up to {MAX_RATE} (default 2)"
-    )
-    parser.add_argument(
-        "--for",
-        type=_seconds,
-        dest="seconds",
-        metavar="SECONDS",
-        help="stop after this time; exit code 0 only if every write arrived once, in order",
-    )
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Run the demo until Ctrl-C, or for so long."""
-    demo = Demo(arguments)
-    with asyncio.Runner() as runner:
-        try:
-            return runner.run(demo.run())
-        except asyncio.CancelledError:
-            if demo.interrupted is None:
-                raise
-            told = f"{signals.WORDS[demo.interrupted]} before the whole demo was up"
-            raise CommandError(told, signals.exit_code(demo.interrupted)) from None
+app = typed.application(None)
 
 
 class Demo:
     """One run: what was started, and how it ends."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.data: Path | None = arguments.data
-        self.port: int = arguments.port
-        self.rate: float = arguments.rate
-        self.seconds: float | None = arguments.seconds
+    def __init__(self, data: Path | None, port: int, rate: float, seconds: float | None) -> None:
+        self.data = data
+        self.port = port
+        self.rate = rate
+        self.seconds = seconds
         self.stop = asyncio.Event()
         self.interrupted: signal.Signals | None = None
         """The signal that came before all was up."""
@@ -317,5 +288,43 @@ def _number(text: str, least: float, most: float, kind: type[float] = float) -> 
     except ValueError:
         number = -1
     if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"must be a number from {least:g} to {most:.0f}")
+        raise typer.BadParameter(f"must be a number from {least:g} to {most:.0f}")
     return number
+
+
+@app.command(help=__doc__)
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep the servers' data here between runs (default: temporary).",
+            show_default=False,
+            autocompletion=candidates.files,
+        ),
+    ] = None,
+    port: Annotated[
+        int,
+        typer.Option(parser=_port, metavar="PORT", help="Port of the HTTP interface; 0: any free port."),
+    ] = 8080,
+    rate: Annotated[float, typer.Option(parser=_rate, metavar="N", help=f"Writes per second, up to {MAX_RATE}.")] = 2.0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--for",
+            parser=_seconds,
+            metavar="SECONDS",
+            help="Stop after this time; exit code 0 only if every write arrived once, in order.",
+            show_default=False,
+        ),
+    ] = None,
+) -> int:
+    run = Demo(data, port, rate, seconds)
+    with asyncio.Runner() as runner:
+        try:
+            return runner.run(run.run())
+        except asyncio.CancelledError:
+            if run.interrupted is None:
+                raise
+            told = f"{signals.WORDS[run.interrupted]} before the whole demo was up"
+            raise CommandError(told, signals.exit_code(run.interrupted)) from None

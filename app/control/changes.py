@@ -119,10 +119,9 @@ class Changes:
             audit.changed(stored.name, None, stored)
         await self._reconciler.carry_out(*added)
         for number, stored in enumerate(added, 1):
-            watcher, statistics = stored.watcher, self._watchers[stored.name].statistics
+            statistics = self._watchers[stored.name].statistics
             if not statistics.snapshot_known:  # else its capture has begun, and knows better
                 statistics.knows_snapshot(runs.get(stored.name))
-            log.info("watcher_added", watcher=stored.name, source=watcher.source.namespace, stream=watcher.sink.stream)
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
         return [self._view(stored.name) for stored in added]
@@ -150,7 +149,6 @@ class Changes:
             await self._snapshots.end(self._watchers[name], "the watcher was replaced, and publishes something else")
         audit.changed(name, before, after)
         await self._reconciler.carry_out(after)
-        log.info("watcher_replaced", watcher=name, revision=after.revision)
         return self._view(name)
 
     async def remove(self, name: str, delete_checkpoint: bool, unchanged: bool) -> None:
@@ -170,7 +168,6 @@ class Changes:
         if delete_checkpoint:
             await self._others_followed()
             await checkpoints.delete()  # again: another instance may have stored its position before it followed
-        log.info("watcher_removed", watcher=name, checkpoint="deleted" if delete_checkpoint else "kept")
 
     async def desire(self, name: str, desired: Desired) -> WatcherView:
         before = stored = self._stored(name)
@@ -206,9 +203,8 @@ class Changes:
             begun = replace(stored, new_start=False, begin=None)
             await self._reconciler.keep(await self._store.replace(begun, expected_revision=stored.revision))
         except ChangewireError as error:
-            log.warning("move_not_announced", watcher=name, error=str(error))
+            log.warning("move_not_announced", watcher=name, reason=str(error))
         await self._snapshots.end(self._watchers[name], "the watcher was moved to another position")
-        log.info("watcher_moved", watcher=name, token=view.token, epoch=view.epoch)
         return view
 
     async def _others_followed(self) -> None:

@@ -96,6 +96,7 @@ class Registry:
         self._server_probe = server_probe or ServerProbe.of(dependencies)
         self._positions = Positions(dependencies)
         self.share = share or Share.of_everything()
+        self.share.server_up = lambda: self._server_probe.mongo.up
         self.share.unfit = lambda: None if self._server_probe.nats.up else self._server_probe.nats.reason
         instance = Instance(store)
         fleet = Fleet(dependencies, store, instance, drain_seconds=times.drain)
@@ -390,7 +391,7 @@ def _report_change(task: asyncio.Task[Any]) -> None:
     error = None if task.cancelled() else task.exception()
     outcome = "cancelled" if task.cancelled() else "done" if error is None else "failed"
     log.info(
-        "change_outlived_request", change=task.get_name(), outcome=outcome, error=None if error is None else str(error)
+        "change_outlived_request", change=task.get_name(), outcome=outcome, reason=None if error is None else str(error)
     )
 
 

@@ -107,7 +107,8 @@ class MongoExaminer:
         if window < WINDOW_SECONDS:
             return Finding(
                 ABOUT, check, Level.WARNING, f"{reach}, and old entries give way already",
-                "enlarge it on each member: db.adminCommand({replSetResizeOplog: 1, size: MB, minRetentionHours: 24})",
+                "enlarge it on each member: db.adminCommand({replSetResizeOplog: 1, size: Double(MB)}); on Atlas, its "
+                "minimum window",
             )  # fmt: skip
         return Finding(ABOUT, check, Level.OK, reach)
 
