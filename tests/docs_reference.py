@@ -1,8 +1,8 @@
-"""The parts of the documentation that are taken from the code: the settings, the metrics, and the help of each command.
+"""The parts of the documentation that are taken from the code: settings, metrics, log events, the help of each command.
 
 `python -m tests.docs_reference` (or `make docs`) writes them between the markers in `docs/settings.md`,
-`docs/metrics.md` and `docs/commands.md`; what stands around the markers is written by hand. A test compares, so that
-none of them goes stale.
+`docs/metrics.md`, `docs/logs.md` and `docs/commands.md`; what stands around the markers is written by hand. A test
+compares, so that none goes stale.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from app.cli import program
+from app.config.log_events import AUDIT_FIELDS, FIELDS, SECTIONS
 from app.config.settings import Settings, variable, variables
 from app.metrics.families import Families
 from app.metrics.kinds import CounterFamily, Family, GaugeFamily, HistogramFamily
+from tests.log_lines import LEVELS, LogLine, log_lines
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- from the code; make docs writes it -->", "<!-- the end of what is from the code -->"
@@ -62,6 +64,30 @@ def metrics_table() -> str:
     return _table(("metric", "type", "labels", "meaning"), rows)
 
 
+def logs_tables() -> str:
+    """A table for each part of the catalogue, then one of the fields, and one of the audit log's."""
+    found: dict[str, list[LogLine]] = {}
+    for line in log_lines():
+        found.setdefault(line.event, []).append(line)
+    parts = []
+    for title, events in SECTIONS.items():
+        rows = []
+        for name, event in events.items():
+            lines = found.get(name, [])
+            levels = sorted({line.level for line in lines}, key=LEVELS.index) or ["warning, error"]
+            fields = dict.fromkeys(field for line in lines for field in line.fields)
+            if any(line.open for line in lines):
+                shown = "[its own](#fields-of-the-audit-log)"
+            else:
+                shown = ", ".join(map(_code, fields)) or ("`message`" if not lines else "")
+            rows.append((_code(name), ", ".join(levels), event.says, event.advice, shown))
+        parts.append(f"## {title}\n\n{_table(('event', 'level', 'says', 'what to do', 'fields'), rows)}")
+    named = _table(("field", "meaning"), ((_code(name), text) for name, text in FIELDS.items()))
+    audit = _table(("field", "meaning"), ((_code(name), text) for name, text in AUDIT_FIELDS.items()))
+    parts += [f"## Fields\n\n{named}", f"## Fields of the audit log\n\n{audit}"]
+    return "\n".join(parts)
+
+
 def helps() -> dict[str, str]:
     """The help of each command, by the command as it is typed, in the order of the parser."""
 
@@ -84,6 +110,7 @@ def commands_helps() -> str:
 REFERENCES: dict[str, Callable[[], str]] = {
     "settings.md": settings_table,
     "metrics.md": metrics_table,
+    "logs.md": logs_tables,
     "commands.md": commands_helps,
 }
 
@@ -113,7 +140,10 @@ def main() -> int:
     for page in REFERENCES:
         path = DOCS / page
         path.write_text(renewed(page, path.read_text()))
-    return 0
+
+    from tests import deploy_reference  # which takes the settings' texts from here
+
+    return deploy_reference.main()
 
 
 if __name__ == "__main__":

@@ -175,8 +175,7 @@ def field_line(error: Mapping[str, Any]) -> str:
     field, watcher = str(error["field"]), error.get("watcher")
     if watcher is not None:
         field = re.sub(r"^\[[0-9]+\]\.?", "", field)
-    said = error["detail"] if "detail" in error else error["problem"]
-    return ": ".join(str(part) for part in (watcher, field, said) if part)
+    return ": ".join(str(part) for part in (watcher, field, error["detail"]) if part)
 
 
 def connect(url: str | None, token: str | None, seconds: float = SECONDS) -> Service:

@@ -81,6 +81,7 @@ def run(config: Path | None = None) -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look for them in every installed package
     _import_structlog()
     from app.config import logging
+    from app.config.exposure import open_reads
 
     settings = load_settings(config)
     logging.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
@@ -93,6 +94,9 @@ def run(config: Path | None = None) -> int:
     log = structlog.get_logger("app.cli.serve")
     for warning in settings.warnings:
         log.warning("settings", problem=warning)
+    exposed = open_reads(settings)
+    if exposed is not None:
+        log.warning("reads_open", problem=exposed[0], hint=exposed[1])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))
 
@@ -194,8 +198,6 @@ async def _serve_http(service: "Service", sockets: list[socket.socket], stopping
 
     The watchers come first. A client that connects before HTTP is imported is answered as soon as it is.
     """
-    import structlog
-
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(WATCHERS_FIRST_SECONDS):
             await service.registry.settled()
@@ -205,7 +207,6 @@ async def _serve_http(service: "Service", sockets: list[socket.socket], stopping
         await stopping.wait()
         http.should_exit = True
 
-    structlog.get_logger("app.cli.serve").info("listening", addresses=[each.getsockname()[:2] for each in sockets])
     waiting = asyncio.create_task(stop(), name="stop")
     try:
         await http.serve(sockets=sockets)

@@ -136,8 +136,8 @@ async def test_several_watchers_of_a_yaml_file_are_added_together(
         "two": "latest",
     }
     assert (await watchers("add", "-f", str(path), code=1)).splitlines() == [
-        "changewire: one: there is a watcher one already; replace it with PUT /watchers/one",
-        "changewire: two: there is a watcher two already; replace it with PUT /watchers/two",
+        "changewire: one: name: is taken: there is a watcher one already; replace it with PUT /watchers/one",
+        "changewire: two: name: is taken: there is a watcher two already; replace it with PUT /watchers/two",
         "changewire: none of the 2 watchers was added",
     ]
 

@@ -72,6 +72,26 @@ def test_port_in_use_is_one_line_before_anything_starts(
     )
 
 
+def test_reads_that_are_open_to_other_machines_are_warned_of_once_at_the_start(tmp_path: Path) -> None:
+    """The port is taken, so that nothing is ever served there."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"0.0.0.0:{taken.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-m", "app", "serve"],
+            cwd=tmp_path,
+            env=child_environment(SERVER_ADDR=address, LOG_FORMAT="json"),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    (line,) = [json.loads(each) for each in done.stdout.splitlines() if "reads_open" in each]
+    assert line["level"] == "warning"
+    assert "SERVER_ADDR is reachable from other machines" in line["problem"]
+    assert "CHANGEWIRE_READS_NEED_TOKEN" in line["hint"]
+
+
 def test_directory_in_the_place_of_the_file_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,7 +167,7 @@ async def test_serve_answers_without_servers_and_stops_with_zero(number: signal.
     )  # fmt: skip
     assert process.stdout is not None
     lines: list[bytes] = []
-    while b"startup complete" not in (lines[-1] if lines else b""):
+    while b'"listening"' not in (lines[-1] if lines else b""):
         lines.append(await asyncio.wait_for(process.stdout.readline(), 60))
         assert lines[-1], b"".join(lines).decode()
     assert await asyncio.to_thread(status_of, port, "/livez") == 200
@@ -185,7 +205,7 @@ async def test_serve_imports_nothing_of_the_other_commands(tmp_path: Path) -> No
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     assert process.stdout is not None
-    while b"startup complete" not in (line := await asyncio.wait_for(process.stdout.readline(), 60)):
+    while b"listening" not in (line := await asyncio.wait_for(process.stdout.readline(), 60)):
         assert line
     process.send_signal(signal.SIGTERM)
     said, _ = await asyncio.wait_for(process.communicate(), 60)
