@@ -64,12 +64,12 @@ def application(text: str | None, **options: Any) -> typer.Typer:
     )
 
 
-def console() -> "Console":
-    """Where people look: as wide as the terminal; plain, and wide enough, elsewhere."""
+def console(width: int = WIDTH) -> "Console":
+    """Where people look: as wide as the terminal; plain, and of this width, elsewhere."""
     from rich.console import Console
 
     wide = Console(highlight=False, markup=False, emoji=False)
-    return wide if wide.is_terminal else Console(width=WIDTH, highlight=False, markup=False, emoji=False)
+    return wide if wide.is_terminal else Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def confirm(question: str, *, yes: bool) -> None:

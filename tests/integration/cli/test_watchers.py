@@ -163,11 +163,14 @@ async def test_the_failing_one_of_many_is_first_and_named_at_the_end(watchers: C
     assert rows == [["w07", "FAILED"], ["w03", "PAUSED"]] + [
         [name, "RUNNING"] for name in names if name not in ("w03", "w07")
     ]
-    assert lines[13:] == ["12 watchers: 1 FAILED, 1 PAUSED, 10 RUNNING", "in trouble: w07 (FAILED)"]
+    assert lines[13] == "12 watchers: 1 FAILED, 1 PAUSED, 10 RUNNING"
+    reason = (await live.get("/watchers/w07/status"))["reason"]
+    assert "recreated" in reason
+    assert lines[1].endswith(f"  {reason}")
+    assert lines[14:] == [f"w07: FAILED: {reason}"]
     for chosen in (("--trouble",), ("--state", "failed")):
         table = (await watchers("list", *chosen)).splitlines()
-        assert [line.split()[0] for line in table] == ["name", "w07"]
-        assert "recreated" in table[1]
+        assert [line.split()[0] for line in table] == ["name", "w07", "1", "w07:"]
     both = await watchers.json("list", "--state", "failed", "--state", "PAUSED")
     assert [each["name"] for each in both] == ["w03", "w07"]
     assert await watchers("list", "--state", "fenced") == "there are no watchers in the state FENCED\n"
