@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from app.cli import say, typed
+from app.cli import typed
 from app.cli.snapshot_progress import short
 from app.domain.plain import plain
 
@@ -32,9 +32,7 @@ NARROW = 120
 NAMED = 10
 """Watchers in trouble that are named below a table."""
 REASON = 20
-"""Columns that a reason has at the least."""
-LONG = 4000
-"""Columns where no terminal cuts a line: a reason quotes servers, and is a line for programs such as grep."""
+"""Columns that a reason has on a terminal at the least."""
 
 
 def in_trouble(watcher: Mapping[str, Any]) -> bool:
@@ -69,8 +67,8 @@ def counted(watchers: Sequence[Mapping[str, Any]]) -> str:
 
 def listing(watchers: Sequence[Mapping[str, Any]], lags: Mapping[str, Any], *, wide: bool = True) -> None:
     """Print one line for each watcher. A narrow terminal gets fewer columns, unless `wide`, and the beginning of a
-    reason; elsewhere a line is as long as it is."""
-    console = typed.console(LONG)
+    reason. Elsewhere, and where not even that fits, a line is as long as it is."""
+    console = typed.console()
     wide = wide or console.width >= NARROW
     several = len({each["status"].get("instance") for each in watchers}) > 1
     snapshots = any(each["status"].get("snapshot") for each in watchers)
@@ -88,15 +86,14 @@ def listing(watchers: Sequence[Mapping[str, Any]], lags: Mapping[str, Any], *, w
         table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
     # rich would make every column narrower for the sake of one long reason.
     taken = sum(max(cell_len(name), *(cell_len(str(row[name])) for row in rows)) + 2 for name in names)
-    table.add_column("reason", no_wrap=True, overflow="ellipsis", max_width=max(REASON, console.width - taken))
+    fits = console.is_terminal and taken + REASON <= console.width
+    table.add_column("reason", no_wrap=True, overflow="ellipsis", max_width=console.width - taken if fits else None)
     for row in rows:
         table.add_row(*(row[name] for name in names), row["reason"])
-    if console.is_terminal:
+    if fits:
         console.print(table)
-        return
-    with console.capture() as drawn:
-        console.print(table)
-    say("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+    else:
+        typed.print_whole(table)
 
 
 def _row(watcher: Mapping[str, Any], lag: Mapping[str, Any]) -> dict[str, str | Text]:
