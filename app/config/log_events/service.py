@@ -7,6 +7,10 @@ from app.config.log_events.event import REPORT, Event
 SERVICE: Final = {
     "encoder": Event("Which encoder makes the messages: `native`, or `python`, which is slower, and why."),
     "settings": Event("A setting looks like a mistake; the service starts with it.", "Correct what `problem` says."),
+    "reads_open": Event(
+        "The service is reachable from other machines, and reads need no token.",
+        "Set CHANGEWIRE_READS_NEED_TOKEN=true, or listen on 127.0.0.1 only.",
+    ),
     "certificate": Event(
         "A certificate of the service expires soon, or has expired. Looked at daily.", "Replace the certificate."
     ),
