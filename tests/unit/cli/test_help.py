@@ -50,7 +50,7 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
     "arguments",
     [["serve", "--cofnig"], ["serve", "x"], ["demo", "--rate", "0"], ["demo", "--rate", "nan"],
      ["demo", "--port", "65536"], ["demo", "--port", "1.5"], ["demo", "--for", "-1"], ["demo", "--for", "soon"],
-     ["openapi", "x"]],
+     *(["demo", "--watchers", each] for each in ("0", "-1", "100000", "x", "1.5")), ["openapi", "x"]],
 )  # fmt: skip
 def test_misuse_is_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
