@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from app.config.settings import Settings, variable, variables
+from app.config.tracing import TracingSettings
 from app.metrics.families import Families
 from app.metrics.kinds import CounterFamily, Family, GaugeFamily, HistogramFamily
 
@@ -24,10 +25,11 @@ KINDS: dict[type[Family], str] = {CounterFamily: "counter", GaugeFamily: "gauge"
 
 def descriptions() -> dict[str, str]:
     """The text below each setting. Taken from the source: at run time it would cost every start a tenth of its time."""
-    (settings,) = ast.parse(inspect.getsource(Settings)).body
-    assert isinstance(settings, ast.ClassDef)
+    bodies = [ast.parse(inspect.getsource(each)).body[0] for each in (Settings, TracingSettings)]
     return {
         field.target.id: text.value.value
+        for settings in bodies
+        if isinstance(settings, ast.ClassDef)
         for field, text in pairwise(settings.body)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
@@ -38,10 +40,10 @@ def descriptions() -> dict[str, str]:
 
 
 def settings_table() -> str:
-    """A row for each setting, in the order of their declaration."""
+    """A row for each setting, in the order of their declaration, those of traces last."""
     described, known = descriptions(), set(variables())
     rows = []
-    for name, field in Settings.model_fields.items():
+    for name, field in sorted(Settings.model_fields.items(), key=lambda each: each[0] in TracingSettings.model_fields):
         names = [each for each in (variable(name), f"{variable(name)}_FILE") if each in known]
         example = str((field.examples or [""])[0])
         shown = example if example.startswith(("(", "the ")) else _code(example)
