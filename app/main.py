@@ -157,7 +157,7 @@ def _tracing_of(settings: Settings, instance: str) -> "tuple[Tracer | None, Trac
         instance=instance,
     )
     mark = settings.tracing == "messages"
-    log.info("tracing", spans=True, messages=mark)
+    log.info("tracing_started", messages=mark)
     return tracer, TracedRuns(tracer, mark=mark), HEADER_BYTES if mark else 0
 
 

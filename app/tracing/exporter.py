@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from app.config.logging import redact
 from app.domain.findings import Finding, Level
 from app.domain.text import is_text
 from app.ports.tracer import Span, SpanName
@@ -55,7 +56,7 @@ class OtlpSpan:
     def end(self, error: BaseException | None = None) -> None:
         if error is not None and self.span.is_recording():
             self.span.set_attribute("error.type", type(error).__name__)
-            said = str(error) or type(error).__name__
+            said = redact(str(error)) or type(error).__name__
             self.span.set_status(Status(StatusCode.ERROR, said[:_TEXT_BYTES] if is_text(said) else None))
         self.span.end()
 
@@ -117,14 +118,15 @@ def traces_endpoint(base: str | None) -> str | None:
 def look(base: str | None) -> Finding:
     """Send a collector no spans, and say what it answers. Blocks for some seconds at most."""
     where = traces_endpoint(base) or os.environ.get(_TRACES_ENDPOINT) or "http://localhost:4318/v1/traces"
+    shown = redact(where)
     request = urllib.request.Request(where, b"", {"Content-Type": "application/x-protobuf"})
     try:
         with urllib.request.urlopen(request, timeout=LOOK_SECONDS):
-            return Finding("tracing", "collector", Level.OK, f"{where} takes spans")
+            return Finding("tracing", "collector", Level.OK, f"{shown} takes spans")
     except urllib.error.HTTPError as error:
-        said = f"{where} answers {error.code}: spans are lost"
+        said = f"{shown} answers {error.code}: spans are lost"
     except (OSError, ValueError) as error:
-        said = f"{where} cannot be reached ({getattr(error, 'reason', error)}): spans are lost"
+        said = f"{shown} cannot be reached ({getattr(error, 'reason', error)}): spans are lost"
     advice = "set OTEL_EXPORTER_OTLP_ENDPOINT to the OTLP/HTTP address of a collector, usually port 4318"
     return Finding("tracing", "collector", Level.WARNING, said, advice)
 

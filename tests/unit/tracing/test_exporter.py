@@ -32,7 +32,7 @@ async def test_spans_arrive_with_all_that_was_said_of_them() -> None:
         other = traced.begin("read", {})
         other.end()
         publish = traced.begin("publish", {"messaging.batch.message_count": 7}, parent=read, links=(other,))
-        publish.end(SinkUnavailable("the server hung up"))
+        publish.end(SinkUnavailable("nats://me:hunter2hunter2@host hung up"))
         publish.end()
         await traced.close()
     assert collector.paths == {"/v1/traces"}
@@ -40,7 +40,7 @@ async def test_spans_arrive_with_all_that_was_said_of_them() -> None:
     assert (first.name, first.attributes["changewire.watcher"], first.parent) == ("read", "orders", "")
     assert third.name == "publish"
     assert (third.trace, third.parent, third.links) == (first.trace, first.id, [second.id])
-    assert third.failed == "the server hung up"
+    assert third.failed == "nats://***@host hung up"
     assert third.attributes == {"messaging.batch.message_count": 7, "error.type": "SinkUnavailable"}
     assert publish.traceparent.startswith(third.named_as)
     assert int(publish.traceparent[-2:], 16) & 1, "sampled"
@@ -97,3 +97,8 @@ def test_the_doctor_asks_the_collector() -> None:
     absent = look(f"http://127.0.0.1:{free_port()}")
     assert "cannot be reached" in absent.found
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in absent.advice
+
+
+def test_a_collectors_password_is_not_told() -> None:
+    found = look(f"http://me:hunter2hunter2@127.0.0.1:{free_port()}")
+    assert "hunter2hunter2" not in f"{found.found}{found.advice}"
