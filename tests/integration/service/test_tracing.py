@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from opentelemetry import trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from app.config.settings import load
 from app.devservers.process import free_port
@@ -59,6 +61,9 @@ async def test_each_message_names_the_publish_that_brought_it(
     publishes = {span.named_as: span for span in collector.named("publish")}
     named = [message.headers[HEADER][:-2] for message in messages]
     assert set(named) == set(publishes)
+    context = TraceContextTextMapPropagator().extract(messages[0].headers)  # as a consumer does
+    followed = trace.get_current_span(context).get_span_context()
+    assert (f"{followed.trace_id:032x}", f"{followed.span_id:016x}") in {(s.trace, s.id) for s in publishes.values()}
     for name, span in publishes.items():
         assert span.attributes["messaging.batch.message_count"] == named.count(name)
         assert span.attributes["messaging.destination.name"] == live.stream
@@ -66,8 +71,8 @@ async def test_each_message_names_the_publish_that_brought_it(
         assert read.trace == span.trace
         assert read.attributes["db.collection.name"] == live.collection
     assert sum(span.attributes["changewire.events"] for span in collector.named("read")) == 301
-    followed = {span.parent for span in collector.named("checkpoint") if span.parent}
-    assert followed <= {span.id for span in publishes.values()}
+    before = {span.parent for span in collector.named("checkpoint") if span.parent}
+    assert before <= {span.id for span in publishes.values()}
 
 
 async def test_spans_alone_leave_the_messages_as_they_are(
