@@ -46,5 +46,9 @@ def __getattr__(name: str) -> object:
 
     try:
         return version("changewire")
-    except PackageNotFoundError:  # running from a checkout that was never installed
-        return "0.0.0"
+    except PackageNotFoundError:  # running from a checkout that was never installed, as `make demo` does
+        import tomllib
+        from pathlib import Path
+
+        project = Path(__file__).parents[1] / "pyproject.toml"
+        return tomllib.loads(project.read_text())["project"]["version"] if project.exists() else "0.0.0"

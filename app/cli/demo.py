@@ -12,7 +12,6 @@ something does not start or, with --for, if not every write arrived once and in 
 Ctrl-C came before everything was up, or a second time (143: SIGTERM; 129: the terminal was closed; 131: Ctrl-\\).
 """
 
-import argparse
 import asyncio
 import contextlib
 import errno
@@ -23,9 +22,11 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from app.cli import FAILED, OK, CommandError, say, signals
+import typer
+
+from app.cli import FAILED, OK, CommandError, candidates, say, signals, typed
 
 if TYPE_CHECKING:
     from app.cli.fleet.story import Pace
@@ -48,59 +49,22 @@ MONGO_PORT, NATS_PORT = 27117, 4322
 """Wished for, so that what the documentation says can be typed as it stands; taken ones are replaced by free ones."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="keep the servers' data here between runs (default: temporary)"
-    )
-    parser.add_argument(
-        "--port", type=_port, default=8080, help="port of the HTTP interface (default 8080; 0: any free port)"
-    )
-    parser.add_argument(
-        "--watchers",
-        type=_watchers,
-        metavar="N",
-        help=f"a fleet of so many watchers, up to {MAX_WATCHERS}, with faults and recoveries",
-    )
-    parser.add_argument(
-        "--rate",
-        type=_rate,
-        metavar="N",
-        help=f"writes per second, up to {MAX_RATE} (default 2, or 2 for each of the --watchers, 200 at most)",
-    )
-    parser.add_argument(
-        "--for",
-        type=_seconds,
-        dest="seconds",
-        metavar="SECONDS",
-        help="stop after this time; exit code 0 only if every write arrived once, in order",
-    )
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Run the demo until Ctrl-C, or for so long."""
-    demo = Demo(arguments)
-    with asyncio.Runner() as runner:
-        try:
-            return runner.run(demo.run())
-        except asyncio.CancelledError:
-            if demo.interrupted is None:
-                raise
-            told = f"{signals.WORDS[demo.interrupted]} before the whole demo was up"
-            raise CommandError(told, signals.exit_code(demo.interrupted)) from None
+app = typed.application(None)
 
 
 class Demo:
     """One run: what was started, and how it ends."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.data: Path | None = arguments.data
-        self.port: int = arguments.port
-        self.watchers: int | None = arguments.watchers
-        self.rate: float = arguments.rate or min(FLEET_RATE, RATE * (self.watchers or 1))
+    def __init__(
+        self, data: Path | None, port: int, rate: float | None, seconds: float | None, watchers: int | None = None
+    ) -> None:
+        self.data = data
+        self.port = port
+        self.watchers = watchers
+        self.rate: float = rate or min(FLEET_RATE, RATE * (watchers or 1))
         self.pace: Pace | None = None
         """When things go wrong in a fleet; None: as `Pace` has it."""
-        self.seconds: float | None = arguments.seconds
+        self.seconds = seconds
         self.stop = asyncio.Event()
         self.interrupted: signal.Signals | None = None
         """The signal that came before all was up."""
@@ -227,8 +191,7 @@ class Demo:
 
         assert self.watchers is not None
         own = [server for server in self._started if server.running]
-        base = f"http://127.0.0.1:{self.port}"
-        stage = Stage(registry, mongo_uri, nats_url, own, base, self.show, self.stop)
+        stage = Stage(registry, mongo_uri, nats_url, own, f"http://127.0.0.1:{self.port}", self.show, self.stop)
         fleet = Fleet(stage, self.watchers, self.rate, self.pace or Pace())
 
         def up(mongod: str, nats_server: str) -> None:
@@ -360,7 +323,7 @@ def _watchers(text: str) -> int:
     except ValueError:
         count = 0
     if not 1 <= count <= MAX_WATCHERS:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_WATCHERS}")
+        raise typer.BadParameter(f"must be a whole number from 1 to {MAX_WATCHERS}")
     return count
 
 
@@ -378,5 +341,60 @@ def _number(text: str, least: float, most: float, kind: type[float] = float) -> 
     except ValueError:
         number = -1
     if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"must be a number from {least:g} to {most:.0f}")
+        raise typer.BadParameter(f"must be a number from {least:g} to {most:.0f}")
     return number
+
+
+@app.command(help=__doc__)
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep the servers' data here between runs (default: temporary).",
+            show_default=False,
+            autocompletion=candidates.files,
+        ),
+    ] = None,
+    port: Annotated[
+        int,
+        typer.Option(parser=_port, metavar="PORT", help="Port of the HTTP interface; 0: any free port."),
+    ] = 8080,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            parser=_rate,
+            metavar="N",
+            help=f"Writes per second, up to {MAX_RATE} (default: 2, or 2 for each of the --watchers, 200 at most).",
+            show_default=False,
+        ),
+    ] = None,
+    watchers: Annotated[
+        int | None,
+        typer.Option(
+            parser=_watchers,
+            metavar="N",
+            help=f"A fleet of so many watchers, up to {MAX_WATCHERS}, with faults and recoveries.",
+            show_default=False,
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--for",
+            parser=_seconds,
+            metavar="SECONDS",
+            help="Stop after this time; exit code 0 only if every write arrived once, in order.",
+            show_default=False,
+        ),
+    ] = None,
+) -> int:
+    run = Demo(data, port, rate, seconds, watchers)
+    with asyncio.Runner() as runner:
+        try:
+            return runner.run(run.run())
+        except asyncio.CancelledError:
+            if run.interrupted is None:
+                raise
+            told = f"{signals.WORDS[run.interrupted]} before the whole demo was up"
+            raise CommandError(told, signals.exit_code(run.interrupted)) from None

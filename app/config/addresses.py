@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 _HOST = re.compile(r"((\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 _MONGO = re.compile(r"mongodb(?:\+srv)?://(.*)", re.DOTALL)
@@ -34,6 +34,18 @@ def split_address(address: str) -> tuple[str, int]:
         except ValueError:
             raise ValueError("has something in brackets that is not an IPv6 address") from None
     return found[1] or found[2] or "", int(found[3])
+
+
+def signed_in(url: str) -> tuple[str, str | None, str | None, str | None]:
+    """Return the URL of a server without its credentials, and these: user and password, or a token alone.
+
+    They are percent-encoded in a URL, and nats-py would send them so."""
+    parts = urlsplit(url if "//" in url else f"//{url}")
+    if parts.username is None:
+        return url, None, None, None
+    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    user, password = unquote(parts.username), None if parts.password is None else unquote(parts.password)
+    return (address, None, None, user) if password is None else (address, user, password, None)
 
 
 def is_loopback(host: str) -> bool:

@@ -38,8 +38,8 @@ class Settings(TracingSettings):
         examples=["mongodb://user:password@host1:27017,host2:27017/?replicaSet=rs0"],
     )
     """Connection string of the MongoDB deployment (a replica set or a sharded cluster: change streams need one).
-    Secret, since it may hold a password, which has to be percent-encoded (@ as %40). Default: a
-    replica set `rs0` on this machine."""
+    Secret, since it may hold a password, which has to be percent-encoded (@ as %40). A `maxPoolSize` below what change
+    streams need is not applied. Default: a replica set `rs0` on this machine."""
 
     nats_url: checks.NatsUrl = Field(
         default=SecretStr("nats://127.0.0.1:4222"), examples=["nats://host1:4222,nats://host2:4222"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import nats.errors
 import structlog
@@ -22,6 +22,7 @@ from nats.aio.client import Client
 from nats.nuid import NUID
 
 from app.config import key_files
+from app.config.addresses import signed_in
 from app.domain.errors import SinkUnavailable
 from app.jetstream.errors import OUR_CERTIFICATE, describe
 
@@ -186,6 +187,7 @@ class OneConnection(Client):
             user_credentials=options.creds_file,
             nkeys_seed=options.nkey_seed_file,
             tls_handshake_first=options.tls_handshake_first and self._tls_asked,
+            inbox_prefix=options.inbox_prefix,  # of nats-py's own requests, which the object store makes
             **{name: value for name, value in tls.items() if value},
         )
 
@@ -257,7 +259,7 @@ class OneConnection(Client):
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self.close()
         except Exception as error:  # noqa: BLE001 - whatever it says, the connection is given up
-            log.debug("nats_close_failed", error=describe(error))
+            log.debug("nats_close_failed", reason=describe(error))
 
     def _unacknowledged(self) -> int:
         """Return the bytes that the kernel holds until the peer's has them; 0 where it does not tell, or is closed."""
@@ -301,18 +303,6 @@ class OneConnection(Client):
 
     async def _process_op_err(self, e: Exception) -> None:
         self.lose(describe(e))
-
-
-def signed_in(url: str) -> tuple[str, str | None, str | None, str | None]:
-    """Return the URL of a server without its credentials, and these: user and password, or a token alone.
-
-    They are percent-encoded in a URL, and nats-py would send them so."""
-    parts = urlsplit(url if "//" in url else f"//{url}")
-    if parts.username is None:
-        return url, None, None, None
-    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    user, password = unquote(parts.username), None if parts.password is None else unquote(parts.password)
-    return (address, None, None, user) if password is None else (address, user, password, None)
 
 
 def _tls(options: NatsOptions) -> ssl.SSLContext | None:

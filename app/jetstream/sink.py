@@ -95,9 +95,6 @@ class JetStreamSink:
         self._adopt(stream, assess(stream, self._watcher, self._sizes.max_subject))
         self._asked = self._sizes.limit
         self._prepared = stream
-        log.info(
-            "stream_ready", watcher=self._watcher.name, stream=self._name, mode=self._mode, exclusive=self.exclusive
-        )
 
     def _adopt(self, stream: Stream, mode: Mode) -> None:
         self._mode = mode

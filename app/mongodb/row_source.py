@@ -68,6 +68,8 @@ class MongoRowSource:
         self._source = watcher.source
         self._reach = reach
         self._grant = f"find on {resource_of(watcher.source)}"
+        databases = watcher.source.database or "every database"
+        self._grant_lists = f"listCollections on {databases} (the role read has it)"
         self._version = 0
 
     async def check(self, filter_: Mapping[str, Any] | None, wanted: Sequence[str]) -> None:
@@ -97,7 +99,7 @@ class MongoRowSource:
 
     async def _described(self, namespace: str) -> Mapping[str, Any] | None:
         database, collection = _split(namespace)
-        with translated(f"looking at {namespace}", grant=self._grant, seconds=PROBE_SECONDS):
+        with translated(f"looking at {namespace}", grant=self._grant_lists, seconds=PROBE_SECONDS):
             return description(await self._reach.client[database].command(described_by(collection)))
 
     async def _why_no_rows(self, namespace: str, *, may_lack: bool = False) -> str | None:
@@ -131,7 +133,7 @@ class MongoRowSource:
         """Return the name of a collection of those that are read, of one that exists where there is one."""
         if wanted or self._source.named:
             return wanted[0] if wanted else ".".join(self._source.named[0])
-        with translated("listing the collections of a snapshot", grant=self._grant, seconds=PROBE_SECONDS):
+        with translated("listing the collections of a snapshot", grant=self._grant_lists, seconds=PROBE_SECONDS):
             async for part in self._listed():
                 return part.namespace
         return f"{self._source.database or 'test'}.snapshot"
@@ -153,7 +155,7 @@ class MongoRowSource:
         return None
 
     async def parts(self, wanted: Sequence[str]) -> list[Part]:
-        with translated("listing the collections of a snapshot", grant=self._grant):
+        with translated("listing the collections of a snapshot", grant=self._grant_lists):
             found = [part async for part in self._listed()]
         return [part for part in found if not wanted or part.namespace in wanted]
 

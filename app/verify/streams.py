@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from app.config.addresses import signed_in
 from app.config.settings import Settings
 from app.domain.dead_letters import is_brief, letter_subject, letters_of
 from app.domain.gap import OPERATION as GAP
@@ -141,16 +142,19 @@ class Streams:
             if settings.nats_tls_cert:
                 tls.load_cert_chain(settings.nats_tls_cert, settings.nats_tls_key, password=lambda: "")
         client = _Connection(tls_asked=tls is not None or url.startswith("tls://"))
+        address, user, password, token = signed_in(url)
         given: dict[str, Any] = {
-            "user": settings.nats_user,
-            "password": settings.nats_password and settings.nats_password.get_secret_value(),
-            "token": settings.nats_token and settings.nats_token.get_secret_value(),
+            "user": user or settings.nats_user,
+            "password": password or (settings.nats_password and settings.nats_password.get_secret_value()),
+            "token": token or (settings.nats_token and settings.nats_token.get_secret_value()),
             "user_credentials": settings.nats_creds and str(settings.nats_creds),
             "nkeys_seed": settings.nats_nkey_seed_file and str(settings.nats_nkey_seed_file),
             "tls": tls,
+            "tls_handshake_first": settings.nats_tls_handshake_first and (tls is not None or url.startswith("tls://")),
+            "inbox_prefix": settings.nats_inbox_prefix.encode(),
         }
         await client.connect(
-            servers=[url],
+            servers=[address],
             name="changewire verify",
             error_cb=_quiet,
             allow_reconnect=False,

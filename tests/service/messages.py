@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 HEADER = "Nats-Msg-Id"
@@ -32,7 +33,7 @@ class Message:
     def id(self) -> str:
         return self.headers[HEADER]
 
-    @property
+    @cached_property
     def event(self) -> dict[str, Any]:
         event: dict[str, Any] = json.loads(self.body)
         return event

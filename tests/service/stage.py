@@ -238,12 +238,17 @@ class Stage:
             states = [f"{each.name} {await each.status(self.watcher)}" for each in self._services if each.running]
             raise AssertionError(f"{there} of {count} messages within {within:g} s; {states}") from None
 
-    async def messages(self, stream: str = "") -> list[Message]:
-        """The whole stream, from its first message to its last."""
+    async def messages(self, stream: str = "", *, last: int | None = None) -> list[Message]:
+        """The whole stream, from its first message to its last; or so many at its end, where none is missing there."""
         jetstream = (await self.nats()).jetstream(timeout=10)
-        left = (await jetstream.stream_info(stream or self.stream)).state.messages
+        state = (await jetstream.stream_info(stream or self.stream)).state
+        left = state.messages if last is None else min(last, state.messages)
         config = ConsumerConfig(
-            deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE, mem_storage=True, max_waiting=10
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=state.first_seq if last is None else state.last_seq - left + 1,
+            ack_policy=AckPolicy.NONE,
+            mem_storage=True,
+            max_waiting=10,
         )
         reader = await jetstream.pull_subscribe(
             "", stream=stream or self.stream, config=config, pending_msgs_limit=-1, pending_bytes_limit=-1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -176,7 +175,7 @@ class Inside(Demo):
     """The demo within this process, whose signals are the tests' own; what it shows is kept."""
 
     def __init__(self, *, seconds: float | None, pace: Pace) -> None:
-        super().__init__(argparse.Namespace(data=None, port=0, watchers=5, rate=30.0, seconds=seconds))
+        super().__init__(None, 0, 30.0, seconds, 5)
         self.pace = pace
         self.shown: list[str] = []
 

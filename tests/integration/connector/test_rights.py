@@ -1,19 +1,16 @@
 """With the rights that mongodb-nats-connector was given, and with exactly those that the migration page names."""
 
-import json
-import re
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 from pymongo import MongoClient
 
 from tests.conftest import MakeMongo, MakeNats
-from tests.docs_reference import DOCS
 from tests.integration.connector.test_takeover import Connector, as_nats_go_asks, entry, write_config
 from tests.letters import spoilt, stored
 from tests.live import Live, until
 from tests.nats_account import Account, changes, ids, make_watcher, opened
+from tests.pages import blocks, mongosh
 
 CONNECTORS = (
     'publish: {{ allow: ["{stream}.*", "$JS.API.STREAM.CREATE.*"{more}] }}, subscribe: {{ allow: ["_INBOX.>"] }}'
@@ -85,7 +82,8 @@ async def test_with_one_right_more_than_the_connector_has_it_takes_over_and_back
 
 async def test_the_rights_of_the_migration_page_are_enough_for_fast_ingest(make_nats: MakeNats, stream: str) -> None:
     """And without the right to change a stream, one that exists keeps its mode and says which right is missing."""
-    root, account = await served(make_nats, rights(stream))
+    update = f"$JS.API.STREAM.UPDATE.{stream}"
+    root, account = await served(make_nats, rights(stream, without=update))
     watcher = make_watcher(stream)
     async with AsyncExitStack() as stack:
         theirs, ours = Account(root), Account(account)
@@ -99,30 +97,14 @@ async def test_the_rights_of_the_migration_page_are_enough_for_fast_ingest(make_
         await theirs.api.update({**(await theirs.api.info(stream)).config, "allow_batched": False})
         sink, _ = await opened(ours, watcher)
         assert sink.slower is not None
-        assert f"$JS.API.STREAM.UPDATE.{stream}" in sink.slower
+        assert update in sink.slower
 
 
-def rights(stream: str) -> str:
-    """The permissions of the migration page, for another stream."""
-    permissions = block("", "For a stream `ORDERS`, in nats-server's").replace("ORDERS", stream)
-    return permissions.partition("{")[2].rpartition("}")[0]
-
-
-def block(language: str, after: str) -> str:
-    """The first block of code behind some words of the page on migration."""
-    text = (DOCS / "migration.md").read_text()
-    found = re.search(rf"```{language}\n(.*?)```", text[text.index(after) :], re.DOTALL)
-    assert found is not None
-    return found.group(1)
-
-
-def commands(script: str) -> list[dict[str, Any]]:
-    """What a script of mongosh calls `createRole` and `createUser` with, as commands."""
-    found = []
-    for name, argument in re.findall(r"\.(createRole|createUser)\((.*?)\)\n", script, re.DOTALL):
-        plain = json.loads(re.sub(r"(\w+):(?= )", r'"\1":', argument.replace("passwordPrompt()", '"secret"')))
-        found.append({name: plain.pop("role" if name == "createRole" else "user"), **plain})
-    return found
+def rights(stream: str, without: str = "") -> str:
+    """The permissions of the page on roles, for another stream, with the usual inbox, and without one of them."""
+    text = next(block.text for block in blocks("docs/roles.md", language="nats") if "user: changewire," in block.text)
+    permissions = text.partition("permissions: {")[2].partition("}}")[0]
+    return permissions.replace("ORDERS", stream).replace("_INBOX_changewire", "_INBOX").replace(f'"{without}"', "")
 
 
 async def test_the_rights_of_the_migration_page_are_enough_for_all(
@@ -130,11 +112,12 @@ async def test_the_rights_of_the_migration_page_are_enough_for_all(
 ) -> None:
     database, state, stream = f"db_{unique}", f"state_{unique}", f"S{unique}".upper()
     mongo = await make_mongo(auth=("root", "toor"))
-    script = block("js", "### Rights").replace('"shop"', f'"{database}"')
-    script = script.replace('{role: "readWrite", db: "changewire"}', f'{{role: "readWrite", db: "{state}"}}')
+    written = {'"shop"': f'"{database}"', '{db: "changewire"': f'{{db: "{state}"'}
+    scripts = [*blocks("docs/roles.md", language="js")[:-1], *blocks("docs/migration.md", language="js")]
     with MongoClient(mongo.uri) as client:
-        for command in commands(script):
-            client.admin.command(command)
+        for script in scripts:
+            for place, command in mongosh(script.text, lambda text: replaced(text, written)):
+                client[place].command(command)
     root, nats = await served(make_nats, rights(stream))
     uri = mongo.uri.replace("root:toor@", "changewire:secret@")
     async with Live(uri, nats, unique, look_at=(mongo.uri, root)) as live:
@@ -164,6 +147,12 @@ async def test_the_rights_of_the_migration_page_are_enough_for_all(
         assert "nats_permission_denied" not in live.log.getvalue()
 
 
+def replaced(text: str, written: dict[str, str]) -> str:
+    for page, real in written.items():
+        text = text.replace(page, real)
+    return text
+
+
 async def _answers_for(live: Live, watcher: str) -> bool:
     """Whether it has asked the instance that runs the watcher."""
     status = (await live.call("GET", f"/watchers/{watcher}")).json().get("status", {})
@@ -190,12 +179,3 @@ async def test_without_the_rights_between_instances_the_answer_names_them(
         assert (await b.get("/watchers/orders"))["status"]["as_of"] is not None
         a.insert(1)
         await a.seen("1")
-
-
-async def test_the_rights_between_instances_are_those_of_the_operations_page() -> None:
-    text = (DOCS / "operations.md").read_text()
-    found = re.search(r"```\npermissions: (.*?)```", text[text.index("### Every instance answers") :], re.DOTALL)
-    assert found is not None
-    more = set(re.findall(r'"([^"]+)"', found.group(1)))
-    assert more == {"changewire.>", "_INBOX.>"}
-    assert more <= set(re.findall(r'"([^"]+)"', rights("ORDERS")))

@@ -85,8 +85,8 @@ class Scope:
         end = named("things", last.inserted_id)[1]
 
         async def there() -> bool:
-            messages = await self.stage.messages()
-            return any(each.event.get("documentKey", {}).get("_id") == json.loads(end) for each in messages[-50:])
+            messages = await self.stage.messages(last=50)
+            return any(each.event.get("documentKey", {}).get("_id") == json.loads(end) for each in messages)
 
         await until(there, "the last change is on the stream", within=60)
         for service in self.stage._services:

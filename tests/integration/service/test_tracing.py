@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from app.tracing.sink import HEADER
 from tests.collector import Collector
 from tests.conftest import MakeNats
 from tests.live import Live, until
+from tests.pages import Shell, blocks
 
 
 @pytest.fixture(autouse=True)
@@ -171,3 +173,12 @@ async def test_the_doctor_says_whether_the_collector_takes_spans(
     found = [each async for each in examine(load(environ={**settings, **tracing(collector)}))]
     assert [each.found for each in found if each.about == "tracing"] == [f"{collector.endpoint}/v1/traces takes spans"]
     assert [each async for each in examine(load(environ=settings)) if each.about == "tracing"] == []
+
+
+async def test_the_pages_command_says_that_the_collector_takes_spans(
+    mongo_uri: str, nats_url: str, unique: str, collector: Collector, tmp_path: Path
+) -> None:
+    environ = {"MONGO_URI": mongo_uri, "NATS_URL": nats_url, "CHANGEWIRE_STATE_DB": f"state_{unique}"}
+    shell = Shell(tmp_path, {"http://127.0.0.1:4318": collector.endpoint}, environ)
+    (block,) = blocks("docs/tracing.md", language="sh")
+    assert "takes spans" in await shell(block)

@@ -1,7 +1,6 @@
 """What the documentation has to name is named, and what it points to is there."""
 
 import re
-from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -41,6 +40,30 @@ def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
+def test_the_words_by_which_a_symptom_is_found_are_those_of_the_service() -> None:
+    quoted = re.findall(r'"([^"]+)"', (DOCS / "troubleshooting.md").read_text())
+    code = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
+    said = re.sub(r'"\s*\n\s*f?"', "", code)
+    assert len(quoted) > 8
+    assert [words for words in quoted if words not in said] == []
+
+
+def test_the_worked_examples_of_retention_are_worked_out() -> None:
+    units = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+    rows = re.findall(r"\| ([^|]*×[^|]*) \| ([\d.]+) (GB) \|", (DOCS / "retention.md").read_text())
+    assert len(rows) == 6
+    for calculation, result, unit in rows:
+        product = 1.0
+        for number, of in re.findall(r"([\d,.]+)(?: (B|kB|MB))?(?:/s| s)?(?= ×|$)", calculation.rpartition(";")[2]):
+            product *= float(number.replace(",", "")) * units.get(of, 1)
+        assert product == pytest.approx(float(result) * units[unit], rel=0.05), calculation
+
+
+def test_every_page_is_in_the_index() -> None:
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", (DOCS / "README.md").read_text()))
+    assert {path.name for path in DOCS.glob("*.md")} - linked == {"README.md"}
+
+
 def anchors(page: Path) -> set[str]:
     """What a page's headings are called in links."""
     titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
@@ -73,19 +96,6 @@ def test_each_row_of_the_glossary_is_one_term_with_its_place() -> None:
 def test_every_state_is_explained() -> None:
     text = (DOCS / "concepts.md").read_text()
     assert re.findall(r"^\| `([A-Z]+)` \|", text, re.MULTILINE) == [state.value for state in State]
-
-
-def test_the_log_lines_to_know_are_written_at_their_level() -> None:
-    rows = re.findall(r"^\| (`[a-z_`, ]+`) \| ([a-z, ]+) \|", (DOCS / "operations.md").read_text(), re.MULTILINE)
-    said = {
-        (event, level)
-        for events, levels in rows
-        for event, level in zip(re.findall(r"\w+", events), cycle(levels.split(", ")), strict=False)
-    }
-    code = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
-    written = {(event, level) for level, event in re.findall(r"log\.(\w+)\(\s*\"(\w+)\"", code)}
-    assert len(said) > 20
-    assert said <= written, said - written
 
 
 def test_the_page_on_migration_names_settings_and_fields_that_there_are() -> None:
