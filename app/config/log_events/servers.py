@@ -12,6 +12,11 @@ SERVERS: Final = {
     ),
     "server_reachable": Event("The outage is over."),
     "probe_failed": Event("An internal error while a server was asked whether it answers.", REPORT),
+    "connections_short": Event(
+        "The change streams of this instance need more connections than MONGO_URI allows (maxPoolSize), which is "
+        "overruled, or more than a process can have.",
+        "`hint` says what to change: maxPoolSize, or how many change streams one instance has.",
+    ),
     "nats_connected": Event("A NATS server is connected: at the start, or another one of the cluster."),
     "nats_disconnected": Event(
         "The connection to NATS was lost, and another one is made at once. `awaited` requests had no answer yet; what "

@@ -10,6 +10,10 @@ SERVICE: Final = {
         "Spans go to a collector by OpenTelemetry; with `messages` each message names its batch's."
     ),
     "settings": Event("A setting looks like a mistake; the service starts with it.", "Correct what `problem` says."),
+    "reads_open": Event(
+        "The service is reachable from other machines, and reads need no token.",
+        "Set CHANGEWIRE_READS_NEED_TOKEN=true, or listen on 127.0.0.1 only.",
+    ),
     "certificate": Event(
         "A certificate of the service expires soon, or has expired. Looked at daily.", "Replace the certificate."
     ),

@@ -15,7 +15,6 @@ NAMES = ["one", "two", "watcher 3 of x.yaml"]
 @pytest.mark.parametrize(
     ("error", "names", "line"),
     [({"field": "sink.stram", "detail": "is not a known field"}, ["one"], "one: sink.stram: is not a known field"),
-     ({"field": "sink.stram", "detail": "is not a known field"}, ["one"], "one: sink.stram: is not a known field"),
      ({"field": "[1].sink.stram", "detail": "is wrong", "watcher": "two"}, NAMES, "two: sink.stram: is wrong"),
      ({"field": "[1].sink.stram", "detail": "is wrong"}, NAMES, "two: sink.stram: is wrong"),
      ({"field": "[2].name", "detail": "is required"}, NAMES, "watcher 3 of x.yaml: name: is required"),
