@@ -14,14 +14,17 @@ SERVICE := $(CURDIR)/$(VENV)/service/bin/python
 NEWER_MONGOD := $(CURDIR)/$(VENV)/mongod-6.0.27/bin/mongod
 OLD_NATS := $(CURDIR)/$(VENV)/nats-2.11/bin/nats-server
 PROMTOOL := $(CURDIR)/$(VENV)/promtool/usr/bin/promtool
+LINTERS := $(CURDIR)/$(VENV)/linters
+HELM := $(LINTERS)/go/helm
+ACTIONLINT := $(LINTERS)/go/actionlint
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-contract properties screenshots faults faults-full soak mutants check fuzz format bench bench-docs openapi docs examples lock clean
+.PHONY: help setup demo test test-fast test-contract properties screenshots faults faults-full soak mutants check fuzz format bench bench-docs openapi docs examples wheel lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
 		printf '  make %-13s %s\n' "$$name" "$$text"; done
-	@echo 'Arguments go in ARGS: make test ARGS="-k capture -x", make demo ARGS="--rate 1000 --for 10"'
+	@echo 'Arguments go in ARGS: make test ARGS="-k capture -x", make demo ARGS="--watchers 50"'
 
 setup: $(STAMP) ## The virtual environment in .venv, from uv.lock (done once; most other targets call it)
 
@@ -97,12 +100,13 @@ fi
 endef
 
 # The servers of some tests: each test that needs one is skipped without it.
-SERVERS := CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_MONGOD_NEWER=$(NEWER_MONGOD) CHANGEWIRE_TEST_PROMTOOL=$(PROMTOOL)
+SERVERS := CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_MONGOD_NEWER=$(NEWER_MONGOD) CHANGEWIRE_TEST_PROMTOOL=$(PROMTOOL) \
+	CHANGEWIRE_TEST_LINTERS=$(LINTERS)
 # Most tests wait for servers: two processes more than there are processors, four at most; each has servers of its own. A
 # process gets one test at a time, the long ones first (`tests/conftest.py`), so that none works alone at the end.
 PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2) --maxprocesses 4 --dist load --maxschedchunk 1
 
-test: $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) ## The whole suite, with coverage (at least 90 %): about twelve minutes
+test: $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) $(LINTERS)/.stamp $(ACTIONLINT) $(HELM) ## The whole suite, with coverage (at least 90 %): about twelve minutes
 	@$(BROWSER)
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
 	@$(SERVERS) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
@@ -145,6 +149,18 @@ $(PROMTOOL): | $(STAMP)
 		for package in prometheus_*.deb; do dpkg-deb -x "$$package" . 2>/dev/null; done; rm -f prometheus_*.deb usr/bin/prometheus; \
 	fi
 	@test -x $@ || echo "promtool is unavailable: the alerts are not checked"
+
+# Check the Dockerfile, the workflows and the chart. Go builds two of them from its module proxy, at these versions and the
+# hashes of its checksum database. Without Go those tests are skipped, and say so.
+$(LINTERS)/.stamp: requirements-lint.lock | $(STAMP)
+	@$(INSTALL) files $(LINTERS) $<
+	@touch $@
+
+$(ACTIONLINT) $(HELM): | $(STAMP)
+	@mkdir -p $(@D); command -v go >/dev/null || { echo "go is unavailable: $(@F) is not built, and its tests are skipped"; exit 0; }; \
+	echo "building $(@F)"; GOBIN=$(@D) GOFLAGS= go install \
+		$(if $(findstring helm,$@),helm.sh/helm/v3/cmd/helm@v3.22.0,github.com/rhysd/actionlint/cmd/actionlint@v1.7.12) 2>$(LINTERS)/$(@F).log \
+		|| echo "$(@F) was not built ($(LINTERS)/$(@F).log): its tests are skipped"
 
 screenshots: $(STAMP) ## Take the pictures of the page in docs/images again
 	@$(BROWSER)
@@ -206,8 +222,11 @@ openapi: $(STAMP) ## Write openapi.json from the application
 examples: $(STAMP) ## Run the programs under examples/, those in Go too: up to a minute the first time
 	@CHANGEWIRE_TEST_GO=1 $(BIN)/python -m pytest tests/integration/project/test_examples.py tests/integration/project/test_copies.py $(ARGS)
 
-docs: $(STAMP) ## Write the tables of settings and metrics in docs/ from the code
+docs: $(STAMP) ## Write what comes from the code: the tables in docs/, .env.example, the chart's schema, the operator's alerts
 	@$(BIN)/python -m tests.docs_reference
+
+wheel: $(UV) ## What a release publishes, into dist/: built, installed elsewhere and tried (ARGS=manylinux_2_28_x86_64: has to deserve that tag)
+	@PYTHON="$(PYTHON)" UV=$(UV) tools/wheel dist $(ARGS)
 
 UPGRADE ?= --upgrade
 LOCK := $(UV) lock --no-config --default-index https://pypi.org/simple

@@ -14,6 +14,7 @@ The packages, from the outside in. A package imports only from those below it; `
     control                      all watchers: registry, reconciler, watcher task, health
     pipeline                     one watcher: capture, publisher, checkpointer, standby
     mongodb, jetstream, metrics  everything that speaks to MongoDB, to NATS, to Prometheus
+    tracing                      spans by OpenTelemetry, where they are asked for
     config                       settings, connector.yaml, API tokens, logging
     formats                      a change event as the bytes of a message
     ports                        what control and pipeline need from the servers, as protocols
@@ -45,5 +46,9 @@ def __getattr__(name: str) -> object:
 
     try:
         return version("changewire")
-    except PackageNotFoundError:  # running from a checkout that was never installed
-        return "0.0.0"
+    except PackageNotFoundError:  # running from a checkout that was never installed, as `make demo` does
+        import tomllib
+        from pathlib import Path
+
+        project = Path(__file__).parents[1] / "pyproject.toml"
+        return tomllib.loads(project.read_text())["project"]["version"] if project.exists() else "0.0.0"

@@ -16,8 +16,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from app import __version__
 from app.api import documentation, error_handlers, event_stream, problems
-from app.api.auth import Authority, is_open
+from app.api.auth import AS_CHANGES, Authority, is_open
 from app.api.forwarding import Forwarding, answerer
 from app.api.head_requests import HeadAsGet
 from app.api.middleware.audit_log import AuditLog
@@ -25,13 +26,10 @@ from app.api.middleware.last_resort import LastResort
 from app.api.middleware.limits import RequestLimits
 from app.api.middleware.security_headers import SecurityHeaders
 from app.api.others import Alone, Others
-from app.api.routes import dead_letters, instances, page, positions, snapshots, status, streams, watchers
+from app.api.routes import dead_letters, instances, page, positions, snapshots, status, streams, suggestions, watchers
 from app.config.settings import Settings
 from app.control.registry import Registry
 from app.ports.peers import Owners, Peers
-
-INTERFACE_VERSION = "1.0"
-"""Of the HTTP interface, not of the package: it grows with new calls or fields."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -87,7 +85,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
         title="Changewire",
         summary="Publishes MongoDB change streams to NATS JetStream: once, in order, and fast.",
         description="Errors are `application/problem+json` (RFC 9457).",
-        version=INTERFACE_VERSION,
+        version=__version__,
         openapi_tags=_TAGS,
         lifespan=lifespan,
         generate_unique_id_function=_operation_id,
@@ -104,6 +102,7 @@ def _application(lifespan: Lifespan | None) -> FastAPI:
     app.include_router(status.router)
     app.include_router(streams.router)
     app.include_router(instances.router)
+    app.include_router(suggestions.router)
     app.include_router(page.router)
     error_handlers.install(app)
 
@@ -132,7 +131,7 @@ def _close_reads(document: dict[str, Any]) -> None:
     """Say of each read that a token may be asked for."""
     for path, methods in document["paths"].items():
         read = methods.get("get")
-        if read is not None and not is_open(path):
+        if read is not None and not is_open(path) and path not in AS_CHANGES:
             read["security"] = [{}, {"HTTPBearer": []}]
             refused = {str(status): said for status, said in problems.documented(401, 403).items()}
             read["responses"] = dict(sorted((refused | read["responses"]).items()))

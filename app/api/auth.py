@@ -23,6 +23,8 @@ OPEN_PATHS = frozenset({"/", "/healthz", "/livez", "/readyz", "/docs", "/openapi
 """Paths that need no token even where reads do: probes, and what is the same in every installation."""
 OPEN_FOLDER = "/assets/"
 """The folder of the page's files."""
+AS_CHANGES = frozenset({"/suggestions"})
+"""Reads that need what a change needs: they tell names beyond those of the watchers."""
 FORWARDED = "changewire.forwarded"
 """In the scope of a request that another instance has allowed: the name of that instance. No client can set it."""
 _CALLER = "changewire.caller"
@@ -58,7 +60,7 @@ class Authority:
 
     def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
         caller = caller_of(scope)
-        if scope["method"] in OPEN_METHODS:
+        if scope["method"] in OPEN_METHODS and scope["path"] not in AS_CHANGES:
             if caller.role is not None:
                 return None
             if self._settings.reads_need_token and not is_open(scope["path"]):
@@ -66,7 +68,7 @@ class Authority:
             return self._read_refusal(scope, headers)
         if self._tokens:
             if caller.role is None:
-                return _unknown("changes", headers)
+                return _unknown("changes" if scope["method"] not in OPEN_METHODS else "suggestions", headers)
             if caller.role != "write":
                 return _forbidden(f"the token {caller.name} has the role read; a change needs the role write")
             return None

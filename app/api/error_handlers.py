@@ -4,8 +4,11 @@ The framework's errors are reworded, so that one error reads the same at every c
 which the log has the traceback.
 """
 
+import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, TypeGuard, get_args, get_type_hints
 
@@ -19,8 +22,8 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app.api.problems import INTERNAL, MANY, MOVED, ONE, RETRY_AFTER, Problem, invalid, kind_of
-from app.domain.errors import ChangewireError, Elsewhere, FieldProblem, Invalid
+from app.api.problems import INTERNAL, MANY, MAX_ERRORS, MOVED, ONE, RETRY_AFTER, Problem, invalid, kind_of
+from app.domain.errors import ChangewireError, Conflict, Elsewhere, FieldProblem, Invalid
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +50,8 @@ async def _from_changewire(request: Request, error: Exception) -> Response:
     headers = RETRY_AFTER if kind.status == 503 else {}
     if isinstance(error, Elsewhere):
         headers = headers | {MOVED: "1"}
-    return Problem(kind.status, kind.title, str(error), kind=kind.type, headers=headers).response()
+    errors = error.problems if isinstance(error, Conflict) else ()
+    return Problem(kind.status, kind.title, str(error), kind=kind.type, errors=errors, headers=headers).response()
 
 
 async def _from_validation(request: Request, error: Exception) -> Response:
@@ -65,7 +69,46 @@ async def _from_validation(request: Request, error: Exception) -> Response:
         if tuple(each["loc"]) == ("body",) and each["type"] != "missing" and not is_json(request.headers):
             detail = "send the body as JSON, with the header 'Content-Type: application/json'"
             return Problem(415, "Unsupported Media Type", detail).response()
-    return invalid(_field_problem(each, _model_in(shape)) for each in found).response()
+    model = _model_in(shape)
+    problems = [_named(_field_problem(each, model), error.body) for each in found]
+    by_rules = getattr(model, "other_problems", None)  # only what describes a watcher has rules
+    if by_rules is not None:
+        rules = request.app.state.registry.rules.problems
+        places = [each["loc"] for each in found]
+        problems += _beside(len(problems), places, error.body, lambda given, wrong: by_rules(given, wrong, rules))
+    return invalid(problems).response()
+
+
+def _named(problem: FieldProblem, body: Any) -> FieldProblem:
+    """The problem with the name of the watcher that it is about, where the body is a list of watchers."""
+    number = re.match(r"\[(\d+)\]", problem.field)
+    entry = body[int(number[1])] if number is not None and isinstance(body, list) else None
+    name = entry.get("name") if isinstance(entry, dict) else None
+    return replace(problem, watcher=name) if isinstance(name, str) else problem
+
+
+def _beside(
+    known: int,
+    places: Sequence[Sequence[int | str]],
+    body: Any,
+    look: Callable[[Any, Sequence[Sequence[int | str]]], Iterable[FieldProblem]],
+) -> Iterator[FieldProblem]:
+    """What the rules find in the fields of the right form, so that all is corrected at once. `known` are the problems
+    of form, at these places of the body; `look` is asked about a watcher, with the places in it that are wrong."""
+    if not isinstance(body, list):
+        yield from look(body, [place[1:] for place in places])
+        return
+    wrong = defaultdict[int, list[Sequence[int | str]]](list)
+    for _, *path in places:
+        if path and isinstance(path[0], int):
+            wrong[path[0]].append(path[1:])
+    left = MAX_ERRORS + 1 - known  # one more than is shown, so that it is said that there are more
+    for number, entry in enumerate(body):
+        if left <= 0:
+            return
+        for found in look(entry, wrong[number]):
+            yield found.of(number, str(entry.get("name", "")))
+            left -= 1
 
 
 def _without_form(place: Sequence[int | str]) -> tuple[int | str, ...]:

@@ -87,10 +87,23 @@ SCHEMAS: dict[str, Any] = {
         "type": "object",
         "title": "FieldProblem",
         "description": "One thing wrong with a request.",
-        "required": ["field", "problem"],
+        "required": ["field", "detail"],
         "properties": {
-            "field": {"type": "string", "description": "Dotted path of the field.", "examples": ["sink.stream"]},
-            "problem": {"type": "string", "examples": ["is empty"]},
+            "field": {
+                "type": "string",
+                "description": "Dotted path of the field; of one in a list of watchers `[3].sink.stream`.",
+                "examples": ["sink.stream"],
+            },
+            "detail": {
+                "type": "string",
+                "description": "What is wrong, as a sentence that begins with the field.",
+                "examples": ["is empty"],
+            },
+            "watcher": {
+                "type": "string",
+                "description": "With several watchers in the request: the name of the one with the field.",
+                "examples": ["orders"],
+            },
         },
     },
     "Problem": {
@@ -110,7 +123,8 @@ SCHEMAS: dict[str, Any] = {
             "instance": {"type": "string", "description": "With status 500: the id of the error in the log."},
             "errors": {
                 "type": "array",
-                "description": "With status 422: the wrong fields, at most 50.",
+                "description": "With status 422: all wrong fields, at most 50. With 409: the fields with which the "
+                "conflict can be resolved, where there are any.",
                 "items": {"$ref": "#/components/schemas/FieldProblem"},
             },
         },
@@ -124,7 +138,7 @@ _DESCRIPTIONS = {
     403: "The token has the role `read` only; or there is no token, and the request may come from another site's page "
     "(`Host`, `Origin`) or, for a change, from another machine.",
     404: "There is no such watcher.",
-    409: "The request conflicts with the current state; `detail` says what to do.",
+    409: "The request conflicts with the current state; `detail` says what to do, and `errors` with which fields.",
     412: "`If-Match` does not name the watcher's current revision; read the watcher again.",
     413: "The body is larger than 1 MiB, or holds more than 20000 values.",
     415: "The body is not sent as application/json.",
@@ -161,10 +175,7 @@ class Problem(Exception):
         }
         if instance is not None:
             self.body["instance"] = instance
-        listed = [
-            {"field": short(each.field, MAX_FIELD), "problem": short(each.problem, MAX_PROBLEM)}
-            for each in islice(errors, MAX_ERRORS)
-        ]
+        listed = [_shown(each) for each in islice(errors, MAX_ERRORS)]
         if listed:
             self.body["errors"] = listed
 
@@ -172,6 +183,11 @@ class Problem(Exception):
         text = json.dumps(self.body, ensure_ascii=False, separators=(",", ":"))
         content = text.encode("utf-8", "replace")  # half of a surrogate pair has no UTF-8
         return Response(content, self.status, {"Cache-Control": "no-store", **self.headers}, MEDIA_TYPE)
+
+
+def _shown(problem: FieldProblem) -> dict[str, str]:
+    shown = {"field": short(problem.field, MAX_FIELD), "detail": short(problem.problem, MAX_PROBLEM)}
+    return shown if problem.watcher is None else shown | {"watcher": short(problem.watcher, MAX_FIELD)}
 
 
 def short(text: str, most: int) -> str:

@@ -1,10 +1,7 @@
-"""The commands, one module each: `configure(parser)` declares the arguments, `run(arguments)` returns the exit code.
-
-Those with tables and commands of their own (`doctor`, `watchers`, `streams`) are made with typer and rich, which are
-imported for them alone, and have `main(arguments)`, which returns the exit code.
+"""The commands, one module each. `app/cli/program.py` is the tree of them, made with typer; a module has its `app`.
 
 A module imports at its top only what declaring arguments needs, so that `--help` and wrong usage are answered at once.
-An error that a person can fix is raised as CommandError and becomes one line. `app/__main__.py` finds the command.
+An error that a person can fix is raised as CommandError and becomes one line. `app/__main__.py` runs the command.
 """
 
 import sys
@@ -19,9 +16,9 @@ if TYPE_CHECKING:
 OK, FAILED, MISUSE = 0, 1, 2
 
 
-def say(text: str, *, error: bool = False) -> None:
-    """Print to standard output or error, as every command does, with control characters escaped."""
-    print(plain(text, keep="\n"), file=sys.stderr if error else sys.stdout, flush=True)
+def say(text: str, *, error: bool = False, keep: str = "\n") -> None:
+    """Print to standard output or error, as every command does, with control characters escaped, except `keep`."""
+    print(plain(text, keep=keep), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def say_json(value: Any) -> None:

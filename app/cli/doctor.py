@@ -28,13 +28,8 @@ STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 app = typed.application(__doc__)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command; return its exit code."""
-    return typed.run(app, "doctor", arguments)
-
-
 @app.command(help=__doc__)
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False) -> int:
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> int:
     from app.config import logging
 
     settings = load_settings()

@@ -7,13 +7,14 @@ address that was given and nowhere else (a redirect is reported, not followed), 
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from dotenv import dotenv_values
 
@@ -42,7 +43,7 @@ class Service:
     Every call raises Refused, and CommandError where nothing of the kind answers.
     """
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, seconds: float = SECONDS) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         try:
             port = parts.port
@@ -56,17 +57,24 @@ class Service:
         self._prefix = parts.path.rstrip("/")
         self._host, self._port, self._tls = parts.hostname, port, parts.scheme == "https"
         self._token = token
+        self._seconds = seconds
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Make a call and return its answer, None where it has no body."""
-        with self._answered(method, path, body) as (answer, _):
+    def call(self, method: str, path: str, body: Any = None, *, revision: str | None = None) -> Any:
+        """Make a call and return its answer, None where it has no body. A change counts only while the watcher has the
+        revision that is given."""
+        return self._called(method, path, body, {} if revision is None else {"If-Match": revision})[0]
+
+    def read(self, path: str) -> tuple[Any, str | None]:
+        """Read one thing, and its revision where it has one."""
+        return self._called("GET", path, None, {})
+
+    def _called(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> tuple[Any, str | None]:
+        with self._answered(method, path, body, headers) as (answer, _):
             content = answer.read()
         if answer.status >= 300:
             raise self._refusal(answer, content)
-        if not content:
-            return None
         try:
-            return json.loads(content)
+            return json.loads(content) if content else None, answer.headers.get("ETag")
         except ValueError:
             raise self._somebody_else(answer) from None
 
@@ -75,7 +83,7 @@ class Service:
 
         Form: the HTML standard, 9.2.6. Names default to `message`; comments and ids are passed over.
         """
-        with self._answered("GET", path, None, accept="text/event-stream") as (answer, connected):
+        with self._answered("GET", path, None, {"Accept": "text/event-stream"}) as (answer, connected):
             if answer.status >= 300:
                 raise self._refusal(answer, answer.read())
             if answer.headers.get_content_type() != "text/event-stream":
@@ -103,9 +111,9 @@ class Service:
 
     @contextmanager
     def _answered(
-        self, method: str, path: str, body: Any, *, accept: str = "application/json"
+        self, method: str, path: str, body: Any, more: Mapping[str, str]
     ) -> Iterator[tuple[http.client.HTTPResponse, socket.socket]]:
-        headers = {"Accept": accept}
+        headers = {"Accept": "application/json", **more}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
         payload = None
@@ -133,8 +141,8 @@ class Service:
     def _connection(self) -> http.client.HTTPConnection:
         if self._tls:
             context = ssl.create_default_context()
-            return http.client.HTTPSConnection(str(self._host), self._port, timeout=SECONDS, context=context)
-        return http.client.HTTPConnection(str(self._host), self._port, timeout=SECONDS)
+            return http.client.HTTPSConnection(str(self._host), self._port, timeout=self._seconds, context=context)
+        return http.client.HTTPConnection(str(self._host), self._port, timeout=self._seconds)
 
     def _refusal(self, answer: http.client.HTTPResponse, content: bytes) -> CommandError:
         if answer.status < 400:
@@ -143,8 +151,8 @@ class Service:
             )
         try:
             problem = json.loads(content)
-            lines = [f"{each['field']}: {each['problem']}" for each in problem.get("errors", ())]
-            lines = [plain(line) for line in lines or [str(problem["detail"])]]
+            lines = [plain(line) for line in map(field_line, problem.get("errors", ()))]
+            lines = lines or [plain(str(problem["detail"]))]
         except (ValueError, KeyError, TypeError, AttributeError):
             return self._somebody_else(answer)
         if answer.status == 401:
@@ -156,10 +164,24 @@ class Service:
         return CommandError(f"what answers at {self.url} is not Changewire ({answer.status}, {kind})")
 
 
-def connect(url: str | None, token: str | None) -> Service:
-    """The service that the flags name, else the environment, else `.env`."""
+def watcher_path(name: str, call: str = "") -> str:
+    """The path of a watcher, or of one of the calls below it."""
+    return f"/watchers/{quote(name, safe='')}" + (f"/{call}" if call else "")
+
+
+def field_line(error: Mapping[str, Any]) -> str:
+    """What is wrong with one field, in a line. In a list of watchers the name of one stands in the place of its number;
+    one without a name keeps it: `[3].name: is required`. Raises KeyError for what is no such error."""
+    field, watcher = str(error["field"]), error.get("watcher")
+    if watcher is not None:
+        field = re.sub(r"^\[[0-9]+\]\.?", "", field)
+    return ": ".join(str(part) for part in (watcher, field, error["detail"]) if part)
+
+
+def connect(url: str | None, token: str | None, seconds: float = SECONDS) -> Service:
+    """The service that the flags name, else the environment, else `.env`; it may take so long to answer."""
     given = _environment()
-    return Service(url or given.get(URL) or DEFAULT_URL, token or _token(given))
+    return Service(url or given.get(URL) or DEFAULT_URL, token or _token(given), seconds)
 
 
 def _environment() -> Mapping[str, str]:

@@ -1,5 +1,7 @@
 """The HTTP server as `serve` and `demo` run it: uvicorn with our sockets, our signals and our logging.
 
+What uvicorn says of its own life is not logged (`config/logging.py`): `listening` says that HTTP is served.
+
 The application is made in `app/main.py`; `serve.py` decides the exit code.
 """
 
@@ -8,12 +10,15 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
 from app.cli import MISUSE, CommandError
 from app.cli.http_protocol import BoundedHead
 from app.config.settings import Settings, variable
+
+log = structlog.get_logger(__name__)
 
 CONNECTION_SECONDS = 3
 """How long requests under way may take to finish before the drain begins."""
@@ -27,6 +32,11 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_shutdown: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_shutdown = on_shutdown
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, and log it."""
+        await super().startup(sockets)
+        log.info("listening", addresses=[each.getsockname()[:2] for each in sockets or ()])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._on_shutdown()

@@ -8,24 +8,24 @@ programs.
 Exit codes: 0 success, 1 if the service refuses or cannot be reached, 2 for wrong arguments.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from app.cli import OK, say, say_json, typed
+from app.cli import OK, candidates, say, say_json, typed
 from app.cli.http_client import Service, connect
 from app.cli.typed import Json, Token, Url
 
 app = typed.application(None)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="the instance's name", show_default=False)]
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run one of the commands, or list; return its exit code."""
-    return typed.run(app, "instances", arguments)
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="The instance's name.", show_default=False, autocompletion=candidates.instances
+    ),
+]
 
 
 @app.callback(help=__doc__, invoke_without_command=True)
@@ -46,7 +46,7 @@ def drain(
     context: typer.Context,
     name: Name,
     force: Annotated[
-        bool, typer.Option("--force", help="also where no other instance could take the watchers now")
+        bool, typer.Option("--force", help="Also where no other instance could take the watchers now.")
     ] = False,
     url: Url = None,
     api_token: Token = None,

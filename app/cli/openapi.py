@@ -1,18 +1,15 @@
-"""Print the OpenAPI document of the HTTP interface (the content of openapi.json)."""
+"""Print the OpenAPI document of the HTTP interface (the content of openapi.json).
 
-import argparse
+Exit codes: 0 success, 2 for wrong arguments.
+"""
 
-from app.cli import OK, say_json
+from app.cli import OK, say_json, typed
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """It takes no arguments."""
-    del parser
+app = typed.application(None)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Print the document."""
-    del arguments
+@app.command(help=__doc__)
+def openapi() -> int:
     from app.api import openapi_document
 
     say_json(openapi_document())

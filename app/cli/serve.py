@@ -11,7 +11,6 @@ or if another live instance has its name; 2 for invalid settings; 130 if Ctrl-C 
 second time (143: SIGTERM, 129: SIGHUP, 131: SIGQUIT).
 """
 
-import argparse
 import asyncio
 import contextlib
 import gc
@@ -19,13 +18,16 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from app.cli import MISUSE, OK, CommandError, load_settings, signals
 
 if TYPE_CHECKING:
+    import typer
+
     from app.cli.http_server import Server
     from app.config.settings import Settings
     from app.main import Service
@@ -37,19 +39,51 @@ SWITCH_SECONDS = 0.0005
 """How long an import may keep a running watcher waiting for the interpreter, at a time."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the connector.yaml to read; overrides CONFIG_FILE")
+def application() -> "typer.Typer":
+    """Declare the command. Only here the parser is imported: a start does not wait for it."""
+    import typer
+
+    from app.cli import candidates, typed
+
+    app = typed.application(None)
+
+    @app.command(help=__doc__)
+    def serve(
+        config: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="FILE",
+                help="The connector.yaml to read; overrides CONFIG_FILE.",
+                show_default=False,
+                autocompletion=candidates.files,
+            ),
+        ] = None,
+    ) -> int:
+        return run(config)
+
+    return app
 
 
-def run(arguments: argparse.Namespace) -> int:
+def without_parser(arguments: Sequence[str]) -> dict[str, Path] | None:
+    """Return the arguments of `run`, or None where they are not plain: the parser then says what is wrong."""
+    match arguments:
+        case []:
+            return {}
+        case ["--config", file] if not file.startswith("-"):
+            return {"config": Path(file)}
+        case _:
+            return None
+
+
+def run(config: Path | None = None) -> int:
     """Serve; 0 after a complete stop, 1 where the drain did not finish in time."""
     gc.disable()  # imports make objects that stay; looking through them again and again is a fifth of a start
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look for them in every installed package
     _import_structlog()
     from app.config import logging
+    from app.config.exposure import open_reads
 
-    settings = load_settings(arguments.config)
+    settings = load_settings(config)
     logging.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
 
     _share_one_arena()
@@ -60,6 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
     log = structlog.get_logger("app.cli.serve")
     for warning in settings.warnings:
         log.warning("settings", problem=warning)
+    exposed = open_reads(settings)
+    if exposed is not None:
+        log.warning("reads_open", problem=exposed[0], hint=exposed[1])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))
 
@@ -161,8 +198,6 @@ async def _serve_http(service: "Service", sockets: list[socket.socket], stopping
 
     The watchers come first. A client that connects before HTTP is imported is answered as soon as it is.
     """
-    import structlog
-
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(WATCHERS_FIRST_SECONDS):
             await service.registry.settled()
@@ -172,7 +207,6 @@ async def _serve_http(service: "Service", sockets: list[socket.socket], stopping
         await stopping.wait()
         http.should_exit = True
 
-    structlog.get_logger("app.cli.serve").info("listening", addresses=[each.getsockname()[:2] for each in sockets])
     waiting = asyncio.create_task(stop(), name="stop")
     try:
         await http.serve(sockets=sockets)

@@ -7,7 +7,6 @@ Exit codes: 0 success, 1 if NATS refuses or cannot be reached, 2 for wrong argum
 
 import asyncio
 import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -16,12 +15,7 @@ from app.cli import OK, CommandError, load_settings, say, typed
 from app.domain.errors import ChangewireError
 from app.domain.watcher import StreamSettings
 
-app = typed.application(None)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run one of the commands; return its exit code."""
-    return typed.run(app, "streams", arguments)
+app = typed.application(None, no_args_is_help=True)
 
 
 @app.callback(help=__doc__)
@@ -31,8 +25,8 @@ def streams() -> None:
 
 @app.command()
 def switch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="the stream's name", show_default=False)],
-    to: Annotated[StreamSettings, typer.Option("--to", help="whose settings the stream gets", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The stream's name.", show_default=False)],
+    to: Annotated[StreamSettings, typer.Option("--to", help="Whose settings the stream gets.", show_default=False)],
 ) -> int:
     """Switch a stream's settings. changewire: fast ingest (allow_batched), atomic batches (allow_atomic) and direct
     reads (allow_direct) on, as far as the server knows them. connector: all of them off, so that mongodb-nats-connector

@@ -1,50 +1,91 @@
-"""What the commands made with typer share: wrong usage in one line with exit code 2, like every other command, and
-rich's console.
+"""What the declarations of commands share: how an application is made, the options of every command that asks a running
+service, and rich's console.
 
-Imports typer and rich, so it is imported by those commands alone.
+Imports typer, and rich where a table is printed, so that `serve` starts without it.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, cast
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import typer.main
-from rich.console import Console
+from typer.core import TyperCommand
 
-from app.cli import FAILED, MISUSE, OK, say
+from app.cli import candidates, say
+from app.domain.plain import plain
 
-Url = Annotated[str | None, typer.Option("--url", help="address of the service", show_default=False)]
-Token = Annotated[str | None, typer.Option("--api-token", help="API token of the service", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="Address of the service.", show_default=False)]
+Token = Annotated[
+    str | None, typer.Option("--api-token", metavar="TOKEN", help="API token of the service.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 """Options of every command that asks a running service."""
+Watcher = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="The watcher's name.", show_default=False, autocompletion=candidates.watchers),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 WIDTH = 160
 """Columns where the output is no terminal: a table is not to be cut there."""
-_UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
-"""The base of every misuse that typer finds; it has no public name."""
+LONG = 4000
+"""Columns of a table whose lines are not to be cut at all."""
 
 
-def application(text: str | None) -> typer.Typer:
-    """Make an application that has `text` as its description."""
-    return typer.Typer(help=text, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+class Command(TyperCommand):
+    """A command whose help shows arguments as other programs do: NAME, [NAME], without the type that Python has."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [re.sub(r"^\{(.*)\}", r"\1", piece) for piece in super().collect_usage_pieces(ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and parameter.param_type_name == "argument":
+                rows["Arguments"].append((record[0].partition(" ")[0], record[1].removesuffix("[required]").rstrip()))
+            elif record is not None:
+                rows["Options"].append(record)
+        for title, listed in rows.items():
+            if listed:
+                with formatter.section(title):
+                    formatter.write_dl(listed)
 
 
-def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
-    """Run it with these arguments and return the exit code."""
-    try:
-        code = typer.main.get_command(app)(list(arguments), prog_name=f"changewire {name}", standalone_mode=False)
-    except typer.Abort:
-        say(f"changewire {name}: cancelled", error=True)
-        return FAILED
-    except _UsageError as error:
-        context = getattr(error, "ctx", None)
-        program = context.command_path if context is not None else f"changewire {name}"
-        message = error.format_message().rstrip(".") or "a command is missing"  # type: ignore[attr-defined]
-        say(f"{program}: {message[:1].lower()}{message[1:]}; see {program} --help", error=True)
-        return MISUSE
-    return code if isinstance(code, int) else OK
+class _Application(typer.Typer):
+    def command(self, name: str | None = None, **options: Any) -> Any:
+        return super().command(name, **({"cls": Command} | options))
 
 
-def console() -> Console:
+def application(text: str | None, **options: Any) -> typer.Typer:
+    """Make an application that has `text` as its description. Further options are typer's."""
+    return _Application(
+        help=text, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options
+    )
+
+
+def console() -> "Console":
     """Where people look: as wide as the terminal; plain, and wide enough, elsewhere."""
+    from rich.console import Console
+
     wide = Console(highlight=False, markup=False, emoji=False)
     return wide if wide.is_terminal else Console(width=WIDTH, highlight=False, markup=False, emoji=False)
+
+
+def print_whole(table: "Table") -> None:
+    """Print a table whose lines are as long as they are, without colours, for a program or a narrow terminal."""
+    from rich.console import Console
+
+    drawing = Console(width=LONG, force_terminal=False, color_system=None, highlight=False, markup=False, emoji=False)
+    with drawing.capture() as drawn:
+        drawing.print(table)
+    say("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask where somebody is there to answer. Raises typer.Abort."""
+    if not yes and sys.stdin.isatty():
+        typer.confirm(plain(question), abort=True)

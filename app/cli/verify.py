@@ -10,14 +10,15 @@ Servers and credentials come from the settings of the service (MONGO_URI, NATS_U
 Exit codes: 0 if nothing is wrong; 1 if something is wrong, or could not be compared; 2 for wrong arguments or settings.
 """
 
-import argparse
 import asyncio
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from app.cli import FAILED, MISUSE, OK, CommandError, load_settings, say, say_json
+import typer
+
+from app.cli import FAILED, MISUSE, OK, CommandError, candidates, load_settings, say, say_json, typed
 from app.domain.plain import plain
 
 if TYPE_CHECKING:
@@ -37,28 +38,53 @@ READ_SECONDS = 600
 """While it looks for the next change of a quiet collection, a server may scan much of its oplog before it answers."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("watcher", metavar="WATCHER", help="the watcher's name")
-    reference = parser.add_mutually_exclusive_group()
-    reference.add_argument(
-        "--since",
-        type=_moment,
-        metavar="TIMESTAMP",
-        help="compare from this time on, such as 2026-01-01T00:00:00Z; it states that the watcher was running by then, "
-        "so changes before the stream's first message count too (default: from the stream's first message)",
-    )
-    reference.add_argument(
-        "--writes",
-        type=Path,
-        metavar="FILE",
-        help='compare with this list instead; each line: {"operation": …, "id": …}',
-    )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+app = typed.application(None)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Compare and print the report."""
+def _moment(text: str) -> float:
+    from app.domain.watcher import start_from_document
+
+    try:
+        moment = float(start_from_document({"timestamp": text}).value or 0)
+    except ValueError:
+        moment = -1
+    if not 0 <= moment < 1 << 32:
+        raise typer.BadParameter("must be a time with an offset, such as 2026-01-01T00:00:00Z")
+    return moment
+
+
+@app.command(help=__doc__)
+def verify(
+    watcher: Annotated[
+        str,
+        typer.Argument(
+            metavar="WATCHER",
+            help="The watcher's name.",
+            show_default=False,
+            autocompletion=candidates.watchers,
+        ),
+    ],
+    since: Annotated[
+        float | None,
+        typer.Option(
+            parser=_moment,
+            metavar="TIMESTAMP",
+            help="Compare from this time on, such as 2026-01-01T00:00:00Z. It states that the watcher was running by "
+            "then, so changes before the stream's first message count too (default: from the stream's first message).",
+            show_default=False,
+        ),
+    ] = None,
+    writes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='Compare with this list instead; each line: {"operation": …, "id": …}.',
+            show_default=False,
+            autocompletion=candidates.files,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> int:
     import nats.errors
     import nats.js.errors
     from pymongo.errors import PyMongoError
@@ -67,16 +93,18 @@ def run(arguments: argparse.Namespace) -> int:
     from app.verify.errors import BadList, CannotCompare
     from app.verify.streams import words
 
+    if since is not None and writes is not None:
+        raise typer.BadParameter("give either --since or --writes")
     settings = load_settings()
     try:
-        report = asyncio.run(_verify(settings, arguments))
+        report = asyncio.run(_verify(settings, watcher, since, writes))
     except CannotCompare as error:
         raise CommandError(str(error), MISUSE if isinstance(error, BadList) else FAILED) from error
     except PyMongoError as error:
         raise CommandError(redact(_mongo_words(error))) from error
     except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
         raise CommandError(redact(f"NATS failed: {words(error)}")) from error
-    if arguments.json:
+    if as_json:
         say_json(report.as_json())
     else:
         say("\n".join(plain(line) for line in report.lines()))
@@ -89,7 +117,7 @@ def _of_file(settings: "Settings", name: str) -> "Watcher | None":
     return next((one for one in watchers if one.name == name), None)
 
 
-async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Report":
+async def _verify(settings: "Settings", name: str, since: float | None, listed: Path | None) -> "Report":
     from pymongo import AsyncMongoClient
     from pymongo.errors import ConfigurationError
 
@@ -99,7 +127,7 @@ async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Repor
     from app.verify.streams import Streams
     from app.verify.writes import compare_writes, read_writes
 
-    writes = None if arguments.writes is None else read_writes(arguments.writes)
+    writes = None if listed is None else read_writes(listed)
     options: dict[str, Any] = {
         "appname": "changewire verify",
         "serverSelectionTimeoutMS": SERVER_SECONDS * 1000,
@@ -114,9 +142,9 @@ async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Repor
         problem = mongo_uri_problem(uri) or "is not a MongoDB connection string"  # the error may quote a password
         raise CommandError(f"invalid settings\n  MONGO_URI: {problem}", MISUSE) from error
     async with mongo as client:
-        watcher = _of_file(settings, arguments.watcher)
+        watcher = _of_file(settings, name)
         if watcher is None:
-            watcher = await read_watcher(client, settings.state_db, arguments.watcher)
+            watcher = await read_watcher(client, settings.state_db, name)
         async with Streams(settings) as streams:
             # In this order: all that was reached by the position is on the stream by then, and no message that is
             # there can be of an epoch that the second look at the checkpoint does not know.
@@ -125,7 +153,7 @@ async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Repor
             after = await read_position(client, watcher, settings.state_db)
             reading, run = _Reading(streams, watcher, info), await read_run(client, settings.state_db, watcher.name)
             if writes is None:
-                history = _History(client, reading, arguments.since, settings.state_db)
+                history = _History(client, reading, since, settings.state_db)
                 return await history.compare(before, after, run)
             messages = streams.messages(watcher, info.last)
             rows = reading.rows(await streams.letters(watcher))
@@ -133,7 +161,7 @@ async def _verify(settings: "Settings", arguments: argparse.Namespace) -> "Repor
             await rows.finish(run, None if run is None else run.epoch)
             if info.first > 1:
                 findings.notes.append(f"the stream begins at #{info.first}: writes published before count as lost")
-            return Report(watcher.name, watcher.source.namespace, watcher.sink.stream, str(arguments.writes), findings)
+            return Report(watcher.name, watcher.source.namespace, watcher.sink.stream, str(listed), findings)
 
 
 @dataclass
@@ -263,18 +291,6 @@ class _History:
             return "is not a JSON object"
         fields = differ(event.body, body, message.reduced)
         return None if fields is None else f"differs in {fields}"
-
-
-def _moment(text: str) -> float:
-    from app.domain.watcher import start_from_document
-
-    try:
-        moment = float(start_from_document({"timestamp": text}).value or 0)
-    except ValueError:
-        moment = -1
-    if not 0 <= moment < 1 << 32:
-        raise argparse.ArgumentTypeError("must be a time with an offset, such as 2026-01-01T00:00:00Z")
-    return moment
 
 
 def _mongo_words(error: Exception) -> str:

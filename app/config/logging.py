@@ -1,18 +1,22 @@
-"""How the service logs: events with fields, as JSON lines or for people, uvicorn's and the vendors' among them.
+"""How the service logs: events with fields, as JSON lines or for people.
 
-Every line passes a processor that takes credentials out, whichever library wrote it. `redact` does the same for a text
-that goes elsewhere.
+A line that a library writes is the event `library_message` with the text as a field, so that every event is one of the
+catalogue (`log_events`). A warning or an error says in `hint` what to do: the catalogue's advice, unless the line has
+one of its own. Every line passes a processor that takes credentials out, whichever library wrote it. `redact` does the
+same for a text that goes elsewhere.
 """
 
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
 
+from app.config.log_events import EVENTS
 from app.domain.plain import plain
 
 REDACTED = "***"
@@ -30,6 +34,11 @@ _OF_LINES = frozenset({"exception", "stack"})
 
 # Chatty below warning, and nothing an operator can act on.
 _QUIET = ("pymongo", "nats", "asyncio", "watchfiles")
+_SERIOUS = frozenset({"warning", "error", "critical"})
+_FIRST = ("time", "level", "event")
+"""What a line begins with, so that people find it."""
+REPEATED_SECONDS = 60.0
+"""The least time between two equal messages of uvicorn: clients cause them, as often as they like."""
 
 
 def configure(
@@ -51,14 +60,15 @@ def configure(
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
+        _add_advice,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
         Redactor(secrets),
     ]
     handler = logging.StreamHandler(out)
-    handler.setFormatter(_formatter(shared, console=console, colors=out.isatty()))
+    foreign: list[Processor] = [structlog.stdlib.ExtraAdder(), _as_event, *shared]
+    handler.setFormatter(_formatter(foreign, console=console, colors=out.isatty()))
     _route(handler, number)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -68,19 +78,18 @@ def configure(
     )
 
 
-def _formatter(shared: list[Processor], *, console: bool, colors: bool) -> logging.Formatter:
-    """Return what makes a line of an event, or of a record of the standard library's."""
+def _formatter(foreign: list[Processor], *, console: bool, colors: bool) -> logging.Formatter:
+    """Return what makes a line of an event, or with `foreign` of a record of the standard library's."""
     renderer: Processor = _plain_json
     if console:
         renderer = structlog.dev.ConsoleRenderer(
             colors=colors, timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
         )
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
+        foreign_pre_chain=foreign,
         processors=[
-            _without_colour_twin,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *([_plain_values] if console else []),
+            _plain_values if console else _in_order,
             renderer,
         ],
     )
@@ -97,8 +106,27 @@ def _route(handler: logging.Handler, level: int) -> None:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         uvicorn = logging.getLogger(name)
-        uvicorn.handlers, uvicorn.propagate = [], True
-        uvicorn.setLevel(logging.NOTSET)
+        uvicorn.handlers, uvicorn.propagate, uvicorn.filters = [], True, []
+        # Below that it tells of its own life. What matters of it is said as `listening`, `stopping` and `stopped`.
+        uvicorn.setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+    logging.getLogger("uvicorn.error").addFilter(Seldom())
+
+
+class Seldom(logging.Filter):
+    """Lets a warning pass again after a minute only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message, now = str(record.msg), time.monotonic()  # without its arguments: there are few of these
+        if record.levelno != logging.WARNING:
+            return True
+        if now - self._said.get(message, float("-inf")) < REPEATED_SECONDS:
+            return False
+        self._said[message] = now
+        return True
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
@@ -156,7 +184,17 @@ def _plain_values(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return {plain(key): shown(key, value) for key, value in event.items()}
 
 
-def _without_colour_twin(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """uvicorn attaches a coloured copy of its message."""
+def _as_event(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """A library's text becomes a field. uvicorn attaches a coloured copy of it."""
     event.pop("color_message", None)
+    return {**event, "event": "library_message", "message": event["event"]}
+
+
+def _add_advice(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    if event["level"] in _SERIOUS and "hint" not in event and (known := EVENTS.get(event["event"])) is not None:
+        event["hint"] = known.advice
     return event
+
+
+def _in_order(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {**{name: event[name] for name in _FIRST if name in event}, **event}

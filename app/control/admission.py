@@ -4,17 +4,21 @@
 before a change that somebody asks for is stored.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from app.control.fleet import Fleet
-from app.domain.errors import Conflict, Invalid
+from app.control.refusals import Refusals
+from app.domain.errors import ChangewireError, Conflict
 from app.domain.errors import FieldProblem as Problem
 from app.domain.javascript import javascript_problem
 from app.domain.namespaces import Namespaces
 from app.domain.overlap import refuse_overlap
 from app.domain.overlap_index import OverlapIndex, order
 from app.domain.subjects import overlap
+from app.domain.text import HALF
 from app.domain.watcher import StoredWatcher, Watcher, outside, problems, problems_when_added
 from app.pipeline.dependencies import Dependencies
 from app.ports import Check, WatcherStore
@@ -81,44 +85,58 @@ class Admission:
         self._store = store
         self._fleet = fleet
 
-    async def check(self, watcher: Watcher, before: Watcher | None = None) -> str:
-        """Refuse what cannot work; `before` is the watcher as it is stored. Return the token of the present.
+    async def check(self, watcher: Watcher, found: Refusals, before: Watcher | None = None) -> str | None:
+        """Look at everything that could keep a watcher from working, and put it into `found`; `before` is the watcher
+        as it is stored. Return the token of the present; None where MongoDB was not asked, or refuses the source.
 
-        Raises Invalid, Conflict, Unavailable. Other watchers are compared as this process knows them: the store looks
-        again when the change is made (`beside`)."""
-        found = self.rules.problems(watcher)
-        if before is None or before.sink.stream != watcher.sink.stream:
-            found += [each for each in problems_when_added(watcher) if each.field not in {one.field for one in found}]
-        if before is None or before.space != watcher.space:
-            found += self.rules.taken(watcher)
-        if found:
-            raise Invalid(problems=tuple(found))
-        self.beside(watcher)(self._fleet.index)
-        now = await self._dependencies.mongo.check_source(watcher)
-        if before is None or watcher.checkpoint != before.checkpoint:
-            await self._dependencies.mongo.checkpoints(watcher).check()
-        await self._dependencies.nats.check_sink(watcher)
+        Servers are asked about the parts that are not wrong by themselves. Other watchers are compared as this process
+        knows them: the store looks again when the change is made (`beside`)."""
+        self._look_alone(watcher, found, before)
+        if any(each.problem == HALF for each in found.invalid):
+            return None  # no server can be sent such a name
+        with found.noted():
+            self.beside(watcher)(self._fleet.index)
+        found.drop_what_follows()
+        now: str | None = None
+
+        async def source() -> None:
+            nonlocal now
+            now = await self._dependencies.mongo.check_source(watcher)
+
+        looks: list[Coroutine[Any, Any, None]] = []
+        if found.clean("source"):
+            looks.append(source())
+        if found.clean("checkpoint") and (before is None or watcher.checkpoint != before.checkpoint):
+            looks.append(self._dependencies.mongo.checkpoints(watcher).check())
+        if found.clean("source.database", "source.collection", "sink"):  # the source's names are in the subjects
+            looks.append(self._dependencies.nats.check_sink(watcher))
+        for ended in await asyncio.gather(*looks, return_exceptions=True):
+            if isinstance(ended, ChangewireError):
+                found.add(ended)
+            elif ended is not None:
+                raise ended
         return now
 
-    def check_together(self, watchers: Sequence[Watcher]) -> None:
-        """Refuse those of a list that cannot be together, before any server is asked. Raises Invalid, Conflict."""
-        index, first, found = OverlapIndex(), dict[str, int](), list[Problem]()
-        conflicts: list[str] = []
+    def _look_alone(self, watcher: Watcher, found: Refusals, before: Watcher | None) -> None:
+        found.add_problems(self.rules.problems(watcher))
+        if before is None or before.sink.stream != watcher.sink.stream:
+            found.add_problems(problems_when_added(watcher))
+        if before is None or before.space != watcher.space:
+            found.add_problems(self.rules.taken(watcher))
+
+    def together(self, watchers: Sequence[Watcher]) -> list[Refusals]:
+        """Return of each of a list why it cannot be beside those that come before it there."""
+        index, first, found = OverlapIndex(), dict[str, int](), list[Refusals]()
         for number, watcher in enumerate(watchers):
-            problems = self.rules.problems(watcher)
+            refusals = Refusals()
             if watcher.name in first:
-                problems.append(Problem("name", f"is also the name of [{first[watcher.name]}]"))
-            found += [Problem(f"[{number}].{each.field}", each.problem) for each in problems]
+                refusals.invalid.append(Problem("name", f"is also the name of [{first[watcher.name]}]"))
             first.setdefault(watcher.name, number)
-            try:
+            with refusals.noted():
                 refuse_overlap(watcher, _Beside(index, lambda _: True))
-            except Conflict as conflict:
-                conflicts.append(f"[{number}] {conflict}")
             index.put(StoredWatcher(watcher, added=number))
-        if found:
-            raise Invalid(problems=tuple(found))
-        if conflicts:
-            raise Conflict("; ".join(conflicts))
+            found.append(refusals)
+        return found
 
     def beside(self, *watchers: Watcher) -> Check:
         """A look at everything stored, at the moment of a change. A watcher that is refused itself does not count."""

@@ -15,15 +15,9 @@ from app.control.admission import Admission
 from app.control.fleet import Watched
 from app.control.positions import Positions
 from app.control.reconciler import AT_ONCE, Reconciler
+from app.control.refusals import Refusals, refuse_all
 from app.control.snapshots import SnapshotService
-from app.domain.errors import (
-    ChangewireError,
-    Conflict,
-    FieldProblem,
-    Invalid,
-    NotFound,
-    Unavailable,
-)
+from app.domain.errors import ChangewireError, Conflict, FieldProblem, Invalid, NotFound, Unavailable
 from app.domain.lifecycle import Desired, State
 from app.domain.overlap_index import OverlapIndex
 from app.domain.snapshot import first_run
@@ -62,30 +56,46 @@ class Changes:
         self._positions = positions
 
     async def add(self, wanted: StoredWatcher, dry_run: bool) -> WatcherView:
-        return (await self._store_new([await self._ready_to_add(wanted)], dry_run))[0]
+        found = Refusals()
+        ready = await self._ready_to_add(wanted, found)
+        found.refuse()
+        return (await self._store_new([ready], dry_run))[0]
 
     async def add_all(self, wanted: Sequence[StoredWatcher], dry_run: bool) -> list[WatcherView]:
-        """Add several, all or none. The problems of an Invalid name the place in the list: `[3].source.collection`."""
-        self._admission.check_together([one.watcher for one in wanted])
+        """Add several, all or none. The problems of an error name the place in the list: `[3].source.collection`."""
+        found = self._admission.together([one.watcher for one in wanted])
         enough = asyncio.Semaphore(CHECKED_AT_ONCE)
 
-        async def ready(one: StoredWatcher) -> StoredWatcher:
+        async def ready(one: StoredWatcher, refusals: Refusals) -> StoredWatcher:
             async with enough:
-                return await self._ready_to_add(one)
+                return await self._ready_to_add(one, refusals)
 
-        looked = await asyncio.gather(*(ready(one) for one in wanted), return_exceptions=True)
-        return await self._store_new(_all_ready(looked), dry_run)
+        looked = await asyncio.gather(*map(ready, wanted, found), return_exceptions=True)
+        for failed in (each for each in looked if isinstance(each, BaseException)):
+            raise failed
+        refuse_all(found, [one.name for one in wanted])
+        return await self._store_new([each for each in looked if isinstance(each, StoredWatcher)], dry_run)
 
-    async def _ready_to_add(self, wanted: StoredWatcher) -> StoredWatcher:
-        """Check a watcher that is to be added, and fix where it begins."""
+    async def _ready_to_add(self, wanted: StoredWatcher, found: Refusals) -> StoredWatcher:
+        """Look at a watcher that is to be added, and where it begins; what is wrong is put into `found`."""
         watcher, name = wanted.watcher, wanted.name
         if name in self._watchers:
-            raise _taken(name)
-        now = await self._admission.check(watcher)
-        if watcher.snapshot != "none":
-            await self._snapshots.check_first(watcher)
-        begin = now if watcher.start.at == "latest" else await self._positions.locate(watcher, watcher.start)
+            found.add(_taken(name))
+        begin = await self._admission.check(watcher, found)
+        if watcher.snapshot != "none" and begin is not None:
+            with found.noted():
+                await self._snapshots.check_first(watcher)
+        if watcher.start.at != "latest" and begin is not None and found.clean("start"):
+            with found.noted():
+                begin = await self._begin(watcher)
         return replace(wanted, begin=begin)
+
+    async def _begin(self, watcher: Watcher) -> str:
+        """Return the token at which a watcher begins by its start. Raises Invalid on `start.at`."""
+        try:
+            return await self._positions.locate(watcher, watcher.start)
+        except Invalid as error:
+            raise Invalid(problems=tuple(replace(each, field="start.at") for each in error.problems)) from error
 
     async def _store_new(self, wanted: Sequence[StoredWatcher], dry_run: bool) -> list[WatcherView]:
         """Store watchers that were checked, and let them run. They are compared with all others once more while they
@@ -109,23 +119,24 @@ class Changes:
             audit.changed(stored.name, None, stored)
         await self._reconciler.carry_out(*added)
         for number, stored in enumerate(added, 1):
-            watcher, statistics = stored.watcher, self._watchers[stored.name].statistics
+            statistics = self._watchers[stored.name].statistics
             if not statistics.snapshot_known:  # else its capture has begun, and knows better
                 statistics.knows_snapshot(runs.get(stored.name))
-            log.info("watcher_added", watcher=stored.name, source=watcher.source.namespace, stream=watcher.sink.stream)
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
         return [self._view(stored.name) for stored in added]
 
     async def replace(self, wanted: StoredWatcher, dry_run: bool) -> WatcherView:
         watcher, name = wanted.watcher, wanted.name
-        before = self._watchers[name].stored
+        before, found = self._watchers[name].stored, Refusals()
         _refuse_file(before)
-        await self._admission.check(watcher, before.watcher)
-        _refuse_other_collection(before, watcher)
+        with found.noted():
+            _refuse_other_collection(before, watcher)
+        await self._admission.check(watcher, found, before.watcher)
+        found.refuse()
         after = replace(before, watcher=watcher, desired=wanted.desired)
         if before.begin is not None and before.watcher.start != watcher.start:  # it has not begun yet
-            begin = await self._positions.locate(watcher, watcher.start)
+            begin = await self._begin(watcher)
             after = replace(after, begin=begin, new_start=wanted.new_start)
         if dry_run:
             audit.note(dry_run=True)
@@ -138,7 +149,6 @@ class Changes:
             await self._snapshots.end(self._watchers[name], "the watcher was replaced, and publishes something else")
         audit.changed(name, before, after)
         await self._reconciler.carry_out(after)
-        log.info("watcher_replaced", watcher=name, revision=after.revision)
         return self._view(name)
 
     async def remove(self, name: str, delete_checkpoint: bool, unchanged: bool) -> None:
@@ -158,7 +168,6 @@ class Changes:
         if delete_checkpoint:
             await self._others_followed()
             await checkpoints.delete()  # again: another instance may have stored its position before it followed
-        log.info("watcher_removed", watcher=name, checkpoint="deleted" if delete_checkpoint else "kept")
 
     async def desire(self, name: str, desired: Desired) -> WatcherView:
         before = stored = self._stored(name)
@@ -194,9 +203,8 @@ class Changes:
             begun = replace(stored, new_start=False, begin=None)
             await self._reconciler.keep(await self._store.replace(begun, expected_revision=stored.revision))
         except ChangewireError as error:
-            log.warning("move_not_announced", watcher=name, error=str(error))
+            log.warning("move_not_announced", watcher=name, reason=str(error))
         await self._snapshots.end(self._watchers[name], "the watcher was moved to another position")
-        log.info("watcher_moved", watcher=name, token=view.token, epoch=view.epoch)
         return view
 
     async def _others_followed(self) -> None:
@@ -221,31 +229,13 @@ class Changes:
 
 
 def _taken(name: str) -> Conflict:
-    return Conflict(f"there is a watcher {name} already; replace it with PUT /watchers/{name}")
+    said = f"there is a watcher {name} already; replace it with PUT /watchers/{name}"
+    taken = FieldProblem("name", f"is taken: {said}")
+    return Conflict(said, (taken,))
 
 
 def _first_state(stored: StoredWatcher) -> State:
     return State.PAUSED if stored.desired is Desired.PAUSED else State.STARTING
-
-
-def _all_ready(looked: Sequence[StoredWatcher | BaseException]) -> list[StoredWatcher]:
-    """Return what was looked at. Raises one error for all that are refused, with what a user can correct first."""
-    refused = [(number, each) for number, each in enumerate(looked) if isinstance(each, BaseException)]
-    problems = [
-        FieldProblem(f"[{number}].{each.field}", each.problem)
-        for number, error in refused
-        if isinstance(error, Invalid)
-        for each in error.problems
-    ]
-    conflicts = [f"[{number}] {error}" for number, error in refused if isinstance(error, Conflict)]
-    for _, error in refused:
-        if not isinstance(error, Invalid | Conflict):
-            raise error
-    if problems:
-        raise Invalid(problems=tuple(problems))
-    if conflicts:
-        raise Conflict("; ".join(conflicts))
-    return [each for each in looked if isinstance(each, StoredWatcher)]
 
 
 def _refuse_file(stored: StoredWatcher) -> None:
@@ -258,7 +248,8 @@ def _refuse_file(stored: StoredWatcher) -> None:
 
 def _refuse_other_collection(before: StoredWatcher, watcher: Watcher) -> None:
     if before.watcher.source.namespace != watcher.source.namespace:
-        raise Conflict(
-            f"{watcher.name} reads {before.watcher.source.namespace}; a watcher stays with its collection: its "
-            "position means nothing in another one. Remove it and add one for the other collection"
+        problem = (
+            f"reads {before.watcher.source.namespace}; a watcher stays with its collection: its position means nothing "
+            "in another one. Remove it and add one for the other collection"
         )
+        raise Conflict(f"{watcher.name} {problem}", (FieldProblem("source", problem),))

@@ -6,15 +6,11 @@ in its turn (`pipeline/replays.py`).
 
 from collections.abc import Awaitable, Callable
 
-import structlog
-
 from app.control import audit
 from app.control.fleet import Watched
 from app.domain.dead_letters import DeadLetter, Replay
 from app.domain.errors import EventNotEncodable, NotFound
 from app.pipeline.dependencies import Dependencies, servers_needed
-
-log = structlog.get_logger(__name__)
 
 LOOKS = 3
 """How often a page is asked for again while letters come and go."""
@@ -73,4 +69,3 @@ class DeadLetterService:
                 raise NotFound(f"{name} has no dead letter {sequence}")
             audit.note(letter=sequence, token=letter.token)
             task.statistics.dead_letters = await letters.count()
-        log.info("dead_letter_deleted", watcher=name, token=letter.token, sequence=sequence)

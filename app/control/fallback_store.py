@@ -44,7 +44,7 @@ class FallbackStore:
                 raise
             self.out_of_reach = str(error)
             if before is None:
-                log.warning("state_database_out_of_reach", reason=str(error), hint="the file's watchers run without it")
+                log.warning("state_database_out_of_reach", reason=str(error))
         else:
             self.out_of_reach = None
             if before is not None:

@@ -66,7 +66,7 @@ class FileWatchers:
                 raise
             except ChangewireError as error:
                 if str(error) != self.pending[watcher.name]:
-                    log.warning("file_watcher_not_stored", watcher=watcher.name, error=str(error))
+                    log.warning("file_watcher_not_stored", watcher=watcher.name, reason=str(error))
                 self.pending[watcher.name] = str(error)
             else:
                 self._left.remove(watcher)

@@ -85,5 +85,7 @@ class Handover:
 
 def _report(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        known = isinstance(error, ChangewireError)
-        log.warning("shift_failed", error=str(error), exc_info=None if known else error)  # the next look tries again
+        if isinstance(error, ChangewireError):
+            log.info("handover_delayed", reason=str(error))  # the next look tries again
+        else:
+            log.error("handover_error", exc_info=error)

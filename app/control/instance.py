@@ -86,7 +86,7 @@ class Instance:
         try:
             await self._store.leave(self._name)
         except ChangewireError as error:
-            log.info("instance_not_taken_back", error=str(error))
+            log.info("instance_not_taken_back", reason=str(error))
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -96,7 +96,7 @@ class Membership:
             if ago <= GONE_SECONDS:  # else it is not reached now, and nobody has to wait for that once more
                 members, ago = await store.members(), 0.0
         except ChangewireError as error:
-            log.info("instances_not_read", error=str(error))
+            log.info("instances_not_read", reason=str(error))
         if ago > 0.0:
             as_of = self._clock() - ago
         return [self._view(member, count[member.name], as_of) for member in members]
@@ -130,10 +130,6 @@ class Membership:
         if not await store.drain(name, on=on):
             raise NotFound(f"there is no instance {name} any more")
         audit.note(instance=name, draining=on)
-        if on:
-            log.info("instance_draining", instance=name)
-        else:
-            log.info("instance_takes_watchers", instance=name)
         return self._view(replace(members[name], drained=on), self._owned()[name])
 
 

@@ -43,6 +43,8 @@ class OwnersRecord:
         """The registry's, when the record was read last."""
         self.claimed: set[str] = set()
         """Watchers that were added here, and are not in the record yet."""
+        self._said = False
+        """Whether the log has that a change cannot be stored now."""
         self._pending: dict[str, Change] = {}
         self._writing: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -114,8 +116,11 @@ class OwnersRecord:
             pending, self._pending = self._pending, {}
             try:
                 await self._write_changes(pending)
+                self._said = False
             except ChangewireError as error:
-                log.info("owners_not_stored", error=str(error))
+                if not self._said:
+                    log.info("owners_not_stored", reason=str(error))
+                self._said = True
                 self._pending |= {name: _both(change, self._pending.get(name)) for name, change in pending.items()}
                 await asyncio.sleep(AGAIN_SECONDS)
 

@@ -112,7 +112,9 @@ class Positions:
             )
 
     async def locate(self, watcher: Watcher, start: Start) -> str:
-        """Return the token of a start position as of now, changing nothing. Raises Invalid, and what servers raise."""
+        """Return the token of a start position as of now, changing nothing.
+
+        Raises Invalid on `token`, `timestamp` or `at`, and what servers raise."""
         if start.at == "token":
             await self._dependencies.mongo.check_token(watcher, str(start.value))
         source = self._dependencies.mongo.source(watcher)
@@ -120,7 +122,8 @@ class Positions:
             await source.prepare(may_create=False)
             return await source.locate(start)
         except (HistoryLost, TokenRefused) as error:
-            raise Invalid(problems=(Problem(f"start.{start.at}", str(error)),)) from error
+            field = start.at if start.value is not None else "at"
+            raise Invalid(problems=(Problem(field, str(error)),)) from error
         finally:
             await source.close()
 

@@ -69,6 +69,7 @@ class Reconciler:
         self._reconcile_seconds = reconcile_seconds
         self._load_problem: str | None = "the stored watchers are not loaded yet"
         """Why what is stored is not known; None where it is."""
+        self._said = False  # that what is stored cannot be followed now
         self._turned: set[str] = set()
         """The watchers whose turn has ended since this round began to read the store."""
         self._loaded = False
@@ -89,7 +90,7 @@ class Reconciler:
             try:
                 await self._server_probe.mongo_seen.wait()
                 await self._round()
-                attempt = 0
+                attempt, self._said = 0, False
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told and tried again
                 attempt += 1
                 self._note_trouble(error, attempt)
@@ -130,8 +131,11 @@ class Reconciler:
         if self._load_problem is not None:
             why = str(error) if known else "an error of Changewire itself; the log has the details"
             self._load_problem = f"the stored watchers cannot be loaded: {why}"
-        if attempt == 1:
-            log.warning("registry_unreachable", error=str(error), exc_info=None if known else error)
+        if not known and attempt == 1:
+            log.error("registry_error", exc_info=error)
+        elif known and not self._said and not self._server_probe.explains(error, attempt):
+            self._said = True
+            log.warning("registry_unreachable", reason=str(error))
 
     def _lost(self, stored: Sequence[StoredWatcher], revision: int) -> bool:
         """Whether the store has lost all watchers: every removal counts itself, and none was counted."""
@@ -146,7 +150,7 @@ class Reconciler:
         """Store the watchers of this process again, unless another instance was faster; what is stored then."""
         known = [task.stored for task in self._fleet.values()]
         if await self._store.restore(known, self._counted()):
-            log.error("registry_restored", watchers=[one.name for one in known], hint="its collections were dropped")
+            log.error("registry_restored", watchers=[one.name for one in known])
         return await self._store.load()
 
     async def _reconcile(self, stored: Sequence[StoredWatcher]) -> bool:

@@ -28,6 +28,7 @@ from app.control.server_probe import ServerProbe
 from app.control.share import Share
 from app.control.snapshots import SnapshotService
 from app.control.stream_browser import StreamBrowser
+from app.control.suggestions import SuggestionService
 from app.control.weights import Weights
 from app.domain.errors import ChangewireError, NotFound, Outdated, Unavailable
 from app.domain.instances import InstanceView
@@ -91,10 +92,11 @@ class Registry:
         every watcher is this instance's."""
         self._dependencies = dependencies
         self._store = store = FallbackStore(store, possible=bool(from_file))
-        self._times = times
+        self._times, self.rules = times, rules
         self._server_probe = server_probe or ServerProbe.of(dependencies)
         self._positions = Positions(dependencies)
         self.share = share or Share.of_everything()
+        self.share.server_up = lambda: self._server_probe.mongo.up
         self.share.unfit = lambda: None if self._server_probe.nats.up else self._server_probe.nats.reason
         instance = Instance(store)
         fleet = Fleet(dependencies, store, instance, drain_seconds=times.drain)
@@ -121,6 +123,7 @@ class Registry:
         self._fleet_health = FleetHealth(dependencies, fleet.own, self._server_probe)
         self.letters = DeadLetterService(dependencies, self.watched)
         self.streams = StreamBrowser(dependencies, self.watched)
+        self.suggestions = SuggestionService(dependencies, rules, self._server_probe)
         self._tasks: list[asyncio.Task[None]] = []
         self._looking: asyncio.Task[None] | None = None
         self._in_flight: set[asyncio.Task[Any]] = set()
@@ -388,7 +391,7 @@ def _report_change(task: asyncio.Task[Any]) -> None:
     error = None if task.cancelled() else task.exception()
     outcome = "cancelled" if task.cancelled() else "done" if error is None else "failed"
     log.info(
-        "change_outlived_request", change=task.get_name(), outcome=outcome, error=None if error is None else str(error)
+        "change_outlived_request", change=task.get_name(), outcome=outcome, reason=None if error is None else str(error)
     )
 
 

@@ -6,15 +6,11 @@ Everything that is done to one watcher is done under its lock, except at shutdow
 import asyncio
 from weakref import WeakValueDictionary
 
-import structlog
-
 from app.control.admission import Rules
 from app.control.fleet import Fleet
 from app.control.share import Share
 from app.domain.lifecycle import Desired
 from app.domain.watcher import StoredWatcher
-
-log = structlog.get_logger(__name__)
 
 
 class Runner:
@@ -52,7 +48,6 @@ class Runner:
             await self._fleet.stop(stored.name)
         self.launch(stored)
         if task is not None and not task.elsewhere and not self._share.has(stored.name):
-            log.info("watcher_let_go", watcher=stored.name)
             self._share.let_go(stored.name)
 
     def launch(self, stored: StoredWatcher) -> None:

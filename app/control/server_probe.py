@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from app.domain.errors import ChangewireError
+from app.domain.errors import ChangewireError, TransientError
 from app.domain.lag import Oplog
 from app.domain.outage import Outage
 from app.domain.status import Component
@@ -25,6 +25,8 @@ ANSWER_SECONDS = 3.0
 """A server that takes longer than this to answer a ping counts as down."""
 SAY_SECONDS = 30.0
 """The least time between two reasons of one server's that are logged while it is down."""
+NOTICED_ATTEMPTS = 6
+"""With the backoff of `domain/backoff.py` so many take six seconds, in which an outage is noticed."""
 OPLOG_SECONDS = 10.0
 """The time between two looks at the oplog; one that may turn over soon is looked at with every ping."""
 
@@ -49,7 +51,8 @@ class ServerProbe:
         self.oplog_why: str | None = "not read yet"
         self._oplog_read_at = float("-inf")
         self._said: dict[str, tuple[str | None, float]] = {}
-        """The last reason that was logged for each server, and when."""
+        """The last reason that was logged for each server that is down, and when."""
+        self._down_since: dict[str, float] = {}
 
     @classmethod
     def of(cls, dependencies: Dependencies) -> "ServerProbe":
@@ -68,6 +71,10 @@ class ServerProbe:
         if not (self.mongo.up and self.nats.up):
             # Every attempt to reach a server leaves cycles of its driver's behind, which `serve` has looked for seldom.
             gc.collect(0)
+
+    def explains(self, error: Exception, attempts: int) -> bool:
+        """Return whether an error, met in so many attempts in a row, is an outage of MongoDB, which is logged here."""
+        return isinstance(error, TransientError) and (attempts < NOTICED_ATTEMPTS or not self.mongo.up)
 
     async def _look_at_mongo(self) -> None:
         self.mongo = await self._ask("MongoDB", self._ask_mongo, self.mongo)
@@ -99,21 +106,23 @@ class ServerProbe:
         except ChangewireError as error:
             now = Component(up=False, reason=str(error))
         except Exception as error:
-            log.error("probe_failed", component=name, exc_info=error)
             now = Component(up=False, reason=f"asking {name} failed inside Changewire; the log has the details")
+            if before.reason != now.reason:  # else it was said with an earlier look
+                log.error("probe_failed", component=name, exc_info=error)
         self._outage.seen(name, None if now.up else now.reason, time.time())
-        self._say(name, now, before)
+        self._say(name, now)
         return now
 
-    def _say(self, name: str, now: Component, before: Component) -> None:
-        """Log what has changed: a server that is down with a new reason too, but not with every look."""
-        at, (said, said_at) = time.monotonic(), self._said.get(name, (None, float("-inf")))
-        if now.up and before.up:
+    def _say(self, name: str, now: Component) -> None:
+        """Log an outage and its end. A new reason is logged too, but not with every look."""
+        at, known = time.monotonic(), self._said.get(name)
+        if now.up:
+            if known is not None:
+                del self._said[name]
+                log.info("server_reachable", component=name, after_seconds=round(at - self._down_since.pop(name), 1))
             return
-        if not now.up and not before.up and (now.reason == said or at - said_at < SAY_SECONDS):
+        self._down_since.setdefault(name, at)
+        if known is not None and (now.reason == known[0] or at - known[1] < SAY_SECONDS):
             return
         self._said[name] = (now.reason, at)
-        if now.up:
-            log.info("component_changed", component=name, up=True)
-        else:
-            log.warning("component_changed", component=name, up=False, reason=now.reason)
+        log.warning("server_unreachable", component=name, reason=now.reason)

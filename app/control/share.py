@@ -51,6 +51,8 @@ class Share:
         """Tells why it cannot publish now."""
         self.rate: Callable[[], float] = lambda: 0.0
         """Tells how many changes it publishes per second."""
+        self.server_up: Callable[[], bool] = lambda: True
+        """Tells whether MongoDB answers at all; an outage is logged elsewhere."""
         self._unfit_since: float | None = None
         self.alone = store is None
         """Whether every watcher is this one's: there is no state database that others could use."""
@@ -66,6 +68,10 @@ class Share:
         """Set once another live instance has this one's name. This one owns nothing then, and has to end."""
         self._beaten_at = float("-inf")
         self._steady_since = float("-inf")
+        self._blind_since: float | None = None
+        """Since when the others cannot be looked at."""
+        self._said = ""
+        """The error that was logged of that."""
         self._reporting = asyncio.Lock()
 
     @classmethod
@@ -138,8 +144,8 @@ class Share:
     async def check_format(self) -> None:
         """Look whether the registry is one that this version knows. Raises what the store raises."""
         found = None if self._store is None or self.alone else _of_a_later_version(await self._store.format(FORMAT))
-        if found != self.outdated:
-            log.error("registry_of_a_later_version", problem=found)
+        if found is not None and found != self.outdated:
+            log.error("registry_of_a_later_version", reason=found)
         self.outdated = found
 
     async def join(self) -> None:
@@ -193,16 +199,25 @@ class Share:
             try:
                 await self.look()
                 carry_out(self._record.registry_revision)
-            except ChangewireError as error:
-                if self._steady_since < float("inf"):
-                    log.warning("instances_unreachable", error=str(error))
-                self._steady_since = float("inf")
+                self._blind_since, self._said = None, ""
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told and the next look is made
+                self._note_trouble(error)
                 if self.name_taken.is_set():
                     carry_out(self._record.registry_revision)
-            except Exception as error:
-                log.error("instances_error", exc_info=error)  # whatever it is, the next look is made
-                self._steady_since = float("inf")
             await asyncio.sleep(self._pace)
+
+    def _note_trouble(self, error: Exception) -> None:
+        """Log once that the others cannot be seen, where MongoDB answers otherwise, and an error of ours."""
+        self._steady_since = float("inf")
+        now = asyncio.get_running_loop().time()
+        self._blind_since = now if self._blind_since is None else self._blind_since
+        if not isinstance(error, ChangewireError):
+            if self._said != repr(error):
+                log.error("instances_error", exc_info=error)
+            self._said = repr(error)
+        elif not self._said and now - self._blind_since >= UNFIT_SECONDS and self.server_up():
+            log.warning("instances_unreachable", reason=str(error))
+            self._said = str(error)
 
     @property
     def _pace(self) -> float:
@@ -221,10 +236,20 @@ class Share:
             self._steady_since = now
         if now - self._steady_since < GONE_SECONDS:  # the others may have had the same trouble
             found = [replace(member, age=min(member.age, GONE_SECONDS)) for member in found]
+        gone = self._newly_gone(found)
         self.members, self.looked_at = found, now
         await self._record.read()
         if speaker(found) == self.name and self.outdated is None:
+            for member in gone:  # one instance says it for all of them
+                log.warning("instance_gone", instance=member.name, silent_seconds=round(member.age, 1))
             await self._record.plan(lambda: self.members)
+
+    def _newly_gone(self, found: Sequence[Member]) -> list[Member]:
+        """Return the members that have fallen silent since the look before; at the first look nothing is new."""
+        if self.looked_at == float("-inf"):
+            return []
+        before = {member.name for member in self.members if member.gone}
+        return [member for member in found if member.gone and member.name not in before]
 
     async def _report(self, now: float) -> None:
         async with self._reporting:

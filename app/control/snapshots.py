@@ -7,6 +7,9 @@ watcher is added is stored by the same change as the watcher.
 What is known of a run is kept beside the watcher's other counts, and the watcher's capture keeps it up to date. It is
 looked up once for each watcher that comes to this instance, with one question for all of them; and each time where
 another writer may move the run on.
+
+An instance that was frozen may do what it was asked to before it learns that it was replaced: it begins or ends a run
+of a watcher that is another one's by then. Nobody tells that one, so each looks now and then which runs are stored.
 """
 
 import asyncio
@@ -39,7 +42,7 @@ T = TypeVar("T")
 TRIES = 5
 """How often an end is stored again that met a step of the run's."""
 LOOK_SECONDS = 5.0
-"""How often those are looked up that are not known."""
+"""How often those are looked up that are not known, or that were begun or ended elsewhere."""
 
 
 class Turns(Protocol):
@@ -64,18 +67,15 @@ class SnapshotService:
         self._turns = turns
         self._server_probe = server_probe
         self._store = dependencies.mongo.snapshots()
+        self._said = False
+        """Whether the log has that the runs cannot be looked up now."""
 
     # What is known
 
     async def know(self, watched: Iterable[Watched | None]) -> None:
         """Look up the runs that are not known. Where they cannot be, what was known stays."""
         unknown = [one for one in watched if one is not None and _may_be_another(one)]
-        if not unknown or not self._server_probe.mongo.up:  # known, so that no answer waits for a time-out
-            return
-        try:
-            found = await self._store.all()
-        except ChangewireError as error:
-            log.info("snapshots_not_looked_up", error=str(error))
+        if not unknown or (found := await self._looked_up(self._store.all)) is None:
             return
         for one in unknown:
             there = found.get(one.stored.name)
@@ -83,10 +83,39 @@ class SnapshotService:
                 one.statistics.knows_snapshot(None if there is None else there.run)
 
     async def watch(self, watchers: Mapping[str, Watched]) -> None:
-        """Look up what is not known of these watchers indefinitely: scrapes do not wait for an answer."""
+        """Look up what is not known of these watchers, and what was begun and ended elsewhere, indefinitely: scrapes do
+        not wait for an answer."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await self.know([one for one in watchers.values() if not one.statistics.snapshot_known])
+            await self._notice(watchers)
+
+    async def _notice(self, watchers: Mapping[str, Watched]) -> None:
+        """Have those look whose run is not the one that is stored. Where it has only moved on meanwhile, they look for
+        nothing."""
+        if not watchers or (running := await self._looked_up(self._store.running)) is None:
+            return
+        for name, one in list(watchers.items()):
+            if not one.statistics.snapshot_known or _running(one.statistics.snapshot) == running.get(name):
+                continue
+            if one.state is State.RUNNING:
+                one.look_at_snapshot()
+            else:
+                one.statistics.snapshot_known = False  # nothing looks that could know better
+
+    async def _looked_up(self, question: Callable[[], Awaitable[T]]) -> T | None:
+        """The answer of the store; None where it gives none now."""
+        if not self._server_probe.mongo.up:  # known, so that no answer waits for a time-out
+            return None
+        try:
+            found = await question()
+        except ChangewireError as error:
+            if not self._said:
+                log.info("snapshots_not_looked_up", reason=str(error))
+            self._said = True
+            return None
+        self._said = False
+        return found
 
     def observe(self, watchers: Mapping[str, Watched]) -> None:
         """Tell the observer which watchers take a snapshot; scrapes ask."""
@@ -129,7 +158,6 @@ class SnapshotService:
             audit.note(filter=text)
         if wanted:
             audit.note(collections=list(wanted))
-        log.info("snapshot_requested", watcher=name, run=run.run, filter=text is not None, collections=len(wanted))
         return _told(task, run)
 
     async def _check(self, task: Watched, filter_: Mapping[str, Any] | None, wanted: Sequence[str]) -> None:
@@ -158,7 +186,6 @@ class SnapshotService:
         if ended is None:
             raise Conflict(f"no snapshot of {name} is running")
         audit.note(snapshot=ended.run)
-        log.info("snapshot_cancelled", watcher=name, run=ended.run, documents=ended.documents)
         return _told(task, ended)
 
     # What other changes do to it
@@ -179,11 +206,12 @@ class SnapshotService:
         try:
             ended = await self._ended(task.stored.name, reason)
         except ChangewireError as error:
-            log.warning("snapshot_not_ended", watcher=task.stored.name, run=run.run, error=str(error))
+            log.warning("snapshot_not_ended", watcher=task.stored.name, run=run.run, reason=str(error))
             return
         if ended is not None:
             task.statistics.knows_snapshot(ended)
-            log.warning("snapshot_cancelled", watcher=task.stored.name, run=ended.run, reason=reason)
+            name = task.stored.name
+            log.warning("snapshot_ended", watcher=name, run=ended.run, state=ended.state, reason=reason)
 
     async def _ended(self, name: str, reason: str) -> Snapshot | None:
         """Store that a run is cancelled; None where none is running. Raises Unavailable, and what the store raises."""
@@ -200,6 +228,10 @@ class SnapshotService:
 def _may_be_another(watched: Watched) -> bool:
     """Whether the stored run may not be the one that is known here."""
     return not watched.statistics.snapshot_known or watched.elsewhere or watched.state is State.FENCED
+
+
+def _running(run: Snapshot | None) -> str | None:
+    return run.run if run is not None and run.running else None
 
 
 def _told(task: Watched, run: Snapshot) -> SnapshotView:

@@ -1,7 +1,10 @@
 """What a watcher's state is, since when, and why: the state machine of `domain/lifecycle.py`, with its memory.
 
-Every change of state goes through `signal`, so that log, metrics and history tell the same story. Deciding which signal
-to give is the work of `watcher_task.py`.
+Every change of state goes through `signal`, so that metrics and history tell the same story. Deciding which signal to
+give is the work of `watcher_task.py`.
+
+The log has one event for each state, at one level, where the fact is known with its details: `watcher_opened` (RUNNING)
+in the opening, `watcher_stopped` (PAUSED) in the task, and those of trouble here.
 """
 
 import asyncio
@@ -17,6 +20,9 @@ from app.pipeline.run_statistics import RunStatistics
 from app.ports import Observer
 
 log = structlog.get_logger(__name__)
+
+SAY_SECONDS = 30.0
+"""The least time between two reasons that are logged of a watcher whose state stays the same."""
 
 
 class WatcherState:
@@ -43,6 +49,8 @@ class WatcherState:
         """Why the state is as it is, or what a watcher that starts waits for."""
         self.last_error: ErrorSeen | None = None if before is None else before.last_error
         self.restarts: int = 0 if before is None else before.restarts
+        self._said: tuple[str, float] = ("", float("-inf"))
+        """The last reason that was logged, and when."""
         self.settled = asyncio.Event()
         """Set once the watcher has come to more than STARTING."""
         observer.state(name, self.now)
@@ -58,19 +66,43 @@ class WatcherState:
         if self.now is not before:
             self.since = self._clock()
             self._observer.state(self._name, self.now)
-            log.info("watcher_state", watcher=self._name, state=str(self.now), before=str(before), reason=reason)
 
     def failed(self, error: Exception) -> None:
-        """A person has to act: the error is permanent."""
-        self.signal(Signal.FAILURE, self._note_error(error))
+        """A person has to act: the error is permanent. One that was said already is not said again."""
+        before, reason = (self.now, self.reason), self._note_error(error)
+        self.signal(Signal.FAILURE, reason)
+        if before != (self.now, reason):
+            own = None if isinstance(error, ChangewireError) else error
+            log.error("watcher_failed", watcher=self._name, type=type(error).__name__, reason=reason, exc_info=own)
 
-    def troubled(self, error: Exception) -> None:
+    def fenced(self, reason: str) -> None:
+        """Another writer keeps winning."""
+        self.signal(Signal.OUTRUN, reason)
+        log.warning("watcher_fenced", watcher=self._name, reason=reason)
+
+    def troubled(self, error: Exception, attempt: int) -> None:
         """A run was interrupted, and is tried again."""
-        self.signal(Signal.TROUBLE, self._note_error(error))
+        before, reason = self.now, self._note_error(error)
+        self.signal(Signal.TROUBLE, reason)
+        self._say(error, reason, attempt, changed=before is not self.now)
 
-    def survived(self, error: Exception) -> None:
+    def survived(self, error: Exception, attempt: int) -> None:
         """An error that leaves the state as it is."""
-        self._statistics.happened(self.now, self._note_error(error), self._clock())
+        reason = self._note_error(error)
+        self._statistics.happened(self.now, reason, self._clock())
+        self._say(error, reason, attempt, changed=False)
+
+    def _say(self, error: Exception, reason: str, attempt: int, *, changed: bool) -> None:
+        """Log an error with a change of state, and later ones where they are new, but not with every attempt."""
+        said, at = self._said
+        if not changed and (reason == said or self._clock() - at < SAY_SECONDS):
+            return
+        self._said = reason, self._clock()
+        if isinstance(error, ChangewireError):
+            kind = type(error).__name__
+            log.warning("watcher_retrying", watcher=self._name, type=kind, reason=reason, attempt=attempt)
+        else:
+            log.error("watcher_error", watcher=self._name, attempt=attempt, exc_info=error)
 
     def restarted(self, reason: str) -> None:
         """The watcher opens again by itself."""

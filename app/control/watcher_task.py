@@ -104,6 +104,7 @@ class WatcherTask:
 
         What was cut short is on the stream or is read again at the next start."""
         task, drained = self._task, True
+        says = task is not None and self.state not in (State.PAUSED, State.FAILED)
         self._stopping.set()
         if self._capture is not None:
             self._capture.stop()
@@ -113,9 +114,12 @@ class WatcherTask:
             _, pending = await asyncio.wait([task], timeout=deadline)
             if pending:
                 drained = self.state is not State.RUNNING
+                says = False
                 log.warning("drain_cut_short", watcher=self.stored.name, after_seconds=deadline)
                 task.cancel()
                 await asyncio.wait([task], timeout=LAST_SECONDS)
+        if says:
+            log.info("watcher_stopped", watcher=self.stored.name)
         self.statistics.overdue.forget()
         self._state.signal(Signal.STOP)
         return drained
@@ -150,7 +154,7 @@ class WatcherTask:
         try:
             await self._store.began(stored.name, stored.revision)
         except ChangewireError as error:
-            log.info("start_not_taken_back", watcher=stored.name, error=str(error))
+            log.info("start_not_taken_back", watcher=stored.name, reason=str(error))
             return
         if self.stored.revision == stored.revision:
             self.stored = replace(self.stored, new_start=False, begin=None)
@@ -215,12 +219,11 @@ class WatcherTask:
                     return
             except Exception as error:  # noqa: BLE001 - whatever it is, the watcher says so and tries again
                 if self._is_certain(error):
-                    self._fail(error)
+                    self._state.failed(error)
                     return
                 attempt = 1 if self._dependencies.clock() - began >= STABLE_SECONDS else attempt + 1
                 self.statistics.overdue.interrupted(self._dependencies.clock())
-                self._state.troubled(error)
-                self._log_trouble(error, attempt)
+                self._state.troubled(error, attempt)
                 stale = isinstance(error, Stale)
                 if not stale or attempt > 1:
                     await self._wait_before(attempt)
@@ -237,7 +240,7 @@ class WatcherTask:
             await self._capture_once()
         except Fenced as fenced:
             self._second_look.forget()
-            self._state.signal(Signal.OUTRUN, str(fenced))
+            self._state.fenced(str(fenced))
             self.statistics.overdue.forget()
         else:
             return False
@@ -254,10 +257,6 @@ class WatcherTask:
             return False
         well_at = self.statistics.overdue.well_at
         return self._second_look.believes(error, now=self._dependencies.clock(), well_at=well_at)
-
-    def _fail(self, error: Exception) -> None:
-        self._state.failed(error)
-        log.error("watcher_failed", watcher=self.stored.name, type=type(error).__name__, reason=str(error))
 
     async def _capture_once(self) -> None:
         if not self._followed:
@@ -312,18 +311,8 @@ class WatcherTask:
         """Note an error that leaves the state as it is, and wait. Raises one that is certain to be permanent."""
         if self._is_certain(error):
             raise error
-        self._state.survived(error)
-        self._log_trouble(error, attempt)
+        self._state.survived(error, attempt)
         await self._wait_before(attempt)
-
-    def _log_trouble(self, error: Exception, attempt: int) -> None:
-        if isinstance(error, ChangewireError):
-            log.warning(
-                "watcher_retrying", watcher=self.stored.name, type=type(error).__name__, reason=str(error),
-                attempt=attempt,
-            )  # fmt: skip
-        else:
-            log.error("watcher_error", watcher=self.stored.name, attempt=attempt, exc_info=error)
 
     def _restarted(self, reason: str) -> None:
         if not self._stopping.is_set():
@@ -341,9 +330,8 @@ class WatcherTask:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             if not self._stopping.is_set():
-                log.error("watcher_task_ended", watcher=self.stored.name, error="cancelled, but not by a stop")
+                log.error("watcher_task_ended", watcher=self.stored.name, reason="cancelled, but not by a stop")
             return
         error = task.exception()
         if error is not None:
             self._state.failed(error if isinstance(error, Exception) else PermanentError(repr(error)))
-            log.error("watcher_task_ended", watcher=self.stored.name, exc_info=error)

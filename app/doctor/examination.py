@@ -5,12 +5,14 @@ Begin with `examine`. Its findings come in the order in which you would fix them
 are skipped, since they would only repeat it. `app/cli/doctor.py` prints.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 from app.config import certificates
+from app.config.exposure import open_reads
 from app.config.settings import Settings
 from app.doctor.sharing import CHECK, Sharing
 from app.domain.checkpoint_place import CheckpointPlace
@@ -28,6 +30,7 @@ from app.jetstream.examiner import NatsExaminer
 from app.jetstream.options import nats_options
 from app.mongodb.deployment import MongoDeployment
 from app.mongodb.examiner import MongoExaminer, duration
+from app.mongodb.pool import asked_for, shortage
 from app.pipeline.proof import Proof
 from app.pipeline.run_state import RunState
 
@@ -48,31 +51,39 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     try:
         for finding in (*_of_settings(settings), *certificates.look(settings, datetime.now(UTC))):
             yield finding
+        if settings.traces:
+            from app.tracing.exporter import look
+
+            yield await asyncio.to_thread(look, settings.otel_exporter_otlp_endpoint)
         asked_mongo, asked_nats = mongo.examiner(), NatsExaminer(connection, len(settings.nats_servers))
         reached = await asked_mongo.reach()
         for finding in reached:
             yield finding
         usable = worst(reached) is not Level.PROBLEM
         state = await asked_mongo.look_at_state(settings.state_db) if usable else None
+        known: tuple[list[Watcher], list[Finding], Sharing] | None = None
         if state is not None:
             yield _of_registry(state, settings)
             yield await asked_mongo.look_at_oplog()
             yield await asked_mongo.look_at_streams()
+            watchers, wrong = await _watchers(mongo, settings)
+            sharing = Sharing(watchers, asked_mongo.privileges, share=settings.shared_streams)
+            known = watchers, wrong, sharing
+            yield _of_connections(settings, sharing.streams(watchers))
         published_to = await asked_nats.reach()
         connected = published_to[0].level is not Level.PROBLEM
         if connected:
             published_to += await asked_nats.look_at_jetstream()
         for finding in published_to:
             yield finding
-        if state is None:
+        if state is None or known is None:
             yield Finding("watchers", "registry", Level.WARNING, "not checked", "fix MongoDB first")
             return
-        watchers, wrong = await _watchers(mongo, settings)
+        watchers, wrong, sharing = known
         if state.level is not Level.PROBLEM:  # else it was said
             for finding in wrong:
                 yield finding
         nats_usable = worst(each for each in published_to if each.check != "max_payload") is not Level.PROBLEM
-        sharing = Sharing(watchers, asked_mongo.privileges, share=settings.shared_streams)
         patient = _Patient(
             mongo, JetStream(connection), asked_mongo, asked_nats if nats_usable else None, settings, sharing
         )
@@ -89,6 +100,9 @@ def _of_settings(settings: Settings) -> list[Finding]:
         Finding("settings", "variables", Level.WARNING, warning, "correct or remove it")
         for warning in settings.warnings
     ]
+    exposed = open_reads(settings)
+    if exposed is not None:
+        found.append(Finding("settings", "reads", Level.WARNING, *exposed))
     if not (settings.loopback or settings.tokens or settings.allow_anonymous):
         found.append(
             Finding(
@@ -97,6 +111,16 @@ def _of_settings(settings: Settings) -> list[Finding]:
             )
         )  # fmt: skip
     return found
+
+
+def _of_connections(settings: Settings, streams: int) -> Finding:
+    short = shortage(asked_for(settings.mongo_uri.get_secret_value()), streams)
+    if short is not None:
+        return Finding("MongoDB", "connections", Level.WARNING, short.found, short.advice)
+    plural = "s" * (streams != 1)
+    return Finding(
+        "MongoDB", "connections", Level.OK, f"{streams} change stream{plural} in one instance can each have one"
+    )
 
 
 def _of_registry(state: Finding, settings: Settings) -> Finding:

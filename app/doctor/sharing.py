@@ -30,6 +30,14 @@ class Sharing:
         self._share = share
         self._groups = Counter[Kind](kind_of(each) for each in watchers if self._why_own(each) is None)
 
+    def streams(self, watchers: Iterable[Watcher]) -> int:
+        """How many change streams all of them need, where one instance runs them."""
+        own = sum(self._why_own(each) is not None for each in watchers)
+        return own + sum(1 if self._shares(kind) else count for kind, count in self._groups.items())
+
+    def _shares(self, kind: Kind) -> bool:
+        return self._groups[kind] >= FEW and not self._privileges.missing(kind.database, "", WATCH)
+
     def found(self, watcher: Watcher, where: str) -> Finding:
         """Say what a watcher whose change stream opens will read from. `where` names what it watches."""
         opens = f"opens on {where}"

@@ -204,10 +204,21 @@ class RegistryError(ChangewireError):
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """One thing wrong with a request: `field` is a dotted path such as `sink.stream`, `problem` a sentence."""
+    """One thing wrong with a request: `field` is a dotted path such as `sink.stream`, `problem` a sentence without it.
+
+    `watcher` is the name of the watcher that it is about, where a request has several."""
 
     field: str
     problem: str
+    watcher: str | None = None
+
+    def within(self, part: str) -> bool:
+        """Whether it is about a part of a watcher, such as `sink`, or about something in it."""
+        return self.field == part or self.field.startswith(f"{part}.")
+
+    def of(self, number: int, watcher: str) -> "FieldProblem":
+        """The same of one in a list of watchers: `[3].sink.stream`."""
+        return FieldProblem(f"[{number}].{self.field}", self.problem, watcher)
 
 
 class Invalid(RegistryError):
@@ -224,6 +235,11 @@ class NotFound(RegistryError):
 
 class Conflict(RegistryError):
     """The request contradicts what is stored or runs."""
+
+    def __init__(self, message: str = "", problems: tuple[FieldProblem, ...] = ()) -> None:
+        """`problems` are the fields with which it can be put right, where there are any."""
+        super().__init__(message)
+        self.problems = problems
 
 
 class Outdated(RegistryError):

@@ -28,6 +28,11 @@ class Namespaces:
             raise ValueError("has no database.collection")
         return cls(tuple((entry.partition(".")[0], entry.partition(".")[2]) for entry in entries))
 
+    def has(self, database: str, collection: str | None = None) -> bool:
+        """Whether a collection is among these; without one, whether some collection of the database may be."""
+        within = [pattern for own, pattern in self.patterns if _fits(own, database)]
+        return any(collection is None or _fits(pattern, collection) for pattern in within)
+
     def problems(self, database: str, collection: str, part: str) -> list[FieldProblem]:
         """Say which field of a watcher's `source` or `checkpoint` leads to a collection that is not among these."""
         within = [pattern for own, pattern in self.patterns if _fits(own, database)]

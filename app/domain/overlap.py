@@ -3,13 +3,14 @@
 A watcher's subjects are its own, since the last message among them says how far it got.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 
 from app.domain import subjects
 from app.domain.buckets import OBJECTS, bucket_of
 from app.domain.dead_letters import letters_of, meets_letters
-from app.domain.errors import Conflict
+from app.domain.errors import Conflict, FieldProblem
 from app.domain.overlap_index import Others
 from app.domain.patterns import meet
 from app.domain.watcher import Source, Watcher, default_subject
@@ -21,20 +22,28 @@ def refuse_overlap(watcher: Watcher, others: Others | Iterable[Watcher], *, in_f
     the other keeps its dead letters, or what is too large for a message.
 
     The message names the other watcher and a value that would work, `in_file` in the words of `connector.yaml`. Many
-    others are better given by an index: only those near the watcher are compared then, with the same result.
+    others are better given by an index: only those near the watcher are compared then, with the same result. Of several
+    others that it conflicts with in the same field, the first is named.
     """
+    faults: dict[str, list[str]] = {}
     for other in _near(watcher, others):
         if other.name == watcher.name:
             continue
         found = (
-            _subjects(watcher, other, others, in_file),
-            _letters(watcher, other),
-            _objects(watcher, other),
-            *(_place(one, each, in_file) for one in _alone(watcher) for each in _alone(other)),
+            ("sink.subject", [_subjects(watcher, other, others, in_file)] if "sink.subject" not in faults else []),
+            ("sink.stream", [_letters(watcher, other), _objects(watcher, other)]),
+            ("source", [_watched_place(one, each) for one in _alone(watcher) for each in _alone(other)]),
+            (
+                "checkpoint.collection",
+                [_place(one, each, in_file) for one in _alone(watcher) for each in _alone(other)],
+            ),
         )
-        faults = [fault for fault in found if fault is not None]
-        if faults:
-            raise Conflict(f"{watcher.name} would " + "; and it would ".join(faults))
+        for field, said in found:
+            if field not in faults and (new := [fault for fault in said if fault is not None]):
+                faults[field] = new
+    if faults:
+        problems = tuple(FieldProblem(field, f"would {fault}") for field, said in faults.items() for fault in said)
+        raise Conflict(f"{watcher.name} would " + "; and it would ".join(itertools.chain(*faults.values())), problems)
 
 
 def _subjects(watcher: Watcher, other: Watcher, others: Others | Iterable[Watcher], in_file: bool) -> str | None:
@@ -119,10 +128,15 @@ def _objects(watcher: Watcher, other: Watcher) -> str | None:
     return None
 
 
+def _watched_place(watcher: Watcher, other: Watcher) -> str | None:
+    place = other.checkpoint
+    if place is None or not watcher.source.has(place.database, place.collection):
+        return None
+    return f"watch {place.namespace}, where watcher {other.name} keeps its position: each checkpoint would be a change"
+
+
 def _place(watcher: Watcher, other: Watcher, in_file: bool) -> str | None:
     mine, theirs = (place and place.namespace for place in (watcher.checkpoint, other.checkpoint))
-    if other.checkpoint and watcher.source.has(other.checkpoint.database, other.checkpoint.collection):
-        return f"watch {theirs}, where watcher {other.name} keeps its position: each checkpoint would be a change"
     field = "tokensCollName" if in_file else "checkpoint.collection"
     elsewhere = f"Give it another {field}, such as '{_free_collection(watcher)}'"
     if watcher.checkpoint and other.source.has(watcher.checkpoint.database, watcher.checkpoint.collection):

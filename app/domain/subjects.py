@@ -76,7 +76,10 @@ def stream_name_problem(name: str) -> str | None:
     if not name:
         return "is empty"
     if len(name.encode()) > 255:
-        return "is longer than the 255 bytes that NATS allows for a stream, or 251 and -DLQ for its dead letters"
+        return (
+            "is longer than the 255 bytes that NATS allows for a stream, or 251 and -DLQ for its dead letters; name a "
+            "shorter one"
+        )
     if re.search(r"[\s\x00-\x1f\x7f.*>/\\]", name):
         return "holds a character that NATS does not allow in a stream's name (white space . * > / \\)"
     if "{" in name or "}" in name:

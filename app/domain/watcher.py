@@ -293,7 +293,7 @@ def problems(
         wrong("sink.operations", f"has an unknown operation {operation!r}; known operations: {', '.join(OPERATIONS)}")
     wrong("sink.operations", None if sink.operations else "is empty: nothing would be published")
     if watcher.start.at == "token" and not is_token(str(watcher.start.value)):
-        wrong("start.token", "is not a resume token: the hexadecimal _data string that MongoDB issues")
+        wrong("start.at", "is not a resume token: the hexadecimal _data string that MongoDB issues")
     return found
 
 
@@ -303,7 +303,7 @@ def problems_when_added(watcher: Watcher) -> list[FieldProblem]:
     One that runs already, or comes from mongodb-nats-connector's file, keeps the name that it has."""
     stream = watcher.sink.stream
     bucket = bucket_problem(bucket_of(letters_of(stream)))
-    found = behind_problem(stream) or (bucket and f"{bucket}, which holds changes too large for a message")
+    found = behind_problem(stream) or (bucket and f"{bucket}, where large changes are kept; name a shorter one")
     return [FieldProblem("sink.stream", found)] if found else []
 
 

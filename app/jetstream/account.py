@@ -29,12 +29,17 @@ from app.jetstream.streams import Stream, as_switched, assess
 from app.jetstream.trial import try_stream
 from app.ports import StreamReader
 
+MOST_PAGES = 4
+"""Pages of streams' names, of a thousand each, that are read to suggest some."""
+
 
 class JetStream:
     """One account. The connection is started and closed by its owner."""
 
-    def __init__(self, connection: NatsConnection) -> None:
+    def __init__(self, connection: NatsConnection, header_bytes: int = 0) -> None:
+        """`header_bytes` are those of headers that each change gets just before it is published by a sink."""
         self._connection = connection
+        self._header_bytes = header_bytes
         self._may_ask = True
         self._switching = Refusals()
         self._trying = asyncio.Lock()
@@ -66,7 +71,7 @@ class JetStream:
                 if watcher.sink.oversize == "dead_letter":
                     await self.letters(watcher).check()
         except StreamUnsuitable as error:
-            raise Conflict(str(error)) from error
+            raise _conflict(str(error)) from error
         except (SinkUnavailable, StreamRefused, NotAuthorised) as error:
             raise Unavailable(str(error)) from error
 
@@ -79,12 +84,19 @@ class JetStream:
             return
         name, others = watcher.sink.stream, await _overlapping(api, watcher)
         if others:
-            raise Conflict(f"the stream {name} does not exist and {SUBJECTS_TAKEN.format(others, watcher.space)}")
+            raise _conflict(f"the stream {name} does not exist and {SUBJECTS_TAKEN.format(others, watcher.space)}")
         async with self._trying:
             await try_stream(api, watcher)
 
+    async def stream_names(self) -> tuple[list[str], bool]:
+        await self._connection.ready()
+        try:
+            return await StreamApi(self._connection).all_names(MOST_PAGES)
+        except ApiError as error:
+            raise no_jetstream(error) from error
+
     def sink(self, watcher: Watcher) -> JetStreamSink:
-        return JetStreamSink(self._connection, watcher, self._switching)
+        return JetStreamSink(self._connection, watcher, self._switching, self._header_bytes)
 
     def letters(self, watcher: Watcher) -> JetStreamDeadLetterQueue:
         return JetStreamDeadLetterQueue(self._connection, watcher)
@@ -93,6 +105,10 @@ class JetStream:
         from app.jetstream.browser import JetStreamReader
 
         return JetStreamReader(self._connection, watcher)
+
+
+def _conflict(message: str) -> Conflict:
+    return Conflict(message, (FieldProblem("sink.stream", f"cannot be used: {message}"),))
 
 
 def _check_existing(stream: Stream, watcher: Watcher) -> None:

@@ -259,7 +259,7 @@ class OneConnection(Client):
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self.close()
         except Exception as error:  # noqa: BLE001 - whatever it says, the connection is given up
-            log.debug("nats_close_failed", error=describe(error))
+            log.debug("nats_close_failed", reason=describe(error))
 
     def _unacknowledged(self) -> int:
         """Return the bytes that the kernel holds until the peer's has them; 0 where it does not tell, or is closed."""

@@ -195,7 +195,7 @@ class NatsConnection:
                 except Exception as error:  # an error of ours or nats-py's must not end the service's only connection
                     self._reason = f"cannot connect to NATS: {describe(error)}"
                     if self._reason != self._told:  # the same one comes with every attempt
-                        log.exception("nats_connection_trouble")
+                        log.error("nats_connection_trouble", exc_info=error)
                     self._told = self._reason
                     client = None
                 self._tried.set()
@@ -228,7 +228,7 @@ class NatsConnection:
                 return client
         self._reason = "cannot connect to NATS: " + "; ".join(reasons)
         if self._reason != self._told:
-            log.warning("nats_unreachable", reason=self._reason)
+            log.debug("nats_unreachable", reason=self._reason)  # the server probe says it, as the reason of an outage
             self._told = self._reason
         return None
 
@@ -251,7 +251,7 @@ class NatsConnection:
                     client.lose(f"the NATS server has been silent for {STALE_LOOKS * LOOK_SECONDS:g} s")
             self._reason = f"the connection to NATS was lost: {client.lost.result()}"
             self._limits.lost(client.lost.result())
-            log.warning("nats_disconnected", reason=client.lost.result(), awaited=len(self._exchanges))
+            log.info("nats_disconnected", reason=client.lost.result(), awaited=len(self._exchanges))
         finally:
             self._client = None
             self._fail_all(ConnectionLost(self._reason))
@@ -312,7 +312,6 @@ class NatsConnection:
                 continue
             for wanted in exchange.subjects:
                 if covers(wanted.lower(), subject):
-                    log.warning("nats_permission_denied", subject=wanted)
                     exchange.fail(
                         Forbidden(
                             f"the NATS account may not publish to {wanted}; add that to the user's publish permissions"
@@ -365,10 +364,10 @@ class Listener:
 
     def refuse(self) -> None:
         """The server does not let this account listen there."""
-        log.warning("nats_permission_denied", subject=self.subject)
         self.problem = (
             f"the NATS account may not subscribe to {self.subject}; add that to the user's subscribe permissions"
         )
+        log.warning("nats_permission_denied", subject=self.subject, reason=self.problem)
 
 
 def _heed_cancellation() -> None:

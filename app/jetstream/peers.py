@@ -216,7 +216,8 @@ class JetStreamPeers:
         try:
             self._connection.write(await self._frames(circle, subject, message, None))
         except (SinkUnavailable, ValueError) as error:  # the other instance waits no longer than it said
-            log.warning("peer_not_answered", instance=ask.through, path=ask.path[:300], reason=str(error))
+            if self._may_say("unanswered"):
+                log.warning("peer_not_answered", instance=ask.through, path=ask.path[:300], reason=str(error))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._working.discard(task)

@@ -37,13 +37,16 @@ log = structlog.get_logger(__name__)
 class JetStreamSink:
     """One watcher's place on its stream."""
 
-    def __init__(self, connection: NatsConnection, watcher: Watcher, switching: Refusals) -> None:
+    def __init__(
+        self, connection: NatsConnection, watcher: Watcher, switching: Refusals, header_bytes: int = 0
+    ) -> None:
+        """`header_bytes` are those of headers that each change gets just before it is published here."""
         self._api = StreamApi(connection)
         self._objects = ObjectStore(connection)
         self._watcher = watcher
         self._name = watcher.sink.stream
         self._filter = watcher.space
-        self._sizes = Sizes(connection, watcher)
+        self._sizes = Sizes(connection, watcher, header_bytes)
         self._asked: int | None = None
         """The limit in bytes by which changes may have been made messages already."""
         self._sender = Sender(connection, watcher, self._sizes)
@@ -92,9 +95,6 @@ class JetStreamSink:
         self._adopt(stream, assess(stream, self._watcher, self._sizes.max_subject))
         self._asked = self._sizes.limit
         self._prepared = stream
-        log.info(
-            "stream_ready", watcher=self._watcher.name, stream=self._name, mode=self._mode, exclusive=self.exclusive
-        )
 
     def _adopt(self, stream: Stream, mode: Mode) -> None:
         self._mode = mode

@@ -107,6 +107,17 @@ class StreamApi:
         """Return the streams of which a subject overlaps the filter `subject`."""
         return list((await self.call("STREAM.NAMES", {"subject": subject})).get("streams") or ())
 
+    async def all_names(self, pages: int) -> tuple[list[str], bool]:
+        """Return the names of streams, of so many pages at most, and whether there are more."""
+        found: list[str] = []
+        for _ in range(pages):
+            answer = await self.call("STREAM.NAMES", {"offset": len(found)}, seconds=READ_SECONDS)
+            page = answer.get("streams") or ()
+            found += page
+            if not page or len(found) >= int(answer["total"]):
+                return found, False
+        return found, True
+
     async def last(self, name: str, subject: str) -> Message | None:
         """Return the last message whose subject matches the filter, asked of the stream's leader."""
         return await self._get(name, {"last_by_subj": subject})

@@ -85,7 +85,7 @@ class MongoChangeSource:
         request = self._trial.request
         cursor = ChangeStreamCursor(self._reach.client_for(self._source.namespace), request.target)
         stream = self._stream = WatcherStream(request, cursor, after, self._pace)
-        self._reach.reading[self] = self.reads.shared
+        self._reach.opened(self, shared=self.reads.shared)
         start = after_token(after)
         try:
             self._waiting = await stream.begin(start)

@@ -4,14 +4,13 @@ Import motor through this module: its executor takes its size from the environme
 watcher that waits for events holds one of its threads.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-# Threads come on demand; one per watcher that waits, so well above the watchers of one process.
-os.environ.setdefault("MOTOR_MAX_WORKERS", "512")
+from app.mongodb import pool  # before motor: see there
 
+# isort: split
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import monitoring
 from pymongo.errors import ConfigurationError
@@ -24,7 +23,7 @@ from app.ports import Observer
 
 OPTIONS: Final[Mapping[str, Any]] = {
     "appname": "changewire",
-    "maxPoolSize": int(os.environ["MOTOR_MAX_WORKERS"]),
+    "maxPoolSize": pool.MOST,
     "connectTimeoutMS": 2_000,
     "serverSelectionTimeoutMS": 2_000,
     # A frozen server is noticed by its heartbeat, after three seconds, and then every read on it is broken off. This
@@ -34,19 +33,22 @@ OPTIONS: Final[Mapping[str, Any]] = {
     "retryReads": True,
     "retryWrites": True,
 }
-"""The URI's own options win."""
+"""The URI's own options win, but for a pool that is too small (`pool.py`)."""
+Listener = monitoring.CommandListener | monitoring.ServerHeartbeatListener
 PATIENT: Final[Mapping[str, Any]] = {"socketTimeoutMS": 3_600_000}
 """For reads that outlast the usual socket timeout; wins over the URI as well."""
 _QUIET: Final = frozenset({"hello", "ismaster", "isMaster", "ping"})
 
 
 def connect(
-    uri: str, listeners: Sequence[monitoring.CommandListener] = (), insist: Mapping[str, Any] | None = None
+    uri: str, listeners: Sequence[Listener] = (), insist: Mapping[str, Any] | None = None
 ) -> AsyncIOMotorClient[Mapping[str, Any]]:
     """Return a client, which connects when it is first used. `insist` are options that win over the URI's.
 
     Raises Invalid on MONGO_URI for a URI that is not one."""
     named = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
+    if (pool.asked_for(uri) or 0) < pool.MOST:
+        named.discard("maxpoolsize")
     options = {name: value for name, value in OPTIONS.items() if name.lower() not in named} | dict(insist or {})
     try:
         return AsyncIOMotorClient(uri, event_listeners=list(listeners), server_selector=prefer_pinned, **options)

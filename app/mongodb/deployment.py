@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from app.domain.lag import Oplog
 from app.domain.parts import Split
 from app.domain.watcher import Watcher
+from app.mongodb import names
+from app.mongodb.answers import Answers
 from app.mongodb.bulk_checkpoint_store import BulkCheckpointStore
 from app.mongodb.change_source import BATCH_SIZE, MongoChangeSource
 from app.mongodb.checkpoint_bulk import CheckpointBulk
@@ -15,9 +17,11 @@ from app.mongodb.connection import PATIENT, CommandListener, connect
 from app.mongodb.entries_source import EntriesSource
 from app.mongodb.feeds.hub import FeedHub
 from app.mongodb.instance_store import MongoInstanceStore
+from app.mongodb.pool import PoolWatch, asked_for
 from app.mongodb.probe import DeploymentProbe
 from app.mongodb.reach import Reach
 from app.mongodb.row_source import MongoRowSource
+from app.mongodb.seeking import seek_again
 from app.mongodb.several_places import SeveralPlaces
 from app.mongodb.snapshot_store import MongoSnapshotStore
 from app.mongodb.watcher_store import MongoWatcherStore
@@ -54,12 +58,15 @@ class MongoDeployment:
         self._state_database = state_database
         self._listeners = [] if observer is None else [CommandListener(observer)]
         self._batch_size = batch_size
-        self._client = connect(uri, self._listeners)
+        answers = Answers()
+        self._client = connect(uri, [*self._listeners, answers])
         self._patient_client: AsyncIOMotorClient[Mapping[str, Any]] | None = None
         self._bulk = CheckpointBulk(self._client[state_database])
         self._snapshots = MongoSnapshotStore(self._client[state_database])
-        self._probe = DeploymentProbe(self._client)
-        self.reach = Reach(self._client, self._patient, self._probe.oplog_first, state_database)
+        self._probe = DeploymentProbe(self._client, answers)
+        self.reach = Reach(
+            self._client, self._patient, self._probe.oplog_first, state_database, pool_watch=PoolWatch(asked_for(uri))
+        )
         """What the change streams of this deployment share."""
         self._checks = WatcherChecks(self.reach)
         self._feeds = FeedHub(self.reach, split, batch_size=batch_size) if share else None
@@ -128,13 +135,22 @@ class MongoDeployment:
         """What `changewire doctor` asks."""
         from app.mongodb.examiner import MongoExaminer  # the service never does
 
-        return MongoExaminer(self._client, self.ping, self.read_oplog)
+        return MongoExaminer(self._client, self._probe)
 
     async def ping(self) -> int:
+        for client in (self._client, self._patient_client):
+            if client is not None:
+                seek_again(client)
         return await self._probe.ping()
 
     async def read_oplog(self) -> Oplog | None:
         return await self._probe.read_oplog()
+
+    async def database_names(self) -> list[str]:
+        return await names.databases(self._client)
+
+    async def collection_names(self, database: str, most: int) -> tuple[list[str], bool]:
+        return await names.collections(self._client, database, most)
 
     async def check_source(self, watcher: Watcher) -> str:
         return await self._checks.check_source(watcher)

@@ -5,7 +5,7 @@ Privileges are read from `connectionStatus`, which every account may ask about i
 is changed.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import pymongo
@@ -17,10 +17,12 @@ from app.domain.findings import Finding, Level
 from app.domain.lag import Oplog
 from app.domain.watcher import Watcher
 from app.mongodb import images
+from app.mongodb.answers import Misfit
 from app.mongodb.codes import Meaning, meaning_of, refuses_account
 from app.mongodb.described import described_by, description
-from app.mongodb.errors import STANDALONE, translated
+from app.mongodb.errors import translated
 from app.mongodb.privileges import NOBODY, Privileges
+from app.mongodb.probe import DeploymentProbe
 from app.mongodb.stream import COMMENT
 from app.mongodb.words import quiet_words, words
 
@@ -49,12 +51,10 @@ class MongoExaminer:
     def __init__(
         self,
         client: "AsyncIOMotorClient[Mapping[str, Any]]",
-        ping: Callable[[], Awaitable[int]],
-        read_oplog: Callable[[], Awaitable[Oplog | None]],
+        probe: DeploymentProbe,
     ) -> None:
         self._client = client
-        self._ping = ping
-        self._read_oplog = read_oplog
+        self._probe = probe
         self.version = (0, 0)
         self.now = 0
         """The server's operation time in seconds since 1970."""
@@ -65,11 +65,11 @@ class MongoExaminer:
         """Whether it answers, what it is, and who we are there. What follows makes sense only without a problem."""
         try:
             with translated("asking what it is"):
-                self.now = await self._ping()
+                self.now = await self._probe.ping()
                 build = await self._ask({"buildInfo": 1})
                 hello = await self._ask({"hello": 1})
         except ChangewireError as error:
-            return [_unreachable(error)]
+            return [_unreachable(error, self._probe.misfit())]
         reached = Finding(ABOUT, "reachable", Level.OK, "answers")
         return [reached, self._version(str(build["version"])), _kind(hello), await self._account()]
 
@@ -90,7 +90,7 @@ class MongoExaminer:
         """How far the oplog reaches back: a watcher can be paused that long without losing anything."""
         check = "oplog window"
         try:
-            self.oplog = await self._read_oplog()
+            self.oplog = await self._probe.read_oplog()
         except SourceUnavailable as error:
             return Finding(ABOUT, check, Level.WARNING, str(error), "try again")
         if self.oplog is None:
@@ -255,13 +255,10 @@ class MongoExaminer:
         return Finding(ABOUT, "account", Level.OK, "none; the server asks for none")
 
 
-def _unreachable(error: ChangewireError) -> Finding:
+def _unreachable(error: ChangewireError, misfit: Misfit | None) -> Finding:
     cause = error.__cause__
-    if str(error) == STANDALONE:
-        return Finding(
-            ABOUT, "replica set", Level.PROBLEM, "is a standalone server, which has no change streams",
-            "start it with --replSet and run rs.initiate(); a single node does",
-        )  # fmt: skip
+    if misfit is not None:
+        return Finding(ABOUT, "replica set", Level.PROBLEM, misfit.found, misfit.advice)
     if isinstance(cause, OperationFailure) and refuses_account(cause):
         return Finding(
             ABOUT, "account", Level.PROBLEM, f"is refused: {words(cause)}",

@@ -150,10 +150,8 @@ class MongoInstanceStore:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             if what not in self._unreadable:
                 self._unreadable.add(what)
-                log.error(
-                    "instance_unreadable", what=str(what), database=self._members.database.name, error=repr(error),
-                    hint="remove what is not Changewire's, or start the version that has written it",
-                )  # fmt: skip
+                database = self._members.database.name
+                log.error("instance_unreadable", what=str(what), database=database, reason=repr(error))
             return None
 
     def _guarded(self, doing: str) -> AbstractContextManager[None]:

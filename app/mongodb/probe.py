@@ -11,6 +11,7 @@ from pymongo.errors import PyMongoError
 
 from app.domain.errors import SourceUnavailable
 from app.domain.lag import Oplog
+from app.mongodb.answers import Answers, Misfit
 from app.mongodb.codes import refuses_account
 from app.mongodb.errors import STANDALONE, unreachable, where_allowed
 from app.mongodb.words import words
@@ -28,8 +29,10 @@ FULL: Final = 0.8
 class DeploymentProbe:
     """Asks one deployment. Make it where the event loop runs."""
 
-    def __init__(self, client: "AsyncIOMotorClient[Mapping[str, Any]]") -> None:
+    def __init__(self, client: "AsyncIOMotorClient[Mapping[str, Any]]", answers: Answers | None = None) -> None:
+        """`answers` listens to the client's heartbeats."""
         self._client = client
+        self._answers = answers or Answers()
         self._lock = asyncio.Lock()
         self._oplog_seen: tuple[float, Timestamp | None] | None = None
 
@@ -43,18 +46,17 @@ class DeploymentProbe:
                 raise SourceUnavailable(f"MongoDB refuses the account in MONGO_URI: {words(error)}") from error
             raise unreachable(error, hint=self._hint()) from error
         if "operationTime" not in reply:
-            raise SourceUnavailable(STANDALONE)
+            misfit = self.misfit()
+            raise SourceUnavailable(STANDALONE if misfit is None else str(misfit))
         return int(reply["operationTime"].time)
 
+    def misfit(self) -> Misfit | None:
+        """Return which server is not what MONGO_URI asks for, where one was heard."""
+        return self._answers.misfit(self._client.delegate.topology_description.replica_set_name)
+
     def _hint(self) -> str:
-        """Where a server answers that is no member of the replica set asked for, a sentence that says so."""
-        topology = self._client.delegate.topology_description
-        if topology.topology_type_name != "ReplicaSetNoPrimary" or topology.server_descriptions():
-            return ""
-        return (
-            f". What answers is no member of a replica set {topology.replica_set_name}: a standalone server (which "
-            "needs --replSet and rs.initiate()), or a member of a set with another name"
-        )
+        misfit = self.misfit()
+        return f". {misfit}" if misfit is not None else ""
 
     async def read_oplog(self) -> Oplog | None:
         """See `ports.Mongo`."""

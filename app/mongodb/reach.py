@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bson.timestamp import Timestamp
 
 from app.mongodb.one_answer import OneAnswer
+from app.mongodb.pool import PoolWatch
 
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorClient
@@ -25,6 +26,7 @@ class Reach:
     state_database: str = ""
     """Where Changewire keeps its own state: no watcher of the deployment reads it."""
     slow: set[str] = field(default_factory=set)
+    pool_watch: PoolWatch = field(default_factory=lambda: PoolWatch(None))
     reading: dict[object, bool] = field(default_factory=dict)
     """The sources whose change streams are open, and whether they are shared; for metrics."""
     hello: OneAnswer[Mapping[str, Any]] = field(init=False)
@@ -36,6 +38,11 @@ class Reach:
     async def _say_hello(self) -> Mapping[str, Any]:
         reply: Mapping[str, Any] = await self.client.admin.command("hello")
         return reply
+
+    def opened(self, source: object, *, shared: bool) -> None:
+        """Take note that this source has a change stream from now on."""
+        self.reading[source] = shared
+        self.pool_watch.look(len(self.reading))
 
     def client_for(self, namespace: str) -> "AsyncIOMotorClient[Mapping[str, Any]]":
         """Return the client that reads this namespace."""

@@ -39,6 +39,11 @@ class MongoSnapshotStore:
             found = await self._collection.find({}, {"chunks": 0}).to_list(None)
         return {str(each["_id"]): Summary(restored(each), bool(each["open"])) for each in found}
 
+    async def running(self) -> Mapping[str, str]:
+        with self._guarded("looking which snapshots run"):
+            found = await self._collection.find({"state": "running"}, {"run": 1}).to_list(None)
+        return {str(each["_id"]): str(each["run"]) for each in found}
+
     async def read(self, watcher: str) -> Snapshot | None:
         with self._guarded("reading a snapshot"):
             document = await self._collection.find_one({"_id": watcher})

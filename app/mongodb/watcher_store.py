@@ -324,10 +324,8 @@ class MongoWatcherStore:
         unreadable = (document["_id"], document.get("revision"))
         if unreadable not in self._unreadable:
             self._unreadable.add(unreadable)
-            log.error(
-                "watcher_unreadable", watcher=document["_id"], collection=self._watchers.full_name, error=repr(error),
-                hint="a later version of Changewire may have written it",
-            )  # fmt: skip
+            name, collection = document["_id"], self._watchers.full_name
+            log.error("watcher_unreadable", watcher=name, collection=collection, reason=repr(error))
 
     def _guarded(self, doing: str) -> contextlib.AbstractContextManager[None]:
         grant = f"readWrite on {self._watchers.database.name}"

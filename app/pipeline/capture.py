@@ -122,7 +122,7 @@ class Capture:
             await self._checkpointer.flush()
             await self._snapshot.store()
         except StoreUnavailable as error:
-            log.warning("last_checkpoint_not_written", watcher=name, error=str(error))
+            log.warning("last_checkpoint_not_written", watcher=name, reason=str(error))
         if self._encoder.failure is not None:
             raise self._encoder.failure
         if (overtaken := self._reader.overtaken) is not None:

@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 BUSY_SECONDS = 0.5
 """The least time between two checkpoints while events flow: each is a majority write and an oplog entry."""
+SAY_ATTEMPTS = 4
+"""So many attempts in a row fail before it is said. In an outage of MongoDB the watcher has met it by then."""
 PROMPT_QUIET_SECONDS = 10.0
 """The same of a prompt one while nothing but the position moves."""
 PROMPT_SECONDS = 0.1
@@ -118,8 +120,8 @@ class Checkpointer:
                     error.confirm_seconds = 0.0  # that was done here: publishing goes well meanwhile
                     raise
                 attempt += 1
-                if attempt == 1:
-                    log.warning("checkpoint_delayed", watcher=self._watcher, error=str(error))
+                if attempt == SAY_ATTEMPTS:
+                    log.warning("checkpoint_delayed", watcher=self._watcher, reason=str(error))
                 self._wake.set()
                 await asyncio.sleep(max(BUSY_SECONDS, backoff.delay(attempt, 1.0)))
             else:

@@ -128,11 +128,11 @@ class Ledger:
         self._run_state.read_back(found.reached)
         self._fence, self._gone.left = found.fence, found.passing
         rest = self.not_there_yet(waiting)
-        level = log.debug if error is None else log.info
-        level(
-            "read_back", watcher=self._watcher.name, cause=type(error).__name__, error=str(error),
-            there=len(waiting) - len(rest), rest=len(rest), fence=found.fence, hidden=found.hidden,
-        )  # fmt: skip
+        if error is not None:
+            log.info(
+                "read_back", watcher=self._watcher.name, type=type(error).__name__, reason=str(error),
+                there=len(waiting) - len(rest), rest=len(rest), fence=found.fence, hidden=found.hidden,
+            )  # fmt: skip
         if found.others:
             self._run_state.gave_way()
             raise Fenced(f"another writer has published {found.others} messages that are gone already; waiting for it")

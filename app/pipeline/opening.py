@@ -281,7 +281,8 @@ class Opening:
         if checkpoint is not None:
             statistics.checkpointed_at = checkpoint.updated_at
         log.info(
-            "watcher_opened", watcher=self._watcher.name, token=name_of(self._ledger.reached.token),
-            epoch=plan.beginning.epoch, fence=plan.beginning.fence, mode=sink.mode,
+            "watcher_opened", watcher=self._watcher.name, stream=self._watcher.sink.stream,
+            token=name_of(self._ledger.reached.token), epoch=plan.beginning.epoch, fence=plan.beginning.fence,
+            mode=sink.mode, exclusive=sink.exclusive,
             first=isinstance(plan.beginning, FirstStart), gone=plan.count.gone,
         )  # fmt: skip

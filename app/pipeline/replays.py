@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import structlog
-
 from app.domain.dead_letters import DeadLetter, Receipt, Replay, Replayed, brief, is_brief, judge
 from app.domain.errors import (
     ChangewireError,
@@ -29,8 +27,6 @@ from app.pipeline.batch_encoder import LEAST_POINTER
 from app.pipeline.ledger import Ledger
 from app.pipeline.publisher import Publisher
 from app.pipeline.run import Run
-
-log = structlog.get_logger(__name__)
 
 
 class Replays:
@@ -66,8 +62,6 @@ class Replays:
         with _letters_needed("it is published; that the letter is still there does no harm"):
             await self._letters.remove(letter)
             self._statistics.dead_letters = await self._letters.count()
-        name = self._watcher.name
-        log.info("dead_letter_replayed", watcher=name, token=done.token, sequence=done.sequence, id=done.id)
         return done
 
     async def _look(self, receipt: Receipt | None) -> Replay | None:

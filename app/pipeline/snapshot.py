@@ -151,7 +151,7 @@ class SnapshotProducer:
             await self._record.end("failed", "the stream has lost rows that cannot be made again; begin another one")
             return
         if run.running and (found := await other_than_planned(self._run.ports, run, reached)) is not None:
-            log.warning("snapshot_overtaken", watcher=self._name, run=run.run, chunk=found[0], rows=found[1])
+            log.info("snapshot_overtaken", watcher=self._name, run=run.run, chunk=found[0], rows=found[1])
             await self._rows.cut(*found)
             run = self._record.run
             self._ledger.rows_end(next(run.end(chunk) for chunk in run.chunks if chunk.number == found[0]))
@@ -297,8 +297,9 @@ class SnapshotProducer:
                 await self._fail(f"{error} (minSnapshotHistoryWindowInSeconds says how far back it can)")
         except SourceUnavailable as error:
             self._not_before = time.monotonic() + AGAIN_SECONDS
+            if self._run.statistics.snapshot_waits != str(error):  # else it was said with an earlier window
+                log.warning("snapshot_delayed", watcher=self._name, run=self._record.run.run, reason=str(error))
             self._wait(str(error))
-            log.warning("snapshot_delayed", watcher=self._name, run=self._record.run.run, reason=str(error))
         except PermanentError as error:
             await self._fail(str(error))
         finally:

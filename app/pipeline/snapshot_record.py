@@ -131,6 +131,7 @@ class SnapshotRecord:
 
     async def keep(self) -> None:
         """Store in the background what was published, indefinitely. Raises Stale."""
+        said = False
         while True:
             await self._published.wait()
             self._published.clear()
@@ -139,8 +140,11 @@ class SnapshotRecord:
                 try:
                     with suppress(RunEnded):
                         await self.store()
+                    said = False
                 except StoreUnavailable as error:
-                    log.info("snapshot_not_stored", watcher=self._name, run=run.run, error=str(error))
+                    if not said:
+                        log.info("snapshot_not_stored", watcher=self._name, run=run.run, reason=str(error))
+                    said = True
 
     async def store(self) -> None:
         """Store what was published by now: chunks up to the stored checkpoint, and that the run is complete. Raises as

@@ -36,6 +36,13 @@ class Mongo(Protocol):
 
         Raises Invalid, Unavailable."""
 
+    async def database_names(self) -> list[str]:
+        """Return the names of the databases that the account may see. Raises SourceUnavailable, NotAuthorised."""
+
+    async def collection_names(self, database: str, most: int) -> tuple[list[str], bool]:
+        """Return the names of collections of a database that have change streams and that the account may see, at most
+        so many, and whether there are more. Raises SourceUnavailable, NotAuthorised."""
+
     def expect(self, watchers: Iterable[Watcher]) -> None:
         """Say that the sources of these watchers will be opened soon, so that they can be opened together."""
 
@@ -59,6 +66,10 @@ class Nats(Protocol):
 
         Raises Conflict (subjects do not cover, taken by another stream, no room for dead letters that are asked for),
         Invalid, Unavailable."""
+
+    async def stream_names(self) -> tuple[list[str], bool]:
+        """Return the names of streams, some thousands at most, and whether there are more. Raises SinkUnavailable,
+        NotAuthorised."""
 
     def sink(self, watcher: Watcher) -> EventSink: ...
 

@@ -19,6 +19,9 @@ class SnapshotStore(Protocol):
     async def all(self) -> Mapping[str, "Summary"]:
         """Return every watcher's run. Those who ask at the same moment share the answer."""
 
+    async def running(self) -> Mapping[str, str]:
+        """Return the names of the runs that are neither complete nor ended, by watcher."""
+
     async def read(self, watcher: str) -> Snapshot | None:
         """Return a watcher's run."""
 

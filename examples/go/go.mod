@@ -5,7 +5,6 @@ go 1.26.0
 require (
 	github.com/nats-io/nats.go v1.55.0
 	go.etcd.io/bbolt v1.5.0
-	go.mongodb.org/mongo-driver/v2 v2.10.0
 )
 
 require (

@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -16,17 +17,17 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// Event is the part of a change event that this program needs; MongoDB's manual lists all of it.
+// Event is the part of a change event that a consumer mostly needs; MongoDB's manual lists all of it. What a document
+// holds stays JSON: a document may contain {"$oid": "x"} as data, which no library can turn into an id.
 type Event struct {
 	Token struct {
-		Data string `bson:"_data"`
-	} `bson:"_id"`
-	Operation    string `bson:"operationType"`
-	DocumentKey  bson.M `bson:"documentKey"`
-	FullDocument bson.M `bson:"fullDocument"`
+		Data string `json:"_data"`
+	} `json:"_id"`
+	Operation    string          `json:"operationType"`
+	DocumentKey  json.RawMessage `json:"documentKey"`
+	FullDocument json.RawMessage `json:"fullDocument"`
 }
 
 // whole returns the body of a change: that of the message, or of the object that the message points to.
@@ -57,14 +58,10 @@ func handle(ctx context.Context, js jetstream.JetStream, message jetstream.Msg) 
 		return nil
 	}
 	var event Event
-	if err := bson.UnmarshalExtJSON(body, false, &event); err != nil {
+	if err := json.Unmarshal(body, &event); err != nil {
 		return err
 	}
-	key, err := bson.MarshalExtJSON(event.DocumentKey, false, false)
-	if err != nil {
-		return err
-	}
-	fmt.Println(message.Subject(), metadata.Sequence.Stream, string(key))
+	fmt.Println(message.Subject(), metadata.Sequence.Stream, string(event.DocumentKey))
 	return nil
 }
 

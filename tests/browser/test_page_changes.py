@@ -66,14 +66,65 @@ async def test_a_number_that_is_being_typed_is_not_set_back_by_what_is_drawn_mea
     await expect(replicas).to_have_value("3")
 
 
-async def test_refusal_that_is_about_no_field_is_shown_in_its_words(site: Site, tab: Tab) -> None:
+async def offered(page: Page, field: str) -> list[str]:
+    """What the form suggests for a field, as the browser shows it below."""
+    options = page.locator(f"[id='field-{field}-known'] option")
+    return [await each.get_attribute("value") or "" for each in await options.all()]
+
+
+async def test_the_form_offers_databases_collections_and_streams_that_exist(site: Site, tab: Tab) -> None:
+    await site.insert("orders", {"_id": 1})
+    await site.insert("items", {"_id": 1})
+    await (await site.stage.nats()).jetstream().add_stream(name="ARCHIVE", subjects=["archive.>"])
+    page = await tab.open("#/add")
+
+    async def offers(field: str, *names: str) -> None:
+        await until(lambda: _has(page, field, names), f"{field} offers {names}")
+
+    database = page.locator("[id='field-source.database']")
+    await offers("source.database", site.stage.database)
+    await offers("sink.stream", "ARCHIVE")
+    assert "admin" not in await offered(page, "source.database")
+    assert await offered(page, "source.collection") == []
+    await database.press_sequentially(site.stage.database)
+    await offers("source.collection", "items", "orders")
+    await expect(page.locator("[id='field-source.collection']")).to_have_attribute(
+        "list", "field-source.collection-known"
+    )
+    await database.fill("another")
+    await until(lambda: _has(page, "source.collection", ()), "of another database nothing is offered")
+    assert tab.faults == []
+
+
+async def _has(page: Page, field: str, names: tuple[str, ...]) -> bool:
+    found = await offered(page, field)
+    return set(names) <= set(found) if names else found == []
+
+
+async def test_the_form_works_and_asks_for_no_token_where_suggestions_need_one(site: Site, tab: Tab) -> None:
+    guarded = await site.stage.service("suggestions", api_token="t0ken-of-suggestions", state_db="suggestions").start()
+    page = tab.page
+    await page.goto(f"http://127.0.0.1:{guarded.port}/#/add")
+    async with page.expect_response(re.compile("/suggestions\\?database=shop")) as answered:
+        await page.locator("[id='field-source.database']").fill("shop")
+    assert (await answered.value).status == 401
+    await page.locator("[id='field-source.collection']").fill("orders")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await expect(page.get_by_role("button", name="Add", exact=True)).to_be_enabled()
+    assert await guarded.terminate() == 0
+
+
+async def test_a_refusal_of_what_is_there_already_is_at_its_fields(site: Site, tab: Tab) -> None:
     await site.add("orders")
     page = await tab.open("#/add")
     await page.get_by_label("Name (required)").fill("orders")
     await page.locator("[id='field-source.database']").fill(site.stage.database)
     await page.locator("[id='field-source.collection']").fill("orders")
     await page.get_by_role("button", name="Add", exact=True).click()
-    await expect(page.get_by_role("alert")).to_contain_text("there is a watcher orders already")
+    await expect(page.locator("[id='field-name-wrong']")).to_contain_text("there is a watcher orders already")
+    await page.get_by_label("Name (required)").fill("again")
+    await page.get_by_role("button", name="Add", exact=True).click()
+    await expect(page.locator("[id='field-sink.subject-wrong']")).to_contain_text("watcher orders uses")
 
 
 async def test_a_watcher_is_changed_and_keeps_what_was_not_touched(site: Site, tab: Tab) -> None:

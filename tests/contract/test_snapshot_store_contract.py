@@ -64,6 +64,7 @@ def chunk(run: Snapshot, *keys: Any, until: bytes | None = None) -> Chunk:
 async def test_nothing_is_there_before_a_run_is_asked_for(store: SnapshotStore) -> None:
     assert await store.read("orders") is None
     assert await store.all() == {}
+    assert await store.running() == {}
     await store.delete("orders")
 
 
@@ -94,6 +95,7 @@ async def test_a_list_of_all_runs_says_which_are_open_and_leaves_their_chunks_ou
     assert {name: summary.open for name, summary in found.items()} == {"open": True, "over": False, "asked": True}
     assert {summary.run.chunks for summary in found.values()} == {()}
     assert found["over"].run.state == "done"
+    assert await one.running() == {"asked": asked_for().run}
 
 
 async def test_of_several_that_move_a_run_on_at_once_one_does(open_store: Open) -> None:

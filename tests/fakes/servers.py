@@ -29,6 +29,8 @@ class FakeMongo:
         self.collections = FakeCollections(oplog)
         self.refusal: Exception | None = None
         self.undeletable: Exception | None = None
+        self.existing: dict[str, list[str]] = {}
+        """The collections that are suggested, by database."""
         self.full = False
         """Whether the oplog drops its oldest entries for new ones."""
 
@@ -41,6 +43,15 @@ class FakeMongo:
 
     async def read_oplog(self) -> Oplog | None:
         return Oplog(BEGIN + self.oplog.first, self.full)
+
+    async def database_names(self) -> list[str]:
+        self.oplog.misbehave()
+        return sorted(self.existing)
+
+    async def collection_names(self, database: str, most: int) -> tuple[list[str], bool]:
+        self.oplog.misbehave()
+        names = self.existing.get(database, [])
+        return names[:most], len(names) > most
 
     async def check_source(self, watcher: Watcher) -> str:
         if self.refusal is not None:
@@ -92,6 +103,9 @@ class FakeNats:
     async def check_sink(self, watcher: Watcher) -> None:
         if self.refusal is not None:
             raise self.refusal
+
+    async def stream_names(self) -> tuple[list[str], bool]:
+        return sorted(self.streams), False
 
     def sink(self, watcher: Watcher) -> FakeSink:
         stream = self.streams.setdefault(watcher.sink.stream, FakeStream(watcher.sink.stream, exists=False))

@@ -34,6 +34,10 @@ class FakeSnapshots:
         await self._reach()
         return {name: Summary(replace(run, chunks=()), run.open) for name, run in self.runs.items()}
 
+    async def running(self) -> Mapping[str, str]:
+        await self._reach()
+        return {name: run.run for name, run in self.runs.items() if run.running}
+
     async def read(self, watcher: str) -> Snapshot | None:
         await self._reach()
         return self.runs.get(watcher)

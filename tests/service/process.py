@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -130,6 +131,10 @@ class Service:
     def log_tail(self, lines: int = 40) -> str:
         said = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return "\n".join(said[-lines:])
+
+    def logged(self, after: int = 0) -> list[dict[str, Any]]:
+        """The lines of its log after so many, each of which has to be JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()[after:]]
 
     async def close(self) -> None:
         self.kill()

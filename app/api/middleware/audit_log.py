@@ -80,13 +80,15 @@ class AuditLog:
         ended = {"status": status, "outcome": _outcome(status)}
         if refused:
             record.facts["unsaid"], self._left_out = self._left_out, 0
-        write = log.warning if refused else log.info
         named = scope.get("path_params", {}).get("name")
         cancelled: asyncio.CancelledError | None = None
         for number, change in enumerate(record.changes or [audit.Changed(named, None, None)], 1):
             watcher = {"watcher": None if change.watcher is None else plain(change.watcher[:300])}
             what = {"before": change.before, "after": change.after} if record.changes else {}
-            write("audit", **said, **watcher, **ended, **what, **record.facts)
+            if refused:
+                log.warning("audit", **said, **watcher, **ended, **record.facts)
+            else:
+                log.info("audit", **said, **watcher, **ended, **what, **record.facts)
             if number % AT_ONCE == 0:
                 try:
                     await asyncio.sleep(0)

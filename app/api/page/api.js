@@ -8,7 +8,8 @@ export class Problem extends Error {
   constructor(status, body) {
     super(body.detail || body.title || `the server answered ${status}`);
     this.status = status;
-    this.fields = Object.fromEntries((body.errors ?? []).map((each) => [each.field, each.problem]));
+    this.fields = {};
+    for (const { field, detail } of body.errors ?? []) this.fields[field] = field in this.fields ? `${this.fields[field]}; ${detail}` : detail;
   }
 }
 
@@ -31,8 +32,11 @@ function headers(more) {
 
 export const path = (name, rest = "") => `watchers/${encodeURIComponent(name)}${rest}`;
 
-/** Make a call and return its answer, as `parse` makes it of the text. Raises Problem, and TypeError without a server. */
-export async function call(method, where, body, { parse = JSON.parse, fine = [] } = {}) {
+/**
+ * Make a call and return its answer, as `parse` makes it of the text. Raises Problem, and TypeError without a server.
+ * With `quiet` nobody is asked for a token.
+ */
+export async function call(method, where, body, { parse = JSON.parse, fine = [], quiet = false } = {}) {
   for (;;) {
     const sent = token();
     const answer = await fetch(where, {
@@ -45,7 +49,7 @@ export async function call(method, where, body, { parse = JSON.parse, fine = [] 
     if (answer.status === 401) {
       const problem = await problemOf(answer);
       if (token() !== sent && token() !== null) continue; // another call has asked meanwhile
-      const given = await ask(problem.message);
+      const given = quiet ? null : await ask(problem.message);
       if (given === null) throw problem;
       sessionStorage.setItem(KEY, given);
       continue;

@@ -4,14 +4,15 @@
 import { call, get, path } from "./api.js";
 import { changed } from "./dialogs.js";
 import { kind, kindOf, Tick, Ticks, Words } from "./inputs.js";
-import { FIRST, labelOf, moreOf, suggested, unitOf, widthOf } from "./labels.js";
+import { FIRST, labelOf, moreOf, unitOf, widthOf } from "./labels.js";
 import { exact, html, link, Trouble, useEffect, useRef, useState } from "./lib.js";
 import { defaults, leaves, objectOrNothing, partOf, pruned, resolve, within, without } from "./schemas.js";
 import { previewed } from "./subjects.js";
+import { useSuggestions } from "./suggestions.js";
 
 const SCHEMA = "NewWatcher";
 
-/** `name`: the watcher to change; without it one is added. `known`: all watchers, to suggest what they use. */
+/** `name`: the watcher to change; without it one is added. `known`: all watchers, to suggest what they use as well. */
 export function WatcherForm({ name, known: watchers }) {
   const [known, setKnown] = useState(null);
   const [problem, setProblem] = useState(null);
@@ -25,16 +26,17 @@ export function WatcherForm({ name, known: watchers }) {
   }, [name]);
   return html`${name === undefined && html`<h1 class="lead">Add a watcher</h1>`}
     <${Trouble} problem=${problem} />
-    ${known && html`<${Loaded} name=${name} suggestions=${suggested(watchers)} ...${known} />`}`;
+    ${known && html`<${Loaded} name=${name} watchers=${watchers} ...${known} />`}`;
 }
 
-function Loaded({ name, document: openapi, watcher, suggestions }) {
+function Loaded({ name, document: openapi, watcher, watchers }) {
   const schemas = openapi.components.schemas;
   const root = schemas[SCHEMA];
   const [value, setValue] = useState(() => (name === undefined ? defaults(root, schemas) : watcher));
   const [problem, setProblem] = useState(null);
   const [fine, setFine] = useState(null);
   const [busy, setBusy] = useState(false);
+  const suggestions = useSuggestions(watchers, value.source?.database);
   const form = useRef(null);
   const wrong = problem?.fields ?? {};
 

@@ -70,15 +70,3 @@ export const moreOf = (path, some) => MORE[path] ?? (some ? `More of ${labelOf(p
 export const unitOf = (path) => UNITS.find(([ending]) => ending.test(last(path)))?.[1] ?? null;
 
 export const widthOf = (path, kind) => WIDTHS[path] ?? `w-${kind}`;
-
-/** What exists already, to choose from: of the watchers that are known, by the field's path. */
-export function suggested(watchers) {
-  const of = (values) => [...new Set(values.filter(Boolean))].sort();
-  const all = watchers ?? [];
-  return {
-    "source.database": of(all.map(({ source }) => source.database)),
-    "source.collection": of(all.map(({ source }) => source.collection)),
-    "sink.stream": of(all.map(({ sink }) => sink.stream)),
-    "checkpoint.database": of(all.map(({ checkpoint }) => checkpoint?.database)),
-  };
-}

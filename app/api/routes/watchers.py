@@ -92,11 +92,15 @@ async def put_watcher(
     registry: CurrentRegistry, name: str, body: WatcherShape, query: Annotated[Trial, Query()], expected: Expected
 ) -> Answered[WatcherAnswer]:
     """Replace a watcher and restart it, or add it. Its position stays."""
-    _refuse_name(name)
-    if body.name not in ("", name):
-        raise invalid([FieldProblem("name", f"differs from the name in the URL, {name}")])
+    watcher = body.to_watcher(name)
+    unlike = name_problem(name) or (
+        f"differs from the name in the URL, {name}" if body.name not in ("", name) else None
+    )
+    if unlike is not None:
+        others = (each for each in registry.rules.problems(watcher) if each.field != "name")
+        raise invalid([FieldProblem("name", unlike), *others])
     view, added = await registry.put(
-        body.to_watcher(name),
+        watcher,
         paused=body.paused,
         explicit_start=body.explicit_start,
         dry_run=query.dry_run,
@@ -158,13 +162,6 @@ async def restart_watcher(registry: CurrentRegistry, name: Name, expected: Expec
     """Stop and start a watcher's task. Resume a paused watcher instead."""
     view = await registry.restart(name, expected=expected)
     return Answered(WatcherAnswer.of(view), 202, tagged(view))
-
-
-def _refuse_name(name: str) -> None:
-    """Raise a problem for a name in the URL that no watcher can have."""
-    problem = name_problem(name)
-    if problem is not None:
-        raise invalid([FieldProblem("name", problem)])
 
 
 def _location(name: str) -> str:

@@ -4,6 +4,7 @@ What can be checked only together with other fields, or by asking a server, is c
 registry.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
@@ -22,6 +24,7 @@ from app.api.schemas.base import MAX_ITEMS, Query, Shape
 from app.api.schemas.status import StatusAnswer
 from app.api.schemas.values import INT64, Pipeline, Seconds, StartAt, not_empty
 from app.domain.checkpoint_place import CheckpointPlace
+from app.domain.errors import FieldProblem
 from app.domain.lifecycle import Desired, State
 from app.domain.status import WatcherView
 from app.domain.watcher import (
@@ -194,10 +197,66 @@ class WatcherShape(Shape):
         """Whether the user wrote where to start."""
         return "start" in self.model_fields_set
 
+    @classmethod
+    def other_problems(
+        cls,
+        given: Any,
+        wrong: Sequence[Sequence[int | str]],
+        rules: Callable[[Watcher], Iterable[FieldProblem]],
+    ) -> Iterator[FieldProblem]:
+        """Yield what the rules find in a body as it was sent, beside the places in it that have the wrong form.
+
+        Those are left out, and where the source is among them another one is put in its place. So only what the rules
+        say of a field that was sent, and is of the right form, is about the body."""
+        if not isinstance(given, dict):
+            return
+        rest, parts = given, {str(place[0]) for place in wrong if place}
+        for place in wrong:
+            rest = _without(rest, place)
+        if "source" in parts:
+            rest = {**rest, "source": _ANY_SOURCE}
+        try:
+            watcher = WatcherShape.model_validate(rest).to_watcher()
+        except ValidationError:
+            return
+        for problem in rules(watcher):
+            part = problem.field.partition(".")[0]
+            sent = part not in _WITH_DEFAULTS or _has(rest, problem.field.split("."))
+            if sent and not (part == "source" and part in parts):
+                yield problem
+
     def to_watcher(self, name: str | None = None) -> Watcher:
         """The domain's watcher, its missing fields filled in; `name` wins over the body's."""
         document = self.model_dump(exclude_unset=True, exclude={"paused"})
         return from_document(document | {"name": self.name if name is None else name})
+
+
+_ANY_SOURCE = {"database": "any-database", "collection": "any-collection"}
+_WITH_DEFAULTS = frozenset({"name", "sink", "checkpoint"})
+"""The parts in which something that is left out is made from the source, or stands in the URL."""
+
+
+def _without(given: Any, place: Sequence[int | str]) -> Any:
+    """A copy without what is at a place; a list, or a value that the place does not lead through, goes as a whole."""
+    if not place or not isinstance(given, dict) or place[0] not in given:
+        return given
+    first, *rest = place
+    others = {key: value for key, value in given.items() if key != first}
+    inside = given[first]
+    if rest and isinstance(inside, dict) and rest[0] in inside:
+        others[first] = _without(inside, rest)
+    return others
+
+
+def _has(given: Any, path: Sequence[str]) -> bool:
+    """Whether a field was sent. A list has all of its places."""
+    for step in path:
+        if not isinstance(given, dict):
+            return isinstance(given, list)
+        if step not in given:
+            return False
+        given = given[step]
+    return True
 
 
 WATCHER_EXAMPLE: dict[str, Any] = {

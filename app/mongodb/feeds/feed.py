@@ -217,7 +217,7 @@ class Feed:
         try:
             return await self._source.read()
         except SourceUnavailable as error:
-            log.info("feed_resumes", feed=self.name, error=str(error))
+            log.info("feed_resumes", feed=self.name, reason=str(error))
             await self._open(after)
             return await self._source.read()
 
@@ -356,14 +356,14 @@ class Feed:
 
     def _let_go(self, members: Sequence[Member], why: str) -> None:
         for member in members:
-            log.info("feed_lets_go", feed=self.name, collection=member.collection, held=member.held, why=why)
+            log.info("feed_lets_go", feed=self.name, collection=member.collection, held=member.held, reason=why)
             self.leave(member)
             member.end(let_go=why)
 
     # The end
 
     def _fail(self, error: ChangewireError) -> None:
-        log.warning("feed_failed", feed=self.name, members=len(self.members), error=str(error))
+        log.info("feed_failed", feed=self.name, members=len(self.members), reason=str(error))
         if isinstance(error, TransientError):
             self._end_all(failure=error)
         else:

@@ -268,7 +268,7 @@ class Group:
             if isinstance(error, NotAuthorised):
                 self.blocked = f"the MongoDB account may not watch the database {self.database} as a whole: {error}"
                 self._blocked_until = _now() + BLOCKED_SECONDS
-            log.info("feed_not_opened", feed=self.database, error=str(error))
+            log.info("feed_not_opened", feed=self.database, reason=str(error))
             return None
         return feed
 

@@ -38,6 +38,8 @@ class Views:
     def __init__(self, reach: Reach, database: str) -> None:
         self._reach = reach
         self._database = database
+        self._said = ""
+        """Why nothing could be said the last time; a new reason is logged."""
         self._answer = OneAnswer(f"views:{database}", self._ask)
 
     async def seen(self) -> Seen:
@@ -50,5 +52,7 @@ class Views:
             with translated(f"asking which collections of {self._database} are views", seconds=PROBE_SECONDS):
                 return Seen(*names_and_time_in(await self._reach.client[self._database].command(views_described())))
         except ChangewireError as error:
-            log.info("views_not_known", database=self._database, error=str(error))
+            if str(error) != self._said:
+                log.info("views_not_known", database=self._database, reason=str(error))
+            self._said = str(error)
             return NONE

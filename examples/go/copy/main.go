@@ -37,10 +37,8 @@ type Event struct {
 		Database   string `json:"db"`
 		Collection string `json:"coll"`
 	} `json:"ns"`
-	DocumentKey struct {
-		ID json.RawMessage `json:"_id"`
-	} `json:"documentKey"`
-	FullDocument json.RawMessage `json:"fullDocument"`
+	DocumentKey  map[string]json.RawMessage `json:"documentKey"` // a struct would take "_ID" of a shard key for "_id"
+	FullDocument json.RawMessage            `json:"fullDocument"`
 	Snapshot     struct {
 		Documents int64 `json:"documents"`
 	} `json:"snapshot"`
@@ -111,8 +109,12 @@ func apply(copied *bbolt.Tx, message jetstream.Msg, body []byte) error {
 	// The key of a sharded collection has more fields in a change than in a row: the `_id` is what both have.
 	var key bytes.Buffer
 	fmt.Fprintf(&key, "%s.%s\x00", event.Namespace.Database, event.Namespace.Collection)
-	if err := json.Compact(&key, event.DocumentKey.ID); err != nil {
+	if err := json.Compact(&key, event.DocumentKey["_id"]); err != nil {
 		return err
+	}
+	if key.Len() > bbolt.MaxKeySize {
+		fmt.Printf("a document is not copied: its key has %d bytes, and bbolt takes %d\n", key.Len(), bbolt.MaxKeySize)
+		return nil
 	}
 	for field := range strings.SplitSeq(headers.Get("Changewire-Reduced"), ", ") {
 		if field == "fullDocument" {

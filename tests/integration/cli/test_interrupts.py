@@ -125,7 +125,7 @@ async def test_signal_while_http_is_imported_stops_the_watchers_that_run_already
     ("command", "module"),
     # The moment is that at which the module has been imported. After the last one of `serve` there is time enough for
     # the signal to come before the watchers run.
-    [("serve", "argparse"), ("serve", "asyncio"), ("serve", "pydantic_settings"), ("demo", "argparse"),
+    [("serve", "concurrent"), ("serve", "asyncio"), ("serve", "pydantic_settings"), ("demo", "typer"),
      ("demo", "asyncio"), ("demo", "app.devservers.servers"), ("demo", "app.config.settings")],
 )  # fmt: skip
 async def test_signal_before_all_is_up_is_one_line(
@@ -143,7 +143,7 @@ async def test_signal_before_all_is_up_is_one_line(
 
 async def test_second_ctrl_c_ends_the_service_at_once(start: Start) -> None:
     child = start("serve")
-    await child.printed("stdout", "startup complete")
+    await child.printed("stdout", '"listening"')
     # A request that never ends keeps the first stop from being over too soon.
     reader, writer = await asyncio.open_connection("127.0.0.1", child.port)
     head = (
@@ -196,7 +196,7 @@ async def test_closed_terminal_ends_the_demo_and_its_servers_in_good_order(start
 async def test_what_nohup_or_a_shell_has_it_ignore_it_goes_on_ignoring(start: Start) -> None:
     ignored = (signal.SIGHUP, signal.SIGQUIT)
     child = start("serve", preexec_fn=lambda: [signal.signal(each, signal.SIG_IGN) for each in ignored])
-    await child.printed("stdout", "startup complete")
+    await child.printed("stdout", '"listening"')
     for number in (*ignored, signal.SIGTERM):
         child.process.send_signal(number)
     await child.printed("stdout", '"signal": "SIGTERM"')
@@ -213,7 +213,7 @@ async def test_closed_terminal_ends_the_service_in_good_order(start: Start, tmp_
     os.close(theirs)
     shown = b""
     async with asyncio.timeout(60):
-        while b"startup complete" not in shown:
+        while b"listening" not in shown:
             shown += await asyncio.to_thread(os.read, ours, 65536)
     os.close(ours)
     assert await asyncio.to_thread(child.process.wait, 60) == 0

@@ -10,43 +10,18 @@ import pty
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from app.__main__ import main
 from app.devservers.servers import free_port
 from tests.integration.cli.command import SECRET, Command
 from tests.live import Live
 from tests.service import ROOT
-
-
-@pytest_asyncio.fixture
-async def live(mongo_uri: str, nats_url: str, unique: str) -> AsyncIterator[Live]:
-    async with Live(mongo_uri, nats_url, unique, CHANGEWIRE_API_TOKEN=SECRET) as live:
-        yield live
-
-
-@pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A directory without a .env of somebody else's, and no settings of the shell's."""
-    monkeypatch.chdir(tmp_path)
-    for name in [each for each in os.environ if each.startswith("CHANGEWIRE_")]:
-        monkeypatch.delenv(name)
-    return tmp_path
-
-
-@pytest.fixture
-def watchers(
-    elsewhere: Path, live: Live, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Command:
-    monkeypatch.setenv("CHANGEWIRE_URL", live.url)
-    monkeypatch.setenv("CHANGEWIRE_API_TOKEN", SECRET)
-    return Command("watchers", capfd)
 
 
 def stored(directory: Path, name: str, *definitions: dict[str, Any]) -> str:
@@ -161,10 +136,44 @@ async def test_several_watchers_of_a_yaml_file_are_added_together(
         "two": "latest",
     }
     assert (await watchers("add", "-f", str(path), code=1)).splitlines() == [
-        "changewire: one: there is a watcher one already; replace it with PUT /watchers/one",
-        "changewire: two: there is a watcher two already; replace it with PUT /watchers/two",
+        "changewire: one: name: is taken: there is a watcher one already; replace it with PUT /watchers/one",
+        "changewire: two: name: is taken: there is a watcher two already; replace it with PUT /watchers/two",
         "changewire: none of the 2 watchers was added",
     ]
+
+
+async def test_the_failing_one_of_many_is_first_and_named_at_the_end(watchers: Command, live: Live) -> None:
+    names = [f"w{number:02}" for number in range(12)]
+    for name in names:
+        sink = {"stream": f"{name}_{live.unique}".upper()}
+        await live.add(name, source={"database": live.database, "collection": name}, sink=sink, paused=name == "w03")
+    for name in names:
+        await live.reaches("PAUSED" if name == "w03" else "RUNNING", name)
+    # Its stream is another one now: what the first one held is gone, and that is for a person to decide.
+    stream = f"W07_{live.unique.upper()}"
+    live.mongo[live.database]["w07"].insert_one({"_id": 0})
+    await live.seen("0", stream=stream)
+    await live.streams.api(f"STREAM.DELETE.{stream}")
+    await live.streams.create(stream, allow_atomic=True, allow_direct=True)
+    live.mongo[live.database]["w07"].insert_one({"_id": 1})
+    await live.reaches("FAILED", "w07")
+
+    lines = (await watchers("list")).splitlines()
+    rows = [line.split()[:2] for line in lines[1:13]]
+    assert rows == [["w07", "FAILED"], ["w03", "PAUSED"]] + [
+        [name, "RUNNING"] for name in names if name not in ("w03", "w07")
+    ]
+    assert lines[13] == "12 watchers: 1 FAILED, 1 PAUSED, 10 RUNNING"
+    reason = (await live.get("/watchers/w07/status"))["reason"]
+    assert "recreated" in reason
+    assert lines[1].endswith(f"  {reason}")
+    assert lines[14:] == [f"w07: FAILED: {reason}"]
+    for chosen in (("--trouble",), ("--state", "failed")):
+        table = (await watchers("list", *chosen)).splitlines()
+        assert [line.split()[0] for line in table] == ["name", "w07", "1", "w07:"]
+    both = await watchers.json("list", "--state", "failed", "--state", "PAUSED")
+    assert [each["name"] for each in both] == ["w03", "w07"]
+    assert await watchers("list", "--state", "fenced") == "there are no watchers in the state FENCED\n"
 
 
 async def test_a_wrong_token_is_refused_in_the_services_words_and_never_shown(
@@ -209,7 +218,7 @@ async def test_on_a_terminal_it_asks_before_it_moves_or_removes(watchers: Comman
     code, said = await asyncio.to_thread(answer, "n", "remove", "orders")
     assert code == 1
     assert "Remove the watcher orders" in said
-    assert said.endswith("changewire watchers: cancelled\n")
+    assert said.endswith("changewire: cancelled\n")
     assert await live.get("/watchers/orders")
     code, said = await asyncio.to_thread(answer, "y", "rewind", "orders", "--at", "latest")
     assert code == 0, said
@@ -220,8 +229,18 @@ async def test_on_a_terminal_it_asks_before_it_moves_or_removes(watchers: Comman
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "missing command"),
-        (("lst",), "no such command 'lst'"),
+        (("lst",), "no such command 'lst' (did you mean 'list'?)"),
+        (("list", "--state", "broken"), "'broken' is not one of"),
+        (("apply",), "give a --file"),
+        (("apply", "-f", "twice.yaml"), "a is there twice: as watcher 1 of twice.yaml and as watcher 2 of twice.yaml"),
+        (("apply", "-f", "."), "does not hold watchers"),
+        (("replace", "orders"), "either --database or --deployment"),
+        (("dead-letters", "orders", "7"), "'7' is not one of"),
+        (("dead-letters", "orders", "list", "7"), "write: changewire watchers dead-letters orders show 7"),
+        (("dead-letters", "orders", "show"), "give one SEQUENCE"),
+        (("dead-letters", "orders", "replay"), "give either each SEQUENCE to replay, or --all"),
+        (("dead-letters", "orders", "discard", "7", "--all"), "give either each SEQUENCE to discard, or --all"),
+        (("dead-letters", "orders", "discard", "--all"), "needs --yes"),
         (("rewind", "orders"), "exactly one of"),
         (("rewind", "orders", "--at", "latest", "--start"), "exactly one of"),
         (("rewind", "orders", "--at", "noon"), "'noon' is not one of"),
@@ -247,16 +266,11 @@ async def test_misuse_is_one_line_and_two(
     (elsewhere / "broken.yaml").write_text("a: [")
     (elsewhere / "scalar.yaml").write_text("just text")
     (elsewhere / "empty.yaml").write_text("watchers: []")
+    (elsewhere / "twice.yaml").write_text("[{name: a, source: {}}, {name: a, source: {}}]")
     told = await Command("watchers", capfd)(*arguments, code=2)
     assert said in told
     assert told.startswith("changewire")
     assert len(told.splitlines()) == 1, told
-
-
-@pytest.mark.parametrize("command", [(), *((each,) for each in ("list", "show", "add", "rewind", "remove", "tail"))])
-async def test_help_of_each(elsewhere: Path, capfd: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
-    said = await Command("watchers", capfd)(*command, "--help")
-    assert f"changewire watchers {' '.join(command)}".rstrip() in said
 
 
 async def test_a_service_that_is_not_there_is_said_with_where_it_was_looked_for(

@@ -154,14 +154,51 @@ async def nats(nats_url: str) -> Any:
     await client.close()
 
 
+@pytest.mark.parametrize("query", ["", "?replicaSet=prod", "?directConnection=true&replicaSet=prod"])
 async def test_a_standalone_mongod_is_a_problem_with_the_way_out(
-    doctor: Doctor, make_mongo: MakeMongo, nats_url: str
+    doctor: Doctor, make_mongo: MakeMongo, nats_url: str, query: str
 ) -> None:
     server = await make_mongo(replica_set=None)
-    assert await doctor.look(MONGO_URI=server.uri, NATS_URL=nats_url) == 1
-    assert doctor.rows["MongoDB", "replica set"]["level"] == "problem"
-    assert "rs.initiate()" in doctor.rows["MongoDB", "replica set"]["advice"]
+    assert await doctor.look(MONGO_URI=server.uri + query, NATS_URL=nats_url) == 1
+    row = doctor.rows["MongoDB", "replica set"]
+    assert row["level"] == "problem"
+    assert "standalone server" in row["found"]
+    assert f"--replSet {'prod' if query else 'rs0'} and run rs.initiate()" in row["advice"]
+    assert ("MongoDB", "reachable") not in doctor.rows, "it is reachable: hosts and firewalls are fine"
     assert doctor.rows["NATS", "reachable"]["level"] == "ok", "one server's trouble hides the other"
+
+
+async def test_a_replica_set_of_another_name_is_a_problem_with_its_name(
+    doctor: Doctor, mongo_server: MongoServer, nats_url: str
+) -> None:
+    uri = f"mongodb://127.0.0.1:{mongo_server.port}/?replicaSet=prod"
+    assert await doctor.look(MONGO_URI=uri, NATS_URL=nats_url) == 1
+    row = doctor.rows["MongoDB", "replica set"]
+    assert "replica set rs0" in row["found"]
+    assert "replicaSet=rs0" in row["advice"]
+
+
+async def test_a_pool_that_is_smaller_than_the_watchers_need_is_a_warning_with_the_number(
+    doctor: Doctor, mongo_uri: str, nats_url: str, unique: str
+) -> None:
+    await register(mongo_uri, unique)
+    assert await doctor.look(MONGO_URI=f"{mongo_uri}&maxPoolSize=2", NATS_URL=nats_url) == 0
+    assert doctor.wrong() == {("MongoDB", "connections"): "warning"}
+    assert "maxPoolSize=2" in doctor.rows["MongoDB", "connections"]["found"]
+    assert "11 or more" in doctor.rows["MongoDB", "connections"]["advice"]
+    assert await doctor.look(MONGO_URI=f"{mongo_uri}&maxPoolSize=11", NATS_URL=nats_url) == 0
+    assert doctor.wrong() == {}
+
+
+async def test_an_address_on_which_strangers_may_read_is_a_warning(
+    doctor: Doctor, mongo_uri: str, nats_url: str
+) -> None:
+    closed = {"CHANGEWIRE_READS_NEED_TOKEN": "true", "CHANGEWIRE_API_TOKEN": SECRET * 2}
+    assert await doctor.look(MONGO_URI=mongo_uri, NATS_URL=nats_url, SERVER_ADDR=":8080") == 0
+    assert doctor.wrong() == {("settings", "reads"): "warning", ("settings", "token"): "warning"}
+    assert "CHANGEWIRE_READS_NEED_TOKEN" in doctor.rows["settings", "reads"]["advice"]
+    assert await doctor.look(**closed) == 0
+    assert doctor.wrong() == {}
 
 
 async def test_accounts_of_mongodb_that_are_refused_or_may_too_little(
@@ -362,6 +399,7 @@ async def test_what_the_service_would_leave_out_or_refuse_is_said(
     assert await doctor.look(MONGO_URI=mongo_uri, NATS_URL=nats_url, SERVER_ADDR=":8080", CHANGEWIRE_BATCHSIZE="1") == 1
     assert doctor.wrong() == {
         ("settings", "variables"): "warning",
+        ("settings", "reads"): "warning",
         ("settings", "token"): "warning",
         ("later", "definition"): "problem",
         ("orders", "definition"): "problem",

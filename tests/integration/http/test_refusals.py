@@ -131,7 +131,7 @@ def fields(answer: httpx.Response) -> list[str]:
 async def test_a_watcher_that_cannot_be_is_422_on_its_field(service: Live, field: str, watcher: Any) -> None:
     answer = await service.call("POST", "/watchers", 422, json=watcher)
     assert field in fields(answer), answer.text
-    assert all(each["problem"] for each in answer.json()["errors"])
+    assert all(each["detail"] for each in answer.json()["errors"])
 
 
 @pytest.mark.parametrize(

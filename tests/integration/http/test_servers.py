@@ -1,5 +1,6 @@
 """Servers and accounts that are not as they should be: what the service says, what it falls back to, what it keeps."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -72,6 +73,30 @@ async def test_a_standalone_mongod_is_down_saying_that_a_replica_set_is_needed(
         assert await live.facts() == before
 
 
+async def test_a_mongod_that_is_standalone_for_a_while_is_used_again_once_it_is_a_member(
+    make_mongo: MakeMongo, nats_url: str, unique: str
+) -> None:
+    """As in maintenance: the driver gives up a server that is no member, and would never ask it again."""
+    mongo = await make_mongo()
+    async with Live(mongo.uri, nats_url, unique) as live:
+        await live.add()
+        live.insert(1)
+        await live.seen("1")
+        await mongo.stop()
+        mongo.replica_set = None
+        await mongo.start()
+        assert "standalone" in await reason(live, "standalone")
+        assert "standalone" in (await live.call("GET", "/healthz", 503)).text
+        await mongo.stop()
+        mongo.replica_set = "rs0"
+        await mongo.start()
+        await until(live.is_ready)
+        with MongoClient[dict[str, Any]](mongo.uri) as client:
+            client[live.database][live.collection].insert_one({"_id": 2})
+        await live.seen("1", "2")
+        await live.reaches("RUNNING")
+
+
 async def test_nats_without_jetstream_is_said_by_readyz_and_by_the_refusal(
     mongo_uri: str, make_nats: MakeNats, unique: str
 ) -> None:
@@ -81,6 +106,10 @@ async def test_nats_without_jetstream_is_said_by_readyz_and_by_the_refusal(
         assert "JetStream" in await reason(live, "JetStream")
         assert "JetStream" in await live.refused(503, "POST", "/watchers", json=live.definition())
         assert live.stored() == []
+        lines = [json.loads(line) for line in live.log.getvalue().splitlines()]
+        said = [line for line in lines if line.get("component") == "NATS"]
+        assert [line["level"] for line in said] == ["warning"], "once, and from the start"
+        assert "JetStream is not enabled" in said[0]["reason"]
 
 
 @pytest.mark.parametrize("uri", ["mongodb://service:{}@{}", "mongodb://{}:wrong@{}", "mongodb://{}"])

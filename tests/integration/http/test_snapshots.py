@@ -186,7 +186,7 @@ async def test_a_wish_that_cannot_be_is_refused_at_its_field_and_nothing_begins(
     await live.add()
     found = (await live.call("POST", PATH, 422, json=wish)).json()["errors"]
     assert [each["field"] for each in found] == [field], found
-    assert problem in found[0]["problem"]
+    assert problem in found[0]["detail"]
     assert await status(live) is None
     assert await rows(live) == []
 
@@ -201,10 +201,10 @@ async def test_collections_that_have_no_documents_of_their_own_are_refused_with_
         wish = {"collections": [f"{live.database}.{live.collection}", f"{live.database}.{name}"]}
         (found,) = (await live.call("POST", "/watchers/shop/snapshot", 422, json=wish)).json()["errors"]
         assert found["field"] == "collections.1"
-        assert found["problem"].startswith(problem)
+        assert found["detail"].startswith(problem)
     twice = {"collections": [f"{live.database}.{live.collection}"] * 2}
     (found,) = (await live.call("POST", "/watchers/shop/snapshot", 422, json=twice)).json()["errors"]
-    assert found == {"field": "collections.1", "problem": "is named twice"}
+    assert found == {"field": "collections.1", "detail": "is named twice"}
     assert await status(live, "shop") is None
 
 

@@ -28,7 +28,7 @@ async def errors(live: Live, place: dict[str, Any]) -> list[tuple[str, str]]:
     answer = await live.call("POST", "/watchers?dry_run=true", 422, json=live.definition(checkpoint=place))
     same = await live.call("POST", "/watchers", 422, json=live.definition(checkpoint=place))
     assert same.json()["errors"] == answer.json()["errors"]
-    return [(each["field"], each["problem"]) for each in answer.json()["errors"]]
+    return [(each["field"], each["detail"]) for each in answer.json()["errors"]]
 
 
 @pytest.mark.parametrize("size", [0, 1, 256, 4095, PETABYTE + 1])

@@ -6,6 +6,7 @@ from app.domain.errors import (
     Invalid,
 )
 from app.domain.watcher import Start
+from app.mongodb import pool
 from app.mongodb.connection import connect
 from app.mongodb.deployment import MongoDeployment
 from tests.integration.mongodb.bench import fields, watcher
@@ -59,10 +60,17 @@ async def test_a_bad_uri_is_named_without_its_password() -> None:
     assert "hunter2" not in str(refused.value)
 
 
+async def test_a_pool_that_is_too_small_for_many_change_streams_is_not_taken(mongo_uri: str) -> None:
+    for asked in ("7", "0", "511"):
+        client = connect(f"{mongo_uri}&maxPoolSize={asked}")
+        assert client.delegate.options.pool_options.max_pool_size == pool.MOST, asked
+        client.close()
+
+
 async def test_the_uris_own_options_win(mongo_uri: str) -> None:
-    client = connect(f"{mongo_uri}&maxPoolSize=7&SOCKETTIMEOUTMS=1234")
+    client = connect(f"{mongo_uri}&maxPoolSize=1000&SOCKETTIMEOUTMS=1234")
     options = client.delegate.options.pool_options
-    assert (options.max_pool_size, options.socket_timeout, options.connect_timeout) == (7, 1.234, 2.0)
+    assert (options.max_pool_size, options.socket_timeout, options.connect_timeout) == (1000, 1.234, 2.0)
     client.close()
     insisting = connect(f"{mongo_uri}&SOCKETTIMEOUTMS=1234", insist={"socketTimeoutMS": 5_000})
     assert insisting.delegate.options.pool_options.socket_timeout == 5.0

@@ -2,11 +2,14 @@
 
 import asyncio
 import time
+from typing import Any
 
+import pymongo
 import pytest
 
 from app.devservers.servers import MongoServer
 from app.domain.errors import (
+    NotAuthorised,
     SourceUnavailable,
     Unavailable,
 )
@@ -15,13 +18,74 @@ from app.mongodb.deployment import MongoDeployment
 from tests.integration.mongodb.bench import SOCKET_SECONDS, MakeMongo, watcher
 
 
-@pytest.mark.parametrize(("query", "said"), [("", "needs a replica set"), ("?replicaSet=rs0", "no member of")])
-async def test_a_standalone_server_is_down_with_the_reason(make_mongo: MakeMongo, query: str, said: str) -> None:
-    standalone = MongoDeployment((await make_mongo(replica_set=None)).uri + query, state_database="changewire")
-    with pytest.raises(SourceUnavailable, match=said) as down:
-        await standalone.ping()
-    assert "--replSet" in str(down.value)
-    standalone.close()
+async def reason(uri: str) -> str:
+    """Why the deployment of this connection string is down."""
+    mongo = MongoDeployment(uri, state_database="changewire")
+    with pytest.raises(SourceUnavailable) as down:
+        await mongo.ping()
+    mongo.close()
+    return str(down.value)
+
+
+async def test_a_server_that_is_not_what_the_uri_asks_for_is_down_with_what_it_is_and_what_to_do(
+    make_mongo: MakeMongo, mongo_server: MongoServer
+) -> None:
+    standalone = f"mongodb://127.0.0.1:{(await make_mongo(replica_set=None)).port}/?"
+    for query in ("", "directConnection=true"):
+        said = await reason(standalone + query)
+        assert "is a standalone server, and change streams need a replica set" in said
+        assert "start it with --replSet rs0 and run rs.initiate()" in said
+    for query in ("replicaSet=prod", "directConnection=true&replicaSet=prod"):
+        said = await reason(standalone + query)
+        assert "is a standalone server" in said
+        assert "MONGO_URI asks for the replica set prod" in said
+        assert "start it with --replSet prod" in said
+    member = f"mongodb://127.0.0.1:{mongo_server.port}/?"
+    for query in ("replicaSet=prod", "directConnection=true&replicaSet=prod"):
+        said = await reason(member + query)
+        assert f"127.0.0.1:{mongo_server.port} is a member of the replica set rs0" in said
+        assert "write replicaSet=rs0 in MONGO_URI" in said
+
+
+async def test_a_replica_set_that_is_not_initiated_is_down_with_what_to_do(make_mongo: MakeMongo) -> None:
+    server = await make_mongo(replica_set=None)
+    await server.stop()
+    server.args += ["--replSet", "rs0"]
+    server._until_ready = lambda deadline: server._poll(server._listens, deadline)  # type: ignore[method-assign]
+    await server.start()
+    for query in ("", "?replicaSet=rs0", "?directConnection=true"):
+        said = await reason(f"mongodb://127.0.0.1:{server.port}/{query}")
+        assert "is not initiated" in said
+        assert "run rs.initiate()" in said
+
+
+async def test_databases_and_collections_are_named_as_far_as_the_account_may_see_them(make_mongo: MakeMongo) -> None:
+    server = await make_mongo(auth=("root", "toor"))
+    with pymongo.MongoClient[dict[str, Any]](server.uri) as client:
+        for number in range(3):
+            client["shop"][f"c{number}"].insert_one({})
+        client["shop"].create_collection("seen", viewOn="c0", pipeline=[])
+        client["secret"]["plans"].insert_one({})
+        client["mixed"]["mine"].insert_one({})
+        client["mixed"]["theirs"].insert_one({})
+        one = {"resource": {"db": "mixed", "collection": "mine"}, "actions": ["find", "changeStream"]}
+        client.admin.command("createRole", "one", privileges=[one], roles=[])
+        client.admin.command("createUser", "some", pwd="some", roles=["one", {"role": "read", "db": "shop"}])
+    uri = server.uri.replace("root:toor", "some:some")
+    mongo = MongoDeployment(uri, state_database="changewire")
+    assert sorted(await mongo.database_names()) == ["mixed", "shop"]
+    assert (sorted((await mongo.collection_names("shop", 10))[0])) == ["c0", "c1", "c2"]
+    names, more = await mongo.collection_names("shop", 2)
+    assert (len(names), more) == (2, True)
+    assert await mongo.collection_names("mixed", 10) == (["mine"], False)
+    with pytest.raises(NotAuthorised, match="secret"):
+        await mongo.collection_names("secret", 10)
+    with pymongo.MongoClient[dict[str, Any]](server.uri) as client:
+        assert client.admin.command("serverStatus")["metrics"]["cursor"]["open"]["total"] == 0, "a cursor was left open"
+    await asyncio.to_thread(server.kill)
+    with pytest.raises(SourceUnavailable):
+        await mongo.database_names()
+    mongo.close()
 
 
 async def test_a_server_that_is_not_there_is_unavailable_long_before_the_socket_timeout(

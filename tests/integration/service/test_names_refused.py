@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from pymongo.errors import InvalidName, OperationFailure
 
 from app.devservers.servers import MongoServer, NatsServer
+from app.domain.names import database_problem
 from tests.live import Live
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -76,6 +78,69 @@ async def test_a_subject_of_its_own_dead_letters_is_422(service: Live) -> None:
     for subject in ("OTHER-DLQ.a.b.{operation}", "OTHER-DLQ.{operation}", "{operation}.a.b.c"):
         problem = await refusal(service, 422, {"stream": "OTHER", "subject": subject})
         assert [each["field"] for each in problem["errors"]] == ["sink.subject"]
+
+
+@pytest.mark.parametrize("character", ["c", "é", "_"])
+async def test_a_namespace_has_up_to_255_bytes_and_a_longer_one_is_422(service: Live, character: str) -> None:
+    """As MongoDB has it: database, dot and collection together, whatever the names of the stream and the place are."""
+    database = "q1"
+    longest = (character * 252)[: 252 // len(character.encode())]
+    for length, exists in ((len(longest), True), (len(longest) + 1, False)):
+        collection = service.mongo[database][character * length]
+        if exists:
+            collection.insert_one({"_id": 0})
+            collection.delete_one({"_id": 0})
+            continue
+        with pytest.raises(OperationFailure):
+            collection.insert_one({"_id": 0})
+        body = {
+            "name": "long",
+            "source": {"database": database, "collection": collection.name},
+            "sink": {"stream": "Q"},
+        }
+        problem = (await service.call("POST", "/watchers", 422, json=body)).json()
+        assert [each["field"] for each in problem["errors"]] == ["source.collection"]
+        assert "255 bytes" in problem["detail"]
+    body = {"name": "long", "source": {"database": database, "collection": longest}}
+    problem = (await service.call("POST", "/watchers", 422, json=body)).json()
+    assert [each["field"] for each in problem["errors"]] == ["sink.stream"]
+    assert "shorter" in problem["detail"]
+    place = {"checkpoint": {"collection": ""}, "sink": {"stream": f"Q{service.unique}"}}
+    problem = (await service.call("POST", "/watchers", 422, json=body | place)).json()
+    assert [each["field"] for each in problem["errors"]] == ["checkpoint.collection"]
+    sink = {"stream": f"Q{len(character.encode())}_{ord(character)}"}
+    await service.call("POST", "/watchers", 201, json=body | {"sink": sink})
+    await service.reaches("RUNNING", "long")
+    service.mongo[database][longest].insert_one({"_id": 1})
+    await service.seen("1", stream=sink["stream"])
+    await service.call("DELETE", "/watchers/long?checkpoint=delete", 204)
+    service.mongo.drop_database(database)
+
+
+async def test_a_databases_name_has_up_to_63_bytes(service: Live) -> None:
+    """What MongoDB takes is what a watcher may have, byte for byte and character for character."""
+    for name in (
+        "d" * 63,
+        "é" * 31,
+        "d" * 64,
+        "é" * 32,
+        "a b",
+        "a/b",
+        "a\\b",
+        "a.b",
+        'a"b',
+        "a$b",
+        "a-b",
+        "a*b",
+        "a|b",
+        "a:b",
+    ):
+        try:
+            service.mongo[name]["x"].find_one()
+            taken = True
+        except (InvalidName, OperationFailure):
+            taken = False
+        assert (database_problem(name) is None) == taken, name
 
 
 async def test_the_longest_names_that_are_taken_work_to_the_end(service: Live) -> None:

@@ -3,11 +3,17 @@ document comes once, at its exact place."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
+from app.domain.snapshot import Snapshot, next_run
+from app.mongodb.deployment import MongoDeployment
+from app.ports import SnapshotStore
 from tests.integration.service.test_snapshots import arrived, begin, fill, now, until_ended
 from tests.service import Service, Stage, until
 from tests.service.rows import check_rows
@@ -39,6 +45,55 @@ async def test_a_run_goes_on_at_the_instance_that_the_watcher_moves_to(stage: St
         seen = await until_ended(stage, other, within=100)
         assert (seen["run"], (await stage.owner()).name) == (run, other.name)
     assert check_rows(before, await arrived(stage, seen), await now(stage)) >= 30_000
+
+
+@pytest_asyncio.fixture
+async def store(stage: Stage) -> AsyncIterator[SnapshotStore]:
+    """The stored runs, as an instance has them that was frozen, and does not know yet that it was replaced."""
+    deployment = MongoDeployment(stage.mongo_uri, state_database=stage.state_database)
+    yield deployment.snapshots()
+    deployment.close()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_run_is_taken_up_that_another_instance_began_when_the_watcher_was_not_its_own_any_more(
+    stage: Stage, store: SnapshotStore, paused: bool
+) -> None:
+    before = await fill(stage, 3_000)
+    stage._alive.extend(before)
+    service = await stage.service().start()
+    await stage.add(service)
+    await begin(stage, service)
+    first = await until_ended(stage, service)
+    if paused:
+        await service.call("PUT", f"/watchers/{stage.watcher}/pause", status=202)
+    there = await store.read(stage.watcher)
+    assert there is not None
+    run = Snapshot(stage.watcher, next_run(there, time.time()), "on_demand", time.time())
+    assert await store.put(run, there)
+
+    async def known() -> bool:
+        seen = (await service.status(stage.watcher))["snapshot"]
+        return bool(seen["run"] == run.run and (paused or seen["state"] == "done"))
+
+    await until(known, "the service knows the run", within=30)
+    if paused:
+        await service.call("PUT", f"/watchers/{stage.watcher}/resume", status=202)
+    seen = await until_ended(stage, service)
+    seen["documents"] += first["documents"] + 1
+    messages = await arrived(stage, seen)
+    assert check_rows(before, messages[first["documents"] + 1 :], await now(stage), run=run.run) == 3_000
+
+
+async def test_a_run_that_waits_ends_where_another_instance_has_ended_it(stage: Stage, store: SnapshotStore) -> None:
+    service = await stage.service().start()
+    await stage.add(service)
+    await service.call("PUT", f"/watchers/{stage.watcher}/pause", status=202)
+    await begin(stage, service)
+    there = await store.read(stage.watcher)
+    assert there is not None
+    assert await store.change(there, there.ended("cancelled", time.time(), "somebody has cancelled it"))
+    assert "somebody" in (await until_ended(stage, service, "cancelled"))["reason"]
 
 
 async def test_a_run_that_begins_with_its_watcher_begins_once_though_the_service_dies_at_once(stage: Stage) -> None:

@@ -6,20 +6,31 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from app.control.admission import Rules
 from app.control.registry import Addition, Revisions
 from app.domain.errors import Conflict, FieldProblem, Invalid, NotFound
 from app.domain.instances import InstanceView
 from app.domain.lifecycle import Desired, State
 from app.domain.status import Component, Health, Lag, Status, TokenView, WatcherView
+from app.domain.suggestions import Suggested, Suggestions
 from app.domain.watcher import Start, StoredWatcher, Watcher, problems
 
 TOKEN = "826502E9A9000000012B022C0100296E5A1004"
+
+
+class FakeSuggestions:
+    """What exists, for every client."""
+
+    async def of(self, database: str | None) -> Suggestions:
+        collections = Suggested(("orders",)) if database == "shop" else Suggested(why="no database is named")
+        return Suggestions(Suggested(("shop",)), collections, Suggested(why="NATS cannot be reached"))
 
 
 class FakeRegistry:
     """A registry that only remembers. `failure` is raised by every call, while it is set."""
 
     def __init__(self) -> None:
+        self.rules, self.suggestions = Rules("changewire"), FakeSuggestions()
         self.views: dict[str, WatcherView] = {}
         self.elsewhere: set[str] = set()
         """Those that another instance owns, or none."""

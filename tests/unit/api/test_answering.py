@@ -23,6 +23,7 @@ from app.api.schemas.positions import TokenAnswer
 from app.api.schemas.snapshots import SnapshotAnswer
 from app.api.schemas.status import HappeningAnswer, HealthAnswer, LagAnswer, ProbeAnswer, ServiceAnswer, StatusAnswer
 from app.api.schemas.streams import MessageEvent, StreamAnswer
+from app.api.schemas.suggestions import SuggestedAnswer, SuggestionsAnswer
 from app.api.schemas.watchers import WatcherAnswer
 from app.domain.dead_letters import DeadLetter, Replay
 from app.domain.instances import InstanceView, Member
@@ -41,6 +42,7 @@ from app.domain.status import (
     WatcherView,
 )
 from app.domain.streams import ConsumerFacts, StoredMessage, StreamFacts
+from app.domain.suggestions import Suggested, Suggestions
 from app.domain.watcher import Start, StoredWatcher, from_document
 from tests.unit.api.documented import assert_shape
 from tests.unit.api.fake_registry import TOKEN, FakeRegistry
@@ -112,6 +114,7 @@ members = st.builds(
     seen=seconds, age=seconds,
 )  # fmt: skip
 instances = st.builds(InstanceView, members, number, st.booleans(), maybe_seconds)
+suggested = st.builds(Suggested, st.lists(text, max_size=3).map(tuple), st.booleans(), st.none() | text)
 bodies = st.binary(max_size=40) | values.map(orjson.dumps)
 messages = st.builds(StoredMessage, number, seconds, text, st.dictionaries(text, text, max_size=2), bodies)
 
@@ -134,6 +137,8 @@ ANSWERS: list[tuple[str, Callable[[Any], Any], st.SearchStrategy[Any]]] = [
     ("StreamAnswer", StreamAnswer.of, streams),
     ("InstanceAnswer", InstanceAnswer.of, instances),
     ("MessageEvent", MessageEvent.of, messages),
+    ("SuggestedAnswer", SuggestedAnswer.of, suggested),
+    ("SuggestionsAnswer", SuggestionsAnswer.of, st.builds(Suggestions, suggested, suggested, suggested)),
 ]  # fmt: skip
 
 

@@ -78,7 +78,7 @@ async def test_required_fields(client: httpx.AsyncClient, missing: str) -> None:
         inner = inner[parent]
     del inner[last]
     answer = await client.post("/watchers", json=body)
-    assert problem(answer, 422)["errors"] == [{"field": missing, "problem": "is required"}]
+    assert problem(answer, 422)["errors"] == [{"field": missing, "detail": "is required"}]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ async def test_required_fields(client: httpx.AsyncClient, missing: str) -> None:
 async def test_what_is_wrong_with_a_list_is_said_in_plain_words(
     client: httpx.AsyncClient, registry: FakeRegistry, body: Any, field: str, said: str
 ) -> None:
-    assert problem(await client.post("/watchers", json=body), 422)["errors"] == [{"field": field, "problem": said}]
+    assert problem(await client.post("/watchers", json=body), 422)["errors"] == [{"field": field, "detail": said}]
     assert registry.views == {}
 
 
@@ -192,12 +192,12 @@ async def test_an_unknown_field_is_answered_with_the_known_ones(
     client: httpx.AsyncClient, path: str, known: str
 ) -> None:
     body = problem(await client.post("/watchers", json=changed(path, 1)), 422)
-    assert {"field": path, "problem": f"is not a known field; known fields: {known}"} in body["errors"]
+    assert {"field": path, "detail": f"is not a known field; known fields: {known}"} in body["errors"]
 
 
 async def test_an_unknown_field_of_a_position_too(client: httpx.AsyncClient) -> None:
     body = problem(await client.put("/watchers/orders/token", json={"tokn": TOKEN}), 422)
-    assert body["errors"][0] == {"field": "tokn", "problem": "is not a known field; known fields: at, timestamp, token"}
+    assert body["errors"][0] == {"field": "tokn", "detail": "is not a known field; known fields: at, timestamp, token"}
 
 
 async def test_put_under_an_impossible_name_says_why(client: httpx.AsyncClient) -> None:

@@ -116,7 +116,7 @@ async def test_each_limit_is_named(client: httpx.AsyncClient, path: str, value: 
     watcher = {**ORDERS, "source": {**ORDERS["source"], path: value}}
     (error,) = problem(await client.post("/watchers", json=watcher), 422)["errors"]
     assert error["field"] == f"source.{path}"
-    assert said in error["problem"]
+    assert said in error["detail"]
 
 
 async def test_what_is_within_the_limits_is_taken(client: httpx.AsyncClient) -> None:
@@ -162,7 +162,7 @@ def test_a_problem_can_be_written_whatever_text_is_in_it(detail: str, field: str
     said = json.loads(bytes(found.response().body))
     assert len(said["detail"]) <= MAX_DETAIL
     assert len(said["errors"]) == MAX_ERRORS
-    assert all(len(each["field"]) <= MAX_FIELD and len(each["problem"]) <= MAX_PROBLEM for each in said["errors"])
+    assert all(len(each["field"]) <= MAX_FIELD and len(each["detail"]) <= MAX_PROBLEM for each in said["errors"])
 
 
 async def test_a_query_of_many_parameters_is_refused(client: httpx.AsyncClient) -> None:

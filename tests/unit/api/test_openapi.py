@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import threading
@@ -25,7 +24,7 @@ def calls(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]
 
 
 def test_openapi_json_is_what_the_application_says(capsys: pytest.CaptureFixture[str]) -> None:
-    assert openapi_command.run(argparse.Namespace()) == 0
+    assert openapi_command.openapi() == 0
     printed = capsys.readouterr().out
     assert printed == (Path(__file__).parents[3] / "openapi.json").read_text(), "run: make openapi"
 

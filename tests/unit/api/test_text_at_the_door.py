@@ -47,7 +47,7 @@ async def test_half_a_character_is_422_on_its_field(
     answer = await client.post("/watchers", content=with_half_at(path, half), headers=JSON)
     errors = problem(answer, 422)["errors"]
     assert [each["field"] for each in errors] == [path]
-    assert "surrogate" in errors[0]["problem"]
+    assert "surrogate" in errors[0]["detail"]
     assert registry.views == {}
 
 

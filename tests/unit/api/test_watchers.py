@@ -164,7 +164,7 @@ async def test_what_is_wrong_in_a_list_is_named_by_its_place_and_nothing_is_adde
 
 async def test_the_fields_beside_an_unknown_one_in_a_list_are_named(client: httpx.AsyncClient) -> None:
     answer = await client.post("/watchers", json=[ORDERS | {"source": ORDERS["source"] | {"colection": "x"}}])
-    assert "collection, database" in problem(answer, 422)["errors"][0]["problem"]
+    assert "collection, database" in problem(answer, 422)["errors"][0]["detail"]
 
 
 @pytest.mark.parametrize("count", [0, 1001])

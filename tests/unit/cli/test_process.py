@@ -72,6 +72,26 @@ def test_port_in_use_is_one_line_before_anything_starts(
     )
 
 
+def test_reads_that_are_open_to_other_machines_are_warned_of_once_at_the_start(tmp_path: Path) -> None:
+    """The port is taken, so that nothing is ever served there."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"0.0.0.0:{taken.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-m", "app", "serve"],
+            cwd=tmp_path,
+            env=child_environment(SERVER_ADDR=address, LOG_FORMAT="json"),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    (line,) = [json.loads(each) for each in done.stdout.splitlines() if "reads_open" in each]
+    assert line["level"] == "warning"
+    assert "SERVER_ADDR is reachable from other machines" in line["problem"]
+    assert "CHANGEWIRE_READS_NEED_TOKEN" in line["hint"]
+
+
 def test_directory_in_the_place_of_the_file_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,7 +167,7 @@ async def test_serve_answers_without_servers_and_stops_with_zero(number: signal.
     )  # fmt: skip
     assert process.stdout is not None
     lines: list[bytes] = []
-    while b"startup complete" not in (lines[-1] if lines else b""):
+    while b'"listening"' not in (lines[-1] if lines else b""):
         lines.append(await asyncio.wait_for(process.stdout.readline(), 60))
         assert lines[-1], b"".join(lines).decode()
     assert await asyncio.to_thread(status_of, port, "/livez") == 200
@@ -185,7 +205,7 @@ async def test_serve_imports_nothing_of_the_other_commands(tmp_path: Path) -> No
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     assert process.stdout is not None
-    while b"startup complete" not in (line := await asyncio.wait_for(process.stdout.readline(), 60)):
+    while b"listening" not in (line := await asyncio.wait_for(process.stdout.readline(), 60)):
         assert line
     process.send_signal(signal.SIGTERM)
     said, _ = await asyncio.wait_for(process.communicate(), 60)
@@ -195,7 +215,7 @@ async def test_serve_imports_nothing_of_the_other_commands(tmp_path: Path) -> No
     vendors = {"rich", "typer", "httpx", "pygments", "markdown_it", "shellingham"}
     assert vendors & {name.partition(".")[0] for name in modules} == set()
     ours = {name for name in modules if name.startswith("app.cli.")}
-    own = ("serve", "arguments", "http_protocol", "http_server", "listening", "signals")
+    own = ("serve", "http_protocol", "http_server", "listening", "signals")
     assert ours == {f"app.cli.{name}" for name in own}
     assert modules & {"app.doctor.examination", "app.mongodb.examiner", "app.jetstream.examiner"} == set()
 
@@ -213,6 +233,17 @@ def child_environment(**values: str) -> dict[str, str]:
     root = str(Path(__file__).parents[3])
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHANGEWIRE_")}
     return {**kept, "PYTHONPATH": root, **values}
+
+
+def test_the_version_is_printed_without_a_parser(tmp_path: Path) -> None:
+    told = "import sys; from app.__main__ import main; main(['--version']); print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(
+        [sys.executable, "-c", told], check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    modules = set(done.stdout.split())
+    assert {name for name in modules if name.startswith("app.cli.")} == {"app.cli.signals"}
+    assert {"argparse", "asyncio", "rich", "typer"} & modules == set()
 
 
 def test_the_watchers_are_started_without_what_only_http_or_a_terminal_needs(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ async def test_the_service_says_at_its_start_that_its_certificate_has_expired(tm
     assert process.stdout is not None
     said: list[dict[str, str]] = []
     try:
-        while not said or said[-1]["event"] != "Application startup complete.":
+        while not said or said[-1]["event"] != "listening":
             said.append(json.loads(await asyncio.wait_for(process.stdout.readline(), 60)))
     finally:
         process.kill()

@@ -3,7 +3,7 @@
 import pytest
 
 from app.control.admission import Rules
-from app.domain.errors import Conflict, Invalid
+from app.domain.errors import Conflict, FieldProblem, Invalid, Unavailable
 from app.domain.lifecycle import State
 from app.domain.namespaces import Namespaces
 from app.domain.watcher import Sink, Source, Start, StoredWatcher, Watcher
@@ -41,6 +41,25 @@ async def test_a_collection_that_may_not_be_watched_is_refused_before_anybody_re
     fakes.mongo.refusal = None
     await registry.add(watcher("orders"))
     await until_state(registry, "orders", State.RUNNING)
+    await registry.close()
+
+
+async def test_what_rules_and_both_servers_refuse_is_one_error_and_nothing_is_stored(fakes: Fakes) -> None:
+    registry = fakes.registry()
+    registry.start()
+    fakes.nats.refusal = Invalid(problems=(FieldProblem("sink.replicas", "is more than the servers"),))
+    script = watcher("orders", pipeline=({"$match": {"$where": "true"}},))
+    with pytest.raises(Invalid) as refused:
+        await registry.add(script)
+    assert [each.field for each in refused.value.problems] == ["source.pipeline", "sink.replicas"]
+    fakes.mongo.refusal = Unavailable("MongoDB is away")
+    with pytest.raises(Invalid) as refused:  # what can be corrected comes first
+        await registry.add(watcher("orders"))
+    assert [each.field for each in refused.value.problems] == ["sink.replicas"]
+    fakes.nats.refusal = None
+    with pytest.raises(Unavailable, match="MongoDB is away"):
+        await registry.add(watcher("orders"))
+    assert fakes.watchers.stored == {}
     await registry.close()
 
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.control.registry import Registry
-from app.domain.errors import Unavailable
+from app.domain.errors import SourceUnavailable, Unavailable
 from app.domain.lifecycle import Desired, State
 from app.domain.status import WatcherView
 from app.domain.watcher import Sink, StoredWatcher
@@ -284,6 +285,37 @@ async def test_a_store_that_fails_later_is_said_and_survived(fakes: Fakes, regis
     await until(lambda: fakes.stream().messages)
     assert fakes.stream().published() == [token]
     fakes.watchers.reachable = True
+
+
+async def test_a_registry_that_cannot_be_read_is_said_once_and_only_where_mongodb_answers(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.control.server_probe.NOTICED_ATTEMPTS", 2)
+    registry = fakes.registry()
+    registry.start()
+    await until(lambda: registry.ready() is None)
+    with capture_logs() as logged:
+        fakes.watchers.reachable = False
+        await until(lambda: logged)
+        await asyncio.sleep(0.2)  # some rounds more
+    assert [(one["event"], one["log_level"]) for one in logged] == [("registry_unreachable", "warning")]
+    fakes.watchers.reachable = True
+    await until(lambda: registry.ready() is None)
+    await registry.close()
+
+
+async def test_a_registry_that_falls_with_mongodb_is_told_with_mongodb(fakes: Fakes) -> None:
+    registry = fakes.registry()
+    registry.start()
+    await until(lambda: registry.ready() is None)
+    with capture_logs() as logged:
+        fakes.oplog.misfortune, fakes.watchers.reachable = SourceUnavailable("connection refused"), False
+        await fakes.probes[-1].look()
+        await asyncio.sleep(0.2)
+        fakes.oplog.misfortune, fakes.watchers.reachable = None, True
+        await fakes.probes[-1].look()
+    assert [one["event"] for one in logged] == ["server_unreachable", "server_reachable"]
+    await registry.close()
 
 
 async def test_a_call_right_after_the_start_waits_for_the_watchers_instead_of_refusing(fakes: Fakes) -> None:

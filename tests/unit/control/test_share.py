@@ -520,9 +520,78 @@ async def test_it_asks_to_carry_out_after_each_look_with_the_registrys_revision_
         before = len(asked)
         await asyncio.sleep(SOON)
         assert len(asked) == before
-        assert [one["event"] for one in logged].count("instances_unreachable") <= 1, "said once"
+        assert [one["event"] for one in logged] == ["instances_unreachable"], "said once"
         with pytest.raises(StoreUnavailable):
             await share.look()
+
+
+async def test_what_an_outage_of_mongodb_explains_is_not_said_and_what_outlasts_it_is(on: Deployment) -> None:
+    (share,) = await on.joined("a")
+    up = False
+    share.server_up = lambda: up
+    async with running(share) as asked:
+        await until(lambda: asked)
+        on.stores["a"].reachable = False
+        with capture_logs() as logged:
+            await asyncio.sleep(SOON)
+            assert logged == []
+            up = True
+            await until(lambda: logged)
+            await asyncio.sleep(SOON)
+        assert [(one["event"], one["log_level"]) for one in logged] == [("instances_unreachable", "warning")]
+        assert logged[0]["reason"] == "connection refused"
+
+
+async def test_an_error_of_changewire_itself_in_each_look_is_said_once(
+    on: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (share,) = await on.joined("a")
+
+    async def broken() -> list[Member]:
+        raise KeyError("session")
+
+    monkeypatch.setattr(on.stores["a"], "members", broken)
+    with capture_logs() as logged:
+        async with running(share):
+            await until(lambda: logged)
+            await asyncio.sleep(SOON)
+    assert [(one["event"], one["log_level"]) for one in logged] == [("instances_error", "error")]
+
+
+async def test_an_instance_that_falls_silent_is_said_by_one_of_the_others_once(on: Deployment) -> None:
+    _, b, c = await on.joined("a", "b", "c")
+    with capture_logs() as logged:
+        for _ in range(4):
+            on.state.now += GONE_SECONDS / 2 + 1
+            for share in (b, c):
+                await share.look()
+        gone = [(one["instance"], one["log_level"]) for one in logged if one["event"] == "instance_gone"]
+        assert gone == [("a", "warning")]
+        await c.stop()
+        await c.leave()
+        await b.look()
+        assert len([one for one in logged if one["event"] == "instance_gone"]) == 1, "one that leaves is not gone"
+
+
+async def test_one_that_was_gone_before_this_one_came_is_not_said_again(on: Deployment) -> None:
+    await on.joined("a")
+    on.state.now += GONE_SECONDS + 1
+    with capture_logs() as logged:
+        (b,) = await on.joined("b")
+        await b.look()
+    assert "instance_gone" not in [one["event"] for one in logged]
+
+
+async def test_a_record_that_cannot_be_stored_is_said_once_for_all_attempts(on: Deployment) -> None:
+    (share,) = await on.joined("a")
+    on.stores["a"].reachable = False
+    with capture_logs() as logged:
+        share.claim({"w1": "shop"})
+        await asyncio.sleep(SOON)
+    assert [one["event"] for one in logged] == ["owners_not_stored"]
+    on.stores["a"].reachable = True
+    await share.written()
+    assert on.owners == {"w1": ("a", None)}
 
 
 async def test_whatever_a_look_meets_the_next_one_is_made(on: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:

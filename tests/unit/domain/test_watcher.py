@@ -130,7 +130,7 @@ def test_a_token_counts_in_capitals_however_it_was_written() -> None:
         (replace(ORDERS, sink=Sink("A", subject="a b")), "sink.subject"),
         (replace(ORDERS, sink=Sink("A", operations=("upsert",))), "sink.operations"),
         (replace(ORDERS, sink=Sink("A", operations=())), "sink.operations"),
-        (replace(ORDERS, start=Start("token", "nonsense")), "start.token"),
+        (replace(ORDERS, start=Start("token", "nonsense")), "start.at"),
     ],
 )
 def test_what_cannot_work_is_named_by_its_field(watcher: Watcher, field: str) -> None:

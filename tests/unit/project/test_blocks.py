@@ -5,7 +5,8 @@ from collections import defaultdict
 
 import pytest
 
-from app.__main__ import COMMANDS, main
+from app.__main__ import main
+from app.cli.program import COMMANDS
 from tests.pages import LANGUAGES, ROOT, blocks, mongosh
 
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]

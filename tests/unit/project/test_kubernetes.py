@@ -20,7 +20,7 @@ DIRECTORY = ROOT / "deploy" / "kubernetes"
 MANIFESTS: dict[str, dict[str, Any]] = {
     path.stem: yaml.safe_load(path.read_text()) for path in sorted(DIRECTORY.glob("*.yaml"))
 }
-NOT_KUBERNETES_OWN = ("kustomization", "podmonitor")
+NOT_KUBERNETES_OWN = ("kustomization", "podmonitor", "prometheusrule")
 POD = MANIFESTS["deployment"]["spec"]["template"]
 CONTAINER = POD["spec"]["containers"][0]
 SETTINGS: dict[str, str] = MANIFESTS["settings"]["data"]
@@ -39,7 +39,21 @@ def test_the_kustomization_names_every_manifest_the_optional_ones_in_comments() 
     named = set(re.findall(r"- (\w+)\.yaml", text))
     assert named == MANIFESTS.keys() - {"kustomization"}
     left_out = named - {Path(each).stem for each in MANIFESTS["kustomization"]["resources"]}
-    assert left_out == {"hpa", "networkpolicy", "podmonitor"}
+    assert left_out == {"hpa", "networkpolicy", "podmonitor", "prometheusrule"}
+
+
+def test_the_operator_gets_the_alerts_of_prometheus() -> None:
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules" / "changewire.yml").read_text())
+    assert MANIFESTS["prometheusrule"]["spec"] == rules
+
+
+def test_each_dashboard_is_a_config_map_for_grafanas_sidecar() -> None:
+    directory = ROOT / "deploy" / "grafana"
+    generated = yaml.safe_load((directory / "kustomization.yaml").read_text())
+    files = [file for each in generated["configMapGenerator"] for file in each["files"]]
+    assert sorted(files) == sorted(f"dashboards/{path.name}" for path in (directory / "dashboards").glob("*.json"))
+    assert generated["generatorOptions"]["labels"] == {"grafana_dashboard": "1"}
+    assert "# - ../grafana\n" in (DIRECTORY / "kustomization.yaml").read_text()
 
 
 def test_the_service_takes_what_the_manifests_set(tmp_path: Path) -> None:

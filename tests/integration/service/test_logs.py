@@ -1,0 +1,246 @@
+"""What a real service logs in its life: one line per fact, at a level that an alert can use.
+
+Each test takes the lines that a step has added, and compares them with what there is to say about that step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.config.log_events import EVENTS
+from app.devservers.servers import MongoServer, NatsServer
+from tests.integration.service.test_servers import down
+from tests.service import Service, Stage, staged, until
+
+SERIOUS = ("warning", "error", "critical")
+PASSING = {"nats_disconnected", "nats_connected", "read_back", "batch_refused", "checkpoint_delayed"}
+"""What an outage may or may not bring, by what was under way."""
+
+
+class Log:
+    """A service's log, read step by step."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._read = 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """The lines since the last call. Each has the form of all, and an event of the catalogue."""
+        lines = self._service.logged(self._read)
+        self._read += len(lines)
+        for line in lines:
+            assert list(line)[:3] == ["time", "level", "event"], line
+            assert line["event"] in EVENTS, line
+            assert bool(line.get("hint")) is (line["level"] in SERIOUS), line
+        return lines
+
+    async def until_new(self, event: str) -> list[str]:
+        """The events that are logged until this one is among them, itself too."""
+        before = self._read
+        await until(lambda: any(one["event"] == event for one in self._service.logged(before)), f"{event} is logged")
+        return told(self.new())
+
+
+def told(lines: list[dict[str, Any]]) -> list[str]:
+    """Each line in a word: the event, of the audit log what was asked for; with its level where that is not info."""
+    return [
+        ("" if line["level"] == "info" else f"{line['level']} ")
+        + (f"audit {line['action']}" if line["event"] == "audit" else line["event"])
+        for line in lines
+        if not line["event"].startswith("feed_")  # who shares a change stream with whom is told elsewhere
+    ]
+
+
+async def started(stage: Stage, name: str = "service") -> tuple[Service, Log]:
+    service = await stage.service(name).start()
+    await until(lambda: stage.takes(service), f"{name} is ready")
+    return service, Log(service)
+
+
+async def test_each_step_of_a_service_and_a_watcher_is_told_once(stage: Stage) -> None:
+    service, log = await started(stage)
+    assert sorted(await log.until_new("listening")) == ["encoder", "instance_joined", "listening", "nats_connected"]
+    path = f"/watchers/{stage.watcher}"
+
+    async def asked(method: str, path: str, body: object = None, *, until_state: str = "RUNNING") -> list[str]:
+        answer = await service.call(method, path, body)
+        assert answer.status_code < 300, answer.text
+        if until_state:
+            await service.until_state(stage.watcher, until_state)
+        return sorted(told(log.new()))
+
+    assert await asked("POST", "/watchers", stage.described()) == [
+        "audit add_watcher", "stream_created", "watcher_opened",
+    ]  # fmt: skip
+    await stage.write(50)
+    await stage.until_length(50)
+    assert told(log.new()) == [], "changes are not logged"
+    assert await asked("PUT", f"{path}/pause", until_state="PAUSED") == ["audit pause_watcher", "watcher_stopped"]
+    assert await asked("PUT", f"{path}/token", {"at": "latest"}, until_state="PAUSED") == ["audit set_token"]
+    assert await asked("PUT", f"{path}/resume") == ["audit resume_watcher", "watcher_opened"]
+
+    await service.call("POST", f"{path}/restart", status=202)
+    assert sorted(await log.until_new("watcher_opened")) == [
+        "audit restart_watcher", "watcher_opened", "watcher_stopped",
+    ]  # fmt: skip
+    await service.until_state(stage.watcher, "RUNNING")
+    other = stage.described()
+    other["source"]["full_document"] = "default"
+    assert await asked("PUT", path, other) == ["audit put_watcher", "watcher_opened", "watcher_stopped"]
+
+    await service.call("POST", f"{path}/snapshot", status=202)
+    assert sorted(await log.until_new("snapshot_done")) == ["audit begin_snapshot", "snapshot_begun", "snapshot_done"]
+    await asked("PUT", f"{path}/pause", until_state="PAUSED")
+    assert await asked("POST", f"{path}/snapshot", until_state="") == ["audit begin_snapshot"]
+    assert await asked("DELETE", f"{path}/snapshot", until_state="") == ["audit cancel_snapshot"]
+    await asked("PUT", f"{path}/resume")
+    assert await asked("DELETE", path, until_state="") == ["audit remove_watcher", "watcher_stopped"]
+
+    await asked("POST", "/watchers", stage.described())
+    assert await service.terminate() == 0
+    assert told(log.new()) == ["stopping", "watcher_stopped", "stopped"]
+
+
+async def test_a_watcher_that_cannot_run_is_an_error_once(stage: Stage) -> None:
+    service, log = await started(stage)
+    await stage.add(service)
+    log.new()
+    client = await stage.nats()
+    info = json.loads((await client.request(f"$JS.API.STREAM.INFO.{stage.stream}", timeout=10)).data)
+    elsewhere = json.dumps({**info["config"], "subjects": [f"{stage.stream}.elsewhere.>"]}).encode()
+    answer = json.loads((await client.request(f"$JS.API.STREAM.UPDATE.{stage.stream}", elsewhere, timeout=10)).data)
+    assert "error" not in answer, answer
+    await stage.write(10)
+    await service.until_state(stage.watcher, "FAILED")
+    serious = [line for line in log.new() if line["level"] in SERIOUS]
+    assert [line["event"] for line in serious][-1] == "watcher_failed"
+    assert Counter(line["event"] for line in serious)["watcher_failed"] == 1
+    assert {line["watcher"] for line in serious} == {stage.watcher}
+    assert all(line["reason"] for line in serious)
+    await service.call("PUT", f"/watchers/{stage.watcher}/pause", status=202)
+    await service.until_state(stage.watcher, "PAUSED")
+    assert told(log.new()) == ["audit pause_watcher"], "nothing ran, so nothing has stopped"
+
+
+async def with_three_watchers(stage: Stage) -> tuple[Service, Log]:
+    """A service with watchers of three collections, and its log from then on."""
+    service, log = await started(stage)
+    for name in ("a", "b", "c"):
+        described = {"name": name, "source": {"database": stage.database, "collection": name}}
+        await service.call("POST", "/watchers", described | {"sink": {"stream": f"{stage.stream}{name}"}}, status=201)
+    for name in ("a", "b", "c"):
+        await service.until_state(name, "RUNNING")
+    log.new()
+    return service, log
+
+
+async def is_well(service: Service) -> None:
+    await until(service.up, "/healthz is UP again", within=40)
+    for name in ("a", "b", "c"):
+        await service.until_state(name, "RUNNING")
+
+
+def facts(lines: Sequence[dict[str, Any]]) -> Counter[str]:
+    """How often each fact was told: an event, and what it is about."""
+    about = (f"{line['event']} {line.get('component') or line.get('watcher') or ''}".strip() for line in lines)
+    passing = {line["event"] for line in lines if line["event"] in PASSING or line["event"].startswith("feed_")}
+    return Counter(fact for fact in about if fact.split()[0] not in passing)
+
+
+async def test_an_outage_of_nats_is_one_warning_and_its_end_one_line(
+    mongo_uri: str, own_nats: NatsServer, tmp_path: Path, unique: str
+) -> None:
+    async with staged(mongo_uri, own_nats.url, tmp_path, unique) as stage:
+        service, log = await with_three_watchers(stage)
+        await asyncio.to_thread(own_nats.kill)
+        await down(service, "nats")
+        await own_nats.start()
+        await is_well(service)
+        lines = log.new()
+        assert facts(lines) == {"server_unreachable NATS": 1, "server_reachable NATS": 1}
+        assert [line["level"] for line in lines if line["event"] == "server_unreachable"] == ["warning"]
+
+
+async def test_an_outage_of_mongodb_is_one_warning_and_one_of_each_watcher_that_it_interrupts(
+    own_mongo: MongoServer, nats_url: str, tmp_path: Path, unique: str
+) -> None:
+    async with staged(own_mongo.uri, nats_url, tmp_path, unique) as stage:
+        service, log = await with_three_watchers(stage)
+        await asyncio.to_thread(own_mongo.kill)
+        await down(service, "mongo")
+        for name in ("a", "b", "c"):
+            await service.until_state(name, "RETRYING")
+        await own_mongo.start()
+        await is_well(service)
+        assert facts(log.new()) == {
+            "server_unreachable MongoDB": 1,
+            "server_reachable MongoDB": 1,
+            **{f"watcher_retrying {name}": 1 for name in ("a", "b", "c")},
+            **{f"watcher_opened {name}": 1 for name in ("a", "b", "c")},
+        }
+
+
+async def test_an_outage_of_both_servers_is_two_warnings(
+    own_mongo: MongoServer, own_nats: NatsServer, tmp_path: Path, unique: str
+) -> None:
+    async with staged(own_mongo.uri, own_nats.url, tmp_path, unique) as stage:
+        service, log = await with_three_watchers(stage)
+        await asyncio.to_thread(own_mongo.kill)
+        await asyncio.to_thread(own_nats.kill)
+        await down(service, "mongo")
+        await down(service, "nats")
+        for name in ("a", "b", "c"):
+            await service.until_state(name, "RETRYING")
+        await own_nats.start()
+        await own_mongo.start()
+        await is_well(service)
+        told = facts([line for line in log.new() if line["level"] in SERIOUS])
+        assert {fact: count for fact, count in told.items() if not fact.startswith("watcher_retrying")} == {
+            "server_unreachable MongoDB": 1,
+            "server_unreachable NATS": 1,
+        }
+        assert {fact for fact in told if fact.startswith("watcher_retrying")} == {
+            f"watcher_retrying {name}" for name in ("a", "b", "c")
+        }
+
+
+async def test_an_instance_that_is_killed_is_one_warning_in_one_of_the_others(stage: Stage) -> None:
+    services = [await started(stage, name) for name in ("a", "b", "c")]
+    await stage.add(services[0][0], running=False)
+    owner = await stage.owner()
+    others = [(service, log) for service, log in services if service is not owner]
+    for _, log in others:
+        log.new()
+    owner.kill()
+
+    async def taken_over() -> bool:
+        return (await stage.owners()).get(stage.watcher) in {service.name for service, _ in others}
+
+    await until(taken_over, "another one owns the watcher")
+    for service, _ in others:
+        await service.until_state(stage.watcher, "RUNNING")
+    lines = [line for _, log in others for line in log.new()]
+    assert sorted(told(lines)) == ["warning instance_gone", "watcher_opened", "watchers_placed"]
+    assert [line["instance"] for line in lines if line["event"] == "instance_gone"] == [owner.name]
+
+
+async def test_an_instance_that_stops_hands_its_watchers_over_without_a_warning(stage: Stage) -> None:
+    (first, first_log), (second, second_log) = [await started(stage, name) for name in ("a", "b")]
+    await stage.add(first, running=False)
+    owner = await stage.owner()
+    other = second if owner is first else first
+    first_log.new(), second_log.new()
+    assert await owner.terminate() == 0
+    await other.until_state(stage.watcher, "RUNNING")
+    await until(lambda: _owns(stage, other), "the record names the other one")
+    lines = [*first_log.new(), *second_log.new()]
+    assert sorted(told(lines)) == ["stopped", "stopping", "watcher_opened", "watcher_stopped", "watchers_placed"]
+
+
+async def _owns(stage: Stage, service: Service) -> bool:
+    return (await stage.owners()).get(stage.watcher) == service.name
