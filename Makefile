@@ -24,7 +24,7 @@ ACTIONLINT := $(LINTERS)/go/actionlint
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
 		printf '  make %-13s %s\n' "$$name" "$$text"; done
-	@echo 'Arguments go in ARGS: make test ARGS="-k capture -x", make demo ARGS="--rate 1000 --for 10"'
+	@echo 'Arguments go in ARGS: make test ARGS="-k capture -x", make demo ARGS="--watchers 50"'
 
 setup: $(STAMP) ## The virtual environment in .venv, from uv.lock (done once; most other targets call it)
 

@@ -14,6 +14,7 @@ The packages, from the outside in. A package imports only from those below it; `
     control                      all watchers: registry, reconciler, watcher task, health
     pipeline                     one watcher: capture, publisher, checkpointer, standby
     mongodb, jetstream, metrics  everything that speaks to MongoDB, to NATS, to Prometheus
+    tracing                      spans by OpenTelemetry, where they are asked for
     config                       settings, connector.yaml, API tokens, logging
     formats                      a change event as the bytes of a message
     ports                        what control and pipeline need from the servers, as protocols

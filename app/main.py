@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from app.api import Lifespan
+    from app.ports import Tracing
+    from app.ports.tracer import Tracer
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +53,7 @@ class Service:
         mongo: MongoDeployment,
         connection: NatsConnection,
         observer: PrometheusObserver,
+        tracer: "Tracer | None" = None,
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -58,6 +61,7 @@ class Service:
         self._mongo = mongo
         self._connection = connection
         self._observer = observer
+        self._tracer = tracer
 
     def start(self) -> None:
         """Begin to connect, to load the watchers and to run them; returns at once."""
@@ -72,6 +76,8 @@ class Service:
         await self._connection.close()
         await self._mongo.end_feeds()
         self._mongo.close()
+        if self._tracer is not None:
+            await self._tracer.close()
         return drained
 
     async def _circle(self) -> Circle | None:
@@ -97,9 +103,12 @@ def compose(settings: Settings) -> Service:
         share=settings.shared_streams,
     )
     connection = NatsConnection(nats_options(settings))
+    instance = settings.instance or f"{socket.gethostname()}-{secrets.token_hex(2)}"
+    tracer, tracing, header_bytes = _tracing_of(settings, instance)
     dependencies = Dependencies(
         mongo=mongo,
-        nats=JetStream(connection),
+        nats=JetStream(connection, header_bytes),
+        tracing=tracing,
         codec=codec_of(settings),
         observer=observer,
         tuning=Tuning(losses=settings.standby_losses, silence_seconds=settings.standby_silence_seconds),
@@ -123,14 +132,33 @@ def compose(settings: Settings) -> Service:
         share=Share(
             mongo.instances(),
             instances.Member(
-                settings.instance or f"{socket.gethostname()}-{secrets.token_hex(2)}",
+                instance,
                 secrets.token_hex(8),
                 weight=settings.weight,
                 version=__version__,
             ),
         ),
     )
-    return Service(settings, registry, mongo, connection, observer)
+    return Service(settings, registry, mongo, connection, observer, tracer)
+
+
+def _tracing_of(settings: Settings, instance: str) -> "tuple[Tracer | None, Tracing | None, int]":
+    """What traces the watchers, and the bytes that it adds to each message. OpenTelemetry is imported here alone."""
+    if not settings.traces:
+        return None, None, 0
+    from app.tracing.exporter import OtlpTracer
+    from app.tracing.runs import TracedRuns
+    from app.tracing.sink import HEADER_BYTES
+
+    tracer = OtlpTracer(
+        endpoint=settings.otel_exporter_otlp_endpoint,
+        service=settings.otel_service_name,
+        version=__version__,
+        instance=instance,
+    )
+    mark = settings.tracing == "messages"
+    log.info("tracing_started", messages=mark)
+    return tracer, TracedRuns(tracer, mark=mark), HEADER_BYTES if mark else 0
 
 
 def interface(service: Service, lifespan: "Lifespan | None" = None) -> "FastAPI":

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from app.config.settings import Settings, variable, variables
-from tests.docs_reference import descriptions
+from tests.docs_reference import descriptions, in_order
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +35,7 @@ def env_example() -> str:
     """Every variable, commented out, below its meaning."""
     described, known = descriptions(), set(variables())
     blocks = [HEAD]
-    for name, field in Settings.model_fields.items():
+    for name, field in in_order():
         meaning = textwrap.fill(" ".join(described[name].split()), 110, initial_indent="# ", subsequent_indent="# ")
         lines = [meaning, f"#{variable(name)}={_value(field)}"]
         if (file := f"{variable(name)}_FILE") in known:

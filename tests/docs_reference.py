@@ -15,9 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from app.cli import program
 from app.config.log_events import AUDIT_FIELDS, FIELDS, SECTIONS
 from app.config.settings import Settings, variable, variables
+from app.config.tracing import TracingSettings
 from app.metrics.families import Families
 from app.metrics.kinds import CounterFamily, Family, GaugeFamily, HistogramFamily
 from tests.log_lines import LEVELS, LogLine, log_lines
@@ -29,10 +32,11 @@ KINDS: dict[type[Family], str] = {CounterFamily: "counter", GaugeFamily: "gauge"
 
 def descriptions() -> dict[str, str]:
     """The text below each setting. Taken from the source: at run time it would cost every start a tenth of its time."""
-    (settings,) = ast.parse(inspect.getsource(Settings)).body
-    assert isinstance(settings, ast.ClassDef)
+    bodies = [ast.parse(inspect.getsource(each)).body[0] for each in (Settings, TracingSettings)]
     return {
         field.target.id: text.value.value
+        for settings in bodies
+        if isinstance(settings, ast.ClassDef)
         for field, text in pairwise(settings.body)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
@@ -42,11 +46,16 @@ def descriptions() -> dict[str, str]:
     }
 
 
+def in_order() -> list[tuple[str, FieldInfo]]:
+    """The settings as they are declared, those of traces last."""
+    return sorted(Settings.model_fields.items(), key=lambda each: each[0] in TracingSettings.model_fields)
+
+
 def settings_table() -> str:
-    """A row for each setting, in the order of their declaration."""
+    """A row for each setting."""
     described, known = descriptions(), set(variables())
     rows = []
-    for name, field in Settings.model_fields.items():
+    for name, field in in_order():
         names = [each for each in (variable(name), f"{variable(name)}_FILE") if each in known]
         example = str((field.examples or [""])[0])
         shown = example if example.startswith(("(", "the ")) else _code(example)

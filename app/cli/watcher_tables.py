@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +31,8 @@ NARROW = 120
 """Columns of a terminal that has room for less than everything."""
 NAMED = 10
 """Watchers in trouble that are named below a table."""
+REASON = 20
+"""Columns that a reason has on a terminal at the least."""
 
 
 def in_trouble(watcher: Mapping[str, Any]) -> bool:
@@ -47,50 +50,68 @@ def severity(watcher: Mapping[str, Any]) -> float:
 
 
 def counted(watchers: Sequence[Mapping[str, Any]]) -> str:
-    """Say how many watchers are in each state, and which are in trouble: the end of a long list is what is in sight."""
+    """Say how many watchers are in each state, and of those in trouble why: the end of a long list is what is in
+    sight, and its rows have no room for a whole reason."""
     states = [each["status"]["state"] for each in watchers]
-    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    said = f"{len(watchers)} watchers: {', '.join(counts)}"
-    troubled = [f"{each['name']} ({each['status']['state']})" for each in watchers if in_trouble(each)]
-    if not troubled:
-        return said
-    more = f", and {len(troubled) - NAMED} more" if len(troubled) > NAMED else ""
-    return f"{said}\nin trouble: {', '.join(troubled[:NAMED])}{more}"
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    troubled = [each for each in watchers if in_trouble(each)]
+    lines = [f"{len(watchers)} watcher{'s' * (len(watchers) != 1)}: {counts}"]
+    for each in troubled[:NAMED]:
+        status = each["status"]
+        silent = f"not heard of since {status['as_of']}" if status.get("as_of") else None
+        lines.append(": ".join(str(part) for part in (each["name"], status["state"], status["reason"], silent) if part))
+    if len(troubled) > NAMED:
+        lines.append(f"and {len(troubled) - NAMED} more in trouble: changewire watchers list --trouble")
+    return "\n".join(map(plain, lines))
 
 
 def listing(watchers: Sequence[Mapping[str, Any]], lags: Mapping[str, Any], *, wide: bool = True) -> None:
-    """Print one line for each watcher. A narrow terminal gets fewer columns, unless `wide`."""
+    """Print one line for each watcher. A narrow terminal gets fewer columns, unless `wide`, and the beginning of a
+    reason. Elsewhere, and where not even that fits, a line is as long as it is."""
     console = typed.console()
     wide = wide or console.width >= NARROW
     several = len({each["status"].get("instance") for each in watchers}) > 1
     snapshots = any(each["status"].get("snapshot") for each in watchers)
+    names = [
+        name
+        for name, shown in {
+            "name": True, "state": True, "instance": wide and several, "source": True, "stream": wide, "lag": True,
+            "headroom": wide, "published": wide, "per second": True, "restarts": wide, "snapshot": snapshots,
+        }.items()
+        if shown
+    ]  # fmt: skip
+    rows = [_row(watcher, lags.get(watcher["name"]) or {}) for watcher in watchers]
     table = _table()
-    for name, shown in {
-        "name": True, "state": True, "instance": wide and several, "source": True, "stream": wide, "lag": True,
-        "headroom": wide, "published": wide, "per second": True, "restarts": wide, "snapshot": snapshots,
-        "reason": True,
-    }.items():  # fmt: skip
-        if shown:
-            table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
-    for watcher in watchers:
-        status, lag = watcher["status"], lags.get(watcher["name"]) or {}
-        source = watcher["source"]
-        cells: dict[str, str | Text] = {
-            "name": plain(watcher["name"]),
-            "state": state(status["state"]),
-            "instance": plain(status.get("instance") or "-"),
-            "source": plain(f"{source['database'] or '*'}.{source['collection'] or '*'}"),
-            "stream": plain(watcher["sink"]["stream"]),
-            "lag": seconds(lag.get("seconds")),
-            "headroom": seconds(lag.get("oplog_headroom_seconds")),
-            "published": f"{status['events']['published']:,}",
-            "per second": f"{status['rates']['last_60s']:g}",
-            "restarts": str(status["restarts"]),
-            "snapshot": plain(short(status.get("snapshot"))),
-            "reason": plain(status["reason"] or ""),
-        }
-        table.add_row(*(cells[str(column.header)] for column in table.columns))
-    console.print(table)
+    for name in names:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
+    # rich would make every column narrower for the sake of one long reason.
+    taken = sum(max(cell_len(name), *(cell_len(str(row[name])) for row in rows)) + 2 for name in names)
+    fits = console.is_terminal and taken + REASON <= console.width
+    table.add_column("reason", no_wrap=True, overflow="ellipsis", max_width=console.width - taken if fits else None)
+    for row in rows:
+        table.add_row(*(row[name] for name in names), row["reason"])
+    if fits:
+        console.print(table)
+    else:
+        typed.print_whole(table)
+
+
+def _row(watcher: Mapping[str, Any], lag: Mapping[str, Any]) -> dict[str, str | Text]:
+    status, source = watcher["status"], watcher["source"]
+    return {
+        "name": plain(watcher["name"]),
+        "state": state(status["state"]),
+        "instance": plain(status.get("instance") or "-"),
+        "source": plain(f"{source['database'] or '*'}.{source['collection'] or '*'}"),
+        "stream": plain(watcher["sink"]["stream"]),
+        "lag": seconds(lag.get("seconds")),
+        "headroom": seconds(lag.get("oplog_headroom_seconds")),
+        "published": f"{status['events']['published']:,}",
+        "per second": f"{status['rates']['last_60s']:g}",
+        "restarts": str(status["restarts"]),
+        "snapshot": plain(short(status.get("snapshot"))),
+        "reason": plain(status["reason"] or ""),
+    }
 
 
 def letters(found: Sequence[Mapping[str, Any]]) -> None:

@@ -44,7 +44,7 @@ def list_(
 ) -> int:
     """List the watchers, those in trouble first.
 
-    Below the table is how many there are in each state, and which of them are in trouble."""
+    Below the table is how many there are in each state, and why each is in trouble that is."""
     from app.cli import watcher_tables
 
     service = connect(url, api_token)
@@ -63,8 +63,7 @@ def list_(
         say(f"there are no watchers{which}" + (f" in the state {' or '.join(state)}" if state else ""))
         return OK
     watcher_tables.listing(watchers, service.call("GET", "/lag"), wide=wide)
-    if len(watchers) > 1:
-        say(watcher_tables.counted(watchers))
+    say(watcher_tables.counted(watchers))
     return OK
 
 

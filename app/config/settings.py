@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.config import checks
 from app.config.addresses import is_loopback, parse_hosts, split_address
 from app.config.api_tokens import Token, all_tokens
 from app.config.start_warnings import unknown_variables, useless_tokens
+from app.config.tracing import TracingSettings
 from app.config.variables import SettingsError, file_variable, given_variables, value_of, variable
 from app.domain.namespaces import Namespaces
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Settings", "SettingsError", "is_loopback", "load", "split_address", "variable", "variables"]
 
 
-class Settings(BaseSettings):
+class Settings(TracingSettings):
     """Every setting of the service; the text below each is its documentation, which nothing reads at run time."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)

@@ -12,8 +12,13 @@ from dotenv import dotenv_values
 from app.domain.text import is_text
 
 PREFIX: Final = "CHANGEWIRE_"
-UNPREFIXED: Final = frozenset({"mongo_uri", "nats_url", "server_addr", "log_level", "config_file"})
-"""The five of mongodb-nats-connector; every other setting's variable starts with PREFIX."""
+UNPREFIXED: Final = frozenset(
+    {
+        "mongo_uri", "nats_url", "server_addr", "log_level", "config_file",
+        "otel_exporter_otlp_endpoint", "otel_service_name", "otel_sdk_disabled",
+    }
+)  # fmt: skip
+"""The five of mongodb-nats-connector, and those of OpenTelemetry; every other setting's variable starts with PREFIX."""
 MISTAKEN: Final = {
     **dict.fromkeys(("MONGO_URL", "MONGODB_URI", "MONGODB_URL", "MONGO_CONNECTION_STRING"), "MONGO_URI"),
     **dict.fromkeys(("NATS_URI", "NATS_SERVER", "NATS_SERVERS", "NATS_ADDR"), "NATS_URL"),

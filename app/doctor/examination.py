@@ -5,6 +5,7 @@ Begin with `examine`. Its findings come in the order in which you would fix them
 are skipped, since they would only repeat it. `app/cli/doctor.py` prints.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -50,6 +51,10 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     try:
         for finding in (*_of_settings(settings), *certificates.look(settings, datetime.now(UTC))):
             yield finding
+        if settings.traces:
+            from app.tracing.exporter import look
+
+            yield await asyncio.to_thread(look, settings.otel_exporter_otlp_endpoint)
         asked_mongo, asked_nats = mongo.examiner(), NatsExaminer(connection, len(settings.nats_servers))
         reached = await asked_mongo.reach()
         for finding in reached:

@@ -42,7 +42,7 @@ class PackedChanges(Sequence[Change]):
 
     @abstractmethod
     def with_headers(self, headers: tuple[tuple[str, str], ...]) -> "PackedChanges":
-        """Return the same changes, each with these headers of its own: few and short ones, without a line break."""
+        """Return the same changes, each with these headers too: few and short ones, without a line break."""
 
     @abstractmethod
     def fitting(self, size: int, beside: int) -> int:

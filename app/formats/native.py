@@ -169,7 +169,7 @@ class NativeChanges(PackedChanges):
         return f"NativeChanges({len(self)} changes, {self.size} bytes)"
 
     def with_headers(self, headers: tuple[tuple[str, str], ...]) -> "NativeChanges":
-        return NativeChanges(self._block, self._start, self._stop, headers)
+        return NativeChanges(self._block, self._start, self._stop, (*self._headers, *headers))
 
     @property
     def size(self) -> int:

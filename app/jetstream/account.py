@@ -36,8 +36,10 @@ MOST_PAGES = 4
 class JetStream:
     """One account. The connection is started and closed by its owner."""
 
-    def __init__(self, connection: NatsConnection) -> None:
+    def __init__(self, connection: NatsConnection, header_bytes: int = 0) -> None:
+        """`header_bytes` are those of headers that each change gets just before it is published by a sink."""
         self._connection = connection
+        self._header_bytes = header_bytes
         self._may_ask = True
         self._switching = Refusals()
         self._trying = asyncio.Lock()
@@ -94,7 +96,7 @@ class JetStream:
             raise no_jetstream(error) from error
 
     def sink(self, watcher: Watcher) -> JetStreamSink:
-        return JetStreamSink(self._connection, watcher, self._switching)
+        return JetStreamSink(self._connection, watcher, self._switching, self._header_bytes)
 
     def letters(self, watcher: Watcher) -> JetStreamDeadLetterQueue:
         return JetStreamDeadLetterQueue(self._connection, watcher)

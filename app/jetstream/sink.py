@@ -37,13 +37,16 @@ log = structlog.get_logger(__name__)
 class JetStreamSink:
     """One watcher's place on its stream."""
 
-    def __init__(self, connection: NatsConnection, watcher: Watcher, switching: Refusals) -> None:
+    def __init__(
+        self, connection: NatsConnection, watcher: Watcher, switching: Refusals, header_bytes: int = 0
+    ) -> None:
+        """`header_bytes` are those of headers that each change gets just before it is published here."""
         self._api = StreamApi(connection)
         self._objects = ObjectStore(connection)
         self._watcher = watcher
         self._name = watcher.sink.stream
         self._filter = watcher.space
-        self._sizes = Sizes(connection, watcher)
+        self._sizes = Sizes(connection, watcher, header_bytes)
         self._asked: int | None = None
         """The limit in bytes by which changes may have been made messages already."""
         self._sender = Sender(connection, watcher, self._sizes)

@@ -27,9 +27,11 @@ _RECORD_BYTES = 64
 class Sizes:
     """The limits of one watcher's messages."""
 
-    def __init__(self, connection: NatsConnection, watcher: Watcher) -> None:
+    def __init__(self, connection: NatsConnection, watcher: Watcher, header_bytes: int = 0) -> None:
+        """`header_bytes` are those of headers that each message gets when it is sent."""
         self._connection = connection
-        self._overhead = frames.overhead(watcher.sink.stream, watcher.space)
+        self._room = _ROOM + header_bytes
+        self._overhead = frames.overhead(watcher.sink.stream, watcher.space) + header_bytes
         self._longest = watcher.longest_subject
         self._most = watcher.most_subject_bytes
         self._stream: int | None = None
@@ -43,7 +45,7 @@ class Sizes:
         most = self._connection.max_payload
         self.limit = most if self._stream is None else min(most, self._stream)
         # A subject that depends on its collection's name may be too long: then each change is looked at.
-        self._surely = self.limit - _ROOM if self._most <= max(self._longest, self.max_subject) else 0
+        self._surely = self.limit - self._room if self._most <= max(self._longest, self.max_subject) else 0
 
     def adopt(self, stream: Stream) -> None:
         """Take in the stream's own limits."""

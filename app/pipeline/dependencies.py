@@ -12,7 +12,7 @@ from app.pipeline.memory_budget import MemoryBudget
 from app.pipeline.opening_gate import OpeningGate
 from app.pipeline.quiet_pace import QuietPace
 from app.pipeline.snapshot_limits import SnapshotLimits
-from app.ports import Mongo, Nats, Observer
+from app.ports import Mongo, Nats, Observer, Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Dependencies(Shared):
 
     mongo: Mongo
     nats: Nats
+    tracing: Tracing | None = None
+    """Traces what the runs do; None: nothing is traced."""
 
 
 @asynccontextmanager

@@ -40,10 +40,10 @@ class Run:
     def of(cls, stored: StoredWatcher, dependencies: Dependencies, state: RunState, statistics: RunStatistics) -> "Run":
         """Return a run with ports of its own to both servers."""
         mongo, nats, watcher = dependencies.mongo, dependencies.nats, stored.watcher
-        ports = Ports(
-            mongo.source(watcher), nats.sink(watcher), nats.letters(watcher), mongo.checkpoints(watcher),
-            mongo.rows(watcher), mongo.snapshots(),
-        )  # fmt: skip
+        source, sink, checkpoints = mongo.source(watcher), nats.sink(watcher), mongo.checkpoints(watcher)
+        if dependencies.tracing is not None:
+            source, sink, checkpoints = dependencies.tracing.of(watcher, source, sink, checkpoints)
+        ports = Ports(source, sink, nats.letters(watcher), checkpoints, mongo.rows(watcher), mongo.snapshots())
         return cls(stored, ports, dependencies, state, statistics)
 
     @property

@@ -11,6 +11,7 @@
     peers.py                Peers, Owners: the other instances            -> jetstream/, control/
     deployment.py           Mongo, Nats: each server as a whole            -> mongodb/, jetstream/
     observer.py             Observer: what is told, for metrics            -> metrics/
+    tracer.py               Tracing, Tracer, Span: what is traced          -> tracing/
 
 Each has a scripted fake in `tests/fakes/`, which passes the same contract suite as the adapter (`tests/contract`). No
 vendor's type and no vendor's error crosses these lines: adapters raise the errors of `domain/errors.py`, with the
@@ -27,6 +28,7 @@ from app.ports.sink import EventSink
 from app.ports.snapshot_store import SnapshotStore, Summary
 from app.ports.source import ChangeSource, SourceBatch
 from app.ports.stream_reader import StreamReader
+from app.ports.tracer import Tracing
 from app.ports.watcher_store import ALIVE_SECONDS, Check, WatcherStore
 
 __all__ = [
@@ -49,5 +51,6 @@ __all__ = [
     "SourceBatch",
     "StreamReader",
     "Summary",
+    "Tracing",
     "WatcherStore",
 ]

@@ -91,6 +91,7 @@ FIELDS: Final = {
     "signal": "the signal that came",
     "drain_seconds": "how long the watchers may take to finish",
     "encoder": "native or python",
+    "messages": "whether each message has a header `traceparent`",
     "change": "the change that was asked for",
     "outcome": "how it ended",
     "id": "the error's id, as in the answer",

@@ -6,6 +6,9 @@ from app.config.log_events.event import REPORT, Event
 
 SERVICE: Final = {
     "encoder": Event("Which encoder makes the messages: `native`, or `python`, which is slower, and why."),
+    "tracing_started": Event(
+        "Spans go to a collector by OpenTelemetry; with `messages` each message names its batch's."
+    ),
     "settings": Event("A setting looks like a mistake; the service starts with it.", "Correct what `problem` says."),
     "reads_open": Event(
         "The service is reachable from other machines, and reads need no token.",

@@ -103,8 +103,7 @@ async def test_only_what_differs_is_replaced_and_each_field_is_said(
     live.insert(1)
     await live.seen("1")
     other = {"name": "other", "source": {"database": live.database, "collection": "other"}}
-    wanted = live.definition(on_history_lost="earliest")
-    wanted["sink"]["oversize"] = "dead_letter"
+    wanted = live.definition(on_history_lost="earliest", sink={"oversize": "dead_letter"})
     files = ("-f", written(tmp_path, "one.json", wanted), "-f", written(tmp_path, "two.yaml", other))
     changes = ["  sink.oversize: claim_check → dead_letter", "  on_history_lost: fail → earliest"]
     before = await revisions(live)
@@ -142,8 +141,7 @@ async def test_all_that_is_wrong_is_said_at_once_and_nothing_is_changed(
 ) -> None:
     await live.add()
     fine = {"name": "fine", "source": {"database": live.database, "collection": "fine"}}
-    wrong = live.definition(on_history_lost="latest")
-    wrong["sink"] |= {"stram": "X", "replicas": 9}
+    wrong = live.definition(on_history_lost="latest", sink={"stram": "X", "replicas": 9})
     elsewhere = {"name": "elsewhere", "source": {"database": "local", "collection": "x"}}
     unnamed = {"source": {"database": live.database, "collection": "unnamed"}}
     before = await revisions(live)
@@ -165,7 +163,7 @@ async def test_the_collection_of_a_watcher_stays_and_apply_says_why(
     await live.add()
     moved = live.definition() | {"source": {"database": live.database, "collection": "moved"}}
     first, *_, last = await failed(("apply", "-f", written(tmp_path, "x.json", moved)), capfd)
-    assert first.startswith(f"changewire: orders: orders reads {live.database}.{live.collection}; ")
+    assert first.startswith(f"changewire: orders: source: reads {live.database}.{live.collection}; ")
     assert last == "changewire: nothing was changed"
 
 

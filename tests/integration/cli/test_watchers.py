@@ -149,8 +149,12 @@ async def test_the_failing_one_of_many_is_first_and_named_at_the_end(watchers: C
         await live.add(name, source={"database": live.database, "collection": name}, sink=sink, paused=name == "w03")
     for name in names:
         await live.reaches("PAUSED" if name == "w03" else "RUNNING", name)
-    # Its stream takes no more: a message that is written now has nowhere to go.
-    await live.streams.api(f"STREAM.DELETE.W07_{live.unique.upper()}")
+    # Its stream is another one now: what the first one held is gone, and that is for a person to decide.
+    stream = f"W07_{live.unique.upper()}"
+    live.mongo[live.database]["w07"].insert_one({"_id": 0})
+    await live.seen("0", stream=stream)
+    await live.streams.api(f"STREAM.DELETE.{stream}")
+    await live.streams.create(stream, allow_atomic=True, allow_direct=True)
     live.mongo[live.database]["w07"].insert_one({"_id": 1})
     await live.reaches("FAILED", "w07")
 
@@ -159,11 +163,14 @@ async def test_the_failing_one_of_many_is_first_and_named_at_the_end(watchers: C
     assert rows == [["w07", "FAILED"], ["w03", "PAUSED"]] + [
         [name, "RUNNING"] for name in names if name not in ("w03", "w07")
     ]
-    assert lines[13:] == ["12 watchers: 1 FAILED, 1 PAUSED, 10 RUNNING", "in trouble: w07 (FAILED)"]
+    assert lines[13] == "12 watchers: 1 FAILED, 1 PAUSED, 10 RUNNING"
+    reason = (await live.get("/watchers/w07/status"))["reason"]
+    assert "recreated" in reason
+    assert lines[1].endswith(f"  {reason}")
+    assert lines[14:] == [f"w07: FAILED: {reason}"]
     for chosen in (("--trouble",), ("--state", "failed")):
         table = (await watchers("list", *chosen)).splitlines()
-        assert [line.split()[0] for line in table] == ["name", "w07"]
-        assert "deleted" in table[1]
+        assert [line.split()[0] for line in table] == ["name", "w07", "1", "w07:"]
     both = await watchers.json("list", "--state", "failed", "--state", "PAUSED")
     assert [each["name"] for each in both] == ["w03", "w07"]
     assert await watchers("list", "--state", "fenced") == "there are no watchers in the state FENCED\n"

@@ -2,20 +2,19 @@
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from app.devservers.servers import free_port
+from tests.demos import no_other_demo_starts
 
 ROOT = Path(__file__).parents[3]
 PLACES = {
@@ -54,14 +53,6 @@ class Demo:
                     until = None
             await process.wait()
         return printed
-
-
-@asynccontextmanager
-async def no_other_demo_starts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[None]:
-    """Two that start at the same moment, in two processes of the test run, find the same ports free."""
-    with (tmp_path_factory.getbasetemp().parent / "changewire-demo.lock").open("w") as lock:
-        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
-        yield
 
 
 @pytest_asyncio.fixture

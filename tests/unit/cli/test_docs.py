@@ -59,5 +59,5 @@ def test_the_commands_are_found() -> None:
     found = [" ".join(words) for words in shown((ROOT / "docs" / "commands.md").read_text())]
     assert "watchers apply -f watchers.yaml --dry-run" in found
     assert len(found) > 20
-    assert wrong(["watchers", "aply"]) == "there is no command aply"
+    assert wrong(["watchers", "applied"]) == "there is no command applied"
     assert wrong(["watchers", "apply", "--dryrun"]) == "there is no option --dryrun"
