@@ -1,11 +1,12 @@
 """The measured part of docs/performance.md, written from a run's file: nobody types a figure.
 
 `python -m bench.write_docs [RESULTS.json [PAGE.md]]` draws the images too. What stands outside the two markers is
-written by hand and left alone. `sizing.md` beside the page is written as well, where the run has a fan-out.
+written by hand and left alone. A section of `BESIDE` has a page of its own beside that one. Where a run has only such
+sections (`make bench ARGS="--only snapshot"`), no other page is written.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,22 @@ def put(page: str, text: str) -> str:
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}"
 
 
+def _sizing(content: Mapping[str, Any]) -> str:
+    return sizing.generated(content["sections"]["fan-out"]["data"])
+
+
+def _snapshots(content: Mapping[str, Any]) -> str:
+    results = [each for each in results_of(content) if each.name == "snapshot"]
+    return "\n\n".join([*(show(each, level=3).strip() for each in results), show_targets(results, level=3).strip()])
+
+
+BESIDE: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+    "fan-out": ("sizing.md", _sizing),
+    "snapshot": ("snapshots.md", _snapshots),
+}
+"""Sections that another page beside the given one shows, and what it shows of them."""
+
+
 def main() -> None:
     """Write the page, and draw its images beside it."""
     given = [Path(each) for each in sys.argv[1:]]
@@ -81,13 +98,15 @@ def main() -> None:
         sys.exit("usage: python -m bench.write_docs [RESULTS.json [PAGE.md]]")
     results, page = (*given, *(Path("bench/results/latest.json"), Path("docs/performance.md"))[len(given) :])
     content = read_json(results)
-    drawn = plots.draw(content, page.parent / IMAGES)
-    page.write_text(put(page.read_text(), generated(content, {path.name for path in drawn})))
-    beside, section = page.parent / "sizing.md", content["sections"].get("fan-out")
-    if section is not None and beside.exists():
-        beside.write_text(put(beside.read_text(), f"{machine(content)}\n\n{sizing.generated(section['data'])}"))
-        print(f"{beside} written")
-    print(f"{page} written, with {', '.join(path.name for path in drawn) or 'no image'}")
+    for name, (other, text) in BESIDE.items():
+        beside = page.parent / other
+        if name in content["sections"] and beside.exists():
+            beside.write_text(put(beside.read_text(), f"{machine(content)}\n\n{text(content)}"))
+            print(f"{beside} written")
+    if content["sections"].keys() - BESIDE.keys():
+        drawn = plots.draw(content, page.parent / IMAGES)
+        page.write_text(put(page.read_text(), generated(content, {path.name for path in drawn})))
+        print(f"{page} written, with {', '.join(path.name for path in drawn) or 'no image'}")
 
 
 if __name__ == "__main__":

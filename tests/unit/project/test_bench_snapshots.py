@@ -1,9 +1,11 @@
 """The benchmark's section of snapshots: what a stream has to hold, what a crash repeats, and the section's rows."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench import report, write_docs
 from bench.check import _rows
 from bench.snapshots import again
 from bench.snapshots_rows import result_of
@@ -80,3 +82,18 @@ class TestRows:
     def test_nothing_measured_is_no_row(self) -> None:
         lists: dict[str, list[Any]] = {name: [] for name in ("drains", "runs", "beside", "kills", "others", "checked")}
         assert len(result_of(lists | {"rate": 500, "sizes": {"documents": 1}}).table) == 1
+
+
+def test_a_run_of_snapshots_alone_is_written_on_their_page_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = {"cores": 2, "cpu": "X", "memory_gb": 24, "system": "Linux", "python": "3.11", "load_before": [0.1]}
+    report.write_json(tmp_path / "run.json", machine, {"quick": False}, [result_of(measured())])
+    empty = f"{write_docs.BEGIN}\n{write_docs.END}\n"
+    for page in ("performance.md", "sizing.md"):
+        (tmp_path / page).write_text(empty)
+    (tmp_path / "snapshots.md").write_text((Path(__file__).parents[3] / "docs" / "snapshots.md").read_text())
+    monkeypatch.setattr("sys.argv", ["write_docs", str(tmp_path / "run.json"), str(tmp_path / "performance.md")])
+    write_docs.main()
+    assert "| ≥ 0.8 × " in (tmp_path / "snapshots.md").read_text()
+    assert {(tmp_path / page).read_text() for page in ("performance.md", "sizing.md")} == {empty}
