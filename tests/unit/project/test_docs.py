@@ -45,7 +45,7 @@ def test_the_words_by_which_a_symptom_is_found_are_those_of_the_service() -> Non
     code = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
     said = re.sub(r'"\s*\n\s*f?"', "", code)
     assert len(quoted) > 8
-    assert [words for words in quoted if words not in said] == []
+    assert [words for words in quoted if words.removesuffix(" …") not in said] == []
 
 
 def test_the_worked_examples_of_retention_are_worked_out() -> None:
