@@ -6,6 +6,7 @@ collector that is absent costs spans, which the SDK drops and logs, and nothing 
 """
 
 import asyncio
+import contextlib
 import os
 import threading
 import urllib.error
@@ -99,7 +100,8 @@ class OtlpTracer:
             try:
                 self._provider.shutdown()
             finally:
-                loop.call_soon_threadsafe(done.set)
+                with contextlib.suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+                    loop.call_soon_threadsafe(done.set)
 
         threading.Thread(target=stop, name="spans", daemon=True).start()
         try:

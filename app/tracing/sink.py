@@ -7,7 +7,6 @@ stay packed. The sink below knows that each message will have it, and counts it 
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Final, Literal
 
 from app.domain.dead_letters import Following
@@ -87,7 +86,13 @@ class TracedSink:
         header = (HEADER, span.traceparent)
         if isinstance(changes, PackedChanges):
             return changes.with_headers((header,))
-        return [replace(change, headers=(*change.headers, header)) for change in changes]
+        return [  # not `replace`, which takes four times as long: this is of every event where Python encodes
+            Change(
+                each.token, each.operation, each.body, each.wall_time, each.id, each.subject,
+                (*each.headers, header), each.pointer, each.letter,
+            )
+            for each in changes
+        ]  # fmt: skip
 
     # What is no span of its own.
 

@@ -1,5 +1,6 @@
 """The commands of pages that need one service: each page's, word for word, in the order of the page."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from typing import Any
 
 import httpx
 import nats
+import nats.js.errors
 import pytest_asyncio
 from pymongo import MongoClient
 
@@ -156,8 +158,6 @@ async def test_an_instance_is_drained_and_comes_back_and_a_stream_is_switched(sh
 @asynccontextmanager
 async def serving(run: Shell, block: str) -> AsyncIterator[httpx.AsyncClient]:
     """What a block starts as a service, for as long as it is asked."""
-    import asyncio
-
     port = free_port()
     served = asyncio.create_task(run(block.replace(":8081", f":{port}"), seconds=120), name="service of a page")
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
@@ -207,7 +207,10 @@ async def test_a_team_with_a_service_of_its_own_cannot_reach_anothers(
             stranger = await nats.connect(server.url, user="changewire-shop", password="secret")
 
             async def arrived() -> bool:
-                return (await reader.jetstream().stream_info("CONTACTS")).state.messages == 1
+                try:
+                    return (await reader.jetstream().stream_info("CONTACTS")).state.messages == 1
+                except nats.js.errors.NotFoundError:
+                    return False
 
             await until(arrived)
             assert await stranger.jetstream().streams_info() == []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 
 from app.devservers.process import free_port
@@ -78,6 +81,19 @@ async def test_a_collector_that_is_absent_does_not_keep_a_stop_waiting(monkeypat
     traced = tracer(f"http://127.0.0.1:{free_port()}")
     traced.begin("open", {}).end()
     await traced.close()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_collector_that_answers_after_the_end_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter, "CLOSE_SECONDS", 0.0)
+    traced = tracer(f"http://127.0.0.1:{free_port()}")
+    released = threading.Event()
+    monkeypatch.setattr(traced._provider, "shutdown", released.wait)
+    asyncio.run(traced.close())
+    released.set()
+    for thread in threading.enumerate():
+        if thread.name == "spans":
+            thread.join(10)
 
 
 def test_a_variable_for_traces_alone_wins(monkeypatch: pytest.MonkeyPatch) -> None:
