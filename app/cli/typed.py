@@ -85,7 +85,10 @@ def print_whole(table: "Table") -> None:
     say("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask where somebody is there to answer. Raises typer.Abort."""
-    if not yes and sys.stdin.isatty():
-        typer.confirm(plain(question), abort=True)
+def confirm(question: str, *, yes: bool, shown: str = "") -> None:
+    """Ask where somebody is there to answer, below what is `shown` to them first. Raises typer.Abort."""
+    if yes or not sys.stdin.isatty():
+        return
+    if shown:
+        say(shown, error=True)
+    typer.confirm(plain(question), abort=True)

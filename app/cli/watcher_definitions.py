@@ -8,7 +8,7 @@ import typer
 
 from app.cli import FAILED, MISUSE, OK, CommandError, candidates, say, say_json
 from app.cli.http_client import Refused, Service, connect, watcher_path
-from app.cli.typed import Json, Token, Url
+from app.cli.typed import Json, Token, Url, Yes, confirm
 
 Optional = Annotated[
     str | None,
@@ -127,6 +127,7 @@ def replace(
     stream: Stream = None,
     snapshot: Snapshot = None,
     dry_run: DryRun = False,
+    yes: Yes = False,
     url: Url = None,
     api_token: Token = None,
     as_json: Json = False,
@@ -134,13 +135,14 @@ def replace(
     """Replace a watcher by NAME and options, or those of a file.
 
     Everything but the position: what neither options nor file say gets its default, and the watcher restarts. It stays
-    paused or running, unless a file says it. Prints each field that changes, as `apply` does; the watcher has to exist.
+    paused or running, unless a file says it. Prints each field that changes, as `apply` does, and on a terminal
+    asks before it changes it. The watcher has to exist.
     """
     from app.cli import watcher_files
 
     definition = _by_options(name, file, _source(database, collection, include, exclude), deployment, stream, snapshot)
     wanted = watcher_files.read_all(file or ()) if definition is None else [watcher_files.Definition(definition, "")]
-    return _make_so(connect(url, api_token), wanted, there=True, dry_run=dry_run, as_json=as_json)
+    return _make_so(connect(url, api_token), wanted, there=True, dry_run=dry_run, as_json=as_json, ask=not yes)
 
 
 def export(
@@ -224,7 +226,9 @@ def _by_options(
     return {"name": name, "source": source, **more}
 
 
-def _make_so(service: Service, wanted: Sequence[Any], *, there: bool, dry_run: bool, as_json: bool) -> int:
+def _make_so(
+    service: Service, wanted: Sequence[Any], *, there: bool, dry_run: bool, as_json: bool, ask: bool = False
+) -> int:
     from app.cli import watcher_plan
 
     def tell(step: watcher_plan.Step) -> None:
@@ -238,6 +242,11 @@ def _make_so(service: Service, wanted: Sequence[Any], *, there: bool, dry_run: b
             for step in steps:
                 tell(step)
         else:
+            changing = [step for step in steps if step.changes]
+            if changing and ask:
+                shown = "\n".join(line for step in changing for line in watcher_plan.lines_of(step))
+                what = "it" if len(changing) == 1 else f"these {len(changing)}"
+                confirm(f"Replace {what}?", yes=False, shown=shown)
             watcher_plan.carry_out(service, steps, tell)
     except watcher_plan.NotApplied as error:
         for line in error.lines:

@@ -220,6 +220,12 @@ async def test_on_a_terminal_it_asks_before_it_moves_or_removes(watchers: Comman
     assert "Remove the watcher orders" in said
     assert said.endswith("changewire: cancelled\n")
     assert await live.get("/watchers/orders")
+    options = ("--database", live.database, "--collection", live.collection, "--stream", f"{live.stream}_2")
+    code, said = await asyncio.to_thread(answer, "n", "replace", "orders", *options)
+    assert code == 1
+    assert f"orders: would be replaced\n  sink.stream: {live.stream} → {live.stream}_2\n" in said
+    assert said.endswith("changewire: cancelled\n")
+    assert (await live.get("/watchers/orders"))["sink"]["stream"] == live.stream
     code, said = await asyncio.to_thread(answer, "y", "rewind", "orders", "--at", "latest")
     assert code == 0, said
     assert "published again" in said
