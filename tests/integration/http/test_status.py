@@ -243,6 +243,6 @@ async def test_openapi_describes_every_call_of_the_contract(service: Live) -> No
         ("DELETE", f"{watcher}/dead-letters/{{sequence}}"), ("POST", f"{watcher}/dead-letters/{{sequence}}/replay"),
         ("GET", f"{watcher}/history"), ("GET", f"{watcher}/stream"), ("GET", f"{watcher}/messages"),
         ("GET", "/healthz"), ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics"), ("GET", "/instances"),
-        ("PUT", "/instances/{instance}/drain"), ("DELETE", "/instances/{instance}/drain"),
+        ("GET", "/suggestions"), ("PUT", "/instances/{instance}/drain"), ("DELETE", "/instances/{instance}/drain"),
     }  # fmt: skip
     assert (await service.call("GET", "/docs", 200)).headers["Content-Type"].startswith("text/html")
