@@ -64,8 +64,7 @@ async def test_two_rivals_started_upon_the_same_backlog_put_each_change_on_the_s
     one.kill()
     other.kill()
     await stage.write(2000, at_once=500)
-    one.spawn()
-    other.spawn()
+    await asyncio.gather(one.start(), other.start())  # one that has not begun to listen may not be told to stop yet
     await stage.check()
 
 
