@@ -245,7 +245,7 @@ class Stage:
         left = state.messages if last is None else min(last, state.messages)
         config = ConsumerConfig(
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=state.first_seq if last is None else state.last_seq - left + 1,
+            opt_start_seq=max(1, state.first_seq if last is None else state.last_seq - left + 1),
             ack_policy=AckPolicy.NONE,
             mem_storage=True,
             max_waiting=10,
