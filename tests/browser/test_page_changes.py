@@ -69,7 +69,8 @@ async def test_a_number_that_is_being_typed_is_not_set_back_by_what_is_drawn_mea
 async def offered(page: Page, field: str) -> list[str]:
     """What the form suggests for a field, as the browser shows it below."""
     options = page.locator(f"[id='field-{field}-known'] option")
-    return [await each.get_attribute("value") or "" for each in await options.all()]
+    found: list[str] = await options.evaluate_all("all => all.map((each) => each.value)")
+    return found
 
 
 async def test_the_form_offers_databases_collections_and_streams_that_exist(site: Site, tab: Tab) -> None:

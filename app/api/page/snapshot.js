@@ -111,7 +111,7 @@ function parsed(text) {
   try {
     return exact(text);
   } catch (error) {
-    throw new Problem(0, { detail: "the filter is not JSON", errors: [{ field: "filter", problem: `is not JSON: ${error.message}` }] });
+    throw new Problem(0, { detail: "the filter is not JSON", errors: [{ field: "filter", detail: `is not JSON: ${error.message}` }] });
   }
 }
 
