@@ -16,7 +16,7 @@ from pymongo.errors import DuplicateKeyError
 from tests.integration.mongodb.test_row_source import KEYS
 from tests.integration.service.test_snapshot_errors import arrived
 from tests.integration.service.test_snapshots import begin, fill, now, until_ended
-from tests.service import Service, Stage, until
+from tests.service import Service, Stage, Trap, until
 from tests.service.messages import Message
 from tests.service.rows import DONE, ROW, check_rows, is_of_snapshot
 from tests.service.scope_rows import Named, check_scope, named
@@ -252,11 +252,10 @@ async def test_collections_may_come_and_go_and_change_their_names(scope: Scope, 
     for name in ("a", "b", "d", "out a"):
         await scope.fill(name, range(3000 if name != "d" else 9000), text="x" * 300)
     before = await scope.now()
-    service = await scope.stage.service().start()
+    service = await scope.stage.service(trap=Trap("after-plan", 3, "STOP")).start()  # a takes two chunks
     await scope.add(service, exclude=["out*"])
     await begin(scope.stage, service)
-    await scope.stage.until_length(3100, within=60)  # in the middle of b
-    service.freeze()
+    await service.trapped()
     await meanwhile(scope)
     service.thaw()
     await until_ended(scope.stage, service)
