@@ -78,13 +78,10 @@ def candidates(before: Sequence[str], incomplete: str) -> list[tuple[str, str]]:
 
 
 def _library() -> Any:
-    """Return what finds the place in the tree of commands: typer's own copy of click has it, or click."""
-    from app.cli import program
+    """Return what finds the place in the tree of commands: typer's own copy of click has it."""
+    from typer._click.shell_completion import ShellComplete
 
-    try:
-        from typer._click.shell_completion import ShellComplete
-    except ImportError:  # an earlier typer has no copy
-        from click.shell_completion import ShellComplete  # type: ignore[assignment]
+    from app.cli import program
 
     class Candidates(ShellComplete):
         def get_completion_args(self) -> tuple[list[str], str]:

@@ -60,7 +60,7 @@ def dead_letters(
     if action == "show":
         return _show(service, name, chosen[0], as_json=as_json)
     if everything:
-        chosen = [each["sequence"] for each in _letters(service, name)]
+        chosen = [each["sequence"] for page in _pages(service, name) for each in page["dead_letters"]]
         if not chosen and not as_json:
             say(f"{name}: no dead letters")
             return OK
@@ -72,11 +72,14 @@ def dead_letters(
 
 
 def _list(service: Service, name: str, limit: int, *, as_json: bool) -> int:
-    from itertools import islice
-
     from app.cli import watcher_tables
 
-    found = list(islice(_letters(service, name), limit))
+    found: list[dict[str, Any]] = []
+    total = 0
+    for page in _pages(service, name):
+        found, total = (found + page["dead_letters"])[:limit], page["total"]
+        if len(found) == limit:
+            break
     if as_json:
         say_json(found)
         return OK
@@ -84,17 +87,16 @@ def _list(service: Service, name: str, limit: int, *, as_json: bool) -> int:
         say(f"{name}: no dead letters")
         return OK
     watcher_tables.letters(found)
-    total = service.call("GET", watcher_path(name, "dead-letters?limit=1"))["total"]
     if total > len(found):
         say(f"the first {len(found):,} of {total:,}; --limit lists more")
     return OK
 
 
-def _letters(service: Service, name: str) -> Iterator[dict[str, Any]]:
+def _pages(service: Service, name: str) -> Iterator[dict[str, Any]]:
     after: int | None = 0
     while after is not None:
-        page = service.call("GET", watcher_path(name, f"dead-letters?limit={PAGE}&after={after}"))
-        yield from page["dead_letters"]
+        page: dict[str, Any] = service.call("GET", watcher_path(name, f"dead-letters?limit={PAGE}&after={after}"))
+        yield page
         after = page["after"]
 
 

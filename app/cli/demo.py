@@ -202,15 +202,14 @@ class Demo:
 
     async def _traffic(self, stack: contextlib.AsyncExitStack, mongo_uri: str, nats_url: str) -> int:
         """Write and show until it is time to stop; then compare."""
-        import nats
         from pymongo import MongoClient
 
-        from app.cli.traffic import COLLECTION, DATABASE, STREAM, Consumer, Writer
+        from app.cli.traffic import COLLECTION, DATABASE, STREAM, Consumer, Writer, connected
 
         run = secrets.token_hex(2)
         client: MongoClient[dict[str, Any]] = MongoClient(mongo_uri)
         stack.callback(client.close)
-        connection = await nats.connect(nats_url.split(","), max_reconnect_attempts=-1, error_cb=_quiet)
+        connection = await connected(nats_url)
         stack.push_async_callback(connection.close)
         version = (await asyncio.to_thread(client.server_info))["version"]
         nats_version = re.sub(r"[^0-9.]", "", str(connection.connected_server_version))
@@ -307,10 +306,6 @@ async def _why_not_running(registry: "Registry") -> str | None:
         return str(error)
     state = view.status.state
     return None if state is State.RUNNING else view.status.reason or f"the watcher is {state}"
-
-
-async def _quiet(_error: Exception) -> None:
-    """nats-py prints errors of its connection by itself; the service reports them already."""
 
 
 def _port(text: str) -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import nats
 from nats.aio.client import Client as NatsClient
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from pymongo.collection import Collection
@@ -48,6 +49,15 @@ class Order:
 
     id: str
     status: str = "new"
+
+
+async def connected(nats_url: str) -> NatsClient:
+    """Connect to NATS, and again for as long as it takes. Raises what nats-py raises where the first time fails."""
+    return await nats.connect(nats_url.split(","), max_reconnect_attempts=-1, error_cb=_quiet)
+
+
+async def _quiet(_error: Exception) -> None:
+    """nats-py prints errors of its connection by itself; the service reports them already."""
 
 
 def order(key: str, number: int) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from app.cli import FAILED, MISUSE, OK, CommandError, candidates, say, say_json
 from app.cli.http_client import Refused, Service, connect, watcher_path
 from app.cli.typed import Json, Token, Url, Yes, confirm
+
+if TYPE_CHECKING:
+    from app.cli.watcher_files import Definition
 
 Optional = Annotated[
     str | None,
@@ -70,9 +73,8 @@ def add(
     """
     from app.cli import watcher_files, watcher_plan
 
-    definition = _by_options(name, file, _source(database, collection, include, exclude), deployment, stream, snapshot)
+    wanted = _wanted(name, file, _source(database, collection, include, exclude), deployment, stream, snapshot)
     service = connect(url, api_token)
-    wanted = watcher_files.read_all(file or ()) if definition is None else [watcher_files.Definition(definition, "")]
     documents = [each.document for each in wanted]
     path = "/watchers" + ("?dry_run=true" if dry_run else "")
     try:
@@ -138,10 +140,7 @@ def replace(
     paused or running, unless a file says it. Prints each field that changes, as `apply` does, and on a terminal
     asks before it changes it. The watcher has to exist.
     """
-    from app.cli import watcher_files
-
-    definition = _by_options(name, file, _source(database, collection, include, exclude), deployment, stream, snapshot)
-    wanted = watcher_files.read_all(file or ()) if definition is None else [watcher_files.Definition(definition, "")]
+    wanted = _wanted(name, file, _source(database, collection, include, exclude), deployment, stream, snapshot)
     return _make_so(connect(url, api_token), wanted, there=True, dry_run=dry_run, as_json=as_json, ask=not yes)
 
 
@@ -205,15 +204,17 @@ def _source(
     return {name: value for name, value in given.items() if value}
 
 
-def _by_options(
+def _wanted(
     name: str | None,
     file: list[Path] | None,
     source: dict[str, Any],
     deployment: bool,
     stream: str | None,
     snapshot: str | None,
-) -> dict[str, Any] | None:
-    """Return the definition that options make, None where it comes from a file. Raises typer.BadParameter."""
+) -> "list[Definition]":
+    """Return the definitions of files, or the one that options make. Raises typer.BadParameter, CommandError."""
+    from app.cli import watcher_files
+
     if (name is None) == (not file):
         raise typer.BadParameter("give either a NAME or a --file")
     if name is None and (source or deployment or stream or snapshot):
@@ -221,13 +222,13 @@ def _by_options(
     if name is not None and bool(source.get("database")) == deployment:
         raise typer.BadParameter("give either --database or --deployment")
     if name is None:
-        return None
+        return watcher_files.read_all(file or ())
     more = ({"sink": {"stream": stream}} if stream else {}) | ({"snapshot": snapshot} if snapshot else {})
-    return {"name": name, "source": source, **more}
+    return [watcher_files.Definition({"name": name, "source": source, **more}, "")]
 
 
 def _make_so(
-    service: Service, wanted: Sequence[Any], *, there: bool, dry_run: bool, as_json: bool, ask: bool = False
+    service: Service, wanted: "Sequence[Definition]", *, there: bool, dry_run: bool, as_json: bool, ask: bool = False
 ) -> int:
     from app.cli import watcher_plan
 
@@ -251,10 +252,8 @@ def _make_so(
     except watcher_plan.NotApplied as error:
         for line in error.lines:
             say(f"changewire: {line}", error=True)
-        if not any(step.done for step in steps):
-            say("changewire: nothing was changed", error=True)
-            return FAILED
-        say("changewire: the other watchers were changed; correct this and repeat the command", error=True)
+        some = "the other watchers were changed; correct this and repeat the command"
+        say(f"changewire: {some if any(step.done for step in steps) else 'nothing was changed'}", error=True)
         return FAILED
     if as_json:
         say_json([watcher_plan.as_json(step) for step in steps])

@@ -201,7 +201,7 @@ class Streams:
                 return
             except TimeoutError:  # nats-py's is one too
                 silent += 1
-                if silent == ATTEMPTS or not self._client.is_connected:
+                if self._gives_up(silent):
                     raise
 
     async def _read(self, watcher: Watcher, first: int, last: int) -> AsyncGenerator[StreamMessage, None]:
@@ -239,16 +239,21 @@ class Streams:
 
     async def _ask(self, call: str, body: bytes = b"") -> dict[str, Any]:
         """The answer of JetStream's API to a call that changes nothing."""
-        for left in reversed(range(ATTEMPTS)):
+        silent = 0
+        while True:
             try:
                 reply = await self._client.request(f"$JS.API.{call}", body, timeout=CALL_SECONDS)
             except TimeoutError:
-                if not left or not self._client.is_connected:
+                silent += 1
+                if self._gives_up(silent):
                     raise
             else:
                 answer: dict[str, Any] = json.loads(reply.data)
                 return answer
-        raise AssertionError("unreachable")
+
+    def _gives_up(self, silent: int) -> bool:
+        """Whether a server is not asked again that was silent so often in a row."""
+        return silent == ATTEMPTS or not self._client.is_connected
 
     async def letters(self, watcher: Watcher) -> set[str]:
         """The tokens of the changes that the watcher has set aside."""

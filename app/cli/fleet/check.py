@@ -12,6 +12,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.client import JetStreamContext
 
 from app.cli.traffic import Key, Verdict, Writer, compare, key_of
+from app.domain.tokens import parse_message_id
 
 _READ_SECONDS = 15
 _CHANGES = frozenset({"insert", "update", "delete"})
@@ -61,7 +62,6 @@ async def _changes(stream: JetStreamContext, name: str, run: str) -> list[tuple[
 
 
 def epoch_of(message: Any) -> int:
-    """The epoch that a message's id names: `<token>` is of the first one, `<token>:<epoch>` of a later one."""
-    _, _, rest = (message.headers or {}).get("Nats-Msg-Id", "").partition(":")
-    epoch = rest.partition(":")[0]
-    return int(epoch) if epoch.isdigit() else 0
+    """The epoch that a message's id names; the first one where it names none."""
+    id_ = parse_message_id((message.headers or {}).get("Nats-Msg-Id"))
+    return 0 if id_ is None else id_.epoch

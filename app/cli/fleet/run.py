@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import nats
 from nats.aio.client import Client as NatsClient
 from nats.errors import Error as NatsError
 from pymongo.errors import PyMongoError
@@ -23,7 +22,7 @@ from app.cli.fleet.hints import MOST_SECONDS, hints
 from app.cli.fleet.plan import Part
 from app.cli.fleet.story import Pace, Story
 from app.cli.fleet.writers import Writers
-from app.cli.traffic import counted
+from app.cli.traffic import connected, counted
 from app.control.registry import Addition, Registry
 from app.devservers.servers import Server
 from app.domain.errors import ChangewireError
@@ -73,7 +72,7 @@ class Fleet:
         versions of mongod and nats-server."""
         stage = self._stage
         async with contextlib.AsyncExitStack() as stack:
-            connection = await nats.connect(stage.nats_url.split(","), max_reconnect_attempts=-1, error_cb=_quiet)
+            connection = await connected(stage.nats_url)
             stack.push_async_callback(connection.close)
             writers = stack.enter_context(Writers(stage.mongo_uri, secrets.token_hex(2), self.watchers, self._rate))
             await self._add(writers)
@@ -198,7 +197,3 @@ class Fleet:
         if not wrong:
             self._stage.show(f"OK: {right} watchers, {counted(messages, 'message')}: every write once, in order")
         return FAILED if wrong else OK
-
-
-async def _quiet(_error: Exception) -> None:
-    """nats-py prints errors of its connection by itself; the service reports them already."""

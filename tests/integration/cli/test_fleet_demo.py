@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -51,7 +52,7 @@ class FleetDemo:
         printed, _ = await process.communicate()
         return await process.wait(), printed.decode()
 
-    async def curl(self, method: str, path: str, body: object = None) -> object:
+    async def curl(self, method: str, path: str, body: object = None) -> Any:
         """Call the HTTP interface; the answer."""
         data = () if body is None else ("-H", "Content-Type: application/json", "-d", json.dumps(body))
         process = await asyncio.create_subprocess_exec(
@@ -155,18 +156,18 @@ async def test_the_failing_watcher_is_found_and_repaired_and_all_is_there_once(
 @pytest.mark.timeout(180)
 async def test_all_that_a_person_can_try_is_there(start: Start) -> None:
     demo = await start("--watchers", "6", "--rate", "20")
-    watchers = {each["name"]: each for each in await demo.curl("GET", "/watchers")}  # type: ignore[attr-defined]
+    watchers = {each["name"]: each for each in await demo.curl("GET", "/watchers")}
     assert len(watchers) == 6
     assert watchers["logistics-shipments"]["status"]["state"] == "PAUSED"
     assert watchers["analytics-clicks"]["status"]["snapshot"]["kind"] == "initial"
 
     async def letters() -> bool:
         status = await demo.curl("GET", "/watchers/support-tickets/status")
-        return status["dead_letters"] == 1  # type: ignore[index]
+        return bool(status["dead_letters"] == 1)
 
     await until(letters, "there is a dead letter", within=60)
     status = await demo.curl("GET", "/watchers/shop-orders/status")
-    assert status["reads"] == "shared"  # type: ignore[index]
+    assert status["reads"] == "shared"
     assert (await demo.changewire("watchers", "resume", "logistics-shipments"))[0] == 0
     await until(lambda: "logistics-shipments is RUNNING now" in demo.shown, f"it is resumed: {demo.shown}")
 
@@ -194,10 +195,14 @@ async def test_servers_that_are_killed_cost_no_change(tmp_path_factory: pytest.T
     demo = Inside(seconds=3600, pace=Pace(first_outage=2, between_outages=5, outage=2, table=2))
     async with no_other_demo_starts(tmp_path_factory):
         running = asyncio.create_task(demo.run(), name="demo")
-        await until(lambda: demo.says("Ctrl-C stops") or running.done(), "all is up", within=90)
+
+        def told(pattern: str) -> Callable[[], bool]:
+            return lambda: demo.says(pattern) or running.done()
+
+        await until(told("Ctrl-C stops"), "all is up", within=90)
     for each in ("mongod", "nats-server"):
-        await until(lambda each=each: demo.says(f"{each} is back") or running.done(), f"{each} is back", within=60)  # type: ignore[misc]
-    await until(lambda: demo.says("changes/s") or running.done(), "there is a table", within=60)
+        await until(told(f"{each} is back"), f"{each} is back", within=60)
+    await until(told("changes/s"), "there is a table", within=60)
     demo.stop.set()
     assert await running == 0, demo.shown
     assert demo.says("every write once, in order"), demo.shown

@@ -142,11 +142,11 @@ class Use:
         return status
 
     async def add(self, scope: str, **source: Any) -> None:
-        place = {"database": self.live.database, "collection": self.live.collection}
+        place: dict[str, Any] = {"database": self.live.database, "collection": self.live.collection}
         if scope == "changewireShop":
             del place["collection"]
         if scope == "changewireDeployment":
-            place = {"include": [f"{self.live.database}.*"]}  # type: ignore[dict-item]
+            place = {"include": [f"{self.live.database}.*"]}
         body = {"name": "orders", "source": {**place, **source}, "sink": {"stream": self.live.stream}}
         await self.accepted("POST", "/watchers", json=body)
         await self.becomes(lambda status: status["state"] == "RUNNING")

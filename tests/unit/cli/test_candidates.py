@@ -9,7 +9,7 @@ import pytest
 
 from app.__main__ import main
 from app.cli.candidates import candidates
-from app.cli.completion import SCRIPTS
+from app.cli.completion import SCRIPTS, Shell
 from app.cli.program import COMMANDS
 
 BREAKS = " \t\n\"'><=;|&(:"
@@ -70,6 +70,6 @@ def test_whatever_goes_wrong_nothing_is_said(sent: list[str], capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("shell", SCRIPTS)
-def test_the_script_of_each_shell_is_printed_as_it_is(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_of_each_shell_is_printed_as_it_is(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
-    assert capsys.readouterr().out.strip("\n") == SCRIPTS[shell].strip("\n")  # type: ignore[index]
+    assert capsys.readouterr().out.strip("\n") == SCRIPTS[shell].strip("\n")

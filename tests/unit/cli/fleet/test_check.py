@@ -8,13 +8,22 @@ import pytest
 
 from app.cli.fleet.check import epoch_of, joined
 from app.cli.traffic import Key, compare
+from tests.fakes import event_token
 
+FIRST, SECOND = event_token(1), event_token(2)
 A, B, C = (Key("insert", f"r-{number}", number) for number in range(1, 4))
 
 
 @pytest.mark.parametrize(
     ("name", "epoch"),
-    [(None, 0), ("82AB", 0), ("82AB:3", 3), ("82AB:2:r:82AC", 2), ("82AB:0:s:01:5.0", 0), ("82AB:?", 0)],
+    [
+        (None, 0),
+        (FIRST, 0),
+        (f"{FIRST}:3", 3),
+        (f"{FIRST}:2:r:{SECOND}", 2),
+        (f"{FIRST}:0:s:01:5.0", 0),
+        (f"{FIRST}:?", 0),
+    ],
 )
 def test_the_epoch_is_read_from_the_id(name: str | None, epoch: int) -> None:
     headers = None if name is None else {"Nats-Msg-Id": name}
