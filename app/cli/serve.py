@@ -79,7 +79,7 @@ def run(config: Path | None = None) -> int:
     """Serve; 0 after a complete stop, 1 where the drain did not finish in time."""
     gc.disable()  # imports make objects that stay; looking through them again and again is a fifth of a start
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look for them in every installed package
-    _import_structlog()
+    import_structlog()
     from app.config import logging
     from app.config.exposure import open_reads
 
@@ -101,7 +101,7 @@ def run(config: Path | None = None) -> int:
         return runner.run(_serve(settings))
 
 
-def _import_structlog() -> None:
+def import_structlog() -> None:
     """Import it without rich, which it takes along where that is installed, for tracebacks that are not drawn here."""
     there = "rich" in sys.modules
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # "cannot be imported", as the documentation has it

@@ -54,17 +54,59 @@ class StartError(Exception):
     """The server ended or stayed silent before it was ready; the text holds the end of its log."""
 
 
+_claims: dict[int, socket.socket] = {}
+"""Of each port that this process has claimed: a socket whose name only one process can have."""
+
+
 def free_port(wish: int | None = None) -> int:
-    """A port of 127.0.0.1 that nothing listens on now, the wished one if it can be; another may still take it first."""
+    """Claim a port of 127.0.0.1 that nothing listens on now, the wished one if it can be.
+
+    No other caller gets it, in whatever process, until this one ends or calls `release_port`: a server that is down
+    for a while has its port again afterwards. Raises StartError where all are taken.
+    """
     for port in [*([] if wish is None else [wish]), *random.sample(PORTS, 200)]:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return port
+        if _claim(port):
+            if _is_free(port):
+                return port
+            release_port(port)
     raise StartError(f"no free port on {HOST} between {PORTS.start} and {PORTS.stop}")
+
+
+def release_port(port: int) -> None:
+    """Give a port of `free_port` back; fine where it is not claimed."""
+    claim = _claims.pop(port, None)
+    if claim is not None:
+        claim.close()
+
+
+def _claim(port: int) -> bool:
+    """Whether the port is this process's from now on.
+
+    A bound TCP socket would not do: one that lets the server listen beside it (SO_REUSEADDR) lets others bind as well.
+    A name of Linux's abstract namespace belongs to one socket, leaves no file, and is free when the process ends.
+    """
+    if port in _claims:
+        return False
+    if sys.platform != "linux":
+        return True
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0changewire-port-{port}")
+    except OSError:
+        claim.close()
+        return False
+    _claims[port] = claim
+    return True
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
 
 
 def freeze(child: int) -> None:
@@ -171,6 +213,7 @@ class Server(ABC):
                 taken = "address already in use" in self._log_of_this_start().lower()
                 if not (fresh and taken and attempt + 1 < PORT_ATTEMPTS):
                     raise
+                release_port(self.port)
                 self.port = 0
             except BaseException:
                 self.kill()
@@ -196,12 +239,13 @@ class Server(ABC):
         await self.start()
 
     async def close(self) -> None:
-        """Stop for good and remove the data where it is temporary."""
+        """Stop for good, remove the data where it is temporary, and give the port back."""
         if self._temporary is None:
             await self.stop()
         else:
             self.kill()  # nothing is kept, so nothing needs a clean end
             await asyncio.to_thread(self._temporary.cleanup)
+        release_port(self.port)
 
     def discard(self) -> None:
         """End it at once and remove the data where it is temporary; takes no lock, as a signal handler calls it."""

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from app.devservers.process import HOST, Launch, NotAvailable, Server, StartError, find_program, free_port
+from app.devservers.process import HOST, Launch, NotAvailable, Server, StartError, find_program, free_port, release_port
 
 __all__ = [
     "HOST",
@@ -34,6 +34,7 @@ __all__ = [
     "StartError",
     "find_program",
     "free_port",
+    "release_port",
 ]
 
 # MongoDB's error codes.
@@ -189,8 +190,13 @@ class NatsServer(Server):
         return f"http://{HOST}:{self.monitor_port}"
 
     def _command(self) -> list[str]:
+        release_port(self.monitor_port)
         self.monitor_port = free_port()
         return ["--config", str(self._configure()), *self.args]
+
+    async def close(self) -> None:
+        await super().close()
+        release_port(self.monitor_port)
 
     def reload(self) -> None:
         """Write the configuration as it is set by now, and have the server read it (SIGHUP)."""

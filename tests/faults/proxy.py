@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from app.devservers.servers import HOST, free_port
+from app.devservers.servers import HOST, free_port, release_port
 
 CHUNK = 16 * 1024
 AHEAD = 64
@@ -156,6 +156,7 @@ class Proxy:
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        release_port(self.port)
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer), name="proxied connection")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 from app.verify.findings import KINDS
 from tests.faults import ledger
 from tests.faults.testbed import DATABASE, KEPT, RECORDED, Testbed
+from tests.zygote import changewire
 
 VERIFY_SECONDS = 3600
 """For what a soak of a night has left."""
@@ -104,22 +104,10 @@ def _adopt(verdict: Verdict, report: dict[str, Any]) -> None:
 
 
 async def _report(testbed: Testbed, verdict: Verdict, *arguments: str) -> dict[str, Any]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "app", "verify", "--json", *arguments),
-        cwd=testbed.folder,
-        env=testbed.environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    asked = ("verify", "--json", *arguments)
+    done = await changewire(*asked, cwd=testbed.folder, env=testbed.environment, within=VERIFY_SECONDS)
     try:
-        async with asyncio.timeout(VERIFY_SECONDS):
-            said, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    try:
-        return dict(json.loads(said))
+        return dict(json.loads(done.output))
     except ValueError:
-        verdict.problems.append(f"verify {' '.join(arguments)} ended with {process.returncode}: {errors.decode()}")
+        verdict.problems.append(f"verify {' '.join(arguments)} ended with {done.code}: {done.errors}")
         return {}

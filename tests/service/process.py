@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -15,24 +13,15 @@ from typing import Any, Self
 import httpx
 
 from app.devservers.process import freeze
-from app.devservers.servers import free_port
+from app.devservers.servers import free_port, release_port
 from tests.service.waiting import is_stopped, until
 from tests.traps import Trap
+from tests.zygote import Forked, fork
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ASKED_SECONDS = 2.0
 """How long a process may take to tell what runs in it: it may be frozen."""
 _STATE = re.compile(r'changewire_watcher_state\{state="RUNNING",watcher="(?P<name>[^"]+)"\} (?P<value>\S+)')
-
-# Ends with the test run, even where that is killed; see `app/devservers/process.py`.
-_DIES_WITH_PARENT = """\
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit("the parent is gone")
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
 
 
 class Service:
@@ -46,7 +35,7 @@ class Service:
         self.log = workdir / f"{name}.log"
         self._workdir = workdir
         self._environment = {**environment, "SERVER_ADDR": f"127.0.0.1:{self.port}"}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Forked | None = None
         self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=20, trust_env=False)
 
     # Life
@@ -73,16 +62,8 @@ class Service:
         trap, self.trap = self.trap, None
         module = "app" if trap is None else "tests.traps"
         environment = self._environment if trap is None else {**self._environment, "TRAP": str(trap)}
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _DIES_WITH_PARENT, str(os.getpid()), "-m", module, "serve"],
-                cwd=self._workdir,  # where no .env and no connector.yaml of somebody else's is read
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        # In a directory where no .env and no connector.yaml of somebody else's is read.
+        self._process = fork(module, "serve", cwd=self._workdir, env=environment, out=self.log)
 
     async def _lives(self) -> bool:
         assert self.running, f"{self.name} ended with {self.exit_code} at its start:\n{self.log_tail()}"
@@ -139,6 +120,7 @@ class Service:
     async def close(self) -> None:
         self.kill()
         await self._http.aclose()
+        release_port(self.port)
 
     # What it is asked
 

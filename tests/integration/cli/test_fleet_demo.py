@@ -19,7 +19,6 @@ import pytest_asyncio
 from app.cli.demo import Demo
 from app.cli.fleet.check import _changes, joined
 from app.cli.fleet.story import Pace
-from tests.demos import no_other_demo_starts
 from tests.service import until
 
 ROOT = Path(__file__).parents[3]
@@ -66,7 +65,7 @@ Start = Callable[..., Awaitable[FleetDemo]]
 
 
 @pytest_asyncio.fixture
-async def start(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Start]:
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
     demos: list[FleetDemo] = []
     readers: list[asyncio.Task[None]] = []
 
@@ -81,15 +80,14 @@ async def start(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Asy
     async def make(*arguments: str) -> FleetDemo:
         demo = FleetDemo(tmp_path / "tmp")
         demo.temporary.mkdir()
-        async with no_other_demo_starts(tmp_path_factory):
-            demo.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "app", "demo", "--port", "0", *arguments, cwd=ROOT,
-                env={**os.environ, "TMPDIR": str(demo.temporary)}, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-            )  # fmt: skip
-            demos.append(demo)
-            readers.append(asyncio.create_task(read(demo), name="demo output"))
-            await until(lambda: "Ctrl-C stops everything" in demo.shown, f"all is up: {demo.shown}", within=90)
+        demo.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", "demo", "--port", "0", *arguments, cwd=ROOT,
+            env={**os.environ, "TMPDIR": str(demo.temporary)}, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        demos.append(demo)
+        readers.append(asyncio.create_task(read(demo), name="demo output"))
+        await until(lambda: "Ctrl-C stops everything" in demo.shown, f"all is up: {demo.shown}", within=90)
         return demo
 
     yield make
@@ -166,8 +164,11 @@ async def test_all_that_a_person_can_try_is_there(start: Start) -> None:
         return bool(status["dead_letters"] == 1)
 
     await until(letters, "there is a dead letter", within=60)
-    status = await demo.curl("GET", "/watchers/shop-orders/status")
-    assert status["reads"] == "shared"
+
+    async def shares() -> bool:
+        return bool((await demo.curl("GET", "/watchers/shop-orders/status"))["reads"] == "shared")
+
+    await until(shares, "it shares a change stream", within=60)
     assert (await demo.changewire("watchers", "resume", "logistics-shipments"))[0] == 0
     await until(lambda: "logistics-shipments is RUNNING now" in demo.shown, f"it is resumed: {demo.shown}")
 
@@ -191,15 +192,14 @@ class Inside(Demo):
 
 
 @pytest.mark.timeout(240)
-async def test_servers_that_are_killed_cost_no_change(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_servers_that_are_killed_cost_no_change() -> None:
     demo = Inside(seconds=3600, pace=Pace(first_outage=2, between_outages=5, outage=2, table=2))
-    async with no_other_demo_starts(tmp_path_factory):
-        running = asyncio.create_task(demo.run(), name="demo")
+    running = asyncio.create_task(demo.run(), name="demo")
 
-        def told(pattern: str) -> Callable[[], bool]:
-            return lambda: demo.says(pattern) or running.done()
+    def told(pattern: str) -> Callable[[], bool]:
+        return lambda: demo.says(pattern) or running.done()
 
-        await until(told("Ctrl-C stops"), "all is up", within=90)
+    await until(told("Ctrl-C stops"), "all is up", within=90)
     for each in ("mongod", "nats-server"):
         await until(told(f"{each} is back"), f"{each} is back", within=60)
     await until(told("changes/s"), "there is a table", within=60)
@@ -209,13 +209,10 @@ async def test_servers_that_are_killed_cost_no_change(tmp_path_factory: pytest.T
 
 
 @pytest.mark.timeout(120)
-async def test_a_demo_that_is_stopped_while_a_server_is_down_ends_cleanly(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
+async def test_a_demo_that_is_stopped_while_a_server_is_down_ends_cleanly() -> None:
     demo = Inside(seconds=None, pace=Pace(first_outage=1, outage=60))
-    async with no_other_demo_starts(tmp_path_factory):
-        running = asyncio.create_task(demo.run(), name="demo")
-        await until(lambda: demo.says("was killed") or running.done(), "a server is down", within=90)
+    running = asyncio.create_task(demo.run(), name="demo")
+    await until(lambda: demo.says("was killed") or running.done(), "a server is down", within=90)
     demo.stop.set()
     assert await running == 0, demo.shown
     assert not any(server.running for server in demo._started)

@@ -3,11 +3,8 @@
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,19 +15,15 @@ from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectI
 from bson.datetime_ms import DatetimeMS
 
 from app.devservers.servers import MongoServer, NatsServer
+from tests import zygote
 from tests.letters import spoil
 from tests.live import Live, Message, outgrow, until
 
 KINDS = ("lost", "doubled", "reordered", "altered", "unknown")
 
 
-@dataclass
-class Verified:
+class Verified(zygote.Done):
     """What the command answered."""
-
-    code: int
-    output: str
-    errors: str
 
     @property
     def report(self) -> dict[str, Any]:
@@ -48,22 +41,10 @@ class Verified:
 
 
 async def changewire(*arguments: str, environ: dict[str, str], cwd: Path) -> Verified:
-    """Run the command line as a process of its own."""
-
-    def call() -> Verified:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHANGEWIRE_")}
-        done = subprocess.run(
-            [sys.executable, "-m", "app", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            cwd=cwd,  # where no .env and no connector.yaml of somebody else's is read
-            env={**inherited, "PYTHONPATH": str(Path(__file__).parents[3]), **environ},
-        )
-        return Verified(done.returncode, done.stdout, done.stderr)
-
-    return await asyncio.to_thread(call)
+    """Run the command line as a process of its own, where no .env and no connector.yaml of somebody else's is read."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHANGEWIRE_")}
+    done = await zygote.changewire(*arguments, cwd=cwd, env={**inherited, **environ})
+    return Verified(done.code, done.output, done.errors)
 
 
 @pytest_asyncio.fixture

@@ -224,6 +224,25 @@ async def test_taken_port_is_passed_over_at_first_and_an_error_later(
             await server.start()
 
 
+async def test_a_server_that_is_down_keeps_its_port_for_itself_until_it_is_closed(own_nats: NatsServer) -> None:
+    async def elsewhere(wish: int) -> int:
+        asks = f"from app.devservers.process import free_port; print(free_port({wish}))"
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", asks, stdout=subprocess.PIPE)
+        said, _ = await child.communicate()
+        return int(said)
+
+    port = own_nats.port
+    own_nats.kill()
+    assert process.free_port(port) != port
+    assert await elsewhere(port) != port
+    await own_nats.start()
+    assert own_nats.port == port
+    await own_nats.close()
+    assert await elsewhere(port) == port
+    assert process.free_port(port) == port
+    process.release_port(port)
+
+
 async def test_bad_arguments_are_told_in_the_servers_own_words() -> None:
     with pytest.raises(StartError, match="no-such-option"):
         await MongoServer(args=["--no-such-option"]).start()

@@ -14,7 +14,6 @@ import pytest
 import pytest_asyncio
 
 from app.devservers.servers import free_port
-from tests.demos import no_other_demo_starts
 
 ROOT = Path(__file__).parents[3]
 PLACES = {
@@ -56,19 +55,18 @@ class Demo:
 
 
 @pytest_asyncio.fixture
-async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Demo]:
+async def demo() -> AsyncIterator[Demo]:
     found: dict[str, str] = {}
-    async with no_other_demo_starts(tmp_path_factory):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app", "demo", "--port", "0", "--rate", "20", cwd=ROOT, stdout=asyncio.subprocess.PIPE
-        )
-        assert process.stdout is not None
-        async with asyncio.timeout(60):
-            while b"Messages as" not in (line := await process.stdout.readline()):
-                assert line, "the demo ended"
-                for place, pattern in PLACES.items():
-                    if match := re.search(pattern, line.decode()):
-                        found[place] = match.group(1)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", "demo", "--port", "0", "--rate", "20", cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        while b"Messages as" not in (line := await process.stdout.readline()):
+            assert line, "the demo ended"
+            for place, pattern in PLACES.items():
+                if match := re.search(pattern, line.decode()):
+                    found[place] = match.group(1)
     reading = asyncio.create_task(process.stdout.read(), name="demo output")
     yield Demo(**found)
     process.send_signal(signal.SIGINT)
@@ -196,15 +194,12 @@ def test_a_taken_port_is_answered_as_the_demo_answers_it() -> None:
     assert 'make demo ARGS="--port 0"' in " ".join((ROOT / "docs" / "walkthrough.md").read_text().split())
 
 
-async def test_a_demo_that_ends_by_itself_has_counted_every_write_once_and_in_order(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    async with no_other_demo_starts(tmp_path_factory):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app", "demo", "--port", "0", "--rate", "200", "--for", "3", cwd=ROOT,
-            stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        async with asyncio.timeout(60):
-            printed, _ = await process.communicate()
+async def test_a_demo_that_ends_by_itself_has_counted_every_write_once_and_in_order() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", "demo", "--port", "0", "--rate", "200", "--for", "3", cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        printed, _ = await process.communicate()
     assert process.returncode == 0, printed.decode()
     assert "every one once, in order" in printed.decode()

@@ -39,11 +39,15 @@ class Log:
             assert bool(line.get("hint")) is (line["level"] in SERIOUS), line
         return lines
 
-    async def until_new(self, event: str) -> list[str]:
-        """The events that are logged until this one is among them, itself too."""
+    async def until_new(self, event: str) -> list[dict[str, Any]]:
+        """The lines until this event is among them: what is logged may come a moment after what it tells of."""
         before = self._read
         await until(lambda: any(one["event"] == event for one in self._service.logged(before)), f"{event} is logged")
-        return told(self.new())
+        return self.new()
+
+    async def tells(self, *expected: str) -> None:
+        """Wait for as many lines as are expected, and compare; one too many that comes later fails the next step."""
+        await all_tell([self], *expected)
 
 
 def told(lines: list[dict[str, Any]]) -> list[str]:
@@ -56,6 +60,19 @@ def told(lines: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+async def all_tell(logs: Sequence[Log], *expected: str) -> list[dict[str, Any]]:
+    """Wait for as many new lines as are expected in all the logs together, compare, and return them."""
+    lines: list[dict[str, Any]] = []
+
+    def all_there() -> bool:
+        lines.extend(line for log in logs for line in log.new())
+        return len(told(lines)) >= len(expected)
+
+    await until(all_there, f"{expected} is logged")
+    assert sorted(told(lines)) == sorted(expected)
+    return lines
+
+
 async def started(stage: Stage, name: str = "service") -> tuple[Service, Log]:
     service = await stage.service(name).start()
     await until(lambda: stage.takes(service), f"{name} is ready")
@@ -64,44 +81,42 @@ async def started(stage: Stage, name: str = "service") -> tuple[Service, Log]:
 
 async def test_each_step_of_a_service_and_a_watcher_is_told_once(stage: Stage) -> None:
     service, log = await started(stage)
-    assert sorted(await log.until_new("listening")) == ["encoder", "instance_joined", "listening", "nats_connected"]
+    await log.tells("encoder", "instance_joined", "listening", "nats_connected")
     path = f"/watchers/{stage.watcher}"
 
-    async def asked(method: str, path: str, body: object = None, *, until_state: str = "RUNNING") -> list[str]:
+    async def asked(method: str, path: str, body: object = None, *, state: str, tells: Sequence[str]) -> None:
         answer = await service.call(method, path, body)
         assert answer.status_code < 300, answer.text
-        if until_state:
-            await service.until_state(stage.watcher, until_state)
-        return sorted(told(log.new()))
+        if state:
+            await service.until_state(stage.watcher, state)
+        await log.tells(*tells)
 
-    assert await asked("POST", "/watchers", stage.described()) == [
-        "audit add_watcher", "stream_created", "watcher_opened",
-    ]  # fmt: skip
+    added = ("audit add_watcher", "stream_created", "watcher_opened")
+    paused, resumed = ("audit pause_watcher", "watcher_stopped"), ("audit resume_watcher", "watcher_opened")
+    await asked("POST", "/watchers", stage.described(), state="RUNNING", tells=added)
     await stage.write(50)
     await stage.until_length(50)
-    assert told(log.new()) == [], "changes are not logged"
-    assert await asked("PUT", f"{path}/pause", until_state="PAUSED") == ["audit pause_watcher", "watcher_stopped"]
-    assert await asked("PUT", f"{path}/token", {"at": "latest"}, until_state="PAUSED") == ["audit set_token"]
-    assert await asked("PUT", f"{path}/resume") == ["audit resume_watcher", "watcher_opened"]
+    await log.tells()  # changes are not logged
+    await asked("PUT", f"{path}/pause", state="PAUSED", tells=paused)
+    await asked("PUT", f"{path}/token", {"at": "latest"}, state="PAUSED", tells=["audit set_token"])
+    await asked("PUT", f"{path}/resume", state="RUNNING", tells=resumed)
 
-    await service.call("POST", f"{path}/restart", status=202)
-    assert sorted(await log.until_new("watcher_opened")) == [
-        "audit restart_watcher", "watcher_opened", "watcher_stopped",
-    ]  # fmt: skip
+    restarted = ("watcher_stopped", "watcher_opened")
+    await asked("POST", f"{path}/restart", state="", tells=["audit restart_watcher", *restarted])
     await service.until_state(stage.watcher, "RUNNING")
     other = stage.described()
     other["source"]["full_document"] = "default"
-    assert await asked("PUT", path, other) == ["audit put_watcher", "watcher_opened", "watcher_stopped"]
+    await asked("PUT", path, other, state="RUNNING", tells=["audit put_watcher", *restarted])
 
-    await service.call("POST", f"{path}/snapshot", status=202)
-    assert sorted(await log.until_new("snapshot_done")) == ["audit begin_snapshot", "snapshot_begun", "snapshot_done"]
-    await asked("PUT", f"{path}/pause", until_state="PAUSED")
-    assert await asked("POST", f"{path}/snapshot", until_state="") == ["audit begin_snapshot"]
-    assert await asked("DELETE", f"{path}/snapshot", until_state="") == ["audit cancel_snapshot"]
-    await asked("PUT", f"{path}/resume")
-    assert await asked("DELETE", path, until_state="") == ["audit remove_watcher", "watcher_stopped"]
+    taken = ("audit begin_snapshot", "snapshot_begun", "snapshot_done")
+    await asked("POST", f"{path}/snapshot", state="", tells=taken)
+    await asked("PUT", f"{path}/pause", state="PAUSED", tells=paused)
+    await asked("POST", f"{path}/snapshot", state="", tells=["audit begin_snapshot"])
+    await asked("DELETE", f"{path}/snapshot", state="", tells=["audit cancel_snapshot"])
+    await asked("PUT", f"{path}/resume", state="RUNNING", tells=resumed)
+    await asked("DELETE", path, state="", tells=["audit remove_watcher", "watcher_stopped"])
 
-    await asked("POST", "/watchers", stage.described())
+    await asked("POST", "/watchers", stage.described(), state="RUNNING", tells=[added[0], added[2]])
     assert await service.terminate() == 0
     assert told(log.new()) == ["stopping", "watcher_stopped", "stopped"]
 
@@ -116,15 +131,15 @@ async def test_a_watcher_that_cannot_run_is_an_error_once(stage: Stage) -> None:
     answer = json.loads((await client.request(f"$JS.API.STREAM.UPDATE.{stage.stream}", elsewhere, timeout=10)).data)
     assert "error" not in answer, answer
     await stage.write(10)
+    serious = [line for line in await log.until_new("watcher_failed") if line["level"] in SERIOUS]
     await service.until_state(stage.watcher, "FAILED")
-    serious = [line for line in log.new() if line["level"] in SERIOUS]
     assert [line["event"] for line in serious][-1] == "watcher_failed"
     assert Counter(line["event"] for line in serious)["watcher_failed"] == 1
     assert {line["watcher"] for line in serious} == {stage.watcher}
     assert all(line["reason"] for line in serious)
     await service.call("PUT", f"/watchers/{stage.watcher}/pause", status=202)
     await service.until_state(stage.watcher, "PAUSED")
-    assert told(log.new()) == ["audit pause_watcher"], "nothing ran, so nothing has stopped"
+    await log.tells("audit pause_watcher")  # nothing ran, so nothing has stopped
 
 
 async def with_three_watchers(stage: Stage) -> tuple[Service, Log]:
@@ -160,8 +175,9 @@ async def test_an_outage_of_nats_is_one_warning_and_its_end_one_line(
         await asyncio.to_thread(own_nats.kill)
         await down(service, "nats")
         await own_nats.start()
+        lines = await log.until_new("server_reachable")
         await is_well(service)
-        lines = log.new()
+        lines += log.new()
         assert facts(lines) == {"server_unreachable NATS": 1, "server_reachable NATS": 1}
         assert [line["level"] for line in lines if line["event"] == "server_unreachable"] == ["warning"]
 
@@ -176,8 +192,9 @@ async def test_an_outage_of_mongodb_is_one_warning_and_one_of_each_watcher_that_
         for name in ("a", "b", "c"):
             await service.until_state(name, "RETRYING")
         await own_mongo.start()
+        lines = await log.until_new("server_reachable")
         await is_well(service)
-        told = facts(log.new())
+        told = facts([*lines, *log.new()])
         servers = {fact: count for fact, count in told.items() if fact.startswith("server_")}
         assert servers == {"server_unreachable MongoDB": 1, "server_reachable MongoDB": 1}
         # A watcher says it again with a new reason, where the server takes its time to come back.
@@ -225,8 +242,7 @@ async def test_an_instance_that_is_killed_is_one_warning_in_one_of_the_others(st
     await until(taken_over, "another one owns the watcher")
     for service, _ in others:
         await service.until_state(stage.watcher, "RUNNING")
-    lines = [line for _, log in others for line in log.new()]
-    assert sorted(told(lines)) == ["warning instance_gone", "watcher_opened", "watchers_placed"]
+    lines = await all_tell([log for _, log in others], "warning instance_gone", "watcher_opened", "watchers_placed")
     assert [line["instance"] for line in lines if line["event"] == "instance_gone"] == [owner.name]
 
 
@@ -239,8 +255,8 @@ async def test_an_instance_that_stops_hands_its_watchers_over_without_a_warning(
     assert await owner.terminate() == 0
     await other.until_state(stage.watcher, "RUNNING")
     await until(lambda: _owns(stage, other), "the record names the other one")
-    lines = [*first_log.new(), *second_log.new()]
-    assert sorted(told(lines)) == ["stopped", "stopping", "watcher_opened", "watcher_stopped", "watchers_placed"]
+    events = ("stopping", "watcher_stopped", "stopped", "watcher_opened", "watchers_placed")
+    await all_tell([first_log, second_log], *events)
 
 
 async def _owns(stage: Stage, service: Service) -> bool:

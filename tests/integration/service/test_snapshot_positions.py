@@ -1,10 +1,9 @@
 """Where the place of a snapshot's row stands in for a token: what is answered, stored, set aside and examined then."""
 
-import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
@@ -12,6 +11,7 @@ import pytest_asyncio
 from app.domain.tokens import RowPlace, is_token
 from tests.letters import letters, spoilt
 from tests.live import Live, until
+from tests.zygote import changewire
 
 PATH = "/watchers/orders/dead-letters"
 BIG = "x" * 1_200_000
@@ -77,7 +77,7 @@ async def ends_with(live: Live, short: str) -> bool:
     return (await live.messages())[-1].short == short
 
 
-async def test_a_position_within_rows_is_shown_examined_and_moved_as_a_token(live: Live) -> None:
+async def test_a_position_within_rows_is_shown_examined_and_moved_as_a_token(live: Live, tmp_path: Path) -> None:
     """A watcher that is paused within a run has such a position. Its token is what can be set, and MongoDB reads on
     after it."""
     live.mongo[live.database][live.collection].insert_many([{"_id": number} for number in range(20)])
@@ -93,11 +93,8 @@ async def test_a_position_within_rows_is_shown_examined_and_moved_as_a_token(liv
     shown = await live.get("/watchers/orders/token")
     assert (shown["token"], shown["stream_sequence"]) == (place.mark, row.sequence)
     assert is_token(shown["token"])
-    doctor = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app", "doctor", "--json", env={**os.environ, **live.environ},
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    report = json.loads((await doctor.communicate())[0])
+    doctor = await changewire("doctor", "--json", cwd=tmp_path, env={**os.environ, **live.environ})
+    report = json.loads(doctor.output)
     (history,) = [each for each in report["findings"] if (each["about"], each["check"]) == ("orders", "history")]
     assert history["level"] == "ok", history
     await live.call("PUT", "/watchers/orders/token", 200, json={"token": shown["token"]})
