@@ -21,6 +21,8 @@ from app.ports import Mongo, Nats
 log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS = 2.0
+ALL_GENERATIONS_SECONDS = 30.0
+"""How often all objects are looked through for cycles in an outage."""
 ANSWER_SECONDS = 3.0
 """A server that takes longer than this to answer a ping counts as down."""
 SAY_SECONDS = 30.0
@@ -53,6 +55,7 @@ class ServerProbe:
         self._said: dict[str, tuple[str | None, float]] = {}
         """The last reason that was logged for each server that is down, and when."""
         self._down_since: dict[str, float] = {}
+        self._tidied_at = float("-inf")
 
     @classmethod
     def of(cls, dependencies: Dependencies) -> "ServerProbe":
@@ -69,8 +72,19 @@ class ServerProbe:
         """Ask both servers once, at the same time."""
         await asyncio.gather(self._look_at_mongo(), self._look_at_nats())
         if not (self.mongo.up and self.nats.up):
-            # Every attempt to reach a server leaves cycles of its driver's behind, which `serve` has looked for seldom.
-            gc.collect(0)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Collect the cycles that every attempt to reach a server leaves behind, and that `serve` looks for seldom.
+
+        Many an error lives on as a watcher's reason until its next attempt, and has grown old by then: what is old has
+        to be looked through as well, though that takes longer. Nothing is published meanwhile that it could delay."""
+        now = time.monotonic()
+        if now - self._tidied_at >= ALL_GENERATIONS_SECONDS:
+            self._tidied_at = now
+            gc.collect()
+        else:
+            gc.collect(1)
 
     def explains(self, error: Exception, attempts: int) -> bool:
         """Return whether an error, met in so many attempts in a row, is an outage of MongoDB, which is logged here."""

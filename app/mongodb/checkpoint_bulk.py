@@ -134,7 +134,7 @@ class CheckpointBulk:
         """Return what is kept under a name, and the collection's UUID. Raises StoreUnavailable, NotAuthorised."""
         look = Look(name)
         self._reads.ask(look)
-        return await look.done
+        return await look.answer()
 
     async def write(self, write: Write) -> bool:
         """Carry out a write; the answer is that of the port. Raises StoreUnavailable, NotAuthorised, ScopeMismatch.
@@ -151,7 +151,7 @@ class CheckpointBulk:
                 if not write.begun:
                     write.done.cancel()
         if cancelled is None:
-            return write.done.result()
+            return await write.answer()
         if not write.done.cancelled():
             write.done.exception()  # retrieved, since a cancelled caller has no use for it
         raise cancelled

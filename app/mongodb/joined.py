@@ -25,6 +25,19 @@ class Request(Generic[A]):
         """Whether it is part of a command that is sent. Until then it may end without one."""
         self.done: asyncio.Future[A] = asyncio.get_running_loop().create_future()
 
+    async def answer(self) -> A:
+        """Wait for the answer, and take it: once. Raises what it was failed with.
+
+        That error knows the frames that it went through, and those know this request. Did this go on to know the error,
+        nothing of all that would end before a garbage collection, and a watcher meets many errors in an outage."""
+        done = self.done
+        try:
+            return await done
+        finally:
+            self.done = asyncio.get_running_loop().create_future()
+            self.done.cancel()
+            del done
+
     @property
     def ended(self) -> bool:
         """Whether nobody waits any more, or the answer is there."""

@@ -1,8 +1,13 @@
-"""What the log says of servers: an outage once, as a warning, whether it is there from the start or comes later."""
+"""What is known of servers: an outage is logged once, from the start or later, and its errors are not kept in memory."""
 
+import gc
+import time
+import weakref
+
+import pytest
 from structlog.testing import capture_logs
 
-from app.control.server_probe import ServerProbe
+from app.control.server_probe import ALL_GENERATIONS_SECONDS, ServerProbe
 from app.domain.errors import SinkUnavailable
 from tests.unit.deployment import Fakes
 
@@ -49,3 +54,34 @@ async def test_a_reason_that_changes_with_every_look_is_not_said_with_each() -> 
         for _ in range(3):
             await probe.look()
     assert [(each["event"], each["reason"]) for each in logs] == [("server_unreachable", "no answer")]
+
+
+class Cycle:
+    """What ends with a garbage collection alone."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+@pytest.mark.parametrize("age", [0, 1, 2])
+async def test_what_attempts_leave_behind_ends_while_a_server_is_down_however_old_it_has_grown(
+    monkeypatch: pytest.MonkeyPatch, age: int
+) -> None:
+    fakes = Fakes()
+    probe = ServerProbe(fakes.mongo, fakes.nats)
+    fakes.nats.up = False
+    await probe.look()
+    thresholds = gc.get_threshold()
+    gc.set_threshold(100_000, 20, 50)  # as `serve` has them
+    try:
+        left = Cycle()
+        for generation in range(age):
+            gc.collect(generation)
+        gone = weakref.ref(left)
+        del left
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + (ALL_GENERATIONS_SECONDS if age == 2 else 0))
+        await probe.look()
+        assert gone() is None
+    finally:
+        gc.set_threshold(*thresholds)

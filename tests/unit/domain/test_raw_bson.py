@@ -31,9 +31,9 @@ def in_utc(at: datetime) -> datetime:
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 PLAIN = st.one_of(
-    st.none(), st.booleans(), st.floats(), st.integers(-(2**31), 2**31 - 1),
-    st.integers(-(2**63), 2**63 - 1).map(Int64), TEXTS,
-    st.binary(max_size=12), st.builds(Binary, st.binary(max_size=12), st.sampled_from([2, 4, 5, 128])),
+    st.none(), st.booleans(), st.floats(), st.integers(-(2**31), 2**31 - 1).map(int),
+    st.integers(-(2**63), 2**63 - 1).map(Int64), TEXTS.map(str),
+    st.binary(max_size=12).map(bytes), st.builds(Binary, st.binary(max_size=12), st.sampled_from([2, 4, 5, 128])),
     st.binary(min_size=12, max_size=12).map(ObjectId), st.builds(Timestamp, st.integers(0, 2**32 - 1), st.just(7)),
     st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(2100, 1, 1)).map(in_utc),
     st.builds(Regex, NAMES, st.sampled_from(["", "i", "im"])), st.builds(Code, TEXTS), st.just(Code("f", {"x": 1})),
