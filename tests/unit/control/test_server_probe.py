@@ -1,4 +1,4 @@
-"""What is known of servers: an outage is logged once, from the start or later, and its errors are not kept in memory."""
+"""What is known of servers: an outage is said once, whenever it begins, and its errors are not kept in memory."""
 
 import gc
 import time

@@ -1,5 +1,6 @@
 """Requests that are carried out together: what becomes of one that fails."""
 
+import contextlib
 import gc
 import weakref
 from collections.abc import Sequence
@@ -40,12 +41,8 @@ async def test_a_request_that_failed_is_gone_as_soon_as_its_error_is() -> None:
     gc.disable()
     try:
         for _ in range(3):
-            try:
-                await ask(joined, asked)
-            except StoreUnavailable as error:
-                assert str(error) == "MongoDB cannot be reached"
-            else:
-                pytest.fail("it was not told")
+            with contextlib.suppress(StoreUnavailable):  # which `pytest.raises` would go on to know
+                pytest.fail(f"it was answered {await ask(joined, asked)}")
         assert [each() for each in asked[:-1]] == [None] * 2  # the task that carries them out may know the last one
     finally:
         gc.enable()
