@@ -42,7 +42,7 @@ def hints(watchers: Sequence[FleetWatcher], base: str, rate: float, broken: Sequ
             case Part.PAUSED:
                 lines += ["One is paused, and its changes wait:", command("resume", each.name)]
             case Part.LETTER:
-                lines += ["One has a dead letter:", f"  curl {base}/watchers/{each.name}/dead-letters"]
+                lines += ["One has a dead letter:", command("dead-letters", each.name)]
             case Part.SNAPSHOT:
                 lines += ["One takes a snapshot now and then:", command("snapshot", each.name, "--follow")]
             case _:

@@ -289,7 +289,7 @@ async def test_a_service_that_is_not_there_is_said_with_where_it_was_looked_for(
         in said
     )
     said = await watchers("list", "--url", nats_url.replace("nats:", "http:"), code=1)
-    assert "cannot be reached: " in said
+    assert "is not Changewire (it does not speak HTTP)" in said
 
 
 async def test_tail_prints_what_is_on_the_stream_and_what_arrives(
