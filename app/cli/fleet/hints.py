@@ -35,7 +35,7 @@ def hints(watchers: Sequence[FleetWatcher], base: str, rate: float, broken: Sequ
                 lines += [
                     f"Find the watcher that fails: soon the stream of {each.name} is deleted and created again.",
                     command("list", "--state", "failed"),
-                    "Repair it: it publishes again what the oplog holds (on the page: Rewind, then Resume).",
+                    "Repair it: it publishes again what the oplog holds (on the page: Rewind).",
                     command("rewind", each.name, "--at", "earliest", "--yes"),
                     command("resume", each.name),
                 ]
