@@ -184,6 +184,8 @@ async def test_a_wrong_token_is_refused_in_the_services_words_and_never_shown(
     said = await watchers("pause", "orders", code=1)
     assert "CHANGEWIRE_API_TOKEN_FILE or --api-token" in said
     assert "wrong-token" not in await watchers("pause", "orders", "--api-token", "wrong-token", code=1)
+    added = ("add", "more", "--database", "shop", "--api-token", "wrong-token")
+    assert (await watchers(*added, code=1)).startswith("changewire: the token is not")  # no watcher is to blame
     await watchers("list")  # reading stays open
     (tmp_path / "token").write_text(f"{SECRET}\n")
     monkeypatch.setenv("CHANGEWIRE_API_TOKEN_FILE", str(tmp_path / "token"))
