@@ -130,13 +130,18 @@ class Service:
                 f"the certificate of {self.url} is not trusted ({error.verify_message.rstrip('.')}); "
                 "set SSL_CERT_FILE to the authority that signed it"
             ) from error
+        except http.client.BadStatusLine as error:
+            if isinstance(error, http.client.RemoteDisconnected):
+                raise CommandError(self._unreached("it closed the connection without an answer")) from error
+            raise CommandError(f"what answers at {self.url} is not Changewire (it does not speak HTTP)") from error
         except (OSError, http.client.HTTPException) as error:
             why = "it does not answer in time" if isinstance(error, TimeoutError) else _words(error)
-            raise CommandError(
-                f"the service at {self.url} cannot be reached: {why}; set its address with {URL} or --url"
-            ) from error
+            raise CommandError(self._unreached(why)) from error
         finally:
             connection.close()
+
+    def _unreached(self, why: str) -> str:
+        return f"the service at {self.url} cannot be reached: {why}; set its address with {URL} or --url"
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._tls:
@@ -165,7 +170,9 @@ class Service:
 
 
 def watcher_path(name: str, call: str = "") -> str:
-    """The path of a watcher, or of one of the calls below it."""
+    """The path of a watcher, or of one of the calls below it. Raises CommandError for what is no watcher's name."""
+    if not name or name in (".", "..") or "/" in name:
+        raise CommandError(f"there is no watcher {name!r}: a name is not empty and has no slash", MISUSE)
     return f"/watchers/{quote(name, safe='')}" + (f"/{call}" if call else "")
 
 
@@ -210,4 +217,6 @@ def _words(error: Exception) -> str:
         return "connection refused"
     if isinstance(error, socket.gaierror):
         return "there is no host with this name"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "it does not speak TLS (write http://)"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -30,6 +30,13 @@ COMMANDS = {
 """Each command and what it does; its module is `app.cli.<name>`."""
 WIDTH = 100
 """Columns of a help text, where the terminal has as many."""
+_PLAINLY = {
+    r"\bValue error, ": "",
+    r"\bInput should be a valid integer\b.*": "must be a whole number",
+    r"\bInput should be greater than or equal to\b": "must be at least",
+    r"\bInput should\b": "must",
+}
+"""What the library that reads values says of a wrong one, and how it is said here."""
 _UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
 """The base of every misuse that typer finds; it has no public name."""
 
@@ -106,6 +113,8 @@ def misuse(error: Any, arguments: Sequence[str]) -> str:
     if context is not None and type(error).__name__ == "NoArgsIsHelpError":
         return str(context.get_help())
     said = " ".join(error.format_message().split()).rstrip(".")
+    for pattern, plainly in _PLAINLY.items():
+        said = re.sub(pattern, plainly, said)
     said = re.sub(r"[. ]+(?:Did you mean|\(Possible options:) (.*?)[?)]$", r" (did you mean \1?)", said)
     if program == "changewire" and said.startswith("No such option"):
         said += "; write options after the command"

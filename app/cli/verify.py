@@ -12,6 +12,7 @@ Exit codes: 0 if nothing is wrong; 1 if something is wrong, or could not be comp
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -301,4 +302,5 @@ def _mongo_words(error: Exception) -> str:
         hint = "; give a later time with --since" if error.code in (286, 136) else ""
         return f"MongoDB refused the request: {text[:600]} (code {error.code}){hint}"
     text = str(error).partition(", Timeout:")[0].partition(" (configured timeouts:")[0]
+    text = re.sub(r"\[Errno [0-9]+\] Connect call failed \(.*?\)", "connection refused", text)  # as asyncio says it
     return f"MongoDB cannot be reached: {text[:600]}"

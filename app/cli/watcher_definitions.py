@@ -80,9 +80,11 @@ def add(
     try:
         added = service.call("POST", path, documents if len(documents) > 1 else documents[0])
     except Refused as error:
+        if error.status not in watcher_plan.REFUSED:
+            raise
         for line in watcher_files.with_names(error.lines, [each.label for each in wanted]):
             say(f"changewire: {line}", error=True)
-        if len(wanted) > 1 and error.status in watcher_plan.REFUSED:
+        if len(wanted) > 1:
             say(f"changewire: none of the {len(wanted)} watchers was added", error=True)
         return FAILED
     listed = added if isinstance(added, list) else [added]

@@ -20,6 +20,8 @@ from app.domain.plain import plain
 
 ENDINGS = (".json", ".yaml", ".yml")
 """Of the files that are read where a directory is given."""
+MOST_VALUES = 1_000_000
+"""More than a thousand watchers can need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,16 @@ class Definition:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose times stay the text that they are: JSON has no others."""
+    """YAML whose times stay the text that they are, since JSON has no others, and whose keys are there once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(None, None, f"{key.value!r} is there twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -79,11 +90,12 @@ def read(path: Path) -> list[Definition]:
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{name} cannot be read: {_why(error)}", MISUSE) from None
     try:
-        found = [each for document in _documents(text) for each in _watchers(document)]
+        documents = _documents(text, as_json=path.suffix == ".json")
+        _check_size(documents)
+        found = [each for document in documents for each in _watchers(document)]
         json.dumps(found)
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())
-        raise CommandError(f"{name} does not hold watchers as JSON or YAML: {said}", MISUSE) from None
+        raise CommandError(f"{name} does not hold watchers as JSON or YAML: {_said(error)}", MISUSE) from None
     if not found:
         raise CommandError(f"{name} holds no watcher", MISUSE)
     return [Definition(each, f"watcher {number} of {name}") for number, each in enumerate(found, 1)]
@@ -99,6 +111,33 @@ def _files(path: Path) -> list[Path]:
     if not found:
         raise CommandError(f"{path} has no file that ends with {', '.join(ENDINGS)}", MISUSE)
     return found
+
+
+def _said(error: Exception) -> str:
+    """What a parser says, in a line, with the place first: a person looks there."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply, or holds itself"
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno}, column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
+    mark = getattr(error, "problem_mark", None)
+    if mark is None or not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    context = f" {error.context}" if error.context else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}{context}"
+
+
+def _check_size(documents: list[Any]) -> None:
+    """Refuse what a few lines of YAML's aliases can grow to. Raises ValueError."""
+    left, waiting = MOST_VALUES, [documents]
+    while waiting:
+        values = waiting.pop()
+        left -= len(values)
+        if left < 0:
+            raise ValueError(f"it holds more than {MOST_VALUES:,} values")
+        for value in values:
+            inner = list(value.values()) if isinstance(value, dict) else value
+            if isinstance(inner, list):
+                waiting.append(inner)
 
 
 def _why(error: Exception) -> str:
@@ -133,15 +172,38 @@ def with_names(lines: Iterable[str], names: Sequence[str]) -> Iterator[str]:
             yield f"{names[int(found[1])]}: {part[found.end() :]}" if found is not None and known else part
 
 
-def _documents(text: str) -> list[Any]:
+def _documents(text: str, *, as_json: bool) -> list[Any]:
     try:
-        return [json.loads(text)]
-    except ValueError:
-        return [each for each in yaml.load_all(text, _Loader) if each is not None]
+        return [json.loads(text, object_pairs_hook=_once)]
+    except _Twice:
+        raise
+    except ValueError as broken:
+        try:
+            return [each for each in yaml.load_all(text, _Loader) if each is not None]
+        except yaml.YAMLError:
+            if as_json:
+                raise broken from None
+            raise
+
+
+class _Twice(ValueError):
+    """An object has a key twice, and nothing says which of them is meant."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twice(f"{next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return found
 
 
 def _watchers(document: Any) -> list[dict[str, Any]]:
     if isinstance(document, dict) and "watchers" in document:
+        if others := sorted(str(key) for key in document if key != "watchers"):
+            raise TypeError(
+                f"beside `watchers` there is {', '.join(others)[:60]}; only a list of watchers can be there"
+            )
         document = document["watchers"]
         if not isinstance(document, list):
             raise TypeError(f"`watchers` is a list, not {json.dumps(document)[:60]}")

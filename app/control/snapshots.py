@@ -249,6 +249,8 @@ def _problems(wanted: Collection[str]) -> list[FieldProblem]:
     for index, namespace in enumerate(wanted):
         database, _, collection = namespace.partition(".")
         problem = None if is_text(namespace) else HALF
+        if problem is None and not (database and collection):
+            problem = "must be database.collection, such as shop.orders"
         problem = problem or database_problem(database) or collection_problem(database, collection)
         if problem is None and namespace in seen:
             problem = "is named twice"

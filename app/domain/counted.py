@@ -103,6 +103,6 @@ class Counted:
         return PositionUndecidable(
             f"the stream counts {self.left} more messages after the last known position than MongoDB has changes: "
             f"another program has published to {space} and its messages were consumed or purged, or the stream was "
-            f"purged beyond its end. Changes after {token_of(since.token)} may have been taken for published; set the "
-            "token to say where to go on, and keep others from these subjects"
+            f"purged beyond its end. Changes after {token_of(since.token)} may have been taken for published; rewind "
+            "the watcher to say where it continues, and keep others from these subjects"
         )

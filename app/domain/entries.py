@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from app.domain.errors import HistoryLost, PositionUndecidable
-from app.domain.position import Checkpoint, OwnMessage, Reached, Tail
+from app.domain.position import Checkpoint, OwnMessage, Reached, Tail, recreation
 from app.domain.tokens import collection_uuid, mark_of
 from app.domain.watcher import Watcher
 
@@ -113,12 +113,8 @@ def check_stream(parts: Sequence[Checkpoint | None], memory: Reached | None, tai
     known = [(part.stream_created, part.sequence) for part in parts if part is not None]
     if memory is not None:
         known.append((memory.stream_created, memory.sequence))
-    before = next((created for created, _ in known if created not in (None, tail.created)), None)
-    if before is not None:
-        raise HistoryLost(
-            f"the stream was deleted and recreated (created {tail.created}, before that {before}): what it held is "
-            "gone; set the token to say where to go on"
-        )
+    if any(created not in (None, tail.created) for created, _ in known):
+        raise HistoryLost(recreation(tail))
     return any(sequence is not None and sequence > tail.end for _, sequence in known)
 
 
@@ -126,7 +122,7 @@ def undecidable(namespace: str, tail: Tail) -> PositionUndecidable:
     """The stream lost its end, and has no message of this entry."""
     return PositionUndecidable(
         f"the stream lost its end (last sequence {tail.last_sequence}) and holds no message of {namespace} that tells "
-        "how far it got; set the token to say where to go on"
+        "how far it got; rewind the watcher to say where it continues"
     )
 
 

@@ -93,7 +93,7 @@ def judge(claim: Claim, there: bool | None, *, operation_time: int, looks: int) 
     raise ScopeMismatch(
         f"{claim.place} tells of a change that {found}: another deployment has made it (token {name_of(claim.token)}). "
         "Give each deployment a stream or subjects of its own, and take in no other stream's messages; where this one "
-        "has taken the other's place, set the token to say where to go on"
+        "has taken the other's place, rewind the watcher to say where it continues"
     )
 
 
@@ -119,7 +119,7 @@ def _claim_of_checkpoint(checkpoint: Checkpoint) -> Claim | None:
     if claim is None:
         raise ScopeMismatch(
             "the checkpoint was copied here from another collection or deployment, and nothing tells whether it is one "
-            "of this deployment; set the token to say where to go on"
+            "of this deployment; rewind the watcher to say where it continues"
         )
     return claim
 

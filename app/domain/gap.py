@@ -73,8 +73,8 @@ def history_gap(reached: str, resumed: str, epoch: int) -> Gap:
     """
     if resumed <= reached:
         raise HistoryLost(
-            f"MongoDB does not read on after {moment(reached)}, though its oplog begins before that; set the token to "
-            "say where to go on"
+            f"MongoDB does not read on after {moment(reached)}, though its oplog begins before that; rewind the "
+            "watcher to say where it continues"
         )
     return Gap("history_lost", reached, resumed, epoch)
 

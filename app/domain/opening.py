@@ -23,6 +23,7 @@ from app.domain.position import (
     last_own,
     lost_end,
     recreated,
+    recreation,
 )
 from app.domain.watcher import StoredWatcher, Watcher
 
@@ -150,17 +151,14 @@ def decide_beginning(facts: Facts, stored: StoredWatcher, now: float) -> Beginni
     if recreated(tail, latest):
         if watcher.on_history_lost != "fail":
             return Refill(max(latest.token, own or ""), epoch + 1, fence)
-        raise HistoryLost(
-            f"the stream was deleted and recreated (created {tail.created}, before that {latest.stream_created}): "
-            "what it held is gone; set the token to say where to go on, or on_history_lost to latest or earliest"
-        )
+        raise HistoryLost(f"{recreation(tail)}, or set on_history_lost to latest or earliest")
     if facts.lost_end:
         # The server lost the stream's end (it syncs lazily): what is no longer there has to be published again.
         if own is None:
             raise PositionUndecidable(
                 f"the stream lost its end (last sequence {tail.last_sequence}, "
                 f"{latest.own.sequence if latest.own else latest.sequence} was acknowledged) "
-                "and holds no message of this watcher; set the token to say where to go on"
+                "and holds no message of this watcher; rewind the watcher to say where it continues"
             )
         return GoOn(own, epoch, fence)
     return GoOn(max(latest.token, own or ""), epoch, fence)

@@ -139,6 +139,15 @@ def recreated(tail: Tail, known: Checkpoint | Reached) -> bool:
     return known.stream_created is not None and known.stream_created != tail.created
 
 
+def recreation(tail: Tail) -> str:
+    """Say that it was, and what to do, in so few words that a list shows all of them."""
+    second = f"{tail.created[:19]}Z"  # as NATS writes it: 2026-01-01T00:00:00.123456789Z
+    return (
+        f"the stream was deleted and recreated at {second}: its messages are gone; rewind the watcher to say where it "
+        "continues"
+    )
+
+
 def news(tail: Tail, reached: Reached) -> Tail:
     """Return the stream's end without what it cannot tell: where some collections are ahead of the position, messages
     up to its sequence were published collection by collection, and the last of them says nothing of the others."""
@@ -171,7 +180,7 @@ def check_searched(tail: Tail) -> None:
         raise PositionUndecidable(
             f"the watcher's subjects end in more than {tail.foreign - 1:,} messages of other publishers, so its own "
             "last one was not found; keep others from these subjects, and either purge their messages from the stream "
-            "or set the token to say where to go on"
+            "or rewind the watcher to say where it continues"
         )
 
 
@@ -222,14 +231,14 @@ def check_scope(checkpoint: Checkpoint, *, scope: str, operation_time: int, look
     if checkpoint.scope is not None and checkpoint.scope != scope:
         raise ScopeMismatch(
             f"the checkpoint was made for {checkpoint.scope}, this watcher reads {scope}; give it a checkpoint "
-            "collection of its own, or set the token to say where to go on"
+            "collection of its own, or rewind the watcher to say where it continues"
         )
     if cluster_time(checkpoint.token).seconds > operation_time:
         if looks < AHEAD_LOOKS:
             raise SourceUnavailable("the checkpoint is ahead of MongoDB's operationTime; looking again")
         raise ScopeMismatch(
-            "the checkpoint lies in the future of this MongoDB deployment, so it was made on another one; set the "
-            "token to say where to go on"
+            "the checkpoint lies in the future of this MongoDB deployment, so it was made on another one; rewind "
+            "the watcher to say where it continues"
         )
 
 

@@ -191,8 +191,8 @@ class JetStreamSink:
         if there is not None and not covers(self._filter, there.subject):
             raise PositionUndecidable(
                 f"the stream {self._name} has the change {name_of(change.token)} under another subject "
-                f"({there.subject}), and drops it here as a duplicate; set the token, which gives the messages new "
-                "ids, or use another stream"
+                f"({there.subject}), and drops it here as a duplicate; rewind the watcher, which gives the messages "
+                "new ids, or use another stream"
             )
         return fence
 

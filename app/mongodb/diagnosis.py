@@ -72,8 +72,8 @@ async def history_lost(trial: StreamTrial, start: Mapping[str, Any], error: Oper
         )
     return HistoryLost(
         f"the oplog no longer reaches back to where {trial.namespace} was read up to, "
-        f"{iso(moment.seconds)}: {begins}. The changes in between cannot be read any more; set the "
-        "token to say where to go on, and consider a larger oplog (replSetResizeOplog). "
+        f"{iso(moment.seconds)}: {begins}. The changes in between cannot be read any more; rewind "
+        "the watcher to say where it continues, and consider a larger oplog (replSetResizeOplog). "
         f"MongoDB says: {said}"
     )
 

@@ -49,8 +49,8 @@ class WindowRecovery:
                 raise PositionUndecidable(
                     f"another program published to {space} while a window of changes was under way, and its message "
                     f"took the place of one of them on the stream (sequence {place.sequence}, change "
-                    f"{token_of(place.id.position)}): the changes after it are there, it is not. Set the token to the "
-                    "change before it, and keep others from these subjects"
+                    f"{token_of(place.id.position)}): the changes after it are there, it is not. Rewind the watcher to "
+                    "the change before it, and keep others from these subjects"
                 )
         await self._checkpoints.keep_unsettled((), epoch)
         self._run_state.settled()

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.browser.conftest import Site, Tab
 from tests.service import until
@@ -244,6 +244,7 @@ async def test_pause_resume_restart_rewind_and_remove_say_what_will_happen(site:
     await page.get_by_role("button", name="Rewind…", exact=True).click()
     dialog = page.get_by_role("dialog", name="Rewind orders?")
     await expect(dialog).to_contain_text("publishes the changes in between again")
+    await dialog.get_by_label("a moment").check()
     await dialog.get_by_label("Moment", exact=True).fill("")
     await dialog.get_by_role("button", name="Rewind").click()
     await expect(dialog.locator("#move-time-wrong")).to_contain_text("ISO 8601")
@@ -268,6 +269,35 @@ async def test_pause_resume_restart_rewind_and_remove_say_what_will_happen(site:
     await expect(page.get_by_text("There are no watchers yet")).to_be_visible()
     places = site.stage.mongo[f"tokens_{site.stage.database}"]
     await until(lambda: _empty(places["orders"]), "the position is deleted")
+    assert tab.faults == []
+
+
+async def test_a_watcher_that_lost_its_position_is_told_where_to_continue(site: Site, tab: Tab) -> None:
+    name = await site.add("orders")
+
+    async def answer(route: Route) -> None:
+        found = await (await route.fetch()).json()
+        error = {"type": "HistoryLost", "message": "m", "time": "2026-01-01T00:00:00.000Z", "count": 1}
+        failed = {"state": "FAILED", "reason": "its messages are gone; rewind the watcher", "last_error": error}
+        told = [each | {"status": each["status"] | failed} for each in (found if isinstance(found, list) else [found])]
+        await route.fulfill(json=told if isinstance(found, list) else told[0])
+
+    async def lags(route: Route) -> None:
+        found = await (await route.fetch()).json()
+        await route.fulfill(json=found | {"seconds": 60.0, "oplog_headroom_seconds": 40.0})
+
+    await tab.page.route(re.compile(r"/watchers(/orders)?$"), answer)
+    await tab.page.route(re.compile(r"/watchers/orders/lag$"), lags)
+    page = await tab.open(f"#/watchers/{name}")
+    resume = page.get_by_role("button", name="Resume…")
+    await expect(resume).to_have_class("secondary")
+    await expect(page.get_by_role("button", name="Rewind…", exact=True)).not_to_have_class("secondary")
+    await resume.click()
+    await expect(page.get_by_role("dialog")).to_contain_text("If the reason is still there, it fails again")
+    await page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    await page.get_by_role("button", name="Rewind…", exact=True).click()
+    await expect(page.get_by_role("dialog").get_by_label("earliest")).to_be_checked()  # no moment of a quarter ago
+    await page.unroute_all(behavior="ignoreErrors")
     assert tab.faults == []
 
 

@@ -18,13 +18,14 @@ export function Pause({ watcher, lag, close }) {
 }
 
 export function Resume({ watcher, close }) {
-  const { name } = watcher;
+  const { name, status } = watcher;
   const run = async () => {
     await call("PUT", path(name, "/resume"));
     changed(`${name} is resumed`);
   };
   return html`<${Dialog} title="Resume ${name}?" action="Resume" run=${run} close=${close}>
-    <p>It continues from its position and publishes what has happened since.</p>
+    <p>${status.state === "FAILED" ? "It tries again to continue" : "It continues"} from its position and publishes what has happened since.</p>
+    ${status.state === "FAILED" && html`<p>If the reason is still there, it fails again${status.reason ? html`: <em>${status.reason}</em>` : ""}.</p>`}
   <//>`;
 }
 

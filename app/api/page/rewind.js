@@ -20,12 +20,12 @@ function reach(lag) {
 
 export function Rewind({ watcher, lag, close }) {
   const { name, start, status } = watcher;
-  const [to, setTo] = useState("timestamp");
+  const back = reach(lag);
+  const [to, setTo] = useState(back !== null && back < AGO[0][0] ? "earliest" : "timestamp");
   const [picked, setPicked] = useState(() => local(new Date(Date.now() - 900e3)));
   const [token, setToken] = useState("");
   const [resume, setResume] = useState(true);
   const still = ["PAUSED", "FAILED"].includes(status.state);
-  const back = reach(lag);
   const own = typeof start.at === "string" ? start.at : Object.values(start.at)[0];
 
   const move = () => {

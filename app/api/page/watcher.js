@@ -43,14 +43,18 @@ export function WatcherView({ name, tab = "", seen, outage }) {
   `;
 }
 
+/** Errors after which a watcher continues only from a position that somebody gives it. */
+const LOST = ["HistoryLost", "PositionUndecidable", "ScopeMismatch"];
+
 function Actions({ watcher: { name, paused, status }, open }) {
+  const lost = status.state === "FAILED" && LOST.includes(status.last_error?.type);
   const still = status.state === "PAUSED" || paused;
   const snapshot = status.snapshot?.state === "running";
   return html`<div class="actions">
     ${still || status.state === "FAILED"
-      ? html`<button type="button" onClick=${() => open(Resume)}>Resume…</button>`
+      ? html`<button type="button" class=${lost ? "secondary" : undefined} onClick=${() => open(Resume)}>Resume…</button>`
       : html`<button type="button" class="secondary" onClick=${() => open(Pause)}>Pause…</button>`}
-    <button type="button" class="secondary" onClick=${() => open(Rewind)}>Rewind…</button>
+    <button type="button" class=${lost ? undefined : "secondary"} onClick=${() => open(Rewind)}>Rewind…</button>
     ${!still && html`<button type="button" class="secondary" onClick=${() => open(Restart)}>Restart…</button>`}
     <${Menu} label=${`More for ${name}`} items=${[
       snapshot ? { words: "Cancel the snapshot…", run: () => open(CancelSnapshot) } : status.state !== "FAILED" && { words: "Take a snapshot…", run: () => open(TakeSnapshot) },

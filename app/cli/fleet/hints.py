@@ -35,14 +35,14 @@ def hints(watchers: Sequence[FleetWatcher], base: str, rate: float, broken: Sequ
                 lines += [
                     f"Find the watcher that fails: soon the stream of {each.name} is deleted and created again.",
                     command("list", "--state", "failed"),
-                    "Repair it: it publishes again what the oplog holds (on the page: Rewind, then Resume).",
+                    "Repair it: it publishes again what the oplog holds (on the page: Rewind).",
                     command("rewind", each.name, "--at", "earliest", "--yes"),
                     command("resume", each.name),
                 ]
             case Part.PAUSED:
                 lines += ["One is paused, and its changes wait:", command("resume", each.name)]
             case Part.LETTER:
-                lines += ["One has a dead letter:", f"  curl {base}/watchers/{each.name}/dead-letters"]
+                lines += ["One has a dead letter:", command("dead-letters", each.name)]
             case Part.SNAPSHOT:
                 lines += ["One takes a snapshot now and then:", command("snapshot", each.name, "--follow")]
             case _:

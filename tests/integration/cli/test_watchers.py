@@ -184,6 +184,8 @@ async def test_a_wrong_token_is_refused_in_the_services_words_and_never_shown(
     said = await watchers("pause", "orders", code=1)
     assert "CHANGEWIRE_API_TOKEN_FILE or --api-token" in said
     assert "wrong-token" not in await watchers("pause", "orders", "--api-token", "wrong-token", code=1)
+    added = ("add", "more", "--database", "shop", "--api-token", "wrong-token")
+    assert (await watchers(*added, code=1)).startswith("changewire: the token is not")  # no watcher is to blame
     await watchers("list")  # reading stays open
     (tmp_path / "token").write_text(f"{SECRET}\n")
     monkeypatch.setenv("CHANGEWIRE_API_TOKEN_FILE", str(tmp_path / "token"))
@@ -289,7 +291,7 @@ async def test_a_service_that_is_not_there_is_said_with_where_it_was_looked_for(
         in said
     )
     said = await watchers("list", "--url", nats_url.replace("nats:", "http:"), code=1)
-    assert "cannot be reached: " in said
+    assert "is not Changewire (it does not speak HTTP)" in said
 
 
 async def test_tail_prints_what_is_on_the_stream_and_what_arrives(

@@ -175,7 +175,7 @@ async def test_many_wait_for_each_other_and_all_are_taken(
         ({"collections": "orders"}, "collections", ""), ({"collections": [7]}, "collections.0", ""),
         ({"collections": ["x.y"] * 201}, "collections", "more than 200 items"),
         ({"collections": ["other.orders"]}, "collections.0", "is not among the collections that the watcher reads"),
-        ({"collections": ["orders"]}, "collections.0", "is empty"),
+        ({"collections": ["orders"]}, "collections.0", "must be database.collection, such as shop.orders"),
         ({"filters": {}}, "filters", "is not a known field"),
     ],
 )  # fmt: skip

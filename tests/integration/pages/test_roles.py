@@ -1,6 +1,6 @@
 """docs/roles.md: with exactly these rights everything works, and where one is missing something says which.
 
-The MongoDB roles are tried action by action: without any one of them something of what they are for fails. Of the NATS
+The MongoDB roles are tried action by action: without any one of them what its role is for fails. Of the NATS
 permissions each one is used, which a client sees that listens to the whole account; the main ones are taken away too.
 """
 
@@ -263,6 +263,44 @@ async def test_without_one_action_something_fails_and_says_what_is_missing(
             await use.everything()
         said = str(refused.value) + str(await use.examined())
         assert action in said or "oplog" in said or "CHANGEWIRE_STATE_DB" in said, said
+
+
+@pytest.mark.parametrize(("scope", "number", "action"), actions("changewireShop", "changewireDeployment"))
+async def test_without_one_action_on_a_database_or_the_deployment_something_fails_and_says_what_is_missing(
+    guarded: MongoServer, nats_url: str, unique: str, scope: str, number: int, action: str
+) -> None:
+    uri = Granting(guarded, unique).user(*BASE, scope, without=(scope, number, action))
+    async with used(uri, guarded.uri, nats_url, unique) as use:
+        with pytest.raises(Refused) as refused:
+            await use.whole(scope)
+        assert action in str(refused.value), refused.value
+
+
+@pytest.mark.parametrize(("role", "number", "action"), actions("changewireImages"))
+async def test_without_one_action_no_images_are_switched_on(
+    guarded: MongoServer, nats_url: str, unique: str, role: str, number: int, action: str
+) -> None:
+    uri = Granting(guarded, unique).user(*BASE, "changewireOrders", role, without=(role, number, action))
+    async with used(uri, guarded.uri, nats_url, unique) as use:
+        await use.starts()
+        if action == "collMod":  # of a collection that exists
+            use.live.insert("old")
+        with pytest.raises(Refused) as refused:
+            await use.add("changewireOrders", pre_and_post_images=True)
+        assert action in str(refused.value), refused.value
+
+
+async def test_the_doctor_counts_the_change_streams_of_others_with_its_role_alone(
+    guarded: MongoServer, nats_url: str, unique: str
+) -> None:
+    async def counted(*roles: str) -> Finding:
+        uri = Granting(guarded, unique + str(len(roles))).user(*BASE, "changewireOrders", *roles)
+        settings = load(None, environ={"MONGO_URI": uri, "NATS_URL": nats_url}, dotenv=Path(os.devnull))
+        return next(each for each in [found async for found in examine(settings)] if each.check == "change streams")
+
+    with MongoClient[dict[str, Any]](guarded.uri) as client, client[f"other_{unique}"].watch(max_await_time_ms=10_000):
+        assert "those of others it may not see (inprog" in (await counted()).found
+        assert "those of others" not in (await counted("changewireDoctor")).found
 
 
 # NATS.

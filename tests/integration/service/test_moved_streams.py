@@ -58,7 +58,7 @@ async def test_a_stream_that_was_restored_without_its_last_messages_is_not_taken
         await copied(live, without=1)
         await live.start()
         failed: dict[str, Any] = await live.reaches("FAILED")
-        assert "set the token" in failed["status"]["reason"]
+        assert "rewind the watcher" in failed["status"]["reason"]
 
 
 async def test_a_stream_that_holds_others_messages_in_their_place_is_not_taken_for_the_same(

@@ -85,7 +85,10 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
      (["verify", "x", "--since", "2026-01-01T00:00:00Z", "--writes", "f"], "give either --since or --writes"),
      (["watchers", "lst"], "no such command 'lst' (did you mean 'list'?)"),
      (["streams", "switch", "X"], "missing option '--to'. Choose from: changewire, connector"),
-     (["completion", "tcsh"], "'tcsh' is not one of")],
+     (["watchers", "list", "--state", "odd"], "invalid value for '--state': 'odd' is not one of 'starting', 'running'"),
+     (["watchers", "tail", "x", "-n", "0"], "invalid value for '--count' / '-n': must be at least 1"),
+     (["watchers", "dead-letters", "x", "show", "y"], "invalid value for 'SEQUENCE': must be a whole number; see"),
+     (["completion", "tcsh"], "invalid value for 'SHELL': 'tcsh' is not one of")],
 )  # fmt: skip
 def test_misuse_is_two_in_one_line_of_the_same_words(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
@@ -96,6 +99,14 @@ def test_misuse_is_two_in_one_line_of_the_same_words(
     assert lines[0].startswith(f"changewire {arguments[0]}")
     assert said in lines[0]
     assert lines[0].endswith(" --help")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "../healthz"])
+def test_what_is_no_name_of_a_watcher_reaches_no_service(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watchers", "pause", name]) == 2
+    assert (
+        capsys.readouterr().err == f"changewire: there is no watcher {name!r}: a name is not empty and has no slash\n"
+    )
 
 
 def test_misplaced_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ def test_each_part_has_its_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "50 watchers of 5 databases, 100 writes a second" in said
     assert "watchers list --state failed --url http://127.0.0.1:9000" in said
     assert "watchers rewind billing-invoices --at earliest --yes --url" in said
-    assert "curl http://127.0.0.1:9000/watchers/support-tickets/dead-letters" in said
+    assert "watchers dead-letters support-tickets --url http://127.0.0.1:9000" in said
     assert "mongod or nats-server is killed" in said
     assert "after 60 seconds" in said
 
