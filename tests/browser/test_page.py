@@ -14,9 +14,9 @@ from tests.browser.test_page_for_all import complaints
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_watchers_are_listed_and_follow_what_happens(site: Site, tab: Tab) -> None:
+async def test_watchers_are_listed_and_follow_what_happens(site: Site, patient_tab: Tab) -> None:
     await site.add("orders")
-    page = await tab.open()
+    page = await patient_tab.open()
     row = page.get_by_role("row", name="orders")
     await expect(row.locator(".state")).to_have_text("RUNNING")
     await expect(row.locator(".published")).to_have_text("0")
@@ -25,7 +25,7 @@ async def test_watchers_are_listed_and_follow_what_happens(site: Site, tab: Tab)
     await expect(row.locator(".rate")).not_to_have_text("0")
     await site.add("invoices")
     await expect(page.get_by_role("row", name="invoices").locator(".state")).to_have_text("RUNNING")
-    assert tab.faults == []
+    assert patient_tab.faults == []
 
 
 async def test_a_watcher_shows_messages_as_they_arrive_pretty_printed_and_escaped(site: Site, tab: Tab) -> None:
