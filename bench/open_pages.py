@@ -22,7 +22,7 @@ from bench.workload import HEADLINE
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PAGES = (0, 1, 4)
-RATE = 20
+RATE = 5
 """Changes a second, one after another over the watchers."""
 PAGE_CPU, FRAME_MS, LONG_MS = 0.02, 34.0, 50
 """A page costs at most so much of a core; of a hundred frames 99 come within two of a screen's; from LONG_MS on a task

@@ -22,23 +22,36 @@ export function sample(watchers, lags, all) {
   }
 }
 
-/** The last two minutes of `rate` or `lag` as a line without axes; `tick` changes with each sample. */
-export function Spark({ name, what }) {
+const SPARK = { width: 60, height: 20, seconds: 120 };
+const STILL = `M0,${SPARK.height - 1}L${SPARK.width},${SPARK.height - 1}`;
+
+/** The last two minutes of `rate` or `lag` as an SVG path; empty where too little is known. While nothing happens it is
+ * always the same, so that a row in which nothing has changed need not be drawn again. */
+export function lately(name, what) {
   const kept = samples.get(name);
-  const [width, height, seconds] = [60, 20, 120];
-  if (!kept) return html`<svg class="spark" aria-hidden="true"></svg>`;
+  if (!kept) return "";
+  const { width, height, seconds } = SPARK;
   const end = kept.time.at(-1);
   const from = Math.max(0, kept.time.findIndex((time) => time >= end - seconds));
   const most = Math.max(LEAST_MOST[what], ...kept[what].slice(from).map((value) => value ?? 0));
   const points = [];
+  let still = true;
   for (let at = from; at < kept.time.length; at++) {
-    if (kept[what][at] === null) continue;
+    const value = kept[what][at];
+    if (value === null) continue;
+    still &&= value === 0;
     const x = width - ((end - kept.time[at]) / seconds) * width;
-    points.push(`${x.toFixed(1)},${(height - 1 - (kept[what][at] / most) * (height - 3)).toFixed(1)}`);
+    points.push(`${x.toFixed(1)},${(height - 1 - (value / most) * (height - 3)).toFixed(1)}`);
   }
-  if (points.length < 2) return html`<svg class="spark" aria-hidden="true"></svg>`;
-  const line = `M${points.join("L")}`;
-  const left = points[0].split(",")[0];
+  if (points.length < 2) return "";
+  return still ? STILL : `M${points.join("L")}`;
+}
+
+/** Such a path as a line without axes. */
+export function Spark({ line }) {
+  if (!line) return html`<svg class="spark" aria-hidden="true"></svg>`;
+  const { width, height } = SPARK;
+  const left = line.slice(1).split(",")[0];
   return html`<svg class="spark" viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true">
     <path class="area" d="${line}L${width},${height}L${left},${height}Z" /><path d=${line} />
   </svg>`;
