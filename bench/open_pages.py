@@ -77,11 +77,14 @@ class Sizes:
     patience: float
 
 
+def browser() -> str | None:
+    """The program of a browser that is installed here."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 async def measure(stage: Stage, sizes: Sizes) -> Result:
-    """Measure with each number of pages in each round, then scroll and filter. Raises Incomplete without a browser."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        raise Incomplete("there is no Chromium here: apt-get install chromium")
+    """Measure with each number of pages in each round, then scroll and filter. Raises Incomplete."""
+    path = browser()
     async with made(stage, Changewire(), sizes.watchers, patience=sizes.patience) as fleet:
         if await fleet.add(as_list=True) is None:
             raise Incomplete(f"{sizes.watchers} watchers do not run after {sizes.patience:g} s")
@@ -89,30 +92,30 @@ async def measure(stage: Stage, sizes: Sizes) -> Result:
             if running is None:
                 raise Incomplete(f"{sizes.watchers} watchers do not run after {sizes.patience:g} s")
             assert isinstance(running.contender, Changewire)
-            browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+            chromium = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
             url = f"http://127.0.0.1:{running.contender.port}/"
             async with _written(stage, fleet):
                 await asyncio.sleep(min(SETTLE_SECONDS, sizes.seconds))
                 used: dict[int, list[float]] = {each: [] for each in PAGES}
                 for number in range(sizes.rounds):
                     for count in PAGES if number % 2 == 0 else PAGES[::-1]:
-                        async with _open(browser, url, count):
+                        async with _open(chromium, url, count):
                             before = stage.moment(running.program.pid)
                             await asyncio.sleep(sizes.seconds)
                             span = stage.moment(running.program.pid).since(before)
                         used[count].append(span.used["service"] / span.seconds)
                         print(f"  {count} pages: the service uses {used[count][-1]:.1%} of a core", flush=True)
-                async with _open(browser, url, 1) as (page,):
+                async with _open(chromium, url, 1) as (page,):
                     scrolls = [await page.evaluate(_SCROLL, [STEPS, PIXELS]) for _ in range(sizes.rounds)]
                     waits = [wait for _ in range(sizes.rounds) for wait in await page.evaluate(_FILTER, "fleet_17")]
-            await browser.close()
+            await chromium.close()
     return _result(sizes, used, scrolls, waits)
 
 
 @asynccontextmanager
-async def _open(browser: Browser, url: str, count: int) -> AsyncIterator[list[Page]]:
+async def _open(chromium: Browser, url: str, count: int) -> AsyncIterator[list[Page]]:
     """So many tabs that show the list of all watchers, each of a window of its own, so that all are visible."""
-    contexts = [await browser.new_context(viewport={"width": 1280, "height": 900}) for _ in range(count)]
+    contexts = [await chromium.new_context(viewport={"width": 1280, "height": 900}) for _ in range(count)]
     pages = [await context.new_page() for context in contexts]
     for page in pages:
         page.set_default_timeout(PATIENCE_MS)

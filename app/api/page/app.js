@@ -19,7 +19,8 @@ function App() {
   const instances = useInstances();
   const notice = useNotice();
   const down = outages(seen);
-  const warnings = Object.values(seen.health?.components ?? {}).flatMap((each) => each.warnings ?? []);
+  // What follows from an outage quotes it, and the outage is told once.
+  const warnings = Object.values(seen.health?.components ?? {}).flatMap((each) => each.warnings ?? []).filter((each) => !down.some(({ reason }) => each.includes(reason)));
   const title = { add: "Add a watcher", instances: "Instances", watchers: name }[what] ?? "Watchers";
   useEffect(() => {
     document.title = `${title} · Changewire`;

@@ -74,7 +74,8 @@ export function Chart({ name, what, label, tick, height = 150 }) {
   }, []);
   const data = () => {
     const kept = samples.get(name);
-    return kept ? [kept.time, kept[what]] : [[], []];
+    const now = Date.now() / 1000;
+    return kept ? [kept.time, kept[what]] : [[now - LEAST, now], [null, null]]; // a minute of which nothing is known
   };
   useEffect(() => {
     const box = place.current;
@@ -86,7 +87,7 @@ export function Chart({ name, what, label, tick, height = 150 }) {
       height,
       legend: { show: false },
       cursor: { show: false },
-      padding: [8, 8, 0, 0],
+      padding: [8, 26, 0, 0],
       scales: { x: { time: true, range: (_u, min, max) => [Math.min(min, max - LEAST), max] }, y: { range: (_u, _min, max) => [0, Math.max(max ?? 0, 1) * 1.1] } },
       axes: [{ ...axis, size: 26, values: (_u, times) => times.map((time) => new Date(time * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" })), space: 90 }, axis],
       series: [{}, { stroke: ink, fill: style.textDecorationColor, width: 1.5, points: { show: false } }],

@@ -2,7 +2,7 @@
 
 import { Pause, Remove, Restart, Resume } from "./actions.js";
 import { lately, Spark } from "./chart.js";
-import { duration, html, link, number, State, useEffect, useLayoutEffect, useMemo, useRef, useState, watched } from "./lib.js";
+import { duration, html, link, number, shortened, State, useEffect, useLayoutEffect, useMemo, useRef, useState, watched } from "./lib.js";
 import { Menu } from "./menu.js";
 import { Rewind } from "./rewind.js";
 import { CancelSnapshot, SnapshotBrief, TakeSnapshot } from "./snapshot.js";
@@ -47,7 +47,7 @@ export function List({ watchers, lags, tick, outage }) {
   const [query, set] = useQuery();
   const [dialog, setDialog] = useState(null);
   const shown = useMemo(() => chosen(watchers ?? [], lags, query), [watchers, lags, query]);
-  if (watchers === null) return html`<h1>Watchers</h1><p class="quiet">Loading the watchers…</p>`;
+  if (watchers === null) return html`<h1 class="lead">Watchers</h1><p class="quiet">Loading the watchers…</p>`;
   if (watchers.length === 0) return html`<${Empty} />`;
   const instances = [...new Set(watchers.map(({ status }) => status.instance).filter(Boolean))].sort();
   const acted = dialog && watchers.find(({ name }) => name === dialog.name);
@@ -69,7 +69,7 @@ export function List({ watchers, lags, tick, outage }) {
 }
 
 function Empty() {
-  return html`<h1>Watchers</h1>
+  return html`<h1 class="lead">Watchers</h1>
     <div class="card welcome">
       <p>There are no watchers yet. <a href=${link.add}>Add the first one</a>: it needs a name, and a database or a collection of it.</p>
     </div>`;
@@ -125,13 +125,13 @@ function Tiles({ watchers, lags }) {
   const failed = watchers.filter(({ status }) => status.state === "FAILED").length;
   const snapshots = watchers.filter(({ status }) => status.snapshot?.state === "running").length;
   return html`<dl class="tiles">
-    <div class=${failed ? "bad" : ""}><dt>Watchers</dt><dd>${number(watchers.length)} <small>${failed ? `${number(failed)} failed` : "none failed"}</small></dd></div>
-    <div><dt>Events per second</dt><dd>${number(sum(({ status }) => status.rates.last_10s))}</dd></div>
+    <div><dt>Watchers</dt><dd>${number(watchers.length)} <small class=${failed ? "bad" : ""}>${failed ? `${number(failed)} failed` : "none failed"}</small></dd></div>
+    <div><dt>Events/s</dt><dd>${number(sum(({ status }) => status.rates.last_10s))}</dd></div>
     <div><dt>Published</dt><dd>${number(sum(({ status }) => status.events.published))}</dd></div>
     <div><dt>Most lag</dt><dd>${lag ? duration(lag[0]) : "–"} <small>${lag?.[0] >= 1 ? lag[1] : ""}</small></dd></div>
     <div><dt title="How far the oplog reaches back before the positions, at the least">Least headroom</dt><dd>${headroom ? duration(-headroom[0]) : "–"} <small>${headroom?.[0] > -3600 && watchers.length > 1 ? headroom[1] : ""}</small></dd></div>
     ${letters > 0 && html`<div class="bad"><dt>Dead letters</dt><dd>${number(letters)}</dd></div>`}
-    ${snapshots > 0 && html`<div><dt>Snapshots running</dt><dd>${number(snapshots)}</dd></div>`}
+    ${snapshots > 0 && html`<div><dt>Snapshots</dt><dd>${number(snapshots)} <small>running</small></dd></div>`}
   </dl>`;
 }
 
@@ -237,9 +237,6 @@ function reason({ status }, outage) {
   return outage && status.state !== "FAILED" ? null : status.reason;
 }
 
-/** Without the middle of resume tokens, which would push the words out of sight. */
-const shortened = (text) => text.replace(/\b(82[0-9A-F]{8})[0-9A-F]{16,}/gi, "$1…");
-
 function Row({ watcher, said, several, lines, figures, open, index }) {
   const { name, source, sink, status } = watcher;
   const rate = status.rates.last_10s;
@@ -252,7 +249,7 @@ function Row({ watcher, said, several, lines, figures, open, index }) {
     </div>
     <div role="cell" class="flow" title=${`${watched(source)} → ${to}`}>
       <${SnapshotBrief} name=${name} snapshot=${status.snapshot} />
-      ${status.dead_letters > 0 && html`<a class="tag bad" href=${link.tab(name, "dead-letters")}>${number(status.dead_letters)} dead</a> `}
+      ${status.dead_letters > 0 && html`<a class="tag bad" href=${link.tab(name, "dead-letters")}>${number(status.dead_letters)} dead letter${status.dead_letters > 1 ? "s" : ""}</a> `}
       ${watched(source)} → ${sink.stream}
     </div>
     ${several && html`<div role="cell" class="instance" title=${status.instance}>${status.instance ?? "–"}</div>`}
