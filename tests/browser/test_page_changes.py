@@ -132,10 +132,11 @@ async def test_a_watcher_is_changed_and_keeps_what_was_not_touched(site: Site, t
     name = await site.add("orders", source=source)
     page = await tab.open(f"#/watchers/{name}")
     await page.get_by_role("link", name="Settings").click()
+    await expect(page.locator("[id='field-source.collection']")).to_have_value("orders")
+    await site.shoot(page, "settings")
     await page.get_by_text("More about what is read").click()
     await page.get_by_text("More about the stream").click()
     await expect(page.get_by_label("Aggregation pipeline")).to_have_value(re.compile("9007199254740993"))
-    await site.shoot(page, "settings")
     await expect(page.get_by_label("Add it paused")).to_have_count(0)  # it exists: there are buttons for that
     await page.get_by_role("checkbox", name="delete", exact=True).uncheck()
     await page.get_by_label("Document of an update", exact=True).select_option("none")
