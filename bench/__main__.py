@@ -24,6 +24,7 @@ from bench import (
     instances,
     latency,
     memory,
+    open_pages,
     procfs,
     replicas,
     report,
@@ -50,6 +51,7 @@ SECTIONS = (
     "fan-out",
     "instances",
     "snapshot",
+    "page",
     "startup",
 )
 OWN: tuple[type[Contender], ...] = (Changewire, InPython, MqBridge)
@@ -126,6 +128,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "snapshot-rounds": ("of drain and snapshot by turns", 3, 1),
         "snapshot-kills": ("of the process in the middle of a run", 5, 1),
         "snapshot-others": ("watchers beside that of the run, of one shared change stream", 50, 3),
+        "page-watchers": ("that the page lists", 1_000, 40),
+        "page-rounds": ("of none, one and four open pages", 5, 1),
+        "page-seconds": ("that so many pages are open", 20, 2),
         "starts": ("of each program", 5, 1),
     }
     for name, (what, full, quick) in sizes.items():
@@ -275,11 +280,23 @@ async def run(arguments: argparse.Namespace) -> list[Result]:
                     patience=arguments.patience,
                 ),
             ),
+            "page": lambda: open_pages.measure(
+                stage,
+                open_pages.Sizes(
+                    watchers=arguments.page_watchers,
+                    rounds=arguments.page_rounds,
+                    seconds=arguments.page_seconds,
+                    patience=arguments.patience,
+                ),
+            ),
             "startup": lambda: startup.measure(stage, programs, rounds=arguments.starts),
         }
         unwritten = ("json", "plots", "peer", "tree", "debezium")
         given = {name: value for name, value in vars(arguments).items() if name not in unwritten}
         for name in arguments.only:
+            if name == "page" and open_pages.browser() is None:
+                print("chromium is not installed (apt-get install chromium): no page is measured", flush=True)
+                continue
             print(f"\n… {name}", flush=True)
             began = time.monotonic()
             result = await sections[name]()

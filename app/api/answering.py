@@ -37,13 +37,14 @@ class Answered(Response, Generic[A]):
 
 
 class AnsweredInPieces(StreamingResponse, Generic[A]):
-    """A response whose body is a list of models, each made when its turn comes; or as another instance has made it.
+    """A response whose body is a list of models, each made when its turn comes. Some may be JSON already (bytes), or as
+    another instance has made them.
 
     Hundreds of watchers may have a large pipeline each, and no other task has to wait until all are written."""
 
     media_type = "application/json"
 
-    def __init__(self, answers: Iterable[A | Mapping[str, Any]]) -> None:
+    def __init__(self, answers: Iterable[A | Mapping[str, Any] | bytes]) -> None:
         super().__init__(_in_pieces(answers))
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:

@@ -19,7 +19,7 @@ from app.api.auth import FORWARDED, caller_of
 from app.api.parameters import Silence
 from app.api.schemas.base import moment
 from app.api.schemas.status import LagAnswer, StatusAnswer
-from app.api.schemas.watchers import WatcherAnswer
+from app.api.schemas.watchers import WatcherAnswer, WrittenWatchers
 from app.control.health import in_parts
 from app.control.registry import Registry
 from app.domain.errors import InstanceSilent, NotFound
@@ -33,6 +33,8 @@ READ_SECONDS = 2.0
 
 Heard = Mapping[str, Any]
 """One entry of a list, as another instance has answered it."""
+Listed = WatcherAnswer | Heard | bytes
+"""One entry of the list of watchers; as JSON where it is one of this instance's own."""
 
 
 class Alone:
@@ -57,14 +59,16 @@ class Others:
         self._clock = clock
         self._remembered: dict[str, tuple[float, Heard]] = {}
         """When the status of a watcher that runs elsewhere was last heard of, and the status."""
+        self._written = WrittenWatchers()
 
     # Lists
 
-    async def watchers(self, registry: Registry, state: State | None, scope: Scope) -> Iterable[WatcherAnswer | Heard]:
+    async def watchers(self, registry: Registry, state: State | None, scope: Scope) -> Iterable[Listed]:
         """Return all watchers by name, or those in one state. For another instance: those that run here."""
         own = {view.stored.name: view for view in await registry.watchers()}
+        self._written.forget_all_but(own)
         if FORWARDED in scope:
-            return map(WatcherAnswer.of, own.values())
+            return map(self._written.write, own.values())
         parts: Mapping[str, Any] = {}
         if self._owners.others():
             parts = await self._ask_all("/watchers", scope, _are_watchers)
@@ -98,11 +102,11 @@ class Others:
         heard: Mapping[str, Heard],
         rest: Mapping[str, WatcherAnswer],
         state: State | None,
-    ) -> Iterator[WatcherAnswer | Heard]:
+    ) -> Iterator[Listed]:
         for name in sorted(own.keys() | heard.keys() | rest.keys()):
             if name in own:
                 if state in (None, own[name].status.state):
-                    yield WatcherAnswer.of(own[name])
+                    yield self._written.write(own[name])
             elif name in heard:
                 if state in (None, heard[name]["status"]["state"]):
                     yield heard[name]

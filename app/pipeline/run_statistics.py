@@ -31,9 +31,13 @@ class Rates:
 
     def per_second(self, window: int, now: float) -> float:
         """Return the mean over the last `window` whole seconds (at most 60), the running one included."""
-        first, last = int(now) - window + 1, int(now)
-        counted = range(max(first, self._newest - _SECONDS + 1), min(last, self._newest) + 1)
-        return sum(self._slots[second % _SECONDS] for second in counted) / window
+        first, last = max(int(now) - window, self._newest - _SECONDS) + 1, min(int(now), self._newest)
+        if first > last:
+            return 0.0
+        begin, end = first % _SECONDS, last % _SECONDS + 1
+        if begin < end:
+            return sum(self._slots[begin:end]) / window
+        return (sum(self._slots[begin:]) + sum(self._slots[:end])) / window
 
     def _turn(self, now: int) -> None:
         for second in range(max(self._newest + 1, now - _SECONDS + 1), now + 1):

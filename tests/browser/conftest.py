@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, FloatRect, Page, async_playwright, expect
 
 from app.devservers.servers import MongoServer, NatsServer
 from tests.service import Service, Stage, staged, until
@@ -26,6 +26,12 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 PATIENCE = 30_000
 """Milliseconds that anything on the page may take to be so: for a busy machine, not a promise."""
 expect.set_options(timeout=PATIENCE)
+
+HASTE = """
+const wait = setTimeout;
+globalThis.setTimeout = (run, after, ...more) => wait(run, after >= 2000 && after <= 4000 ? 700 : after, ...more);
+"""
+"""The page looks again after two to four seconds, for which its tests would only wait: theirs looks sooner."""
 
 
 @dataclass
@@ -60,11 +66,13 @@ class Site:
         await self.stage.mongo[self.stage.database][name].insert_many(list(documents))
 
     @staticmethod
-    async def shoot(page: Page, name: str) -> None:
-        """Take the picture of this name for the docs, where the run was asked for pictures."""
+    async def shoot(page: Page, name: str, height: int | None = None) -> None:
+        """Take the picture of this name for the docs, so many pixels of it, where the run was asked for pictures."""
         folder = os.environ.get("PAGE_SCREENSHOTS")
         if folder:
-            await page.screenshot(path=Path(folder) / f"page-{name}.png", animations="disabled")
+            size = page.viewport_size or {"width": 0, "height": 0}
+            part: FloatRect = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"]}
+            await page.screenshot(path=Path(folder) / f"page-{name}.png", animations="disabled", clip=part)
 
     async def remove_all(self) -> None:
         """Remove all watchers and streams, so that the next test can have the same names."""
@@ -95,6 +103,18 @@ async def shared_site(
         service = await stage.service().start()
         await until(lambda: stage.takes(service), "the service is ready")
         yield Site(stage, service, nats)
+
+
+TOKEN = "t0ken-of-the-page"
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def guarded(shared_site: Site) -> Service:
+    """A second service, which needs `TOKEN` for changes and has watchers of its own."""
+    stage = shared_site.stage
+    service = await stage.service("guarded", api_token=TOKEN, state_db="guarded").start()
+    await until(lambda: stage.takes(service), "the guarded service is ready")
+    return service
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -135,4 +155,13 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def tab(context: BrowserContext, site: Site) -> Tab:
+    """A tab in which the page looks again soon."""
+    page = await context.new_page()
+    await page.add_init_script(HASTE)
+    return Tab(page, site.url)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def patient_tab(context: BrowserContext, site: Site) -> Tab:
+    """A tab in which the page looks again when it does for everybody."""
     return Tab(await context.new_page(), site.url)

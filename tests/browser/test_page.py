@@ -14,9 +14,9 @@ from tests.browser.test_page_for_all import complaints
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_watchers_are_listed_and_follow_what_happens(site: Site, tab: Tab) -> None:
+async def test_watchers_are_listed_and_follow_what_happens(site: Site, patient_tab: Tab) -> None:
     await site.add("orders")
-    page = await tab.open()
+    page = await patient_tab.open()
     row = page.get_by_role("row", name="orders")
     await expect(row.locator(".state")).to_have_text("RUNNING")
     await expect(row.locator(".published")).to_have_text("0")
@@ -25,7 +25,7 @@ async def test_watchers_are_listed_and_follow_what_happens(site: Site, tab: Tab)
     await expect(row.locator(".rate")).not_to_have_text("0")
     await site.add("invoices")
     await expect(page.get_by_role("row", name="invoices").locator(".state")).to_have_text("RUNNING")
-    assert tab.faults == []
+    assert patient_tab.faults == []
 
 
 async def test_a_watcher_shows_messages_as_they_arrive_pretty_printed_and_escaped(site: Site, tab: Tab) -> None:
@@ -69,10 +69,12 @@ async def test_a_watcher_shows_position_history_stream_and_consumers(site: Site,
     await tabs.get_by_role("link", name="Consumers").click()
     await expect(page.get_by_role("region", name="Stream")).to_contain_text("ORDERS.*")
     await expect(page.get_by_role("region", name="Consumers").get_by_role("row", name="mails")).to_contain_text("1")
+    await site.shoot(page, "consumers", 480)
     await tabs.get_by_role("link", name="History").click()
     history = page.get_by_role("region", name="History").get_by_role("row")
     await expect(history.nth(1)).to_contain_text("RUNNING")
     await expect(history.nth(2)).to_contain_text("STARTING")
+    await site.shoot(page, "history", 350)
     await tabs.get_by_role("link", name="Dead letters").click()
     await expect(page.get_by_role("region", name="Dead letters")).to_contain_text("None")
     await tabs.get_by_role("link", name="Settings").click()
@@ -89,6 +91,8 @@ async def test_dead_letters_are_shown_and_deleted_once_it_is_confirmed(site: Sit
     letters = page.get_by_role("region", name="Dead letters")
     await expect(letters.get_by_role("listitem")).to_have_count(1)
     await letters.locator("summary").click()
+    await expect(letters.locator("pre")).to_be_visible()
+    await site.shoot(page, "dead-letters", 420)
     await letters.get_by_role("button", name="Delete…").click()
     dialog = page.get_by_role("dialog", name="Delete dead letter")
     await expect(dialog).to_contain_text("will never be on the stream")
@@ -111,6 +115,7 @@ async def test_instances_are_listed_and_one_is_drained_once_it_is_confirmed(site
     await expect(row.locator(".state")).to_have_text("active")
     await expect(instances.get_by_role("row")).to_have_count(3)
     await expect(instances).to_contain_text("(this one)")
+    await site.shoot(page, "instances", 290)
     assert await complaints(page) == []
     await row.get_by_role("button", name="Drain…").click()
     dialog = page.get_by_role("dialog", name="Drain other?")
@@ -157,4 +162,7 @@ async def test_pictures_for_the_docs(site: Site, tab: Tab) -> None:
     await page.get_by_role("navigation", name="Page").get_by_role("link", name="Watchers").click()
     await expect(page.get_by_role("row", name="orders")).to_contain_text("RUNNING")
     await site.shoot(page, "list-dark")
+    await page.get_by_label("Colours").select_option("light")
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await site.shoot(page, "narrow")
     await shop.client.drop_database("shop")

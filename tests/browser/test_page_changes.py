@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.browser.conftest import Site, Tab
-from tests.service import until
+from tests.service import Service, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -102,8 +102,7 @@ async def _has(page: Page, field: str, names: tuple[str, ...]) -> bool:
     return set(names) <= set(found) if names else found == []
 
 
-async def test_the_form_works_and_asks_for_no_token_where_suggestions_need_one(site: Site, tab: Tab) -> None:
-    guarded = await site.stage.service("suggestions", api_token="t0ken-of-suggestions", state_db="suggestions").start()
+async def test_the_form_works_and_asks_for_no_token_where_suggestions_need_one(guarded: Service, tab: Tab) -> None:
     page = tab.page
     await page.goto(f"http://127.0.0.1:{guarded.port}/#/add")
     async with page.expect_response(re.compile("/suggestions\\?database=shop")) as answered:
@@ -112,7 +111,6 @@ async def test_the_form_works_and_asks_for_no_token_where_suggestions_need_one(s
     await page.locator("[id='field-source.collection']").fill("orders")
     await expect(page.get_by_role("dialog")).to_have_count(0)
     await expect(page.get_by_role("button", name="Add", exact=True)).to_be_enabled()
-    assert await guarded.terminate() == 0
 
 
 async def test_a_refusal_of_what_is_there_already_is_at_its_fields(site: Site, tab: Tab) -> None:
@@ -134,9 +132,12 @@ async def test_a_watcher_is_changed_and_keeps_what_was_not_touched(site: Site, t
     name = await site.add("orders", source=source)
     page = await tab.open(f"#/watchers/{name}")
     await page.get_by_role("link", name="Settings").click()
+    await expect(page.locator("[id='field-source.collection']")).to_have_value("orders")
+    await site.shoot(page, "settings")
     await page.get_by_text("More about what is read").click()
     await page.get_by_text("More about the stream").click()
     await expect(page.get_by_label("Aggregation pipeline")).to_have_value(re.compile("9007199254740993"))
+    await expect(page.get_by_label("Add it paused")).to_have_count(0)  # it exists: there are buttons for that
     await page.get_by_role("checkbox", name="delete", exact=True).uncheck()
     await page.get_by_label("Document of an update", exact=True).select_option("none")
     await page.get_by_label("From", exact=True).select_option("timestamp")
@@ -245,6 +246,7 @@ async def test_pause_resume_restart_rewind_and_remove_say_what_will_happen(site:
     dialog = page.get_by_role("dialog", name="Rewind orders?")
     await expect(dialog).to_contain_text("publishes the changes in between again")
     await dialog.get_by_label("a moment").check()
+    await site.shoot(page, "rewind")
     await dialog.get_by_label("Moment", exact=True).fill("")
     await dialog.get_by_role("button", name="Rewind").click()
     await expect(dialog.locator("#move-time-wrong")).to_contain_text("ISO 8601")
@@ -267,6 +269,7 @@ async def test_pause_resume_restart_rewind_and_remove_say_what_will_happen(site:
     await site.shoot(page, "remove")
     await dialog.get_by_role("button", name="Remove").click()
     await expect(page.get_by_text("There are no watchers yet")).to_be_visible()
+    await site.shoot(page, "empty", 260)
     places = site.stage.mongo[f"tokens_{site.stage.database}"]
     await until(lambda: _empty(places["orders"]), "the position is deleted")
     assert tab.faults == []

@@ -4,7 +4,7 @@ import { forgetToken, hasToken } from "./api.js";
 import { TokenDialog } from "./dialogs.js";
 import { WatcherForm } from "./form.js";
 import { Instances, useInstances } from "./instances.js";
-import { decode, html, link, render, State, useEffect, useState } from "./lib.js";
+import { decode, html, link, render, State, useEffect, useMemo, useState } from "./lib.js";
 import { List } from "./list.js";
 import { outages, useLooks } from "./looks.js";
 import { Theme } from "./theme.js";
@@ -19,7 +19,8 @@ function App() {
   const instances = useInstances();
   const notice = useNotice();
   const down = outages(seen);
-  const warnings = Object.values(seen.health?.components ?? {}).flatMap((each) => each.warnings ?? []);
+  // What follows from an outage quotes it, and the outage is told once.
+  const warnings = Object.values(seen.health?.components ?? {}).flatMap((each) => each.warnings ?? []).filter((each) => !down.some(({ reason }) => each.includes(reason)));
   const title = { add: "Add a watcher", instances: "Instances", watchers: name }[what] ?? "Watchers";
   useEffect(() => {
     document.title = `${title} · Changewire`;
@@ -44,10 +45,13 @@ function App() {
 }
 
 function View({ what, name, more, seen, instances, outage }) {
+  const { watchers, lags, tick } = seen;
+  // Health is asked more often than the list, which need not be made again for it.
+  const list = useMemo(() => html`<${List} watchers=${watchers} lags=${lags} tick=${tick} outage=${outage} />`, [watchers, lags, tick, outage]);
   if (what === "add") return html`<${WatcherForm} key="add" known=${seen.watchers} />`;
   if (what === "instances") return html`<${Instances} seen=${instances} />`;
   if (what === "watchers" && name) return html`<${WatcherView} key=${name} name=${name} tab=${more} seen=${seen} outage=${outage} />`;
-  return html`<${List} ...${seen} outage=${outage} />`;
+  return list;
 }
 
 function Top({ what, health, instances }) {

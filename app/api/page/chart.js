@@ -22,23 +22,36 @@ export function sample(watchers, lags, all) {
   }
 }
 
-/** The last two minutes of `rate` or `lag` as a line without axes; `tick` changes with each sample. */
-export function Spark({ name, what }) {
+const SPARK = { width: 60, height: 20, seconds: 120 };
+const STILL = `M0,${SPARK.height - 1}L${SPARK.width},${SPARK.height - 1}`;
+
+/** The last two minutes of `rate` or `lag` as an SVG path; empty where too little is known. While nothing happens it is
+ * always the same, so that a row in which nothing has changed need not be drawn again. */
+export function lately(name, what) {
   const kept = samples.get(name);
-  const [width, height, seconds] = [60, 20, 120];
-  if (!kept) return html`<svg class="spark" aria-hidden="true"></svg>`;
+  if (!kept) return "";
+  const { width, height, seconds } = SPARK;
   const end = kept.time.at(-1);
   const from = Math.max(0, kept.time.findIndex((time) => time >= end - seconds));
   const most = Math.max(LEAST_MOST[what], ...kept[what].slice(from).map((value) => value ?? 0));
   const points = [];
+  let still = true;
   for (let at = from; at < kept.time.length; at++) {
-    if (kept[what][at] === null) continue;
+    const value = kept[what][at];
+    if (value === null) continue;
+    still &&= value === 0;
     const x = width - ((end - kept.time[at]) / seconds) * width;
-    points.push(`${x.toFixed(1)},${(height - 1 - (kept[what][at] / most) * (height - 3)).toFixed(1)}`);
+    points.push(`${x.toFixed(1)},${(height - 1 - (value / most) * (height - 3)).toFixed(1)}`);
   }
-  if (points.length < 2) return html`<svg class="spark" aria-hidden="true"></svg>`;
-  const line = `M${points.join("L")}`;
-  const left = points[0].split(",")[0];
+  if (points.length < 2) return "";
+  return still ? STILL : `M${points.join("L")}`;
+}
+
+/** Such a path as a line without axes. */
+export function Spark({ line }) {
+  if (!line) return html`<svg class="spark" aria-hidden="true"></svg>`;
+  const { width, height } = SPARK;
+  const left = line.slice(1).split(",")[0];
   return html`<svg class="spark" viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true">
     <path class="area" d="${line}L${width},${height}L${left},${height}Z" /><path d=${line} />
   </svg>`;
@@ -61,7 +74,8 @@ export function Chart({ name, what, label, tick, height = 150 }) {
   }, []);
   const data = () => {
     const kept = samples.get(name);
-    return kept ? [kept.time, kept[what]] : [[], []];
+    const now = Date.now() / 1000;
+    return kept ? [kept.time, kept[what]] : [[now - LEAST, now], [null, null]]; // a minute of which nothing is known
   };
   useEffect(() => {
     const box = place.current;
@@ -73,7 +87,7 @@ export function Chart({ name, what, label, tick, height = 150 }) {
       height,
       legend: { show: false },
       cursor: { show: false },
-      padding: [8, 8, 0, 0],
+      padding: [8, 26, 0, 0],
       scales: { x: { time: true, range: (_u, min, max) => [Math.min(min, max - LEAST), max] }, y: { range: (_u, _min, max) => [0, Math.max(max ?? 0, 1) * 1.1] } },
       axes: [{ ...axis, size: 26, values: (_u, times) => times.map((time) => new Date(time * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" })), space: 90 }, axis],
       series: [{}, { stroke: ink, fill: style.textDecorationColor, width: 1.5, points: { show: false } }],

@@ -133,7 +133,9 @@ function Members({ schema, path: at, value, change, open, ...rest }) {
   if (!at) {
     // What it is called, then each part on a card of its own, then what is about the whole.
     const part = ([, member]) => partOf(member, rest.schemas);
-    const about = members.filter((each) => !part(each) && each[0] !== "name");
+    // One that exists is paused and resumed by the buttons above.
+    const kept = rest.locked.length ? ["name", "paused"] : ["name"];
+    const about = members.filter((each) => !part(each) && !kept.includes(each[0]));
     const named = ([key]) => key === "name" && !rest.locked.includes(key);
     return html`${members.filter(named).map(draw)} ${members.filter(part).map(draw)}
       ${about.length > 0 && html`<fieldset class="part"><legend>Besides</legend>${about.map(draw)}</fieldset>`}`;

@@ -11,9 +11,9 @@ export const useInstances = () => usePoll("instances");
 
 export function Instances({ seen }) {
   const [dialog, setDialog] = useState(null);
-  return html`<h1>Instances</h1>
+  return html`<h1 class="lead">Instances</h1>
     <p class="quiet">They share the watchers: each watcher is run by one of them. Each of them answers for all.</p>
-    <${Section} id="instances" title="Instances" seen=${seen}>
+    <${Section} id="instances" title="Instances" seen=${seen} alone>
       ${(found) => html`<table class="cards">
           <thead>
             <tr>
@@ -39,7 +39,7 @@ function Row({ instance, open }) {
     <td data-head="Version">${instance.version}</td>
     <td data-head="Running since"><${Time} at=${instance.since} /></td>
     <td data-head="Seen"><${Time} at=${instance.seen} /></td>
-    <td>
+    <td class="figure">
       ${state === "draining" && html`<button type="button" class="small secondary" onClick=${() => open(Undrain)}>Stop draining…</button>`}
       ${["active", "unfit"].includes(state) && html`<button type="button" class="small secondary" onClick=${() => open(Drain)}>Drain…</button>`}
     </td>

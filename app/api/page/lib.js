@@ -22,19 +22,22 @@ export function number(value, digits) {
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return NONE;
   const steps = [[86400 * 2, 86400, "d"], [7200, 3600, "h"], [120, 60, "min"]];
-  for (const [from, unit, name] of steps) if (seconds >= from) return `${Math.floor(seconds / unit)} ${name}`;
-  return `${number(seconds, seconds < 10 ? 1 : 0)} s`;
+  for (const [from, unit, name] of steps) if (seconds >= from) return `${Math.floor(seconds / unit)}\u00a0${name}`;
+  return `${number(seconds, seconds < 10 ? 1 : 0)}\u00a0s`;
 }
 
 /** What a watcher reads: `shop.orders`, `shop.*` for a whole database, `*.*` for the deployment. */
 export const watched = (source) => `${source.database ?? "*"}.${source.collection ?? "*"}`;
+
+/** Without the middle of resume tokens, which would push the words out of sight. */
+export const shortened = (text) => text.replace(/\b(82[0-9A-F]{8})[0-9A-F]{16,}/gi, "$1…");
 
 export function bytes(value) {
   if (value === null || value === undefined) return NONE;
   const units = ["B", "kB", "MB", "GB", "TB"];
   let at = 0;
   while (value >= 1000 && at < units.length - 1) [value, at] = [value / 1000, at + 1];
-  return `${number(value)} ${units[at]}`;
+  return `${number(value)}\u00a0${units[at]}`;
 }
 
 /** A moment (ISO 8601 or nothing) in the reader's own time zone, with the exact one to hover over. */

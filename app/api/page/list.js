@@ -1,8 +1,8 @@
 // All watchers at a glance: what is in trouble first, to be searched, filtered and sorted, a thousand of them too.
 
 import { Pause, Remove, Restart, Resume } from "./actions.js";
-import { Spark } from "./chart.js";
-import { duration, html, link, number, State, useEffect, useLayoutEffect, useRef, useState, watched } from "./lib.js";
+import { lately, Spark } from "./chart.js";
+import { duration, html, link, number, shortened, State, useEffect, useLayoutEffect, useMemo, useRef, useState, watched } from "./lib.js";
 import { Menu } from "./menu.js";
 import { Rewind } from "./rewind.js";
 import { CancelSnapshot, SnapshotBrief, TakeSnapshot } from "./snapshot.js";
@@ -46,10 +46,10 @@ function useQuery() {
 export function List({ watchers, lags, tick, outage }) {
   const [query, set] = useQuery();
   const [dialog, setDialog] = useState(null);
-  if (watchers === null) return html`<h1>Watchers</h1><p class="quiet">Loading the watchers…</p>`;
+  const shown = useMemo(() => chosen(watchers ?? [], lags, query), [watchers, lags, query]);
+  if (watchers === null) return html`<h1 class="lead">Watchers</h1><p class="quiet">Loading the watchers…</p>`;
   if (watchers.length === 0) return html`<${Empty} />`;
   const instances = [...new Set(watchers.map(({ status }) => status.instance).filter(Boolean))].sort();
-  const shown = chosen(watchers, lags, query);
   const acted = dialog && watchers.find(({ name }) => name === dialog.name);
   return html`
     <div class="bar">
@@ -69,7 +69,7 @@ export function List({ watchers, lags, tick, outage }) {
 }
 
 function Empty() {
-  return html`<h1>Watchers</h1>
+  return html`<h1 class="lead">Watchers</h1>
     <div class="card welcome">
       <p>There are no watchers yet. <a href=${link.add}>Add the first one</a>: it needs a name, and a database or a collection of it.</p>
     </div>`;
@@ -125,19 +125,20 @@ function Tiles({ watchers, lags }) {
   const failed = watchers.filter(({ status }) => status.state === "FAILED").length;
   const snapshots = watchers.filter(({ status }) => status.snapshot?.state === "running").length;
   return html`<dl class="tiles">
-    <div class=${failed ? "bad" : ""}><dt>Watchers</dt><dd>${number(watchers.length)} <small>${failed ? `${number(failed)} failed` : "none failed"}</small></dd></div>
-    <div><dt>Events per second</dt><dd>${number(sum(({ status }) => status.rates.last_10s))}</dd></div>
+    <div><dt>Watchers</dt><dd>${number(watchers.length)} <small class=${failed ? "bad" : ""}>${failed ? `${number(failed)} failed` : "none failed"}</small></dd></div>
+    <div><dt>Events/s</dt><dd>${number(sum(({ status }) => status.rates.last_10s))}</dd></div>
     <div><dt>Published</dt><dd>${number(sum(({ status }) => status.events.published))}</dd></div>
     <div><dt>Most lag</dt><dd>${lag ? duration(lag[0]) : "–"} <small>${lag?.[0] >= 1 ? lag[1] : ""}</small></dd></div>
     <div><dt title="How far the oplog reaches back before the positions, at the least">Least headroom</dt><dd>${headroom ? duration(-headroom[0]) : "–"} <small>${headroom?.[0] > -3600 && watchers.length > 1 ? headroom[1] : ""}</small></dd></div>
     ${letters > 0 && html`<div class="bad"><dt>Dead letters</dt><dd>${number(letters)}</dd></div>`}
-    ${snapshots > 0 && html`<div><dt>Snapshots running</dt><dd>${number(snapshots)}</dd></div>`}
+    ${snapshots > 0 && html`<div><dt>Snapshots</dt><dd>${number(snapshots)} <small>running</small></dd></div>`}
   </dl>`;
 }
 
 // Beyond this many rows only those in sight are drawn.
 const ALL = 80;
 const AHEAD = 12;
+const STEP = 200; // drawn again only after so many pixels: a few rows at a time, so that no frame waits for many
 
 function Rows({ shown, all, lags, tick, query, set, several, outage, open }) {
   const body = useRef(null);
@@ -149,8 +150,7 @@ function Rows({ shown, all, lags, tick, query, set, several, outage, open }) {
     const look = () => {
       waiting = 0;
       const top = -body.current.getBoundingClientRect().top;
-      const step = 400; // drawn again only after so many pixels
-      const from = Math.floor(top / step) * step;
+      const from = Math.floor(top / STEP) * STEP;
       setSight((before) => (before[0] === from && before[1] === innerHeight ? before : [from, innerHeight]));
     };
     const scrolled = () => (waiting ||= requestAnimationFrame(look));
@@ -178,21 +178,27 @@ function Rows({ shown, all, lags, tick, query, set, several, outage, open }) {
       <div role="columnheader"><span class="hidden-label">Actions</span></div>
     </div></div>
     <div class="body" role="rowgroup" ref=${(node) => padding((body.current = node))}>
-      ${shown.slice(from, to).map((each, index) => drawn(each.name, { index: from + index + 2, watcher: each, lag: lags?.[each.name], said: said(each), tick, several, open }))}
+      ${shown.slice(from, to).map((each, index) => drawn({ index: from + index + 2, watcher: each, lag: lags?.[each.name], said: said(each), several }, tick, open))}
       ${shown.length === 0 && html`<div role="row" class="none"><div role="cell">None of ${number(all)} watchers fits. <button type="button" class="small secondary" onClick=${() => set({ q: "", state: "", instance: "" })}>Show all</button></div></div>`}
     </div>
   </div>`;
 }
 
-/** Rows that are the same as they were are given to Preact as they were, and it passes them over: scrolling draws new ones alone. */
+/** Rows that would show what they showed are given to Preact as they were, and it passes them over: scrolling draws new
+ * ones alone, and news of a thousand watchers those that have changed. */
 function useDrawn() {
   const kept = useRef(new Map());
-  return (name, props) => {
+  return (props, tick, open) => {
+    const { watcher, lag } = props;
+    const { name } = watcher;
     const before = kept.current.get(name);
-    if (before && Object.entries(props).every(([key, value]) => key === "open" || before.props[key] === value)) return before.row;
-    const row = html`<${Row} key=${name} ...${props} />`;
+    if (before?.tick === tick && Object.entries(props).every(([key, value]) => before.props[key] === value)) return before.row;
+    const lines = { rate: lately(name, "rate"), lag: lately(name, "lag") };
+    const figures = { lag: duration(lag?.seconds), headroom: duration(lag?.oplog_headroom_seconds), why: lag?.oplog_headroom_why };
+    const shows = JSON.stringify([props.index, props.said, props.several, watcher, lines, figures]);
+    const row = before?.shows === shows ? before.row : html`<${Row} key=${name} ...${props} lines=${lines} figures=${figures} open=${open} />`;
     if (kept.current.size > 2000) kept.current.clear();
-    kept.current.set(name, { props, row });
+    kept.current.set(name, { props, tick, shows, row });
     return row;
   };
 }
@@ -205,7 +211,7 @@ function inSight(shown, heightOf, [top, height]) {
   while (from < shown.length && above + heightOf(shown[from]) < top - AHEAD * 50) above += heightOf(shown[from++]);
   let to = from;
   let bottom = above;
-  while (to < shown.length && bottom < top + height + 400 + AHEAD * 50) bottom += heightOf(shown[to++]);
+  while (to < shown.length && bottom < top + height + STEP + AHEAD * 50) bottom += heightOf(shown[to++]);
   let below = 0;
   for (let at = to; at < shown.length; at++) below += heightOf(shown[at]);
   return [from, to, above, below];
@@ -231,10 +237,7 @@ function reason({ status }, outage) {
   return outage && status.state !== "FAILED" ? null : status.reason;
 }
 
-/** Without the middle of resume tokens, which would push the words out of sight. */
-const shortened = (text) => text.replace(/\b(82[0-9A-F]{8})[0-9A-F]{16,}/gi, "$1…");
-
-function Row({ watcher, lag, said, tick, several, open, index }) {
+function Row({ watcher, said, several, lines, figures, open, index }) {
   const { name, source, sink, status } = watcher;
   const rate = status.rates.last_10s;
   const still = status.state === "PAUSED" || watcher.paused || status.state === "FAILED";
@@ -246,13 +249,13 @@ function Row({ watcher, lag, said, tick, several, open, index }) {
     </div>
     <div role="cell" class="flow" title=${`${watched(source)} → ${to}`}>
       <${SnapshotBrief} name=${name} snapshot=${status.snapshot} />
-      ${status.dead_letters > 0 && html`<a class="tag bad" href=${link.tab(name, "dead-letters")}>${number(status.dead_letters)} dead</a> `}
+      ${status.dead_letters > 0 && html`<a class="tag bad" href=${link.tab(name, "dead-letters")}>${number(status.dead_letters)} dead letter${status.dead_letters > 1 ? "s" : ""}</a> `}
       ${watched(source)} → ${sink.stream}
     </div>
     ${several && html`<div role="cell" class="instance" title=${status.instance}>${status.instance ?? "–"}</div>`}
-    <div role="cell" class="figure rate-of pair-of" data-unit="/s"><${Spark} name=${name} what="rate" tick=${tick} /> <span class="rate">${number(rate)}</span></div>
-    <div role="cell" class="figure lag-of pair-of" data-unit="lag"><${Spark} name=${name} what="lag" tick=${tick} /> <span>${duration(lag?.seconds)}</span></div>
-    <div role="cell" class="figure headroom-of" title=${lag?.oplog_headroom_why ?? ""}>${duration(lag?.oplog_headroom_seconds)}</div>
+    <div role="cell" class="figure rate-of pair-of" data-unit="/s"><${Spark} line=${lines.rate} /> <span class="rate">${number(rate)}</span></div>
+    <div role="cell" class="figure lag-of pair-of" data-unit="lag"><${Spark} line=${lines.lag} /> <span>${figures.lag}</span></div>
+    <div role="cell" class="figure headroom-of" title=${figures.why ?? ""}>${figures.headroom}</div>
     <div role="cell" class="figure published-of" data-unit="published"><span class="published">${number(status.events.published)}</span></div>
     <div role="cell" class="do"><${Do} watcher=${watcher} still=${still} open=${(what) => open(what, name)} /></div>
     ${said && html`<div role="cell" class="why" title=${said}>${shortened(said)}</div>`}

@@ -13,6 +13,7 @@ const MODES = {
   window: "a window of single messages",
   single: "one message at a time",
 };
+const HEADROOM = "How far the oplog reaches back before the watcher's position";
 const READS = { shared: "shared with other watchers of its database", own: "its own" };
 const FENCES = { stream: ", fenced by the stream's last sequence", subject: ", fenced by the last sequence of its subjects" };
 
@@ -20,9 +21,9 @@ export function Overview({ watcher, lag, tick, open, outage }) {
   const { name, status } = watcher;
   return html`
     <dl class="tiles">
-      <div><dt>Events per second</dt><dd>${number(status.rates.last_10s)} <small>${number(status.rates.last_60s)} over a minute</small></dd></div>
+      <div><dt>Events/s</dt><dd>${number(status.rates.last_10s)} <small title="The mean of the last minute">1 min: ${number(status.rates.last_60s)}</small></dd></div>
       <div><dt>Lag</dt><dd>${duration(lag?.seconds)}</dd></div>
-      <div title=${lag?.oplog_headroom_why ?? ""}><dt>Oplog headroom</dt><dd>${duration(lag?.oplog_headroom_seconds)}</dd></div>
+      <div title=${lag?.oplog_headroom_why ?? HEADROOM}><dt>Headroom</dt><dd>${duration(lag?.oplog_headroom_seconds)}</dd></div>
       <div><dt>Published</dt><dd class="published">${number(status.events.published)} <small>${number(status.events.skipped)} skipped</small></dd></div>
       ${status.dead_letters > 0 && html`<div class="bad"><dt>Dead letters</dt><dd><a href=${link.tab(name, "dead-letters")}>${number(status.dead_letters)}</a></dd></div>`}
       <div><dt>Last event</dt><dd><${Time} at=${lag?.last_event_at} /></dd></div>

@@ -32,10 +32,10 @@ export function usePoll(where, options) {
   return seen;
 }
 
-/** A card with its heading. What cannot be asked while a server is down says only that: the page has said why. */
-export function Section({ id, title, seen, outage, children }) {
+/** A card with its heading; where it is `alone` on its view, that has the same one. What cannot be asked while a server is down says only that: the page has said why. */
+export function Section({ id, title, seen, outage, alone, children }) {
   return html`<section class=${seen.problem ? "card stale" : "card"} aria-labelledby=${id}>
-    <h2 id=${id}>${title}</h2>
+    <h2 id=${id} class=${alone ? "hidden-label" : ""}>${title}</h2>
     ${seen.problem && (outage ? html`<p class="quiet">Not available until the outage is over.</p>` : html`<p class="warning">${seen.problem.message}</p>`)}
     ${seen.value !== null && children(seen.value)}
   </section>`;

@@ -17,7 +17,10 @@ function shareOf({ state, documents, estimated_total: total }) {
   return total ? Math.min(documents / total, 0.999) : null;
 }
 
-const percent = (share) => `${Math.floor(share * 100)} %`;
+// Seconds beyond which an estimate says only that it goes slowly now, which the rate beside it says better.
+const TOO_FAR = 30 * 86400;
+
+const percent = (share) => `${Math.floor(share * 100)}\u00a0%`;
 
 function Bar({ name, snapshot }) {
   const share = shareOf(snapshot);
@@ -56,6 +59,7 @@ function Run({ name, snapshot }) {
   const { documents, estimated_total: total, collections, collection } = snapshot;
   const share = shareOf(snapshot);
   const left = snapshot.estimated_end === null ? null : Math.max(0, (Date.parse(snapshot.estimated_end) - Date.now()) / 1000);
+  const soon = left !== null && left < TOO_FAR ? `, ${duration(left)} left` : "";
   return html`
     ${snapshot.reason && html`<p class=${snapshot.state === "failed" ? "outage" : "warning"}>${snapshot.reason}</p>`}
     ${snapshot.waits && html`<p class="quiet">It waits: ${snapshot.waits}.</p>`}
@@ -63,7 +67,7 @@ function Run({ name, snapshot }) {
       <${Bar} name=${name} snapshot=${snapshot} />
       <p>
         <strong class="documents">${number(documents)}</strong>${total !== null && snapshot.state !== "done" && ` of about ${number(total)}`} documents
-        ${share !== null && snapshot.state === "running" && ` (${percent(share)}${left === null ? "" : `, ${duration(left)} left`})`}
+        ${share !== null && snapshot.state === "running" && ` (${percent(share)}${soon})`}
       </p>
     </div>
     <dl class="facts">
@@ -93,7 +97,7 @@ export function TakeSnapshot({ watcher, close }) {
       <p>
         Each document that exists in ${wide ? "what it watches" : watched(source)} is published once, with the operation
         <code>snapshot</code>, at its exact place among the changes. A consumer that applies all messages in their order ends
-        with the collection as it is. At the end comes one message <code>snapshot_done</code>.
+        with the collection as it is. One message <code>snapshot_done</code> comes at the end.
       </p>
       <p>Changes are published meanwhile. Nothing is written to what it watches. If something crashes, it goes on where it was.</p>
       ${status.state === "PAUSED" && html`<p class="warning">The watcher is paused: the snapshot begins when you resume it.</p>`}

@@ -16,7 +16,8 @@ export function Stream({ name, outage }) {
         <${Fact} what="Messages">${number(stream.messages)}<//>
         <${Fact} what="Size">${bytes(stream.bytes)}<//>
         <${Fact} what="Sequences">${number(stream.first_sequence)} to ${number(stream.last_sequence)}<//>
-        <${Fact} what="Storage">${stream.storage}, ${stream.retention}, replicas: ${stream.replicas}<//>
+        <${Fact} what="Storage">${stream.storage}, ${stream.replicas === 1 ? "1 replica" : `${stream.replicas} replicas`}<//>
+        <${Fact} what="Retention">${stream.retention}<//>
         <${Fact} what="Maximum age">${limit(stream.max_age_seconds, 0, duration)}<//>
         <${Fact} what="Maximum size">${limit(stream.max_bytes, -1, bytes)}<//>
       </dl>`}

@@ -3,7 +3,7 @@
 import { Pause, Remove, Restart, Resume } from "./actions.js";
 import { WatcherForm } from "./form.js";
 import { Letters } from "./letters.js";
-import { exact, html, link, number, State, Time, useState, watched } from "./lib.js";
+import { exact, html, link, number, shortened, State, Time, useState, watched } from "./lib.js";
 import { Menu } from "./menu.js";
 import { Messages } from "./messages.js";
 import { Overview } from "./overview.js";
@@ -76,7 +76,7 @@ function Tabs({ name, tab, letters }) {
 /** Why it is as it is, once: an outage of a server is said above, for all. */
 function Said({ status, outage }) {
   return html`
-    ${status.reason && !(outage && status.state !== "FAILED") && html`<p class=${status.state === "FAILED" ? "outage" : "warning"}>${status.reason}</p>`}
+    ${status.reason && !(outage && status.state !== "FAILED") && html`<p class=${status.state === "FAILED" ? "outage" : "warning"} title=${status.reason}>${shortened(status.reason)}</p>`}
     ${status.as_of && html`<p class="warning">The instance ${status.instance} does not answer. This is how the watcher was at <${Time} at=${status.as_of} />.</p>`}
     ${status.notes.map((note) => html`<p class="warning" key=${note}>${note}</p>`)}
   `;
@@ -85,7 +85,7 @@ function Said({ status, outage }) {
 function History({ name }) {
   const seen = usePoll(path(name, "/history"));
   return html`<${Section} id="history" title="History" seen=${seen}>
-    ${(history) => html`<table class="cards">
+    ${(history) => html`<table class="cards happened">
       <thead><tr><th scope="col">Time</th><th scope="col">State</th><th scope="col">Why</th></tr></thead>
       <tbody>
         ${history.toReversed().map(

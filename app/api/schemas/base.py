@@ -73,11 +73,14 @@ class Unparsed:
     """Mixed into an answer with a field that is JSON already (`orjson.Fragment`), and goes out as it is."""
 
 
-def to_json(answer: object) -> bytes:
-    """Write an answer as JSON: one model, or a list or an object of them."""
+def to_json(answer: object, *, without: set[str] | None = None) -> bytes:
+    """Write an answer as JSON: one model, perhaps without some of its fields, or a list or an object of models. What is
+    JSON already is that."""
+    if isinstance(answer, bytes):
+        return answer
     if isinstance(answer, Unparsed):
         return orjson.dumps(vars(answer))  # its other fields are plain values
-    return pydantic_core.to_json(answer, exclude_none=isinstance(answer, Brief), inf_nan_mode="null")
+    return pydantic_core.to_json(answer, exclude=without, exclude_none=isinstance(answer, Brief), inf_nan_mode="null")
 
 
 @overload

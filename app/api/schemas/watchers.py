@@ -4,7 +4,7 @@ What can be checked only together with other fields, or by asking a server, is c
 registry.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from app.api.problems import MANY, ONE
-from app.api.schemas.base import MAX_ITEMS, Query, Shape
+from app.api.schemas.base import MAX_ITEMS, Query, Shape, to_json
 from app.api.schemas.status import StatusAnswer
 from app.api.schemas.values import INT64, Pipeline, Seconds, StartAt, not_empty
 from app.domain.checkpoint_place import CheckpointPlace
@@ -34,6 +34,7 @@ from app.domain.watcher import (
     Sink,
     Source,
     Start,
+    StoredWatcher,
     StreamSettings,
     Watcher,
     WithSnapshot,
@@ -309,6 +310,28 @@ class WatcherAnswer(WatcherShape):
             paused=view.stored.desired is Desired.PAUSED,
             status=StatusAnswer.of(view.status) if status is None else status,
         )
+
+
+class WrittenWatchers:
+    """Watchers as JSON, for those who list all of them again and again: a definition that is the same is written once.
+
+    It is most of an answer and of the time that this takes, and changes only when somebody changes the watcher."""
+
+    def __init__(self) -> None:
+        self._definitions: dict[str, tuple[StoredWatcher, bytes]] = {}
+
+    def write(self, view: WatcherView) -> bytes:
+        """Return the JSON of `WatcherAnswer.of(view)`."""
+        stored, definition = self._definitions.get(view.stored.name, (None, b""))
+        if stored is not view.stored:
+            definition = to_json(WatcherAnswer.of(view), without={"status"})[:-1] + b',"status":'
+            self._definitions[view.stored.name] = view.stored, definition
+        return definition + to_json(StatusAnswer.of(view.status)) + b"}"
+
+    def forget_all_but(self, names: Container[str]) -> None:
+        """Those that are removed, or run elsewhere, are not kept."""
+        for name in [each for each in self._definitions if each not in names]:
+            del self._definitions[name]
 
 
 def _upper(value: Any) -> Any:

@@ -13,7 +13,7 @@ import nats.errors
 import pytest
 
 from app.devservers.nats_cluster import MEMBERS, NatsCluster
-from bench import check
+from bench import check, open_pages
 from bench.stage import Incomplete, Stage
 from tests.service import until
 
@@ -106,6 +106,17 @@ def test_instances_are_killed_stopped_and_joined_while_changes_go_on(tmp_path: P
     ]
     assert [(run["instances"], run["rate"] > 0) for run in data["drains"]] == [(1, True), (2, True)]
     assert all(changes > 600 for changes in data["checked"])
+
+
+@pytest.mark.skipif(open_pages.browser() is None, reason="there is no Chromium here: apt-get install chromium")
+def test_open_pages_are_measured_scrolled_and_searched(tmp_path: Path) -> None:
+    sections = bench(
+        tmp_path / "run.json", *("--only", "page", "--quick", "--page-watchers", "3", "--page-seconds", "1")
+    )
+    data = sections["page"]["data"]
+    assert {count: len(used) for count, used in data["used"].items()} == {"0": 1, "1": 1, "4": 1}
+    assert len(data["frames"]) == open_pages.STEPS
+    assert min(data["filter"]) > 0
 
 
 @pytest.mark.timeout(300)

@@ -124,6 +124,19 @@ def numbered(*names: str) -> list[dict[str, Any]]:
     return [{"name": name, "source": {"database": "shop", "collection": name}} for name in names]
 
 
+async def test_a_list_that_is_asked_for_again_has_what_was_changed_meanwhile(client: httpx.AsyncClient) -> None:
+    await client.post("/watchers", json=ORDERS)
+    for change in ({}, {"on_history_lost": "latest"}, {"paused": True}):
+        assert (await client.put("/watchers/orders", json=ORDERS | change)).status_code == 200
+        listed = (await client.get("/watchers")).json()
+        assert listed == [(await client.get("/watchers/orders")).json()]
+        assert change.items() <= listed[0].items()
+    assert (await client.put("/watchers/orders/resume")).status_code == 202
+    assert (await client.get("/watchers")).json() == [(await client.get("/watchers/orders")).json()]
+    assert (await client.delete("/watchers/orders")).status_code == 204
+    assert (await client.get("/watchers")).json() == []
+
+
 async def test_a_list_is_added_and_answered_in_its_order(client: httpx.AsyncClient, registry: FakeRegistry) -> None:
     answer = await client.post("/watchers", json=[*numbered("b", "a"), ORDERS | {"paused": True}])
     assert answer.status_code == 201
