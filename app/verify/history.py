@@ -4,6 +4,8 @@ Documents are looked up only where the pipeline sees them, since they are not co
 with the changes (`comparison.py`).
 """
 
+import asyncio
+import time
 from typing import Any, Final
 
 import pymongo
@@ -11,7 +13,7 @@ from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo.asynchronous.change_stream import AsyncChangeStream, AsyncClusterChangeStream
-from pymongo.errors import OperationFailure
+from pymongo.errors import ConnectionFailure, OperationFailure
 
 from app.domain.tokens import ClusterTime, cluster_time
 from app.domain.watcher import Watcher
@@ -22,6 +24,9 @@ from app.verify.state import CALL_SECONDS, Client
 
 BATCH: Final = 1_000
 AWAIT_MS: Final = 500
+GONE_SECONDS: Final = 30.0
+"""How long a MongoDB may be gone in the middle of its history."""
+PAUSE_SECONDS: Final = 0.5
 _LOST: Final = (286, 136)
 _ATTEMPTS: Final = 8
 _BREAKS: Final = frozenset({"drop", "rename", "dropDatabase", "invalidate"})
@@ -76,6 +81,8 @@ class WatchedHistory:
         if source.show_expanded_events:
             self._options["show_expanded_events"] = True
         self._stream: AsyncChangeStream[RawBSONDocument] | None = None
+        self._place: dict[str, Any] = {}
+        """From where the change stream would be opened again."""
         self._start = ""
         self._next: Event | None = None
         self._ended = False
@@ -119,6 +126,7 @@ class WatchedHistory:
                 await stream.close()
 
     async def _watch(self, **start: Any) -> None:
+        self._place = start
         options: dict[str, Any] = {**start, **self._options}
         source = self._source
         if source.database:
@@ -139,7 +147,7 @@ class WatchedHistory:
         while self._stream is not None and not self._ended:
             if not self._stream.alive:
                 await self._go_on_after_invalidate()
-            raw = await self._stream.try_next()
+            raw = await self._try_next()
             token = self._stream.resume_token if raw is None else raw["_id"]
             reached = "" if token is None else str(token["_data"])
             # An empty batch says that everything up to its own token has been told.
@@ -152,6 +160,28 @@ class WatchedHistory:
                     continue
                 return Event(reached, raw["operationType"], _body(raw))
         return None
+
+    async def _try_next(self) -> RawBSONDocument | None:
+        """The next event; None where the last batch is read and the next one is empty.
+
+        pymongo asks once more by itself. A server that is busy, or fails over, may need longer. Raises what pymongo
+        raises once it has been gone for `GONE_SECONDS`."""
+        since: float | None = None
+        while True:
+            assert self._stream is not None
+            try:
+                if since is not None:
+                    await self._watch(**self._place)
+                raw = await self._stream.try_next()
+            except ConnectionFailure:
+                since = since or time.monotonic()
+                if time.monotonic() - since > GONE_SECONDS:
+                    raise
+                await asyncio.sleep(PAUSE_SECONDS)
+                continue
+            if self._stream.resume_token is not None:
+                self._place = {"start_after": self._stream.resume_token}
+            return raw
 
     def _selects(self, raw: RawBSONDocument) -> bool:
         """Whether the watcher publishes the event. Which collections a scope has is asked here once more."""

@@ -19,8 +19,8 @@ from app.verify.rows import Record
 
 UNAUTHORIZED: Final = 13
 
-CALL_SECONDS: Final = 5.0
-"""The bound of an ordinary command."""
+CALL_SECONDS: Final = 30.0
+"""The bound of an ordinary command. A server may be as busy as that; one that is gone is noticed by its heartbeats."""
 _LOOK_BACK: Final = 16
 Client = AsyncMongoClient[dict[str, Any]]
 
