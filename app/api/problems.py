@@ -16,6 +16,7 @@ from typing import Any
 from starlette.responses import Response
 
 from app.config.logging import redact
+from app.control.refusals import MOST_TOLD
 from app.domain.errors import (
     ChangewireError,
     CollectionMoved,
@@ -34,7 +35,7 @@ from app.domain.errors import (
 )  # fmt: skip
 
 MEDIA_TYPE = "application/problem+json"
-MAX_ERRORS = 50
+MAX_ERRORS = MOST_TOLD
 """Fields that one answer names; a person corrects those first."""
 MAX_FIELD, MAX_PROBLEM, MAX_DETAIL = 200, 500, 4000
 """Characters of a field's path, of what is wrong with it, and of a `detail`: parts of the request may be in them."""

@@ -85,18 +85,22 @@ class Admission:
         self._store = store
         self._fleet = fleet
 
-    async def check(self, watcher: Watcher, found: Refusals, before: Watcher | None = None) -> str | None:
+    async def check(
+        self, watcher: Watcher, found: Refusals, before: Watcher | None = None, *, ask: bool = True
+    ) -> str | None:
         """Look at everything that could keep a watcher from working, and put it into `found`; `before` is the watcher
         as it is stored. Return the token of the present; None where MongoDB was not asked, or refuses the source.
 
-        Servers are asked about the parts that are not wrong by themselves. Other watchers are compared as this process
-        knows them: the store looks again when the change is made (`beside`)."""
+        Servers are asked about the parts that are not wrong by themselves, if at all (`ask`). Other watchers are
+        compared as this process knows them: the store looks again when the change is made (`beside`)."""
         self._look_alone(watcher, found, before)
         if any(each.problem == HALF for each in found.invalid):
             return None  # no server can be sent such a name
         with found.noted():
             self.beside(watcher)(self._fleet.index)
         found.drop_what_follows()
+        if not ask:
+            return None
         now: str | None = None
 
         async def source() -> None:

@@ -15,7 +15,7 @@ from app.control.admission import Admission
 from app.control.fleet import Watched
 from app.control.positions import Positions
 from app.control.reconciler import AT_ONCE, Reconciler
-from app.control.refusals import Refusals, refuse_all
+from app.control.refusals import MOST_TOLD, Refusals, refuse_all
 from app.control.snapshots import SnapshotService
 from app.domain.errors import ChangewireError, Conflict, FieldProblem, Invalid, NotFound, Unavailable
 from app.domain.lifecycle import Desired, State
@@ -66,9 +66,15 @@ class Changes:
         found = self._admission.together([one.watcher for one in wanted])
         enough = asyncio.Semaphore(CHECKED_AT_ONCE)
 
+        told = 0
+
         async def ready(one: StoredWatcher, refusals: Refusals) -> StoredWatcher:
+            nonlocal told
             async with enough:
-                return await self._ready_to_add(one, refusals)
+                # Servers are not asked a thousand times for what nobody is told any more.
+                looked_at = await self._ready_to_add(one, refusals, ask=told < MOST_TOLD)
+                told += len(refusals.invalid)
+                return looked_at
 
         looked = await asyncio.gather(*map(ready, wanted, found), return_exceptions=True)
         for failed in (each for each in looked if isinstance(each, BaseException)):
@@ -76,12 +82,13 @@ class Changes:
         refuse_all(found, [one.name for one in wanted])
         return await self._store_new([each for each in looked if isinstance(each, StoredWatcher)], dry_run)
 
-    async def _ready_to_add(self, wanted: StoredWatcher, found: Refusals) -> StoredWatcher:
-        """Look at a watcher that is to be added, and where it begins; what is wrong is put into `found`."""
+    async def _ready_to_add(self, wanted: StoredWatcher, found: Refusals, *, ask: bool = True) -> StoredWatcher:
+        """Look at a watcher that is to be added, and where it begins; what is wrong is put into `found`. `ask`: at the
+        servers as well."""
         watcher, name = wanted.watcher, wanted.name
         if name in self._watchers:
             found.add(_taken(name))
-        begin = await self._admission.check(watcher, found)
+        begin = await self._admission.check(watcher, found, ask=ask)
         if watcher.snapshot != "none" and begin is not None:
             with found.noted():
                 await self._snapshots.check_first(watcher)

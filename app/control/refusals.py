@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 from app.domain.errors import ChangewireError, Conflict, FieldProblem, Invalid
 
+MOST_TOLD = 50
+"""Faults that an answer names one by one."""
+
 
 class Refusals:
     """What was found of one watcher."""

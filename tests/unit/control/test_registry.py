@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from app.control.changes import CHECKED_AT_ONCE
+from app.control.refusals import MOST_TOLD
 from app.control.registry import Addition, Registry
 from app.domain.checkpoint_place import CheckpointPlace
 from app.domain.errors import (
@@ -425,6 +427,24 @@ async def test_what_a_server_refuses_of_a_list_is_named_by_its_place(
     fakes.nats.refusal = Unavailable("NATS is gone")
     with pytest.raises(Unavailable, match="NATS is gone"):
         await registry.add_all(additions("a", "c"))
+    assert fakes.watchers.stored == {}
+
+
+async def test_servers_are_not_asked_about_what_nobody_is_told_any_more(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def check(one: Watcher) -> str:
+        asked.append(one.name)
+        raise Invalid(problems=(FieldProblem("source.pipeline", "is refused"),))
+
+    monkeypatch.setattr(fakes.mongo, "check_source", check)
+    names = [f"w{number:03}" for number in range(300)]
+    with pytest.raises(Invalid) as refused:
+        await registry.add_all(additions(*names))
+    assert MOST_TOLD <= len(asked) < MOST_TOLD + CHECKED_AT_ONCE
+    assert [each.watcher for each in refused.value.problems] == asked
     assert fakes.watchers.stored == {}
 
 
