@@ -25,51 +25,29 @@ import nats
 import structlog
 from nats.aio.client import Client
 from pymongo import MongoClient
-from pymongo.errors import OperationFailure
 
 from app.cli.http_server import server
 from app.cli.listening import listen
 from app.config import logging as app_logging
 from app.config.settings import load
 from app.main import create_app
+from tests.service.waiting import pause
 
-CAPPED_POSITION_LOST = 136
 PROBES = ("/healthz", "/readyz", "/health")
 
 
 async def until(look: Callable[[], Any], *, seconds: float = 20) -> Any:
     """Ask `look` (plain or async) until what it returns is true, and return that."""
-    deadline = time.monotonic() + seconds
+    begin = time.monotonic()
     while True:
         found = look()
         if inspect.isawaitable(found):
             found = await found
         if found:
             return found
-        assert time.monotonic() < deadline, f"not so within {seconds:g} s: {inspect.getsource(look).strip()}"
-        await asyncio.sleep(0.02)
-
-
-def outgrow(uri: str) -> None:
-    """Write until the oplog's first entry is later than now: on a server of the test's own, with a small oplog."""
-    deadline = time.monotonic() + 60
-    with MongoClient[dict[str, Any]](uri) as client:
-        now = client.admin.command("hello")["operationTime"]
-        filler = client["filler"]["filler"]
-
-        def first() -> Any:
-            """The oplog's first entry's moment; that entry may go while it is read."""
-            while True:
-                try:
-                    return client.local["oplog.rs"].find_one({}, sort=[("$natural", 1)])["ts"]  # type: ignore[index]
-                except OperationFailure as error:
-                    if error.code != CAPPED_POSITION_LOST:
-                        raise
-
-        while first() <= now:
-            assert time.monotonic() < deadline, "the oplog keeps everything"
-            filler.insert_many([{"text": "x" * 1_000_000} for _ in range(10)])
-            filler.drop()
+        waited = time.monotonic() - begin
+        assert waited < seconds, f"not so within {seconds:g} s: {inspect.getsource(look).strip()}"
+        await asyncio.sleep(pause(waited))
 
 
 @dataclass(frozen=True)

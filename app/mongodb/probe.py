@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pymongo
 from bson.timestamp import Timestamp
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from app.domain.errors import SourceUnavailable
 from app.domain.lag import Oplog
 from app.mongodb.answers import Answers, Misfit
-from app.mongodb.codes import refuses_account
+from app.mongodb.codes import Meaning, meaning_of, refuses_account
 from app.mongodb.errors import STANDALONE, unreachable, where_allowed
 from app.mongodb.words import words
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PROBE_SECONDS: Final = 1.8
 OPLOG_SECONDS: Final = 1.0
 """How long the oplog's first entry is remembered; many watchers ask for it at once."""
+_MOST_GONE: Final = 10
 FULL: Final = 0.8
 """The part of its size from which an oplog counts as full: mongod cuts it by a tenth at most at a time."""
 
@@ -78,8 +79,18 @@ class DeploymentProbe:
     async def _read_oplog_first(self) -> Timestamp | None:
         entry: Mapping[str, Any] | None = None
         with where_allowed("reading the oplog", seconds=PROBE_SECONDS):
-            entry = await self._client.local["oplog.rs"].find_one({}, {"ts": 1}, sort=[("$natural", 1)])
+            entry = await self._find_oplog_first()
         return None if entry is None else entry["ts"]
+
+    async def _find_oplog_first(self) -> Mapping[str, Any] | None:
+        """Read the first entry. It may go while it is read: no refusal, and the next one is the first then."""
+        for _ in range(_MOST_GONE):
+            try:
+                return await self._client.local["oplog.rs"].find_one({}, {"ts": 1}, sort=[("$natural", 1)])
+            except OperationFailure as error:
+                if meaning_of(error) is not Meaning.HISTORY_LOST:
+                    raise
+        raise SourceUnavailable("the oplog's first entry goes faster than it can be read")
 
     async def _oplog_size(self) -> tuple[int, int]:
         """Return how many bytes it holds and may hold; 0 of 0, which is full, where the account may not know: a warning

@@ -43,12 +43,16 @@ def bound(moment: ClusterTime) -> str:
 
 async def oplog_begin(client: Client) -> str | None:
     """Return the bound of the oplog's first entry; None where the account may not read it, or mongos has none."""
-    try:
-        with pymongo.timeout(CALL_SECONDS):
-            entry = await client.local["oplog.rs"].find_one({}, {"ts": 1}, sort=[("$natural", 1)])
-    except OperationFailure:
-        return None
-    return None if entry is None else bound(ClusterTime(entry["ts"].time, entry["ts"].inc))
+    for _ in range(_ATTEMPTS):
+        try:
+            with pymongo.timeout(CALL_SECONDS):
+                entry = await client.local["oplog.rs"].find_one({}, {"ts": 1}, sort=[("$natural", 1)])
+        except OperationFailure as error:
+            if error.code not in _LOST:  # else it went while it was read, and the next one is the first now
+                return None
+        else:
+            return None if entry is None else bound(ClusterTime(entry["ts"].time, entry["ts"].inc))
+    return None
 
 
 class WatchedHistory:

@@ -10,19 +10,27 @@ from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.05
+_SOONEST_SECONDS, _LATEST_SECONDS = 0.02, 0.25
+
+
+def pause(waited: float) -> float:
+    """Seconds until a condition is looked at again that was waited for so long: a tenth of that, within bounds. Each
+    look costs what others wait for, processor time."""
+    return min(_LATEST_SECONDS, max(_SOONEST_SECONDS, waited / 10))
 
 
 async def until(condition: Callable[[], object | Awaitable[object]], what: str, *, within: float = 30.0) -> Any:
     """Return the first true result of `condition` (which may be awaitable); AssertionError after `within` seconds."""
-    deadline = time.monotonic() + within
+    begin = time.monotonic()
     while True:
         result = condition()
         if inspect.isawaitable(result):
             result = await result
         if result:
             return result
-        assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
-        await asyncio.sleep(POLL_SECONDS)
+        waited = time.monotonic() - begin
+        assert waited < within, f"not within {within:g} s: {what}"
+        await asyncio.sleep(pause(waited))
 
 
 def is_stopped(pid: int) -> bool:

@@ -15,9 +15,9 @@ from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectI
 from bson.datetime_ms import DatetimeMS
 
 from app.devservers.servers import MongoServer, NatsServer
-from tests import zygote
+from tests import oplog, zygote
 from tests.letters import spoil
-from tests.live import Live, Message, outgrow, until
+from tests.live import Live, Message, until
 
 KINDS = ("lost", "doubled", "reordered", "altered", "unknown")
 
@@ -364,12 +364,11 @@ async def test_what_the_oplog_no_longer_holds_is_not_compared(
         await service.add()
         service.insert("old")
         (old,) = await service.seen("old")
-        oplog, filler = service.mongo.local["oplog.rs"], service.mongo["filler"]["filler"]
+        filler = service.mongo["filler"]["filler"]
 
         def moved_on() -> bool:
             filler.insert_many([{"text": "x" * 1_000_000} for _ in range(4)])
-            first: Any = oplog.find_one({}, {"ts": 1}, sort=[("$natural", 1)])
-            return bool(first["ts"].time > old.body["clusterTime"]["$timestamp"]["t"])
+            return bool(oplog.first(service.mongo).time > old.body["clusterTime"]["$timestamp"]["t"])
 
         await until(moved_on, seconds=60)
         service.insert("new")
@@ -390,7 +389,7 @@ async def test_a_gap_that_the_stream_marks_is_said_and_what_lies_in_it_is_not_lo
         await service.seen("before")
         await service.pause()
         service.insert("lost")
-        await asyncio.to_thread(outgrow, mongo.uri)
+        await asyncio.to_thread(oplog.outgrow, mongo.uri)
         service.insert("left")
         await service.resume()
         expected = ["before", "gap None", *(["left"] if wish == "earliest" else []), "after"]

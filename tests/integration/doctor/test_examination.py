@@ -21,8 +21,9 @@ from app.__main__ import main
 from app.devservers.servers import Launch, MongoServer, NatsServer, free_port
 from app.domain.watcher import StoredWatcher, from_document
 from app.mongodb.deployment import MongoDeployment
+from tests import oplog
 from tests.credentials import self_signed
-from tests.live import Streams, outgrow
+from tests.live import Streams
 
 MakeMongo = Callable[..., Awaitable[MongoServer]]
 MakeNats = Callable[..., Awaitable[NatsServer]]
@@ -256,7 +257,7 @@ async def test_a_position_that_the_oplog_has_left_behind_is_a_problem(
         else:
             place = {"clusterTime": Timestamp(1, 1), "epoch": 0, "sequence": None, "streamCreated": None}
             client[f"state_{unique}"]["checkpoints"].insert_one({"_id": "orders", "value": token, **place})
-    await asyncio.to_thread(outgrow, server.uri)
+    await asyncio.to_thread(oplog.outgrow, server.uri)
     assert await doctor.look(MONGO_URI=server.uri, NATS_URL=nats_url) == 1
     assert doctor.wrong() == {("MongoDB", "oplog window"): "warning", ("orders", "history"): "problem"}
     assert "replSetResizeOplog" in doctor.rows["MongoDB", "oplog window"]["advice"]

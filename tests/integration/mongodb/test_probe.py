@@ -15,6 +15,7 @@ from app.domain.errors import (
 )
 from app.domain.watcher import Start
 from app.mongodb.deployment import MongoDeployment
+from app.mongodb.probe import OPLOG_SECONDS
 from tests.integration.mongodb.bench import SOCKET_SECONDS, MakeMongo, watcher
 
 
@@ -110,4 +111,21 @@ async def test_a_server_that_is_not_there_is_unavailable_long_before_the_socket_
         await mongo.check_token(watcher(database), token)
     with pytest.raises(SourceUnavailable):
         await mongo.read_oplog()
+    mongo.close()
+
+
+async def test_an_entry_that_goes_while_it_is_read_is_no_refusal(make_mongo: MakeMongo) -> None:
+    """mongod gives this error (CappedPositionLost) where it cuts the oplog at that moment."""
+    server = await make_mongo(args=["--setParameter", "enableTestCommands=1"])
+    mongo = MongoDeployment(server.uri, state_database="changewire")
+    with pymongo.MongoClient[dict[str, Any]](server.uri) as client:
+        data = {"failCommands": ["find"], "namespace": "local.oplog.rs", "errorCode": 136, "appName": "changewire"}
+        client.admin.command({"configureFailPoint": "failCommand", "mode": {"times": 3}, "data": data})
+        oplog = await mongo.read_oplog()
+        assert oplog is not None
+        assert oplog.first > 0
+        client.admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data})
+        await asyncio.sleep(OPLOG_SECONDS)  # for so long it is remembered
+        with pytest.raises(SourceUnavailable, match="faster than it can be read"):
+            await mongo.read_oplog()
     mongo.close()

@@ -17,6 +17,7 @@ from app.mongodb.change_source import MongoChangeSource
 from app.mongodb.deployment import MongoDeployment
 from app.mongodb.feeds import feed, filters, group, sharing
 from app.ports import ChangeSource
+from tests import oplog
 from tests.conftest import MakeMongo
 from tests.fakes import NullObserver
 
@@ -263,9 +264,7 @@ async def test_a_feed_that_the_oplog_has_overtaken_leaves_each_to_its_own_error(
 
     def overtaken() -> bool:
         one.database.noise.insert_many([{"text": "x" * 100_000} for _ in range(100)])
-        first = one.client.local["oplog.rs"].find_one(sort=[("$natural", 1)])
-        assert first is not None
-        return int(positions["a"][2:10], 16) < first["ts"].time
+        return int(positions["a"][2:10], 16) < oplog.first(one.client).time
 
     async with asyncio.timeout(60):
         while not await asyncio.to_thread(overtaken):

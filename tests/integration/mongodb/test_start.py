@@ -16,6 +16,7 @@ from app.domain.errors import (
 )
 from app.domain.tokens import cluster_time
 from app.domain.watcher import Source, Start, Watcher
+from tests import oplog
 from tests.integration.mongodb.bench import (
     Bench,
     MakeBench,
@@ -35,9 +36,7 @@ def outgrow_the_oplog(bench: Bench) -> None:
 
     def first() -> bson.Timestamp:
         assert time.monotonic() < deadline, "the oplog kept everything, or comes to no rest"
-        entry = bench.client.local["oplog.rs"].find_one({}, sort=[("$natural", 1)])
-        assert entry is not None
-        return bson.Timestamp(entry["ts"].time, entry["ts"].inc)
+        return oplog.first(bench.client)
 
     while first() <= moment:
         filler.insert_many([{"text": "x" * 1_000_000} for _ in range(10)])

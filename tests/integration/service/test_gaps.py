@@ -14,8 +14,9 @@ import pytest
 import pytest_asyncio
 
 from app.devservers.servers import MongoServer
+from tests import oplog
 from tests.conftest import MakeMongo
-from tests.live import Live, Message, outgrow, until
+from tests.live import Live, Message, until
 from tests.service import Stage, Trap, assert_same, staged
 
 WISHES = pytest.mark.parametrize("wish", ["fail", "latest", "earliest"])
@@ -73,7 +74,7 @@ async def test_an_oplog_that_moved_on_while_nobody_read(
         (first,) = await live.seen("1")
         await (live.pause() if how == "paused" else live.stop())
         live.insert("lost")
-        await asyncio.to_thread(outgrow, small.uri)
+        await asyncio.to_thread(oplog.outgrow, small.uri)
         live.insert("left")
 
         async def start() -> None:
@@ -83,8 +84,8 @@ async def test_an_oplog_that_moved_on_while_nobody_read(
         if wish == "fail":
             await live.seen("1")
             reason = watcher["status"]["reason"]
-            begins: Any = live.mongo.local["oplog.rs"].find_one({}, sort=[("$natural", 1)])
-            assert time.strftime("it begins at %Y-%m-%dT%H:%M", time.gmtime(begins["ts"].time)) in reason
+            begins = oplog.first(live.mongo)
+            assert time.strftime("it begins at %Y-%m-%dT%H:%M", time.gmtime(begins.time)) in reason
             assert watcher["status"]["last_error"]["type"] == "HistoryLost"
             # Anyone who reads that may choose otherwise.
             await live.put(on_history_lost="earliest")
@@ -157,7 +158,7 @@ async def test_a_snapshot_with_rows_before_a_gap_is_cancelled_and_a_new_one_is_c
         await until(under_way)
         await live.stop()
         live.orders.update_one({"_id": 0}, {"$set": {"text": "lost"}})
-        await asyncio.to_thread(outgrow, small.uri)
+        await asyncio.to_thread(oplog.outgrow, small.uri)
         await live.start()
         await live.reaches("RUNNING")
         first = await snapshot()
@@ -208,7 +209,7 @@ async def test_killed_around_publishing_the_marker(stage: Stage, small: MongoSer
     assert await service.terminate() == 0
     before = list(stage.written)
     await stage.write(50)
-    await asyncio.to_thread(outgrow, small.uri)
+    await asyncio.to_thread(oplog.outgrow, small.uri)
     del stage.written[len(before) :]
     await stage.write(50)
     if wish == "latest":

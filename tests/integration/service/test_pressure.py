@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from app.devservers.servers import MongoServer, NatsServer
+from tests import oplog
 from tests.conftest import MakeMongo
 from tests.faults.proxy import Link, Proxy
-from tests.live import outgrow
 from tests.service import Change, Stage, staged, until
 
 MEGABYTE = 1024 * 1024
@@ -100,7 +100,7 @@ async def test_healthz_warns_before_history_is_lost_and_stays_up(
         await stage.write(10)
         await stage.until_length(10)
         assert "warnings" not in (await service.call("GET", "/healthz", status=200)).json()["components"]["watchers"]
-        await asyncio.to_thread(outgrow, mongo.uri)
+        await asyncio.to_thread(oplog.outgrow, mongo.uri)
 
         async def warned() -> list[str]:
             parts = (await service.call("GET", "/healthz", status=200)).json()["components"]

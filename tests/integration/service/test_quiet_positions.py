@@ -3,12 +3,10 @@
 import asyncio
 import threading
 import time
-from typing import Any
 
-from pymongo.errors import OperationFailure
-
+from tests import oplog
 from tests.conftest import MakeMongo
-from tests.live import CAPPED_POSITION_LOST, Live, until
+from tests.live import Live, until
 
 PER_SECOND = 1_000_000
 """Bytes written: the oplog of 20 MB turns over every twenty seconds or so."""
@@ -22,18 +20,9 @@ class Load(threading.Thread):
         super().__init__(name="load")
         self.live = live
         self.ended = threading.Event()
-        self.first = self.began = self._oplog_first()
+        self.first = self.began = oplog.first(self.live.mongo)
         self.behind: list[str] = []
         self.error: BaseException | None = None
-
-    def _oplog_first(self) -> Any:
-        """The oplog's first entry's moment; that entry may go while it is read."""
-        while True:
-            try:
-                return self.live.mongo.local["oplog.rs"].find_one({}, sort=[("$natural", 1)])["ts"]  # type: ignore[index]
-            except OperationFailure as error:
-                if error.code != CAPPED_POSITION_LOST:
-                    raise
 
     async def turned_over(self) -> None:
         """Wait until nothing is left of what the oplog holds now."""
@@ -46,7 +35,7 @@ class Load(threading.Thread):
             while not self.ended.is_set():
                 for number in range(4):
                     filler.replace_one({"_id": number}, {"text": "x" * (PER_SECOND // 8)}, upsert=True)
-                self.first = self._oplog_first()
+                self.first = oplog.first(self.live.mongo)
                 for one in self.live.positions.find():
                     if one["clusterTime"] < self.first:
                         self.behind.append(f"{one['_id']} is at {one['clusterTime']}, the oplog at {self.first}")
