@@ -19,7 +19,7 @@ HELM := $(LINTERS)/go/helm
 ACTIONLINT := $(LINTERS)/go/actionlint
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-contract properties screenshots faults faults-full soak mutants check fuzz format bench bench-docs openapi docs examples wheel lock clean
+.PHONY: help setup demo test test-long coverage test-fast test-contract properties screenshots faults faults-full soak mutants check fuzz format bench bench-docs openapi docs examples wheel lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -102,14 +102,24 @@ endef
 # The servers of some tests: each test that needs one is skipped without it.
 SERVERS := CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_MONGOD_NEWER=$(NEWER_MONGOD) CHANGEWIRE_TEST_PROMTOOL=$(PROMTOOL) \
 	CHANGEWIRE_TEST_LINTERS=$(LINTERS)
-# Most tests wait for servers: two processes more than there are processors, four at most; each has servers of its own. A
+# Most tests wait for servers: three processes more than there are processors, five at most; each has servers of its own. A
 # process gets one test at a time, the long ones first (`tests/conftest.py`), so that none works alone at the end.
-PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2) --maxprocesses 4 --dist load --maxschedchunk 1
+PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 3) --maxprocesses 5 --dist load --maxschedchunk 1
+SUITE := $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) $(LINTERS)/.stamp $(ACTIONLINT) $(HELM)
+PYTEST := $(SERVERS) $(BIN)/python -m pytest $(PARALLEL)
 
-test: $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) $(LINTERS)/.stamp $(ACTIONLINT) $(HELM) ## The whole suite, with coverage (at least 90 %): about twelve minutes
+test: $(SUITE) ## The suite, but for what is marked as long: about twelve minutes
 	@$(BROWSER)
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
-	@$(SERVERS) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+	@$(PYTEST) -m "not long" $(ARGS)
+
+test-long: $(SUITE) ## The rest of it: sections of the bench on a small scale, and more faults; about ten minutes
+	@$(BROWSER)
+	@$(PYTEST) -m long $(ARGS)
+
+coverage: $(SUITE) ## All of it, measured: at least 90 % have to be run; about forty minutes
+	@$(BROWSER)
+	@$(PYTEST) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 test-fast: $(STAMP) ## Unit tests and properties: no server, about a minute
 	@$(BIN)/python -m pytest tests/unit tests/properties $(PARALLEL) $(ARGS)

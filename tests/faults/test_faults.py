@@ -13,21 +13,25 @@ from tests.faults.testbed import Load
 SHORT = (
     "nats-kill-leader",
     "mongo-stepdown",
-    "link-nats-no-ack",
     "zombie",
     "batch-reset-r1",
+)
+REST = (
+    "link-nats-no-ack",
     "batch-foreign-r3",
     "batch-purged-r1",
     "stream-recreated-with-gap",
 )
 CROWDED = ("crowd-paused", "crowd-let-go")
 SHARING = ("instances-killed", "instances-zombie-r3")
-SNAPSHOT = ("snapshots-killed-within-rows", "snapshots-stopped-after-plan", "snapshots-mongo-stepdown")
+SNAPSHOT = ("snapshots-killed-within-rows",)
+SNAPSHOT_REST = ("snapshots-stopped-after-plan", "snapshots-mongo-stepdown")
 NEWER = ("mongo-kill-primary", "service-kill")
 SILENCE_SECONDS = 2.0
 """The standby's patience: a fifth of its default, so that a takeover is soon."""
 
 
+@pytest.mark.long
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 async def test_half_a_minute_of_faults_on_a_newer_mongod(
@@ -42,9 +46,12 @@ async def test_half_a_minute_of_faults_on_a_newer_mongod(
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-async def test_a_minute_of_faults_loses_doubles_reorders_and_alters_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("names", [SHORT, pytest.param(REST, marks=pytest.mark.long)], ids=["some", "the rest"])
+async def test_a_minute_of_faults_loses_doubles_reorders_and_alters_nothing(
+    capsys: pytest.CaptureFixture[str], names: tuple[str, ...]
+) -> None:
     # Whatever else the machine does: few writers, and a lag that is judged generously.
-    plan = Plan(seed=1, names=SHORT, load=Load(writers=3, pause=0.05, bulk=100), good=5.0, silence=SILENCE_SECONDS)
+    plan = Plan(seed=1, names=names, load=Load(writers=3, pause=0.05, bulk=100), good=5.0, silence=SILENCE_SECONDS)
     assert await run(plan) == 0, capsys.readouterr().out
 
 
@@ -66,11 +73,14 @@ async def test_three_instances_lose_nothing_while_one_dies_and_another_one_is_re
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "names", [SNAPSHOT, pytest.param(SNAPSHOT_REST, marks=pytest.mark.long)], ids=["one", "the rest"]
+)
 async def test_snapshots_have_each_document_once_though_services_die_and_freeze_within_a_chunk(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], names: tuple[str, ...]
 ) -> None:
     load = Load(writers=3, pause=0.05, bulk=100)
-    plan = Plan(seed=1, names=SNAPSHOT, load=load, good=5.0, silence=SILENCE_SECONDS)
+    plan = Plan(seed=1, names=names, load=load, good=5.0, silence=SILENCE_SECONDS)
     assert await run(plan) == 0, capsys.readouterr().out
 
 

@@ -55,6 +55,7 @@ def test_an_external_program_is_measured_beside_changewire_and_the_floors_below_
     assert "inserts" in sections["costs"]["data"]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_streams_with_three_replicas_are_drained_by_this_version_and_another(tmp_path: Path) -> None:
     sections = bench(
@@ -67,6 +68,7 @@ def test_streams_with_three_replicas_are_drained_by_this_version_and_another(tmp
     assert sections["replicas"]["data"]["ratios"].keys() == {"mq-bridge", "before"}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_many_watchers_are_measured_beside_one_and_beside_one_of_the_whole_database(tmp_path: Path) -> None:
     sections = bench(
@@ -86,6 +88,7 @@ def test_many_watchers_are_measured_beside_one_and_beside_one_of_the_whole_datab
     assert data["refused"] == data["too_slow"] == []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_instances_are_killed_stopped_and_joined_while_changes_go_on(tmp_path: Path) -> None:
     sections = bench(
@@ -109,6 +112,7 @@ def test_instances_are_killed_stopped_and_joined_while_changes_go_on(tmp_path: P
 
 
 @pytest.mark.skipif(open_pages.browser() is None, reason="there is no Chromium here: apt-get install chromium")
+@pytest.mark.long
 def test_open_pages_are_measured_scrolled_and_searched(tmp_path: Path) -> None:
     sections = bench(
         tmp_path / "run.json", *("--only", "page", "--quick", "--page-watchers", "3", "--page-seconds", "1")
@@ -119,6 +123,7 @@ def test_open_pages_are_measured_scrolled_and_searched(tmp_path: Path) -> None:
     assert min(data["filter"]) > 0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_snapshots_are_measured_beside_drains_changes_and_kills(tmp_path: Path) -> None:
     sections = bench(tmp_path / "run.json", *("--only", "snapshot", "--quick", "--snapshot-documents", "1000"))

@@ -120,7 +120,8 @@ async def test_one_of_several_entries_takes_none(fakes: Fakes, registry: Registr
 @pytest.mark.parametrize(
     ("wanted", "problem"),
     [
-        ("shop", "is empty"), (".orders", "is empty"), ("shop.", "is empty"), ("local.orders", "a system database"),
+        ("shop", "must be database.collection"), (".orders", "must be database.collection"),
+        ("shop.", "must be database.collection"), ("local.orders", "a system database"),
         ("shop.a$b", "not a collection's name"), ("shop.\ud800", "Unicode"), ("shop." + "x" * 300, "is too long"),
         ("shop.a", "named twice"),
     ],
