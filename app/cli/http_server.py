@@ -20,6 +20,9 @@ from app.config.settings import Settings, variable
 
 log = structlog.get_logger(__name__)
 
+IDLE_SECONDS = 75
+"""How long a connection may rest. Clients and load balancers keep theirs up to a minute: one that is closed here first
+may be closed just as the next request is on its way."""
 CONNECTION_SECONDS = 3
 """How long requests under way may take to finish before the drain begins."""
 
@@ -70,6 +73,7 @@ def server(app: FastAPI, settings: Settings) -> Server:
             access_log=settings.log_level == "debug",
             server_header=False,
             proxy_headers=False,
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=CONNECTION_SECONDS,
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,

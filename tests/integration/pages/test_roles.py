@@ -190,10 +190,14 @@ class Use:
         await self.moves()
 
     async def starts(self) -> None:
-        try:
-            await until(self.live.is_ready, seconds=5)
-        except AssertionError:
-            raise Refused((await self.live.call("GET", "/readyz")).json()["reason"]) from None
+        async def ready_or_refused() -> bool:
+            answer = await self.live.call("GET", "/readyz")
+            reason = "" if answer.status_code == 200 else answer.json()["reason"]
+            if "grant" in reason:
+                raise Refused(reason)
+            return not reason
+
+        await until(ready_or_refused, seconds=30)
 
     async def everything(self) -> None:
         """The same from the first change to the last, with what the doctor says of it."""

@@ -45,6 +45,10 @@ TAKE_ANY = "take any free port with --port 0"
 BY_MAKE = ' (make demo ARGS="--port 0")'
 
 
+def test_a_connection_may_rest_longer_than_clients_and_load_balancers_keep_theirs() -> None:
+    assert server(FastAPI(), Settings()).config.timeout_keep_alive > 60
+
+
 @pytest.mark.parametrize(
     ("command", "variables", "instead"),
     [("serve", {}, ANOTHER), ("demo", {}, TAKE_ANY), ("demo", {"MAKELEVEL": "1"}, TAKE_ANY + BY_MAKE)],
