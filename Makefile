@@ -113,7 +113,7 @@ test: $(SUITE) ## The suite, but for what is marked as long: about twelve minute
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
 	@$(PYTEST) -m "not long" $(ARGS)
 
-test-long: $(SUITE) ## The rest of it: sections of the bench on a small scale, and more faults; about ten minutes
+test-long: $(SUITE) ## The rest of it: the bench on a small scale, more faults, wide tables of cases; about ten minutes
 	@$(BROWSER)
 	@$(PYTEST) -m long $(ARGS)
 

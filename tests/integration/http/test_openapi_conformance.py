@@ -54,6 +54,7 @@ def troubles(said: str) -> str:
     return (said if found is None else found[0])[:12_000]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_no_request_is_answered_otherwise_than_documented(
     own_mongo: MongoServer, own_nats: NatsServer, unique: str, tmp_path: Path

@@ -26,6 +26,8 @@ from tests.live import Live, until
 from tests.service import Stage, Trap, staged
 from tests.splitting import Splitting
 
+pytestmark = pytest.mark.long
+
 LARGE = "x" * 9_000_000
 IMAGES = {"pre_and_post_images": True}
 

@@ -17,6 +17,8 @@ from tests.conftest import MakeMongo, MakeNats
 from tests.live import Live, Streams, until
 from tests.pages import Shell, blocks
 
+pytestmark = pytest.mark.long
+
 BACK_UP, RESTORE_STATE, RESTORE_STREAM, COMPLETE, BEGIN_AGAIN, MOVE = blocks("docs/backup.md", language="sh")
 
 

@@ -20,6 +20,8 @@ from bson.datetime_ms import DatetimeMS
 
 from tests.service import Stage, until
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples"
 FILLED = 20_000

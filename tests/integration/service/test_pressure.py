@@ -17,6 +17,8 @@ from tests.conftest import MakeMongo
 from tests.faults.proxy import Link, Proxy
 from tests.service import Change, Stage, staged, until
 
+pytestmark = pytest.mark.long
+
 MEGABYTE = 1024 * 1024
 ENDED = (0, 128 + signal.SIGTERM, -signal.SIGTERM)
 """How a start may end by SIGTERM: in good order, with one line, or before there was anything of ours in the process."""

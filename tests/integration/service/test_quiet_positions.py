@@ -4,6 +4,8 @@ import asyncio
 import threading
 import time
 
+import pytest
+
 from tests import oplog
 from tests.conftest import MakeMongo
 from tests.live import Live, until
@@ -46,6 +48,7 @@ class Load(threading.Thread):
             raise
 
 
+@pytest.mark.long
 async def test_a_quiet_position_stays_inside_an_oplog_that_turns_over_within_seconds(
     make_mongo: MakeMongo, nats_url: str, unique: str
 ) -> None:

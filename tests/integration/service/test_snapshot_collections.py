@@ -21,6 +21,8 @@ from tests.service.messages import Message
 from tests.service.rows import DONE, ROW, check_rows, is_of_snapshot
 from tests.service.scope_rows import Named, check_scope, named
 
+pytestmark = pytest.mark.long
+
 ANY_DATE = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 MEGABYTE = 1024 * 1024
 OPERATIONS = ["insert", "update", "replace", "delete", "rename", "drop"]

@@ -231,6 +231,7 @@ async def test_the_same_where_a_consumer_has_taken_the_rows_away(forgetful: Stag
     assert check_rows(before, messages, await now(stage)) >= 8000
 
 
+@pytest.mark.long
 async def test_a_mongodb_that_keeps_no_history_fails_the_run_with_the_reason(breakable: Stage) -> None:
     stage = breakable
     await fill(stage, 100)

@@ -18,6 +18,8 @@ from tests.integration.service.test_snapshots import arrived, begin, fill, now, 
 from tests.service import Service, Stage, until
 from tests.service.rows import check_rows
 
+pytestmark = pytest.mark.long
+
 
 async def two(stage: Stage) -> list[Service]:
     """Two instances that share the watchers, ready."""
