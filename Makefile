@@ -115,7 +115,7 @@ test: $(SUITE) ## The suite, but for what is marked as long: about twelve minute
 
 test-long: $(SUITE) ## The rest of it: the bench on a small scale, more faults, wide tables of cases; about ten minutes
 	@$(BROWSER)
-	@$(PYTEST) -m long $(ARGS)
+	@$(PYTEST) --maxprocesses 3 -m long $(ARGS)  # each keeps more than one processor busy for a while
 
 coverage: $(SUITE) ## All of it, measured: at least 90 % have to be run; about forty minutes
 	@$(BROWSER)

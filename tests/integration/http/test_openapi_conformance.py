@@ -55,7 +55,7 @@ def troubles(said: str) -> str:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_no_request_is_answered_otherwise_than_documented(
     own_mongo: MongoServer, own_nats: NatsServer, unique: str, tmp_path: Path
 ) -> None:
