@@ -102,9 +102,9 @@ endef
 # The servers of some tests: each test that needs one is skipped without it.
 SERVERS := CHANGEWIRE_TEST_NATS_211=$(OLD_NATS) CHANGEWIRE_TEST_MONGOD_NEWER=$(NEWER_MONGOD) CHANGEWIRE_TEST_PROMTOOL=$(PROMTOOL) \
 	CHANGEWIRE_TEST_LINTERS=$(LINTERS)
-# Most tests wait for servers: three processes more than there are processors, five at most; each has servers of its own. A
+# Most tests wait for servers: two processes more than there are processors, four at most; each has servers of its own. A
 # process gets one test at a time, the long ones first (`tests/conftest.py`), so that none works alone at the end.
-PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 3) --maxprocesses 5 --dist load --maxschedchunk 1
+PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2) --maxprocesses 4 --dist load --maxschedchunk 1
 SUITE := $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) $(LINTERS)/.stamp $(ACTIONLINT) $(HELM)
 PYTEST := $(SERVERS) $(BIN)/python -m pytest $(PARALLEL)
 
