@@ -113,11 +113,11 @@ test: $(SUITE) ## The suite, but for what is marked as long: some twenty minutes
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
 	@$(PYTEST) -m "not long" $(ARGS)
 
-test-long: $(SUITE) ## The rest of it: the bench on a small scale, more faults, wide tables of cases; about ten minutes
+test-long: $(SUITE) ## The rest of it: the bench on a small scale, more faults, wide tables of cases
 	@$(BROWSER)
 	@$(PYTEST) --maxprocesses 3 -m long $(ARGS)  # each keeps more than one processor busy for a while
 
-coverage: $(SUITE) ## All of it, measured: at least 90 % have to be run; about forty minutes
+coverage: $(SUITE) ## All of it, measured: at least 90 % have to be run; about half an hour
 	@$(BROWSER)
 	@$(PYTEST) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 

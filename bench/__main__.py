@@ -294,7 +294,7 @@ async def run(arguments: argparse.Namespace) -> list[Result]:
         unwritten = ("json", "plots", "peer", "tree", "debezium")
         given = {name: value for name, value in vars(arguments).items() if name not in unwritten}
         for name in arguments.only:
-            if name == "page" and open_pages.browser() is None:
+            if name == "page" and open_pages.browser_program() is None:
                 print("chromium is not installed (apt-get install chromium): no page is measured", flush=True)
                 continue
             print(f"\n… {name}", flush=True)

@@ -77,14 +77,14 @@ class Sizes:
     patience: float
 
 
-def browser() -> str | None:
+def browser_program() -> str | None:
     """The program of a browser that is installed here."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 async def measure(stage: Stage, sizes: Sizes) -> Result:
     """Measure with each number of pages in each round, then scroll and filter. Raises Incomplete."""
-    path = browser()
+    path = browser_program()
     async with made(stage, Changewire(), sizes.watchers, patience=sizes.patience) as fleet:
         if await fleet.add(as_list=True) is None:
             raise Incomplete(f"{sizes.watchers} watchers do not run after {sizes.patience:g} s")

@@ -26,17 +26,16 @@ class Request(Generic[A]):
         self.done: asyncio.Future[A] = asyncio.get_running_loop().create_future()
 
     async def answer(self) -> A:
-        """Wait for the answer, and take it: once. Raises what it was failed with.
+        """Wait for the answer. Raises what it was failed with, once.
 
         That error knows the frames that it went through, and those know this request. Did this go on to know the error,
         nothing of all that would end before a garbage collection, and a watcher meets many errors in an outage."""
-        done = self.done
         try:
-            return await done
-        finally:
+            return await self.done
+        except BaseException:
             self.done = asyncio.get_running_loop().create_future()
             self.done.cancel()
-            del done
+            raise
 
     @property
     def ended(self) -> bool:

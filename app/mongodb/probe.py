@@ -23,6 +23,7 @@ PROBE_SECONDS: Final = 1.8
 OPLOG_SECONDS: Final = 1.0
 """How long the oplog's first entry is remembered; many watchers ask for it at once."""
 _MOST_GONE: Final = 10
+"""Reads of the first entry, one after another, each of which may come too late."""
 FULL: Final = 0.8
 """The part of its size from which an oplog counts as full: mongod cuts it by a tenth at most at a time."""
 

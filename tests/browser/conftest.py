@@ -7,7 +7,6 @@ test` installs it where it may.
 from __future__ import annotations
 
 import os
-import shutil
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, FloatRect, Page, async_playwright, expect
 
 from app.devservers.servers import MongoServer, NatsServer
+from bench.open_pages import browser_program
 from tests.service import Service, Stage, staged, until
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = browser_program()
 
 PATIENCE = 30_000
 """Milliseconds that anything on the page may take to be so: for a busy machine, not a promise."""

@@ -111,7 +111,7 @@ def test_instances_are_killed_stopped_and_joined_while_changes_go_on(tmp_path: P
     assert all(changes > 600 for changes in data["checked"])
 
 
-@pytest.mark.skipif(open_pages.browser() is None, reason="there is no Chromium here: apt-get install chromium")
+@pytest.mark.skipif(open_pages.browser_program() is None, reason="there is no Chromium here: apt-get install chromium")
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_open_pages_are_measured_scrolled_and_searched(tmp_path: Path) -> None:
