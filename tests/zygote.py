@@ -189,6 +189,7 @@ def main(channel: int, tests: int) -> None:
         os.dup2(opened, descriptor)
         os.close(opened)
     sys.argv = ["", *asked["argv"][1:]]
+    sys.modules.pop(asked["argv"][0], None)  # Python warns of a module that is run and was imported
     runpy.run_module(asked["argv"][0], run_name="__main__", alter_sys=True)
 
 

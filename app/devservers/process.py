@@ -7,6 +7,7 @@ child dies with the process that started it, even when that one is killed. Not i
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import importlib.metadata
 import os
@@ -77,6 +78,12 @@ def release_port(port: int) -> None:
     claim = _claims.pop(port, None)
     if claim is not None:
         claim.close()
+
+
+@atexit.register
+def _release_all() -> None:
+    for port in list(_claims):
+        release_port(port)
 
 
 def _claim(port: int) -> bool:

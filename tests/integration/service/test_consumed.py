@@ -50,7 +50,12 @@ async def consuming(stage: Stage, retention: str) -> AsyncIterator[Consumer]:
         while True:
             try:
                 messages = await reader.fetch(200, timeout=0.5)
-            except (TimeoutError, nats.errors.Error):
+            except nats.errors.TimeoutError:
+                continue
+            except nats.errors.ConnectionClosedError:
+                return
+            except nats.errors.Error:
+                await asyncio.sleep(0.05)
                 continue
             for each in messages:
                 consumer.taken[each.metadata.sequence.stream] = Message(
