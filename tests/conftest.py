@@ -38,7 +38,7 @@ structlog.configure(
 )
 
 # `make properties` takes the thorough profile. No profile has a deadline: it would measure the machine.
-settings.register_profile("suite", max_examples=100, deadline=None)
+settings.register_profile("suite", max_examples=40, deadline=None)
 settings.register_profile("thorough", max_examples=3000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 

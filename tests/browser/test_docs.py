@@ -22,6 +22,7 @@ async def test_calls_are_shown_and_tried_without_a_network(site: Site, tab: Tab)
     assert tab.faults == []
 
 
+@pytest.mark.long
 async def test_colours_are_those_that_were_chosen_for_the_page(tab: Tab) -> None:
     page = await tab.open()
     await page.get_by_label("Colours").select_option("dark")

@@ -52,6 +52,7 @@ async def test_a_watcher_shows_messages_as_they_arrive_pretty_printed_and_escape
     assert tab.faults == []
 
 
+@pytest.mark.long
 async def test_a_watcher_shows_position_history_stream_and_consumers(site: Site, tab: Tab) -> None:
     name = await site.add("orders")
     await site.insert(name, {"_id": 1})
@@ -82,6 +83,7 @@ async def test_a_watcher_shows_position_history_stream_and_consumers(site: Site,
     assert tab.faults == []
 
 
+@pytest.mark.long
 async def test_dead_letters_are_shown_and_deleted_once_it_is_confirmed(site: Site, tab: Tab) -> None:
     sink = {"stream": "ORDERS", "oversize": "dead_letter"}
     name = await site.add("orders", sink=sink)
@@ -102,6 +104,7 @@ async def test_dead_letters_are_shown_and_deleted_once_it_is_confirmed(site: Sit
     assert tab.faults == []
 
 
+@pytest.mark.long
 async def test_instances_are_listed_and_one_is_drained_once_it_is_confirmed(site: Site, tab: Tab) -> None:
     await site.add("orders")
     page = await tab.open()

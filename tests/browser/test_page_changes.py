@@ -73,6 +73,7 @@ async def offered(page: Page, field: str) -> list[str]:
     return found
 
 
+@pytest.mark.long
 async def test_the_form_offers_databases_collections_and_streams_that_exist(site: Site, tab: Tab) -> None:
     await site.insert("orders", {"_id": 1})
     await site.insert("items", {"_id": 1})
@@ -102,6 +103,7 @@ async def _has(page: Page, field: str, names: tuple[str, ...]) -> bool:
     return set(names) <= set(found) if names else found == []
 
 
+@pytest.mark.long
 async def test_the_form_works_and_asks_for_no_token_where_suggestions_need_one(guarded: Service, tab: Tab) -> None:
     page = tab.page
     await page.goto(f"http://127.0.0.1:{guarded.port}/#/add")
@@ -113,6 +115,7 @@ async def test_the_form_works_and_asks_for_no_token_where_suggestions_need_one(g
     await expect(page.get_by_role("button", name="Add", exact=True)).to_be_enabled()
 
 
+@pytest.mark.long
 async def test_a_refusal_of_what_is_there_already_is_at_its_fields(site: Site, tab: Tab) -> None:
     await site.add("orders")
     page = await tab.open("#/add")
@@ -126,6 +129,7 @@ async def test_a_refusal_of_what_is_there_already_is_at_its_fields(site: Site, t
     await expect(page.locator("[id='field-sink.subject-wrong']")).to_contain_text("watcher orders uses")
 
 
+@pytest.mark.long
 async def test_a_watcher_is_changed_and_keeps_what_was_not_touched(site: Site, tab: Tab) -> None:
     pipeline = [{"$match": {"fullDocument.n": {"$ne": 9007199254740993}}}]
     source = {"database": site.stage.database, "collection": "orders", "pipeline": pipeline}
@@ -154,6 +158,7 @@ async def test_a_watcher_is_changed_and_keeps_what_was_not_touched(site: Site, t
     assert stored["start"] == {"at": "earliest"}
 
 
+@pytest.mark.long
 async def test_the_position_has_a_place_of_its_own_where_the_box_is_ticked_and_none_otherwise(
     site: Site, tab: Tab
 ) -> None:
@@ -195,6 +200,7 @@ async def test_the_position_has_a_place_of_its_own_where_the_box_is_ticked_and_n
     assert tab.faults == []
 
 
+@pytest.mark.long
 async def test_a_whole_database_is_watched_by_patterns_with_one_on_each_line(site: Site, tab: Tab) -> None:
     page = await tab.open("#/add")
     await page.locator("[id='field-name']").fill("all")
@@ -224,6 +230,7 @@ async def test_a_whole_database_is_watched_by_patterns_with_one_on_each_line(sit
     assert tab.faults == []
 
 
+@pytest.mark.long
 async def test_pause_resume_restart_rewind_and_remove_say_what_will_happen(site: Site, tab: Tab) -> None:
     name = await site.add("orders")
     await site.insert(name, {"_id": 1})
@@ -275,6 +282,7 @@ async def test_pause_resume_restart_rewind_and_remove_say_what_will_happen(site:
     assert tab.faults == []
 
 
+@pytest.mark.long
 async def test_a_watcher_that_lost_its_position_is_told_where_to_continue(site: Site, tab: Tab) -> None:
     name = await site.add("orders")
 

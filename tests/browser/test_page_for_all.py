@@ -10,7 +10,7 @@ from playwright.async_api import BrowserContext, Locator, Page, expect
 from tests.browser.conftest import TOKEN, Site, Tab
 from tests.service import Service
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 TABS = ("messages", "consumers", "dead-letters", "history", "settings")
 
 

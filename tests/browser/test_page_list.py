@@ -60,6 +60,7 @@ async def with_many(site: Site, tab: Tab, many: int) -> None:
     await tab.page.route(re.compile(r"/(watchers|lag)$"), answer)
 
 
+@pytest.mark.long
 async def test_what_is_in_trouble_is_first_and_the_rest_is_found_by_search_filter_and_sorting(
     site: Site, tab: Tab
 ) -> None:
@@ -93,6 +94,7 @@ async def test_what_is_in_trouble_is_first_and_the_rest_is_found_by_search_filte
     assert tab.faults == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [390, 1280])
 async def test_of_a_thousand_watchers_those_in_sight_are_drawn_and_all_can_be_reached(
     site: Site, tab: Tab, width: int

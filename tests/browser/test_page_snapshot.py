@@ -10,7 +10,7 @@ from playwright.async_api import Route, expect
 from tests.browser.conftest import Site, Tab
 from tests.browser.test_page_for_all import complaints
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 
 
 def at(seconds: float) -> str:

@@ -30,10 +30,9 @@ NEWER = ("mongo-kill-primary", "service-kill")
 SILENCE_SECONDS = 2.0
 """The standby's patience: a fifth of its default, so that a takeover is soon."""
 
+pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(600)]
 
-@pytest.mark.long
-@pytest.mark.faults
-@pytest.mark.timeout(600)
+
 async def test_half_a_minute_of_faults_on_a_newer_mongod(
     newer_mongod: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -44,9 +43,7 @@ async def test_half_a_minute_of_faults_on_a_newer_mongod(
     assert "mongod 6.0.5," not in json.loads(found.read_text())["versions"]
 
 
-@pytest.mark.faults
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("names", [SHORT, pytest.param(REST, marks=pytest.mark.long)], ids=["some", "the rest"])
+@pytest.mark.parametrize("names", [SHORT, REST], ids=["some", "the rest"])
 async def test_a_minute_of_faults_loses_doubles_reorders_and_alters_nothing(
     capsys: pytest.CaptureFixture[str], names: tuple[str, ...]
 ) -> None:
@@ -55,15 +52,11 @@ async def test_a_minute_of_faults_loses_doubles_reorders_and_alters_nothing(
     assert await run(plan) == 0, capsys.readouterr().out
 
 
-@pytest.mark.faults
-@pytest.mark.timeout(600)
 async def test_forty_watchers_get_everything_while_some_of_them_come_and_go(capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan(seed=1, names=CROWDED, load=Load(writers=3, pause=0.05, bulk=100), good=5.0, silence=SILENCE_SECONDS)
     assert await run(plan) == 0, capsys.readouterr().out
 
 
-@pytest.mark.faults
-@pytest.mark.timeout(600)
 async def test_three_instances_lose_nothing_while_one_dies_and_another_one_is_replaced_and_comes_back(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -71,11 +64,7 @@ async def test_three_instances_lose_nothing_while_one_dies_and_another_one_is_re
     assert await run(plan) == 0, capsys.readouterr().out
 
 
-@pytest.mark.faults
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "names", [SNAPSHOT, pytest.param(SNAPSHOT_REST, marks=pytest.mark.long)], ids=["one", "the rest"]
-)
+@pytest.mark.parametrize("names", [SNAPSHOT, SNAPSHOT_REST], ids=["one", "the rest"])
 async def test_snapshots_have_each_document_once_though_services_die_and_freeze_within_a_chunk(
     capsys: pytest.CaptureFixture[str], names: tuple[str, ...]
 ) -> None:

@@ -122,6 +122,7 @@ async def by_calls(demo: FleetDemo) -> str:
     return name
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("repair", [by_commands, by_calls])
 async def test_the_failing_watcher_is_found_and_repaired_and_all_is_there_once(
@@ -191,6 +192,7 @@ class Inside(Demo):
         return any(re.search(pattern, text) for text in self.shown)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_servers_that_are_killed_cost_no_change() -> None:
     demo = Inside(seconds=3600, pace=Pace(first_outage=2, between_outages=5, outage=2, table=2))

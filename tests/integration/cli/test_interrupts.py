@@ -118,6 +118,7 @@ async def test_signal_while_http_is_imported_stops_the_watchers_that_run_already
     assert await child.ended() == (0, "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )

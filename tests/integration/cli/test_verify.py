@@ -478,6 +478,7 @@ async def test_a_stream_whose_messages_are_consumed_is_refused(service: Live, ve
     assert (done.code, "retention workqueue" in done.errors) == (1, True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("server", ["MONGO_URI", "NATS_URL"])
 async def test_an_absent_server_is_one_line_without_secrets(service: Live, verify: Verifier, server: str) -> None:
     await service.add()

@@ -134,6 +134,7 @@ async def look_everywhere(live: Live) -> None:
     await live.call("GET", "/nowhere")
 
 
+@pytest.mark.long
 async def test_no_secret_is_said_while_all_is_well_and_when_servers_die(
     make_mongo: MakeMongo, make_nats: MakeNats, unique: str
 ) -> None:

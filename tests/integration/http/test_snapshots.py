@@ -135,6 +135,7 @@ async def test_a_filter_and_collections_choose_and_are_answered(live: Live) -> N
     assert (await rows(live)) == ["snapshot 1", "snapshot 1", "snapshot 2", "snapshot 3", "snapshot_done None"]
 
 
+@pytest.mark.long
 async def test_many_wait_for_each_other_and_all_are_taken(
     mongo_uri: str, nats_url: str, unique: str, slow: None
 ) -> None:

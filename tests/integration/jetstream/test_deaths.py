@@ -15,6 +15,7 @@ from tests.nats_account import changes, ids, make_watcher, opened, relay, until_
 pytestmark = pytest.mark.usefixtures("small_batches")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("setting", ["allow_batched", "allow_atomic", "allow_direct"])
 async def test_killed_while_publishing_each_change_is_there_once_in_order(
     make_nats: MakeNats, connect_account: ConnectAccount, stream: str, setting: str

@@ -63,6 +63,7 @@ async def test_the_server_is_killed_in_an_open_batch(
     assert await account.ids(watcher.sink.stream) == [change.id for change in batch]
 
 
+@pytest.mark.long
 async def test_the_server_freezes_in_an_open_batch_for_longer_than_the_connection_is_kept(
     own_nats: NatsServer, connect_account: ConnectAccount, watcher: Watcher
 ) -> None:

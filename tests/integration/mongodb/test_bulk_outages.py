@@ -93,6 +93,7 @@ def step_down(server: MongoServer) -> None:
         client.admin.command({"replSetStepDown": 1, "force": True})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [0.0, 0.003])
 @pytest.mark.parametrize("how", ["killed", "frozen", "stepped down"])
 async def test_of_positions_that_are_being_written_none_goes_back_and_none_is_made_up(

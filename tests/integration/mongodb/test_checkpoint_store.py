@@ -166,6 +166,7 @@ async def test_deleting_forgets_mongodb_nats_connectors_too_and_nothing_that_is_
     assert [document["name"] for document in tokens.find()] == ["somebody's"]
 
 
+@pytest.mark.long
 async def test_a_server_that_is_not_there_is_told_within_its_bound(own_mongo: MongoServer, database: str) -> None:
     mongo = MongoDeployment(own_mongo.uri, state_database=database)
     one, watchers = store(mongo, database), mongo.watchers()

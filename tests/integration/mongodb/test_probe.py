@@ -88,6 +88,7 @@ async def test_databases_and_collections_are_named_as_far_as_the_account_may_see
     mongo.close()
 
 
+@pytest.mark.long
 async def test_a_server_that_is_not_there_is_unavailable_long_before_the_socket_timeout(
     own_mongo: MongoServer, database: str
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import nats
 import nats.js.errors
+import pytest
 import pytest_asyncio
 from pymongo import MongoClient
 
@@ -177,6 +178,7 @@ async def serving(run: Shell, block: str) -> AsyncIterator[httpx.AsyncClient]:
             await asyncio.wait([served])
 
 
+@pytest.mark.long
 async def test_a_team_with_a_service_of_its_own_cannot_reach_anothers(
     make_mongo: MakeMongo, make_nats: MakeNats, tmp_path: Path
 ) -> None:

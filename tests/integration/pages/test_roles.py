@@ -257,6 +257,7 @@ async def test_images_are_switched_on_with_their_role(guarded: MongoServer, nats
         assert update.body["fullDocumentBeforeChange"] == {"_id": 1}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("role", "number", "action"), actions(*BASE, "changewireOrders"))
 async def test_without_one_action_something_fails_and_says_what_is_missing(
     guarded: MongoServer, nats_url: str, unique: str, role: str, number: int, action: str

@@ -35,6 +35,7 @@ def bench(results: Path, *arguments: str) -> dict[str, Any]:
     return sections
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_an_external_program_is_measured_beside_changewire_and_the_floors_below_it(tmp_path: Path) -> None:
     """One of them is the one-by-one baseline, named on the command line as anybody's program would be."""

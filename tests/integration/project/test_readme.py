@@ -100,6 +100,7 @@ async def test_the_walk_through_does_what_it_says(demo: Demo) -> None:
     assert "no watcher new-orders" in await demo.shell(status)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(200)
 async def test_a_snapshot_is_complete_though_the_service_is_killed_in_its_middle(demo: Demo, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "snapshots.md").read_text().partition("## Try it")[2]
@@ -151,6 +152,7 @@ async def test_the_watcher_of_the_readme_is_one_and_its_port_is_the_demos(demo: 
     assert json.loads(await demo.shell(renamed))["sink"]["stream"] == "MORE"
 
 
+@pytest.mark.long
 async def test_three_instances_on_one_machine_share_the_watchers_and_replace_one_that_is_killed(
     mongo_uri: str, nats_url: str, unique: str, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ the stream tells what was published. The stream's last sequence still tells how 
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import nats.errors
@@ -50,7 +50,7 @@ async def consuming(stage: Stage, retention: str) -> AsyncIterator[Consumer]:
         while True:
             try:
                 messages = await reader.fetch(200, timeout=0.5)
-            except nats.errors.TimeoutError:
+            except TimeoutError:
                 continue
             except nats.errors.ConnectionClosedError:
                 return
@@ -68,7 +68,8 @@ async def consuming(stage: Stage, retention: str) -> AsyncIterator[Consumer]:
         yield consumer
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 @pytest.mark.parametrize(

@@ -399,6 +399,7 @@ async def replayable(stage: Stage, service: Service) -> str:
     return f"{path}/{letter['sequence']}/replay"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("moment", "there"),
     [("before-receipt", 0), ("after-receipt", 0), ("before-publish", 0), ("before-read-back", 1), ("after-publish", 1),

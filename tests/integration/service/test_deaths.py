@@ -45,6 +45,7 @@ async def test_kills_at_random_points_under_load_lose_double_and_reorder_nothing
     await stage.check()
 
 
+@pytest.mark.long
 async def test_kills_while_the_service_starts_and_catches_up_lose_double_and_reorder_nothing(stage: Stage) -> None:
     service = await stage.service(batch_size=20).start()
     await stage.add(service, duplicate_window_seconds=WINDOW)

@@ -69,6 +69,7 @@ def backlog(live: Live, count: int, text: str = "") -> None:
     live.orders.insert_many([{"_id": number, "text": text} for number in range(count)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("limit", [{"max_msgs": 100}, {"max_bytes": 300_000}], ids=["messages", "bytes"])
 async def test_a_work_queue_that_is_full_takes_what_its_consumer_makes_room_for(

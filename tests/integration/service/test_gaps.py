@@ -63,6 +63,7 @@ async def goes_on_or_is_failed(live: Live, wish: str, start: Callable[[], Any]) 
     return await live.reaches("FAILED" if wish == "fail" else "RUNNING")
 
 
+@pytest.mark.long
 @WISHES
 @pytest.mark.parametrize("how", ["paused", "down"])
 async def test_an_oplog_that_moved_on_while_nobody_read(

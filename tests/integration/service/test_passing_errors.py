@@ -70,6 +70,7 @@ async def never_failed(live: Live) -> None:
     assert "FAILED" not in {one["state"] for one in history}, history
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["getMore", "aggregate"])
 async def test_an_error_that_comes_three_times_and_passes_is_tried_again_whatever_its_code(
     mongo: MongoServer, nats_url: str, unique: str, command: str

@@ -155,6 +155,7 @@ async def test_servers_absent_at_the_start_are_waited_for_and_caught_up_with(
 # Waiting events and memory
 
 
+@pytest.mark.long
 async def test_memory_stays_flat_while_nats_is_down_and_events_wait(
     mongo_uri: str, own_nats: NatsServer, tmp_path: Path, unique: str
 ) -> None:

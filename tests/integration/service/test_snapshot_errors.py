@@ -67,6 +67,7 @@ async def failed_reads(stage: Stage) -> int:
     return int(reply["count"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "how",
     [
@@ -92,6 +93,7 @@ async def test_what_passes_is_tried_again_and_the_changes_go_on(breakable: Stage
     check_rows(before, await arrived(stage), await now(stage))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", [13, 241])
 async def test_what_is_refused_for_good_ends_the_run_and_not_the_watcher(breakable: Stage, code: int) -> None:
     """Unauthorized, ConversionFailure: in the middle of the run."""

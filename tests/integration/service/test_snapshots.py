@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.service import Service, Stage, until
 from tests.service.messages import Message, assert_same
 from tests.service.rows import check_rows, is_of_snapshot
@@ -71,6 +73,7 @@ async def test_each_row_is_as_the_changes_before_it_have_left_it(stage: Stage) -
     check_rows(before, await arrived(stage, seen), await now(stage))
 
 
+@pytest.mark.long
 async def test_a_run_goes_on_where_it_was_when_the_service_was_killed(stage: Stage) -> None:
     before = await fill(stage, 30_000)
     stage._alive.extend(before)

@@ -206,6 +206,7 @@ def _has_let_go(service: Service) -> bool:
     return any(event in service.log.read_text() for event in ("watcher_stopped", "drain_cut_short"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", ["before-publish", "before-checkpoint"])
 async def test_a_zombie_that_thaws_after_a_rewind_adds_nothing_of_its_old_epoch(stage: Stage, moment: str) -> None:
     zombie = stage.service("zombie", trap=Trap(moment, 3, "STOP"), **TUNED)
@@ -243,6 +244,7 @@ async def test_a_zombie_that_thaws_after_a_rewind_adds_nothing_of_its_old_epoch(
     assert {message.id.partition(":")[2] for message in messages[len(published) :]} == {"1"}
 
 
+@pytest.mark.long
 async def test_a_zombie_that_thaws_once_the_rewound_watcher_replays_adds_nothing_of_its_old_epoch(
     stage: Stage,
 ) -> None:

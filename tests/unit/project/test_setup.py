@@ -100,6 +100,7 @@ def test_the_lock_answers_what_pyproject_asks(tmp_path: Path) -> None:
     assert done.returncode == 0, f"make lock UPGRADE= updates it\n{done.stderr}"
 
 
+@pytest.mark.long
 @needs_uv
 @pytest.mark.parametrize("profile", ["demo", "all", "service"])
 def test_what_is_installed_is_the_same_whatever_was_released_and_no_index_is_asked(
@@ -157,6 +158,7 @@ def mirror() -> Iterator[str]:
         serving.join()
 
 
+@pytest.mark.long
 @needs_uv
 @pytest.mark.parametrize("variable", ["PIP_INDEX_URL", "UV_DEFAULT_INDEX"])
 def test_a_mirror_that_has_newer_releases_gives_what_is_locked(variable: str, mirror: str, tmp_path: Path) -> None:
