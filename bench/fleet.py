@@ -28,6 +28,8 @@ TOKENS = "resume-tokens"
 """Where older versions keep the positions of watchers that name no place, by the names of their collections."""
 PAUSE = 5
 """Between two questions this many times as long as the last answer took: asking must not be what is measured."""
+PAUSE_MOST = 0.25
+"""But no longer, in seconds: else what is measured is the pause."""
 
 
 class Refused(Exception):
@@ -186,7 +188,7 @@ class Fleet:
                 return True
             if time.monotonic() > deadline:
                 return False
-            await asyncio.sleep(max(0.02, PAUSE * (time.monotonic() - asked)))
+            await asyncio.sleep(min(PAUSE_MOST, max(0.02, PAUSE * (time.monotonic() - asked))))
 
     async def drain(self, events: int) -> Drained | None:
         """Write so many changes, in turns over the collections, then start and wait for the last message.

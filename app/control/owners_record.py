@@ -43,6 +43,8 @@ class OwnersRecord:
         """The registry's, when the record was read last."""
         self.claimed: set[str] = set()
         """Watchers that were added here, and are not in the record yet."""
+        self._in_order: tuple[Owners, list[tuple[str, float, bool, bool, bool]]] | None = None
+        """The record, and what is planned by of the members, when there was nothing to change."""
         self._said = False
         """Whether the log has that a change cannot be stored now."""
         self._pending: dict[str, Change] = {}
@@ -70,8 +72,13 @@ class OwnersRecord:
         """Give away what gone members owned, and balance."""
         async with self._one_at_a_time:
             for _ in range(PLANS):
-                changed = planned(self.known.of, members())
+                # Asked every second: with a thousand watchers a plan costs more than the rest of a look.
+                given = [(each.name, each.weight, each.gone, each.idle, each.eligible) for each in members()]
+                if self._in_order == (self.known, given):
+                    return
+                known, changed = self.known, planned(self.known.of, members())
                 if not changed:
+                    self._in_order = known, given
                     return
                 if await self._store_now(changed, ()):
                     log.info("watchers_placed", changed=len(changed), members=sum(not each.gone for each in members()))

@@ -141,6 +141,10 @@ class Feed:
             self._hold(-size)
 
     @property
+    def is_empty(self) -> bool:
+        return not self._members
+
+    @property
     def members(self) -> list[Member]:
         return [member for group in self._members.values() for member in group]
 
@@ -301,6 +305,8 @@ class Feed:
 
     def _needs_other_filter(self) -> bool:
         """Choose another filter where that is worth opening the stream again; True where it is another one."""
+        if not self._asked and not self._waste.tells:
+            return False  # asked before each read: to list a thousand collections would cost more than the read
         wanted = self._wanted() | {collection for _, collection in self._members} | self._asked
         asked, self._asked = self._asked, set()
         if not all(self._filter.covers(name) for name in asked):

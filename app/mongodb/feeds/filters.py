@@ -54,9 +54,14 @@ class Waste:
     def dropped(self, collection: str, events: int) -> None:
         self._dropped[collection] += events
 
+    @property
+    def tells(self) -> bool:
+        """Whether enough has come to choose by."""
+        return self._came >= LEAST
+
     def better(self, now: Filter, wanted: Collection[str]) -> Filter | None:
         """Return the filter that is worth opening the stream again, or None. Counts afresh now and then."""
-        if self._came < LEAST:
+        if not self.tells:
             return None
         came = self._came
         dropped = Counter({name: count for name, count in self._dropped.items() if name not in wanted})

@@ -316,7 +316,7 @@ class Group:
             return False
         if feed is self._live:
             return not self._is_lonely(feed)
-        if not feed.members:
+        if feed.is_empty:
             return False
         live = self._live
         if live is None or feed.position < live.reaches_back:
@@ -333,7 +333,7 @@ class Group:
 
     def _is_lonely(self, feed: Feed) -> bool:
         """Whether the live feed is for nobody, or for one, and has been so for a while."""
-        if len(self._here) >= FEW and feed.members:
+        if len(self._here) >= FEW and not feed.is_empty:
             self._lonely_since = None
             return False
         if self._lonely_since is None:

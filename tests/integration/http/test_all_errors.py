@@ -56,7 +56,7 @@ async def test_a_conflict_names_the_fields_with_which_it_can_be_resolved(service
     second = service.definition("second", checkpoint={"collection": f"place_{service.unique}"})
     answer = await service.call("POST", "/watchers", 409, json=second)
     assert set(said(answer)) == {"sink.subject", "checkpoint.collection"}
-    await service.streams.create(f"{service.stream}_3", subjects=["other.>"])
+    await service.streams.create(f"{service.stream}_3", subjects=[f"other_{service.unique}.>"])
     third = service.definition("third", sink={"stream": f"{service.stream}_3"})
     assert set(said(await service.call("POST", "/watchers", 409, json=third))) == {"sink.stream"}
 

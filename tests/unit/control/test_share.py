@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from app.control import process
 from app.control.share import Share
 from app.domain.errors import Conflict, StoreUnavailable
-from app.domain.instances import GONE_SECONDS, Member, Owner, Owners
+from app.domain.instances import GONE_SECONDS, Member, Owner, Owners, planned
 from tests.fakes import FakeInstances, FakeInstanceState
 from tests.unit.deployment import until
 
@@ -608,3 +608,34 @@ async def test_whatever_a_look_meets_the_next_one_is_made(on: Deployment, monkey
         await until(lambda: on.stores["a"].members is members)
         before = len(asked)
         await until(lambda: len(asked) > before)
+
+
+async def test_a_plan_is_made_only_where_something_has_changed_since_all_was_in_order(
+    on: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs as much as there are watchers, and each look asks for one."""
+    (share,) = await on.joined("a")
+    await share.place(TWO, frozenset())
+    await share.look()
+    plans = 0
+
+    def counted(*asked: Any) -> dict[str, Owner]:
+        nonlocal plans
+        plans += 1
+        return planned(*asked)
+
+    monkeypatch.setattr("app.control.owners_record.planned", counted)
+    await share.look()
+    assert plans == 0
+    on.have(w3=Owner("", group="shop"))
+    await share.look()
+    assert on.owners["w3"] == ("a", None)
+    made = plans
+    assert made
+    await share.look()
+    await share.look()
+    assert plans == made + 1  # which found that all is in order by now
+    other = on.share("b")
+    await other.join()
+    await share.look()
+    assert plans > made + 1

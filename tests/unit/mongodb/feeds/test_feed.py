@@ -113,3 +113,29 @@ async def test_a_member_whose_collection_is_a_view_gets_what_came_before_and_is_
     assert one.members == members[1:]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_who_wants_what_is_listed_only_where_another_filter_may_be_chosen() -> None:
+    """With a thousand watchers the list costs more than a read, and it was made before each."""
+    deployment, listed = Deployment(), 0
+
+    def wanted() -> set[str]:
+        nonlocal listed
+        listed += 1
+        return {"a"}
+
+    one = Feed("shop", lambda wanted: Stream(deployment, wanted=wanted), None, deployment.now, wanted, Room())
+    await one.begin()
+    member = one.attach("shop", "a", one.position)
+    running = asyncio.create_task(one.run(lambda: True))
+    async with asyncio.timeout(10):
+        for _ in range(20):
+            deployment.write("a")
+            while not member.take(100).events:
+                await member.wait(1)
+        assert listed == 0
+        one.ask("b")
+        while not listed:
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
