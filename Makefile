@@ -108,12 +108,12 @@ PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2) --max
 SUITE := $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) $(LINTERS)/.stamp $(ACTIONLINT) $(HELM)
 PYTEST := $(SERVERS) $(BIN)/python -m pytest $(PARALLEL)
 
-test: $(SUITE) ## The suite, but for what is marked as long: some twenty minutes
+test: $(SUITE) ## The suite, but for what is marked as long: twelve minutes
 	@$(BROWSER)
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
 	@$(PYTEST) -m "not long" $(ARGS)
 
-test-long: $(SUITE) ## The rest of it: the bench on a small scale, more faults, wide tables of cases
+test-long: $(SUITE) ## The rest of it: faults, the page in depth, the bench on a small scale, wide tables of cases
 	@$(BROWSER)
 	@$(PYTEST) --maxprocesses 3 -m long $(ARGS)  # each keeps more than one processor busy for a while
 
