@@ -227,17 +227,19 @@ async def test_bodies_equal_what_the_connector_publishes(live: Live) -> None:
     connector = Connector(live)
     await connector.start()
     await live.add("mine", sink={"stream": f"{live.stream}_MINE"}, checkpoint={"collection": f"mine_{live.unique}"})
-    expected = await connector.run(
+    expected: list[Any] = []
+
+    async def as_many_there() -> bool:
+        return len(await live.messages(f"{live.stream}_MINE")) == len(expected)
+
+    for write in (
         lambda: live.orders.insert_one(document),
         lambda: live.orders.update_one({"_id": oid}, {"$set": {"text": "b"}, "$unset": {"int": 1}}),
         lambda: live.orders.replace_one({"_id": oid}, {"c": 1}),
         lambda: live.orders.delete_one({"_id": oid}),
-    )
-
-    async def all_there() -> bool:
-        return len(await live.messages(f"{live.stream}_MINE")) == 4
-
-    await until(all_there)
+    ):
+        expected += await connector.run(write)
+        await until(as_many_there)  # each looks up the document of an update for itself, before the next write
     mine = await live.messages(f"{live.stream}_MINE")
     theirs = await live.messages()
     assert [one.body for one in mine] == expected
