@@ -115,7 +115,7 @@ test: $(SUITE) ## The suite, but for what is marked as long: twelve minutes
 
 test-long: $(SUITE) ## The rest of it: faults, the page in depth, the bench on a small scale, wide tables of cases
 	@$(BROWSER)
-	@$(PYTEST) --maxprocesses 3 -m long $(ARGS)  # each keeps more than one processor busy for a while
+	@$(PYTEST) --maxprocesses 2 --timeout 300 -m long $(ARGS)  # each keeps more than one processor busy for a while
 
 coverage: $(SUITE) ## All of it, measured: at least 90 % have to be run; about half an hour
 	@$(BROWSER)
