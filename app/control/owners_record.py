@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from app.domain.errors import ChangewireError
-from app.domain.instances import Member, Owner, Owners, planned
+from app.domain.instances import Available, Member, Owner, Owners, available, planned
 from app.ports.instance_store import InstanceStore
 
 log = structlog.get_logger(__name__)
@@ -43,8 +43,8 @@ class OwnersRecord:
         """The registry's, when the record was read last."""
         self.claimed: set[str] = set()
         """Watchers that were added here, and are not in the record yet."""
-        self._in_order: tuple[Owners, list[tuple[str, float, bool, bool, bool]]] | None = None
-        """The record, and what is planned by of the members, when there was nothing to change."""
+        self._in_order: tuple[Owners, Available] | None = None
+        """What the last plan was made of that found nothing to change."""
         self._said = False
         """Whether the log has that a change cannot be stored now."""
         self._pending: dict[str, Change] = {}
@@ -73,12 +73,12 @@ class OwnersRecord:
         async with self._one_at_a_time:
             for _ in range(PLANS):
                 # Asked every second: with a thousand watchers a plan costs more than the rest of a look.
-                given = [(each.name, each.weight, each.gone, each.idle, each.eligible) for each in members()]
-                if self._in_order == (self.known, given):
+                given = self.known, available(members())
+                if self._in_order == given:
                     return
-                known, changed = self.known, planned(self.known.of, members())
+                changed = planned(self.known.of, members())
                 if not changed:
-                    self._in_order = known, given
+                    self._in_order = given
                     return
                 if await self._store_now(changed, ()):
                     log.info("watchers_placed", changed=len(changed), members=sum(not each.gone for each in members()))

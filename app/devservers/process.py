@@ -82,6 +82,7 @@ def release_port(port: int) -> None:
 
 @atexit.register
 def _release_all() -> None:
+    """The system would free them; Python warns of sockets that it has to close itself."""
     for port in list(_claims):
         release_port(port)
 

@@ -4,10 +4,10 @@ Each watcher has one owner, which alone runs it. Who that is stands in one recor
 is for efficiency: where two instances run a watcher for a moment, the fence on its stream lets one of them publish.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from app.domain.measured import FLOOR
 from app.domain.placement import Load, place
@@ -122,13 +122,26 @@ class Owners:
     of: Mapping[str, Owner] = field(default_factory=dict)
 
 
+class Available(NamedTuple):
+    """All that a plan depends on of the members: who keeps what it owns, and who may be given more, with its weight."""
+
+    live: Set[str]
+    eligible: Mapping[str, float]
+
+
+def available(members: Iterable[Member]) -> Available:
+    members = list(members)
+    return Available(
+        {member.name for member in members if not member.gone and not member.idle},
+        {member.name: member.weight for member in members if member.eligible},
+    )
+
+
 def planned(owners: Mapping[str, Owner], members: Iterable[Member]) -> dict[str, Owner]:
     """Return the owners that should change, as they should be.
 
     What a gone or idle member owned is given away at once. A live owner keeps a watcher until it has let go of it."""
-    members = list(members)
-    live = {member.name for member in members if not member.gone and not member.idle}
-    eligible = {member.name: member.weight for member in members if member.eligible}
+    live, eligible = available(members)
     if not eligible:
         return {}
     loads = [Load(name, owner.group, max(FLOOR, owner.weight)) for name, owner in owners.items()]

@@ -54,9 +54,6 @@ async def consuming(stage: Stage, retention: str) -> AsyncIterator[Consumer]:
                 continue
             except nats.errors.ConnectionClosedError:
                 return
-            except nats.errors.Error:
-                await asyncio.sleep(0.05)
-                continue
             for each in messages:
                 consumer.taken[each.metadata.sequence.stream] = Message(
                     each.metadata.sequence.stream, each.subject, each.headers or {}, each.data

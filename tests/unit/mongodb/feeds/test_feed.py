@@ -117,11 +117,10 @@ async def test_a_member_whose_collection_is_a_view_gets_what_came_before_and_is_
 
 async def test_who_wants_what_is_listed_only_where_another_filter_may_be_chosen() -> None:
     """With a thousand watchers the list costs more than a read, and it was made before each."""
-    deployment, listed = Deployment(), 0
+    deployment, listed = Deployment(), asyncio.Event()
 
     def wanted() -> set[str]:
-        nonlocal listed
-        listed += 1
+        listed.set()
         return {"a"}
 
     one = Feed("shop", lambda wanted: Stream(deployment, wanted=wanted), None, deployment.now, wanted, Room())
@@ -133,9 +132,8 @@ async def test_who_wants_what_is_listed_only_where_another_filter_may_be_chosen(
             deployment.write("a")
             while not member.take(100).events:
                 await member.wait(1)
-        assert listed == 0
+        assert not listed.is_set()
         one.ask("b")
-        while not listed:
-            await asyncio.sleep(0)
+        await listed.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
