@@ -4,6 +4,7 @@ copies of the directories in which the servers keep their data."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from bson.raw_bson import RawBSONDocument
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pymongo import MongoClient
+from pymongo.errors import DuplicateKeyError
 
 from app.devservers.process import Server
 
@@ -35,13 +37,16 @@ def dump(uri: str, databases: list[str], archive: Path) -> None:
 
 
 def restore(uri: str, archive: Path) -> list[str]:
-    """Replace the collections that are in the file, and leave others alone. Returns their names."""
+    """Replace the collections that are in the file, and leave others alone. Returns their names.
+
+    As mongorestore does it: a document that somebody else has stored since its collection was dropped stays."""
     place, restored = None, []
     with MongoClient[dict[str, Any]](uri) as client:
         for line in bson.decode_file_iter(archive.open("rb"), codec_options=_RAW):
             if "document" in line:
                 assert place is not None
-                place.insert_one(line["document"])
+                with contextlib.suppress(DuplicateKeyError):
+                    place.insert_one(line["document"])
             else:
                 place = client[str(line["database"])][str(line["collection"])]
                 place.drop()

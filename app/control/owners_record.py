@@ -22,6 +22,9 @@ GATHER_SECONDS: Final = 0.02
 """For how long changes of the record are gathered, so that they are written together."""
 AGAIN_SECONDS: Final = 1.0
 """After which a change is tried again that could not be stored."""
+REFILLED_SECONDS: Final = 1.0
+"""A restore of a backup drops a collection before it fills it again: what is gone may come back for so long, before it
+is stored again."""
 PLANS: Final = 3
 """How often a plan is made again at once where another instance was faster; the next look plans too."""
 
@@ -59,6 +62,9 @@ class OwnersRecord:
     async def _read(self) -> None:
         assert self._store is not None
         self.registry_revision, found = await self._store.owners(self.known.revision)
+        if found is not None and found.revision == 0 and self.known.of:
+            await asyncio.sleep(REFILLED_SECONDS)
+            self.registry_revision, found = await self._store.owners(self.known.revision)
         if found is None:
             return
         if found.revision == 0 and not self._silenced():  # dropped by hand: what is known here is stored again

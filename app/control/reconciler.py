@@ -7,9 +7,6 @@ is done under that watcher's lock, except at shutdown.
 
 A round compares states, and does not rely on messages: whether the stored revision runs, and whether a run has ended
 because the store said something else for a moment. So a message that is missed costs one round and no more.
-
-Watchers that are all gone without a change that says so were dropped by hand, with their collection: they go on, and
-are stored again.
 """
 
 import asyncio
@@ -28,6 +25,7 @@ from app.control.instance import Instance
 from app.control.runner import Runner
 from app.control.server_probe import ServerProbe
 from app.control.share import Share
+from app.control.stored_watchers import StoredWatchers
 from app.domain import backoff
 from app.domain.errors import ChangewireError, Elsewhere, StoreUnavailable, Unavailable
 from app.domain.lifecycle import State
@@ -73,11 +71,7 @@ class Reconciler:
         self._turned: set[str] = set()
         """The watchers whose turn has ended since this round began to read the store."""
         self._loaded = False
-        self._looked_at = 0
-        """The store's revision in the last round that came to its end."""
-        self._found = False
-        """Whether that round has found any watcher, or one was added since. Where not, those that run here still were
-        removed by a change that is not carried out yet, and are not lost."""
+        self._stored = StoredWatchers(store, instance, fleet, share, refilled_seconds=reconcile_seconds)
         self._tried_to_load = asyncio.Event()
         """Set once the store was read, or could not be."""
 
@@ -107,22 +101,18 @@ class Reconciler:
         # Said before loading, so that nobody changes something meanwhile without waiting for this instance.
         if (not self._loaded or self._store.out_of_reach) and await self._instance.arrive():
             self._from_file.start_over()
-            self._looked_at = -1
+            self._stored.start_over()
         self._share.within_reach(self._store.out_of_reach is None)
         await self._share.check_format()  # before anything is stored
         await self._share.join()
         if self._share.outdated is None:
             await self._from_file.settle()
         known = frozenset(self._share.owners)
-        revision = await self._store.revision()
         self._turned.clear()
-        stored = await self._store.load()
-        if self._lost(stored, revision):
-            stored = await self._restore()
-            revision = await self._store.revision()
+        revision, stored = await self._stored.read_or_restore()
         await self._share.place(_groups(stored), known)
         complete = await self._reconcile(stored)
-        self._looked_at, self._found = revision, bool(stored)
+        self._stored.followed(revision, found=bool(stored))
         await self._instance.followed(revision if complete else self._instance.applied)
         self._load_problem, self._loaded = None, True
 
@@ -136,22 +126,6 @@ class Reconciler:
         elif known and not self._said and not self._server_probe.explains(error, attempt):
             self._said = True
             log.warning("registry_unreachable", reason=str(error))
-
-    def _lost(self, stored: Sequence[StoredWatcher], revision: int) -> bool:
-        """Whether the store has lost all watchers: every removal counts itself, and none was counted."""
-        if self._share.outdated is not None:
-            return False
-        return self._loaded and self._found and not stored and revision <= self._counted() and bool(self._fleet)
-
-    def _counted(self) -> int:
-        return max(self._looked_at, self._instance.applied)
-
-    async def _restore(self) -> list[StoredWatcher]:
-        """Store the watchers of this process again, unless another instance was faster; what is stored then."""
-        known = [task.stored for task in self._fleet.values()]
-        if await self._store.restore(known, self._counted()):
-            log.error("registry_restored", watchers=[one.name for one in known])
-        return await self._store.load()
 
     async def _reconcile(self, stored: Sequence[StoredWatcher]) -> bool:
         """Carry out what differs between what is stored and what runs.
@@ -224,7 +198,7 @@ class Reconciler:
         if now is not None:
             await self._runner.run_as_stored(now)
         elif name in self._fleet:
-            if self._lost(await self._store.load(), await self._store.revision()):
+            if self._stored.lost(await self._store.load(), await self._store.revision()):
                 raise Unavailable("the registry's collections were dropped; it is being restored, try again")
             await self._fleet.dismiss(name)
 
@@ -235,7 +209,7 @@ class Reconciler:
         registry has another revision than this instance has followed. Returns at once."""
         if self._runner.ending or not self._loaded:
             return
-        if registry > max(self._looked_at, self._instance.applied) or self._share.lacks_owner(self._fleet):
+        if registry > self._stored.counted or self._share.lacks_owner(self._fleet):
             self._sooner.set()
         self._handover.carry_out()
 
@@ -319,7 +293,7 @@ class Reconciler:
 
     async def carry_out(self, *changed: StoredWatcher) -> None:
         """Within a turn: let the watchers of one change run as they are stored now, from a new start."""
-        self._found = True
+        self._stored.added()
         self._share.claim(_groups(one for one in changed if one.name not in self._fleet))
         if len(changed) > 1:
             self._fleet.expect(changed)

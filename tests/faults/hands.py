@@ -119,7 +119,8 @@ async def _says(testbed: Testbed, name: str, state: str) -> bool:
 
 
 async def _deleted(testbed: Testbed, stream: str, recorder: Recorder) -> Callable[[], Any]:
-    """Delete a stream once something of it was recorded, and wait until the recorder knows; what recreates it."""
+    """Delete a stream once something of it was recorded, and wait until the recorder knows; what recreates it, and
+    waits until the recorder knows that too: what it says of the last stream says nothing of the new one."""
     await until(
         lambda: recorder.records and recorder.records[-1].incarnation == recorder.incarnations - 1,
         f"{stream} holds something",
@@ -135,7 +136,9 @@ async def _deleted(testbed: Testbed, stream: str, recorder: Recorder) -> Callabl
     await until(lambda: recorder.gone, f"the recorder sees that {stream} is gone", within=60)
 
     async def make() -> None:
+        before = recorder.incarnations
         await testbed.nats.change(f"STREAM.CREATE.{stream}", config)
+        await until(lambda: recorder.incarnations > before, f"the recorder has found the new {stream}", within=60)
 
     return make
 

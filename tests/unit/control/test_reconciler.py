@@ -139,6 +139,31 @@ async def test_watchers_that_are_dropped_during_a_drain_are_stored_again(
     assert [view.stored.name for view in await registry.watchers()] == ["items", "orders"]
 
 
+async def test_watchers_that_a_restored_backup_brings_back_a_moment_later_are_followed(
+    fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registry.add(ORDERS)
+    await until_state(registry, "orders", State.RUNNING)
+    backup = dict(fakes.watchers.stored)
+    await registry.add(replace(watcher("added"), sink=Sink("ADDED")))
+    await until_state(registry, "added", State.RUNNING)
+    gone, load = 0, fakes.watchers.load
+
+    async def restored() -> list[StoredWatcher]:
+        nonlocal gone
+        gone += not fakes.watchers.stored
+        if gone == 2:
+            fakes.watchers.stored.update(backup)
+        return await load()
+
+    monkeypatch.setattr(fakes.watchers, "load", restored)
+    fakes.watchers.stored.clear()
+    async with asyncio.timeout(10):
+        while [view.stored.name for view in await registry.watchers()] != ["orders"]:
+            await asyncio.sleep(0.001)
+    assert list(fakes.watchers.stored) == ["orders"]
+
+
 async def test_a_watcher_removed_elsewhere_during_a_drain_is_not_stored_again(
     fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         ("UNFIT_SECONDS", 0.0),
     ):
         monkeypatch.setattr(f"app.control.share.{name}", seconds)
-    for name in ("GATHER_SECONDS", "AGAIN_SECONDS"):
+    for name in ("GATHER_SECONDS", "AGAIN_SECONDS", "REFILLED_SECONDS"):
         monkeypatch.setattr(f"app.control.owners_record.{name}", 0.0)
 
 
@@ -481,6 +481,31 @@ async def test_a_record_that_was_dropped_is_stored_again_as_it_was_known(on: Dep
     await asyncio.gather(one.look(), other.look())
     assert one.has("w1")
     assert other.has("w2")
+
+
+async def test_a_record_that_a_restored_backup_brings_back_a_moment_later_is_followed(
+    on: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = await on.joined("a", "b")
+    on.have(w1=Owner("a"))
+    backup = on.state.owners
+    on.have(w1=Owner("b"), w2=Owner("a"))
+    await one.look()
+    gone, owners = 0, on.stores["a"].owners
+
+    async def restored(known: int) -> tuple[int, Owners | None]:
+        nonlocal gone
+        gone += on.state.owners.revision == 0
+        if gone == 2:
+            on.state.owners = backup
+        return await owners(known)
+
+    monkeypatch.setattr(on.stores["a"], "owners", restored)
+    on.state.owners = Owners()
+    await one.look()
+    assert on.state.owners == backup
+    assert one.has("w1")
+    assert not one.has("w2")
 
 
 # Alone
