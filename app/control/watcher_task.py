@@ -259,6 +259,8 @@ class WatcherTask:
         return self._second_look.believes(error, now=self._dependencies.clock(), well_at=well_at)
 
     async def _capture_once(self) -> None:
+        if self.stored.begin is not None:  # nobody waits for its changes yet
+            await self._dependencies.waves.passing()
         if not self._followed:
             await self._instance.others_followed(self._waits_for_others)
             self._followed, self._state.reason = True, None

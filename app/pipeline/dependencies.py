@@ -12,6 +12,7 @@ from app.pipeline.memory_budget import MemoryBudget
 from app.pipeline.opening_gate import OpeningGate
 from app.pipeline.quiet_pace import QuietPace
 from app.pipeline.snapshot_limits import SnapshotLimits
+from app.pipeline.waves import Waves
 from app.ports import Mongo, Nats, Observer, Tracing
 
 
@@ -28,8 +29,9 @@ class Tuning:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
     """What all runs of a process share, whatever they watch: the codec, the observer who is told what happens, the
-    clock (seconds since 1970), when to give way, how much may be held, how many open at the same time, how often quiet
-    positions are stored, and how much snapshots may take; and which server does not answer."""
+    clock (seconds since 1970), when to give way, how much may be held, how many open at the same time, when new
+    watchers begin, how often quiet positions are stored, and how much snapshots may take; and which server does not
+    answer."""
 
     codec: Codec
     observer: Observer
@@ -37,6 +39,7 @@ class Shared:
     tuning: Tuning = Tuning()
     memory_budget: MemoryBudget = field(default_factory=MemoryBudget)
     opening_gate: OpeningGate = field(default_factory=OpeningGate)
+    waves: Waves = field(default_factory=Waves)
     quiet_pace: QuietPace = field(default_factory=QuietPace)
     snapshots: SnapshotLimits = field(default_factory=SnapshotLimits)
     outage: Outage = field(default_factory=Outage)

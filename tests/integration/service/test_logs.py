@@ -150,6 +150,11 @@ async def with_three_watchers(stage: Stage) -> tuple[Service, Log]:
         await service.call("POST", "/watchers", described | {"sink": {"stream": f"{stage.stream}{name}"}}, status=201)
     for name in ("a", "b", "c"):
         await service.until_state(name, "RUNNING")
+
+    async def recorded() -> bool:
+        return {"a", "b", "c"} <= (await stage.owners()).keys()
+
+    await until(recorded, "the watchers have an owner in the record")
     log.new()
     return service, log
 
