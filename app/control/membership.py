@@ -21,6 +21,8 @@ from app.ports import Observer
 
 log = structlog.get_logger(__name__)
 
+RATE_SECONDS: Final = 5.0
+"""How old an instance's rate may be, which is that of the last minute."""
 HOMELESS_SECONDS: Final = 15.0
 """A watcher without an instance for longer than this is told of: a new owner is found much sooner."""
 SHOWN: Final = 5
@@ -36,10 +38,20 @@ class Membership:
         self._own = own
         self._clock = clock
         self._since = clock()
+        self._rated = float("-inf"), 0.0
+        """When this instance's rate was worked out last, and what it was."""
         self._homeless: dict[str, float] = {}
         """Watchers that no live instance owns, and since when by the loop's clock."""
 
     # What is seen
+
+    def rate(self) -> float:
+        """Return how many changes per second this instance publishes. It is asked every second, and a thousand watchers
+        are not gone through each time."""
+        now = self._clock()
+        if not 0 <= now - self._rated[0] < RATE_SECONDS:
+            self._rated = now, sum(watched.statistics.rates.per_second(60, now) for watched in self._own.values())
+        return self._rated[1]
 
     def look(self, watchers: Iterable[str]) -> None:
         """Note which of the stored watchers no live instance owns; to be called after each look at the others."""
@@ -102,8 +114,11 @@ class Membership:
         return [self._view(member, count[member.name], as_of) for member in members]
 
     def _owned(self) -> Counter[str]:
-        """Count the watchers of each instance."""
-        return Counter(owner.by for owner in self._share.owners.values())
+        """Count the watchers of each instance; of this one those too that were added and are not in the record yet."""
+        owners = self._share.owners
+        count = Counter(owner.by for owner in owners.values())
+        count[self._share.name] += len(self._share.claimed - owners.keys())
+        return count
 
     def _view(self, member: Member, watchers: int, as_of: float | None = None) -> InstanceView:
         itself = member.name == self._share.name

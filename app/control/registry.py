@@ -118,8 +118,8 @@ class Registry:
             self.snapshots,
         )  # fmt: skip
         self._own = fleet.own
-        self.share.rate = self._rate
         self._membership = Membership(self.share, fleet.own, dependencies.clock)
+        self.share.rate = self._membership.rate
         self._fleet_health = FleetHealth(dependencies, fleet.own, self._server_probe)
         self.letters = DeadLetterService(dependencies, self.watched)
         self.streams = StreamBrowser(dependencies, self.watched)
@@ -223,10 +223,6 @@ class Registry:
         """Return the instances that share the watchers, by name. Raises Unavailable."""
         await self._reconciler.loaded()
         return await self._membership.views()
-
-    def _rate(self) -> float:
-        now = self._dependencies.clock()
-        return sum(watched.statistics.rates.per_second(60, now) for watched in self._own.values())
 
     async def health(self) -> Health:
         """Return how the service does, from facts not older than a few seconds."""

@@ -139,6 +139,11 @@ class Share:
     def owners(self) -> Mapping[str, Owner]:
         return self._record.known.of
 
+    @property
+    def claimed(self) -> Set[str]:
+        """Watchers that were added here, and may not be in the record yet."""
+        return self._record.claimed
+
     # Life
 
     async def check_format(self) -> None:

@@ -13,6 +13,7 @@ digits than the format allows is 0, as IEEE 754 has it; an empty binary of subty
 """
 
 import codecs
+import contextlib
 import gc
 import json
 import re
@@ -174,7 +175,10 @@ def _may_be_non_finite(raw: bytes | memoryview) -> bool:
 
 
 def _dump_plain(value: Any) -> bytes:
-    """JSON of what `_plain` made; unlike orjson, which stops at 254 levels, as deep as Python's own recursion goes."""
+    """JSON of what `_plain` made, by orjson, so that a number is written the same on every route. Where that stops, at
+    254 levels, as deep as Python's own recursion goes."""
+    with contextlib.suppress(orjson.JSONEncodeError):
+        return orjson.dumps(value, option=_DUMP)
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 

@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 SERVER_SECONDS: Final = 5.0
 """What a server is changes with an upgrade, or a failover to one of another version."""
 
+SETTLED_SECONDS: Final = 1.0
+
 
 @dataclass(slots=True)
 class Reach:
@@ -62,6 +64,11 @@ class Reach:
         task = asyncio.create_task(work, name=name)
         self._aside.add(task)
         task.add_done_callback(self._done)
+
+    async def settled(self) -> None:
+        """Wait until nothing goes on aside, and not for a server that does not answer."""
+        if self._aside:
+            await asyncio.wait(self._aside, timeout=SETTLED_SECONDS)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._aside.discard(task)

@@ -87,6 +87,7 @@ class Capture:
             if self._begun is not None:
                 await self._begun()
             await self._snapshot.resume()
+            self._run.statistics.reads = self._run.ports.source.reads  # known before the first reply comes
             opened()
             await self._follow(reached)
         finally:

@@ -4,10 +4,10 @@ A run is a capture or a stay in standby. Run state and run statistics outlive it
 at its end.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.domain.position import Checkpoint, Reached
-from app.domain.watcher import StoredWatcher, Watcher
+from app.domain.watcher import Route, StoredWatcher, Watcher
 from app.pipeline.dependencies import Dependencies, Shared
 from app.pipeline.run_state import RunState
 from app.pipeline.run_statistics import RunStatistics
@@ -35,6 +35,11 @@ class Run:
     shared: Shared
     state: RunState
     statistics: RunStatistics
+    route: Route = field(init=False)
+    """The watcher's: every position has it, and it takes a while to work out."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "route", self.stored.watcher.route)
 
     @classmethod
     def of(cls, stored: StoredWatcher, dependencies: Dependencies, state: RunState, statistics: RunStatistics) -> "Run":
@@ -63,7 +68,7 @@ class Run:
             stream_created=reached.stream_created,
             scope=self.ports.source.scope,
             watcher=self.watcher.name,
-            route=self.watcher.route,
+            route=self.route,
             updated_at=self.now(),
             own=reached.own,
             counted=reached.counted,

@@ -22,8 +22,10 @@ pub mod kind {
     pub const DATE: u8 = 0x09;
     pub const NULL: u8 = 0x0a;
     pub const REGEX: u8 = 0x0b;
+    pub const DB_POINTER: u8 = 0x0c;
     pub const CODE: u8 = 0x0d;
     pub const SYMBOL: u8 = 0x0e;
+    pub const CODE_WITH_SCOPE: u8 = 0x0f;
     pub const INT32: u8 = 0x10;
     pub const TIMESTAMP: u8 = 0x11;
     pub const INT64: u8 = 0x12;
@@ -128,7 +130,7 @@ impl<'a> Elements<'a> {
     #[inline(always)]
     pub fn skip(&mut self, kind: u8) -> Read<()> {
         match kind {
-            kind::DOCUMENT | kind::ARRAY => {
+            kind::DOCUMENT | kind::ARRAY | kind::CODE_WITH_SCOPE => {
                 let length = i32::from_le_bytes(*self.0.first_chunk().ok_or(Damaged)?);
                 self.take(usize::try_from(length).map_err(|_| Damaged)?)?;
             }
@@ -140,6 +142,10 @@ impl<'a> Elements<'a> {
             kind::REGEX => {
                 self.c_string()?;
                 self.c_string()?;
+            }
+            kind::DB_POINTER => {
+                self.string()?;
+                self.take(12)?;
             }
             kind::OBJECT_ID => drop(self.take(12)?),
             kind::DOUBLE | kind::DATE | kind::TIMESTAMP | kind::INT64 => drop(self.take(8)?),
@@ -256,6 +262,41 @@ mod tests {
                 }
             }
             assert!(name(&vec![b'a'; length]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_value_of_any_kind_is_passed_over() {
+        let values: [(u8, &[u8]); 21] = [
+            (kind::DOUBLE, &[0; 8]),
+            (kind::STRING, b"\x02\0\0\0a\0"),
+            (kind::DOCUMENT, b"\x05\0\0\0\0"),
+            (kind::ARRAY, b"\x05\0\0\0\0"),
+            (kind::BINARY, b"\x01\0\0\0\x80a"),
+            (kind::UNDEFINED, b""),
+            (kind::OBJECT_ID, &[0; 12]),
+            (kind::BOOLEAN, b"\x01"),
+            (kind::DATE, &[0; 8]),
+            (kind::NULL, b""),
+            (kind::REGEX, b"a\0i\0"),
+            (kind::DB_POINTER, b"\x02\0\0\0a\0............"),
+            (kind::CODE, b"\x02\0\0\0a\0"),
+            (kind::SYMBOL, b"\x02\0\0\0a\0"),
+            (kind::CODE_WITH_SCOPE, b"\x0f\0\0\0\x02\0\0\0a\0\x05\0\0\0\0"),
+            (kind::INT32, &[0; 4]),
+            (kind::TIMESTAMP, &[0; 8]),
+            (kind::INT64, &[0; 8]),
+            (kind::DECIMAL128, &[0; 16]),
+            (kind::MAX_KEY, b""),
+            (kind::MIN_KEY, b""),
+        ];
+        for (kind, value) in values {
+            let mut behind = Elements(value);
+            assert!(behind.skip(kind).is_ok(), "{kind:#04x}");
+            assert!(behind.0.is_empty(), "{kind:#04x}");
+            if let Some((_, short)) = value.split_last() {
+                assert!(Elements(short).skip(kind).is_err(), "{kind:#04x}");
+            }
         }
     }
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import bson
-from hypothesis import given
+from bson import Code
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.domain.events import Change
@@ -19,6 +20,7 @@ from tests.properties.test_extended_json_properties import documents, leaves, na
 pytestmark = needs_native
 
 MARK = "8265A1B2C3000000012B0229296E04"
+PLACE = RowPlace(MARK, 0, "0123456789ab", 0, 0)
 FITS = (1 << 20, 4096)
 ROWS = ("snapshot",)
 
@@ -75,6 +77,8 @@ events = st.dictionaries(names | st.sampled_from(["operationType", "ns", "wallTi
 
 
 @given(st.lists(events, max_size=4), places, st.tuples(numbers, numbers), pieces)
+@example([{"_id": {"_id": 1}, "operationType": Code("", {})}], PLACE, (0, 0), None)
+@example([{"_id": {"_id": 1}, "reference": {"$ref": "", "$id": 1e-7}}], PLACE, (0, 0), None)
 def test_rows_of_events_are_those_of_the_reference(
     given: list[dict[str, Any]], place: RowPlace, at: tuple[int, int], pieces: Sequence[str] | None
 ) -> None:
