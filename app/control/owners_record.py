@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 GATHER_SECONDS: Final = 0.02
 """For how long changes of the record are gathered, so that they are written together."""
-ALONE_SECONDS: Final = 0.25
+GATHER_ALONE_SECONDS: Final = 0.25
 """The same where no other instance waits for a change."""
 AGAIN_SECONDS: Final = 1.0
 """After which a change is tried again that could not be stored."""
@@ -128,7 +128,7 @@ class OwnersRecord:
     async def _write(self) -> None:
         """Store what is pending, together, until nothing is."""
         while self._pending and not self._silenced():
-            await asyncio.sleep(ALONE_SECONDS if self._only() else GATHER_SECONDS)
+            await asyncio.sleep(GATHER_ALONE_SECONDS if self._only() else GATHER_SECONDS)
             pending, self._pending = self._pending, {}
             try:
                 await self._write_changes(pending)

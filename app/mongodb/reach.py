@@ -19,8 +19,8 @@ log = structlog.get_logger(__name__)
 
 SERVER_SECONDS: Final = 5.0
 """What a server is changes with an upgrade, or a failover to one of another version."""
-
 SETTLED_SECONDS: Final = 1.0
+"""For how long the end of a deployment waits for what goes on aside."""
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Reach:
         task.add_done_callback(self._done)
 
     async def settled(self) -> None:
-        """Wait until nothing goes on aside, and not for a server that does not answer."""
+        """Wait until nothing goes on aside, but not for a server that does not answer."""
         if self._aside:
             await asyncio.wait(self._aside, timeout=SETTLED_SECONDS)
 

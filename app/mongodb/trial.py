@@ -57,7 +57,7 @@ class StreamTrial:
         return int(hello["operationTime"].time)
 
     async def look(self) -> None:
-        """As `prepare`, for who asks neither for the time nor for images. Raises the same."""
+        """As `prepare`, for a try that needs neither the time nor images. Raises the same."""
         with self.translated("connecting"):
             self._know(await self.reach.server())
 
