@@ -74,7 +74,7 @@ class Service:
         drained = await self.registry.close()
         await self.peers.close()
         await self._connection.close()
-        await self._mongo.end()
+        await self._mongo.end_feeds()
         self._mongo.close()
         if self._tracer is not None:
             await self._tracer.close()

@@ -20,8 +20,6 @@ log = structlog.get_logger(__name__)
 
 GATHER_SECONDS: Final = 0.02
 """For how long changes of the record are gathered, so that they are written together."""
-GATHER_ALONE_SECONDS: Final = 0.25
-"""The same where no other instance waits for a change."""
 AGAIN_SECONDS: Final = 1.0
 """After which a change is tried again that could not be stored."""
 REFILLED_SECONDS: Final = 1.0
@@ -37,12 +35,11 @@ Change = Callable[[Owner | None], Owner | None]
 class OwnersRecord:
     """The record, for one instance. Every method that is awaited raises what the store raises."""
 
-    def __init__(self, store: InstanceStore | None, silenced: Callable[[], bool], only: Callable[[], bool]) -> None:
+    def __init__(self, store: InstanceStore | None, silenced: Callable[[], bool]) -> None:
         """`store` is None where nothing is shared, and nobody asks. `silenced` tells whether this instance may change
-        nothing, `only` whether it is the only one."""
+        nothing."""
         self._store = store
         self._silenced = silenced
-        self._only = only
         self.known = Owners()
         """As it was read last, or changed by this instance since."""
         self.registry_revision = 0
@@ -128,7 +125,7 @@ class OwnersRecord:
     async def _write(self) -> None:
         """Store what is pending, together, until nothing is."""
         while self._pending and not self._silenced():
-            await asyncio.sleep(GATHER_ALONE_SECONDS if self._only() else GATHER_SECONDS)
+            await asyncio.sleep(GATHER_SECONDS)
             pending, self._pending = self._pending, {}
             try:
                 await self._write_changes(pending)

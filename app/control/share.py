@@ -60,7 +60,7 @@ class Share:
         """As they were read last, this one too, and those that are gone."""
         self.looked_at = float("-inf")
         """When that was, by the loop's clock."""
-        self._record = OwnersRecord(store, lambda: self._silenced, lambda: not self.others())
+        self._record = OwnersRecord(store, lambda: self._silenced)
         self.outdated: str | None = None
         """Why this instance runs and changes nothing: the registry is of a later version. None where it is not."""
         self._joined = asyncio.Event()

@@ -92,7 +92,6 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
                 yield finding
     finally:
         await connection.close()
-        await mongo.end()
         mongo.close()
 
 

@@ -11,7 +11,6 @@ no position of the new one: it is not read, and the new one's first position tak
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
 COLLECTION: Final = "checkpoints"
 PAUSE_SECONDS: Final = 0.05
 """The least time between two commands that write. A lone position is written at once, and under load many join."""
-FRESH_SECONDS: Final = 1.0
-"""For how long a collection that was there is taken to be the same by a watcher's first position. Where it is not, that
-position counts as a copy, which is proved before it is believed."""
 _ROUNDS: Final = 4
 _DUPLICATE: Final = 11000
 _WRITE_TIMED_OUT: Final = 64
@@ -120,8 +116,6 @@ class CheckpointBulk:
         self._latest = self.collection.with_options(read_concern=ReadConcern("local"))
         """What refuses a write of ours need not be on a majority yet."""
         self._home: str | None = None
-        self._home_at = float("-inf")
-        """When that was looked up last."""
         self._fit = False
         self._reads = Joined[Look](self._read, name="checkpoints:read")
         self._writes = Joined[Write](self._write, name="checkpoints:write", pause=PAUSE_SECONDS)
@@ -165,7 +159,7 @@ class CheckpointBulk:
     async def home(self) -> str | None:
         """Return the collection's UUID; None where there is no collection. Raises what pymongo raises."""
         if self._home is None:
-            await self._look_up_home()
+            self._home = await self._look_up_home()
         return self._home
 
     async def _read(self, looks: Sequence[Look]) -> None:
@@ -173,7 +167,7 @@ class CheckpointBulk:
             names = list({look.name for look in looks})
             found = _by_name(await self.collection.find({"_id": {"$in": names}}).to_list(None))
             if found:  # in which collection they lie says whether they are copies
-                await self._look_up_home()
+                self._home = await self._look_up_home()
         for look in looks:
             document = found.get(look.name)
             look.end((document if document is not None and is_named_position(document) else None, self._home))
@@ -196,8 +190,6 @@ class CheckpointBulk:
         again: list[Write] = []
         if moves:
             again, gone = await self._update(moves, flush)
-            if gone:
-                self._home = None  # the collection may have been made again
             absent += gone
         if absent:
             again += await self._insert(absent, flush)
@@ -274,22 +266,18 @@ class CheckpointBulk:
         return []
 
     async def _make(self) -> None:
-        """Create the collection where there is none, and learn its UUID, unless it was there a moment ago."""
-        if self._home is not None and time.monotonic() - self._home_at < FRESH_SECONDS:
-            return
-        await self._look_up_home()
+        """Create the collection where there is none, and learn its UUID."""
+        self._home = await self._look_up_home()
         if self._home is None:
             try:
                 await self.database.create_collection(COLLECTION, check_exists=False)
             except OperationFailure as error:
                 if not already_exists(error):
                     raise
-            await self._look_up_home()
+            self._home = await self._look_up_home()
 
-    async def _look_up_home(self) -> None:
-        at = time.monotonic()
-        self._home = uuid_in(description(await self.database.command(described_by(COLLECTION))))
-        self._home_at = at
+    async def _look_up_home(self) -> str | None:
+        return uuid_in(description(await self.database.command(described_by(COLLECTION))))
 
     async def _there(self, writes: Sequence[Write]) -> dict[str, Mapping[str, Any]]:
         names = list({write.name for write in writes})

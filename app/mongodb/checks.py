@@ -52,7 +52,7 @@ class WatcherChecks:
         pipeline = parse_pipeline(watcher.source.pipeline)
         trial = StreamTrial(watcher, self._reach)
         with _refusals(watcher, "source"):
-            await trial.look()
+            await trial.prepare(may_create=False)
             await self._refuse_other_case(watcher)
             objection = await trial.objection()
             if objection is not None:

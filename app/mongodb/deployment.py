@@ -94,12 +94,10 @@ class MongoDeployment:
         members = {} if self._feeds is None else self._feeds.members()
         self._observer.change_streams(shared=shared, own=len(self.reach.reading) - shared, members=members)
 
-    async def end(self) -> None:
-        """End the change streams that watchers share, and what goes on aside, before `close`: their cursors end on the
-        server too."""
+    async def end_feeds(self) -> None:
+        """End the change streams that watchers share, before `close`: their cursors end on the server too."""
         if self._feeds is not None:
             await self._feeds.close()
-        await self.reach.settled()
 
     def source(self, watcher: Watcher) -> ChangeSource:
         if watcher.entries:

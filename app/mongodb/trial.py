@@ -48,24 +48,16 @@ class StreamTrial:
         """See `ports.ChangeSource`."""
         with self.translated("connecting"):
             hello = await self.reach.hello.ask()
-            self._know(hello)
+            if "setName" not in hello and hello.get("msg") != "isdbgrid":
+                raise SourceRefused(STANDALONE)
+            self._deployment = hello.get("setName") or "sharded"
+            self.request.wire_version = hello["maxWireVersion"]
             if self._source.pre_and_post_images and may_create:
                 if self.request.wire_version < MONGODB_6_0:
                     raise SourceRefused("pre_and_post_images needs MongoDB 6.0 or later")
                 for database, collection in self._source.named:
                     await images.switch_on(self.reach.client[database], collection)
         return int(hello["operationTime"].time)
-
-    async def look(self) -> None:
-        """As `prepare`, for a try that needs neither the time nor images. Raises the same."""
-        with self.translated("connecting"):
-            self._know(await self.reach.server())
-
-    def _know(self, hello: Mapping[str, Any]) -> None:
-        if "setName" not in hello and hello.get("msg") != "isdbgrid":
-            raise SourceRefused(STANDALONE)
-        self._deployment = hello.get("setName") or "sharded"
-        self.request.wire_version = hello["maxWireVersion"]
 
     async def probe(
         self, start: Mapping[str, Any], *, pipeline: bool = True, options: bool = True, batch_size: int = 0, **more: Any
@@ -77,12 +69,9 @@ class StreamTrial:
         with pinned(Pin()):
             cursor = (await self._run(command, bounded=pipeline and "maxTimeMS" in more))["cursor"]
             if cursor["id"]:
-                self.reach.aside(self._close(target.kill(cursor["id"])), f"close:{self.namespace}")
+                with contextlib.suppress(PyMongoError):
+                    await self._database.command(target.kill(cursor["id"]))
         return str(cursor["postBatchResumeToken"]["_data"])
-
-    async def _close(self, kill: dict[str, Any]) -> None:
-        with contextlib.suppress(PyMongoError):
-            await self._database.command(kill)
 
     async def _run(self, command: dict[str, Any], *, bounded: bool) -> Mapping[str, Any]:
         if bounded and javascript_in(self._source.pipeline) is not None:

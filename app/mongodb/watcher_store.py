@@ -128,18 +128,14 @@ class MongoWatcherStore:
         async def body(session: "AsyncIOMotorClientSession", revision: int) -> None:
             await self._checked(session, revision, check)
             numbered = [replace(one, revision=revision, added=revision) for one in wanted]
-            left = {"_id": {"$in": [one.name for one in wanted]}}
-            # Looked for meanwhile, beside the transaction: one that was removed by hand may have left a run.
-            inserted, leftover = await asyncio.gather(
-                self._insert_numbered(numbered, session),
-                self._snapshots.find_one(left, {"_id": 1}),
-                return_exceptions=True,
-            )
-            for failed in (inserted, leftover):
-                if isinstance(failed, BaseException):
-                    raise failed
-            if leftover is not None:
-                await self._snapshots.delete_many(left, session=session)
+            try:
+                await self._watchers.insert_many([as_stored(one) for one in numbered], session=session)
+            except BulkWriteError as error:
+                first = (error.details or {}).get("writeErrors", [{}])[0]
+                if first.get("code") != DUPLICATE_KEY:
+                    raise
+                raise Conflict(f"there is a watcher {first['op']['_id']} already") from error
+            await self._snapshots.delete_many({"_id": {"$in": [one.name for one in wanted]}}, session=session)
             if runs:
                 await self._snapshots.insert_many(list(map(as_document, runs)), session=session)
             added[:] = numbered
@@ -150,15 +146,6 @@ class MongoWatcherStore:
 
         await self._change(body, told)
         return [_as_it_is_read(one) for one in added]
-
-    async def _insert_numbered(self, numbered: Sequence[StoredWatcher], session: "AsyncIOMotorClientSession") -> None:
-        try:
-            await self._watchers.insert_many([as_stored(one) for one in numbered], session=session)
-        except BulkWriteError as error:
-            first = (error.details or {}).get("writeErrors", [{}])[0]
-            if first.get("code") != DUPLICATE_KEY:
-                raise
-            raise Conflict(f"there is a watcher {first['op']['_id']} already") from error
 
     async def replace(
         self, stored: StoredWatcher, *, expected_revision: int, check: Check | None = None

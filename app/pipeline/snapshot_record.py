@@ -37,8 +37,6 @@ class SnapshotRecord:
         self._name = run.watcher.name
         self._store = run.ports.snapshots
         self._statistics = run.statistics
-        self._new = run.stored.begin is not None
-        """Whether the watcher was not opened before."""
         self._clock = run.now
         self._ledger = ledger
         self._checkpointer = checkpointer
@@ -76,8 +74,6 @@ class SnapshotRecord:
     async def load_if_needed(self, position: str) -> None:
         """The same at an opening at a position, where most watchers have nothing to read: a run that is over is read
         only where the stream has lost rows of it."""
-        if self._new and self._statistics.snapshot_known and self._statistics.snapshot is None:
-            return  # it was added here a moment ago, without one
         try:
             there = (await self._store.all()).get(self._name)
         except StateOutOfReach:

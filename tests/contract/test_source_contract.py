@@ -85,7 +85,7 @@ class SharedPlace(MongoPlace):
 
     async def close(self) -> None:
         await self._neighbour.close()
-        await self.deployment.end()
+        await self.deployment.end_feeds()
 
 
 class LargeEventsPlace(MongoPlace):

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from app.control.admission import Rules
@@ -116,10 +117,15 @@ class Fakes:
         return self.nats.streams.setdefault(name, FakeStream(name, exists=False))
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait until a condition holds; fails after `seconds`."""
+async def until(condition: Callable[[], object | Awaitable[object]], seconds: float = 10.0) -> None:
+    """Wait until a condition (which may be awaitable) holds; fails after `seconds`."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while True:
+            found = condition()
+            if inspect.isawaitable(found):
+                found = await found
+            if found:
+                return
             await asyncio.sleep(0.001)
 
 

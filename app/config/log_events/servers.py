@@ -53,7 +53,6 @@ SERVERS: Final = {
         "The shared change stream has ended with an error. Its watchers retry, or read by their own change streams; "
         "what they meet is logged of each."
     ),
-    "aside_task_ended": Event("An internal error while MongoDB was told what nobody waits for.", REPORT),
     "feed_task_ended": Event(
         "An internal error has ended a shared change stream. Its watchers read by their own.", REPORT
     ),

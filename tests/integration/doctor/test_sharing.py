@@ -31,7 +31,7 @@ def foreign_streams(uri: str, count: int) -> Iterator[None]:
 async def asked(uri: str) -> AsyncIterator[MongoDeployment]:
     deployment = MongoDeployment(uri, state_database="changewire")
     yield deployment
-    await deployment.end()
+    await deployment.end_feeds()
     deployment.close()
 
 

@@ -75,7 +75,7 @@ class Watched:
 
     async def close(self) -> None:
         await asyncio.gather(*(source.close() for source in self.sources.values()))
-        await self.deployment.end()
+        await self.deployment.end_feeds()
         self.deployment.close()
         self.client.drop_database(self.database.name)
         self.client.close()
@@ -289,7 +289,7 @@ async def test_no_cursor_is_left_on_the_server_when_the_feeds_have_ended(watched
     assert cursors() >= 1
     for source in watched.sources.values():
         await source.close()
-    await watched.deployment.end()
+    await watched.deployment.end_feeds()
     mine = [each for each in watched.client.admin.aggregate([{"$currentOp": {"idleCursors": True}}])
             if each.get("ns", "").startswith(watched.database.name)]  # fmt: skip
     assert mine == []
@@ -325,7 +325,7 @@ async def test_the_metrics_count_the_change_streams_that_are_open(watched: Watch
     await watched.until(lambda: observed() == ({"shared": 1, "own": 1}, {watched.database.name: 3}))
     for source in watched.sources.values():
         await source.close()
-    await watched.deployment.end()
+    await watched.deployment.end_feeds()
     assert observed() == ({"shared": 0, "own": 0}, {})
 
 

@@ -13,7 +13,6 @@ from app.domain.errors import (
 )
 from app.domain.watcher import Start
 from tests.integration.mongodb.bench import SOCKET_SECONDS, Event, MakeBench, last_is, opened, read_until, said
-from tests.live import until
 
 
 async def test_a_killed_server_is_an_outage_and_nothing_is_lost_or_doubled(
@@ -108,7 +107,7 @@ async def test_a_cancelled_reader_leaves_no_cursor_behind(own_mongo: MongoServer
     source = bench.source()
     await source.prepare()
     position = await source.locate(Start("latest"))
-    await until(lambda: bench.open_cursors() == 0)
+    assert bench.open_cursors() == 0
     for turns in range(4):  # while opening, and while reading
         opening = asyncio.ensure_future(source.open(position))
         for _ in range(turns):

@@ -158,9 +158,11 @@ async def test_watchers_that_a_restored_backup_brings_back_a_moment_later_are_fo
 
     monkeypatch.setattr(fakes.watchers, "load", restored)
     fakes.watchers.stored.clear()
-    async with asyncio.timeout(10):
-        while [view.stored.name for view in await registry.watchers()] != ["orders"]:
-            await asyncio.sleep(0.001)
+
+    async def followed() -> bool:
+        return [view.stored.name for view in await registry.watchers()] == ["orders"]
+
+    await until(followed)
     assert list(fakes.watchers.stored) == ["orders"]
 
 

@@ -36,7 +36,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         ("UNFIT_SECONDS", 0.0),
     ):
         monkeypatch.setattr(f"app.control.share.{name}", seconds)
-    for name in ("GATHER_SECONDS", "GATHER_ALONE_SECONDS", "AGAIN_SECONDS", "REFILLED_SECONDS"):
+    for name in ("GATHER_SECONDS", "AGAIN_SECONDS", "REFILLED_SECONDS"):
         monkeypatch.setattr(f"app.control.owners_record.{name}", 0.0)
 
 
