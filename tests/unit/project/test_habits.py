@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import tomllib
 from datetime import date
 from pathlib import Path
@@ -45,6 +46,16 @@ def test_no_module_has_more_than_400_lines() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / "app").rglob("*.py")}
     assert len(lengths) > 100
     assert {str(path.relative_to(ROOT)): lines for path, lines in lengths.items() if lines > 400} == {}
+
+
+def test_only_pictures_are_kept_as_binaries() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
+    paths = [Path(os.fsdecode(name)) for name in listed.split(b"\0") if name]
+    assert len(paths) > 800
+    binaries = {path for path in paths if (ROOT / path).is_file() and b"\0" in (ROOT / path).read_bytes()}
+    assert {path for path in binaries if path.parent != Path("docs/images")} == set()
 
 
 def test_the_workflow_runs_what_every_clone_can_run() -> None:
