@@ -97,6 +97,10 @@ class Streams:
         """The stream's settings; None where there is no such stream."""
         return (await self.api(f"STREAM.INFO.{name}")).get("config")
 
+    async def count(self, name: str) -> int:
+        """How many messages the stream holds; 0 where there is no such stream."""
+        return int(((await self.api(f"STREAM.INFO.{name}")).get("state") or {"messages": 0})["messages"])
+
     async def messages(self, name: str) -> list[Message]:
         """All that the stream holds, in its order; nothing where there is no such stream."""
         state = (await self.api(f"STREAM.INFO.{name}")).get("state") or {"first_seq": 1, "last_seq": 0}
@@ -332,6 +336,8 @@ class Live:
 
         async def enough() -> bool:
             try:
+                if await self.streams.count(stream or self.stream) < len(wanted):
+                    return False  # to read a long stream at every look would take the time that is waited
                 found[:] = await self.messages(stream)
             except nats.errors.NoRespondersError:  # JetStream begins again after a reload
                 return False
@@ -340,6 +346,7 @@ class Live:
         try:
             await until(enough)
         except AssertionError:
+            found = await self.messages(stream)
             watchers = {each["name"]: each["status"] for each in await self.get("/watchers")}
             raise AssertionError(f"{[one.short for one in found]} in place of {wanted}: {watchers}") from None
         there = [message.short for message in found]

@@ -8,7 +8,7 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.async_api import BrowserContext, Locator, Page, expect
 
 from tests.browser.conftest import TOKEN, Site, Tab
-from tests.service import Service
+from tests.service import Service, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 TABS = ("messages", "consumers", "dead-letters", "history", "settings")
@@ -25,6 +25,10 @@ async def complaints(page: Page) -> list[str]:
         if each["impact"] in ("serious", "critical")
         for node in each["nodes"]
     ]
+
+
+async def told_once(page: Page, text: str) -> bool:
+    return (await page.locator("main").inner_text()).count(text) == 1
 
 
 async def test_outage_of_nats_is_in_plain_sight_and_goes_when_it_is_mended(site: Site, tab: Tab) -> None:
@@ -44,10 +48,10 @@ async def test_outage_of_nats_is_in_plain_sight_and_goes_when_it_is_mended(site:
         await expect(page.get_by_role("region", name="Consumers")).to_contain_text("Not available until")
         await page.get_by_role("link", name="Messages").click()
         await expect(page.get_by_role("region", name="Messages")).to_contain_text("Not available until")
-        assert (await page.locator("main").inner_text()).count("connection refused") == 1  # told once
+        await until(lambda: told_once(page, "connection refused"), "it is told once")
         await page.get_by_role("navigation", name="Page").get_by_role("link", name="Watchers").click()
         await expect(page.get_by_role("row", name="orders")).to_contain_text("RETRYING")
-        assert (await page.locator("main").inner_text()).count("connection refused") == 1
+        await until(lambda: told_once(page, "connection refused"), "it is told once")
         await site.shoot(page, "outage")
         await page.get_by_role("link", name="orders", exact=True).click()
         await page.get_by_role("link", name="Messages").click()

@@ -19,6 +19,7 @@ from app.domain.errors import CollectionMoved, Invalid
 from app.domain.snapshot import Part
 from app.domain.tokens import ClusterTime
 from app.domain.watcher import Source, Watcher
+from app.mongodb import row_source
 from app.mongodb.deployment import MongoDeployment
 from app.ports import RowSource
 from tests.fakes import BEGIN, FakeCollections, FakeOplog, FakeRows
@@ -166,7 +167,10 @@ async def test_a_boundary_lies_so_many_documents_further_on_and_none_at_the_end(
     assert await place.source.boundary(part, bson.encode({"_id": 7}), 4) is None
 
 
-async def test_the_parts_are_the_collections_by_name_or_those_that_are_wanted(place: Place) -> None:
+async def test_the_parts_are_the_collections_by_name_or_those_that_are_wanted(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_source, "ESTIMATE_SECONDS", 30.0)
     for collection in ("b", "a", "c"):
         place.put(collection, 1)
     names = [f"{place.database}.{collection}" for collection in "abc"]

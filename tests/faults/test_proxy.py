@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from app.devservers.servers import HOST
 from tests.faults.proxy import BATCH_BYTES, Hold, Link, Proxy
+from tests.live import until
 
 MARK = b"harm me"
 ALONE = b"harm me alone"
@@ -94,8 +95,8 @@ async def test_one_direction_alone_can_be_stalled(echo: Echo) -> None:
     echo.link.stall("down")
     await say(writer, b"heard")
     reading = asyncio.create_task(reader.readexactly(5))
+    await until(lambda: echo.got == MARK + b"heard")
     await still(reading)
-    assert echo.got == MARK + b"heard"
     echo.link.heal()
     assert await reading == b"heard"
 
@@ -117,7 +118,7 @@ async def test_a_batch_is_torn_by_a_reset_and_a_small_write_is_not(echo: Echo, p
     with pytest.raises(ConnectionResetError):
         await reader.readexactly(BATCH_BYTES + 1)
     assert echo.link.tears == 0
-    assert len(echo.got) == len(MARK) + 5 + arrives
+    await until(lambda: len(echo.got) == len(MARK) + 5 + arrives)
 
 
 async def test_a_connection_is_held_between_two_halves_and_goes_on(echo: Echo) -> None:
@@ -145,7 +146,7 @@ async def test_a_held_connection_is_reset_in_the_middle(echo: Echo) -> None:
     hold.let_go()
     with pytest.raises(ConnectionResetError):
         await reader.readexactly(6)
-    assert echo.got == MARK + b"bat"
+    await until(lambda: echo.got == MARK + b"bat")
 
 
 async def test_a_delay_takes_its_time_and_keeps_the_order(echo: Echo) -> None:

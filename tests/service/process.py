@@ -114,8 +114,9 @@ class Service:
         return "\n".join(said[-lines:])
 
     def logged(self, after: int = 0) -> list[dict[str, Any]]:
-        """The lines of its log after so many, each of which has to be JSON."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()[after:]]
+        """The lines of its log after so many, each of which has to be JSON; one is left out while it is written."""
+        whole, _, _ = self.log.read_bytes().rpartition(b"\n")
+        return [json.loads(line) for line in whole.decode().splitlines()[after:]]
 
     async def close(self) -> None:
         self.kill()

@@ -223,6 +223,11 @@ class Stage:
         except (nats.js.errors.Error, nats.errors.Error, TimeoutError):
             return 0
 
+    async def held(self, stream: str = "") -> int:
+        """The same of a stream that is there, whose server answers, however busy it is."""
+        jetstream = (await self.nats()).jetstream(timeout=20)
+        return int((await jetstream.stream_info(stream or self.stream)).state.messages)
+
     async def until_length(self, count: int, *, stream: str = "", within: float = 40) -> None:
         """Wait until the stream holds that many messages."""
         there = 0

@@ -25,8 +25,9 @@ pytestmark = [
 
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flow windows of some messages, so that a test sees many acknowledgements."""
+    """Flow windows of some messages, so that a test sees many acknowledgements; and a batch in trouble may end late."""
     monkeypatch.setattr("app.jetstream.publish.fast_ingest.FLOW", 8)
+    monkeypatch.setattr("app.jetstream.publish.fast_ingest.GRACE_SECONDS", 10.0)
 
 
 @pytest_asyncio.fixture
@@ -252,7 +253,7 @@ async def test_three_writers_with_the_same_changes_store_each_once_in_order(
     sinks = [place.sink(watcher) for _ in range(3)]
     for sink in sinks:
         await sink.prepare(may_create=True)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         await asyncio.gather(*(write(sink, batch, size) for sink, size in zip(sinks, (7, 31, 20), strict=True)))
     assert await place.messages() == stored(*batch, stream=stream)
     for sink in sinks:

@@ -18,13 +18,16 @@ from tests.integration.cli.command import Command
 from tests.live import Live
 from tests.service import ROOT
 
+PATIENT = "from app.__main__ import main; from app.cli import candidates; candidates.SECONDS = 30; exit(main())"
+"""The command, but that it waits for names as long as it takes: the service may be busy."""
+
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     """A `changewire` on the path."""
     path = tmp_path / "bin" / "changewire"
     path.parent.mkdir()
-    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m app "$@"\n')
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{PATIENT}" "$@"\n')
     path.chmod(0o755)
     return path
 
@@ -53,7 +56,10 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """What bash does when Tab is pressed. Programmable completion has no other way in without a terminal."""
 
 
-async def test_names_come_from_the_service_with_their_states(watchers: Command, live: Live) -> None:
+async def test_names_come_from_the_service_with_their_states(
+    watchers: Command, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli.candidates.SECONDS", 30)
     await live.add(paused=True)
     await live.add(
         "users", source={"database": live.database, "collection": "users"}, sink={"stream": "U" + live.unique}

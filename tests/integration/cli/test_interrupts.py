@@ -124,8 +124,8 @@ async def test_signal_while_http_is_imported_stops_the_watchers_that_run_already
 )
 @pytest.mark.parametrize(
     ("command", "module"),
-    # The moment is that at which the module has been imported. After the last one of `serve` there is time enough for
-    # the signal to come before the watchers run.
+    # The moment is that at which the module has been imported. It does not pass: with a pipe as small as this the
+    # process cannot say what it imports next, and waits.
     [("serve", "concurrent"), ("serve", "asyncio"), ("serve", "pydantic_settings"), ("demo", "typer"),
      ("demo", "asyncio"), ("demo", "app.devservers.servers"), ("demo", "app.config.settings")],
 )  # fmt: skip
@@ -133,7 +133,7 @@ async def test_signal_before_all_is_up_is_one_line(
     start: Start, command: str, module: str, number: signal.Signals, code: int, word: str
 ) -> None:
     port = ("--port", "0") if command == "demo" else ()
-    child = start(command, *port, options=("-X", "importtime"))
+    child = start(command, *port, options=("-X", "importtime"), pipesize=4096)
     await child.printed("stderr", rf"\| +{re.escape(module)}\n")
     child.process.send_signal(number)
     got, said = await child.ended()
@@ -247,7 +247,8 @@ async def test_demo_that_is_quit_while_it_runs_takes_its_servers_along(start: St
 async def test_demo_that_is_stopped_while_its_servers_start_leaves_nothing(
     start: Start, number: signal.Signals, code: int
 ) -> None:
-    child = start("demo", "--port", "0")
+    child = start("demo", "--port", "0", options=("-X", "importtime"), pipesize=4096)
+    await child.printed("stderr", r"\| +app\.config\.settings\n")  # while they start; there it waits, as above
     await until(lambda: len(list(child.temporary.iterdir())) == len(SERVERS), "the servers have their directories")
     child.process.send_signal(number)
     assert (await child.ended())[0] == code

@@ -164,11 +164,15 @@ async def test_without_the_rights_between_instances_the_answer_names_them(
 ) -> None:
     wide = 'publish: {allow: [">"], deny: ["changewire.>"]}, subscribe: {allow: ["_INBOX.>"]}'
     root, nats = await served(make_nats, wide)
-    async with (
-        Live(mongo_uri, nats, unique, look_at=(mongo_uri, root), CHANGEWIRE_INSTANCE="a") as a,
-        Live(mongo_uri, nats, unique, look_at=(mongo_uri, root), CHANGEWIRE_INSTANCE="b") as b,
-    ):
+    async with AsyncExitStack() as stack:
+
+        async def instance(name: str) -> Live:
+            live = Live(mongo_uri, nats, unique, look_at=(mongo_uri, root), CHANGEWIRE_INSTANCE=name)
+            return await stack.enter_async_context(live)
+
+        a = await instance("a")
         assert "nats_permission_denied" not in a.log.getvalue(), "one that is alone asks nobody"
+        b = await instance("b")
         await a.call("POST", "/watchers", 201, json=a.definition())
 
         async def told() -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import select
 import shutil
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
 
 import nats
 import pytest
@@ -185,7 +188,7 @@ def test_server_dies_with_a_parent_that_is_killed(kind: type[Server]) -> None:
         child = os.pidfd_open(int(pid))
         parent.kill()
     try:
-        assert select.select([child], [], [], 10)[0] == [child], "the server outlived its parent"
+        assert select.select([child], [], [], 60)[0] == [child], "the server outlived its parent"
     finally:
         os.close(child)
         shutil.rmtree(data)
@@ -224,7 +227,10 @@ async def test_taken_port_is_passed_over_at_first_and_an_error_later(
             await server.start()
 
 
-async def test_a_server_that_is_down_keeps_its_port_for_itself_until_it_is_closed(own_nats: NatsServer) -> None:
+async def test_a_server_that_is_down_keeps_its_port_for_itself_until_it_is_closed(make_nats: MakeNats) -> None:
+    below = random.randrange(10_000, process.PORTS.start)  # where nobody takes it who wishes for none
+    own_nats = await make_nats(launch=Launch(port=below))
+
     async def elsewhere(wish: int) -> int:
         asks = f"from app.devservers.process import free_port; print(free_port({wish}))"
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", asks, stdout=subprocess.PIPE)
@@ -290,9 +296,15 @@ async def test_processor_without_the_instructions_is_told(tmp_path: Path) -> Non
         await MongoServer(launch=Launch(binary=script(tmp_path / "mongod", "kill -ILL $$"))).start()
 
 
-async def test_silent_server_is_given_up_and_ended(tmp_path: Path) -> None:
+async def test_silent_server_is_given_up_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     silent = script(tmp_path / "nats-server", "echo waiting; exec sleep 60")
-    server = NatsServer(launch=Launch(binary=silent, ready_seconds=0.3))
+    server = NatsServer(launch=Launch(binary=silent, ready_seconds=30))
+
+    def now() -> float:
+        """Too late once it has said all that it ever says."""
+        return 60.0 if server.log.exists() and "waiting" in server.log.read_text() else 0.0
+
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=now, sleep=time.sleep))
     with pytest.raises(StartError, match=r"(?s)not ready in time.*waiting"):
         await server.start()
     assert not server.running

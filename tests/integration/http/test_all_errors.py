@@ -74,7 +74,7 @@ async def test_a_put_is_told_everything_too(service: Live) -> None:
 
 
 async def test_a_list_is_told_everything_with_the_names_of_its_watchers(service: Live) -> None:
-    await service.add("there")
+    await service.add("there", paused=True)  # one that runs would store its position meanwhile
     before = await service.facts()
     many = [
         service.definition("there", source={"collection": "a"}),

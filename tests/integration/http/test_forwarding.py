@@ -12,7 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from app.api import create_api
+from app.api import create_api, forwarding, others
 from app.config.settings import Settings
 from app.devservers.servers import NatsServer
 from app.domain.lifecycle import State
@@ -46,8 +46,11 @@ Two = Callable[[str], Awaitable[tuple[Instance, Instance]]]
 
 
 @pytest_asyncio.fixture
-async def two(unique: str) -> AsyncIterator[Two]:
-    """`await two(url of a nats-server)`: instances a and b, whose registries know nothing yet."""
+async def two(unique: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Two]:
+    """`await two(url of a nats-server)`: instances a and b, whose registries know nothing yet, and which have more
+    patience with each other than two seconds."""
+    for module in (others, forwarding):
+        monkeypatch.setattr(module, "READ_SECONDS", 15.0)
     network = Network(handlers={"a": _never, "b": _never})
 
     async def circle() -> Circle:

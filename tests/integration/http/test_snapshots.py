@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -24,16 +25,22 @@ async def live(mongo_uri: str, nats_url: str, unique: str) -> AsyncIterator[Live
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fifty documents at a time, and a moment before each fifty: something can be done in the middle."""
-    quick = SnapshotRows.next
+def hurry(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Fifty documents at a time, and half a second before each fifty but a run's first: something can be done in the
+    middle. Once this is set, none waits any more."""
+    quick, hurry = SnapshotRows.next, asyncio.Event()
 
     async def next_(rows: SnapshotRows, mark: str) -> Encoded | None:
-        await asyncio.sleep(0.02)
+        run = rows._record.now
+        if run is not None and run.next > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await hurry.wait()
         return await quick(rows, mark)
 
     monkeypatch.setattr("app.domain.snapshot.MOST_ROWS", 50)
     monkeypatch.setattr(SnapshotRows, "next", next_)
+    return hurry
 
 
 def fill(live: Live, count: int, collection: str | None = None) -> None:
@@ -137,7 +144,7 @@ async def test_a_filter_and_collections_choose_and_are_answered(live: Live) -> N
 
 @pytest.mark.long
 async def test_many_wait_for_each_other_and_all_are_taken(
-    mongo_uri: str, nats_url: str, unique: str, slow: None
+    mongo_uri: str, nats_url: str, unique: str, hurry: asyncio.Event
 ) -> None:
     async with Live(mongo_uri, nats_url, unique, CHANGEWIRE_SNAPSHOTS_AT_ONCE="1") as live:
         names = [f"w{n}" for n in range(3)]
@@ -154,6 +161,7 @@ async def test_many_wait_for_each_other_and_all_are_taken(
             return sum(each["waits"] == why for each in seen) == 2
 
         await until(waiting)
+        hurry.set()
         for name in names:
             await ended(live, "done", name)
             assert await rows(live, f"{live.stream}_{name}") == all_rows(3000)
@@ -261,7 +269,7 @@ async def test_a_view_is_no_watcher_and_takes_no_snapshot_with_it(live: Live) ->
 # What ends one
 
 
-async def test_a_cancelled_one_ends_in_the_middle_and_the_next_one_takes_all(live: Live, slow: None) -> None:
+async def test_a_cancelled_one_ends_in_the_middle_and_the_next_one_takes_all(live: Live, hurry: asyncio.Event) -> None:
     fill(live, 2000)
     await live.add()
     await live.call("POST", PATH, 202)
@@ -286,7 +294,7 @@ async def test_a_cancelled_one_ends_in_the_middle_and_the_next_one_takes_all(liv
     assert 0 < len(found) < 2000
 
 
-async def test_a_pause_keeps_it_and_it_goes_on(live: Live, slow: None) -> None:
+async def test_a_pause_keeps_it_and_it_goes_on(live: Live, hurry: asyncio.Event) -> None:
     fill(live, 2000)
     await live.add()
     await live.call("POST", PATH, 202)
@@ -295,12 +303,13 @@ async def test_a_pause_keeps_it_and_it_goes_on(live: Live, slow: None) -> None:
     paused = await status(live)
     assert (paused["state"], paused["waits"]) == ("running", "the watcher is PAUSED")
     assert paused["estimated_end"] is None
+    hurry.set()
     await live.resume()
     await ended(live, "done")
     assert await rows(live) == all_rows(2000)
 
 
-async def test_one_is_cancelled_where_the_watcher_is_replaced_or_moved(live: Live, slow: None) -> None:
+async def test_one_is_cancelled_where_the_watcher_is_replaced_or_moved(live: Live, hurry: asyncio.Event) -> None:
     fill(live, 2000)
     await live.add()
     await live.call("POST", PATH, 202)
@@ -316,6 +325,7 @@ async def test_one_is_cancelled_where_the_watcher_is_replaced_or_moved(live: Liv
     await live.pause()
     await live.call("DELETE", "/watchers/orders/token", 200)
     assert (await ended(live, "cancelled"))["reason"] == "the watcher was moved to another position"
+    hurry.set()
     await live.resume()
     again = (await live.call("POST", PATH, 202)).json()["run"]
     await ended(live, "done")
@@ -323,12 +333,13 @@ async def test_one_is_cancelled_where_the_watcher_is_replaced_or_moved(live: Liv
     assert found == all_rows(2000)
 
 
-async def test_one_is_cancelled_where_the_stream_was_recreated(live: Live, slow: None) -> None:
+async def test_one_is_cancelled_where_the_stream_was_recreated(live: Live, hurry: asyncio.Event) -> None:
     fill(live, 2000)
     await live.add(on_history_lost="latest")
     await live.call("POST", PATH, 202)
     await under_way(live)
     await recreate(live)
+    hurry.set()
     found = await ended(live, "cancelled")
     assert found["reason"] == "changes are missing on the stream since it began: a gap marks where"
     await live.reaches("RUNNING")
@@ -339,7 +350,7 @@ async def test_one_is_cancelled_where_the_stream_was_recreated(live: Live, slow:
 
 @pytest.mark.parametrize("checkpoint", ["keep", "delete"])
 async def test_a_removed_watcher_leaves_nothing_and_one_of_its_name_finds_nothing(
-    live: Live, slow: None, checkpoint: str
+    live: Live, hurry: asyncio.Event, checkpoint: str
 ) -> None:
     fill(live, 2000)
     await live.add()
@@ -347,6 +358,7 @@ async def test_a_removed_watcher_leaves_nothing_and_one_of_its_name_finds_nothin
     await under_way(live)
     await live.call("DELETE", f"/watchers/orders?checkpoint={checkpoint}", 204)
     assert list(live.mongo[live.state_db]["snapshots"].find()) == []
+    hurry.set()
     await live.add()
     assert await status(live) is None
     await live.call("POST", PATH, 202)

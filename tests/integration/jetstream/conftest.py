@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from app.domain.errors import SinkUnavailable
 from app.domain.watcher import Watcher
 from app.jetstream.client import NatsOptions
 from app.jetstream.connection import NatsConnection
@@ -24,6 +26,13 @@ authorization { users: [
 ] }
 """
 """The user `limited` may not switch a stream to atomic batches, nor publish deletes."""
+
+
+async def tried(connection: NatsConnection) -> NatsConnection:
+    """Wait until its first attempt has ended, however slow the machine is: what asks it waits a second for that."""
+    with suppress(SinkUnavailable):
+        await connection.ready(30)
+    return connection
 
 
 @pytest_asyncio.fixture
@@ -50,7 +59,7 @@ async def connect_account() -> AsyncIterator[ConnectAccount]:
     async def start(url: str, **options: Any) -> Account:
         account = Account(url, **options)
         made.append(account)
-        await account.connection.ready(5)
+        await account.connection.ready(30)
         return account
 
     yield start

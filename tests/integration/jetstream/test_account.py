@@ -8,7 +8,7 @@ from app.domain.watcher import Watcher
 from app.jetstream.account import JetStream
 from app.jetstream.errors import ApiError
 from tests.conftest import MakeNats
-from tests.integration.jetstream.conftest import Connect
+from tests.integration.jetstream.conftest import Connect, tried
 from tests.nats_account import Account, make_watcher
 
 
@@ -31,7 +31,7 @@ async def test_a_dry_look_without_a_server_or_jetstream_is_unavailable(
 ) -> None:
     await own_nats.stop()
     for url, words in ((own_nats.url, "connection refused"), ((await make_nats(jetstream=False)).url, "with -js")):
-        account = JetStream(connect(url))
+        account = JetStream(await tried(connect(url)))
         with pytest.raises(Unavailable, match=words):
             await account.check_sink(watcher)
         with pytest.raises(SinkUnavailable, match=words):

@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Callable[[str, str], str]:
 async def publishes(connection: NatsConnection) -> None:
     """Publish to a stream that is created for it: some batches at once, over this one connection."""
     watcher = from_document({"name": "w", "source": {"database": "shop", "collection": "orders"}})
-    await connection.ready(5)
+    await connection.ready(30)
     await JetStream(connection).ping()
     sink = JetStream(connection).sink(watcher)
     await sink.prepare(may_create=True)
@@ -60,7 +60,7 @@ async def refused(connection: NatsConnection) -> str:
     """The reason for which there is no connection; told again and again, and never with a traceback or a secret."""
     with capture_logs() as logs:
         with pytest.raises(SinkUnavailable) as failure:
-            await connection.ready(5)
+            await connection.ready(30)
     assert not any("exc_info" in entry for entry in logs), logs
     assert SECRET not in f"{logs} {failure.value}"
     return str(failure.value)
@@ -173,7 +173,7 @@ async def test_a_file_that_is_corrected_later_is_read_again(
 
 async def connected(connection: NatsConnection) -> bool:
     try:
-        await connection.ready(5)
+        await connection.ready(30)
     except SinkUnavailable:
         return False
     return True

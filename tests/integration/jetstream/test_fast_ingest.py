@@ -134,8 +134,9 @@ async def test_switched_off_in_an_open_batch_the_next_look_finds_another_mode(na
 
 
 async def test_a_subject_that_may_not_be_published_to_ends_an_open_batch_before_it(
-    make_nats: MakeNats, connect_account: ConnectAccount, watcher: Watcher
+    make_nats: MakeNats, connect_account: ConnectAccount, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.jetstream.publish.fast_ingest.ACK_SECONDS", 600.0)  # longer than a test may take
     server = await make_nats(config=USERS)
     admin, limited = [await connect_account(server.url, user=user, password="secret") for user in ("admin", "limited")]
     await admin.create(watcher.sink.stream, allow_batched=True, allow_atomic=True, allow_direct=True)
@@ -147,12 +148,16 @@ async def test_a_subject_that_may_not_be_published_to_ends_an_open_batch_before_
         sink.send(changes(80, 90), fence + 79, more=True),
     ]
     sink.settle()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.wait(sends)
     errors = [one.exception() for one in sends]
     assert any(isinstance(error, NotAuthorised | OutcomeUnknown) for error in errors)
     assert errors[2] is not None
-    assert await admin.ids(watcher.sink.stream) == ids(1, 60)
+
+    async def stored() -> bool:
+        return await admin.ids(watcher.sink.stream) == ids(1, 60)
+
+    await until(stored, "the server stores what came before the one that it has refused")
     with pytest.raises(NotAuthorised, match=r"\.delete"):
         await sink.publish(changes(60, 61, "delete"), (await sink.tail()).last_sequence)
 

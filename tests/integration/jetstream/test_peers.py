@@ -138,7 +138,7 @@ async def test_one_that_is_slow_may_have_begun(join: Join) -> None:
     with pytest.raises(InstanceSilent, match=r"did not answer within 0.2 s") as raised:
         await a.ask("b", asking("/slow"), seconds=0.2)
     assert raised.value.begun
-    assert begun.is_set()
+    await until(lambda: begun.is_set())
     assert (await a.ask("b", asking("/other"), seconds=5)).status == 204, "the slow one holds nobody up"
     go_on.set()
     await until(lambda: not b._working)
@@ -197,6 +197,7 @@ async def test_a_wrong_key_is_not_heard_and_logged_once_a_minute(join: Join, uni
         for _ in range(3):
             with pytest.raises(InstanceSilent, match="did not answer"):
                 await stranger.ask("b", asking(through="c"), seconds=0.3)
+        await until(lambda: any(entry["event"] == "peer_message_refused" for entry in logged))
     assert heard == []
     refused = [entry for entry in logged if entry["event"] == "peer_message_refused"]
     assert len(refused) == 1

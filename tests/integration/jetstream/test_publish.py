@@ -21,6 +21,7 @@ from app.jetstream import frames
 from tests.conftest import MakeNats
 from tests.fakes import event_token
 from tests.integration.jetstream.conftest import ConnectAccount
+from tests.live import until
 from tests.nats_account import Account, changes, ids, opened, relay
 
 pytestmark = pytest.mark.usefixtures("small_batches")
@@ -38,18 +39,24 @@ async def test_a_stream_that_may_not_be_updated_is_written_in_a_window(
 
 
 async def test_a_subject_that_the_account_may_not_publish_to_is_not_waited_for(
-    admin_and_limited: tuple[Account, Account], watcher: Watcher
+    admin_and_limited: tuple[Account, Account], watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.jetstream.publish.sender.ACK_SECONDS", 600.0)  # longer than a test may take
     admin, limited = admin_and_limited
     for atomic in (True, False):
         await admin.create(watcher.sink.stream, allow_atomic=atomic)
         sink, fence = await opened(limited, watcher)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             with pytest.raises(NotAuthorised, match=f"{watcher.sink.stream}.delete"):
                 await sink.publish(changes(1, 2) + changes(2, 4, "delete"), fence)
             with pytest.raises(NotAuthorised):
                 await sink.publish(changes(9, 10, "delete"), (await sink.tail()).last_sequence)
-        assert await admin.ids(watcher.sink.stream) == ([] if atomic else ids(1, 2))
+        stored = [] if atomic else ids(1, 2)
+
+        async def there(stored: list[str] = stored) -> bool:
+            return await admin.ids(watcher.sink.stream) == stored
+
+        await until(there)
         await admin.api.delete(watcher.sink.stream)
 
 

@@ -10,7 +10,7 @@ from app.devservers.servers import MongoServer
 from tests.conftest import MakeMongo
 from tests.credentials import Certificates
 from tests.integration.http.test_servers import reason
-from tests.live import Live
+from tests.live import Live, until
 
 SECRET = "pl4nted-s3cret"
 
@@ -80,14 +80,18 @@ async def test_a_wrong_authority_certificate_or_mechanism_says_so(
         f"{x509}={stranger}": "unknown ca|closed|reset|alert",
     }
     first = next(iter(wrong))
+
+    async def refuses() -> bool:
+        said_by_probe = (await live.call("GET", "/healthz", 503)).json()["components"]["mongo"]["reason"]
+        return "refuses the account in MONGO_URI" in said_by_probe
+
     async with Live(first, nats_url, unique, look_at=(root, nats_url), ready=False, LOG_LEVEL="debug") as live:
         for uri, words in wrong.items():
             if uri != first:
                 await live.restart(MONGO_URI=uri)
             await reason(live, *words.split("|"))
             if "find user" in words:  # it was reached, and is not said to be out of reach
-                said_by_probe = (await live.call("GET", "/healthz", 503)).json()["components"]["mongo"]["reason"]
-                assert "refuses the account in MONGO_URI" in said_by_probe
+                await until(refuses)
             await live.refused(503, "POST", "/watchers", json=live.definition())
     said = "\n".join([*live.said, live.log.getvalue()])
     assert SECRET not in said

@@ -210,6 +210,12 @@ def open_cursors(own_mongo: MongoServer) -> Iterator[OpenCursors]:
         yield lambda: int(client.admin.command("serverStatus")["metrics"]["cursor"]["open"]["total"])
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, a close waits for the command that is under way."""
+    monkeypatch.setattr("app.mongodb.cursor.CLOSE_SECONDS", 30.0)
+
+
 async def cancelled(working: Awaitable[Any], turns: int) -> None:
     task = asyncio.ensure_future(working)
     for _ in range(turns):
@@ -218,6 +224,7 @@ async def cancelled(working: Awaitable[Any], turns: int) -> None:
     await asyncio.wait((task,))
 
 
+@pytest.mark.usefixtures("patient")
 async def test_ended_closed_opened_again_or_cancelled_it_leaves_no_cursor_on_the_server(
     make_cursor: MakeCursor, own_mongo: MongoServer, open_cursors: OpenCursors, target: Target
 ) -> None:
@@ -243,6 +250,7 @@ async def test_ended_closed_opened_again_or_cancelled_it_leaves_no_cursor_on_the
         assert open_cursors() == 0
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_close_that_is_cancelled_ends_the_cursor_all_the_same(
     make_cursor: MakeCursor, own_mongo: MongoServer, open_cursors: OpenCursors
 ) -> None:

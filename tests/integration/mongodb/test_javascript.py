@@ -94,14 +94,14 @@ async def test_an_endless_script_is_tried_once_and_ended_on_the_server(
             detail = await live.refused(422, "POST", path, json=endless)
             assert "did not end" in detail
             assert len(tries) == 1
-            await until(lambda: not scripts(live), seconds=5)
+            await until(lambda: not scripts(live))
         live.insert(1)
         start = {"at": {"timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 5))}}
         paid = {"$match": {"fullDocument._id": 1}}  # nothing made up gets that far
         guarded = function("function(it) { while (it === 'insert') {} ; return it }")
         hidden = live.definition(source={"pipeline": [paid, guarded]}, start=start)
         await live.call("POST", "/watchers?dry_run=true", json=hidden)
-        await until(lambda: not scripts(live), seconds=5)
+        await until(lambda: not scripts(live))
 
 
 async def test_a_watcher_that_loops_in_a_script_can_be_removed_and_its_script_ends(
@@ -116,4 +116,4 @@ async def test_a_watcher_that_loops_in_a_script_can_be_removed_and_its_script_en
         live.insert(7)
         await until(lambda: scripts(live))
         await live.call("DELETE", "/watchers/orders", 204)
-        await until(lambda: not scripts(live), seconds=10)
+        await until(lambda: not scripts(live))

@@ -31,7 +31,7 @@ from app.domain.raw_bson import document_of, key_of
 from app.domain.snapshot import Part
 from app.domain.tokens import ClusterTime
 from app.domain.watcher import Source, Watcher
-from app.mongodb import row_commands, row_source
+from app.mongodb import capped_rows, row_commands, row_source
 from app.mongodb.deployment import MongoDeployment
 from app.ports import Rows, RowSource
 
@@ -280,7 +280,8 @@ async def test_a_collection_that_is_gone_is_told_from_what_has_its_name(place: P
             await rows.boundary(part, None, 10)
 
 
-async def test_which_collections_are_read(place: Place) -> None:
+async def test_which_collections_are_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_source, "ESTIMATE_SECONDS", 30.0)
     database = place.database
     for name in ("b", "a", "left out"):
         database[name].insert_one({"_id": 1})
@@ -405,7 +406,8 @@ async def test_an_earlier_mongodb_is_refused(place: Place, monkeypatch: pytest.M
 
 
 @pytest.fixture
-def capped(place: Place) -> Any:
+def capped(place: Place, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(capped_rows, "SECONDS", 30.0)
     return place.database.create_collection("things", capped=True, size=10_000_000)
 
 
@@ -488,8 +490,10 @@ async def test_each_row_of_a_busy_capped_collection_is_what_it_was_at_its_time(p
     # What each document was, by its changes.
     numbers: dict[int, list[tuple[ClusterTime, int]]] = {n: [(ClusterTime(0, 0), 0)] for n in range(300)}
     start = Timestamp(began.seconds, began.increment)
-    with capped.watch(start_at_operation_time=start, max_await_time_ms=100) as changes:
-        while (change := changes.try_next()) is not None and (time := change["clusterTime"]) is not None:
+    updates = [{"$match": {"operationType": "update"}}]
+    with capped.watch(updates, start_at_operation_time=start, max_await_time_ms=100) as changes:
+        for change in changes:
+            time = change["clusterTime"]
             at = ClusterTime(time.time, time.inc)
             numbers[change["documentKey"]["_id"]].append((at, change["updateDescription"]["updatedFields"]["n"]))
             if at > documents[-1][0]:

@@ -99,17 +99,14 @@ async def test_a_start_in_the_future_is_refused_and_the_oplogs_beginning_is_reac
 
 async def test_a_timestamp_delivers_what_was_written_since(bench: Bench) -> None:
     source = bench.source()
-    bench.insert(1)
-    written = float(await read_one_time(bench))
-    await opened(source, Start("timestamp", written))
+    with bench.client.start_session() as session:
+        bench.orders.insert_one({"_id": 1}, session=session)
+        written = session.operation_time
+    assert written is not None
+    await opened(source, Start("timestamp", float(written.time)))
     bench.insert(2)
     assert said(await read_until(source, last_is(2))) == [1, 2]
     await source.close()
-
-
-async def read_one_time(bench: Bench) -> int:
-    """The second of the last write, the server's own."""
-    return int(bench.client.admin.command("hello")["lastWrite"]["majorityOpTime"]["ts"].time)
 
 
 @pytest.mark.parametrize("cut", [20, 40, 60])

@@ -71,7 +71,8 @@ async def test_scopes_are_added(shop: Live, tmp_path: Path) -> None:
 
 async def test_messages_are_followed(shop: Live, tmp_path: Path) -> None:
     (follow,) = blocks("docs/page.md", language="sh")
-    printed = await shell(shop, tmp_path)(f"timeout 3 {follow.text.strip()} || test $? = 124")
+    seen = 'while read -r line; do echo "$line"; case "$line" in *ORDERS.insert*) break ;; esac; done'
+    printed = await shell(shop, tmp_path)(f"{seen} < <(exec timeout 30 {follow.text.strip()}); kill $!")
     assert "event: message" in printed
     assert "ORDERS.insert" in printed
 

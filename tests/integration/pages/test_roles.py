@@ -124,7 +124,7 @@ class Use:
             raise Refused(answer.json()["detail"])
         return answer.json() if answer.content else None
 
-    async def becomes(self, look: Callable[[dict[str, Any]], Any], *, seconds: float = 8) -> dict[str, Any]:
+    async def becomes(self, look: Callable[[dict[str, Any]], Any], *, seconds: float = 30) -> dict[str, Any]:
         """Wait until it is so of the watcher's status; Refused as soon as that has an error instead."""
         status: dict[str, Any] = {}
 
@@ -405,7 +405,7 @@ async def test_each_right_in_nats_is_used_and_nothing_else_is_asked_for(
         await use.verified(tmp_path, CHANGEWIRE_NATS_PASSWORD="secret", **auditor)
         await use.accepted("DELETE", f"/watchers/orders/dead-letters/{unreadable['sequence']}")
         await use.is_removed()
-        await listening.close()
+        await listening.drain()  # with all that was published by now
         assert heard.unused(allowed("changewire"), live.stream) == []
         assert heard.unused(allowed("auditor"), live.stream) == []
         lines = map(json.loads, live.log.getvalue().splitlines())

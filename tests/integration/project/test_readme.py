@@ -168,7 +168,9 @@ async def test_three_instances_on_one_machine_share_the_watchers_and_replace_one
             "'$name'", "source": {{"database": "db_{unique}", "collection": "'$name'"}}, "sink":
             {{"stream": "{unique}-'$name'"}}}}' > /dev/null || exit 1; done
     """
-    script = f"{start}\n{waiting}\n{kill}\nuntil_states '2 state: active 1 state: gone'\n{look}\nkill %2 %3; wait"
+    handed_over = f"until {look} 2> /dev/null | grep -Eq '^one +gone +0 '; do sleep 0.2; done"
+    gone = f"until_states '2 state: active 1 state: gone'\n{handed_over}"
+    script = f"{start}\n{waiting}\n{kill}\n{gone}\n{look}\nkill %2 %3; wait"
     for written, real in {**ports, ".venv/bin/changewire": f"{sys.executable} -m app"}.items():
         script = script.replace(written, real)
     settings = {"MONGO_URI": mongo_uri, "NATS_URL": nats_url, "CHANGEWIRE_STATE_DB": f"state_{unique}"}

@@ -18,6 +18,7 @@ from tests.live import Live
 from tests.service import Message, Stage, Trap, assert_same, until
 
 NANOSECONDS = 1_000_000_000
+STRANGER = b'{"operationType": "stranger"}'
 
 
 class Consumer:
@@ -38,7 +39,7 @@ async def consuming(stage: Stage, retention: str) -> AsyncIterator[Consumer]:
         "name": stage.stream, "subjects": [f"{stage.stream}.*"], "storage": "file", "retention": retention,
         "duplicate_window": NANOSECONDS // 10,
     }  # fmt: skip
-    created = await client.request(f"$JS.API.STREAM.CREATE.{stage.stream}", json.dumps(config).encode())
+    created = await client.request(f"$JS.API.STREAM.CREATE.{stage.stream}", json.dumps(config).encode(), timeout=10)
     answer = json.loads(created.data)
     assert "error" not in answer, answer
     jetstream = client.jetstream(timeout=5)
@@ -121,11 +122,11 @@ async def test_somebody_elses_messages_are_never_counted_as_changes_once_they_we
         await live.add(sink={"duplicate_window_seconds": 0.1})
         live.insert(1)
         await live.seen("1")
-        await live.streams.client.request(f"{live.stream}.insert", b'{"operationType": "stranger"}')
+        await live.streams.client.request(f"{live.stream}.insert", STRANGER, timeout=10)
         live.insert(2)
         await live.seen("1", "stranger None", "2")
         await live.pause()
-        await live.streams.client.request(f"{live.stream}.insert", b'{"operationType": "stranger"}')
+        await live.streams.client.request(f"{live.stream}.insert", STRANGER, timeout=10)
         await live.streams.api(f"STREAM.PURGE.{live.stream}")
         live.insert(3)
         await live.resume()
@@ -153,8 +154,8 @@ async def test_a_replay_is_not_counted_as_a_change(stage: Stage) -> None:
     with pytest.raises(Exception, match=r"(?i)disconnected|read"):
         await service.call("POST", f"{path}/{letter['sequence']}/replay")
     await service.trapped()
-    assert await stage.length() == 4
-    await (await stage.nats()).request(f"$JS.API.STREAM.PURGE.{stage.stream}", b"")
+    assert await stage.held() == 4
+    await (await stage.nats()).request(f"$JS.API.STREAM.PURGE.{stage.stream}", b"", timeout=10)
     before = len(stage.written)
     await stage.write(5)
     service.trap = None

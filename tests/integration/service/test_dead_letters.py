@@ -352,7 +352,7 @@ async def test_a_fenced_instance_says_that_another_one_replays(mongo_uri: str, n
                     return live
             return None
 
-        said = await (await until(fenced)).refused(409, "POST", f"{PATH}/{letter['sequence']}/replay")
+        said = await (await until(fenced, seconds=60)).refused(409, "POST", f"{PATH}/{letter['sequence']}/replay")
         assert "another instance" in said
 
 
@@ -415,7 +415,7 @@ async def test_killed_around_a_replay(stage: Stage, moment: str, there: int) -> 
     with pytest.raises(Exception, match=r"(?i)disconnected|read"):
         await service.call("POST", path)
     await service.trapped()
-    assert await stage.length() == 40 + there
+    assert await stage.held() == 40 + there
     assert await kept(stage) == (moment != "after-removal")
     await service.start()
     await service.until_state(stage.watcher, "RUNNING")

@@ -90,7 +90,7 @@ async def test_of_two_deployments_at_once_none_takes_the_others_changes_for_its_
             status["state"] == "FAILED" or status["events"]["published"] == 40 for status in states.values()
         ) and any(status["state"] == "FAILED" for status in states.values())
 
-    await until(decided)
+    await until(decided, seconds=60)  # one that stands by is silent for ten of them first
     on_stream = [message.body["documentKey"]["_id"] for message in await here.messages()]
     for live, status in states.items():
         own = [key for key in on_stream if key[0] == ("a" if live is here else "b")]
@@ -115,7 +115,7 @@ async def test_a_stream_that_takes_in_another_regions_is_told_and_nothing_is_ski
         status = (await here.get("/watchers/orders"))["status"]
         return bool(status["state"] == "FAILED" or status["events"]["published"] == 30)
 
-    await until(decided)
+    await until(decided, seconds=60)  # one that stands by is silent for ten of them first
     own = [key for m in await here.messages() if (key := m.body["documentKey"]["_id"]).startswith("a")]
     assert own == keys(here)[: len(own)], "lost, doubled or reordered"
     if len(own) < 30:
@@ -183,5 +183,5 @@ async def test_a_crash_behind_the_checkpoint_is_still_gone_on_from(here: Live, t
 
 async def publish(live: Live, token: str, body: dict[str, Any]) -> None:
     await live.streams.client.request(
-        f"{live.stream}.insert", json.dumps(body).encode(), headers={"Nats-Msg-Id": token}
+        f"{live.stream}.insert", json.dumps(body).encode(), headers={"Nats-Msg-Id": token}, timeout=10
     )

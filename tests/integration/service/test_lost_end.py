@@ -45,7 +45,7 @@ async def test_what_was_lost_is_published_again_though_a_neighbour_has_filled_th
             await asyncio.to_thread(shutil.rmtree, data)
             await asyncio.to_thread(shutil.copytree, synced, data)
         for _ in range(5):
-            await live.streams.client.request(f"neighbour.{live.stream}", b'{"operationType": "neighbour"}')
+            await live.streams.client.request(f"neighbour.{live.stream}", b'{"operationType": "neighbour"}', timeout=10)
         if service == "restarted":
             await live.start()
         live.insert(7)

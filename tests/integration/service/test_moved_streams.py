@@ -26,7 +26,7 @@ async def copied(live: Live, *, without: int = 0) -> None:
         headers = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
         kept = {name: value for name, value in headers.items() if not name.startswith(("Nats-Expected", "Nats-Batch"))}
         body = base64.b64decode(message["data"])
-        answer = await live.streams.client.request(message["subject"], body, headers=kept)
+        answer = await live.streams.client.request(message["subject"], body, headers=kept, timeout=10)
         assert json.loads(answer.data)["seq"] == message["seq"]
 
 
@@ -72,6 +72,6 @@ async def test_a_stream_that_holds_others_messages_in_their_place_is_not_taken_f
         await live.streams.api(f"STREAM.DELETE.{live.stream}")
         await live.streams.create(live.stream)
         for number in range(4):
-            await live.streams.client.request(f"{live.stream}.insert", str(number).encode())
+            await live.streams.client.request(f"{live.stream}.insert", str(number).encode(), timeout=10)
         await live.start()
         await live.reaches("FAILED")

@@ -223,6 +223,7 @@ async def test_an_account_that_stays_without_rights_is_failed_until_somebody_res
     await rotated.seen("1")
 
 
+RELOADED = "Reloaded server configuration"
 ACCOUNT = """
 accounts {{ TEST: {{ jetstream: {jetstream}, users: [
   {{user: admin, password: admin}},
@@ -237,11 +238,13 @@ def account(*, jetstream: str = "enabled", denied: str = "") -> str:
     return ACCOUNT.format(jetstream=jetstream, denied=denied)
 
 
-def reload(nats: NatsServer, config: str) -> None:
-    """Give the running server another configuration of its accounts."""
+async def reload(nats: NatsServer, config: str) -> None:
+    """Give the running server another configuration of its accounts, and wait until it has taken it."""
+    before = nats.log.read_text().count(RELOADED)
     path = nats.data / "nats-server.conf"
     path.write_text(path.read_text().partition("\naccounts")[0] + config)
     os.kill(nats.pid, signal.SIGHUP)
+    await until(lambda: nats.log.read_text().count(RELOADED) > before)
 
 
 @pytest.mark.parametrize(
@@ -257,10 +260,10 @@ async def test_what_nats_does_not_give_for_a_moment_is_waited_for(
         live.insert(1)
         await live.seen("1")
         own = {name: value.replace("ORDERS_*", live.stream) for name, value in trouble.items()}
-        reload(nats, account(**own))
+        await reload(nats, account(**own))
         live.insert(2)
         await live.call("POST", "/watchers/orders/restart", 202)
         await live.reaches("RETRYING")
-        reload(nats, account())
+        await reload(nats, account())
         await live.seen("1", "2")
         await never_failed(live)

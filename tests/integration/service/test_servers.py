@@ -274,7 +274,7 @@ async def test_a_watcher_whose_stream_is_sealed_stops_alone_says_so_and_skips_no
     await service.call("PUT", "/watchers/broken", broken, status=200)
     await stage.until_length(1, stream=broken["sink"]["stream"])
     assert [each.change for each in await stage.messages(broken["sink"]["stream"])] == [Change("insert", 2, 2)]
-    assert await stage.length(name) == 1
+    assert await stage.held(name) == 1
     await stage.check()
 
 

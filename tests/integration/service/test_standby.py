@@ -54,7 +54,7 @@ async def test_two_rivals_at_once_put_each_change_on_the_stream_once_and_one_of_
         assert len(standing_by) == 1, "both stand by"
         await stage.until_length(await stage.length() + 500)
     for service in (one, other):
-        assert await service.state(stage.watcher) in ("RUNNING", "FENCED")
+        await service.until_state(stage.watcher, "RUNNING", "FENCED")
         assert (await service.call("GET", f"/watchers/{stage.watcher}/health")).status_code == 200
     await stage.check()
 
@@ -97,7 +97,7 @@ async def test_a_paused_watcher_stays_paused_where_its_next_owner_is(stage: Stag
     await other.until_state(stage.watcher, "PAUSED")
     await stage.write(500)
     await asyncio.sleep(1)  # the scenario: the time in which a pause that does not bind would show
-    assert await stage.length() == 500
+    assert await stage.held() == 500
     await other.call("PUT", f"/watchers/{stage.watcher}/resume", status=202)
     await stage.check()
 
@@ -138,7 +138,7 @@ async def test_changed_at_each_owner_under_load_the_changes_go_on_by_the_new_way
             if owner is first:
                 assert await first.terminate() == 0, first.log_tail()
         await stage.until_length(200)
-    arrived = await asyncio.gather(*(stage.length(stream) for stream in streams[:2]))
+    arrived = await asyncio.gather(*(stage.held(stream) for stream in streams[:2]))
     await stage.until_length(len(stage.written) - sum(arrived))
     assert await second.terminate() == 0, second.log_tail()
     messages = [message for stream in streams for message in await stage.messages(stream)]
@@ -154,7 +154,7 @@ async def test_removed_at_its_owner_and_added_at_the_other_for_another_stream_it
         stage.stream = f"{before}_B"
         await stage.add(other, running=False, duplicate_window_seconds=WINDOW)
         await stage.until_length(200)
-    await stage.until_length(len(stage.written) - await stage.length(before))
+    await stage.until_length(len(stage.written) - await stage.held(before))
     for service in (owner, other):
         assert await service.terminate() == 0, service.log_tail()
     messages = [*await stage.messages(before), *await stage.messages()]

@@ -25,6 +25,7 @@ from tests.pages import Shell, blocks
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    monkeypatch.setattr("app.tracing.exporter.CLOSE_SECONDS", 30.0)  # the last spans are waited for on any machine
 
 
 @pytest_asyncio.fixture

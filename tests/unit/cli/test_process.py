@@ -156,14 +156,11 @@ def test_every_address_and_each_kind_can_be_served() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 async def test_serve_answers_without_servers_and_stops_with_zero(number: signal.Signals, tmp_path: Path) -> None:
-    (port_socket,) = listen("127.0.0.1", 0)
-    port = port_socket.getsockname()[1]
-    port_socket.close()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "app", "serve",
         cwd=tmp_path,
         env=child_environment(
-            SERVER_ADDR=f"127.0.0.1:{port}", MONGO_URI=f"mongodb://user:{SECRET}@127.0.0.1:9/", NATS_URL="nats://127.0.0.1:9",
+            SERVER_ADDR="127.0.0.1:0", MONGO_URI=f"mongodb://user:{SECRET}@127.0.0.1:9/", NATS_URL="nats://127.0.0.1:9",
             CHANGEWIRE_API_TOKEN=SECRET, CHANGEWIRE_LOG_FORMAT="json", CHANGEWIRE_BATCHSIZE="5",
         ),
         stdout=asyncio.subprocess.PIPE,
@@ -174,6 +171,7 @@ async def test_serve_answers_without_servers_and_stops_with_zero(number: signal.
     while b'"listening"' not in (lines[-1] if lines else b""):
         lines.append(await asyncio.wait_for(process.stdout.readline(), 60))
         assert lines[-1], b"".join(lines).decode()
+    ((_, port),) = json.loads(lines[-1])["addresses"]
     assert await asyncio.to_thread(status_of, port, "/livez") == 200
     assert await asyncio.to_thread(status_of, port, "/readyz") == 503
     assert await asyncio.to_thread(status_of, port, "/healthz") == 503
@@ -195,14 +193,11 @@ async def test_serve_imports_nothing_of_the_other_commands(tmp_path: Path) -> No
         "from app.__main__ import main\n"
         "sys.exit(main())\n"
     )
-    (port_socket,) = listen("127.0.0.1", 0)
-    port = port_socket.getsockname()[1]
-    port_socket.close()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, "serve",
         cwd=tmp_path,
         env=child_environment(
-            SERVER_ADDR=f"127.0.0.1:{port}", MONGO_URI="mongodb://127.0.0.1:9/", NATS_URL="nats://127.0.0.1:9",
+            SERVER_ADDR="127.0.0.1:0", MONGO_URI="mongodb://127.0.0.1:9/", NATS_URL="nats://127.0.0.1:9",
             CHANGEWIRE_LOG_FORMAT="console",
         ),
         stdout=asyncio.subprocess.PIPE,

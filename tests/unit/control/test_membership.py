@@ -97,9 +97,10 @@ async def test_what_was_read_before_is_told_with_its_age_where_nobody_can_be_ask
     share.looked_at -= ago
     store.broken = True
     (mine, other) = await membership.views()
+    passed = asyncio.get_running_loop().time() - share.looked_at
     assert mine.as_of is not None
     assert other.as_of is not None
-    assert NOW - ago - 1 < other.as_of <= NOW - ago
+    assert NOW - passed <= other.as_of <= NOW - ago
     assert other.member.standing is Standing.ACTIVE
 
 

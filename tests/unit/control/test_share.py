@@ -541,6 +541,7 @@ async def test_it_asks_to_carry_out_after_each_look_with_the_registrys_revision_
         await until(lambda: 7 in asked)
         on.stores["a"].reachable = False
         with capture_logs() as logged:
+            await until(lambda: logged)
             await asyncio.sleep(SOON)
         before = len(asked)
         await asyncio.sleep(SOON)
@@ -612,6 +613,7 @@ async def test_a_record_that_cannot_be_stored_is_said_once_for_all_attempts(on: 
     on.stores["a"].reachable = False
     with capture_logs() as logged:
         share.claim({"w1": "shop"})
+        await until(lambda: logged)
         await asyncio.sleep(SOON)
     assert [one["event"] for one in logged] == ["owners_not_stored"]
     on.stores["a"].reachable = True
