@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,9 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from app.pipeline.batch_queue import Encoded
-from app.pipeline.snapshot_rows import SnapshotRows
 from tests.live import Live, until
+from tests.slow_snapshots import slowed
 
 PATH = "/watchers/orders/snapshot"
 
@@ -26,21 +24,7 @@ async def live(mongo_uri: str, nats_url: str, unique: str) -> AsyncIterator[Live
 
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Fifty documents at a time, and half a second before each fifty but a run's first: something can be done in the
-    middle. Once this is set, none waits any more."""
-    quick, hurry = SnapshotRows.next, asyncio.Event()
-
-    async def next_(rows: SnapshotRows, mark: str) -> Encoded | None:
-        run = rows._record.now
-        if run is not None and run.next > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await hurry.wait()
-        return await quick(rows, mark)
-
-    monkeypatch.setattr("app.domain.snapshot.MOST_ROWS", 50)
-    monkeypatch.setattr(SnapshotRows, "next", next_)
-    return hurry
+    return slowed(monkeypatch)
 
 
 def fill(live: Live, count: int, collection: str | None = None) -> None:

@@ -18,6 +18,7 @@ from tests import oplog
 from tests.conftest import MakeMongo
 from tests.live import Live, Message, until
 from tests.service import Stage, Trap, assert_same, staged
+from tests.slow_snapshots import slowed
 
 WISHES = pytest.mark.parametrize("wish", ["fail", "latest", "earliest"])
 
@@ -142,9 +143,10 @@ async def test_a_stream_that_was_deleted_and_recreated(
 
 
 async def test_a_snapshot_with_rows_before_a_gap_is_cancelled_and_a_new_one_is_complete(
-    small: MongoServer, nats_url: str, unique: str
+    small: MongoServer, nats_url: str, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first one would say that it is complete, though changes of its documents are missing."""
+    hurry = slowed(monkeypatch)
     async with Live(small.uri, nats_url, unique) as live:
         live.orders.insert_many([{"_id": number, "text": "x" * 20_000} for number in range(3000)])
         await live.add(on_history_lost="latest")
@@ -170,6 +172,7 @@ async def test_a_snapshot_with_rows_before_a_gap_is_cancelled_and_a_new_one_is_c
             return (await live.call("POST", "/watchers/orders/snapshot")).status_code == 202
 
         await until(begins)
+        hurry.set()
 
         async def complete() -> bool:
             return (await snapshot())["state"] == "done"
