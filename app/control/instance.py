@@ -6,7 +6,6 @@ So a change that must not meet what it replaces waits until every other live ins
 
 import asyncio
 import contextlib
-import secrets
 import sys
 from collections.abc import Callable
 
@@ -24,11 +23,12 @@ LOOK_SECONDS = 0.2
 
 
 class Instance:
-    """This process's name among the instances, and the last revision that it has carried out."""
+    """This process among the instances, and the last revision that it has carried out."""
 
-    def __init__(self, store: FallbackStore) -> None:
+    def __init__(self, store: FallbackStore, session: str) -> None:
+        """`session`: random, one for each process."""
         self._store = store
-        self._name = secrets.token_hex(6)
+        self._name = session
         self.applied = 0
         self._telling: asyncio.Task[None] | None = None
 
@@ -78,6 +78,10 @@ class Instance:
             await asyncio.sleep(LOOK_SECONDS)
             revision = min(revision, await self._store.revision())  # restored after a drop, it may count from less
         return waited
+
+    async def forget(self, session: str) -> None:
+        """Wait no longer for a process that is known to have ended. Raises StoreUnavailable."""
+        await self._store.leave(session)
 
     async def leave(self) -> None:
         """Take this instance off the list, so that no other one waits for it."""

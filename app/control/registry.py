@@ -98,7 +98,8 @@ class Registry:
         self.share = share or Share.of_everything()
         self.share.server_up = lambda: self._server_probe.mongo.up
         self.share.unfit = lambda: None if self._server_probe.nats.up else self._server_probe.nats.reason
-        instance = Instance(store)
+        instance = Instance(store, self.share.session)
+        self.share.ended = instance.forget
         fleet = Fleet(dependencies, store, instance, drain_seconds=times.drain)
         fleet.run_by = None if share is None else share.name
         self._watchers: Mapping[str, Watched] = fleet

@@ -15,7 +15,8 @@ itself: the others may have had the same trouble.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Final
 
@@ -53,6 +54,8 @@ class Share:
         """Tells how many changes it publishes per second."""
         self.server_up: Callable[[], bool] = lambda: True
         """Tells whether MongoDB answers at all; an outage is logged elsewhere."""
+        self.ended: Callable[[str], Awaitable[None]] = _nothing
+        """Is told the session of a process that is known to have ended."""
         self._unfit_since: float | None = None
         self.alone = store is None
         """Whether every watcher is this one's: there is no state database that others could use."""
@@ -77,7 +80,7 @@ class Share:
     @classmethod
     def of_everything(cls) -> "Share":
         """Return that of an instance that owns every watcher."""
-        return cls(None, Member("alone", ""))
+        return cls(None, Member("alone", secrets.token_hex(8)))
 
     def within_reach(self, there: bool) -> None:
         """Say whether there is a state database; without one, every watcher is this instance's."""
@@ -88,6 +91,10 @@ class Share:
     @property
     def name(self) -> str:
         return self._me.name
+
+    @property
+    def session(self) -> str:
+        return self._me.session
 
     @property
     def me(self) -> Member:
@@ -159,6 +166,8 @@ class Share:
         if self._store is None or self.alone or self._joined.is_set():
             return
         over = await self._predecessor()
+        if over is not None:
+            await self.ended(over)
         if not await self._store.join(self._me, over):
             raise self._twin()
         await self.look()
@@ -172,6 +181,7 @@ class Share:
         while True:
             for member in await self._store.members():
                 if process.has_ended(member.process):
+                    await self.ended(member.session)
                     await self._store.leave(member.name, member.session)
                     log.info("instance_has_ended", instance=member.name)
                 elif member.name == self.name and member.session != self._me.session:
@@ -361,6 +371,10 @@ class Share:
             return owner if owner is None or owner.by != self.name else replace(owner, weight=weight)
 
         return weigh
+
+
+async def _nothing(_session: str) -> None:
+    pass
 
 
 def _of_a_later_version(found: int) -> str | None:

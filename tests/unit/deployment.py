@@ -111,7 +111,7 @@ class Fakes:
         """A watcher of an instance of its own, not started; the store holds it."""
         self.watchers.stored[stored.name] = stored
         store = FallbackStore(self.watchers, possible=False)
-        return WatcherTask(stored, dependencies or self.dependencies(**tuning), store, Instance(store))
+        return WatcherTask(stored, dependencies or self.dependencies(**tuning), store, Instance(store, "one"))
 
     def stream(self, name: str = "ORDERS") -> FakeStream:
         return self.nats.streams.setdefault(name, FakeStream(name, exists=False))

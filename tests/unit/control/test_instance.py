@@ -305,7 +305,7 @@ async def test_watchers_go_on_and_are_stored_again_where_the_registry_was_droppe
 async def test_a_wait_for_the_others_ends_where_the_restored_registry_counts_from_less(fakes: Fakes) -> None:
     fakes.watchers.last = 9
     fakes.watchers.instances["other"] = 5
-    waiting = asyncio.ensure_future(Instance(FallbackStore(fakes.watchers, possible=False)).others_followed())
+    waiting = asyncio.ensure_future(Instance(FallbackStore(fakes.watchers, possible=False), "one").others_followed())
     done, _ = await asyncio.wait([waiting], timeout=0.05)
     assert not done
     fakes.watchers.last = fakes.watchers.instances["other"] = 6

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 import pytest_asyncio
 
+from app.control import process
 from app.control.registry import Registry
 from app.domain.errors import Elsewhere, Unavailable
 from app.domain.instances import GONE_SECONDS, Owners
@@ -141,6 +144,25 @@ async def test_removed_at_its_owner_and_added_at_another_one_it_runs_there_or_he
     await until(lambda: fakes.stream().published() == [token])
     await until(lambda: instances.owner() is not None)
     await until_state(instances.running[instances.owner() or ""], "orders", State.RUNNING)
+
+
+@pytest.mark.parametrize("there", ["known to have ended", "gone"])
+async def test_one_that_takes_the_place_of_a_killed_one_does_not_wait_until_that_has_followed(
+    fakes: Fakes, instances: Instances, there: str
+) -> None:
+    """The killed one had not said yet that it had carried out the last change."""
+    one = await instances.start("a")
+    await add(one)
+    before = fakes.members.members["a"]
+    await one.close()
+    ended = json.dumps([*json.loads(process.this_process())[:3], os.getpid(), "1"])
+    process_, seen = (ended, fakes.members.now) if there != "gone" else ("", fakes.members.now - GONE_SECONDS - 1)
+    fakes.members.members["a"] = replace(before, process=process_, seen=seen, stopping=False)
+    fakes.watchers.instances[before.session] = fakes.watchers.last - 1
+    await instances.start("a")
+    token = fakes.oplog.happen()
+    await until(lambda: fakes.stream().published() == [token])
+    assert before.session not in fakes.watchers.instances
 
 
 async def test_a_second_one_of_a_live_name_runs_nothing_and_says_why(fakes: Fakes, instances: Instances) -> None:
