@@ -252,6 +252,9 @@ class Share:
         if now - self._steady_since < GONE_SECONDS:  # the others may have had the same trouble
             found = [replace(member, age=min(member.age, GONE_SECONDS)) for member in found]
         gone = self._newly_gone(found)
+        for member in gone:
+            if process.has_ended(member.process):
+                await self.ended(member.session)
         self.members, self.looked_at = found, now
         await self._record.read()
         if speaker(found) == self.name and self.outdated is None:

@@ -599,6 +599,23 @@ async def test_an_instance_that_falls_silent_is_said_by_one_of_the_others_once(o
         assert len([one for one in logged if one["event"] == "instance_gone"]) == 1, "one that leaves is not gone"
 
 
+async def test_the_others_are_told_of_a_process_of_their_machine_that_has_ended(on: Deployment) -> None:
+    *_, c = await on.joined("a", "b", "c")
+    ended = json.dumps([*json.loads(process.this_process())[:3], os.getpid(), "1"])
+    on.state.members["a"] = replace(on.state.members["a"], process=ended)
+    on.state.members["b"] = replace(on.state.members["b"], process="")  # on another machine: it may be frozen
+    told: list[str] = []
+
+    async def tell(session: str) -> None:
+        told.append(session)
+
+    c.ended = tell
+    for _ in range(3):
+        on.state.now += GONE_SECONDS / 2 + 1
+        await c.look()
+    assert told == ["session1"]
+
+
 async def test_one_that_was_gone_before_this_one_came_is_not_said_again(on: Deployment) -> None:
     await on.joined("a")
     on.state.now += GONE_SECONDS + 1
