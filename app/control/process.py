@@ -15,19 +15,27 @@ NAMESPACE = Path("/proc/self/ns/pid")
 
 def this_process() -> str:
     """Return what tells this process from every other one, as text."""
-    return json.dumps([*_machine(), os.getpid(), _started(os.getpid())])
+    try:
+        started = _started(os.getpid())
+    except OSError:
+        started = ""
+    return json.dumps([*_machine(), os.getpid(), started])
 
 
 def has_ended(process: str) -> bool:
     """Whether a process, as its `this_process` was, is known to have ended. False where that is not known."""
     try:
         host, boot, namespace, number, started = json.loads(process)
+        number = int(number)
     except (ValueError, TypeError):
         return False
     if [host, boot, namespace] != _machine() or not boot or not namespace or not started:
         return False
-    now = _started(int(number))
-    return now != started and (bool(now) or not _is_there(int(number)))
+    try:
+        now = _started(number)
+    except OSError:  # there may be such a process: too many files are open, for one
+        return False
+    return now != started and (bool(now) or not _is_there(number))
 
 
 def _machine() -> list[str]:
@@ -50,10 +58,12 @@ def _is_there(number: int) -> bool:
 
 
 def _started(number: int) -> str:
-    """Return when a process was started, in ticks since the machine was; empty where there is no such process."""
+    """Return when a process was started, in ticks since the machine was; empty where there is no such process.
+
+    Raises OSError where it cannot be read."""
     try:
         stat = Path(f"/proc/{number}/stat").read_text()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
     fields = stat[stat.rindex(")") + 2 :].split()
     return "" if fields[0] in "ZX" else fields[19]

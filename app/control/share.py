@@ -166,8 +166,6 @@ class Share:
         if self._store is None or self.alone or self._joined.is_set():
             return
         over = await self._predecessor()
-        if over is not None:
-            await self.ended(over)
         if not await self._store.join(self._me, over):
             raise self._twin()
         await self.look()

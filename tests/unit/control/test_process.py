@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -65,6 +66,27 @@ def test_nothing_is_known_of_processes_of_another_machine(child: subprocess.Pope
 @pytest.mark.parametrize("missing", ["boot", "namespace", "started"])
 def test_nothing_is_known_of_a_process_whose_machine_did_not_say(child: subprocess.Popen[bytes], missing: str) -> None:
     assert not process.has_ended(described(child.pid, **{missing: ""}))
+
+
+@pytest.mark.parametrize("number", [None, "x", [1]])
+def test_nothing_is_known_of_what_has_no_number(number: object) -> None:
+    host, boot, namespace, _, started = json.loads(process.this_process())
+    assert not process.has_ended(json.dumps([host, boot, namespace, number, started]))
+
+
+def test_a_process_that_cannot_be_looked_at_has_not_ended(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, read = described(child.pid), Path.read_text
+
+    def too_many(path: Path) -> str:
+        if path.name == "stat":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_text", too_many)
+    assert not process.has_ended(said)
+    assert json.loads(process.this_process())[-1] == "", "nothing is known of this one either"
 
 
 @pytest.mark.parametrize("said", ["", "[]", "7", "null", '{"a": 1}', "[1, 2, 3, 4]", "nonsense"])
