@@ -108,7 +108,7 @@ PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2) --max
 SUITE := $(STAMP) $(OLD_NATS) $(NEWER_MONGOD) $(PROMTOOL) $(LINTERS)/.stamp $(ACTIONLINT) $(HELM)
 PYTEST := $(SERVERS) $(BIN)/python -m pytest $(PARALLEL)
 
-test: $(SUITE) ## The suite, but for what is marked as long: twelve minutes
+test: $(SUITE) ## The suite, but for what is marked as long: nine minutes
 	@$(BROWSER)
 	@if [ -e $(NATIVE) ]; then $(CARGO) test --quiet --locked; fi
 	@$(PYTEST) -m "not long" $(ARGS)
