@@ -28,7 +28,7 @@ class Instance:
     def __init__(self, store: FallbackStore, session: str) -> None:
         """`session`: random, one for each process."""
         self._store = store
-        self._name = session
+        self._session = session
         self.applied = 0
         self._telling: asyncio.Task[None] | None = None
 
@@ -36,7 +36,7 @@ class Instance:
         """Say that this instance is alive and has carried out nothing; True where the store is not the one used before.
 
         Raises as `FallbackStore.arrive`."""
-        another = await self._store.arrive(self._name)
+        another = await self._store.arrive(self._session)
         if another:
             self.applied = -1  # what the other store has counted says nothing about this one
         return another
@@ -44,7 +44,7 @@ class Instance:
     async def followed(self, revision: int) -> None:
         """Store that every change up to this revision is carried out. Raises StoreUnavailable."""
         self.applied = revision
-        await self._store.attend(self._name, revision)
+        await self._store.attend(self._session, revision)
 
     def carried_out(self, revision: int) -> None:
         """Note one change that this process has made and carried out; where others came before it, a round does.
@@ -63,15 +63,15 @@ class Instance:
             while told != self.applied:
                 await asyncio.sleep(TELL_SECONDS)
                 told = self.applied
-                await self._store.attend(self._name, told)
+                await self._store.attend(self._session, told)
 
     async def others_followed(self, waits: Callable[[], None] = lambda: None) -> bool:
         """Wait until every other live instance has carried out what is stored by now; False where none had to be
         waited for. `waits` is told when one has to be. Raises StoreUnavailable."""
-        if not await self._store.behind(self._name, sys.maxsize):
+        if not await self._store.behind(self._session, sys.maxsize):
             return False  # no other one lives
         revision, waited = await self._store.revision(), False
-        while await self._store.behind(self._name, revision):
+        while await self._store.behind(self._session, revision):
             if not waited:
                 waits()
             waited = True
@@ -79,16 +79,12 @@ class Instance:
             revision = min(revision, await self._store.revision())  # restored after a drop, it may count from less
         return waited
 
-    async def forget(self, session: str) -> None:
-        """Wait no longer for a process that is known to have ended. Raises StoreUnavailable."""
-        await self._store.leave(session)
-
     async def leave(self) -> None:
         """Take this instance off the list, so that no other one waits for it."""
         if self._telling is not None:
             await asyncio.wait([self._telling])  # it would put it on the list again
         try:
-            await self._store.leave(self._name)
+            await self._store.leave(self._session)
         except ChangewireError as error:
             log.info("instance_not_taken_back", reason=str(error))
 

@@ -99,7 +99,7 @@ class Registry:
         self.share.server_up = lambda: self._server_probe.mongo.up
         self.share.unfit = lambda: None if self._server_probe.nats.up else self._server_probe.nats.reason
         instance = Instance(store, self.share.session)
-        self.share.ended = instance.forget
+        self.share.ended = store.leave  # so that this one does not wait for it
         fleet = Fleet(dependencies, store, instance, drain_seconds=times.drain)
         fleet.run_by = None if share is None else share.name
         self._watchers: Mapping[str, Watched] = fleet

@@ -55,7 +55,7 @@ class Share:
         self.server_up: Callable[[], bool] = lambda: True
         """Tells whether MongoDB answers at all; an outage is logged elsewhere."""
         self.ended: Callable[[str], Awaitable[None]] = _nothing
-        """Is told the session of a process that is known to have ended."""
+        """Is told the session of a process that is known to have ended. It may raise what the store raises."""
         self._unfit_since: float | None = None
         self.alone = store is None
         """Whether every watcher is this one's: there is no state database that others could use."""

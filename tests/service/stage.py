@@ -217,15 +217,14 @@ class Stage:
 
     async def length(self, stream: str = "") -> int:
         """How many messages the stream holds; 0 where there is none, or no answer."""
-        jetstream = (await self.nats()).jetstream(timeout=2)
         try:
-            return int((await jetstream.stream_info(stream or self.stream)).state.messages)
+            return await self.held(stream, seconds=2)
         except (nats.js.errors.Error, nats.errors.Error, TimeoutError):
             return 0
 
-    async def held(self, stream: str = "") -> int:
+    async def held(self, stream: str = "", *, seconds: float = 20) -> int:
         """The same of a stream that is there, whose server answers, however busy it is."""
-        jetstream = (await self.nats()).jetstream(timeout=20)
+        jetstream = (await self.nats()).jetstream(timeout=seconds)
         return int((await jetstream.stream_info(stream or self.stream)).state.messages)
 
     async def until_length(self, count: int, *, stream: str = "", within: float = 40) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import bson
 import pymongo
@@ -10,16 +10,18 @@ import pytest
 from pymongo.write_concern import WriteConcern
 
 from app.devservers.servers import MongoServer
-from app.domain.errors import Invalid
+from app.domain.errors import Invalid, SourceUnavailable, StoreUnavailable
 from app.domain.watcher import Source, Start, Watcher
 from app.mongodb.change_source import MongoChangeSource
 from app.mongodb.connection import OPTIONS
 from app.mongodb.deployment import MongoDeployment
 from app.ports import ChangeSource
+from tests.live import until
 
 Client = pymongo.MongoClient[dict[str, Any]]
 Event = dict[str, Any]
 MakeMongo = Callable[..., Awaitable[MongoServer]]
+T = TypeVar("T")
 
 SOCKET_SECONDS: float = OPTIONS["socketTimeoutMS"] / 1000
 """The driver's own patience with a connection: what takes less is noticed in another way."""
@@ -52,6 +54,19 @@ class Bench:
 
 
 MakeBench = Callable[..., Bench]
+
+
+async def found_again(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return the answer of a server that is back, once the driver has found it."""
+
+    async def answer() -> tuple[T] | None:
+        try:
+            return (await ask(),)
+        except (SourceUnavailable, StoreUnavailable):
+            return None
+
+    (found,) = await until(answer)
+    return cast("T", found)
 
 
 def watcher(database: str, *stages: dict[str, Any], collection: str = "orders", **options: Any) -> Watcher:

@@ -20,8 +20,7 @@ from app.domain.watcher import Source, Watcher
 from app.mongodb.deployment import MongoDeployment
 from app.ports import CheckpointStore
 from tests.fakes import BEGIN, event_token
-from tests.integration.mongodb.bench import SOCKET_SECONDS, Client, MakeMongo
-from tests.live import until
+from tests.integration.mongodb.bench import SOCKET_SECONDS, Client, MakeMongo, found_again
 
 
 def store(mongo: MongoDeployment, database: str, *, capped: int = 0, collection: str = "tokens") -> CheckpointStore:
@@ -31,19 +30,6 @@ def store(mongo: MongoDeployment, database: str, *, capped: int = 0, collection:
 
 def at(moment: int, epoch: int | None = 0) -> Checkpoint:
     return Checkpoint(event_token(moment), epoch=epoch, updated_at=float(BEGIN))
-
-
-async def read_again(store: CheckpointStore) -> Checkpoint:
-    """What is stored on a server that was started a moment ago, once the driver has found it."""
-
-    async def read() -> Checkpoint | None:
-        try:
-            return await store.read()
-        except StoreUnavailable:
-            return None
-
-    found: Checkpoint = await until(read)
-    return found
 
 
 def connector_writes(collection: pymongo.collection.Collection[dict[str, Any]], *moments: int) -> None:
@@ -192,7 +178,7 @@ async def test_a_server_that_is_not_there_is_told_within_its_bound(own_mongo: Mo
                 with pytest.raises(StoreUnavailable):
                     await asking
     await own_mongo.start()
-    assert await read_again(one) == at(1)
+    assert await found_again(one.read) == at(1)
     assert await one.advance(at(3))
     mongo.close()
 
@@ -205,7 +191,7 @@ async def test_a_position_outlives_a_kill_right_after_it_was_stored(own_mongo: M
         assert await one.advance(at(moment))
     own_mongo.kill()
     await own_mongo.start()
-    assert await read_again(one) == at(29)
+    assert await found_again(one.read) == at(29)
     mongo.close()
 
 

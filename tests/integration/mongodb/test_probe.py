@@ -15,8 +15,7 @@ from app.domain.errors import (
 )
 from app.domain.watcher import Start
 from app.mongodb.deployment import MongoDeployment
-from tests.integration.mongodb.bench import SOCKET_SECONDS, MakeMongo, watcher
-from tests.live import until
+from tests.integration.mongodb.bench import SOCKET_SECONDS, MakeMongo, found_again, watcher
 
 
 async def reason(uri: str) -> str:
@@ -101,14 +100,7 @@ async def test_a_server_that_is_not_there_is_unavailable_long_before_the_socket_
         with pytest.raises(SourceUnavailable):
             await mongo.ping()
     own_mongo.thaw()
-
-    async def answers() -> int:
-        try:
-            return await mongo.ping()
-        except SourceUnavailable:
-            return 0
-
-    await until(answers)
+    await found_again(mongo.ping)
     own_mongo.kill()
     async with asyncio.timeout(SOCKET_SECONDS / 2):
         with pytest.raises(SourceUnavailable):

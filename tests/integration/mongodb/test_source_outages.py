@@ -12,8 +12,17 @@ from app.domain.errors import (
     TransientError,
 )
 from app.domain.watcher import Start
-from tests.integration.mongodb.bench import SOCKET_SECONDS, Event, MakeBench, last_is, opened, read_until, said
-from tests.live import until
+from app.mongodb import watcher_stream
+from tests.integration.mongodb.bench import (
+    SOCKET_SECONDS,
+    Event,
+    MakeBench,
+    found_again,
+    last_is,
+    opened,
+    read_until,
+    said,
+)
 
 
 async def test_a_killed_server_is_an_outage_and_nothing_is_lost_or_doubled(
@@ -68,15 +77,7 @@ async def test_a_frozen_server_is_noticed_long_before_the_socket_timeout(
         with pytest.raises(SourceUnavailable):
             await read_until(source, lambda events: False)
     own_mongo.thaw()
-
-    async def opens() -> bool:
-        try:
-            await source.open(position)
-        except SourceUnavailable:
-            return False
-        return True
-
-    await until(opens)
+    await found_again(lambda: source.open(position))
     await source.close()
 
 
@@ -99,12 +100,11 @@ async def test_a_server_slower_than_the_socket_timeout_is_waited_for_the_second_
     mongo_uri: str, make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when it scans a long oplog: given up each time, it would start over each time."""
-    bench = make_bench(mongo_uri)
+    monkeypatch.setattr(watcher_stream, "AWAIT_MS", 4_000)  # so long an empty read takes
+    bench = make_bench(f"{mongo_uri}&socketTimeoutMS=2000")
     source = bench.source()
     position = await opened(source)
     await source.read()
-    pool = bench.deployment.reach.client.delegate.options.pool_options
-    monkeypatch.setattr(pool, "_PoolOptions__socket_timeout", 0.25)  # an empty read takes 0.5 s
     with pytest.raises(SourceUnavailable):
         await source.read()
     await source.open(position)

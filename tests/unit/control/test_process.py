@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from app.control import process
+from tests.unit.control.processes import described
 
 
 @pytest.fixture
@@ -21,13 +22,6 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
     yield running
     running.kill()
     running.communicate()
-
-
-def described(number: int, **other: Any) -> str:
-    """A process of this machine as it would describe itself, with something else in its place."""
-    host, boot, namespace, _, _ = json.loads(process.this_process())
-    fields = {"host": host, "boot": boot, "namespace": namespace, "number": number, "started": process._started(number)}
-    return json.dumps([*(fields | other).values()])
 
 
 def test_this_process_has_not_ended() -> None:
@@ -70,8 +64,7 @@ def test_nothing_is_known_of_a_process_whose_machine_did_not_say(child: subproce
 
 @pytest.mark.parametrize("number", [None, "x", [1]])
 def test_nothing_is_known_of_what_has_no_number(number: object) -> None:
-    host, boot, namespace, _, started = json.loads(process.this_process())
-    assert not process.has_ended(json.dumps([host, boot, namespace, number, started]))
+    assert not process.has_ended(described(os.getpid(), number=number))
 
 
 def test_a_process_that_cannot_be_looked_at_has_not_ended(

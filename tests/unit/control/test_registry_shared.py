@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 import pytest_asyncio
 
-from app.control import process
 from app.control.registry import Registry
 from app.domain.errors import Elsewhere, Unavailable
 from app.domain.instances import GONE_SECONDS, Owners
 from app.domain.lifecycle import State
+from tests.unit.control.processes import ended
 from tests.unit.deployment import Fakes, until, until_state, watcher
 
 ORDERS = watcher("orders")
@@ -154,8 +152,7 @@ async def test_one_that_takes_the_place_of_a_killed_one_does_not_wait_until_that
     await add(one)
     before = fakes.members.members["a"]
     await one.close()
-    ended = json.dumps([*json.loads(process.this_process())[:3], os.getpid(), "1"])
-    fakes.members.members["a"] = replace(before, process=ended, seen=fakes.members.now, stopping=False)
+    fakes.members.members["a"] = replace(before, process=ended(), seen=fakes.members.now, stopping=False)
     fakes.watchers.instances[before.session] = fakes.watchers.last - 1
     await instances.start("a")
     token = fakes.oplog.happen()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,6 +16,7 @@ from app.control.share import Share
 from app.domain.errors import Conflict, StoreUnavailable
 from app.domain.instances import GONE_SECONDS, Member, Owner, Owners, planned
 from tests.fakes import FakeInstances, FakeInstanceState
+from tests.unit.control.processes import ended
 from tests.unit.deployment import until
 
 SOON = 0.05
@@ -159,9 +158,8 @@ async def test_one_waits_until_it_is_certain_that_its_predecessor_is_gone(on: De
 
 
 async def test_one_does_not_wait_for_processes_of_its_machine_that_have_ended(on: Deployment) -> None:
-    ended = json.dumps([*json.loads(process.this_process())[:3], os.getpid(), "1"])
     for name in ("a", "b"):
-        on.state.members[name] = Member(name, "old", process=ended, seen=on.state.now)
+        on.state.members[name] = Member(name, "old", process=ended(), seen=on.state.now)
     on.have(w1=Owner("a"), w2=Owner("b"))
     (share,) = await on.joined("a")
     assert list(on.state.members) == ["a"]
@@ -601,8 +599,7 @@ async def test_an_instance_that_falls_silent_is_said_by_one_of_the_others_once(o
 
 async def test_the_others_are_told_of_a_process_of_their_machine_that_has_ended(on: Deployment) -> None:
     *_, c = await on.joined("a", "b", "c")
-    ended = json.dumps([*json.loads(process.this_process())[:3], os.getpid(), "1"])
-    on.state.members["a"] = replace(on.state.members["a"], process=ended)
+    on.state.members["a"] = replace(on.state.members["a"], process=ended())
     on.state.members["b"] = replace(on.state.members["b"], process="")  # on another machine: it may be frozen
     told: list[str] = []
 
