@@ -105,7 +105,7 @@ async def measure(stage: Stage, sizes: Sizes) -> Result:
                             span = stage.moment(running.program.pid).since(before)
                         used[count].append(span.used["service"] / span.seconds)
                         print(f"  {count} pages: the service uses {used[count][-1]:.1%} of a core", flush=True)
-                async with _open(chromium, url, 1) as (page,):
+                async with _open(chromium, url, 1) as (page,), _drawing(sizes.patience):
                     scrolls = [await page.evaluate(_SCROLL, [STEPS, PIXELS]) for _ in range(sizes.rounds)]
                     waits = [wait for _ in range(sizes.rounds) for wait in await page.evaluate(_FILTER, "fleet_17")]
             await chromium.close()
@@ -126,6 +126,16 @@ async def _open(chromium: Browser, url: str, count: int) -> AsyncIterator[list[P
     finally:
         for context in contexts:
             await context.close()
+
+
+@asynccontextmanager
+async def _drawing(patience: float) -> AsyncIterator[None]:
+    """Give what waits for frames within so many seconds: a browser may stop drawing. Raises Incomplete."""
+    try:
+        async with asyncio.timeout(patience):
+            yield
+    except TimeoutError as error:
+        raise Incomplete(f"the browser has not drawn what was asked of it after {patience:g} s") from error
 
 
 @asynccontextmanager
