@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from bench import workload
 from bench.contenders import Changewire
@@ -28,9 +28,15 @@ PAGE_CPU, FRAME_MS, LONG_MS = 0.02, 34.0, 50
 """A page costs at most so much of a core; of a hundred frames 99 come within two of a screen's; from LONG_MS on a task
 makes the browser wait, as browsers themselves have it."""
 PATIENCE_MS = 60_000
+TRIES = 3
 STEPS = 240
 """Frames of a scroll, each so many pixels further: a quick hand on the wheel."""
 PIXELS = 160
+
+_DRAWS = """new Promise(done => {
+  requestAnimationFrame(() => done(true));
+  setTimeout(done, 10_000, false);
+})"""
 
 # Scrolls down and up again, a step with each frame. Answers the milliseconds between frames, and those of long tasks.
 _SCROLL = """([steps, pixels]) => new Promise(done => {
@@ -105,9 +111,9 @@ async def measure(stage: Stage, sizes: Sizes) -> Result:
                             span = stage.moment(running.program.pid).since(before)
                         used[count].append(span.used["service"] / span.seconds)
                         print(f"  {count} pages: the service uses {used[count][-1]:.1%} of a core", flush=True)
-                async with _open(chromium, url, 1) as (page,), _drawing(sizes.patience):
-                    scrolls = [await page.evaluate(_SCROLL, [STEPS, PIXELS]) for _ in range(sizes.rounds)]
-                    waits = [wait for _ in range(sizes.rounds) for wait in await page.evaluate(_FILTER, "fleet_17")]
+                async with _open(chromium, url, 1) as (page,):
+                    scrolls = [await _drawn(page, _SCROLL, [STEPS, PIXELS]) for _ in range(sizes.rounds)]
+                    waits = [wait for _ in range(sizes.rounds) for wait in await _drawn(page, _FILTER, "fleet_17")]
             await chromium.close()
     return _result(sizes, used, scrolls, waits)
 
@@ -116,11 +122,7 @@ async def measure(stage: Stage, sizes: Sizes) -> Result:
 async def _open(chromium: Browser, url: str, count: int) -> AsyncIterator[list[Page]]:
     """So many tabs that show the list of all watchers, each of a window of its own, so that all are visible."""
     contexts = [await chromium.new_context(viewport={"width": 1280, "height": 900}) for _ in range(count)]
-    pages = [await context.new_page() for context in contexts]
-    for page in pages:
-        page.set_default_timeout(PATIENCE_MS)
-        await page.goto(url)
-        await page.wait_for_selector("[role=row].row")
+    pages = [await _shown(context, url) for context in contexts]
     try:
         yield pages
     finally:
@@ -128,14 +130,36 @@ async def _open(chromium: Browser, url: str, count: int) -> AsyncIterator[list[P
             await context.close()
 
 
-@asynccontextmanager
-async def _drawing(patience: float) -> AsyncIterator[None]:
-    """Give what waits for frames within so many seconds: a browser may stop drawing. Raises Incomplete."""
-    try:
-        async with asyncio.timeout(patience):
-            yield
-    except TimeoutError as error:
-        raise Incomplete(f"the browser has not drawn what was asked of it after {patience:g} s") from error
+async def _shown(context: BrowserContext, url: str) -> Page:
+    """A new tab that shows the list."""
+    page = await context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    await page.goto(url)
+    await page.wait_for_selector("[role=row].row")
+    return page
+
+
+async def draws(page: Page) -> bool:
+    """Whether the browser draws this page at all.
+
+    Chromium 156 without a screen stops for good in one of some hundred long scrolls: timers run on, but no frame comes
+    and a screenshot hangs. Nothing revives the tab; another one is drawn.
+    """
+    return bool(await page.evaluate(_DRAWS))
+
+
+async def _drawn(page: Page, script: str, argument: Any) -> Any:
+    """Run a script that waits for frames; in a new tab where the browser has stopped drawing this one. Raises
+    Incomplete."""
+    for _ in range(TRIES):
+        try:
+            async with asyncio.timeout(PATIENCE_MS / 1000):
+                return await page.evaluate(script, argument)
+        except TimeoutError as error:
+            if await draws(page):
+                raise Incomplete(f"the page is not done with a scroll or a word after {PATIENCE_MS} ms") from error
+        page = await _shown(page.context, page.url)
+    raise Incomplete(f"the browser has stopped drawing {TRIES} times")
 
 
 @asynccontextmanager

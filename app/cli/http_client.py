@@ -26,6 +26,8 @@ URL, TOKEN = "CHANGEWIRE_URL", "CHANGEWIRE_API_TOKEN"
 SECONDS = 30
 """The service itself waits some seconds for its servers before it answers."""
 _SHOWN = 200
+_VIEWS = ("watchers", "docs", "instances", "healthz", "metrics")
+"""What the address has at its end where it was copied from a call or from the page."""
 
 
 class Refused(CommandError):
@@ -162,6 +164,9 @@ class Service:
             return self._somebody_else(answer)
         if answer.status == 401:
             lines.append(f"set the token with {TOKEN}, {TOKEN}_FILE or --api-token")
+        above, _, last = self.url.rpartition("/")
+        if answer.status == 404 and self._prefix and last in _VIEWS:
+            lines.append(f"{self.url} is not where the service begins; try {above} ({URL}, --url)")
         return Refused(answer.status, lines)
 
     def _somebody_else(self, answer: http.client.HTTPResponse) -> CommandError:

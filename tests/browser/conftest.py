@@ -127,13 +127,23 @@ async def site(shared_site: Site) -> AsyncIterator[Site]:
 class Tab:
     """A tab of a browser of its own, and what went wrong in it."""
 
-    def __init__(self, page: Page, url: str) -> None:
-        self.page = page
+    page: Page
+
+    def __init__(self, context: BrowserContext, url: str, script: str = "") -> None:
+        self._context = context
         self.url = url
+        self._script = script
         self.faults: list[str] = []
         """What the console calls an error, such as what the Content-Security-Policy has refused."""
+
+    async def new(self) -> Tab:
+        """Have a new page in place of what there is."""
+        self.page = page = await self._context.new_page()
+        if self._script:
+            await page.add_init_script(self._script)
         page.on("pageerror", lambda error: self.faults.append(error.stack or str(error)))
         page.on("console", self._said)
+        return self
 
     def _said(self, said: ConsoleMessage) -> None:
         # An answer of 422 or 503 is one too, to the console; to the page it is something to be shown.
@@ -156,12 +166,10 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def tab(context: BrowserContext, site: Site) -> Tab:
     """A tab in which the page looks again soon."""
-    page = await context.new_page()
-    await page.add_init_script(HASTE)
-    return Tab(page, site.url)
+    return await Tab(context, site.url, HASTE).new()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def patient_tab(context: BrowserContext, site: Site) -> Tab:
     """A tab in which the page looks again when it does for everybody."""
-    return Tab(await context.new_page(), site.url)
+    return await Tab(context, site.url).new()

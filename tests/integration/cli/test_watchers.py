@@ -414,6 +414,13 @@ async def test_tail_prints_each_message_as_it_comes_and_says_when_the_service_br
         server.shutdown()
 
 
+async def test_an_address_that_was_copied_from_a_call_is_put_right(watchers: Command, live: Live) -> None:
+    for call in ("watchers", "docs"):
+        said = await watchers("list", "--url", f"{live.url}/{call}", code=1)
+        assert f"{live.url}/{call} is not where the service begins; try {live.url} (CHANGEWIRE_URL, --url)" in said
+    assert "is not where" not in await watchers("show", "nobody", "--url", live.url, code=1)
+
+
 async def test_somebody_elses_answer_is_not_taken_for_the_services(
     elsewhere: Path, capfd: pytest.CaptureFixture[str], sending: Callable[[bytes, str], str]
 ) -> None:
