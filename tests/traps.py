@@ -69,6 +69,7 @@ def spring(trap: Trap) -> None:
     from app.jetstream.dead_letter_queue import JetStreamDeadLetterQueue
     from app.jetstream.publish.sender import failed
     from app.jetstream.sink import JetStreamSink
+    from app.mongodb.bulk_checkpoint_store import BulkCheckpointStore
     from app.mongodb.checkpoint_store import MongoCheckpointStore
     from app.mongodb.snapshot_store import MongoSnapshotStore
 
@@ -172,8 +173,9 @@ def spring(trap: Trap) -> None:
 
     if trap.moment in ("before-publish", "publish-fails", "before-read-back", "after-publish", *ROWS):
         JetStreamSink.send = send  # type: ignore[method-assign]
-    patch(MongoCheckpointStore, "create", ("before-first-position", "after-first-position"), around)
-    patch(MongoCheckpointStore, "advance", ("before-checkpoint", "after-checkpoint"), around)
+    for store in (MongoCheckpointStore, BulkCheckpointStore):  # of a watcher with a place of its own, of one without
+        patch(store, "create", ("before-first-position", "after-first-position"), around)
+        patch(store, "advance", ("before-checkpoint", "after-checkpoint"), around)
     patch(MongoSnapshotStore, "change", ("before-plan", "after-plan", "before-forgotten", "after-forgotten"), planning)
     patch(JetStreamDeadLetterQueue, "store", ("before-letter", "after-letter"), around)
     patch(JetStreamDeadLetterQueue, "keep_receipt", ("before-receipt", "after-receipt"), around)

@@ -38,6 +38,8 @@ class Stage:
         self.stream = f"S_{unique}".upper()
         self.watcher = "things"
         self.state_database = f"state_{unique}"
+        self.own_place = True
+        """Whether the watcher names a place for its position; else it lies among those of all watchers."""
         self.written: list[Change] = []
         """Every change made to the watched collection, in order."""
         self._workdir = workdir
@@ -100,11 +102,12 @@ class Stage:
 
     def described(self, **sink: object) -> dict[str, Any]:
         """The watcher of `collection`, as it is posted."""
+        own = {"checkpoint": {"database": f"tokens_{self._unique}", "collection": "things"}} if self.own_place else {}
         return {
             "name": self.watcher,
             "source": {"database": self.database, "collection": "things"},
             "sink": {"stream": self.stream, **sink},
-            "checkpoint": {"database": f"tokens_{self._unique}", "collection": "things"},
+            **own,
         }
 
     async def add(self, service: Service, *, running: bool = True, **sink: object) -> None:
@@ -142,7 +145,10 @@ class Stage:
 
     async def checkpoint(self) -> dict[str, Any] | None:
         """The watcher's stored position."""
-        found = await self.mongo[f"tokens_{self._unique}"]["things"].find_one({}, sort=[("_id", -1)])
+        if self.own_place:
+            found = await self.mongo[f"tokens_{self._unique}"]["things"].find_one({}, sort=[("_id", -1)])
+        else:
+            found = await self.mongo[self.state_database]["checkpoints"].find_one({"_id": self.watcher})
         return None if found is None else dict(found)
 
     # Changes

@@ -18,6 +18,7 @@ KILLS = 6
 DUPLICATES = pytest.mark.parametrize(
     "window", [120, WINDOW], ids=["within the duplicate window", "after the duplicate window"]
 )
+PLACES = pytest.mark.parametrize("own_place", [True, False], ids=["a place of its own", "the place of all positions"])
 
 
 async def let_pass(window: float) -> None:
@@ -84,10 +85,12 @@ async def test_a_watcher_killed_as_soon_as_it_was_added_delivers_what_was_change
     await stage.check()
 
 
+@PLACES
 @pytest.mark.parametrize("moment", ["before-first-position", "after-first-position"])
 async def test_a_watcher_killed_around_storing_its_first_position_delivers_what_was_changed_since(
-    stage: Stage, moment: str
+    stage: Stage, moment: str, own_place: bool
 ) -> None:
+    stage.own_place = own_place
     service = await stage.service(trap=Trap(moment)).start()
     await stage.add(service, running=False)
     await service.trapped()
@@ -136,8 +139,10 @@ async def test_killed_after_the_acknowledgement_was_lost_before_reading_back(sta
     await die_at(stage, "before-read-back", nth=4, window=WINDOW)
 
 
+@PLACES
 @DUPLICATES
-async def test_killed_between_the_publish_and_the_checkpoint(stage: Stage, window: float) -> None:
+async def test_killed_between_the_publish_and_the_checkpoint(stage: Stage, window: float, own_place: bool) -> None:
+    stage.own_place = own_place
     await die_at(stage, "before-checkpoint", nth=2, window=window)
 
 
@@ -149,7 +154,9 @@ async def test_killed_at_the_moment_of_the_acknowledgement(stage: Stage) -> None
     await die_at(stage, "after-publish", nth=6, window=WINDOW)
 
 
-async def test_killed_after_the_checkpoint(stage: Stage) -> None:
+@PLACES
+async def test_killed_after_the_checkpoint(stage: Stage, own_place: bool) -> None:
+    stage.own_place = own_place
     await die_at(stage, "after-checkpoint", nth=2, window=WINDOW)
 
 

@@ -207,8 +207,13 @@ def _has_let_go(service: Service) -> bool:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("moment", ["before-publish", "before-checkpoint"])
-async def test_a_zombie_that_thaws_after_a_rewind_adds_nothing_of_its_old_epoch(stage: Stage, moment: str) -> None:
+@pytest.mark.parametrize(
+    ("moment", "own_place"), [("before-publish", True), ("before-checkpoint", True), ("before-checkpoint", False)]
+)
+async def test_a_zombie_that_thaws_after_a_rewind_adds_nothing_of_its_old_epoch(
+    stage: Stage, moment: str, own_place: bool
+) -> None:
+    stage.own_place = own_place
     zombie = stage.service("zombie", trap=Trap(moment, 3, "STOP"), **TUNED)
     await zombie.start()
     await stage.add(zombie, duplicate_window_seconds=WINDOW)
