@@ -112,8 +112,9 @@ async def measure(stage: Stage, sizes: Sizes) -> Result:
                         used[count].append(span.used["service"] / span.seconds)
                         print(f"  {count} pages: the service uses {used[count][-1]:.1%} of a core", flush=True)
                 async with _open(chromium, url, 1) as (page,):
-                    scrolls = [await _drawn(page, _SCROLL, [STEPS, PIXELS]) for _ in range(sizes.rounds)]
-                    waits = [wait for _ in range(sizes.rounds) for wait in await _drawn(page, _FILTER, "fleet_17")]
+                    tabs = page.context
+                    scrolls = [await _drawn(tabs, _SCROLL, [STEPS, PIXELS]) for _ in range(sizes.rounds)]
+                    waits = [wait for _ in range(sizes.rounds) for wait in await _drawn(tabs, _FILTER, "fleet_17")]
             await chromium.close()
     return _result(sizes, used, scrolls, waits)
 
@@ -148,17 +149,18 @@ async def draws(page: Page) -> bool:
     return bool(await page.evaluate(_DRAWS))
 
 
-async def _drawn(page: Page, script: str, argument: Any) -> Any:
-    """Run a script that waits for frames; in a new tab where the browser has stopped drawing this one. Raises
-    Incomplete."""
+async def _drawn(tabs: BrowserContext, script: str, argument: Any) -> Any:
+    """Run a script that waits for frames, in the newest tab; a new one follows where the browser has stopped drawing
+    it. Raises Incomplete."""
     for _ in range(TRIES):
+        page = tabs.pages[-1]
         try:
             async with asyncio.timeout(PATIENCE_MS / 1000):
                 return await page.evaluate(script, argument)
         except TimeoutError as error:
             if await draws(page):
                 raise Incomplete(f"the page is not done with a scroll or a word after {PATIENCE_MS} ms") from error
-        page = await _shown(page.context, page.url)
+        await _shown(tabs, page.url)
     raise Incomplete(f"the browser has stopped drawing {TRIES} times")
 
 

@@ -6,7 +6,7 @@ to be the document exactly as the changes before it have left it: not one change
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +97,7 @@ def check_rows(
     *,
     run: str = "",
     whole: bool = True,
-    excused: Collection[Any] = (),
+    excused: frozenset[Any] = frozenset(),
 ) -> int:
     """Check every row of a stream, and return how many there are; there may be several runs.
 
@@ -105,7 +105,7 @@ def check_rows(
     document by its `_id`. `whole`: a run (`run`, where it is given) is complete, so a consumer that has only the stream
     has it all. `excused` need no row: of a capped collection, documents that were deleted before they were read, though
     after the moment that the run ends with."""
-    applied = Applied(dict(before), excused=frozenset(excused))
+    applied = Applied(dict(before), excused=excused)
     applied.apply(messages)
     assert not applied.wrong, f"{len(applied.wrong)} faults: {applied.wrong[:5]}"
     assert applied.state == after, "the stream's changes do not lead to what is there"
