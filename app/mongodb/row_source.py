@@ -185,6 +185,11 @@ class MongoRowSource:
             return None
         return total
 
+    async def now(self) -> ClusterTime:
+        with translated("asking for the time", seconds=PROBE_SECONDS):
+            time: Timestamp = (await self._reach.hello.ask())["operationTime"]
+        return ClusterTime(time.time, time.inc)
+
     async def boundary(self, part: Part, after: bytes | None, count: int) -> bytes | None:
         reply = await self._ask(part, find_boundary(part, after, count))
         found = keys_in([bytes(each.raw) for each in reply["cursor"]["firstBatch"]], whole=True)

@@ -33,7 +33,8 @@ its rows (`domain/snapshot.py`). Only who has seen the run's last version may pl
                                                same time, and the rest is sent. Where MongoDB has that time no more, the
                                                chunk ends with its last row there, and the next begins after that key
     after its last row                         that its last row is there, or a later message is
-    after the last chunk                       that the end is planned: the message that says so has its place too
+    after the last chunk                       that the end is planned: the message that says so has its place too, or
+                                               that it is not: it comes at a mark later than all that was read
 
 Another writer that does not know of the run may publish changes past a mark at which rows are to come: its capture was
 opened before the run began, and it was frozen meanwhile. The ledger raises Stale then, and the opening looks on the
@@ -223,8 +224,16 @@ class SnapshotProducer:
         self._due = None  # the changes have come past an earlier one
         if self._may(encoded, caught_up=caught_up):
             await self._window(end, waiting=False)
+            if self._awaits_its_end:
+                self._reader.hurry()
         elif encoded.changes:
             self._reader.hurry()
+
+    @property
+    def _awaits_its_end(self) -> bool:
+        """Whether all is read, and the run ends at a mark that is yet to come."""
+        run = self._record.now
+        return run is not None and run.running and run.read and not run.end_planned
 
     async def _until_due(self, mark: str | None, *, waited: bool) -> None:
         """Have the changes come to a mark soon. `waited`: they were asked for, and none came.

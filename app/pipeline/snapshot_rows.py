@@ -22,7 +22,7 @@ from app.domain.errors import (
 from app.domain.events import Change
 from app.domain.raw_events import size_of
 from app.domain.snapshot import OPERATION, Chunk, ChunkSize, Snapshot
-from app.domain.tokens import moment_before
+from app.domain.tokens import ClusterTime, moment_before
 from app.pipeline.batch_encoder import BatchEncoder
 from app.pipeline.batch_queue import BatchQueue, Encoded
 from app.pipeline.ledger import Ledger
@@ -71,6 +71,8 @@ class SnapshotRows:
         self._size = ChunkSize(CHUNK_BYTES)
         self._scanned = SCANNED
         self._looks = 0
+        self._ends_after: ClusterTime | None = None
+        """The run's end comes after this time. None: after one that is still to be asked for, once all is read."""
 
     async def begin(self) -> None:
         """Find out which collections are read, where that is not known yet. Raises as `next`."""
@@ -80,20 +82,25 @@ class SnapshotRows:
         parts = await self._source.parts(self._record.run.wanted)
         estimated = None if self._record.run.filter else await self._source.estimate(parts)
         epoch, now = self._ledger.reached.epoch, self._clock()
+        listed_at = await self._source.now()
         begun = await self._record.move(lambda run: run.begin(epoch, parts, estimated, now))
+        self._ends_after = listed_at
         log.info("snapshot_begun", watcher=self._name, run=begun.run, collections=len(parts), documents=estimated)
 
     async def next(self, mark: str) -> Encoded | None:
         """Read the next chunk as of a mark, plan it, and return its rows; after the last one, the message that the run
-        is complete. None where nothing more is to be sent, or none was found in time.
+        is complete. None where nothing more is to be sent, none was found in time, or the end needs a later mark.
 
         Raises MomentGone and what a row source raises, what an encoder raises, Stale, StoreUnavailable."""
         began, read_at = time.monotonic(), time.perf_counter()
         while (run := self._record.now) is not None and run.running:
             if run.read:
+                if run.end_planned or not await self._may_end(mark):
+                    return None
                 if await self._appeared(run):
                     continue
-                return await self._end(run, mark)
+                chunk = Chunk(run.next, mark, None, since=self._ledger.reached.sequence or 0)
+                return await self._planned(chunk, await self._end_encoded(run, chunk))
             await self._share.until_room()
             try:
                 rows, until = await self._read(run, mark)
@@ -116,6 +123,8 @@ class SnapshotRows:
     async def _read(self, run: Snapshot, mark: str) -> tuple[Rows, bytes | None]:
         """Read on, and return the rows, and up to where all was looked at (None: the collection's end)."""
         part, after, at, until = run.parts[run.part], run.after, moment_before(mark), None
+        if part.capped:
+            self._ends_after = None
         began = time.monotonic()
         try:
             if run.filter or self._watched.pipeline:
@@ -140,6 +149,7 @@ class SnapshotRows:
         A row has the name that its collection had at its place. So under the new name nothing is read before the
         changes have come to the renaming: raises MomentGone."""
         database, _, collection = (moved.namespace or "").partition(".")
+        self._ends_after = None
         log.info("snapshot_collection_moved", watcher=self._name, run=run.run, now=moved.namespace)
         if moved.namespace is None or not self._watched.has(database, collection):
             await self._record.move(partial(Snapshot.passed, until=None))
@@ -147,12 +157,25 @@ class SnapshotRows:
         await self._record.move(partial(Snapshot.renamed, namespace=moved.namespace))
         raise MomentGone(f"{moved.namespace} has this name only since a short time ago")
 
+    async def _may_end(self, mark: str) -> bool:
+        """Whether the message that the run is complete may stand at a mark. Raises as `next`.
+
+        Some things are known as they are now, and not as of a mark: which collections there are, and the documents of a
+        capped one. What was dropped or deleted since the mark was there at that mark, and has no row. So the end comes
+        after that change: at a mark that is later than all that was read so. It ends the run for an earlier capture
+        too, of which that is not known."""
+        if self._ends_after is None:
+            now = await self._source.now()
+            await self._record.move(Snapshot.touched)  # where nothing else is written, no later mark would come
+            self._ends_after = now
+        return moment_before(mark) >= self._ends_after
+
     async def _appeared(self, run: Snapshot) -> bool:
         """Look whether there are collections by now that are not read yet, and have them read too. Raises as `next`.
 
         Documents of one that was created since come as changes. But of one that was renamed, and had another name that
         is not watched, nothing has come. So the run is complete only when all that are there were read."""
-        if run.end_planned or self._looks >= LOOKS:
+        if self._looks >= LOOKS:
             return False
         self._looks += 1
         known = {part.uuid or part.namespace for part in run.parts}
@@ -162,13 +185,6 @@ class SnapshotRows:
             log.info("snapshot_collections_appeared", watcher=self._name, run=run.run, collections=len(new))
             await self._record.move(partial(Snapshot.also, parts=new))
         return bool(new)
-
-    async def _end(self, run: Snapshot, mark: str) -> Encoded | None:
-        """Plan the message that the run is complete; None where it is planned."""
-        if run.end_planned:
-            return None
-        chunk = Chunk(run.next, mark, None, since=self._ledger.reached.sequence or 0)
-        return await self._planned(chunk, await self._end_encoded(run, chunk))
 
     async def _planned(self, chunk: Chunk, encoded: Encoded) -> Encoded:
         """Plan a chunk whose messages can be made, and return them."""

@@ -49,6 +49,9 @@ class RowSource(Protocol):
     async def estimate(self, parts: Sequence[Part]) -> int | None:
         """Return how many documents they have, roughly; None where that may not be asked."""
 
+    async def now(self) -> ClusterTime:
+        """Return the time that MongoDB has: nothing that was read before is later."""
+
     async def boundary(self, part: Part, after: bytes | None, count: int) -> bytes | None:
         """Return the key that lies `count` documents after a key, about; None where the collection ends before."""
 

@@ -77,7 +77,8 @@ class ChangeSource(Protocol):
         Being cancelled leaves the source usable for `close` only."""
 
     def hurry(self) -> None:
-        """Have the next read wait only a moment for events, and bring a newer position where none came."""
+        """Have the next read wait only a moment for events, and bring a newer position where none came. One that is
+        under way ends now, where that can be done."""
 
     async def close(self) -> None:
         """End the cursor on the server. Never raises; may be called twice."""

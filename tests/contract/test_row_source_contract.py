@@ -200,3 +200,13 @@ async def test_a_collection_that_has_another_name_or_is_gone_says_so(place: Plac
         with pytest.raises(CollectionMoved) as caught:
             await place.source.read(part, place.now(), after=None, until=None, limit=5, filter_=None)
         assert caught.value.namespace == name
+
+
+async def test_nothing_that_happened_before_is_later_than_the_time_that_it_tells(place: Place) -> None:
+    told = []
+    for key in range(5):
+        place.put("a", key)
+        then = place.now()
+        told.append(await place.source.now())
+        assert told[-1] >= then
+    assert told == sorted(told)

@@ -79,7 +79,7 @@ class FakeCollections:
     oplog: FakeOplog
     history: int = 0
     capped: set[str] = field(default_factory=set)
-    """Names of collections that can be read as of no moment."""
+    """Names of collections that are read as they are now, and compared with their changes."""
     _made: int = 0
     _catalog: Catalog = field(default_factory=Catalog)
     _versions: dict[str, dict[bytes, list[tuple[int, dict[str, Any] | None]]]] = field(default_factory=dict)

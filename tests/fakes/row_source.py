@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import bson
@@ -26,11 +26,15 @@ class FakeRows:
         self._collections = collections or FakeCollections(FakeOplog())
         self._source = source or Source("shop")
         self.most = most
-        self.faults: deque[BaseException | None] = deque()
+        self.faults: deque[BaseException | Callable[[], object] | None] = deque()
+        """For each call: what it raises, or what happens right before it."""
 
     async def _reach(self) -> None:
         await asyncio.sleep(0)
         if self.faults and (fault := self.faults.popleft()) is not None:
+            if not isinstance(fault, BaseException):
+                fault()
+                return
             raise fault
 
     async def check(self, filter_: Mapping[str, Any] | None, wanted: Sequence[str]) -> None:
@@ -64,6 +68,10 @@ class FakeRows:
         await self._reach()
         return sum(len(self._documents(part, self._present)) for part in parts)
 
+    async def now(self) -> ClusterTime:
+        await self._reach()
+        return self._present
+
     async def boundary(self, part: Part, after: bytes | None, count: int) -> bytes | None:
         await self._reach()
         keys = [key for key in self._documents(part, self._present) if _is_after(key, after)]
@@ -86,20 +94,41 @@ class FakeRows:
         if name != part.namespace:
             raise CollectionMoved(name)
         moment = at.seconds - BEGIN - (at.increment < 1)  # of the last change that it has
-        if moment < max(self._collections.history, there.there[name][1]) or part.capped:
+        if moment < there.there[name][1] or (moment < self._collections.history and not part.capped):
             raise MomentGone("it cannot be read as of that time")
         wanted = json.loads(filter_) if filter_ else {}
+        documents = self._documents(part, self._present if part.capped else at)
         found = [
-            (key, document)
-            for key, document in self._documents(part, at).items()
+            key
+            for key, document in documents.items()
             if _is_after(key, after)
             and (until is None or order_of(key_value(key)) <= order_of(key_value(until)))
             and all(document.get(name) == value for name, value in wanted.items())
         ]
-        await asyncio.sleep(0)
         told = found[: min(limit, self.most)]
-        documents = [bson.encode(document) for _, document in told]
-        return Rows(documents, [key for key, _ in told], sum(map(len, documents)), more=len(found) > len(told))
+        kept, more = told, len(found) > len(told)
+        if part.capped:
+            kept, all_told = self._unchanged(part, at, told)
+            more = more or not all_told
+        await asyncio.sleep(0)
+        chosen = [bson.encode(documents[key]) for key in kept]
+        return Rows(chosen, kept, sum(map(len, chosen)), more=more)
+
+    def _unchanged(self, part: Part, at: ClusterTime, keys: Sequence[bytes]) -> tuple[list[bytes], bool]:
+        """Return which documents of a capped collection are what they were: up to one that was updated since, of which
+        nobody can tell what it was; whether all are told. Raises MomentGone where none can be."""
+        then, now, kept = self._documents(part, at), self._documents(part, self._present), []
+        for key in keys:
+            if key not in then:
+                continue
+            if then[key] != now[key]:
+                if not kept:
+                    raise MomentGone("it is capped, and its documents change while they are read")
+                return kept, False
+            kept.append(key)
+        if keys and not kept:
+            raise MomentGone("it is capped, and all that was read is later")
+        return kept, True
 
     @property
     def _present(self) -> ClusterTime:

@@ -86,6 +86,8 @@ class World:
     epoch: int = 0
     """Messages of earlier ones say nothing any more."""
     requested: int = 0
+    unfiltered: set[str] = field(default_factory=set)
+    """The runs that read every document."""
 
     @property
     def oplog(self) -> FakeOplog:
@@ -113,6 +115,8 @@ class World:
         run = Snapshot(
             WATCHER.name, next_run(before, self.requested), "on_demand", 0.0, filter=text, wanted=tuple(wanted)
         )
+        if filter_ is None and not wanted:
+            self.unfiltered.add(run.run)
         return await store.put(run, before)
 
     async def cancel(self) -> bool:
@@ -522,7 +526,11 @@ def check(world: World, *, unique: bool = True) -> Counter[str]:
         last = id_.epoch, id_.position
         event = json_util.loads(change.body)
         if change.operation == "snapshot_done":
-            done[event["snapshot"]["run"]] = event["snapshot"]["documents"]
+            done[run := event["snapshot"]["run"]] = event["snapshot"]["documents"]
+            if run in world.unfiltered and not set_aside:
+                read = (name for name in state if name.startswith("shop."))
+                missing = {name: keys for name in read if (keys := state[name].keys() - known[name])}
+                assert not missing, f"{change.id}: the run is complete, and at this place are also {missing}"
             continue
         name = f"{event['ns']['db']}.{event['ns']['coll']}"
         if change.operation == "snapshot":

@@ -96,6 +96,8 @@ def world_of(seed: int, documents: int, batch: int, most: int) -> World:
     world = World(FakeCollections(FakeOplog()), FakeStream("SHOP", ["SHOP.*"]), chance, batch, most)
     for index in range(documents):
         world.collections.put(chance.choice(OFTEN), KEYS[index % len(KEYS)], kind=chance.choice("ab"))
+    if chance.random() < 0.3:
+        world.collections.capped.add("shop.b")
     return world
 
 
@@ -338,3 +340,26 @@ def test_rows_that_another_writer_went_past_are_sent_at_another_place_whichever_
 
         run(scenario(world, rival))
         assert left <= 0 or number > 4, "a run has that many publishes at least"
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["of two collections", "of one collection"])
+@pytest.mark.parametrize("gone", [Delete("shop.b", 0), Drop("shop.b"), Rename("shop.b", "elsewhere.b")])
+def test_a_run_is_complete_only_after_what_was_gone_when_it_came_to_be_read(
+    gone: Delete | Drop | Rename, others: bool
+) -> None:
+    """Of a capped collection a deleted document has no row, nor has any of a collection that is gone."""
+    for number in range(8 if others else 5):
+        capped = {"shop.b"} if isinstance(gone, Delete) else set()
+        world = World(FakeCollections(FakeOplog(), capped=capped), FakeStream("SHOP", ["SHOP.*"]), random.Random(0))
+        for index, key in enumerate(KEYS):
+            world.collections.put("shop.a" if others and index % 3 else "shop.b", key)
+
+        async def scenario(number: int, world: World) -> None:
+            one = await first_start(world)
+            one.rows_faults.extend([*[None] * number, lambda: gone.on(world)])
+            await play(world, [one], [Begin(), *(Turns(25), Tick()) * 6])
+            assert not one.rows_faults, "it was reached"
+            await come_to_an_end(world, [one])
+            check(world)
+
+        run(scenario(number, world))

@@ -42,8 +42,6 @@ class Applied:
     runs: dict[str, Run] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     last: str = ""
-    excused: frozenset[Any] = frozenset()
-    """Documents that no run has to have: see `check_rows`."""
 
     def apply(self, messages: Iterable[Message]) -> None:
         for message in messages:
@@ -76,7 +74,7 @@ class Applied:
             counted = event["snapshot"]
             if (counted["run"], counted["documents"]) != (name, len(run.rows)):
                 self.wrong.append(f"{len(run.rows)} rows of the run {name}, and its end says {counted}")
-            if missing := run.due - run.rows.keys() - self.excused:
+            if missing := run.due - run.rows.keys():
                 self.wrong.append(f"{len(missing)} documents are not in the run {name}: {list(missing)[:5]}")
             return
         key, number = event["documentKey"]["_id"], event["fullDocument"]["n"]
@@ -97,15 +95,13 @@ def check_rows(
     *,
     run: str = "",
     whole: bool = True,
-    excused: frozenset[Any] = frozenset(),
 ) -> int:
     """Check every row of a stream, and return how many there are; there may be several runs.
 
     `before` is what the collection held when the watcher began, `after` what it holds in the end: the number of each
     document by its `_id`. `whole`: a run (`run`, where it is given) is complete, so a consumer that has only the stream
-    has it all. `excused` need no row: of a capped collection, documents that were deleted before they were read, though
-    after the moment that the run ends with."""
-    applied = Applied(dict(before), excused=excused)
+    has it all."""
+    applied = Applied(dict(before))
     applied.apply(messages)
     assert not applied.wrong, f"{len(applied.wrong)} faults: {applied.wrong[:5]}"
     assert applied.state == after, "the stream's changes do not lead to what is there"

@@ -113,6 +113,10 @@ class Member:
         except TimeoutError:
             return
 
+    def wake(self) -> None:
+        """Have a wait end now."""
+        self._news.set()
+
     def leave(self) -> None:
         """The watcher does not read from here any more."""
         self.feed.leave(self)

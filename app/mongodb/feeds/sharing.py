@@ -123,6 +123,8 @@ class SharingSource:
         self._hurried = self._member is not None
         if self._member is None:
             self._own.hurry()
+        else:
+            self._member.wake()
 
     async def close(self) -> None:
         self._group.depart(self)

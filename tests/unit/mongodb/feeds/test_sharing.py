@@ -137,6 +137,22 @@ async def test_a_read_that_is_hurried_brings_the_time_up_to_which_the_others_wer
     assert quiet.own.hurried == 0
 
 
+@scene("a", "b")
+async def test_a_read_that_is_under_way_is_hurried_too(one: Scene) -> None:
+    await one.open_all()
+    await one.until_shared()
+    quiet = one.readers[0]
+    await quiet.read()  # the first one waits for a moment only
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharing, "QUIET_SECONDS", (1_000.0, 1_000.0))
+        under_way = asyncio.create_task(quiet.read())
+        await asyncio.sleep(0)  # it waits by now
+        assert quiet.source is not None
+        quiet.source.hurry()
+        async with asyncio.timeout(10):
+            await under_way
+
+
 @scene("a")
 async def test_a_watcher_with_a_stream_of_its_own_has_that_hurry(one: Scene) -> None:
     await one.open_all()
