@@ -36,9 +36,17 @@ OBJECT_SECONDS: Final = 30.0
 IDLE_SECONDS: Final = 600.0
 """How long the consumer waits for the history to catch up, and how soon it goes where the command was killed."""
 BATCH: Final = 500
-ATTEMPTS: Final = 6
-"""How often in a row a server may give no answer: a loaded one is waited for, a dead one is said within a minute."""
+PATIENCE_SECONDS: Final = 60.0
+"""How long a server may give no answer, or be gone: a loaded one and one that restarts is waited for."""
+PAUSE_SECONDS: Final = 0.5
+PASSING: Final = (TimeoutError, nats.errors.Error)
+"""What calls fail with where a server does not answer, or is gone."""
+UNAVAILABLE: Final = (
+    nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.ServiceUnavailableError
+)  # fmt: skip
+"""What a server says whose JetStream is not there, or not yet."""
 _NO_STREAM: Final = 10059
+_UNAVAILABLE: Final = 503
 
 
 class StreamMessage:
@@ -117,23 +125,28 @@ class Streams:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client = Client()
-        self._stack = contextlib.AsyncExitStack()
+        self._lost_at = float("-inf")
+        """When the connection was last found lost, by the loop's clock."""
 
     async def __aenter__(self) -> Self:
+        await self._reach()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError):
+            await self._client.close()
+
+    async def _reach(self) -> None:
+        """Connect to the first server that can be reached. Raises CannotCompare."""
         problem: Exception | None = None
         for url in self._settings.nats_servers:
             try:
                 async with asyncio.timeout(3 * CONNECT_SECONDS):
                     self._client = await self._connect(url)
-                self._stack.push_async_callback(self._client.close)
-                return self
+                return
             except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
                 problem = error
         raise CannotCompare(f"NATS cannot be reached: {words(problem)}") from problem
-
-    async def __aexit__(self, *_: object) -> None:
-        with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError):
-            await self._stack.aclose()
 
     async def _connect(self, url: str) -> Client:
         settings, tls = self._settings, None
@@ -189,20 +202,19 @@ class Streams:
     async def messages(self, watcher: Watcher, last: int) -> AsyncIterator[StreamMessage]:
         """The messages in the watcher's subjects, in their order, up to the sequence `last`.
 
-        Where the server gives no answer in time, another consumer goes on after the last message that came.
+        Where the server gives no answer in time, or restarts, another consumer goes on after the last message.
         """
-        reached = silent = 0
+        reached, answered = 0, _now()
         while reached < last:
             try:
                 async with contextlib.aclosing(self._read(watcher, reached + 1, last)) as messages:
                     async for message in messages:
-                        reached, silent = message.sequence, 0
+                        reached = message.sequence
                         yield message
+                        answered = _now()
                 return
-            except TimeoutError:  # nats-py's is one too
-                silent += 1
-                if self._gives_up(silent):
-                    raise
+            except PASSING as error:
+                await self._make_ready(error, answered)
 
     async def _read(self, watcher: Watcher, first: int, last: int) -> AsyncGenerator[StreamMessage, None]:
         stream, jetstream = watcher.sink.stream, self._jetstream
@@ -239,21 +251,39 @@ class Streams:
 
     async def _ask(self, call: str, body: bytes = b"") -> dict[str, Any]:
         """The answer of JetStream's API to a call that changes nothing."""
-        silent = 0
+        asked = _now()
         while True:
             try:
                 reply = await self._client.request(f"$JS.API.{call}", body, timeout=CALL_SECONDS)
-            except TimeoutError:
-                silent += 1
-                if self._gives_up(silent):
-                    raise
-            else:
                 answer: dict[str, Any] = json.loads(reply.data)
-                return answer
+                problem = answer.get("error")
+                if problem is None or problem.get("code") != _UNAVAILABLE or not self._was_lost:
+                    return answer
+                raise nats.js.errors.ServiceUnavailableError(_UNAVAILABLE, problem.get("description"))
+            except PASSING as error:
+                await self._make_ready(error, asked)
 
-    def _gives_up(self, silent: int) -> bool:
-        """Whether a server is not asked again that was silent so often in a row."""
-        return silent == ATTEMPTS or not self._client.is_connected
+    @property
+    def _was_lost(self) -> bool:
+        return _now() - self._lost_at < PATIENCE_SECONDS
+
+    async def _make_ready(self, error: Exception, answered: float) -> None:
+        """Make ready to ask once more after a call that has failed; `answered` is when the last answer came. Raises the
+        error where that is of no use.
+
+        A server that was gone says many things until its JetStream is there: all of them pass."""
+        connected, now = self._client.is_connected, _now()
+        if not connected:
+            self._lost_at = now
+        passes = isinstance(error, TimeoutError) or self._was_lost
+        if not passes or now - answered >= PATIENCE_SECONDS:
+            raise error
+        if connected and isinstance(error, TimeoutError):
+            return
+        await asyncio.sleep(PAUSE_SECONDS)
+        if not connected:
+            with contextlib.suppress(CannotCompare):
+                await self._reach()
 
     async def letters(self, watcher: Watcher) -> set[str]:
         """The tokens of the changes that the watcher has set aside."""
@@ -275,14 +305,20 @@ class Streams:
         """The body that a claim check stands for, given as `<bucket>/<name>`. Raises ValueError where it is not to be
         had whole."""
         bucket, _, name = pointer.partition("/")
-        try:
-            async with asyncio.timeout(OBJECT_SECONDS):
-                found = await (await self._jetstream.object_store(bucket)).get(name)
-        except (nats.js.errors.Error, TimeoutError) as error:
-            if not self._client.is_connected:
-                raise
-            raise ValueError(f"its object {pointer} is missing or incomplete") from error
-        return found.data or b""
+        asked = _now()
+        while True:
+            try:
+                async with asyncio.timeout(OBJECT_SECONDS):
+                    found = await (await self._jetstream.object_store(bucket)).get(name)
+                return found.data or b""
+            except PASSING as error:
+                if self._client.is_connected and not isinstance(error, UNAVAILABLE):
+                    raise ValueError(f"its object {pointer} is missing or incomplete") from error
+                await self._make_ready(error, asked)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class _Connection(Client):

@@ -1,9 +1,10 @@
-"""How `changewire verify` reads a stream whose server is too busy to answer in time."""
+"""How `changewire verify` reads a stream whose server is too busy to answer in time, or is gone for a while."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 import nats
+import nats.errors
 import pytest
 import pytest_asyncio
 from nats.js.api import StreamConfig
@@ -60,7 +61,53 @@ async def test_calls_are_made_again_where_no_answer_comes(server: NatsServer) ->
         assert (await reader.info(WATCHER.sink.stream)).last == COUNT
 
 
-async def test_one_that_stays_silent_is_said_to_be(server: NatsServer) -> None:
+async def test_all_messages_come_once_and_in_order_though_the_server_restarts(server: NatsServer) -> None:
+    async with Streams(Settings(nats_url=server.url)) as reader:
+        found = []
+        async for message in reader.messages(WATCHER, COUNT):
+            found.append(message.sequence)
+            if len(found) in (1, streams.BATCH, COUNT - 1):
+                server.kill()
+                await server.start()
+        assert found == list(range(1, COUNT + 1))
+
+
+async def test_calls_are_made_again_where_the_server_is_gone_for_a_while(server: NatsServer) -> None:
+    async def back(seconds: float) -> None:
+        await asyncio.sleep(seconds)  # the scenario itself
+        await server.start()
+
+    async with Streams(Settings(nats_url=server.url)) as reader, asyncio.TaskGroup() as group:
+        server.kill()
+        group.create_task(back(1.2), name="back")
+        assert (await reader.info(WATCHER.sink.stream)).last == COUNT
+
+
+async def test_an_object_is_asked_for_again_where_the_server_restarts(server: NatsServer) -> None:
+    async with await nats.connect(server.url) as client:
+        bucket = await client.jetstream().create_object_store("large")
+        await bucket.put("one", b"x" * 300_000)
+    async with Streams(Settings(nats_url=server.url)) as reader:
+        server.kill()
+        await server.start()
+        assert await reader.object("large/one") == b"x" * 300_000
+        for missing in ("large/two", "none/one"):
+            with pytest.raises(ValueError, match=f"its object {missing} is missing or incomplete"):
+                await reader.object(missing)
+
+
+async def test_one_that_stays_gone_ends_the_reading(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "PATIENCE_SECONDS", 2.0)
+    async with Streams(Settings(nats_url=server.url)) as reader:
+        server.kill()
+        with pytest.raises(nats.errors.Error):
+            await reader.info(WATCHER.sink.stream)
+        with pytest.raises(nats.errors.Error):
+            await anext(reader.messages(WATCHER, COUNT))
+
+
+async def test_one_that_stays_silent_is_said_to_be(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "PATIENCE_SECONDS", 2.0)
     async with Streams(Settings(nats_url=server.url)) as reader:
         server.freeze()
         try:
