@@ -39,8 +39,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-TRIES = 5
-"""How often an end is stored again that met a step of the run's."""
+CANCEL_SECONDS = 10.0
+"""How long an end is stored again that met a step of the run's: a run stores one some twenty times in a second."""
 LOOK_SECONDS = 5.0
 """How often those are looked up that are not known, or that were begun or ended elsewhere."""
 
@@ -215,14 +215,16 @@ class SnapshotService:
 
     async def _ended(self, name: str, reason: str) -> Snapshot | None:
         """Store that a run is cancelled; None where none is running. Raises Unavailable, and what the store raises."""
-        for _ in range(TRIES):
+        until = asyncio.get_running_loop().time() + CANCEL_SECONDS
+        while True:
             run = await self._store.read(name)
             if run is None or not run.running:
                 return None
             ended = run.ended("cancelled", self._dependencies.clock(), reason)
             if await self._store.change(run, ended):
                 return ended
-        raise Unavailable(f"the snapshot of {name} moves on faster than it can be cancelled; try again")
+            if asyncio.get_running_loop().time() > until:
+                raise Unavailable(f"the snapshot of {name} moves on faster than it can be cancelled; try again")
 
 
 def _may_be_another(watched: Watched) -> bool:

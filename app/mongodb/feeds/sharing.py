@@ -22,7 +22,8 @@ FIRST_SECONDS: Final = 0.5
 QUIET_SECONDS: Final = (7.0, 13.0)
 """And any later one, between these: a thousand quiet watchers that were told at once would hold up the rest."""
 HURRIED_SECONDS: Final = 0.02
-"""And one whose position is waited for."""
+"""And one whose position is waited for: twice as long each time that it was waited for in vain, FIRST_SECONDS at most.
+The feed itself cannot be hurried, and a thousand may wait for it."""
 AGAIN_SECONDS: Final = 10.0
 """How long a watcher that was let go reads by a stream of its own at least; twice as long each time that it comes soon
 again."""
@@ -49,6 +50,8 @@ class SharingSource:
         self._why = ALONE
         self._first = True
         self._hurried = False
+        self._in_vain = 0
+        """How many hurried reads in a row have brought no newer position."""
         self._join_from = 0.0
         self._joined_at = 0.0
         self._times = 0
@@ -91,15 +94,14 @@ class SharingSource:
             if self._owns:
                 await self._close_own()
             hurried, self._hurried = self._hurried, False
-            await member.wait(
-                HURRIED_SECONDS if hurried else FIRST_SECONDS if self._first else random.uniform(*QUIET_SECONDS)
-            )
+            await member.wait(self._patience(hurried=hurried))
             self._first = False
             if member.failure is not None:
                 self._member = None
                 raise type(member.failure)(str(member.failure))
             if member.let_go is None:
                 batch = member.take(self._batch_size)
+                self._in_vain = self._in_vain + 1 if hurried and batch.position == self._position else 0
                 self._position = batch.position
                 return batch
             self._member, self._why = None, member.let_go
@@ -118,6 +120,12 @@ class SharingSource:
             self._group.stand_apart(self, on=False)
             self._take_place(self._group.join_now(self._collection, self._position))
         return batch
+
+    def _patience(self, *, hurried: bool) -> float:
+        """How long a read waits for events, in seconds."""
+        if hurried:
+            return min(HURRIED_SECONDS * 2 ** min(self._in_vain, 16), FIRST_SECONDS)
+        return FIRST_SECONDS if self._first else random.uniform(*QUIET_SECONDS)
 
     def hurry(self) -> None:
         self._hurried = self._member is not None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.control.registry import Registry
-from app.domain.errors import Conflict, Invalid, NotFound, StoreUnavailable
+from app.domain.errors import Conflict, Invalid, NotFound, StoreUnavailable, Unavailable
 from app.domain.lifecycle import State
 from app.domain.snapshot import Part, Snapshot, first_run
 from app.domain.status import SnapshotView
@@ -156,7 +156,7 @@ async def test_a_subject_that_is_too_long_for_rows_alone_is_a_conflict(fakes: Fa
         await registry.add(replace(long, name="other", snapshot="initial"))
 
 
-async def test_a_cancellation_that_meets_a_step_of_the_run_is_made_after_it(
+async def test_a_cancellation_that_meets_steps_of_the_run_is_made_after_them(
     fakes: Fakes, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await registry.add(ORDERS, paused=True)
@@ -166,14 +166,18 @@ async def test_a_cancellation_that_meets_a_step_of_the_run_is_made_after_it(
 
     async def stepping(name: str) -> Snapshot | None:
         run = await read(name)
-        if run is not None and len(steps) < 2:
+        if run is not None and len(steps) < 50:
             steps.append(1)
             fakes.mongo.runs[name] = replace(run, version=run.version + 1, documents=run.documents + 10)
         return run
 
     monkeypatch.setattr(registry.snapshots._store, "read", stepping)
+    with monkeypatch.context() as impatient:
+        impatient.setattr("app.control.snapshots.CANCEL_SECONDS", 0.0)
+        with pytest.raises(Unavailable, match="faster than it can be cancelled"):
+            await registry.snapshots.cancel("orders")
     ended = await registry.snapshots.cancel("orders")
-    assert (ended.run.state, ended.run.documents) == ("cancelled", 20)
+    assert (ended.run.state, ended.run.documents) == ("cancelled", 500)
     assert fakes.mongo.runs["orders"] == ended.run
 
 

@@ -16,6 +16,7 @@ from app.domain.errors import HistoryLost, NotAuthorised, SourceRefused, SourceU
 from app.domain.watcher import Source, Watcher
 from app.mongodb.feeds import feed, filters, group, hot, parts, recent, sharing
 from app.mongodb.feeds.group import Group
+from app.mongodb.feeds.member import Member
 from app.mongodb.feeds.parts import token_of
 from app.mongodb.feeds.room import Room
 from app.mongodb.feeds.sharing import CATCHES_UP, SharingSource
@@ -151,6 +152,25 @@ async def test_a_read_that_is_under_way_is_hurried_too(one: Scene) -> None:
         quiet.source.hurry()
         async with asyncio.timeout(10):
             await under_way
+
+
+@scene("a", "b")
+async def test_one_that_is_hurried_in_vain_waits_longer_each_time(one: Scene) -> None:
+    await one.open_all()
+    await one.until_shared()
+    quiet, waits = one.readers[0], []
+
+    async def wait(_: Member, seconds: float) -> None:
+        waits.append(seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharing, "FIRST_SECONDS", 0.5)
+        patch.setattr(Member, "wait", wait)
+        for _ in range(7):
+            assert quiet.source is not None
+            quiet.source.hurry()
+            await quiet.read()
+    assert waits == [0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5]
 
 
 @scene("a")
