@@ -302,6 +302,8 @@ class SnapshotProducer:
         except MomentGone as error:
             self._not_before = time.monotonic() + AGAIN_SECONDS
             self._too_old += 1
+            if self._too_old > 1:  # the first time is nothing to look into
+                self._wait(str(error))
             if self._too_old >= TOO_OLD_TRIES:
                 await self._fail(f"{error} (minSnapshotHistoryWindowInSeconds says how far back it can)")
         except SourceUnavailable as error:

@@ -242,6 +242,11 @@ async def test_a_mongodb_that_keeps_no_history_fails_the_run_with_the_reason(bre
     await stage.add(service)
     await fail_reads(stage, times=10_000, errorCode=239)
     await begin(stage, service)
+
+    async def said() -> bool:
+        return "cannot read" in str((await service.status(stage.watcher))["snapshot"]["waits"])
+
+    await until(said, "the status says what is in the way", within=30)
     seen = await until_ended(stage, service, "failed", within=90)
     assert WINDOW in seen["reason"]
     await failed_reads(stage)
