@@ -16,7 +16,7 @@ end (nats-server writes lazily) gets rows again, as it gets changes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from app.domain.tokens import RowPlace, cluster_time
 
@@ -42,12 +42,14 @@ State = Literal["running", "done", "cancelled", "failed"]
 class Part:
     """A collection that a run reads. `uuid` is what MongoDB calls it whatever its name (32 hexadecimal digits), None
     where that is not known. `capped`: MongoDB does not read it as of a cluster time. `clustered`: it has no index on
-    `_id`."""
+    `_id`. `left`: it was gone, or had a name that is not watched, when it came to be read; if it comes back, it is read
+    as another one."""
 
     namespace: str
     uuid: str | None = None
     capped: bool = False
     clustered: bool = False
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,11 @@ class Snapshot:
         """Whether every collection was read to its end."""
         return self.begun and self.part >= len(self.parts)
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the collections that it reads."""
+        return list(dict.fromkeys(part.namespace for part in self.parts))
+
     def place(self, chunk: Chunk, row: int) -> str:
         """Return the position of a chunk's row."""
         return str(self._place(chunk, row))
@@ -190,6 +197,10 @@ class Snapshot:
         """No row was found up to this key, or to the collection's end. Nothing of that has to be stored at once."""
         return replace(self, after=until, part=self.part + (until is None))
 
+    def without(self) -> "Snapshot":
+        """The collection that is being read is gone, or has a name that is not watched. The next one follows."""
+        return replace(self._with(left=True), part=self.part + 1, after=None, version=self.version + 1)
+
     def also(self, parts: Sequence[Part]) -> "Snapshot":
         """These collections have to be read too."""
         return replace(self, parts=(*self.parts, *parts), version=self.version + 1)
@@ -201,10 +212,12 @@ class Snapshot:
 
     def renamed(self, namespace: str) -> "Snapshot":
         """The collection that is being read has another name by now."""
-        part = replace(self.parts[self.part], namespace=namespace)
-        return replace(
-            self, parts=(*self.parts[: self.part], part, *self.parts[self.part + 1 :]), version=self.version + 1
-        )
+        return replace(self._with(namespace=namespace), version=self.version + 1)
+
+    def _with(self, **changed: Any) -> "Snapshot":
+        """The part that is being read has other properties."""
+        part = replace(self.parts[self.part], **changed)
+        return replace(self, parts=(*self.parts[: self.part], part, *self.parts[self.part + 1 :]))
 
     def acknowledged(self, position: str) -> "Snapshot":
         """All up to a position is on the stream, and the stored checkpoint says so: the chunks up to there are done."""

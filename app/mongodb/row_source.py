@@ -223,7 +223,10 @@ class MongoRowSource:
 
         time = Timestamp(at.seconds, at.increment)
         if not part.capped:
-            return (await ask({"level": "snapshot", "atClusterTime": time}, after))[0]
+            rows = (await ask({"level": "snapshot", "atClusterTime": time}, after))[0]
+            if not rows.keys and until is None and (await self._check_version()) < MONGODB_6_0:
+                await self._look_whether_there(part)
+            return rows
         while True:
             rows, reply = await ask({"level": "majority", "afterClusterTime": time}, after)
             try:
@@ -239,6 +242,13 @@ class MongoRowSource:
             if until is not None and not rows.more:
                 return rows.only([], more=False)
             after = rows.keys[-1]  # all of them are later than that time
+
+    async def _look_whether_there(self, part: Part) -> None:
+        """Raise CollectionMoved where a collection is gone, or has another name: where a read cannot name its UUID,
+        MongoDB finds no documents then, and says no more."""
+        described = await self._described(part.namespace)
+        if described is None or uuid_in(described) != (part.uuid or uuid_in(described)):
+            raise CollectionMoved(None)
 
     async def _ask(self, part: Part, command: dict[str, Any]) -> RawBSONDocument:
         """Send a read, and leave no cursor behind. Raises as `read`."""

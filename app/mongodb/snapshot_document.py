@@ -30,7 +30,7 @@ def changes(before: Snapshot | None, after: Snapshot) -> dict[str, Any]:
     if before is None or before.wanted != after.wanted:
         changed["wanted"] = list(after.wanted)
     if before is None or before.parts != after.parts:
-        changed["parts"] = [[part.namespace, part.uuid, part.capped, part.clustered] for part in after.parts]
+        changed["parts"] = [_part(part) for part in after.parts]
     if before is None:
         changed["chunks"] = {str(each.number): _chunk(each) for each in after.chunks}
     else:
@@ -47,6 +47,11 @@ def forgotten(before: Snapshot, after: Snapshot) -> list[str]:
     """Return the fields of the chunks that are not kept any more."""
     kept = {each.number for each in after.chunks}
     return [f"chunks.{each.number}" for each in before.chunks if each.number not in kept]
+
+
+def _part(part: Part) -> list[Any]:
+    known = [part.namespace, part.uuid, part.capped, part.clustered]
+    return [*known, True] if part.left else known  # earlier versions know of no fifth one
 
 
 def _chunk(chunk: Chunk) -> dict[str, Any]:

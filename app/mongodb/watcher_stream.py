@@ -26,9 +26,8 @@ AWAIT_MOST_MS: Final = 4_000
 """And how long after several answers with none: an answer that says nothing costs as much as one with an event. A quiet
 watcher's position moves on with the oplog that often."""
 
-
 HURRIED_MS: Final = 20
-"""And how long where its position is waited for."""
+"""And how long where its position is waited for: twice as long each time that it has not moved, AWAIT_MS at most."""
 
 
 class Pace:
@@ -40,16 +39,24 @@ class Pace:
         self.wait_ms = AWAIT_MS
         self.hurried = False
         """Whether the next read waits a moment only."""
+        self._in_vain = 0
+        """How many such reads in a row have brought no newer position."""
+
+    @property
+    def patience_ms(self) -> int:
+        """How long the next read waits for events."""
+        return min(HURRIED_MS << min(self._in_vain, 8), AWAIT_MS) if self.hurried else self.wait_ms
 
     def came(self, events: int, size: int) -> None:
         """Learn from so many events, of so many bytes together."""
         if events:
             self.ask_for = max(1, min(self.batch_size, BATCH_BYTES * events // size))
 
-    def waited(self, events: int) -> None:
-        """Learn from a read that waited, and brought so many events."""
-        if self.hurried:
-            self.hurried = False
+    def waited(self, events: int, *, moved: bool) -> None:
+        """Learn from a read that waited, and brought so many events; `moved`: and a newer position."""
+        hurried, self.hurried = self.hurried, False
+        self._in_vain = self._in_vain + 1 if hurried and not moved else 0
+        if hurried:
             return
         self.wait_ms = AWAIT_MS if events else min(2 * self.wait_ms, AWAIT_MOST_MS)
 
@@ -105,12 +112,13 @@ class WatcherStream:
         """Read on; an invalidate has ended the cursor, but the collection may have been created again."""
         if self._refusal is not None:
             raise self._refusal
+        before = self.position
         if self.cursor.is_open:
             batch = await self.more(self._at_once)
         else:
             batch = await self.begin(after_token(self.position))
         self._singly = max(0, self._singly - len(batch.events)) if batch.events else 0
-        self.pace.waited(len(batch.events))
+        self.pace.waited(len(batch.events), moved=self.position > before)
         return batch
 
     async def open(self, start: Mapping[str, Any], *last: Mapping[str, Any], size: int) -> SourceBatch:
@@ -118,9 +126,7 @@ class WatcherStream:
         return self._take(await self.cursor.open(self.request.stages(start, *last), size=size))
 
     async def more(self, size: int) -> SourceBatch:
-        return self._take(
-            await self.cursor.get_more(size=size, wait_ms=HURRIED_MS if self.pace.hurried else self.pace.wait_ms)
-        )
+        return self._take(await self.cursor.get_more(size=size, wait_ms=self.pace.patience_ms))
 
     @property
     def _at_once(self) -> int:

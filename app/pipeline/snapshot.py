@@ -104,10 +104,13 @@ class SnapshotProducer:
         self._due: str | None = None
         """The mark at which the next window opens, once the changes have come to it."""
         self._not_before = 0.0
+        self._retry: asyncio.TimerHandle | None = None
         self._window_ended = 0.0
         self._let_pass = True
         """Whether the changes that waited behind the last window have passed."""
         self._too_old = 0
+        self._said = ""
+        """The trouble that was logged last."""
 
     @property
     def active(self) -> bool:
@@ -121,6 +124,8 @@ class SnapshotProducer:
 
     def close(self) -> None:
         """Give up the run's place among those that read."""
+        if self._retry is not None:
+            self._retry.cancel()
         self._run.statistics.snapshot_waits = None
         self._limits.release(self._name)
 
@@ -168,6 +173,7 @@ class SnapshotProducer:
         self._asked = False
         news = await self._record.load()
         self._due, self._not_before, self._too_old = None, 0.0, 0
+        self._rows.look_again()
         run = self._record.now
         if news and run is not None and run.running and run.chunks:
             raise Stale("another instance has gone on with the snapshot")  # an opening finds out what it has sent
@@ -239,8 +245,11 @@ class SnapshotProducer:
         """Have the changes come to a mark soon. `waited`: they were asked for, and none came.
 
         Then nothing is written, so no time passes for MongoDB, unless the run itself is stored once more."""
+        run = self._record.now
+        if run is None or not run.running:
+            return  # it has ended in the last window, and takes no place among those that read
         self._due = mark
-        if time.monotonic() < self._not_before or not (self._record.run.read or self._limits.take(self._name)):
+        if time.monotonic() < self._not_before or not (run.read or self._limits.take(self._name)):
             return
         if waited:
             with suppress(RunEnded, StoreUnavailable):
@@ -300,16 +309,17 @@ class SnapshotProducer:
         except RunEnded:
             log.info("snapshot_ended_elsewhere", watcher=self._name, run=self._record.run.run)
         except MomentGone as error:
-            self._not_before = time.monotonic() + AGAIN_SECONDS
+            self._pause()
             self._too_old += 1
             if self._too_old > 1:  # the first time is nothing to look into
                 self._wait(str(error))
             if self._too_old >= TOO_OLD_TRIES:
                 await self._fail(f"{error} (minSnapshotHistoryWindowInSeconds says how far back it can)")
         except SourceUnavailable as error:
-            self._not_before = time.monotonic() + AGAIN_SECONDS
-            if self._run.statistics.snapshot_waits != str(error):  # else it was said with an earlier window
+            self._pause()
+            if self._said != str(error):  # else it was said with an earlier window
                 log.warning("snapshot_delayed", watcher=self._name, run=self._record.run.run, reason=str(error))
+            self._said = str(error)
             self._wait(str(error))
         except PermanentError as error:
             await self._fail(str(error))
@@ -318,6 +328,13 @@ class SnapshotProducer:
         run = self._record.now
         if run is None or not run.running or run.read:
             self._limits.release(self._name)
+
+    def _pause(self) -> None:
+        """Let the changes go on for a while before rows are read again. A read that waits for changes then ends."""
+        self._not_before = time.monotonic() + AGAIN_SECONDS
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._reader.hurry)
 
     async def _fail(self, reason: str) -> None:
         """End the run, unless somebody was faster. Raises Stale, StoreUnavailable."""
@@ -331,7 +348,7 @@ class SnapshotProducer:
         ahead = self._next(mark)
         try:
             while (rows := await ahead) is not None:
-                self._too_old = 0
+                self._too_old, self._said = 0, ""
                 before, looked = looked, time.monotonic()
                 # Not longer by another chunk: it would take as long as this one did.
                 held = (waiting or self._reader.look()) and 2 * looked - before - began > HOLD_SECONDS

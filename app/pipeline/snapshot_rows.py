@@ -74,6 +74,10 @@ class SnapshotRows:
         self._ends_after: ClusterTime | None = None
         """The run's end comes after this time. None: after one that is still to be asked for, once all is read."""
 
+    def look_again(self) -> None:
+        """Somebody else has gone on with the run, or begun another one."""
+        self._ends_after = None
+
     async def begin(self) -> None:
         """Find out which collections are read, where that is not known yet. Raises as `next`."""
         if self._record.run.begun:
@@ -152,7 +156,7 @@ class SnapshotRows:
         self._ends_after = None
         log.info("snapshot_collection_moved", watcher=self._name, run=run.run, now=moved.namespace)
         if moved.namespace is None or not self._watched.has(database, collection):
-            await self._record.move(partial(Snapshot.passed, until=None))
+            await self._record.move(Snapshot.without)
             return
         await self._record.move(partial(Snapshot.renamed, namespace=moved.namespace))
         raise MomentGone(f"{moved.namespace} has this name only since a short time ago")
@@ -174,11 +178,12 @@ class SnapshotRows:
         """Look whether there are collections by now that are not read yet, and have them read too. Raises as `next`.
 
         Documents of one that was created since come as changes. But of one that was renamed, and had another name that
-        is not watched, nothing has come. So the run is complete only when all that are there were read."""
+        is not watched, nothing has come: also where it had this one before, and came back. So the run is complete only
+        when all that are there were read."""
         if self._looks >= LOOKS:
             return False
         self._looks += 1
-        known = {part.uuid or part.namespace for part in run.parts}
+        known = {part.uuid or part.namespace for part in run.parts if not part.left}
         there = await self._source.parts(run.wanted)
         new = [part for part in there if (part.uuid or part.namespace) not in known]
         if new:
@@ -211,8 +216,8 @@ class SnapshotRows:
         return Encoded(changes, run.end(chunk), read_at, size)
 
     async def _end_encoded(self, run: Snapshot, chunk: Chunk) -> Encoded:
-        place, names = run.place(chunk, 0), [part.namespace for part in run.parts]
-        events = row_events.of_done(place, moment_before(chunk.mark), run.run, run.documents, names)
+        place = run.place(chunk, 0)
+        events = row_events.of_done(place, moment_before(chunk.mark), run.run, run.documents, run.names)
         return Encoded(await self._encoder.rows(events, run.run, chunk.mark), place, time.perf_counter(), 0)
 
     # What an earlier capture has planned

@@ -114,8 +114,10 @@ class Rows:
             self._documents.forget(key)
 
     def forget_all(self) -> None:
-        """Nothing that is known of documents holds any longer."""
+        """Nothing that is known of documents holds any longer: a collection may have the name of another one now, and
+        its documents come in the same run."""
         self._documents.forget_all()
+        self._keys.clear()
 
     # Rows
 

@@ -45,7 +45,9 @@ UNAVAILABLE: Final = (
     nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.ServiceUnavailableError
 )  # fmt: skip
 """What a server says whose JetStream is not there, or not yet."""
+LOST_CONSUMER: Final = (nats.errors.NoRespondersError, nats.js.errors.APIError, nats.js.errors.NoStreamResponseError)
 _NO_STREAM: Final = 10059
+_NOT_FOUND: Final = 404
 _UNAVAILABLE: Final = 503
 
 
@@ -244,6 +246,8 @@ class Streams:
                     if sequence > last:
                         return
                     yield StreamMessage(watcher, sequence, each.subject, each.headers or {}, each.data)
+        except LOST_CONSUMER as error:  # the node that had it restarts; another one goes on
+            raise nats.errors.TimeoutError from error
         finally:
             with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, TimeoutError):
                 await reader.unsubscribe()
@@ -257,15 +261,11 @@ class Streams:
                 reply = await self._client.request(f"$JS.API.{call}", body, timeout=CALL_SECONDS)
                 answer: dict[str, Any] = json.loads(reply.data)
                 problem = answer.get("error")
-                if problem is None or problem.get("code") != _UNAVAILABLE or not self._was_lost:
+                if problem is None or problem.get("code") != _UNAVAILABLE:
                     return answer
                 raise nats.js.errors.ServiceUnavailableError(_UNAVAILABLE, problem.get("description"))
             except PASSING as error:
                 await self._make_ready(error, asked)
-
-    @property
-    def _was_lost(self) -> bool:
-        return _now() - self._lost_at < PATIENCE_SECONDS
 
     async def _make_ready(self, error: Exception, answered: float) -> None:
         """Make ready to ask once more after a call that has failed; `answered` is when the last answer came. Raises the
@@ -275,11 +275,10 @@ class Streams:
         connected, now = self._client.is_connected, _now()
         if not connected:
             self._lost_at = now
-        passes = isinstance(error, TimeoutError) or self._was_lost
-        if not passes or now - answered >= PATIENCE_SECONDS:
+        passes = isinstance(error, (TimeoutError, nats.js.errors.ServiceUnavailableError))
+        was_lost = now - self._lost_at < PATIENCE_SECONDS
+        if not (passes or was_lost) or now - answered >= PATIENCE_SECONDS:
             raise error
-        if connected and isinstance(error, TimeoutError):
-            return
         await asyncio.sleep(PAUSE_SECONDS)
         if not connected:
             with contextlib.suppress(CannotCompare):
@@ -292,7 +291,10 @@ class Streams:
         space = letter_subject(watcher.sink.stream, watcher.name, "*")
         while True:
             wanted = json.dumps({"seq": sequence + 1, "next_by_subj": space}).encode()
-            message = (await self._ask(f"STREAM.MSG.GET.{name}", wanted)).get("message")
+            answer = await self._ask(f"STREAM.MSG.GET.{name}", wanted)
+            problem, message = answer.get("error"), answer.get("message")
+            if problem is not None and problem.get("code") != _NOT_FOUND:
+                raise CannotCompare(f"the dead letters in {name} cannot be read: {problem.get('description')}")
             if message is None:
                 return found
             sequence = int(message["seq"])
@@ -310,11 +312,16 @@ class Streams:
             try:
                 async with asyncio.timeout(OBJECT_SECONDS):
                     found = await (await self._jetstream.object_store(bucket)).get(name)
-                return found.data or b""
+                data = found.data or b""
+                if len(data) == found.info.size:
+                    return data
+                problem: Exception = nats.errors.UnexpectedEOF()  # nats-py says nothing where its connection broke
             except PASSING as error:
-                if self._client.is_connected and not isinstance(error, UNAVAILABLE):
-                    raise ValueError(f"its object {pointer} is missing or incomplete") from error
-                await self._make_ready(error, asked)
+                problem = error
+            silent = isinstance(problem, (nats.errors.TimeoutError, *UNAVAILABLE))
+            if self._client.is_connected and not silent:
+                raise ValueError(f"its object {pointer} is missing or incomplete") from problem
+            await self._make_ready(problem, asked)
 
 
 def _now() -> float:

@@ -7,6 +7,7 @@ older than a change before it or newer than one after it, none is there twice, a
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
 
+from app.domain.errors import SourceRefused
 from app.formats.extended_json import encode
 from tests.fakes import FakeCollections, FakeOplog, FakeStream
 from tests.properties.snapshot_model import (
@@ -359,6 +361,50 @@ def test_a_run_is_complete_only_after_what_was_gone_when_it_came_to_be_read(
             one.rows_faults.extend([*[None] * number, lambda: gone.on(world)])
             await play(world, [one], [Begin(), *(Turns(25), Tick()) * 6])
             assert not one.rows_faults, "it was reached"
+            await come_to_an_end(world, [one])
+            check(world)
+
+        run(scenario(number, world))
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["of two collections", "of one collection"])
+def test_a_collection_that_had_an_unwatched_name_when_it_came_to_be_read_is_read_once_it_is_back(others: bool) -> None:
+    for first, later in itertools.product(range(8 if others else 5), range(1, 5)):
+        world = World(FakeCollections(FakeOplog()), FakeStream("SHOP", ["SHOP.*"]), random.Random(0))
+        for index, key in enumerate(KEYS):
+            world.collections.put("shop.a" if others and index % 3 else "shop.b", key)
+
+        async def scenario(first: int, later: int, world: World) -> None:
+            one = await first_start(world)
+            out, back = Rename("shop.b", "elsewhere.b"), Rename("elsewhere.b", "shop.b")
+            one.rows_faults.extend([*[None] * first, lambda: out.on(world), *[None] * later, lambda: back.on(world)])
+            await play(world, [one], [Begin(), *(Turns(25), Tick()) * 6])
+            reached = not one.rows_faults
+            await come_to_an_end(world, [one])
+            if reached:
+                check(world)
+
+        run(scenario(first, later, world))
+
+
+def test_a_run_that_fails_while_changes_come_leaves_its_place_to_others() -> None:
+    for number in range(6):
+        world = World(FakeCollections(FakeOplog()), FakeStream("SHOP", ["SHOP.*"]), random.Random(0), batch=1)
+        for key in KEYS:
+            world.collections.put("shop.a", key)
+
+        async def scenario(number: int, world: World) -> None:
+            one = await first_start(world)
+            one.limits.at_once = 1
+            one.rows_faults.extend([*[None] * (3 + number), SourceRefused("it cannot be read")])
+            steps: list[Step] = [Begin()]
+            for index in range(60):
+                steps += [Put("shop.a", index % len(KEYS)), Turns(1)]
+            await play(world, [one], [*steps, Turns(100)])
+            assert world.run is not None
+            assert world.run.state == "failed"
+            assert one.limits.take("another"), "it is over"
+            one.limits.release("another")
             await come_to_an_end(world, [one])
             check(world)
 

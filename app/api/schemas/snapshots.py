@@ -65,7 +65,7 @@ class SnapshotAnswer(Answer):
             requested_at=moment(value.requested_at),
             started_at=moment(value.started_at),
             finished_at=moment(value.finished_at),
-            collections=[part.namespace for part in value.parts],
+            collections=value.names,
             collection=value.parts[value.part].namespace if reading else None,
             filter=None if value.filter is None else orjson.loads(value.filter),
             waits=shown(view.waits),

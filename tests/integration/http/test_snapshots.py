@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from app.domain.errors import SourceUnavailable
+from app.mongodb.feeds import sharing
+from app.mongodb.row_source import MongoRowSource
+from app.ports import Rows
 from tests.live import Live, until
 from tests.slow_snapshots import slowed
 
@@ -149,6 +153,33 @@ async def test_many_wait_for_each_other_and_all_are_taken(
         for name in names:
             await ended(live, "done", name)
             assert await rows(live, f"{live.stream}_{name}") == all_rows(3000)
+
+
+async def test_on_a_quiet_shared_change_stream_rows_are_read_again_soon_after_an_error_that_passes(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "QUIET_SECONDS", (1_000.0, 1_000.0))
+    fill(live, 10)
+    await live.add()
+    await live.add("others", source={"collection": "others"}, sink={"stream": f"{live.stream}_others"})
+
+    async def shared() -> bool:
+        return (await live.get("/watchers/orders/status"))["reads"] == "shared"
+
+    await until(shared)
+    read, failed = MongoRowSource.read, False
+
+    async def once(*args: Any, **options: Any) -> Rows:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise SourceUnavailable("no answer")
+        return await read(*args, **options)
+
+    monkeypatch.setattr(MongoRowSource, "read", once)
+    await live.call("POST", PATH, 202)
+    await ended(live, "done")
+    assert await rows(live) == all_rows(10)
 
 
 # What is refused

@@ -280,6 +280,33 @@ async def test_a_collection_that_is_gone_is_told_from_what_has_its_name(place: P
             await rows.boundary(part, None, 10)
 
 
+@pytest.mark.parametrize("gone", ["dropped", "renamed", "another"])
+async def test_where_a_read_cannot_name_the_uuid_one_that_finds_nothing_says_that_the_collection_is_gone(
+    place: Place, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """As with MongoDB 5.0: it finds no documents then, and says no more."""
+    monkeypatch.setattr(row_source, "MONGODB_6_0", 1_000)
+    things = place.database["things"]
+    things.insert_one({"_id": 1})
+    part, at, rows = await place.part(), place.now(), place.rows()
+    key = (await rows.read(part, at, after=None, until=None, limit=10, filter_=None)).keys[-1]
+    assert not (await rows.read(part, at, after=key, until=None, limit=10, filter_=None)).keys
+    if gone == "renamed":
+        things.rename("others")
+    else:
+        things.drop()
+    if gone == "another":
+        at = place.now()
+        things.insert_one({"_id": 0})
+    with pytest.raises((CollectionMoved, MomentGone)) as moved:
+        await rows.read(part, at, after=None, until=None, limit=10, filter_=None)
+    if gone != "another":
+        assert isinstance(moved.value, CollectionMoved)
+    at = place.now()
+    with pytest.raises(CollectionMoved):
+        await rows.read(part, at, after=key, until=None, limit=10, filter_=None)
+
+
 async def test_which_collections_are_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_source, "ESTIMATE_SECONDS", 30.0)
     database = place.database

@@ -8,11 +8,13 @@ import nats.errors
 import pytest
 import pytest_asyncio
 from nats.js.api import StreamConfig
+from nats.js.object_store import ObjectStore
 
 from app.config.settings import Settings
 from app.devservers.servers import NatsServer
 from app.domain.watcher import Source, Watcher
 from app.verify import streams
+from app.verify.errors import CannotCompare
 from app.verify.streams import Streams
 
 COUNT = 1700
@@ -83,14 +85,74 @@ async def test_calls_are_made_again_where_the_server_is_gone_for_a_while(server:
         assert (await reader.info(WATCHER.sink.stream)).last == COUNT
 
 
-async def test_an_object_is_asked_for_again_where_the_server_restarts(server: NatsServer) -> None:
+async def test_another_consumer_goes_on_where_one_is_gone(server: NatsServer) -> None:
+    """As that of another node which restarts: it was kept in memory."""
+    async with await nats.connect(server.url) as client, Streams(Settings(nats_url=server.url)) as reader:
+        found = []
+        async for message in reader.messages(WATCHER, COUNT):
+            found.append(message.sequence)
+            if len(found) in (1, streams.BATCH, COUNT - 1):
+                for each in await client.jetstream().consumers_info(WATCHER.sink.stream):
+                    await client.jetstream().delete_consumer(WATCHER.sink.stream, each.name)
+        assert found == list(range(1, COUNT + 1))
+
+
+async def test_dead_letters_that_cannot_be_read_are_not_taken_for_none(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Streams(Settings(nats_url=server.url)) as reader:
+        assert await reader.letters(WATCHER) == set()
+
+        async def ask(*_: object) -> dict[str, object]:
+            return {"error": {"code": 500, "description": "it is broken"}}
+
+        monkeypatch.setattr(reader, "_ask", ask)
+        with pytest.raises(CannotCompare, match="cannot be read: it is broken"):
+            await reader.letters(WATCHER)
+
+
+BODY = b"x" * 300_000
+
+
+@pytest_asyncio.fixture
+async def large(server: NatsServer) -> NatsServer:
     async with await nats.connect(server.url) as client:
         bucket = await client.jetstream().create_object_store("large")
-        await bucket.put("one", b"x" * 300_000)
-    async with Streams(Settings(nats_url=server.url)) as reader:
-        server.kill()
-        await server.start()
-        assert await reader.object("large/one") == b"x" * 300_000
+        await bucket.put("one", BODY)
+    return server
+
+
+async def test_an_object_is_asked_for_again_where_the_server_says_nothing_for_a_while(large: NatsServer) -> None:
+    async with Streams(Settings(nats_url=large.url)) as reader, asyncio.TaskGroup() as group:
+        large.freeze()
+        group.create_task(thaw(large, 1.2), name="thaw")
+        assert await reader.object("large/one") == BODY
+
+
+async def test_an_object_of_which_only_a_part_came_is_asked_for_again(
+    large: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nats-py returns what it has got where the connection breaks."""
+    whole = ObjectStore.get
+
+    async with Streams(Settings(nats_url=large.url)) as reader:
+
+        async def part(self: ObjectStore, name: str) -> ObjectStore.ObjectResult:
+            monkeypatch.setattr(ObjectStore, "get", whole)
+            found = await whole(self, name)
+            found.data = (found.data or b"")[:100_000]
+            await reader._client.close()
+            return found
+
+        monkeypatch.setattr(ObjectStore, "get", part)
+        assert await reader.object("large/one") == BODY
+
+
+async def test_an_object_is_asked_for_again_where_the_server_restarts(large: NatsServer) -> None:
+    async with Streams(Settings(nats_url=large.url)) as reader:
+        large.kill()
+        await large.start()
+        assert await reader.object("large/one") == BODY
         for missing in ("large/two", "none/one"):
             with pytest.raises(ValueError, match=f"its object {missing} is missing or incomplete"):
                 await reader.object(missing)

@@ -114,10 +114,25 @@ def test_the_longer_nothing_comes_the_longer_it_waits_and_one_event_ends_that() 
     waits = []
     for _ in range(6):
         waits.append(pace.wait_ms)
-        pace.waited(0)
+        pace.waited(0, moved=True)
     assert waits == [AWAIT_MS, 1000, 2000, AWAIT_MOST_MS, AWAIT_MOST_MS, AWAIT_MOST_MS]
-    pace.waited(1)
+    pace.waited(1, moved=True)
     assert pace.wait_ms == AWAIT_MS
+
+
+def test_a_read_that_is_hurried_in_vain_waits_longer_each_time() -> None:
+    pace = Pace(500)
+    waits = []
+    for _ in range(7):
+        pace.hurried = True
+        waits.append(pace.patience_ms)
+        pace.waited(0, moved=False)
+    assert waits == [HURRIED_MS, 40, 80, 160, 320, AWAIT_MS, AWAIT_MS]
+    assert pace.patience_ms == AWAIT_MS  # of one that is not hurried
+    pace.hurried = True
+    pace.waited(0, moved=True)
+    pace.hurried = True
+    assert pace.patience_ms == HURRIED_MS
 
 
 async def test_a_read_brings_what_follows_and_moves_the_position() -> None:

@@ -283,6 +283,17 @@ def test_after_a_drop_nothing_is_known_of_documents() -> None:
     assert faults(it.compare()) == {}
 
 
+def test_a_document_comes_again_where_another_collection_has_the_name() -> None:
+    it = Story()
+    it.change(1, "insert", 1, text="a")
+    it.rows(4, 1, text="a")
+    it.breaks = [event_token(5)]
+    it.new_chunk()
+    it.rows(6, 1, text="other")
+    it.done(9, 2)
+    assert faults(it.compare()) == {}
+
+
 def test_a_change_that_is_missing_is_lost_and_says_nothing_of_later_rows() -> None:
     it = Story()
     it.change(1, "insert", 1, text="a")
