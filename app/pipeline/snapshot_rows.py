@@ -105,6 +105,9 @@ class SnapshotRows:
                     continue
                 chunk = Chunk(run.next, mark, None, since=self._ledger.reached.sequence or 0)
                 return await self._planned(chunk, await self._end_encoded(run, chunk))
+            if run.parts[run.part].left:  # the run was cut back to before that
+                await self._record.move(partial(Snapshot.passed, until=None))
+                continue
             await self._share.until_room()
             try:
                 rows, until = await self._read(run, mark)

@@ -75,6 +75,7 @@ async def test_every_field_comes_back_to_another_instance(open_store: Open) -> N
     steps.append(steps[-1].planned(chunk(steps[-1], bson.MinKey())))
     steps.append(steps[-1].renamed("shop.c"))
     steps.append(steps[-1].also([Part("shop.d", "dd" * 16)]))
+    steps.append(steps[-1].without())
     steps.append(steps[-1].cut(0, 2))
     steps.append(steps[-1].planned(chunk(steps[-1], "after the cut", until=None)))
     steps.append(steps[-1].acknowledged(steps[-1].last))

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, example, given, note, settings
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from app.domain.errors import SourceRefused
 from app.formats.extended_json import encode
-from tests.fakes import FakeCollections, FakeOplog, FakeStream
+from tests.fakes import FakeCollections, FakeOplog, FakeRows, FakeStream
 from tests.properties.snapshot_model import (
     DEEDS,
     KEYS,
@@ -409,3 +410,21 @@ def test_a_run_that_fails_while_changes_come_leaves_its_place_to_others() -> Non
             check(world)
 
         run(scenario(number, world))
+
+
+def test_a_collection_that_was_left_and_is_read_as_another_one_is_read_once_where_the_run_is_cut_back() -> None:
+    world = World(FakeCollections(FakeOplog()), FakeStream("SHOP", ["SHOP.*"]), random.Random(0))
+    for key in KEYS:
+        world.collections.put("shop.a", key)
+
+    async def scenario() -> None:
+        one = await first_start(world)
+        await world.begin(None)
+        assert world.run is not None
+        (part,) = await FakeRows(world.collections, WATCHER.source).parts(())
+        world.runs[WATCHER.name] = world.run.begin(0, [replace(part, left=True), part], None, 0.0)
+        await play(world, [one], [Turns(100)])
+        await come_to_an_end(world, [one])
+        assert check(world) == {world.run.run: len(KEYS)}
+
+    run(scenario())

@@ -180,12 +180,20 @@ def test_each_step_that_is_stored_has_a_version_of_its_own() -> None:
     steps.append(plan(steps[-1], 2))
     steps.append(steps[-1].renamed("shop.c"))
     steps.append(steps[-1].also([Part("shop.d")]))
+    steps.append(steps[-1].without())
     steps.append(steps[-1].touched())
     steps.append(steps[-1].acknowledged(steps[-1].last))
     steps.append(steps[-1].cut(0, 0))
     steps.append(steps[-1].ended("cancelled", 3.0))
     steps.append(steps[-1].given_up())
     assert [run.version for run in steps] == list(range(1, len(steps) + 1))
+
+
+def test_a_collection_that_is_left_is_followed_by_the_next_one_and_its_name_is_told_once() -> None:
+    run = plan(begun(), 2).without().also([Part("shop.a", "aa")])
+    assert (run.part, run.after) == (1, None)
+    assert [part.left for part in run.parts] == [True, False, False]
+    assert run.names == ["shop.a", "shop.b"]
 
 
 def test_a_run_is_named_later_than_the_one_before_though_the_clock_went_back() -> None:
