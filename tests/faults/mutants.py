@@ -156,6 +156,7 @@ OF_CHANGES = (
                 'Numbered("Changewire-Number: ", begin, "\\r\\n")',
             ),
         ),
+        minutes=1.0,  # it shows only where the zombie's connection still holds
     ),
     Mutant(
         "do not fence the second batch under way",
