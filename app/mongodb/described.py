@@ -40,5 +40,10 @@ def views_described() -> dict[str, Any]:
 
 def names_and_time_in(reply: Mapping[str, Any]) -> tuple[frozenset[str], ClusterTime]:
     """Return the names that are listed, and the cluster time of the answer."""
+    return frozenset(str(each["name"]) for each in reply["cursor"]["firstBatch"]), time_in(reply)
+
+
+def time_in(reply: Mapping[str, Any]) -> ClusterTime:
+    """Return the cluster time of an answer: nothing that was read before is later."""
     at = reply["operationTime"]
-    return frozenset(str(each["name"]) for each in reply["cursor"]["firstBatch"]), ClusterTime(at.time, at.inc)
+    return ClusterTime(at.time, at.inc)

@@ -35,7 +35,7 @@ from app.domain.watcher import Watcher
 from app.mongodb.capped_rows import as_of_then, changed_since
 from app.mongodb.codes import MAX_TIME_EXPIRED, Meaning, meaning_of
 from app.mongodb.cursor import CLOSE_SECONDS, RAW
-from app.mongodb.described import described_by, description, uuid_in
+from app.mongodb.described import described_by, description, time_in, uuid_in
 from app.mongodb.errors import of_command, resource_of, translated
 from app.mongodb.pinning import Pin, pinned
 from app.mongodb.probe import PROBE_SECONDS
@@ -187,8 +187,7 @@ class MongoRowSource:
 
     async def now(self) -> ClusterTime:
         with translated("asking for the time", seconds=PROBE_SECONDS):
-            time: Timestamp = (await self._reach.hello.ask())["operationTime"]
-        return ClusterTime(time.time, time.inc)
+            return time_in(await self._reach.hello.ask())
 
     async def boundary(self, part: Part, after: bytes | None, count: int) -> bytes | None:
         reply = await self._ask(part, find_boundary(part, after, count))
@@ -224,8 +223,10 @@ class MongoRowSource:
         time = Timestamp(at.seconds, at.increment)
         if not part.capped:
             rows = (await ask({"level": "snapshot", "atClusterTime": time}, after))[0]
-            if not rows.keys and until is None and (await self._check_version()) < MONGODB_6_0:
-                await self._look_whether_there(part)
+            ended = not rows.keys and until is None
+            # A read that cannot name the UUID finds no documents of what is gone, and MongoDB says no more.
+            if ended and (await self._check_version()) < MONGODB_6_0 and not await self._is_there(part):
+                raise CollectionMoved(None)
             return rows
         while True:
             rows, reply = await ask({"level": "majority", "afterClusterTime": time}, after)
@@ -243,12 +244,11 @@ class MongoRowSource:
                 return rows.only([], more=False)
             after = rows.keys[-1]  # all of them are later than that time
 
-    async def _look_whether_there(self, part: Part) -> None:
-        """Raise CollectionMoved where a collection is gone, or has another name: where a read cannot name its UUID,
-        MongoDB finds no documents then, and says no more."""
+    async def _is_there(self, part: Part) -> bool:
+        """Whether its name is still that of this collection. It may be a view's by now."""
         described = await self._described(part.namespace)
-        if described is None or uuid_in(described) != (part.uuid or uuid_in(described)):
-            raise CollectionMoved(None)
+        is_one = (described or {}).get("type") == "collection"
+        return is_one and uuid_in(described) == (part.uuid or uuid_in(described))
 
     async def _ask(self, part: Part, command: dict[str, Any]) -> RawBSONDocument:
         """Send a read, and leave no cursor behind. Raises as `read`."""
@@ -292,8 +292,7 @@ class MongoRowSource:
             return ReadTooLong(f"MongoDB did not read so much of {part.namespace} in time: {quiet_words(error)}")
         too_old, meaning = error.code in TOO_OLD, meaning_of(error)
         if too_old or meaning in _REFUSALS or error.code in CANNOT_BE_DONE:
-            described = await self._described(part.namespace)
-            if (described or {}).get("type") != "collection" or uuid_in(described) != (part.uuid or uuid_in(described)):
+            if not await self._is_there(part):
                 return CollectionMoved(None)  # such as a view by now, or capped: MongoDB does not say so by its code
             if too_old:
                 return MomentGone(f"MongoDB cannot read {part.namespace} as of that time: {quiet_words(error)}")

@@ -608,3 +608,11 @@ def _set_aside(world: World, document: dict[str, Any]) -> bool:
 
 
 DEEDS = get_args(Deed)
+
+
+def run(coroutine) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await coroutine
+
+    asyncio.run(bounded())

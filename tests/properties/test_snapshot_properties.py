@@ -6,19 +6,15 @@ older than a change before it or newer than one after it, none is there twice, a
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
 
-from app.domain.errors import SourceRefused
 from app.formats.extended_json import encode
-from tests.fakes import FakeCollections, FakeOplog, FakeRows, FakeStream
+from tests.fakes import FakeCollections, FakeOplog, FakeStream
 from tests.properties.snapshot_model import (
     DEEDS,
     KEYS,
@@ -47,29 +43,13 @@ from tests.properties.snapshot_model import (
     first_start,
     move_to_the_beginning,
     play,
+    run,
 )
 
 pytestmark = pytest.mark.usefixtures("both_modes", "no_pauses")
 
 OFTEN = ("shop.a", "shop.a", "shop.b")
 SUITE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing waits for the clock."""
-    for name, seconds in (
-        ("app.pipeline.snapshot.HOLD_SECONDS", 0.0),
-        ("app.pipeline.snapshot.BETWEEN_SECONDS", 0.0),
-        ("app.pipeline.snapshot.AGAIN_SECONDS", 0.0),
-        ("app.pipeline.snapshot.TOO_OLD_TRIES", 1_000_000),
-        ("app.pipeline.snapshot_rows.CHUNK_BYTES", 200),
-        ("app.pipeline.snapshot_rows.SCANNED", 3),
-        ("app.pipeline.snapshot_record.STORE_SECONDS", 0.0),
-        ("app.pipeline.checkpointer.BUSY_SECONDS", 0.0),
-    ):
-        monkeypatch.setattr(name, seconds)
-    monkeypatch.setattr("app.domain.backoff.delay", lambda attempt, chance: 0.0)
 
 
 WRITES = st.one_of(
@@ -102,14 +82,6 @@ def world_of(seed: int, documents: int, batch: int, most: int) -> World:
     if chance.random() < 0.3:
         world.collections.capped.add("shop.b")
     return world
-
-
-def run(coroutine) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await coroutine
-
-    asyncio.run(bounded())
 
 
 SIZES = {
@@ -343,88 +315,3 @@ def test_rows_that_another_writer_went_past_are_sent_at_another_place_whichever_
 
         run(scenario(world, rival))
         assert left <= 0 or number > 4, "a run has that many publishes at least"
-
-
-@pytest.mark.parametrize("others", [True, False], ids=["of two collections", "of one collection"])
-@pytest.mark.parametrize("gone", [Delete("shop.b", 0), Drop("shop.b"), Rename("shop.b", "elsewhere.b")])
-def test_a_run_is_complete_only_after_what_was_gone_when_it_came_to_be_read(
-    gone: Delete | Drop | Rename, others: bool
-) -> None:
-    """Of a capped collection a deleted document has no row, nor has any of a collection that is gone."""
-    for number in range(8 if others else 5):
-        capped = {"shop.b"} if isinstance(gone, Delete) else set()
-        world = World(FakeCollections(FakeOplog(), capped=capped), FakeStream("SHOP", ["SHOP.*"]), random.Random(0))
-        for index, key in enumerate(KEYS):
-            world.collections.put("shop.a" if others and index % 3 else "shop.b", key)
-
-        async def scenario(number: int, world: World) -> None:
-            one = await first_start(world)
-            one.rows_faults.extend([*[None] * number, lambda: gone.on(world)])
-            await play(world, [one], [Begin(), *(Turns(25), Tick()) * 6])
-            assert not one.rows_faults, "it was reached"
-            await come_to_an_end(world, [one])
-            check(world)
-
-        run(scenario(number, world))
-
-
-@pytest.mark.parametrize("others", [True, False], ids=["of two collections", "of one collection"])
-def test_a_collection_that_had_an_unwatched_name_when_it_came_to_be_read_is_read_once_it_is_back(others: bool) -> None:
-    for first, later in itertools.product(range(8 if others else 5), range(1, 5)):
-        world = World(FakeCollections(FakeOplog()), FakeStream("SHOP", ["SHOP.*"]), random.Random(0))
-        for index, key in enumerate(KEYS):
-            world.collections.put("shop.a" if others and index % 3 else "shop.b", key)
-
-        async def scenario(first: int, later: int, world: World) -> None:
-            one = await first_start(world)
-            out, back = Rename("shop.b", "elsewhere.b"), Rename("elsewhere.b", "shop.b")
-            one.rows_faults.extend([*[None] * first, lambda: out.on(world), *[None] * later, lambda: back.on(world)])
-            await play(world, [one], [Begin(), *(Turns(25), Tick()) * 6])
-            reached = not one.rows_faults
-            await come_to_an_end(world, [one])
-            if reached:
-                check(world)
-
-        run(scenario(first, later, world))
-
-
-def test_a_run_that_fails_while_changes_come_leaves_its_place_to_others() -> None:
-    for number in range(6):
-        world = World(FakeCollections(FakeOplog()), FakeStream("SHOP", ["SHOP.*"]), random.Random(0), batch=1)
-        for key in KEYS:
-            world.collections.put("shop.a", key)
-
-        async def scenario(number: int, world: World) -> None:
-            one = await first_start(world)
-            one.limits.at_once = 1
-            one.rows_faults.extend([*[None] * (3 + number), SourceRefused("it cannot be read")])
-            steps: list[Step] = [Begin()]
-            for index in range(60):
-                steps += [Put("shop.a", index % len(KEYS)), Turns(1)]
-            await play(world, [one], [*steps, Turns(100)])
-            assert world.run is not None
-            assert world.run.state == "failed"
-            assert one.limits.take("another"), "it is over"
-            one.limits.release("another")
-            await come_to_an_end(world, [one])
-            check(world)
-
-        run(scenario(number, world))
-
-
-def test_a_collection_that_was_left_and_is_read_as_another_one_is_read_once_where_the_run_is_cut_back() -> None:
-    world = World(FakeCollections(FakeOplog()), FakeStream("SHOP", ["SHOP.*"]), random.Random(0))
-    for key in KEYS:
-        world.collections.put("shop.a", key)
-
-    async def scenario() -> None:
-        one = await first_start(world)
-        await world.begin(None)
-        assert world.run is not None
-        (part,) = await FakeRows(world.collections, WATCHER.source).parts(())
-        world.runs[WATCHER.name] = world.run.begin(0, [replace(part, left=True), part], None, 0.0)
-        await play(world, [one], [Turns(100)])
-        await come_to_an_end(world, [one])
-        assert check(world) == {world.run.run: len(KEYS)}
-
-    run(scenario())
